@@ -1,0 +1,1 @@
+"""A bank's card traffic with known truth."""

@@ -1,0 +1,1 @@
+"""One folder per outside world. Foreign exceptions become ours here, and nowhere else."""

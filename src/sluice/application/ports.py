@@ -1,0 +1,139 @@
+"""What the walk needs of the outside. Adapters keep these promises, fakes keep the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sluice.domain.authorization import Authorization
+from sluice.domain.decision import Decision, Origin, Pending
+from sluice.domain.observation import EntityKind
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An authorization at a door, before anything was looked up.
+
+    digest: 8-byte BLAKE2b of the canonical encoding; tells a repeat from a conflict.
+    traceparent: W3C trace context of the caller, carried on to ``decisions.v1``.
+    """
+
+    auth: Authorization
+    amount_minor: int
+    """In the reference currency."""
+    digest: bytes
+    received_at: int
+    origin: Origin | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the store knew of one arrival, in one round trip that also left a pending entry.
+
+    A state is None where its view could not be read, b"" where the entity was never written.
+    earlier: the answer's bytes if this id was decided before; claimed_elsewhere: another
+    arrival holds the id and has not answered yet; conflict: the id came with other content.
+    """
+
+    card: bytes | None
+    terminal: bytes | None
+    merchant: bytes | None
+    device: bytes | None
+    pending: tuple[Pending, ...] = ()
+    earlier: bytes | None = None
+    claimed_elsewhere: bool = False
+    conflict: bool = False
+
+
+NOTHING = Reply(None, None, None, None)
+"""The reply of a store that is down: every view missing."""
+
+
+class OnlineStore(Protocol):
+    """Reads states and leaves pending entries; one round trip for the whole batch."""
+
+    async def observe(self, batch: Sequence[Arrival]) -> list[Reply]:
+        """(n,) arrivals to (n,) replies, in order: of two arrivals of one card, the second
+        sees the first as pending. Raises Unavailable past its budget."""
+        ...
+
+    def remember(self, answers: Sequence[tuple[Arrival, bytes]]) -> None:
+        """Keep each answer under its authorization id; does not wait, may be lost."""
+        ...
+
+    def release(self, arrivals: Sequence[Arrival]) -> None:
+        """Give up the claims of arrivals that got no decision; does not wait, may be lost."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Probability of fraud in parts per million, and what speaks for it.
+
+    ppm: (n,) int64. Reasons of a row are computed only where someone asks: see Scorer.reasons.
+    """
+
+    ppm: Ints
+    release: str
+
+
+class Scorer(Protocol):
+    """One release of a model. Deterministic: same rows, same bits, whatever the batch."""
+
+    release: str
+    tolerates: frozenset[str]
+    """Views that may be missing (rung D1)."""
+
+    def score(self, features: Ints) -> Scores:
+        """(n, f) catalogue features to n scores. Raises Unavailable if the model cannot run."""
+        ...
+
+    def reasons(self, row: Ints) -> list[str]:
+        """(f,) one row to reason codes, strongest first."""
+        ...
+
+
+class DecisionLog(Protocol):
+    """``decisions.v1``."""
+
+    async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
+        """Returns when every record is durable (acks=all). Raises Unavailable if one is not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StateUpdate:
+    """One state to store, if the stored one still carries the etag that we read.
+
+    etag: bytes 1..9 of the state read (:func:`sluice.domain.states.etag`), b"" for none.
+    event_us: newest event in the state; becomes Feast's event timestamp.
+    """
+
+    entity: EntityKind
+    key: str
+    etag: bytes
+    state: bytes
+    event_us: int
+
+
+class StateStore(Protocol):
+    """The featurizer's side of the online store. Synchronous: its caller works in batches."""
+
+    def read(self, entities: Sequence[tuple[EntityKind, str]]) -> list[bytes]:
+        """(n,) entities to (n,) states, b"" where none. Raises Unavailable."""
+        ...
+
+    def write(self, updates: Sequence[StateUpdate]) -> list[bool]:
+        """Compare and set each; False where another writer came first. Raises Unavailable."""
+        ...
+
+    def remember(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> None:
+        """Keep (tenant, authorization_id, digest, answer) of decided authorizations."""
+        ...

@@ -1,0 +1,207 @@
+"""The message we judge: one card authorization, version 1 of ``authorizations.v1``.
+
+The schema is closed: an unknown field is refused, so that nothing unexpected is ever stored.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sluice.domain.clock import DAY_US, MINUTE_US, to_datetime
+from sluice.domain.countries import COUNTRY_INDEX
+from sluice.domain.currencies import EXPONENTS
+from sluice.domain.identifiers import holds_card_number
+from sluice.errors import Rejected
+
+MAX_BODY_BYTES = 16_384
+"""An authorization is about 500 bytes; 32 times that is an attack or a mistake."""
+MAX_AMOUNT_MINOR = 10_000_000_000
+"""A hundred million in a two-digit currency; keeps every sum of a window inside 64 bits."""
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$")]
+AmountMinor = Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)]
+MicrosUtc = Annotated[int, Meta(ge=0, le=4_102_444_800_000_000)]
+"""1970 to 2100."""
+
+
+class Channel(StrEnum):
+    """How the card was presented."""
+
+    POS = "pos"
+    CONTACTLESS = "contactless"
+    ECOM = "ecom"
+    MOTO = "moto"
+    ATM = "atm"
+
+
+CHANNEL_INDEX: dict[str, int] = {c: i for i, c in enumerate(Channel, start=1)}
+
+
+class ThreeDs(StrEnum):
+    """Outcome of EMV 3-D Secure, where it ran."""
+
+    FRICTIONLESS = "frictionless"
+    CHALLENGED = "challenged"
+    ATTEMPTED = "attempted"
+    FAILED = "failed"
+
+
+THREE_DS_INDEX: dict[str, int] = {t: i for i, t in enumerate(ThreeDs, start=1)}
+
+
+class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One request to spend on a card. Money in minor units, time in microseconds UTC."""
+
+    v: Literal[1] = 1
+    authorization_id: Identifier
+    event_at: MicrosUtc
+    card_token: Identifier
+    merchant_id: Identifier
+    terminal_id: Identifier
+    mcc: Annotated[str, Meta(pattern=r"^[0-9]{4}$")]
+    channel: Channel
+    amount_minor: AmountMinor
+    currency: Currency
+    merchant_country: Country
+    card_country: Country
+    region: Annotated[str, Meta(min_length=1, max_length=16, pattern=r"^[a-z0-9-]+$")]
+    tenant: Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[a-z0-9-]+$")]
+    customer_id: Identifier | None = None
+    device_id: Identifier | None = None
+    ip_prefix: Annotated[str, Meta(max_length=43, pattern=r"^[0-9a-f.:]+/[0-9]{1,3}$")] | None = None
+    three_ds: ThreeDs | None = None
+
+    def __repr__(self) -> str:
+        """Names the message, never the card."""
+        return f"Authorization({self.authorization_id!r})"
+
+
+class EventTimeBounds(msgspec.Struct, frozen=True):
+    """How far an authorization's own time may lie from ours before we refuse it."""
+
+    max_age_us: int = 35 * DAY_US
+    max_ahead_us: int = 5 * MINUTE_US
+
+
+_decoder = msgspec.json.Decoder(Authorization)
+_encoder = msgspec.json.Encoder()
+_LONG_DIGITS = re.compile(r"\d[\d -]{11,}\d")
+_CODES = (
+    ("unknown field", "unknown_field"),
+    ("missing required field", "missing_field"),
+    (">=", "out_of_range"),
+    ("<=", "out_of_range"),
+    ("out of range", "out_of_range"),
+    ("regex", "bad_format"),
+    ("Invalid enum", "unknown_value"),
+    ("Expected", "wrong_type"),
+)
+_FIX = "docs/reference/authorization.md lists every field with type and bounds"
+
+
+def _code(text: str) -> str:
+    return next((code for mark, code in _CODES if mark in text), "invalid")
+
+
+def decode_authorization(raw: bytes) -> Authorization:
+    """Parse and check one authorization, strictly.
+
+    raw: UTF-8 JSON of at most MAX_BODY_BYTES. Raises Rejected whose ``code`` is one of
+    too_large, invalid_json, unknown_field, missing_field, wrong_type, out_of_range, bad_format,
+    unknown_value, unknown_currency, unknown_country, card_number. The error never repeats a value.
+    """
+    if len(raw) > MAX_BODY_BYTES:
+        raise Rejected(
+            f"the body has {len(raw)} bytes, at most {MAX_BODY_BYTES} are read",
+            fix=_FIX,
+            code="too_large",
+        )
+    try:
+        auth = _decoder.decode(raw)
+    except msgspec.ValidationError as exc:
+        if _raw_holds_card_number(raw):
+            raise _card_number() from None
+        text = _LONG_DIGITS.sub("…", str(exc))
+        raise Rejected(text, fix=_FIX, code=_code(text)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        text = _LONG_DIGITS.sub("…", str(exc))
+        raise Rejected(f"not JSON: {text}", fix=_FIX, code="invalid_json") from None
+    check(auth)
+    return auth
+
+
+def check(auth: Authorization) -> None:
+    """The checks that types cannot express: ISO codes, and no card number anywhere.
+
+    Raises Rejected (unknown_currency, unknown_country, card_number).
+    """
+    if auth.currency not in EXPONENTS:
+        raise Rejected(
+            f"currency {auth.currency} is not in ISO 4217", where="$.currency", code="unknown_currency"
+        )
+    for field in ("merchant_country", "card_country"):
+        code = getattr(auth, field)
+        if code not in COUNTRY_INDEX:
+            raise Rejected(
+                f"country {code} is not in ISO 3166-1", where=f"$.{field}", code="unknown_country"
+            )
+    for value in (
+        auth.authorization_id,
+        auth.card_token,
+        auth.merchant_id,
+        auth.terminal_id,
+        auth.customer_id,
+        auth.device_id,
+    ):
+        if value is not None and len(value) >= 13 and holds_card_number(value):
+            raise _card_number()
+
+
+def check_event_time(auth: Authorization, now_us: int, bounds: EventTimeBounds) -> None:
+    """Raise Rejected (event_in_future, event_too_old) if event_at lies outside the bounds."""
+    if auth.event_at > now_us + bounds.max_ahead_us:
+        raise Rejected(
+            f"event_at is {to_datetime(auth.event_at).isoformat()}, "
+            f"{(auth.event_at - now_us) // 1_000_000} s ahead of us",
+            where="$.event_at",
+            fix="send microseconds since 1970 UTC, and check the sender's clock",
+            code="event_in_future",
+        )
+    if auth.event_at < now_us - bounds.max_age_us:
+        raise Rejected(
+            f"event_at is {to_datetime(auth.event_at).isoformat()}, "
+            f"{(now_us - auth.event_at) // 1_000_000} s ago",
+            where="$.event_at",
+            fix="send microseconds since 1970 UTC; publish history with a wider decider.max_event_age_s",
+            code="event_too_old",
+        )
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """The one JSON encoding of a record: declared field order, no white space."""
+    return _encoder.encode(value)
+
+
+def _card_number() -> Rejected:
+    return Rejected(
+        "a field holds what looks like a card number",
+        fix="send the card's token; numbers never enter",
+        code="card_number",
+    )
+
+
+def _raw_holds_card_number(raw: bytes) -> bool:
+    try:
+        decoded = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    if not isinstance(decoded, dict):
+        return False
+    return any(isinstance(v, str) and holds_card_number(v) for v in decoded.values())

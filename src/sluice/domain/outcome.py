@@ -1,0 +1,31 @@
+"""The four answers, and the lattice approve < challenge < review < decline."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What we tell the acquirer. Joining two takes the stricter."""
+
+    APPROVE = "approve"
+    CHALLENGE = "challenge"
+    REVIEW = "review"
+    DECLINE = "decline"
+
+    @property
+    def severity(self) -> int:
+        """0 for approve to 3 for decline."""
+        return SEVERITY[self]
+
+    def join(self, other: Outcome) -> Outcome:
+        """The least outcome that is at least as strict as both.
+
+        >>> Outcome.REVIEW.join(Outcome.CHALLENGE)
+        <Outcome.REVIEW: 'review'>
+        """
+        return self if SEVERITY[self] >= SEVERITY[other] else other
+
+
+BY_SEVERITY: tuple[Outcome, ...] = tuple(Outcome)
+SEVERITY: dict[Outcome, int] = {outcome: i for i, outcome in enumerate(BY_SEVERITY)}
