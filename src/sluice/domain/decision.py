@@ -44,7 +44,6 @@ class Pending(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     amount_minor: int
     """In the reference currency."""
     merchant_tag: int
-    terminal_tag: int
     device_tag: int
     country: int
     currency: int

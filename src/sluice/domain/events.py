@@ -1,0 +1,118 @@
+"""An authorization as the kernel sees it: one row of 64-bit integers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from sluice.domain.authorization import CHANNEL_INDEX, THREE_DS_INDEX, Authorization
+from sluice.domain.countries import COUNTRY_INDEX
+from sluice.domain.currencies import CURRENCY_INDEX
+from sluice.domain.decision import Pending
+from sluice.domain.identifiers import tag32
+
+Ints = npt.NDArray[np.int64]
+
+COLUMNS = (
+    "event_us",
+    "id_tag",
+    "amount_minor",
+    "card_tag",
+    "terminal_tag",
+    "merchant_tag",
+    "device_tag",
+    "country",
+    "card_country",
+    "currency",
+    "mcc",
+    "channel",
+    "three_ds",
+    "declined",
+)
+"""Of a row. amount_minor is in the reference currency; a device_tag of 0 is "no device";
+country, currency, channel and three_ds are the frozen indices of their tables, 0 unknown."""
+
+(
+    EVENT_US,
+    ID,
+    AMOUNT,
+    CARD,
+    TERMINAL,
+    MERCHANT,
+    DEVICE,
+    COUNTRY,
+    CARD_COUNTRY,
+    CURRENCY,
+    MCC,
+    CHANNEL,
+    THREE_DS,
+    DECLINED,
+) = range(len(COLUMNS))
+WIDTH = len(COLUMNS)
+
+
+def event_row(auth: Authorization, amount_minor: int, *, declined: bool = False) -> tuple[int, ...]:
+    """One row, in the order of COLUMNS. amount_minor: in the reference currency."""
+    device = auth.device_id
+    return (
+        auth.event_at,
+        tag32(auth.authorization_id),
+        amount_minor,
+        tag32(auth.card_token),
+        tag32(auth.terminal_id),
+        tag32(auth.merchant_id),
+        0 if device is None else tag32(device),
+        COUNTRY_INDEX.get(auth.merchant_country, 0),
+        COUNTRY_INDEX.get(auth.card_country, 0),
+        CURRENCY_INDEX.get(auth.currency, 0),
+        int(auth.mcc),
+        CHANNEL_INDEX[auth.channel],
+        0 if auth.three_ds is None else THREE_DS_INDEX[auth.three_ds],
+        int(declined),
+    )
+
+
+def event_rows(rows: Sequence[tuple[int, ...]]) -> Ints:
+    """(n,) row tuples to an (n, WIDTH) matrix."""
+    return np.array(rows, np.int64).reshape(len(rows), WIDTH)
+
+
+def to_pending(auth: Authorization, row: Sequence[int], left_at: int) -> Pending:
+    """What an authorization leaves for the next one of its card."""
+    return Pending(
+        authorization_id=auth.authorization_id,
+        event_us=row[EVENT_US],
+        amount_minor=row[AMOUNT],
+        merchant_tag=row[MERCHANT],
+        device_tag=row[DEVICE],
+        country=row[COUNTRY],
+        currency=row[CURRENCY],
+        mcc=row[MCC],
+        channel=row[CHANNEL],
+        left_at=left_at,
+    )
+
+
+def pending_rows(entries: Iterable[Pending]) -> list[tuple[int, ...]]:
+    """Pending entries as rows; what a card state does not keep stays 0."""
+    return [
+        (
+            p.event_us,
+            tag32(p.authorization_id),
+            p.amount_minor,
+            0,
+            0,
+            p.merchant_tag,
+            p.device_tag,
+            p.country,
+            0,
+            p.currency,
+            p.mcc,
+            p.channel,
+            0,
+            0,
+        )
+        for p in entries
+    ]
