@@ -10,6 +10,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
+
+Ints = npt.NDArray[np.int64]
 
 _CENTRES = """
 AD 43 2;AE 24 54;AF 33 66;AG 17 -62;AI 18 -63;AL 41 20;AM 40 45;AO -12 18;AQ -80 0;AR -35 -65
@@ -48,19 +51,28 @@ CENTRES: dict[str, tuple[int, int]] = {
 COUNTRY_INDEX: dict[str, int] = {code: i for i, code in enumerate(sorted(CENTRES), start=1)}
 """Stable small number of each country for the states; 0 is unknown. Frozen with the state format."""
 
-_COS_MILLI = [round(1000 * math.cos(math.radians(lat))) for lat in range(91)]
+COS_MILLI: Ints = np.array([round(1000 * math.cos(math.radians(d))) for d in range(91)], np.int64)
+LATITUDE: Ints = np.array([0] + [CENTRES[code][0] for code in COUNTRY_INDEX], np.int64)
+LONGITUDE: Ints = np.array([0] + [CENTRES[code][1] for code in COUNTRY_INDEX], np.int64)
 
 
-def _distances() -> npt.NDArray[np.int64]:
-    table = np.zeros((len(CENTRES) + 1, len(CENTRES) + 1), np.int64)
-    for a, i in COUNTRY_INDEX.items():
-        for b, j in COUNTRY_INDEX.items():
-            (lat_a, lon_a), (lat_b, lon_b) = CENTRES[a], CENTRES[b]
-            turn = abs(lon_a - lon_b)
-            east = min(turn, 360 - turn) * _COS_MILLI[abs(lat_a + lat_b) // 2] // 1000
-            table[i, j] = 111 * math.isqrt((lat_a - lat_b) ** 2 + east**2)
-    return table
+@njit(cache=True, nogil=True)
+def root(value):  # type: ignore[no-untyped-def]
+    """Integer square root of a non-negative 62-bit integer, exact on every machine."""
+    guess = np.int64(np.sqrt(np.float64(value)))
+    while guess * guess > value:
+        guess -= 1
+    while (guess + 1) * (guess + 1) <= value:
+        guess += 1
+    return guess
 
 
-DISTANCE_KM: npt.NDArray[np.int64] = _distances()
-"""(n+1, n+1) by country index: equirectangular distance of the centres; 0 with the unknown."""
+@njit(cache=True, nogil=True)
+def distance_km(a, b):  # type: ignore[no-untyped-def]
+    """Equirectangular distance of two countries' centres by index; 0 if either is unknown."""
+    if a == 0 or b == 0:
+        return np.int64(0)
+    turn = abs(LONGITUDE[a] - LONGITUDE[b])
+    east = min(turn, 360 - turn) * COS_MILLI[abs(LATITUDE[a] + LATITUDE[b]) // 2]
+    north = (LATITUDE[a] - LATITUDE[b]) * 1000
+    return 111 * root(north * north + east * east) // 1000
