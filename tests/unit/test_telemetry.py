@@ -1,0 +1,160 @@
+import io
+import logging
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from sluice import telemetry
+from sluice.telemetry import LABEL_SETS_MAX, TABLE, Line, Metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMED = re.compile(r'"(sluice_[a-z]+_[a-z_]+_(?:total|seconds|info|messages|rows))"')
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry)
+
+
+def test_a_metric_outside_the_table_cannot_be_used(metrics: Metrics) -> None:
+    with pytest.raises(LookupError, match="sluice_decider_wishes_total"):
+        metrics.count("sluice_decider_wishes_total")
+    with pytest.raises(LookupError, match="with 1 labels"):
+        metrics.count("sluice_decider_requests_total", "sync")
+    with pytest.raises(LookupError, match="no gauge"):
+        metrics.set("sluice_decider_requests_total", 1, "sync", "decided")
+
+
+def test_nothing_is_shown_before_it_is_used(metrics: Metrics, registry: CollectorRegistry) -> None:
+    assert generate_latest(registry) == b""
+    metrics.count("sluice_decider_requests_total", "sync", "decided", by=3)
+    assert registry.get_sample_value(
+        "sluice_decider_requests_total", {"door": "sync", "code": "decided"}
+    ) == pytest.approx(3)
+
+
+def test_a_histogram_counts_each_value_in_its_bucket(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    name = "sluice_decider_duration_seconds"
+    metrics.observe_each(name, [0.001, 0.0011, 0.2, 99.0], "sync")
+    metrics.observe(name, 0.001, "sync")
+
+    def bucket(le: str) -> float | None:
+        return registry.get_sample_value(f"{name}_bucket", {"door": "sync", "le": le})
+
+    assert [bucket("0.0005"), bucket("0.001"), bucket("0.002")] == [0, 2, 3]
+    assert [bucket("0.25"), bucket("2.5"), bucket("+Inf")] == [4, 4, 5]
+    assert registry.get_sample_value(f"{name}_sum", {"door": "sync"}) == pytest.approx(99.2031)
+    assert registry.get_sample_value(f"{name}_count", {"door": "sync"}) == 5
+    assert b"# TYPE sluice_decider_duration_seconds histogram" in generate_latest(registry)
+
+
+def test_labels_past_the_bound_are_counted_as_other(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    for i in range(LABEL_SETS_MAX + 7):
+        metrics.count("sluice_decider_reasons_total", f"R{i}")
+    name = "sluice_decider_reasons_total"
+    assert registry.get_sample_value(name, {"reason": "other"}) == 7
+    assert registry.get_sample_value(name, {"reason": "R0"}) == 1
+    assert registry.get_sample_value(name, {"reason": f"R{LABEL_SETS_MAX}"}) is None
+
+
+def test_an_info_gauge_forgets_what_it_said_before(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    metrics.info("sluice_decider_release_info", "r1")
+    metrics.info("sluice_decider_release_info", "r2")
+    assert registry.get_sample_value("sluice_decider_release_info", {"release": "r1"}) is None
+    assert registry.get_sample_value("sluice_decider_release_info", {"release": "r2"}) == 1
+
+
+def test_every_metric_named_in_the_code_is_in_the_table() -> None:
+    known = {row.name for row in TABLE}
+    for path in [*ROOT.glob("src/**/*.py"), *ROOT.glob("services/**/*.py")]:
+        for call in NAMED.findall(path.read_text()):
+            assert call in known, f"{path}: {call}"
+
+
+def test_names_and_units_follow_prometheus_custom() -> None:
+    for row in TABLE:
+        assert row.name.endswith("_total") == (row.kind == "counter"), row.name
+        assert bool(row.buckets) == (row.kind == "histogram"), row.name
+        assert row.meaning.endswith("."), row.name
+    assert len({row.name for row in TABLE}) == len(TABLE)
+
+
+VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "nonsense",
+        VALID.upper(),
+        VALID + "-extra",
+        VALID.replace("00-", "ff-", 1),
+        "00-" + "0" * 32 + "-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-" + "0" * 16 + "-01",
+        VALID + "\n",
+    ],
+)
+def test_a_wrong_traceparent_starts_a_new_trace(header: str) -> None:
+    assert telemetry.parse_traceparent(header) is None
+    assert telemetry.continue_trace(header).trace_id != "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def test_a_right_traceparent_is_continued_with_a_span_of_ours() -> None:
+    ours = telemetry.continue_trace(VALID)
+    assert ours.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert ours.span_id != "00f067aa0ba902b7"
+    assert telemetry.parse_traceparent(str(ours)) == ours
+
+
+def test_a_later_version_of_traceparent_is_read_by_its_first_four_fields() -> None:
+    assert telemetry.parse_traceparent("cc" + VALID[2:] + "-what-comes") is not None
+
+
+def test_lines_of_a_batch_are_written_as_one_json_object_each() -> None:
+    out = io.BytesIO()
+    line = Line(at_us=1, event="authorization", service="decider", door="sync", code="conflict")
+    telemetry.write_lines([line, line], out)
+    assert out.getvalue().count(b"\n") == 2
+    assert msgspec.json.decode(out.getvalue().splitlines()[0]) == {
+        "at_us": 1,
+        "event": "authorization",
+        "service": "decider",
+        "door": "sync",
+        "code": "conflict",
+    }
+
+
+def test_every_log_record_of_the_process_becomes_json() -> None:
+    out = io.BytesIO()
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        telemetry.configure_logging("test", stream=out)
+        telemetry.event("listening", port=1)
+        try:
+            int("broken")
+        except ValueError:
+            telemetry.event("stumbled", level=logging.ERROR, error=True)
+        logging.getLogger("library").warning("odd %s", "thing")
+    finally:
+        root.handlers[:], root.level = before
+    first, second, third = map(msgspec.json.decode, out.getvalue().splitlines())
+    assert (first["event"], first["port"], first["service"]) == ("listening", 1, "test")
+    assert second["level"] == "error"
+    assert "ValueError: invalid literal" in second["error"]
+    assert third["event"] == "odd thing"
