@@ -1,0 +1,1 @@
+"""Feast's layouts, worked out once, so that serving never imports Feast."""
