@@ -75,7 +75,9 @@ class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     tenant: Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[a-z0-9-]+$")]
     customer_id: Identifier | None = None
     device_id: Identifier | None = None
-    ip_prefix: Annotated[str, Meta(max_length=43, pattern=r"^[0-9a-f.:]+/[0-9]{1,3}$")] | None = None
+    ip_prefix: Annotated[str, Meta(max_length=43, pattern=r"^[0-9a-f.:]+/[0-9]{1,3}$")] | None = (
+        None
+    )
     three_ds: ThreeDs | None = None
 
     def __repr__(self) -> str:
@@ -144,7 +146,9 @@ def check(auth: Authorization) -> None:
     """
     if auth.currency not in EXPONENTS:
         raise Rejected(
-            f"currency {auth.currency} is not in ISO 4217", where="$.currency", code="unknown_currency"
+            f"currency {auth.currency} is not in ISO 4217",
+            where="$.currency",
+            code="unknown_currency",
         )
     for field in ("merchant_country", "card_country"):
         code = getattr(auth, field)
@@ -179,7 +183,7 @@ def check_event_time(auth: Authorization, now_us: int, bounds: EventTimeBounds) 
             f"event_at is {to_datetime(auth.event_at).isoformat()}, "
             f"{(now_us - auth.event_at) // 1_000_000} s ago",
             where="$.event_at",
-            fix="send microseconds since 1970 UTC; publish history with a wider decider.max_event_age_s",
+            fix="send microseconds since 1970 UTC; for history, raise decider.max_event_age_s",
             code="event_too_old",
         )
 

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from sluice.domain.clock import DAY_US, MINUTE_US, SECOND_US
 from sluice.domain.catalogue import (
     CARD_FACTS,
     CARD_SUMS,
@@ -25,6 +24,7 @@ from sluice.domain.catalogue import (
     SMALL_MINOR,
     WINDOWS,
 )
+from sluice.domain.clock import DAY_US, MINUTE_US, SECOND_US
 from sluice.domain.countries import distance_km, root
 from sluice.domain.events import (
     AMOUNT,
@@ -60,7 +60,7 @@ days kept (its version is noted, nothing else); more than SOURCES_MAX sources.""
 
 
 class CardState(NamedTuple):
-    """Scratch of one card: head (6,), versions (64, 2), ring (64, 10), tiles (35, 4) by day % 35."""
+    """Scratch of a card: head (6,), versions (64, 2), ring (64, 10), tiles (35, 4) by day % 35."""
 
     head: Ints
     versions: Ints

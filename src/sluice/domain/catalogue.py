@@ -76,7 +76,13 @@ CARD_FACTS = (
 """Of a card, over its other remembered authorizations up to t."""
 TILE_SUMS = ("count", "amount", "declines", "cards", "frauds")
 """Of a terminal, merchant or device, per window."""
-TILE_FACTS = ("age_s", "since_last_s", "since_first_fraud_s", "since_last_fraud_s", "since_genuine_s")
+TILE_FACTS = (
+    "age_s",
+    "since_last_s",
+    "since_first_fraud_s",
+    "since_last_fraud_s",
+    "since_genuine_s",
+)
 NOW_FACTS = (
     "amount",
     "is_pos",
@@ -179,15 +185,69 @@ def _card() -> list[Feature]:
     f: list[Feature] = []
     card: Entity = "card"
     all_windows = "1m 5m 1h 6h 1d 7d 30d"
-    f += _per_window(card, "count", all_windows, "count", "count", "velocity", "Authorizations of the card")
-    f += _per_window(card, "amount", "5m 1h 6h 1d 7d 30d", "amount", "minor", "velocity", "Amount on the card")
-    f += _per_window(card, "declines", "1h 1d 7d", "declines", "count", "declines", "Declined authorizations of the card")
-    f += _per_window(card, "ecom", "1h 1d", "ecom_count", "count", "velocity", "E-commerce authorizations of the card")
-    f += _per_window(card, "small", "5m 1h 1d", "small_count", "count", "testing", "Authorizations below 3.00 of the card")
-    f += _per_window(card, "merchants", "1h 1d 7d", "distinct_merchants", "count", "velocity", "Distinct merchants of the card")
-    f += _per_window(card, "devices", "1d 7d", "distinct_devices", "count", "device", "Distinct devices of the card")
-    f += _per_window(card, "countries", "1d 7d", "distinct_countries", "count", "place", "Distinct merchant countries of the card")
-    f += _per_window(card, "max", "7d 30d", "max_amount", "minor", "amount", "Largest amount on the card")
+    f += _per_window(
+        card, "count", all_windows, "count", "count", "velocity", "Authorizations of the card"
+    )
+    f += _per_window(
+        card, "amount", "5m 1h 6h 1d 7d 30d", "amount", "minor", "velocity", "Amount on the card"
+    )
+    f += _per_window(
+        card,
+        "declines",
+        "1h 1d 7d",
+        "declines",
+        "count",
+        "declines",
+        "Declined authorizations of the card",
+    )
+    f += _per_window(
+        card,
+        "ecom",
+        "1h 1d",
+        "ecom_count",
+        "count",
+        "velocity",
+        "E-commerce authorizations of the card",
+    )
+    f += _per_window(
+        card,
+        "small",
+        "5m 1h 1d",
+        "small_count",
+        "count",
+        "testing",
+        "Authorizations below 3.00 of the card",
+    )
+    f += _per_window(
+        card,
+        "merchants",
+        "1h 1d 7d",
+        "distinct_merchants",
+        "count",
+        "velocity",
+        "Distinct merchants of the card",
+    )
+    f += _per_window(
+        card,
+        "devices",
+        "1d 7d",
+        "distinct_devices",
+        "count",
+        "device",
+        "Distinct devices of the card",
+    )
+    f += _per_window(
+        card,
+        "countries",
+        "1d 7d",
+        "distinct_countries",
+        "count",
+        "place",
+        "Distinct merchant countries of the card",
+    )
+    f += _per_window(
+        card, "max", "7d 30d", "max_amount", "minor", "amount", "Largest amount on the card"
+    )
     f += [
         Feature(f"card_merchant_count_{w}", card, "count",
                 f"Authorizations of the card at this merchant in the last {_SPOKEN[w]}, this one included",
@@ -238,9 +298,27 @@ def _tiles(entity: Entity, counts: str, cards: str, amounts: str) -> list[Featur
     who = f"the {entity}"
     f: list[Feature] = []
     f += _per_window(entity, "count", counts, "count", "count", entity, f"Authorizations of {who}")
-    f += _per_window(entity, "cards", cards, "distinct_cards", "count", entity, f"Distinct cards of {who}, estimated")
-    f += _per_window(entity, "declines", "1h 1d", "declines", "count", "declines", f"Declined authorizations of {who}")
-    f += _per_window(entity, "frauds", "1d 7d 30d", "frauds", "count", "reports", f"Frauds of {who} reported")
+    f += _per_window(
+        entity,
+        "cards",
+        cards,
+        "distinct_cards",
+        "count",
+        entity,
+        f"Distinct cards of {who}, estimated",
+    )
+    f += _per_window(
+        entity,
+        "declines",
+        "1h 1d",
+        "declines",
+        "count",
+        "declines",
+        f"Declined authorizations of {who}",
+    )
+    f += _per_window(
+        entity, "frauds", "1d 7d 30d", "frauds", "count", "reports", f"Frauds of {who} reported"
+    )
     f += [
         Feature(f"{entity}_mean_amount_{w}_minor", entity, "minor", f"Mean amount of {who} in the last {_SPOKEN[w]}", entity, MEAN,
                 f"{entity}.amount.{w}", f"{entity}.count.{w}", window=w)

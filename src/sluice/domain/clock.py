@@ -15,13 +15,16 @@ DAY_US = 24 * HOUR_US
 class Clock(Protocol):
     """Says what time it is, in microseconds since 1970-01-01 UTC."""
 
-    def now_us(self) -> int: ...
+    def now_us(self) -> int:
+        """Microseconds since 1970 UTC."""
+        ...
 
 
 class SystemClock:
     """The machine's own clock."""
 
     def now_us(self) -> int:
+        """Microseconds since 1970 UTC."""
         return time.time_ns() // 1000
 
 

@@ -49,7 +49,7 @@ CENTRES: dict[str, tuple[int, int]] = {
 }
 
 COUNTRY_INDEX: dict[str, int] = {code: i for i, code in enumerate(sorted(CENTRES), start=1)}
-"""Stable small number of each country for the states; 0 is unknown. Frozen with the state format."""
+"""Small number of each country for the states, frozen with their format; 0 is unknown."""
 
 COS_MILLI: Ints = np.array([round(1000 * math.cos(math.radians(d))) for d in range(91)], np.int64)
 LATITUDE: Ints = np.array([0] + [CENTRES[code][0] for code in COUNTRY_INDEX], np.int64)

@@ -18,4 +18,4 @@ EXPONENTS: dict[str, int] = (
 )
 
 CURRENCY_INDEX: dict[str, int] = {code: i for i, code in enumerate(sorted(EXPONENTS), start=1)}
-"""Stable small number of each currency for the states; 0 is unknown. Frozen with the state format."""
+"""Small number of each currency for the states, frozen with their format; 0 is unknown."""

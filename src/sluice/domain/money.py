@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sluice.domain.currencies import EXPONENTS
 
 
-class CurrencyMismatch(ValueError):
+class CurrencyMismatchError(ValueError):
     """Two currencies met in one sum."""
 
 
@@ -41,7 +41,7 @@ class Money:
 
     def _same(self, other: Money) -> None:
         if self.currency != other.currency:
-            raise CurrencyMismatch(f"{self.currency} and {other.currency} do not add up")
+            raise CurrencyMismatchError(f"{self.currency} and {other.currency} do not add up")
 
     def __add__(self, other: Money) -> Money:
         self._same(other)

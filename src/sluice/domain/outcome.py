@@ -18,10 +18,10 @@ class Outcome(StrEnum):
         """0 for approve to 3 for decline."""
         return SEVERITY[self]
 
-    def join(self, other: Outcome) -> Outcome:
+    def joined(self, other: Outcome) -> Outcome:
         """The least outcome that is at least as strict as both.
 
-        >>> Outcome.REVIEW.join(Outcome.CHALLENGE)
+        >>> Outcome.REVIEW.joined(Outcome.CHALLENGE)
         <Outcome.REVIEW: 'review'>
         """
         return self if SEVERITY[self] >= SEVERITY[other] else other

@@ -6,6 +6,7 @@ Decider and replay call :func:`finalise`, the featurizer :func:`update`, trainin
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -121,7 +122,7 @@ def _now_registers(event, risk, regs):  # type: ignore[no-untyped-def]
     days = event[EVENT_US] // DAY_US
     regs[_NOW + 12] = event[EVENT_US] // HOUR_US % 24
     regs[_NOW + 13] = (days + 3) % 7
-    # Day of the month from days since 1970 (Hinnant, "chrono-compatible low-level date algorithms").
+    # Day of the month from days since 1970 (Hinnant, "Low-level date algorithms").
     of_era = (days + 719_468) % 146_097
     year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
     of_year = of_era - (365 * year + year // 4 - year // 100)
@@ -173,54 +174,46 @@ def scratch() -> Scratch:
 
 
 @njit(cache=True, nogil=True)
-def _note_versions(head, versions, into, counts, entity):  # type: ignore[no-untyped-def]
-    counts[entity] = head[cs.N_VERSIONS]
-    for i in range(head[cs.N_VERSIONS]):
-        into[entity, i, 0] = versions[i, 0]
-        into[entity, i, 1] = versions[i, 1]
+def _note_versions(head, versions, note, at):  # type: ignore[no-untyped-def]
+    n = head[cs.N_VERSIONS]
+    note[at : at + n] = versions[:n]
+    return at + n
 
 
 @njit(cache=True, nogil=True)
-def _finalise_tiles(raw, span, event, view, state, s, plan, features, out, note, counts):  # type: ignore[no-untyped-def]
-    """One terminal, merchant or device; True if its bytes could not be read."""
-    damaged = False
-    if span[0] == ABSENT:
+def _finalise_tiles(raw, span, event, view, state, s, plan, features, out):  # type: ignore[no-untyped-def]
+    """One terminal, merchant or device; False if it is absent or its bytes cannot be read."""
+    known = span[0] != ABSENT and decode_tiles(raw, span[0], span[1], state)
+    if not known:
         clear_tiles(state)
-    elif not decode_tiles(raw, span[0], span[1], state):
-        clear_tiles(state)
-        damaged = True
-    if span[0] != ABSENT and not damaged:
-        _note_versions(state.head, state.versions, note, counts, view)
     last_seen = state.head[ts.LAST_SEEN_US]
     add_to_tiles(state, event)
     tile_registers(state, event, last_seen, BASES[view - 1], s.regs)
     _evaluate(plan, features, s.regs, out)
-    return damaged
+    return known
 
 
 @njit(cache=True, nogil=True)
 def _finalise(  # type: ignore[no-untyped-def]
-    raw, spans, events, pending, pending_at, s, plan, sets, risk, out, note, counts, used, missing
+    raw, spans, events, pending, pending_at, s, plan, sets, risk, out, note, note_at, used, missing
 ):
     f_card, f_terminal, f_merchant, f_device, f_context = sets
+    noted = 0
     for i in range(len(events)):
         event = events[i]
+        row = out[i]
         lost = 0
         s.stamp[0] += 1
         _now_registers(event, risk, s.regs)
-        _evaluate(plan, f_context, s.regs, out[i])
+        _evaluate(plan, f_context, s.regs, row)
 
-        span = spans[i, 0]
-        damaged = False
-        if span[0] == ABSENT:
-            clear_card(s.card)
-        elif not decode_card(raw, span[0], span[1], s.card):
-            clear_card(s.card)
-            damaged = True
-        if span[0] == ABSENT or damaged:
-            lost |= 1
+        start, end = spans[i, 0]
+        if start != ABSENT and decode_card(raw, start, end, s.card):
+            noted = _note_versions(s.card.head, s.card.versions, note, noted)
         else:
-            _note_versions(s.card.head, s.card.versions, note[i], counts[i], 0)
+            clear_card(s.card)
+            lost |= 1
+        note_at[4 * i + 1] = noted
         for p in range(pending_at[i], pending_at[i + 1]):
             entry = pending[p]
             if entry[ID] == event[ID] and entry[EVENT_US] == event[EVENT_US]:
@@ -229,29 +222,23 @@ def _finalise(  # type: ignore[no-untyped-def]
                 used[p] = add_to_card(s.card, entry) == DONE
         add_to_card(s.card, event)
         card_registers(s.card, event, s.seen, s.stamp[0], s.regs)
-        _evaluate(plan, f_card, s.regs, out[i])
+        _evaluate(plan, f_card, s.regs, row)
 
-        if (
-            _finalise_tiles(
-                raw, spans[i, 1], event, 1, s.terminal, s, plan, f_terminal, out[i], note[i], counts[i]
-            )
-            or spans[i, 1, 0] == ABSENT
-        ):
+        if _finalise_tiles(raw, spans[i, 1], event, 1, s.terminal, s, plan, f_terminal, row):
+            noted = _note_versions(s.terminal.head, s.terminal.versions, note, noted)
+        else:
             lost |= 2
-        if (
-            _finalise_tiles(
-                raw, spans[i, 2], event, 2, s.merchant, s, plan, f_merchant, out[i], note[i], counts[i]
-            )
-            or spans[i, 2, 0] == ABSENT
-        ):
+        note_at[4 * i + 2] = noted
+        if _finalise_tiles(raw, spans[i, 2], event, 2, s.merchant, s, plan, f_merchant, row):
+            noted = _note_versions(s.merchant.head, s.merchant.versions, note, noted)
+        else:
             lost |= 4
-        if (
-            _finalise_tiles(
-                raw, spans[i, 3], event, 3, s.device, s, plan, f_device, out[i], note[i], counts[i]
-            )
-            or spans[i, 3, 0] == ABSENT
-        ):
+        note_at[4 * i + 3] = noted
+        if _finalise_tiles(raw, spans[i, 3], event, 3, s.device, s, plan, f_device, row):
+            noted = _note_versions(s.device.head, s.device.versions, note, noted)
+        else:
             lost |= 8
+        note_at[4 * i + 4] = noted
         missing[i] = lost
 
 
@@ -260,13 +247,15 @@ class Served:
     """What the walk gets from the kernel.
 
     features: (n, N) int64. missing: (n,) bit i set where VIEWS[i] was absent or damaged.
-    versions: per row and view the [source, offset] pairs, None where missing.
-    used: (n,) indices of the pending entries that counted, into the row's own list.
+    versions: all [source, offset] pairs; those of row i and view v are
+    versions[versions_at[4 i + v] : versions_at[4 i + v + 1]].
+    used: per row, indices of the pending entries that counted, into the row's own list.
     """
 
     features: Ints
     missing: Ints
-    versions: list[list[list[tuple[int, int]] | None]]
+    versions: list[list[int]]
+    versions_at: list[int]
     used: list[list[int]]
 
 
@@ -275,7 +264,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self._scratch = scratch()
-        self._note = np.zeros((1, 4, SOURCES_MAX, 2), np.int64)
+        self._note = np.zeros((4 * SOURCES_MAX, 2), np.int64)
 
     def finalise(
         self,
@@ -290,24 +279,13 @@ class Kernel:
         device state: its device features are those of a device never seen.
         """
         n = len(events)
+        flat = [state for row in states for state in row]
+        lengths = np.array([ABSENT if state is None else len(state) for state in flat], np.int64)
+        ends = np.cumsum(np.maximum(lengths, 0))
         spans = np.empty((n, 4, 2), np.int64)
-        parts: list[bytes] = []
-        at = 0
-        k = 0
-        flat = spans.reshape(-1, 2)
-        where = []
-        for row in states:
-            for state in row:
-                if state is None:
-                    where.append((ABSENT, ABSENT))
-                else:
-                    parts.append(state)
-                    end = at + len(state)
-                    where.append((at, end))
-                    at = end
-                k += 1
-        flat[:] = where
-        raw = np.frombuffer(b"".join(parts) or b"\0", np.uint8)
+        spans[:, :, 1] = ends.reshape(n, 4)
+        spans[:, :, 0] = np.where(lengths < 0, ABSENT, ends - lengths).reshape(n, 4)
+        raw = np.frombuffer(b"".join(filter(None, flat)) or b"\0", np.uint8)
         pending_at = np.zeros(n + 1, np.int64)
         rows: list[tuple[int, ...]] = []
         for i, entries in enumerate(pending):
@@ -315,35 +293,23 @@ class Kernel:
             pending_at[i + 1] = len(rows)
         table = np.array(rows, np.int64) if rows else _NO_ROWS
         used = np.zeros(len(rows) + 1, np.bool_)
-        if len(self._note) < n:
-            self._note = np.zeros((n, 4, SOURCES_MAX, 2), np.int64)
-        counts = np.zeros((n, 4), np.int64)
+        if len(self._note) < n * 4 * SOURCES_MAX:
+            self._note = np.zeros((n * 4 * SOURCES_MAX, 2), np.int64)
+        versions_at = np.zeros(4 * n + 1, np.int64)
         out = np.empty((n, N), np.int64)
         missing = np.zeros(n, np.int64)
         _finalise(
             raw, spans, events, table, pending_at, self._scratch, PLAN, _SETS, _RISK,
-            out, self._note, counts, used, missing,
+            out, self._note, versions_at, used, missing,
         )  # fmt: skip
-        versions: list[list[list[tuple[int, int]] | None]] = []
-        for i, (count_row, lost) in enumerate(zip(counts.tolist(), missing.tolist(), strict=True)):
-            note = self._note[i]
-            versions.append(
-                [
-                    None
-                    if lost >> view & 1
-                    else [(a, b) for a, b in note[view, :count].tolist()]
-                    if count
-                    else []
-                    for view, count in enumerate(count_row)
-                ]
-            )
         chosen: list[list[int]] = [[] for _ in range(n)]
         if rows:
             for i in range(n):
                 low, high = int(pending_at[i]), int(pending_at[i + 1])
                 if high > low:
                     chosen[i] = np.flatnonzero(used[low:high]).tolist()
-        return Served(out, missing, versions, chosen)
+        noted = self._note[: versions_at[-1]].tolist()
+        return Served(out, missing, noted, versions_at.tolist(), chosen)
 
 
 _NO_ROWS: Ints = np.zeros((1, WIDTH), np.int64)
@@ -445,9 +411,7 @@ def update(
         )
     whole = out.tobytes()
     starts = [0, *out_ends.tolist()]
-    return Updated(
-        [whole[a:b] for a, b in zip(starts, starts[1:], strict=False)], newest.tolist(), statuses
-    )
+    return Updated([whole[a:b] for a, b in itertools.pairwise(starts)], newest.tolist(), statuses)
 
 
 @njit(cache=True, nogil=True)
@@ -457,7 +421,9 @@ def _backfill_card(first, rows_at, events, changes, s, plan, features, out, stam
     for e in range(len(rows_at) - 1):
         clear_card(s.card)
         for i in range(rows_at[e], rows_at[e + 1]):
-            status = advance(s.card.head, s.card.versions, changes[i, U_SOURCE], changes[i, U_OFFSET])
+            status = advance(
+                s.card.head, s.card.versions, changes[i, U_SOURCE], changes[i, U_OFFSET]
+            )
             if status != DONE:
                 continue
             if changes[i, U_KIND] != AUTHORIZATION:
@@ -568,7 +534,7 @@ def backfill_entity(
         return []
     whole = blob[: ends[-1]].tobytes() if k else b""
     starts = [0, *ends.tolist()]
-    return [whole[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    return [whole[a:b] for a, b in itertools.pairwise(starts)]
 
 
 __all__ = [

@@ -1,0 +1,386 @@
+"""The walk: what happens to an authorization, whichever door it came through.
+
+observe, score, decide, record: one function over a batch of one (HTTP) or of hundreds (Kafka).
+The same input over the same states makes the same record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from sluice.application.ports import (
+    NOTHING,
+    Arrival,
+    DecisionLog,
+    Ints,
+    OnlineStore,
+    Reply,
+    Scorer,
+)
+from sluice.domain import catalogue
+from sluice.domain.authorization import (
+    Authorization,
+    EventTimeBounds,
+    check_event_time,
+    decode_authorization,
+    encode,
+)
+from sluice.domain.clock import SECOND_US, Clock
+from sluice.domain.decision import Decision, Door, Origin, Rung, States, answer
+from sluice.domain.events import event_row, event_rows, pending_rows
+from sluice.domain.outcome import BY_SEVERITY
+from sluice.domain.policy import Policy
+from sluice.domain.windows import Kernel
+from sluice.errors import Unavailable
+
+T_co = TypeVar("T_co", covariant=True)
+
+DIGEST_BYTES = 8
+_ALL_VIEWS = (1 << len(catalogue.VIEWS)) - 1
+_MODEL_RUNGS = 2
+_RUNGS: tuple[Rung, ...] = ("D0", "D1", "D2", "D3")
+
+
+class Current(Protocol[T_co]):
+    """Holds what is in force now; someone else replaces it, whole."""
+
+    def current(self) -> T_co:
+        """What is in force."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A new decision, durable. answer: JSON of :class:`sluice.domain.decision.Answer`."""
+
+    decision: Decision
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Same id, same content: the same answer again."""
+
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The id was used before with other content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another arrival holds the id and has not answered yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """The record could not be made durable in time, so nobody hears a decision."""
+
+    why: str
+
+
+Result = Decided | Repeated | Conflict | Busy | Unrecorded
+
+
+def arrival(
+    raw: bytes,
+    policy: Policy,
+    *,
+    now_us: int,
+    bounds: EventTimeBounds,
+    origin: Origin | None = None,
+    traceparent: str | None = None,
+) -> Arrival:
+    """Read one message at a door. Raises Rejected with the code of what is wrong."""
+    auth = decode_authorization(raw)
+    check_event_time(auth, now_us, bounds)
+    return Arrival(
+        auth=auth,
+        amount_minor=policy.fx.to_reference(auth.amount_minor, auth.currency),
+        digest=content_digest(auth),
+        received_at=now_us,
+        origin=origin,
+        traceparent=traceparent,
+    )
+
+
+def content_digest(auth: Authorization) -> bytes:
+    """8 bytes of BLAKE2b over the canonical encoding: white space and field order do not count."""
+    return hashlib.blake2b(encode(auth), digest_size=DIGEST_BYTES).digest()
+
+
+def _no_stage(_stage: str, _seconds: float) -> None:
+    """Nobody is measuring."""
+
+
+class Decider:
+    """Decides batches at one door. Not shared between threads."""
+
+    def __init__(
+        self,
+        *,
+        door: Door,
+        emitter: str,
+        store: OnlineStore,
+        scorer: Current[Scorer | None],
+        policy: Current[Policy],
+        log: DecisionLog,
+        clock: Clock,
+        bounds: EventTimeBounds,
+        stage: Callable[[str, float], None] = _no_stage,
+    ) -> None:
+        self.sequence = 0
+        """Number of the next decision. A door that takes records back sets it back too."""
+        self._door: Door = door
+        self._emitter = emitter
+        self._store = store
+        self._scorer = scorer
+        self._policy = policy
+        self._log = log
+        self._clock = clock
+        self._bounds = bounds
+        self._stage = stage
+        self._kernel = Kernel()
+
+    @property
+    def release(self) -> str | None:
+        """Id of the release that scores now, None without a model."""
+        scorer = self._scorer.current()
+        return scorer.release if scorer else None
+
+    @property
+    def policy(self) -> str:
+        """Id of the policy in force."""
+        return self._policy.current().id
+
+    def arrive(
+        self, raw: bytes, *, origin: Origin | None = None, traceparent: str | None = None
+    ) -> Arrival:
+        """Read one message. Raises Rejected."""
+        return arrival(
+            raw,
+            self._policy.current(),
+            now_us=self._clock.now_us(),
+            bounds=self._bounds,
+            origin=origin,
+            traceparent=traceparent,
+        )
+
+    async def decide(
+        self, batch: Sequence[Arrival], *, deadline_us: int | None = None
+    ) -> list[Result]:
+        """Decide (n,) arrivals; result i belongs to arrival i.
+
+        deadline_us: moment by the clock after which optional parts are left out and named in
+        ``degraded``. Two arrivals of one card see each other; two of one id get one decision.
+        """
+        watch = _Watch(self._stage)
+        replies, down = await self._observe(batch, deadline_us)
+        watch.lap("observe")
+        results, fresh = _sort(batch, replies)
+        if fresh:
+            chosen = [batch[i] for i in fresh]
+            decisions = self._judge(chosen, [replies[i] for i in fresh], down, deadline_us, watch)
+            answers = [encode(answer(d)) for d in decisions]
+            try:
+                await self._log.append(list(zip(chosen, decisions, strict=True)))
+            except Unavailable as error:
+                self._store.release(chosen)
+                for i in fresh:
+                    results[i] = Unrecorded(str(error))
+            else:
+                self._store.remember(list(zip(chosen, answers, strict=True)))
+                for i, decision, said in zip(fresh, decisions, answers, strict=True):
+                    results[i] = Decided(decision, said)
+            watch.lap("record")
+        return _pair_up(batch, results)
+
+    async def rehearse(self) -> None:
+        """Score one empty row with the model in force. Raises Unavailable if there is none."""
+        scorer = self._scorer.current()
+        if scorer is None:
+            raise Unavailable("no release is loaded", fix="see the log for why it was refused")
+        scorer.score(np.zeros((1, catalogue.N), np.int64))
+
+    def score_rows(self, features: Ints) -> Ints:
+        """(n, N) catalogue features to (n,) parts per million. Raises Unavailable."""
+        scorer = self._scorer.current()
+        if scorer is None:
+            raise Unavailable("no release is loaded")
+        return scorer.score(features).ppm
+
+    async def _observe(
+        self, batch: Sequence[Arrival], deadline_us: int | None
+    ) -> tuple[list[Reply], list[str]]:
+        if deadline_us is not None and self._clock.now_us() >= deadline_us:
+            return [NOTHING] * len(batch), ["deadline"]
+        try:
+            return await self._store.observe(batch), []
+        except Unavailable:
+            return [NOTHING] * len(batch), ["store"]
+
+    def _judge(
+        self,
+        batch: Sequence[Arrival],
+        replies: Sequence[Reply],
+        down: list[str],
+        deadline_us: int | None,
+        watch: _Watch,
+    ) -> list[Decision]:
+        """Features, score and outcome of arrivals that were never decided. No I/O."""
+        events = event_rows([event_row(a.auth, a.amount_minor) for a in batch])
+        served = self._kernel.finalise(
+            events,
+            [(r.card, r.terminal, r.merchant, r.device) for r in replies],
+            [pending_rows(r.pending) if r.pending else () for r in replies],
+        )
+        watch.lap("finalise")
+
+        scorer = self._scorer.current()
+        late = deadline_us is not None and self._clock.now_us() >= deadline_us
+        score_ppm, failure = self._score(scorer, served.features, late)
+        rungs = self._rungs(served.missing, scorer, score_ppm is not None)
+        watch.lap("score")
+
+        policy = self._policy.current()
+        auths = [a.auth for a in batch]
+        explain = scorer.reasons if scorer and score_ppm is not None else None
+        verdicts = policy.decide(
+            auths,
+            served.features,
+            missing=served.missing,
+            rung=rungs,
+            score_ppm=score_ppm,
+            explain=explain,
+        )
+        now = self._clock.now_us()
+        release = scorer.release if scorer else None
+        scores = None if score_ppm is None else score_ppm.tolist()
+        severities = verdicts.severity.tolist()
+        features = served.features.tolist()
+        at, versions = served.versions_at, served.versions
+        first = self.sequence
+        self.sequence += len(batch)
+        decisions = []
+        for i, (arrived, rung, missing) in enumerate(
+            zip(batch, rungs.tolist(), served.missing.tolist(), strict=True)
+        ):
+            scored = scores is not None and rung < _MODEL_RUNGS
+            views = [
+                None if missing >> v & 1 else versions[at[4 * i + v] : at[4 * i + v + 1]]
+                for v in range(4)
+            ]
+            degraded = down + failure
+            if missing:
+                degraded = degraded + [
+                    name for v, name in enumerate(catalogue.VIEWS) if missing >> v & 1
+                ]
+            decisions.append(
+                Decision(
+                    authorization=arrived.auth,
+                    door=self._door,
+                    origin=arrived.origin,
+                    emitter=self._emitter,
+                    sequence=first + i,
+                    received_at=arrived.received_at,
+                    decided_at=now,
+                    reference_amount_minor=arrived.amount_minor,
+                    reference_currency=policy.fx.reference,
+                    catalogue=catalogue.DIGEST,
+                    features=features[i],
+                    states=States(*views),  # type: ignore[arg-type]
+                    pending=[replies[i].pending[p] for p in served.used[i]],
+                    release=release if scored else None,
+                    score_ppm=scores[i] if scored and scores else None,
+                    policy=policy.id,
+                    outcome=BY_SEVERITY[severities[i]],
+                    reasons=verdicts.reasons[i],
+                    rung=_RUNGS[rung],
+                    degraded=degraded,
+                )
+            )
+        watch.lap("decide")
+        return decisions
+
+    @staticmethod
+    def _score(scorer: Scorer | None, features: Ints, late: bool) -> tuple[Ints | None, list[str]]:
+        if scorer is None or late:
+            return None, ["deadline" if late else "model"]
+        try:
+            return scorer.score(features).ppm, []
+        except Unavailable:
+            return None, ["model"]
+
+    @staticmethod
+    def _rungs(missing: Ints, scorer: Scorer | None, scored: bool) -> Ints:
+        """(n,) 0 to 3: DESIGN 6. Model with all, model without some, rules, table."""
+        if not scored or scorer is None:
+            return np.where(missing == _ALL_VIEWS, 3, 2).astype(np.int64)
+        borne = sum(1 << v for v, name in enumerate(catalogue.VIEWS) if name in scorer.tolerates)
+        return np.where(missing == 0, 0, np.where(missing & ~borne == 0, 1, 2)).astype(np.int64)
+
+
+class _Watch:
+    """Tells the time each stage took."""
+
+    def __init__(self, stage: Callable[[str, float], None]) -> None:
+        self._stage = stage
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._stage(name, now - self._since)
+        self._since = now
+
+
+_OPEN = Busy()
+
+
+def _key(arrived: Arrival) -> tuple[str, str]:
+    return arrived.auth.tenant, arrived.auth.authorization_id
+
+
+def _sort(batch: Sequence[Arrival], replies: Sequence[Reply]) -> tuple[list[Result], list[int]]:
+    """Results of what needs no decision, and the indices of what does."""
+    results: list[Result] = [_OPEN] * len(batch)
+    fresh: list[int] = []
+    first: dict[tuple[str, str], int] = {}
+    for i, (arrived, reply) in enumerate(zip(batch, replies, strict=True)):
+        before = first.setdefault(_key(arrived), i)
+        if before != i:
+            if batch[before].digest != arrived.digest:
+                results[i] = Conflict()
+        elif reply.conflict:
+            results[i] = Conflict()
+        elif reply.earlier is not None:
+            results[i] = Repeated(reply.earlier)
+        elif not reply.claimed_elsewhere:
+            fresh.append(i)
+    return results, fresh
+
+
+def _pair_up(batch: Sequence[Arrival], results: list[Result]) -> list[Result]:
+    """Give a repeat inside the batch the answer of its first."""
+    first: dict[tuple[str, str], int] = {}
+    for i, arrived in enumerate(batch):
+        before = first.setdefault(_key(arrived), i)
+        if before != i and results[i] is _OPEN:
+            original = results[before]
+            if isinstance(original, Decided | Repeated):
+                results[i] = Repeated(original.answer)
+            else:
+                results[i] = original
+    return results
+
+
+def deadline_after(received_at: int, deadline_ms: int) -> int:
+    """The moment by which optional parts must be there, microseconds UTC."""
+    return received_at + deadline_ms * SECOND_US // 1000
