@@ -33,10 +33,18 @@ class Fx(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     rates_ppm: dict[str, Annotated[int, Meta(ge=1, le=MAX_RATE_PPM)]]
 
     def check(self, where: str) -> None:
-        """Raise Misconfigured if a code is not in ISO 4217 or the reference is not at par."""
+        """Raise Misconfigured if a code is not in ISO 4217 or the reference is not at par.
+
+        A reference with three decimals is refused too: the largest amount would overflow.
+        """
         for code in (self.reference, *self.rates_ppm):
             if code not in EXPONENTS:
                 raise Misconfigured(f"{code} is not an ISO 4217 currency", where=where)
+        if EXPONENTS[self.reference] > 2:
+            raise Misconfigured(
+                f"the reference currency {self.reference} has three decimals, at most two fit",
+                where=where,
+            )
         if self.rates_ppm.get(self.reference) != PPM:
             raise Misconfigured(
                 f"the reference currency {self.reference} must have the rate {PPM}", where=where

@@ -1,0 +1,58 @@
+"""Policies made in memory, so that a test names only what it is about."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+
+from sluice.domain import catalogue
+from sluice.domain.authorization import Channel
+from sluice.domain.fx import Fx
+from sluice.domain.outcome import Outcome
+from sluice.domain.policy import Fallback, Listing, Pack, Policy, Steps, Thresholds
+from sluice.domain.rules import FeatureLike, Rule, When
+
+EUROS = Fx(
+    reference="EUR",
+    as_of=datetime.date(2026, 1, 1),
+    rates_ppm={"EUR": 1_000_000, "USD": 1_160_000, "JPY": 180_000_000, "KWD": 356_000},
+)
+STEPS = Steps(challenge=200_000, review=500_000, decline=900_000)
+THRESHOLDS = Thresholds(score_ppm=STEPS)
+TABLE = {channel: Steps(challenge=10_000, decline=100_000) for channel in Channel}
+
+
+def make_rule(
+    name: str = "high-amount",
+    *,
+    all: Sequence[str] = (),
+    any: Sequence[str] = (),
+    outcome: Outcome = Outcome.REVIEW,
+    reason: str = "HIGH_AMOUNT",
+) -> Rule:
+    """A rule; without conditions, one on amounts from 1,000.00."""
+    if not (all or any):
+        all = ["amount_minor >= 100_000"]
+    return Rule(id=name, reason=reason, outcome=outcome, when=When(list(all), list(any)))
+
+
+def make_policy(
+    *,
+    rules: Sequence[Rule] = (),
+    fallback: Sequence[Rule] = (),
+    thresholds: Thresholds = THRESHOLDS,
+    table: Mapping[Channel, Steps] = TABLE,
+    lists: Sequence[tuple[Listing, Sequence[str]]] = (),
+    fx: Fx = EUROS,
+    features: Sequence[FeatureLike] = catalogue.FEATURES,
+) -> Policy:
+    """A compiled policy named ``test``: score thresholds, a table, and what you give it."""
+    pack = Pack(
+        version=1,
+        thresholds=thresholds,
+        rules=list(rules),
+        fallback=Fallback(rules=list(fallback)),
+        table=dict(table),
+        lists=[spec for spec, _ in lists],
+    )
+    return Policy("test", pack, fx, {spec.file: list(ids) for spec, ids in lists}, features)

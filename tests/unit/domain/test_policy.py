@@ -1,0 +1,327 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sluice.domain import catalogue
+from sluice.domain.authorization import Authorization, Channel
+from sluice.domain.outcome import Outcome
+from sluice.domain.policy import Listing, Policy, Steps, Thresholds, Verdicts
+from sluice.domain.rules import MAX_RULES, VIEW_BITS
+from sluice.errors import Misconfigured
+from sluice.testing.policy import EUROS, make_policy, make_rule
+
+D0, D1, D2, D3 = range(4)
+BLOCKED_CARDS = Listing(
+    file="lists/cards.txt",
+    entity="card",
+    effect="block",
+    outcome=Outcome.DECLINE,
+    reason="CARD_BLOCKED",
+)
+ALLOWED_MERCHANTS = Listing(
+    file="lists/merchants.txt",
+    entity="merchant",
+    effect="allow",
+    outcome=Outcome.APPROVE,
+    reason="ALLOW_LISTED",
+)
+
+
+def make_auth(**fields: Any) -> Authorization:
+    given = {
+        "authorization_id": "a-1",
+        "event_at": 1,
+        "card_token": "card-1",
+        "merchant_id": "merchant-1",
+        "terminal_id": "terminal-1",
+        "mcc": "5411",
+        "channel": Channel.ECOM,
+        "amount_minor": 1,
+        "currency": "EUR",
+        "merchant_country": "FR",
+        "card_country": "FR",
+        "region": "eea",
+        "tenant": "bank",
+    }
+    return Authorization(**(given | fields))
+
+
+def judge(
+    policy: Policy,
+    *,
+    score_ppm: int | None = 0,
+    rung: int = D0,
+    missing: tuple[str, ...] = (),
+    auth: Authorization | None = None,
+    explain: Any = None,
+    **features: int,
+) -> Verdicts:
+    row = np.zeros((1, catalogue.N), np.int64)
+    for name, value in features.items():
+        row[0, catalogue.INDEX[name]] = value
+    return policy.decide(
+        [auth or make_auth()],
+        row,
+        missing=np.array([sum(VIEW_BITS[view] for view in missing)]),
+        rung=np.array([rung]),
+        score_ppm=None if score_ppm is None else np.array([score_ppm]),
+        explain=explain,
+    )
+
+
+def said(verdicts: Verdicts) -> tuple[str, list[str]]:
+    return str(verdicts.outcome(0)), verdicts.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("score_ppm", "outcome"),
+    [
+        (0, "approve"),
+        (199_999, "approve"),
+        (200_000, "challenge"),
+        (500_000, "review"),
+        (899_999, "review"),
+        (900_000, "decline"),
+    ],
+)
+def test_a_score_reaches_a_threshold_from_its_value_on(score_ppm: int, outcome: str) -> None:
+    assert said(judge(make_policy(), score_ppm=score_ppm))[0] == outcome
+
+
+def test_an_approval_names_no_reason() -> None:
+    assert said(judge(make_policy())) == ("approve", [])
+
+
+def test_expected_loss_is_score_times_amount() -> None:
+    policy = make_policy(
+        thresholds=Thresholds(score_ppm=Steps(), expected_loss_minor=Steps(review=5_000))
+    )
+    assert said(judge(policy, score_ppm=50_000, amount_minor=99_999))[0] == "approve"
+    assert said(judge(policy, score_ppm=50_000, amount_minor=100_000)) == (
+        "review",
+        ["EXPECTED_LOSS"],
+    )
+
+
+def test_the_model_gives_its_reasons_only_where_it_did_not_approve() -> None:
+    asked = []
+
+    def explain(row: Any) -> list[str]:
+        asked.append(int(row[catalogue.INDEX["amount_minor"]]))
+        return ["MODEL_PLACE", "MODEL_AMOUNT"]
+
+    judge(make_policy(), score_ppm=10, amount_minor=1, explain=explain)
+    verdict = judge(make_policy(), score_ppm=950_000, amount_minor=2, explain=explain)
+    assert said(verdict) == ("decline", ["MODEL_PLACE", "MODEL_AMOUNT"])
+    assert asked == [2]
+
+
+def test_a_score_that_no_group_explains_is_still_named() -> None:
+    assert said(judge(make_policy(), score_ppm=950_000))[1] == ["HIGH_SCORE"]
+
+
+def test_rule_and_model_join_on_the_stricter_outcome() -> None:
+    policy = make_policy(rules=[make_rule(outcome=Outcome.REVIEW)])
+    assert said(judge(policy, amount_minor=100_000)) == ("review", ["HIGH_AMOUNT"])
+    assert said(judge(policy, amount_minor=100_000, score_ppm=950_000)) == (
+        "decline",
+        ["HIGH_AMOUNT", "HIGH_SCORE"],
+    )
+    assert said(judge(policy, amount_minor=100_000, score_ppm=250_000))[0] == "review"
+
+
+@pytest.mark.parametrize(
+    ("condition", "below", "at", "above"),
+    [
+        ("amount_minor < 10", True, False, False),
+        ("amount_minor <= 10", True, True, False),
+        ("amount_minor > 10", False, False, True),
+        ("amount_minor >= 10", False, True, True),
+        ("amount_minor == 10", False, True, False),
+        ("amount_minor != 10", True, False, True),
+    ],
+)
+def test_an_operator_means_what_it_says(condition: str, below: bool, at: bool, above: bool) -> None:
+    policy = make_policy(rules=[make_rule(all=[condition])])
+    fired = [bool(said(judge(policy, amount_minor=v))[1]) for v in (9, 10, 11)]
+    assert fired == [below, at, above]
+
+
+def test_all_and_any_in_one_rule_must_both_hold() -> None:
+    policy = make_policy(
+        rules=[make_rule(all=["is_ecom == 1"], any=["card_count_1h > 5", "card_count_1d > 9"])]
+    )
+    assert not said(judge(policy, is_ecom=1))[1]
+    assert not said(judge(policy, card_count_1h=6))[1]
+    assert said(judge(policy, is_ecom=1, card_count_1h=6))[1]
+    assert said(judge(policy, is_ecom=1, card_count_1d=10))[1]
+
+
+def test_reasons_are_at_most_four_lists_first_then_the_strictest_rules() -> None:
+    policy = make_policy(
+        rules=[
+            make_rule("a", outcome=Outcome.CHALLENGE, reason="CARD_VELOCITY"),
+            make_rule("b", outcome=Outcome.DECLINE, reason="CARD_TESTING"),
+            make_rule("c", outcome=Outcome.CHALLENGE, reason="NEW_DEVICE"),
+            make_rule("d", outcome=Outcome.DECLINE, reason="CARD_TESTING"),
+            make_rule("e", outcome=Outcome.CHALLENGE, reason="NEW_COUNTRY"),
+        ],
+        lists=[(BLOCKED_CARDS, ["card-1"])],
+    )
+    assert said(judge(policy, amount_minor=100_000, score_ppm=990_000)) == (
+        "decline",
+        ["CARD_BLOCKED", "CARD_TESTING", "CARD_VELOCITY", "NEW_DEVICE"],
+    )
+
+
+def test_the_last_rule_that_fits_fires_too() -> None:
+    rules = [make_rule(f"r-{i}", all=[f"amount_minor == {i}"]) for i in range(MAX_RULES)]
+    policy = make_policy(rules=rules)
+    assert all(said(judge(policy, amount_minor=i))[1] for i in range(MAX_RULES))
+
+
+def test_a_rule_whose_view_is_missing_does_not_fire_and_is_named() -> None:
+    policy = make_policy(
+        rules=[
+            make_rule("of-card", all=["card_count_1h >= 0"]),
+            make_rule("of-terminal", any=["terminal_count_5m >= 0", "amount_minor >= 0"]),
+            make_rule("of-amount", all=["amount_minor >= 0"], reason="CARD_TESTING"),
+        ]
+    )
+    verdict = judge(policy, missing=("card", "terminal"), rung=D1)
+    assert verdict.silent == [("of-card", "of-terminal")]
+    assert said(verdict)[1] == ["CARD_TESTING"]
+    assert judge(policy, missing=("device",), rung=D1).silent == [()]
+
+
+def test_fallback_rules_are_asked_only_without_a_model() -> None:
+    policy = make_policy(fallback=[make_rule("fallback", reason="NEW_DEVICE")])
+    assert said(judge(policy, amount_minor=100_000)) == ("approve", [])
+    assert said(judge(policy, amount_minor=100_000, rung=D2, score_ppm=None)) == (
+        "review",
+        ["NEW_DEVICE"],
+    )
+
+
+def test_a_score_is_not_read_on_the_rungs_that_have_none() -> None:
+    assert said(judge(make_policy(), rung=D2, score_ppm=999_999)) == ("approve", [])
+
+
+def test_a_row_that_should_have_a_score_must_have_one() -> None:
+    with pytest.raises(ValueError, match="has no score"):
+        judge(make_policy(), rung=D1, score_ppm=None)
+
+
+def test_without_features_and_model_the_table_of_amount_and_channel_decides() -> None:
+    policy = make_policy()
+    everything = tuple(VIEW_BITS)
+    small = judge(policy, rung=D3, score_ppm=None, missing=everything, amount_minor=9_999)
+    large = judge(policy, rung=D3, score_ppm=None, missing=everything, amount_minor=100_000)
+    assert said(small) == ("approve", [])
+    assert said(large) == ("decline", ["AMOUNT_AND_CHANNEL"])
+
+
+@pytest.mark.parametrize("rung", [D0, D2, D3])
+def test_a_blocked_card_is_declined_on_every_rung(rung: int) -> None:
+    policy = make_policy(lists=[(BLOCKED_CARDS, ["card-1"])])
+    missing = tuple(VIEW_BITS) if rung == D3 else ()
+    assert said(judge(policy, rung=rung, missing=missing))[0] == "decline"
+    other = make_auth(card_token="card-2")
+    assert said(judge(policy, rung=rung, missing=missing, auth=other))[0] == "approve"
+
+
+def test_an_allow_list_lowers_the_model_and_nothing_else() -> None:
+    policy = make_policy(
+        rules=[make_rule()], lists=[(ALLOWED_MERCHANTS, ["merchant-1"]), (BLOCKED_CARDS, ["bad"])]
+    )
+    assert said(judge(policy, score_ppm=999_999)) == ("approve", ["ALLOW_LISTED"])
+    assert said(judge(policy, score_ppm=999_999, amount_minor=100_000)) == (
+        "review",
+        ["HIGH_AMOUNT", "ALLOW_LISTED"],
+    )
+    assert said(judge(policy, score_ppm=999_999, auth=make_auth(card_token="bad")))[0] == "decline"
+
+
+def test_an_authorization_without_a_device_is_on_no_device_list() -> None:
+    devices = Listing(
+        file="lists/devices.txt",
+        entity="device",
+        effect="block",
+        outcome=Outcome.DECLINE,
+        reason="DEVICE_BLOCKED",
+    )
+    policy = make_policy(lists=[(devices, ["device-1"])])
+    assert said(judge(policy))[0] == "approve"
+    assert said(judge(policy, auth=make_auth(device_id="device-1")))[0] == "decline"
+
+
+def test_a_row_gets_the_same_verdict_alone_and_in_a_batch() -> None:
+    rng = np.random.default_rng(7)
+    n = 300
+    policy = make_policy(
+        rules=[
+            make_rule("a", all=["card_count_1h >= 2", "amount_minor >= 50"]),
+            make_rule("b", any=["terminal_count_5m == 1"], outcome=Outcome.DECLINE),
+        ],
+        fallback=[make_rule("c", all=["amount_minor >= 10"], reason="NEW_CARD_SPREE")],
+    )
+    features = rng.integers(0, 4, (n, catalogue.N))
+    features[:, catalogue.INDEX["amount_minor"]] = rng.integers(0, 200_000, n)
+    missing, rung = rng.integers(0, 16, n), rng.integers(0, 4, n)
+    score = rng.integers(0, 1_000_001, n)
+    auths = [make_auth()] * n
+
+    whole = policy.decide(auths, features, missing=missing, rung=rung, score_ppm=score)
+    assert len({*whole.severity.tolist()}) == 4
+    for i in range(n):
+        at = slice(i, i + 1)
+        one = policy.decide(
+            auths[at], features[at], missing=missing[at], rung=rung[at], score_ppm=score[at]
+        )
+        assert one.severity[0] == whole.severity[i]
+        assert one.reasons[0] == whole.reasons[i]
+        assert one.silent[0] == whole.silent[i]
+
+
+def test_no_rows_get_no_verdicts() -> None:
+    none = np.zeros(0, np.int64)
+    verdicts = make_policy().decide(
+        [], np.zeros((0, catalogue.N), np.int64), missing=none, rung=none, score_ppm=none
+    )
+    assert verdicts.reasons == []
+
+
+def test_the_id_changes_with_what_the_pack_means_and_with_nothing_else() -> None:
+    base = make_policy(lists=[(BLOCKED_CARDS, ["x", "y"])])
+    assert base.id == f"test@{base.digest[:12]}"
+    assert make_policy(lists=[(BLOCKED_CARDS, ["y", "x", "x"])]).id == base.id
+    assert make_policy(lists=[(BLOCKED_CARDS, ["x"])]).id != base.id
+    assert make_policy(rules=[make_rule()], lists=[(BLOCKED_CARDS, ["x", "y"])]).id != base.id
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"rules": [make_rule(all=["card_cuont_1h > 1"])]}, "unknown feature card_cuont_1h"),
+        ({"rules": [make_rule(all=["amount_minor => 1"])]}, "is not a condition"),
+        ({"rules": [make_rule(all=["amount_minor > 1.5"])]}, "is not a condition"),
+        ({"rules": [make_rule(all=[f"amount_minor > {2**63}"])]}, "does not fit in 64 bits"),
+        ({"rules": [make_rule(all=["amount_minor > 1"] * 17)]}, "17 conditions"),
+        ({"rules": [make_rule(reason="BAD_VIBES")]}, "unknown reason code BAD_VIBES"),
+        ({"rules": [make_rule(outcome=Outcome.APPROVE)]}, "cannot approve"),
+        ({"rules": [make_rule("a"), make_rule("a")]}, "used twice"),
+        ({"rules": [make_rule("a")], "fallback": [make_rule("a")]}, "used twice"),
+        ({"rules": [make_rule(f"r{i}") for i in range(MAX_RULES + 1)]}, "63 rules"),
+        ({"table": {Channel.POS: Steps()}}, "no steps for contactless, ecom, moto, atm"),
+        ({"thresholds": Thresholds(score_ppm=Steps(challenge=5, decline=4))}, "do not rise"),
+        ({"features": catalogue.FEATURES[1:]}, "no amount_minor"),
+    ],
+)
+def test_a_wrong_pack_is_refused_and_the_place_named(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(Misconfigured, match=says):
+        make_policy(**change)
+
+
+def test_the_rates_are_the_packs_own() -> None:
+    assert make_policy().fx is EUROS
