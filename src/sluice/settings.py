@@ -1,0 +1,247 @@
+"""The only reader of environment and YAML. Unknown keys refuse to start.
+
+Each field's comment is its documentation: ``sluice reference`` writes them all to
+docs/reference/settings.md. A value comes from the default, then ``sluice.yaml`` (or the file that
+SLUICE_CONFIG names), then ``SLUICE_<SECTION>_<KEY>``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from sluice.errors import Misconfigured
+
+PREFIX = "SLUICE_"
+CONFIG_VARIABLE = "SLUICE_CONFIG"
+CONFIG_FILE = Path("sluice.yaml")
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "SLUICE_KILL_AT"})
+"""Variables of this prefix that are not settings."""
+MASK = "********"
+
+
+def _says(text: str, **bounds: Any) -> Meta:
+    return Meta(description=text, **bounds)
+
+
+class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The broker."""
+
+    bootstrap: Annotated[str, _says("Brokers, host:port, comma separated.")] = "localhost:9092"
+    topic_prefix: Annotated[str, _says("Put before every topic and group name.")] = ""
+    security_protocol: Annotated[str, _says("PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.")] = (
+        "PLAINTEXT"
+    )
+    sasl_mechanism: Annotated[str, _says("PLAIN, SCRAM-SHA-512, OAUTHBEARER ...")] = ""
+    sasl_username: Annotated[str, _says("User of SASL PLAIN or SCRAM.")] = ""
+    sasl_password: Annotated[str, _says("Password of SASL PLAIN or SCRAM.")] = ""
+    ca_file: Annotated[str, _says("CA bundle for TLS; empty is the system's.")] = ""
+
+    def extra(self) -> dict[str, str]:
+        """What librdkafka needs besides the brokers."""
+        given = {
+            "security.protocol": self.security_protocol,
+            "sasl.mechanism": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": self.sasl_password,
+            "ssl.ca.location": self.ca_file,
+        }
+        return {key: value for key, value in given.items() if value and value != "PLAINTEXT"}
+
+
+class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The online store."""
+
+    url: Annotated[str, _says("redis://, rediss:// or valkey://; may hold a password.")] = (
+        "redis://localhost:6379/0"
+    )
+    budget_ms: Annotated[
+        int, _says("Longest a read may take; past it the views are missing.", ge=1, le=1000)
+    ] = 10
+    batch_budget_ms: Annotated[
+        int, _says("The same for a micro-batch of the stream door.", ge=1, le=10_000)
+    ] = 1000
+    answer_ttl_s: Annotated[
+        int, _says("How long an id's answer is remembered: about 400 bytes each.", ge=1)
+    ] = 3600
+    claim_ttl_s: Annotated[
+        int, _says("After this an id that was never answered may be decided again.", ge=1, le=600)
+    ] = 10
+
+
+class DeciderSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename=None
+):
+    """Both doors."""
+
+    host: Annotated[str, _says("Address the sync door listens on.")] = "0.0.0.0"
+    port: Annotated[int, _says("Port of the sync door.", ge=0, le=65_535)] = 8080
+    model_name: Annotated[str, _says("Name in the Open Inference Protocol.")] = "sluice"
+    release_dir: Annotated[str, _says("Folder of the release to serve; polled.")] = (
+        "models/releases/current"
+    )
+    policy_dir: Annotated[str, _says("Folder of the policy pack; polled.")] = "policies/default"
+    trust_dir: Annotated[str, _says("Public keys that may sign releases.")] = "policies/trust"
+    deadline_ms: Annotated[
+        int, _says("Receipt to answer, unless the caller gives less.", ge=5, le=1000)
+    ] = 50
+    record_budget_ms: Annotated[
+        int, _says("Longest wait for the record to be durable; then 503.", ge=1, le=60_000)
+    ] = 1000
+    in_flight_max: Annotated[
+        int, _says("Requests inside the sync door; beyond it 503, no queue.", ge=1)
+    ] = 256
+    drain_s: Annotated[
+        int, _says("After SIGTERM: not ready, still answering, this long.", ge=0, le=600)
+    ] = 5
+    max_event_age_s: Annotated[
+        int, _says("Older authorizations are refused; raise it to publish history.", ge=1)
+    ] = 35 * 86_400
+    max_event_ahead_s: Annotated[
+        int, _says("Authorizations further ahead of our clock are refused.", ge=0)
+    ] = 300
+    batch_max: Annotated[
+        int, _says("Authorizations of one micro-batch of the stream door.", ge=1, le=5000)
+    ] = 500
+    reload_s: Annotated[
+        int, _says("How often release and policy are looked at for changes.", ge=1, le=3600)
+    ] = 2
+
+
+class FeaturizerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The featurizer."""
+
+    batch_max: Annotated[int, _says("Records of one batch.", ge=1, le=20_000)] = 2000
+
+
+class ArchiverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The archiver."""
+
+    root: Annotated[str, _says("Folder of the archive.")] = "var/archive"
+    roll_s: Annotated[int, _says("Longest a record waits for its file.", ge=1, le=3600)] = 60
+
+
+class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every service."""
+
+    replica: Annotated[
+        str, _says("Name of this replica, the same after a restart; empty is the host name.")
+    ] = ""
+    metrics_port: Annotated[
+        int, _says("Port of /metrics for services without HTTP; 0 is none.", ge=0, le=65_535)
+    ] = 9090
+    log_level: Annotated[str, _says("DEBUG, INFO, WARNING or ERROR.")] = "INFO"
+
+    def name(self) -> str:
+        """The replica's name: a StatefulSet's pod name stays, so transactions are fenced."""
+        return self.replica or socket.gethostname()
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of them, by section."""
+
+    kafka: Kafka = Kafka()
+    store: Store = Store()
+    decider: DeciderSettings = DeciderSettings()
+    featurizer: FeaturizerSettings = FeaturizerSettings()
+    archiver: ArchiverSettings = ArchiverSettings()
+    service: Service = Service()
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One value, where it came from, and what it means. value is masked if it is secret."""
+
+    key: str
+    value: str
+    source: str
+    says: str
+
+
+def load(
+    environ: Mapping[str, str] | None = None, path: Path | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """Read the settings. Returns them and the source of each key.
+
+    Raises Misconfigured naming the key or variable, never its value.
+    """
+    environ = os.environ if environ is None else environ
+    path = path or Path(environ.get(CONFIG_VARIABLE, CONFIG_FILE))
+    sources: dict[str, str] = {}
+    tree = _from_file(path, required=CONFIG_VARIABLE in environ, sources=sources)
+    for name, value in sorted(environ.items()):
+        if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
+            continue
+        section, key = _split(name)
+        tree.setdefault(section, {})[key] = value
+        sources[f"{section}.{key}"] = name
+    try:
+        return msgspec.convert(tree, Settings, strict=False), sources
+    except msgspec.ValidationError as exc:
+        raise Misconfigured(
+            str(exc), where=str(path), fix="docs/reference/settings.md lists every key"
+        ) from None
+
+
+def describe(settings: Settings, sources: Mapping[str, str]) -> list[Setting]:
+    """Every setting with value and source, secrets masked."""
+    rows = []
+    for section in Settings.__struct_fields__:
+        part = getattr(settings, section)
+        hints = get_type_hints(type(part), include_extras=True)
+        for key in part.__struct_fields__:
+            value = str(getattr(part, key))
+            if (
+                value
+                and any(word in key for word in _SECRET_WORDS)
+                and (key != "url" or "@" in value)
+            ):
+                value = MASK
+            name = f"{section}.{key}"
+            rows.append(
+                Setting(
+                    name,
+                    value,
+                    sources.get(name, "default"),
+                    hints[key].__metadata__[0].description,
+                )
+            )
+    return rows
+
+
+def _is_secret(key: str, value: str) -> bool:
+    return "password" in key or ("url" in key and "@" in value)
+
+
+def _from_file(path: Path, *, required: bool, sources: dict[str, str]) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        if required:
+            raise Misconfigured(
+                f"{CONFIG_VARIABLE} names a file that is not there", where=str(path)
+            )
+        return {}
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as exc:
+        raise Misconfigured(f"not readable as YAML: {exc}", where=str(path)) from exc
+    if not isinstance(tree, dict) or not all(isinstance(part, dict) for part in tree.values()):
+        raise Misconfigured("expected sections with keys", where=str(path))
+    for section, part in tree.items():
+        sources |= {f"{section}.{key}": str(path) for key in part}
+    return tree
+
+
+def _split(name: str) -> tuple[str, str]:
+    section, _, key = name.removeprefix(PREFIX).lower().partition("_")
+    kind = get_type_hints(Settings).get(section)
+    if kind is None or key not in kind.__struct_fields__:
+        raise Misconfigured(
+            f"{name} is no setting", where="environment", fix="sluice config lists every key"
+        )
+    return section, key
