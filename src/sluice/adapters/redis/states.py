@@ -1,0 +1,117 @@
+"""What the featurizer reads and writes: states, compare-and-set on their version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hiredis import ReplyError
+
+from sluice.adapters.feast.plan import COMPILED, decode_state
+from sluice.adapters.redis.blocking import BlockingConnection
+from sluice.adapters.redis.claims import KeepAnswer
+from sluice.adapters.redis.commands import SWAP, ReadState, SwapState, pack
+from sluice.application.ports import StateUpdate
+from sluice.domain.observation import EntityKind
+from sluice.errors import Corrupt, Unavailable
+
+COMMANDS_MAX = 1000
+"""Commands a round trip: bounds what client and server hold for one batch to a few MB."""
+
+
+class RedisStateStore:
+    """The port StateStore on one Redis or Valkey server. Connects when first used.
+
+    timeout_s: longest silence of the server. answer_ttl_s: as the decider's.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0, answer_ttl_s: float = 3600.0) -> None:
+        self.connection = BlockingConnection(url, timeout_s=timeout_s)
+        self._keep = KeepAnswer(answer_ttl_s)
+        self._read = {kind: ReadState(view) for kind, view in COMPILED.items()}
+        self._swap = {kind: SwapState(view) for kind, view in COMPILED.items()}
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.connection.close()
+
+    def read(self, entities: Sequence[tuple[EntityKind, str]]) -> list[bytes]:
+        """See the port. Raises Corrupt where a key holds something that is no state."""
+        states: list[bytes] = []
+        for at in range(0, len(entities), COMMANDS_MAX):
+            some = entities[at : at + COMMANDS_MAX]
+            parts: list[bytes] = []
+            for kind, key in some:
+                self._read[kind].add(parts, key)
+            answers = self.connection.call(b"".join(parts), len(some))
+            states += [self._state(*pair) for pair in zip(some, answers, strict=True)]
+        return states
+
+    def _state(self, entity: tuple[EntityKind, str], answer: Any) -> bytes:
+        try:
+            if not isinstance(answer, ReplyError):
+                return decode_state(answer)
+            if not str(answer).startswith("WRONGTYPE"):
+                raise self._refused(answer)
+            why = str(answer)
+        except ValueError as exc:
+            why = str(exc)
+        kind, key = entity
+        # A card's key is its token, which no log line may hold.
+        raise Corrupt(
+            f"the online store holds no {kind} state where one belongs: {why}",
+            where=kind if kind == "card" else f"{kind} {key}",
+            fix="docs/reference/online-store.md, section Rebuilding",
+        )
+
+    def write(self, updates: Sequence[StateUpdate]) -> list[bool]:
+        """See the port. Raises Unavailable too if the store is full: it evicts nothing."""
+        written: list[bool] = []
+        for at in range(0, len(updates), COMMANDS_MAX):
+            written += self._write(updates[at : at + COMMANDS_MAX])
+        return written
+
+    def _write(self, updates: Sequence[StateUpdate]) -> list[bool]:
+        answers = self._send(updates)
+        if any(_lacks_script(answer) for answer in answers):
+            # A new server, or SCRIPT FLUSH. Those that went through must not go again: they
+            # would now fail their comparison.
+            self.connection.call(pack(b"SCRIPT", b"LOAD", SWAP), 1)
+            again = [i for i, answer in enumerate(answers) if _lacks_script(answer)]
+            retried = self._send([updates[i] for i in again])
+            for i, answer in zip(again, retried, strict=True):
+                answers[i] = answer
+        for answer in answers:
+            if isinstance(answer, ReplyError):
+                raise self._refused(answer)
+        return [answer == 1 for answer in answers]
+
+    def _send(self, updates: Sequence[StateUpdate]) -> list[Any]:
+        parts: list[bytes] = []
+        for update in updates:
+            self._swap[update.entity].add(
+                parts, update.key, update.etag, update.state, update.event_us
+            )
+        return self.connection.call(b"".join(parts), len(updates))
+
+    def remember(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> None:
+        """See the port. Raises Unavailable."""
+        for at in range(0, len(answers), COMMANDS_MAX):
+            some = answers[at : at + COMMANDS_MAX]
+            parts: list[bytes] = []
+            for tenant, authorization_id, digest, answer in some:
+                self._keep.add(parts, tenant, authorization_id, digest, answer)
+            for reply in self.connection.call(b"".join(parts), len(some)):
+                if isinstance(reply, ReplyError):
+                    raise self._refused(reply)
+
+    def _refused(self, answer: ReplyError) -> Unavailable:
+        return Unavailable(
+            f"the online store refuses a command: {answer}",
+            where=str(self.connection.address),
+            fix="docs/reference/online-store.md, section When it is down",
+        )
+
+
+def _lacks_script(answer: Any) -> bool:
+    return isinstance(answer, ReplyError) and str(answer).startswith("NOSCRIPT")
