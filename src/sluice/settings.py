@@ -197,11 +197,7 @@ def describe(settings: Settings, sources: Mapping[str, str]) -> list[Setting]:
         hints = get_type_hints(type(part), include_extras=True)
         for key in part.__struct_fields__:
             value = str(getattr(part, key))
-            if (
-                value
-                and any(word in key for word in _SECRET_WORDS)
-                and (key != "url" or "@" in value)
-            ):
+            if value and _is_secret(key, value):
                 value = MASK
             name = f"{section}.{key}"
             rows.append(
