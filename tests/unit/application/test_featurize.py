@@ -1,0 +1,206 @@
+"""Decide, featurize, decide again: served vectors are recomputed from the log alone."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from sluice.application.decide import Decided, Decider
+from sluice.application.featurize import Featurizer
+from sluice.application.ports import Arrival, Scorer
+from sluice.application.replay import Replay, journal_of
+from sluice.domain import states
+from sluice.domain.authorization import EventTimeBounds, encode
+from sluice.domain.clock import DAY_US, SECOND_US
+from sluice.domain.decision import Decision
+from sluice.domain.label import Label
+from sluice.domain.policy import Policy
+from sluice.errors import Corrupt
+from sluice.testing.factories import NOON_US, make_arrival, make_label
+from sluice.testing.policy import make_policy
+from sluice.testing.store import FakeClock, FakeStore
+
+TOPICS = {"decisions.v1": "decisions", "observations.v1": "observations", "labels.v1": "labels"}
+
+
+@dataclass
+class Record:
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+
+
+@dataclass
+class Bus:
+    """The topics, in memory: decisions by card over 3 partitions."""
+
+    decisions: list[Record] = field(default_factory=list)
+    observations: list[Record] = field(default_factory=list)
+    decided: list[tuple[int, int, Decision]] = field(default_factory=list)
+    ends: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def put(self, topic: str, partition: int, value: bytes) -> Record:
+        record = Record(topic, partition, self.ends[topic, partition], value)
+        self.ends[topic, partition] += 1
+        return record
+
+    async def append(self, decisions: list[tuple[Arrival, Decision]]) -> None:
+        for _, decision in decisions:
+            partition = sum(decision.authorization.card_token.encode()) % 3
+            record = self.put("decisions.v1", partition, encode(decision))
+            self.decisions.append(record)
+            source = states.source(states.DECISIONS, partition)
+            self.decided.append((source, record.offset, decision))
+
+    def produce(self, key: str, value: bytes) -> None:
+        self.observations.append(self.put("observations.v1", sum(key.encode()) % 2, value))
+
+    def flush(self) -> None: ...
+
+
+class NoModel:
+    def current(self) -> Scorer | None:
+        return None
+
+
+class OnePolicy:
+    policy: ClassVar[Policy] = make_policy()
+
+    def current(self) -> Policy:
+        return self.policy
+
+
+@dataclass
+class World:
+    clock: FakeClock = field(default_factory=lambda: FakeClock(NOON_US))
+    bus: Bus = field(default_factory=Bus)
+
+    def __post_init__(self) -> None:
+        self.store = FakeStore(self.clock)
+        self.decider = Decider(
+            door="sync",
+            emitter="test",
+            store=self.store,
+            scorer=NoModel(),
+            policy=OnePolicy(),
+            log=self.bus,
+            clock=self.clock,
+            bounds=EventTimeBounds(),
+        )
+        self.featurizer = Featurizer(store=self.store, observations=self.bus, topics=TOPICS)
+
+    def featurize(self, records: list[Record]) -> Counter[tuple[str, str]]:
+        done = self.featurizer.apply(records)
+        return done.results
+
+    def drain(self) -> None:
+        """Bring every state up to date."""
+        self.featurize(self.bus.decisions[:])
+        self.bus.decisions.clear()
+        self.featurize(self.bus.observations[:])
+        self.bus.observations.clear()
+
+
+async def decide(world: World, *arrivals: Arrival) -> list[Decision]:
+    results = await world.decider.decide(arrivals)
+    assert all(isinstance(r, Decided) for r in results)
+    return [r.decision for r in results if isinstance(r, Decided)]
+
+
+async def busy(world: World, n: int, seed: int) -> list[Label]:
+    """n authorizations of few entities, with the featurizer behind, ahead and redelivering."""
+    rng = random.Random(seed)
+    labels: list[Label] = []
+    for i in range(n):
+        world.clock.advance(rng.choice([0.001, 0.5, 40.0, 3600.0]))
+        arrival = make_arrival(
+            f"a-{i}",
+            event_at=world.clock.now_us() - rng.choice([0, 0, 5 * SECOND_US]),
+            card_token=f"card-{rng.randrange(5)}",
+            merchant_id=f"merchant-{rng.randrange(3)}",
+            terminal_id=f"terminal-{rng.randrange(4)}",
+            device_id=rng.choice([None, "device-1", "device-2"]),
+            amount_minor=rng.randrange(0, 250_000),
+        )
+        await decide(world, arrival)
+        if rng.random() < 0.1:
+            labels.append(make_label(arrival.auth, known_at=world.clock.now_us()))
+            put = world.bus.put("labels.v1", 0, encode(labels[-1]))
+            world.featurize([put, put] if rng.random() < 0.3 else [put])
+        if rng.random() < 0.4:
+            redelivered = world.bus.decisions[-3:] if rng.random() < 0.5 else []
+            seen = world.bus.observations[-3:] if rng.random() < 0.5 else []
+            world.drain()
+            world.featurize([*redelivered, *seen])
+    return labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_served_vectors_and_states_are_recomputed_from_the_log_bit_for_bit(seed: int) -> None:
+    world = World()
+    labels = await busy(world, 150, seed)
+    served = [decision for _, _, decision in world.bus.decided]
+    assert any(d.pending for d in served)
+    told = [
+        (
+            states.source(states.LABELS, 0),
+            i,
+            label.is_fraud,
+            label.known_at,
+            (label.card_token, label.terminal_id, label.merchant_id, label.device_id),
+        )
+        for i, label in enumerate(labels)
+    ]
+    replay = Replay(journal_of(world.bus.decided, told))
+    np.testing.assert_array_equal(replay.features(served), [d.features for d in served])
+    world.drain()
+    for view, kind in enumerate(("card", "terminal", "merchant", "device")):
+        stored = {key: state for (of, key), (state, _) in world.store.states.items() if of == kind}
+        again = replay.states(view, list(stored), [None] * len(stored))
+        assert dict(zip(stored, again, strict=True)) == stored
+
+
+async def test_redelivered_records_change_no_state() -> None:
+    world = World()
+    await decide(world, make_arrival("a-1"), make_arrival("a-2", device_id="device-1"))
+    decisions = world.bus.decisions[:]
+    world.drain()
+    before = dict(world.store.states)
+    assert world.featurize(decisions) == {("decisions", "redelivered"): 2}
+    assert world.featurize(world.bus.observations[:]) == {("observations", "redelivered"): 5}
+    assert world.store.states == before
+
+
+async def test_an_answer_survives_the_decider_that_died_before_remembering_it() -> None:
+    world = World()
+    arrival = make_arrival("a-1")
+    (result,) = await world.decider.decide([arrival])
+    assert isinstance(result, Decided)
+    fresh = FakeStore(world.clock)
+    Featurizer(store=fresh, observations=world.bus, topics=TOPICS).apply(world.bus.decisions)
+    (reply,) = await fresh.observe([arrival])
+    assert reply.earlier == result.answer
+
+
+def test_a_label_older_than_the_decision_days_is_reported_not_silent() -> None:
+    world = World()
+    auth = make_arrival("a-1").auth
+    late = [
+        world.bus.put("labels.v1", 0, encode(make_label(auth, known_at=NOON_US))),
+        world.bus.put("labels.v1", 0, encode(make_label(auth, known_at=NOON_US - 40 * DAY_US))),
+    ]
+    world.featurize(late)
+    done = world.featurize(world.bus.observations)
+    assert done["observations", "too_old"] == 2  # terminal and merchant; a card only counts them
+
+
+def test_a_foreign_record_stops_the_featurizer_and_says_where() -> None:
+    world = World()
+    with pytest.raises(Corrupt, match=r"decisions\.v1/2@7"):
+        world.featurize([Record("decisions.v1", 2, 7, b"{}")])
