@@ -95,6 +95,7 @@ class EventTimeBounds(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(Authorization)
 _encoder = msgspec.json.Encoder()
 _LONG_DIGITS = re.compile(r"\d[\d -]{11,}\d")
+_ENUM_VALUE = re.compile(r"Invalid enum value .*(?= - at `)", re.DOTALL)
 _CODES = (
     ("unknown field", "unknown_field"),
     ("missing required field", "missing_field"),
@@ -130,7 +131,7 @@ def decode_authorization(raw: bytes) -> Authorization:
     except msgspec.ValidationError as exc:
         if _raw_holds_card_number(raw):
             raise _card_number() from None
-        text = _LONG_DIGITS.sub("…", str(exc))
+        text = _ENUM_VALUE.sub("Invalid enum value", _LONG_DIGITS.sub("…", str(exc)))
         raise Rejected(text, fix=_FIX, code=_code(text)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         text = _LONG_DIGITS.sub("…", str(exc))
@@ -146,7 +147,7 @@ def check(auth: Authorization) -> None:
     """
     if auth.currency not in EXPONENTS:
         raise Rejected(
-            f"currency {auth.currency} is not in ISO 4217",
+            "the currency is not in ISO 4217",
             where="$.currency",
             code="unknown_currency",
         )
@@ -154,7 +155,7 @@ def check(auth: Authorization) -> None:
         code = getattr(auth, field)
         if code not in COUNTRY_INDEX:
             raise Rejected(
-                f"country {code} is not in ISO 3166-1", where=f"$.{field}", code="unknown_country"
+                "the country is not in ISO 3166-1", where=f"$.{field}", code="unknown_country"
             )
     for value in (
         auth.authorization_id,
@@ -163,6 +164,8 @@ def check(auth: Authorization) -> None:
         auth.terminal_id,
         auth.customer_id,
         auth.device_id,
+        auth.region,
+        auth.tenant,
     ):
         if value is not None and len(value) >= 13 and holds_card_number(value):
             raise _card_number()
