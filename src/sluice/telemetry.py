@@ -296,6 +296,7 @@ class Metrics:
         return child
 
 
+prometheus_client.disable_created_metrics()  # one more series for each, which nobody reads
 METRICS = Metrics()
 """The process's own."""
 
@@ -500,6 +501,7 @@ def configure_logging(service: str, *, level: str = "INFO", stream: BinaryIO | N
     """Send every log record of this process to stderr as JSON, and name it in the metrics."""
     handler = _JsonHandler(service, sys.stderr.buffer if stream is None else stream)
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
     METRICS.info("sluice_build_info", service, __version__)
 
 

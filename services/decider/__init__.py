@@ -1,0 +1,1 @@
+"""The decider: the walk behind HTTP (KServe's predictor) and on Kafka."""

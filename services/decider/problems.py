@@ -1,0 +1,100 @@
+"""Refusals as RFC 9457 problem details: one table of codes, and their bytes on the wire."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from sluice.errors import Rejected, SluiceError, Unavailable
+
+PROBLEM_JSON = b"application/problem+json"
+RETRY_AFTER_S = 1
+"""What is overloaded or claimed elsewhere is usually free again within a second."""
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What went wrong and what to do, RFC 9457. It never repeats a value that was sent."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    """Stable and bounded; the same word as in metrics and dead letters."""
+    detail: str = ""
+    fix: str = ""
+
+
+class Kind(NamedTuple):
+    """One row of the table."""
+
+    status: int
+    title: str
+    fix: str = ""
+
+
+_FIELD = "docs/reference/authorization.md lists every field with type and bounds"
+_RETRY = "send the same request again, with the same id, after Retry-After"
+
+KINDS: dict[str, Kind] = {
+    "invalid_json": Kind(400, "The body is not JSON", _FIELD),
+    "invalid_deadline": Kind(
+        400, "The deadline header is wrong", "x-deadline-ms is a whole number, 5 to 1000"
+    ),
+    "invalid_inference": Kind(
+        400, "The inference request is wrong", "GET /v2/models/{name} describes the tensors"
+    ),
+    "not_found": Kind(404, "There is nothing here", "GET /openapi.json lists what there is"),
+    "method_not_allowed": Kind(405, "This method is not served here", "see the Allow header"),
+    "conflict": Kind(
+        409,
+        "This id was used for another authorization",
+        "an authorization_id names one authorization forever; mint a new id for a new one",
+    ),
+    "too_large": Kind(413, "The body is too large", _FIELD),
+    "unsupported_content_type": Kind(
+        415, "The content type is not understood", "send application/json, not compressed"
+    ),
+    "unknown_field": Kind(422, "A field is not in the schema", _FIELD),
+    "missing_field": Kind(422, "A required field is missing", _FIELD),
+    "wrong_type": Kind(422, "A field has the wrong type", _FIELD),
+    "out_of_range": Kind(422, "A number is out of range", _FIELD),
+    "bad_format": Kind(422, "A text has the wrong form", _FIELD),
+    "unknown_value": Kind(422, "A word is not in its list", _FIELD),
+    "unknown_currency": Kind(422, "The currency is unknown", "send an ISO 4217 code"),
+    "unknown_country": Kind(422, "The country is unknown", "send an ISO 3166-1 alpha-2 code"),
+    "card_number": Kind(
+        422, "A field holds what looks like a card number", "send the card's token"
+    ),
+    "event_in_future": Kind(422, "The event is in the future", "check the sender's clock"),
+    "event_too_old": Kind(422, "The event is too old", "publish history through the stream door"),
+    "invalid": Kind(422, "The authorization is not valid", _FIELD),
+    "internal": Kind(500, "Something broke inside", "see the log for the trace id"),
+    "overloaded": Kind(503, "Too many requests are in flight", _RETRY),
+    "busy": Kind(503, "The same authorization is being decided", _RETRY),
+    "unrecorded": Kind(503, "The decision could not be recorded", _RETRY),
+    "unavailable": Kind(503, "A part that this needs is down", _RETRY),
+    "not_ready": Kind(503, "Not ready", _RETRY),
+}
+"""Every code that an answer of the sync door can carry; docs/reference/http.md lists them."""
+
+
+def problem(code: str, detail: str = "", fix: str = "") -> Problem:
+    """The problem of one code; a refusal with a code of its own is a 422."""
+    kind = KINDS.get(code, KINDS["invalid"])
+    return Problem(
+        type=f"urn:sluice:problem:{code}",
+        title=kind.title,
+        status=kind.status,
+        code=code,
+        detail=detail,
+        fix=fix or kind.fix,
+    )
+
+
+def problem_of(error: SluiceError) -> Problem:
+    """The problem that tells an error of ours. Other than a refusal, it names no inner part."""
+    if isinstance(error, Rejected):
+        detail = f"{error.what} ({error.where})" if error.where else error.what
+        return problem(error.code, detail, error.fix)
+    return problem("unavailable" if isinstance(error, Unavailable) else "internal")

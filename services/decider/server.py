@@ -1,0 +1,238 @@
+"""KServe's ModelServer with our door in front, on one event loop, draining on SIGTERM.
+
+KServe brings the protocol's other endpoints, metadata and ``/metrics``; it neither opens its gRPC
+server nor runs the loop. One process, one worker: KServe's ``--workers`` would pickle the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import uvicorn
+import uvloop
+from kserve import Model, ModelServer
+from kserve.errors import InvalidInput
+from kserve.model_server import app as kserve_app
+from kserve.protocol.rest.server import RESTServer
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from services.decider import open_inference
+from services.decider.http import DEADLINE_MS, Decider, SyncDoor
+from services.decider.problems import Problem
+from sluice import telemetry
+
+CONNECTIONS_MAX = 4096
+"""Past it uvicorn itself answers 503. A connection takes about 20 KB."""
+READ_TIMEOUT_S = 5.0
+"""From a request's first byte (or the connection) to its last: what is slower is cut off."""
+MAX_HEADER_BYTES = 65_536
+"""Of an unfinished header; httptools itself would keep any amount."""
+KEEP_ALIVE_S = 65
+"""Longer than the 60 s of the usual proxy, so that the proxy closes first."""
+FINISH_S = 10
+"""For requests in flight, after the drain."""
+
+_HEADERS_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+class DeciderModel(Model):
+    """What KServe sees of the decider: metadata, readiness and the V1 protocol."""
+
+    def __init__(self, name: str, door: SyncDoor, columns: int) -> None:
+        super().__init__(name)
+        self._door = door
+        self._columns = columns
+        self.ready = True
+
+    async def healthy(self) -> bool:
+        """Ready as the door is."""
+        return await self._door.ready()
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """The two inputs, one a request."""
+        return [
+            {"name": open_inference.FEATURES, "datatype": "INT64", "shape": [-1, self._columns]},
+            {"name": open_inference.AUTHORIZATIONS, "datatype": "BYTES", "shape": [-1]},
+        ]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """The output of each input."""
+        return [
+            {"name": open_inference.SCORES, "datatype": "INT64", "shape": [-1]},
+            {"name": open_inference.ANSWERS, "datatype": "BYTES", "shape": [-1]},
+        ]
+
+    async def predict(self, payload: Any, headers: Any = None) -> Any:
+        """The V1 protocol: ``instances`` are authorizations, ``predictions`` their answers."""
+        if not isinstance(payload, dict) or not isinstance(payload.get("instances"), list):
+            raise InvalidInput('Expected "instances" to be a list of authorizations')
+        instances = payload["instances"]
+        if not 1 <= len(instances) <= open_inference.MAX_ROWS:
+            raise InvalidInput(f"Expected 1 to {open_inference.MAX_ROWS} instances")
+        answers = await self._door.judge(instances, (headers or {}).get("traceparent"))
+        if isinstance(answers, Problem):
+            raise InvalidInput(f"{answers.code}: {answers.detail or answers.title}")
+        return {"predictions": answers}
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 with the two limits it lacks: time to read a request, size of a header."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.reading_since: float | None = self.loop.time()
+        self._in_header = True
+        self._header_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        if self.reading_since is None:
+            self.reading_since = self.loop.time()
+        super().data_received(data)
+        if self._in_header:
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+                self.transport.write(_HEADERS_TOO_LARGE)
+                self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self._in_header = True
+        self._header_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_header = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self.reading_since = None
+        super().on_message_complete()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, told by us when to stop: SIGTERM drains first, SIGINT stops at once."""
+
+    def __init__(self, config: uvicorn.Config, door: SyncDoor, drain_s: float) -> None:
+        super().__init__(config)
+        self._door = door
+        self._drain_s = drain_s
+        self._stopping = False
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._drain)
+        loop.add_signal_handler(signal.SIGINT, self._stop)
+        cutter = loop.create_task(self._cut_off_the_slow())
+        try:
+            yield
+        finally:
+            cutter.cancel()
+            loop.remove_signal_handler(signal.SIGTERM)
+            loop.remove_signal_handler(signal.SIGINT)
+
+    def _drain(self) -> None:
+        if self._door.draining:
+            return
+        self._door.draining = True
+        telemetry.event("draining", seconds=self._drain_s)
+        asyncio.get_running_loop().call_later(self._drain_s, self._stop)
+
+    def _stop(self) -> None:
+        self._door.draining = True
+        if self._stopping:
+            self.force_exit = True
+        self._stopping = self.should_exit = True
+
+    async def _cut_off_the_slow(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1.0)
+            limit = loop.time() - READ_TIMEOUT_S
+            for connection in list(self.server_state.connections):
+                since = getattr(connection, "reading_since", None)
+                if since is not None and since < limit:
+                    connection.transport.abort()
+
+
+def _behind(name: str, door: SyncDoor, columns: int) -> None:
+    """Make KServe's application complete. Once a process: KServe keeps it in a module."""
+    logging.getLogger("kserve").addHandler(logging.NullHandler())  # else it configures its own
+    logging.getLogger("kserve.trace").setLevel(logging.WARNING)  # two lines a request otherwise
+    server = ModelServer(workers=1, enable_grpc=False, enable_latency_logging=False)
+    server.register_model(DeciderModel(name, door, columns))
+    RESTServer(
+        "kserve.model_server:app", server.dataplane, server.model_repository_extension, 0
+    ).create_application()
+
+
+async def serve(
+    decider: Decider,
+    *,
+    name: str,
+    columns: Sequence[str],
+    host: str,
+    port: int,
+    drain_s: float,
+    in_flight_max: int,
+    deadline_ms: int = DEADLINE_MS,
+    on_stop: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Answer until SIGTERM: then readiness turns 503, the listener stays open for drain_s,
+    requests in flight finish, on_stop runs (flush the producer there), and this returns.
+
+    name: of the model, in ``/v2/models/{name}``. columns: the catalogue's features, in order.
+    port: 0 lets the system choose; the log event "listening" says which.
+    Call it once a process, on a uvloop loop (:func:`run`).
+    """
+    door = SyncDoor(
+        decider,
+        kserve_app,
+        name=name,
+        columns=columns,
+        in_flight_max=in_flight_max,
+        deadline_ms=deadline_ms,
+    )
+    _behind(name, door, len(columns))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    server = _Server(
+        uvicorn.Config(
+            door,
+            http=_BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS_MAX,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=FINISH_S,
+        ),
+        door,
+        drain_s,
+    )
+    telemetry.event("listening", host=host, port=listener.getsockname()[1], model=name)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await door.close()
+        if on_stop is not None:
+            await on_stop()
+        telemetry.event("stopped")
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a service's coroutine on a uvloop of ours: ``uvloop.install()`` breaks KServe."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)

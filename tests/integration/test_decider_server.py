@@ -1,0 +1,284 @@
+"""The sync door as a real process: KServe behind it, asked by KServe's and Triton's own clients."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+
+from services.decider.server import MAX_HEADER_BYTES, READ_TIMEOUT_S
+
+pytestmark = pytest.mark.integration
+
+PROCESS = "tests.integration.fake_decider_process"
+WAIT_S = 30
+DRAIN_S = 1.5
+
+
+class Server(NamedTuple):
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+def start(folder: Path, *, drain_s: float = 0.0, in_flight_max: int = 64) -> Server:
+    log = folder / "log"
+    with log.open("wb") as stderr, (folder / "lines").open("wb") as stdout:
+        process = subprocess.Popen(
+            [sys.executable, "-m", PROCESS, str(drain_s), str(in_flight_max)],
+            stdout=stdout,
+            stderr=stderr,
+            cwd=Path(__file__).parents[2],
+        )
+    server = Server(process, 0, log)
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = log.read_text().split("\n")[:-1]
+        ports = [e["port"] for e in map(json.loads, lines) if e["event"] == "listening"]
+        if ports:
+            return server._replace(port=ports[0])
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError(log.read_text())
+
+
+def stop(server: Server) -> None:
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = start(tmp_path_factory.mktemp("server"))
+    yield server
+    stop(server)
+
+
+@pytest.fixture
+def draining(tmp_path: Path) -> Iterator[Server]:
+    server = start(tmp_path, drain_s=DRAIN_S)
+    yield server
+    stop(server)
+
+
+def authorization(authorization_id: str) -> dict[str, Any]:
+    return {
+        "authorization_id": authorization_id,
+        "event_at": time.time_ns() // 1000,
+        "card_token": "tok_1",
+        "merchant_id": "merchant-1",
+        "terminal_id": "terminal-1",
+        "mcc": "5411",
+        "channel": "pos",
+        "amount_minor": 1999,
+        "currency": "EUR",
+        "merchant_country": "DE",
+        "card_country": "DE",
+        "region": "eu",
+        "tenant": "bank",
+    }
+
+
+def test_an_authorization_is_decided_over_a_socket(server: Server) -> None:
+    body = authorization("socket-1")
+    first, second = (httpx.post(f"{server.url}/v1/authorizations", json=body) for _ in range(2))
+    assert first.status_code == second.status_code == 200
+    assert first.content == second.content
+    assert second.headers["idempotent-replay"] == "true"
+
+
+def test_a_megabyte_is_refused_and_its_sender_hears_why(server: Server) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(16):
+            yield b"x" * 65_536
+
+    for content in (b"x" * 2**20, chunks()):
+        answer = httpx.post(
+            f"{server.url}/v1/authorizations",
+            content=content,
+            headers={"content-type": "application/json"},
+        )
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+async def test_kserves_own_client_is_served(server: Server) -> None:
+    client = InferenceRESTClient(RESTConfig(protocol="v2"))
+    assert await client.is_server_live(server.url)
+    assert await client.is_server_ready(server.url)
+    assert await client.is_model_ready(server.url, "sluice")
+    rows = np.arange(6, dtype=np.int64).reshape(2, 3)
+    for binary in (False, True):
+        tensor = InferInput("features", [2, 3], "INT64")
+        tensor.set_data_from_numpy(rows, binary_data=binary)
+        response = await client.infer(
+            server.url, InferRequest("sluice", [tensor]), model_name="sluice"
+        )
+        assert response.outputs[0].name == "score_ppm"
+        assert response.outputs[0].as_numpy().tolist() == [3, 12]
+    await client.close()
+
+
+async def test_the_v1_protocol_is_served_by_kserve(server: Server) -> None:
+    client = InferenceRESTClient(RESTConfig(protocol="v1"))
+    response = await client.infer(
+        server.url, {"instances": [authorization("v1-1"), {"v": 1}]}, model_name="sluice"
+    )
+    decided, refused = response["predictions"]
+    assert (decided["outcome"], refused["code"]) == ("approve", "missing_field")
+    await client.close()
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_tritons_client_is_served(server: Server, binary: bool) -> None:
+    with closing(triton.InferenceServerClient(f"127.0.0.1:{server.port}")) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("sluice")
+        metadata = client.get_model_metadata("sluice")
+        described = {
+            t["name"]: (t["datatype"], t["shape"]) for t in metadata["inputs"] + metadata["outputs"]
+        }
+        assert described == {
+            "features": ("INT64", [-1, 3]),
+            "authorizations": ("BYTES", [-1]),
+            "score_ppm": ("INT64", [-1]),
+            "answer": ("BYTES", [-1]),
+        }
+        rows = np.arange(6, dtype=np.int64).reshape(2, 3)
+        features = triton.InferInput("features", [2, 3], "INT64")
+        features.set_data_from_numpy(rows, binary_data=binary)
+        wanted = triton.InferRequestedOutput("score_ppm", binary_data=binary)
+        scored = client.infer("sluice", [features], outputs=[wanted], request_id="r1")
+        assert scored.as_numpy("score_ppm").tolist() == [3, 12]
+        assert scored.get_response()["id"] == "r1"
+
+        text = json.dumps(authorization(f"triton-{binary}")).encode()
+        auths = triton.InferInput("authorizations", [1], "BYTES")
+        auths.set_data_from_numpy(np.array([text], dtype=np.object_), binary_data=binary)
+        answered = client.infer("sluice", [auths]).as_numpy("answer")
+        assert json.loads(answered[0])["outcome"] == "approve"
+
+
+def test_a_wrong_tensor_is_told_to_tritons_client(server: Server) -> None:
+    with closing(triton.InferenceServerClient(f"127.0.0.1:{server.port}")) as client:
+        features = triton.InferInput("features", [1, 2], "INT64")
+        features.set_data_from_numpy(np.zeros((1, 2), np.int64))
+        with pytest.raises(triton.InferenceServerException, match="400"):
+            client.infer("sluice", [features])
+
+
+def test_metrics_hold_ours_and_kserves(server: Server) -> None:
+    httpx.post(f"{server.url}/v1/authorizations", json=authorization("metrics-1"))
+    deadline = time.monotonic() + WAIT_S
+    while "sluice_decider_decisions_total" not in (page := httpx.get(f"{server.url}/metrics").text):
+        assert time.monotonic() < deadline, page
+    assert 'sluice_build_info{service="decider"' in page
+    assert "request_predict_seconds" in page
+
+
+def test_an_unknown_path_is_404_and_another_method_405(server: Server) -> None:
+    assert httpx.get(f"{server.url}/nothing").status_code == 404
+    assert httpx.get(f"{server.url}/v1/authorizations").status_code == 405
+    assert httpx.post(f"{server.url}/v2/repository/models/sluice/unload").status_code == 404
+
+
+def test_a_sender_that_dawdles_is_cut_off(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.sendall(b"POST /v1/authorizations HTTP/1.1\r\nhost: x\r\n")
+        slow.settimeout(READ_TIMEOUT_S + 10)
+        with suppress(ConnectionResetError):
+            assert slow.recv(1) == b""
+
+
+def test_an_endless_header_is_refused(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as endless:
+        endless.settimeout(WAIT_S)
+        endless.sendall(b"GET / HTTP/1.1\r\nx: ")
+        with suppress(ConnectionResetError, BrokenPipeError):  # closed while we were writing
+            for _ in range(64):
+                endless.sendall(b"a" * (MAX_HEADER_BYTES // 8))
+            assert b" 431 " in endless.recv(100)
+
+
+def test_it_is_ready_soon_and_small(tmp_path: Path) -> None:
+    server = start(tmp_path)
+    try:
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        assert int(resident.split()[1]) < 400 * 1024
+    finally:
+        stop(server)
+
+
+def test_no_request_is_lost_while_draining(draining: Server) -> None:
+    """Senders go on until a probe has seen 503, as a load balancer does; then SIGTERM is done."""
+    gone = threading.Event()
+    lost: list[object] = []
+    counts = {"answered": 0, "while_draining": 0}
+    lock = threading.Lock()
+
+    def send(number: int) -> None:
+        with httpx.Client(timeout=WAIT_S) as client:
+            for i in range(1_000_000):
+                if gone.is_set():
+                    return
+                body = authorization(f"drain-{number}-{i:x}")
+                try:
+                    answer = client.post(f"{draining.url}/v1/authorizations", json=body)
+                except httpx.HTTPError as error:
+                    lost.append(error)
+                    return
+                if answer.status_code != 200:
+                    lost.append(answer.content)
+                with lock:
+                    counts["answered"] += 1
+                    counts["while_draining"] += answer.headers.get("connection") == "close"
+
+    senders = [threading.Thread(target=send, args=(n,)) for n in range(4)]
+    for sender in senders:
+        sender.start()
+    late: list[int] = []
+
+    def send_slowly() -> None:
+        body = authorization("slow-1")
+        answer = httpx.post(f"{draining.url}/v1/authorizations", json=body, timeout=WAIT_S)
+        late.append(answer.status_code)
+
+    deadline = time.monotonic() + WAIT_S
+    while counts["answered"] < 50 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    draining.process.terminate()
+    while httpx.get(f"{draining.url}/v2/health/ready").status_code != 503:
+        assert time.monotonic() < deadline
+    assert httpx.get(f"{draining.url}/v2/health/live").status_code == 200
+    time.sleep(DRAIN_S / 3)
+    gone.set()
+    for sender in senders:
+        sender.join()
+    time.sleep(max(0.0, DRAIN_S / 3))
+    last = threading.Thread(target=send_slowly)  # still in flight when the listener closes
+    last.start()
+    assert draining.process.wait(WAIT_S) == 0
+    last.join()
+    assert lost == []
+    assert late == [200]
+    assert counts["while_draining"] > 0
+    assert [e["event"] for e in draining.events()][-2:] == ["flushed", "stopped"]

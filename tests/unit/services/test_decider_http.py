@@ -1,0 +1,546 @@
+"""The sync door as an ASGI application: no socket, no KServe behind it."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pytest
+from fastapi.openapi.models import OpenAPI
+from prometheus_client import CollectorRegistry
+
+from services.decider.http import BATCH_MAX, SyncDoor
+from services.decider.open_inference import MAX_ROWS
+from services.decider.problems import KINDS
+from sluice.application.decide import Busy, Unrecorded
+from sluice.domain.authorization import MAX_BODY_BYTES
+from sluice.errors import Corrupt, Unavailable
+from sluice.telemetry import Metrics
+from sluice.testing.deciding import COLUMNS, FakeDecider
+
+NOW_US = time.time_ns() // 1000
+SECRET = "s3cr3t-value"
+PAN = "4111111111111111"
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def authorization(**changes: Any) -> dict[str, Any]:
+    return {
+        "authorization_id": "auth-1",
+        "event_at": NOW_US,
+        "card_token": "tok_1",
+        "merchant_id": "merchant-1",
+        "terminal_id": "terminal-1",
+        "mcc": "5411",
+        "channel": "pos",
+        "amount_minor": 1999,
+        "currency": "EUR",
+        "merchant_country": "DE",
+        "card_country": "DE",
+        "region": "eu",
+        "tenant": "bank",
+    } | changes
+
+
+def without(field: str) -> bytes:
+    body = authorization()
+    del body[field]
+    return json.dumps(body).encode()
+
+
+def with_(**changes: Any) -> bytes:
+    return json.dumps(authorization(**changes)).encode()
+
+
+@pytest.fixture
+def decider() -> FakeDecider:
+    return FakeDecider()
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def door(decider: FakeDecider, registry: CollectorRegistry) -> SyncDoor:
+    async def fallback(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 299, "headers": []})
+        await send({"type": "http.response.body", "body": b"fallback"})
+
+    return SyncDoor(
+        decider,
+        fallback,
+        name="sluice",
+        columns=COLUMNS,
+        in_flight_max=4,
+        metrics=Metrics(registry),
+    )
+
+
+async def ask(
+    door: SyncDoor,
+    path: str = "/v1/authorizations",
+    body: bytes | Iterable[bytes] = b"",
+    method: str = "POST",
+    **headers: str,
+) -> Answer:
+    """One request. Chunks past what the door wants to read are counted in x-unread."""
+    chunks = [body] if isinstance(body, bytes) else list(body)
+    given = {"content-type": "application/json"} | {
+        k.replace("_", "-"): v for k, v in headers.items()
+    }
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "headers": [(k.encode(), v.encode()) for k, v in given.items() if v],
+    }
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        chunk = chunks.pop(0)
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await door(scope, receive, send)
+    start, *rest = sent
+    answered = {k.decode(): v.decode() for k, v in start["headers"]}
+    return Answer(
+        start["status"],
+        answered | {"x-unread": str(len(chunks))},
+        b"".join(m.get("body", b"") for m in rest),
+    )
+
+
+async def test_an_authorization_gets_its_decision(door: SyncDoor) -> None:
+    answer = await ask(door, body=with_())
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert (answer.json["authorization_id"], answer.json["outcome"]) == ("auth-1", "approve")
+    assert "idempotent-replay" not in answer.headers
+
+
+async def test_the_same_authorization_again_gets_the_same_bytes(door: SyncDoor) -> None:
+    first, second = await ask(door, body=with_()), await ask(door, body=with_())
+    assert second.body == first.body
+    assert second.headers["idempotent-replay"] == "true"
+
+
+BAD: dict[str, tuple[bytes, int, str]] = {
+    "unknown field": (with_(surname=SECRET), 422, "unknown_field"),
+    "missing field": (without("merchant_id"), 422, "missing_field"),
+    "wrong type": (with_(amount_minor=SECRET), 422, "wrong_type"),
+    "float amount": (with_(amount_minor=19.99), 422, "wrong_type"),
+    "NaN": (with_(amount_minor=float("nan")), 400, "invalid_json"),
+    "negative amount": (with_(amount_minor=-31337), 422, "out_of_range"),
+    "huge amount": (with_(amount_minor=31337 * 10**9), 422, "out_of_range"),
+    "amount past 64 bits": (with_(amount_minor=31337 * 10**30), 422, "out_of_range"),
+    "unknown currency": (with_(currency="QQQ"), 422, "unknown_currency"),
+    "unknown country": (with_(card_country="QQ"), 422, "unknown_country"),
+    "unknown channel": (with_(channel=SECRET), 422, "unknown_value"),
+    "bad format": (with_(mcc=SECRET), 422, "bad_format"),
+    "far future": (with_(event_at=NOW_US + 10**10), 422, "event_in_future"),
+    "far past": (with_(event_at=NOW_US - 40 * 86_400 * 10**6), 422, "event_too_old"),
+    "one megabyte": (b'{"x":"' + b"s" * 1_000_000 + b'"}', 413, "too_large"),
+    "invalid UTF-8": (with_().replace(b"tok_1", b"tok_\xff"), 400, "invalid_json"),
+    "deep nesting": (b'{"v":' + b"[" * 16_000, 422, "wrong_type"),
+    "deep nesting in a field": (
+        with_().replace(b'"tok_1"', b"[" * 7_000 + b"]" * 7_000),
+        422,
+        "wrong_type",
+    ),
+    "not JSON": (SECRET.encode(), 400, "invalid_json"),
+    "nothing": (b"", 400, "invalid_json"),
+    "a list": (b"[1]", 422, "wrong_type"),
+} | {
+    f"card number in {field}": (with_(**{field: PAN}), 422, "card_number")
+    for field in (
+        "authorization_id",
+        "card_token",
+        "merchant_id",
+        "terminal_id",
+        "customer_id",
+        "device_id",
+        "mcc",
+        "channel",
+        "currency",
+        "merchant_country",
+        "card_country",
+        "ip_prefix",
+        "three_ds",
+        "region",
+        "tenant",
+        "surname",
+    )
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+async def test_bad_input_is_refused_with_a_problem_that_repeats_no_value(
+    door: SyncDoor, decider: FakeDecider, case: str
+) -> None:
+    body, status, code = BAD[case]
+    answer = await ask(door, body=body)
+    assert (answer.status, answer.json["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json["status"] == status
+    assert answer.json["type"] == f"urn:sluice:problem:{code}"
+    assert answer.json["fix"]
+    for value in (SECRET, PAN, "31337", "QQQ", "19.99", "ssss"):
+        assert value not in answer.body.decode(), value
+    assert decider.batches == []
+
+
+async def test_the_same_id_with_another_body_is_a_conflict(door: SyncDoor) -> None:
+    await ask(door, body=with_())
+    answer = await ask(door, body=with_(amount_minor=2000))
+    assert (answer.status, answer.json["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content_type": "text/plain"},
+        {"content_type": "application/json; charset=latin-1"},
+        {"content_type": ""},
+        {"content_encoding": "gzip"},
+    ],
+)
+async def test_an_unknown_content_type_is_refused(door: SyncDoor, headers: dict[str, str]) -> None:
+    answer = await ask(door, body=with_(), **headers)
+    assert (answer.status, answer.json["code"]) == (415, "unsupported_content_type")
+
+
+async def test_json_with_its_own_charset_is_accepted(door: SyncDoor) -> None:
+    content_type = "application/json; charset=utf-8"
+    assert (await ask(door, body=with_(), content_type=content_type)).status == 200
+
+
+async def test_a_body_without_length_is_cut_where_the_limit_is_passed(door: SyncDoor) -> None:
+    answer = await ask(door, body=(b"x" * 8192 for _ in range(10_000)))
+    assert (answer.status, answer.headers["connection"]) == (413, "close")
+    assert int(answer.headers["x-unread"]) > 9_000, "it lingers for 2 MiB, not for 80"
+
+
+async def test_a_body_of_exactly_the_limit_is_read(door: SyncDoor) -> None:
+    body = with_()
+    assert (await ask(door, body=body + b" " * (MAX_BODY_BYTES - len(body)))).status == 200
+    assert (await ask(door, body=body + b" " * (MAX_BODY_BYTES + 1 - len(body)))).status == 413
+
+
+@pytest.mark.parametrize(
+    ("instead", "code"),
+    [
+        (Busy(), "busy"),
+        (Unrecorded("broker 10.0.0.7 is down"), "unrecorded"),
+        (Unavailable("the store is down at 10.0.0.7"), "unavailable"),
+    ],
+)
+async def test_what_may_pass_is_a_503_that_says_when_to_retry(
+    door: SyncDoor, decider: FakeDecider, instead: Any, code: str
+) -> None:
+    decider.instead["auth-1"] = instead
+    answer = await ask(door, body=with_())
+    assert (answer.status, answer.json["code"]) == (503, code)
+    assert answer.headers["retry-after"] == "1"
+    assert "10.0.0.7" not in answer.body.decode()
+
+
+@pytest.mark.parametrize("failure", [Corrupt("hole"), ValueError("bug")])
+async def test_a_failure_inside_is_a_500_and_nobody_waits_forever(
+    door: SyncDoor, decider: FakeDecider, failure: Exception
+) -> None:
+    decider.instead["auth-1"] = failure
+    answer = await ask(door, body=with_())
+    assert (answer.status, answer.json["code"]) == (500, "internal")
+
+
+async def test_requests_of_one_turn_are_decided_together(
+    door: SyncDoor, decider: FakeDecider
+) -> None:
+    bodies = [with_(authorization_id=f"auth-{i}") for i in range(4)]
+    answers = await asyncio.gather(*(ask(door, body=body) for body in bodies))
+    assert [a.json["authorization_id"] for a in answers] == [f"auth-{i}" for i in range(4)]
+    assert [len(batch) for batch in decider.batches] == [4]
+
+
+async def test_a_request_past_the_bound_is_refused_at_once_not_queued(
+    door: SyncDoor, decider: FakeDecider
+) -> None:
+    decider.gate = asyncio.Event()
+    waiting = [
+        asyncio.create_task(ask(door, body=with_(authorization_id=f"auth-{i}"))) for i in range(4)
+    ]
+    while not decider.batches:
+        await asyncio.sleep(0)
+    refused = await ask(door, body=with_(authorization_id="auth-5"))
+    assert (refused.status, refused.json["code"]) == (503, "overloaded")
+    assert refused.headers["retry-after"] == "1"
+    decider.gate.set()
+    assert [a.status for a in await asyncio.gather(*waiting)] == [200] * 4
+    assert (await ask(door, body=with_(authorization_id="auth-5"))).status == 200
+
+
+async def test_the_deadline_of_the_caller_reaches_the_walk(
+    door: SyncDoor, decider: FakeDecider
+) -> None:
+    await ask(door, body=with_())
+    await ask(door, body=with_(authorization_id="auth-2"), x_deadline_ms="7")
+    received = [batch[0].received_at for batch in decider.batches]
+    assert decider.deadlines == [received[0] + 50_000, received[1] + 7_000]
+
+
+@pytest.mark.parametrize("deadline", ["4", "1001", "-5", "5.5", "soon", "999999999999999999999"])
+async def test_a_wrong_deadline_is_refused(door: SyncDoor, deadline: str) -> None:
+    answer = await ask(door, body=with_(), x_deadline_ms=deadline)
+    assert (answer.status, answer.json["code"]) == (400, "invalid_deadline")
+
+
+async def test_the_callers_trace_is_continued(door: SyncDoor, decider: FakeDecider) -> None:
+    answer = await ask(door, body=with_(), traceparent=TRACE)
+    assert answer.headers["traceparent"][:36] == TRACE[:36]
+    assert answer.headers["traceparent"] != TRACE
+    assert decider.batches[0][0].traceparent == answer.headers["traceparent"]
+
+
+async def test_a_refused_request_carries_a_trace_too(door: SyncDoor) -> None:
+    answer = await ask(door, body=b"{}", traceparent=TRACE)
+    assert answer.headers["traceparent"][:36] == TRACE[:36]
+
+
+async def test_another_method_is_405_and_says_which_is_allowed(door: SyncDoor) -> None:
+    answer = await ask(door, method="GET")
+    assert (answer.status, answer.headers["allow"]) == (405, "POST")
+
+
+async def test_what_the_door_does_not_know_goes_to_kserve(door: SyncDoor) -> None:
+    assert (await ask(door, "/v2", method="GET")).body == b"fallback"
+
+
+async def test_nobody_unloads_the_model_over_http(door: SyncDoor) -> None:
+    assert (await ask(door, "/v2/repository/models/sluice/unload")).status == 404
+
+
+async def test_readiness_is_a_rehearsal_that_counts_for_a_second(
+    door: SyncDoor, decider: FakeDecider
+) -> None:
+    answers = await asyncio.gather(
+        *(ask(door, "/v2/health/ready", method="GET") for _ in range(10))
+    )
+    assert {a.status for a in answers} == {200}
+    assert decider.rehearsals == 1
+
+
+async def test_not_ready_while_the_rehearsal_fails_but_alive(
+    door: SyncDoor, decider: FakeDecider
+) -> None:
+    decider.healthy = False
+    for path in ("/v2/health/ready", "/v2/models/sluice/ready"):
+        answer = await ask(door, path, method="GET")
+        assert (answer.status, answer.json["code"]) == (503, "not_ready")
+    assert (await ask(door, "/v2/health/live", method="GET")).status == 200
+
+
+async def test_a_draining_door_answers_but_is_not_ready(door: SyncDoor) -> None:
+    assert (await ask(door, "/v2/health/ready", method="GET")).status == 200
+    door.draining = True
+    assert (await ask(door, "/v2/health/ready", method="GET")).status == 503
+    answer = await ask(door, body=with_())
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+
+async def test_requests_are_counted_and_logged_by_how_they_ended(
+    door: SyncDoor, registry: CollectorRegistry, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    await ask(door, body=with_())
+    await ask(door, body=with_())
+    await ask(door, body=b"{}")
+    await door.close()
+    for code in ("decided", "repeated", "missing_field"):
+        labels = {"door": "sync", "code": code}
+        assert registry.get_sample_value("sluice_decider_requests_total", labels) == 1, code
+    lines = [msgspec.json.decode(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [line["code"] for line in lines] == ["decided", "repeated", "missing_field"]
+    assert lines[0]["outcome"] == "approve"
+    assert "tok_1" not in str(lines)
+
+
+async def test_a_batch_never_exceeds_its_bound(decider: FakeDecider) -> None:
+    async def nowhere(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("not asked")
+
+    door = SyncDoor(
+        decider,
+        nowhere,
+        name="sluice",
+        columns=COLUMNS,
+        in_flight_max=1000,
+        metrics=Metrics(CollectorRegistry()),
+    )
+    count = 2 * BATCH_MAX + 1
+    bodies = [with_(authorization_id=f"auth-{i}") for i in range(count)]
+    await asyncio.gather(*(ask(door, body=body) for body in bodies))
+    assert [len(batch) for batch in decider.batches] == [BATCH_MAX, BATCH_MAX, 1]
+
+
+# ---------------------------------------------------------------- Open Inference v2
+
+INFER = "/v2/models/sluice/infer"
+Tensor = dict[str, Any]
+
+
+def tensor(**changes: Any) -> Tensor:
+    rows = {"name": "features", "shape": [2, 3], "datatype": "INT64", "data": [1, 2, 3, 4, 5, 6]}
+    return rows | changes
+
+
+def inference(*inputs: Tensor, **more: Any) -> bytes:
+    return json.dumps({"inputs": inputs or (tensor(),), **more}).encode()
+
+
+@pytest.mark.parametrize("data", [[1, 2, 3, 4, 5, 6], [[1, 2, 3], [4, 5, 6]]])
+async def test_feature_rows_are_scored(door: SyncDoor, data: Any) -> None:
+    answer = await ask(door, INFER, inference(tensor(data=data), id="r1"))
+    assert answer.json == {
+        "id": "r1",
+        "model_name": "sluice",
+        "model_version": "fake-release",
+        "outputs": [{"name": "score_ppm", "datatype": "INT64", "shape": [2], "data": [6, 15]}],
+    }
+
+
+async def test_binary_tensors_come_and_go(door: SyncDoor) -> None:
+    rows = np.arange(6, dtype="<i8")
+    head = inference(
+        {
+            "name": "features",
+            "shape": [2, 3],
+            "datatype": "INT64",
+            "parameters": {"binary_data_size": rows.nbytes},
+        },
+        parameters={"binary_data_output": True},
+    )
+    answer = await ask(
+        door, INFER, head + rows.tobytes(), inference_header_content_length=str(len(head))
+    )
+    length = int(answer.headers["inference-header-content-length"])
+    assert json.loads(answer.body[:length])["outputs"][0]["parameters"] == {"binary_data_size": 16}
+    assert np.frombuffer(answer.body[length:], "<i8").tolist() == [3, 12]
+
+
+async def test_authorizations_in_a_tensor_are_decided_and_a_bad_row_stops_none(
+    door: SyncDoor,
+) -> None:
+    texts = [with_().decode(), "{}", with_(authorization_id="auth-2").decode()]
+    rows = {"name": "authorizations", "shape": [3], "datatype": "BYTES", "data": texts}
+    output = (await ask(door, INFER, inference(rows))).json["outputs"][0]
+    answers = [json.loads(text) for text in output["data"]]
+    assert (output["name"], output["shape"]) == ("answer", [3])
+    assert [a.get("outcome", a.get("code")) for a in answers] == [
+        "approve",
+        "missing_field",
+        "approve",
+    ]
+
+
+async def test_a_tensor_in_which_nothing_was_decided_is_a_problem(door: SyncDoor) -> None:
+    rows = {"name": "authorizations", "shape": [1], "datatype": "BYTES", "data": ["{}"]}
+    answer = await ask(door, INFER, inference(rows))
+    assert (answer.status, answer.json["code"]) == (422, "missing_field")
+
+
+WRONG: dict[str, bytes] = {
+    "not JSON": b"x",
+    "no input": b'{"inputs":[]}',
+    "two inputs": inference(tensor(), tensor()),
+    "unknown input": inference(tensor(name="pixels")),
+    "unknown type": inference(tensor(datatype="FP32")),
+    "floats": inference(tensor(data=[1.5] * 6)),
+    "texts": inference(tensor(data=["1"] * 6)),
+    "past 64 bits": inference(tensor(data=[2**70] * 6)),
+    "ragged": inference(tensor(data=[[1, 2], [3]])),
+    "wrong width": inference(tensor(shape=[3, 2])),
+    "too few values": inference(tensor(data=[1])),
+    "no rows": inference(tensor(shape=[0, 3], data=[])),
+    "negative shape": inference(tensor(shape=[-1, 3])),
+    "no data": inference(tensor(data=None)),
+    "unknown output": inference(outputs=[{"name": "wish"}]),
+    "deep nesting": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_a_wrong_inference_request_is_a_400(door: SyncDoor, case: str) -> None:
+    answer = await ask(door, INFER, WRONG[case])
+    assert (answer.status, answer.json["code"]) == (400, "invalid_inference")
+
+
+async def test_too_many_rows_are_refused(door: SyncDoor) -> None:
+    rows = MAX_ROWS + 1
+    body = inference(tensor(shape=[rows, 3], data=[0] * 3 * rows))
+    assert (await ask(door, INFER, body)).status == 413
+
+
+@pytest.mark.parametrize("length", ["0", "999999"])
+async def test_a_header_length_that_does_not_fit_is_refused(door: SyncDoor, length: str) -> None:
+    answer = await ask(door, INFER, inference(), inference_header_content_length=length)
+    assert answer.status == 400
+
+
+async def test_a_model_that_is_down_is_a_503(door: SyncDoor, decider: FakeDecider) -> None:
+    decider.healthy = False
+    assert (await ask(door, INFER, inference())).status == 503
+
+
+# ---------------------------------------------------------------- description
+
+
+async def test_the_openapi_document_is_valid_and_its_references_resolve(door: SyncDoor) -> None:
+    document = (await ask(door, "/openapi.json", method="GET")).json
+    OpenAPI.model_validate(document)
+    schemas = document["components"]["schemas"]
+    assert set(schemas) >= {"Authorization", "Answer", "Problem"}
+
+    def references(node: Any) -> Iterable[str]:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                yield node["$ref"]
+            for value in node.values():
+                yield from references(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from references(value)
+
+    for reference in references(document):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+
+
+def test_every_code_of_the_decoder_is_in_the_table_of_problems() -> None:
+    from sluice.domain import authorization as module
+
+    for _, code in module._CODES:
+        assert code in KINDS
+
+
+async def test_every_refusal_has_the_status_that_openapi_promises(door: SyncDoor) -> None:
+    document = (await ask(door, "/openapi.json", method="GET")).json
+    promised = document["paths"]["/v1/authorizations"]["post"]["responses"]
+    for _, status, _ in BAD.values():
+        assert str(status) in promised
