@@ -1,0 +1,1 @@
+"""Keeps the online store in step with decisions and labels."""
