@@ -1,0 +1,51 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+BIN := .venv/bin
+SERVE := services/.venv/bin
+MODELS := models/.venv/bin
+BENCH := benchmarks/.venv/bin
+
+# Each folder with a requirements.lock has its own environment beside it, pinned by hash; see
+# docs/how-to/update-locks.md. $(1): the folder. $(2): what is installed from this tree.
+define environment
+$(1)/.venv/.done: $(1)/requirements.lock pyproject.toml benchmarks/simulator/pyproject.toml
+	@command -v uv >/dev/null || { echo "uv is missing: python3 -m pip install uv"; exit 1; }
+	@test -x $(1)/.venv/bin/python || uv venv --quiet --python ">=3.11,<3.14" $(1)/.venv
+	uv pip sync --quiet --python $(1)/.venv --require-hashes $(1)/requirements.lock
+	uv pip install --quiet --python $(1)/.venv --no-deps $(2)
+	@touch $$@
+endef
+
+.PHONY: help setup check test up demo bench verify down kafka kafka-stop train locks
+
+help: ## Show these verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(eval $(call environment,.,-e . -e benchmarks/simulator))
+$(eval $(call environment,services,-e . -e benchmarks/simulator))
+$(eval $(call environment,models,-e . -e benchmarks/simulator))
+$(eval $(call environment,benchmarks,-e . -e benchmarks/simulator))
+
+setup: .venv/.done ## Install what development needs into .venv
+
+check: setup ## Format, lint, types, import directions, generated pages
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/sluice reference --check
+
+test: setup ## Every test; starts a real Kafka and a real Valkey by itself
+	$(BIN)/pytest
+
+kafka: setup ## Start one Kafka node on port 9092 (Docker where it is, else jars on Java 17)
+	$(BIN)/python -m services.kafka start
+	$(BIN)/sluice topics apply --bootstrap localhost:9092 --replication 1
+
+kafka-stop: setup ## Stop it; its data stays
+	$(BIN)/python -m services.kafka stop
+
+locks: ## Resolve every requirements.lock anew from its pyproject.toml
+	for folder in . services models benchmarks; do (cd $$folder && uv lock --quiet --upgrade && \
+	  uv export --quiet --no-emit-local --no-header --no-annotate --format requirements.txt -o requirements.lock); done
