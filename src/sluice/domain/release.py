@@ -1,0 +1,216 @@
+"""A release: a model with everything needed to trust it, in one folder.
+
+``model.onnx``, ``card.md``, ``manifest.json`` and ``manifest.sig``. The manifest names the digests
+of the other files and of what the model was made from, the features in order and the catalogue
+they belong to, and rows with the scores they must give. The signature covers the manifest's exact
+bytes, so one signature covers all. Pure: bytes in, a checked manifest or an error out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Meta
+
+from sluice.domain.authorization import MicrosUtc
+from sluice.domain.observation import EntityKind
+from sluice.errors import Corrupt, Misconfigured
+
+MODEL, CARD, MANIFEST, SIGNATURE = "model.onnx", "card.md", "manifest.json", "manifest.sig"
+FILES = (MODEL, CARD, MANIFEST, SIGNATURE)
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""A hundred times the largest model that answers within its budget."""
+FEATURES_KEY = "sluice.features"
+"""Metadata of the ONNX file: its columns by name, joined by commas. The manifest must agree."""
+OPSETS = range(17, 24)
+"""Opsets of the ONNX default domain that we exported, loaded and compared."""
+
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
+class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One row, in the order of the manifest's features, and the score that it must get."""
+
+    features: list[int]
+    score_ppm: Ppm
+
+
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the model was made from.
+
+    data: SHA-256 of the training table's files. code: of the training package's sources. kind:
+    what was trained. prior_correction_milli: what was taken off the logit for the negatives
+    left out, in thousandths; it is already inside the graph.
+    """
+
+    kind: str
+    data: Sha256
+    code: Sha256
+    trained_from: MicrosUtc
+    trained_until: MicrosUtc
+    rows: int
+    frauds: int
+    prior_correction_milli: int
+    seed: int
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``manifest.json``.
+
+    files: SHA-256 by name, of model.onnx and card.md. catalogue: digest of the catalogue that the
+    features belong to. tolerates: views that may be missing (rung D1). reference_row: medians,
+    what a group of features is set to when its weight is asked. tolerance_ppm: how far a warm-up
+    score may be off, for the last bit differs between makes of processor. metrics: integers, unit
+    in the name. thresholds_ppm: suggestion to the policy pack.
+    """
+
+    v: Literal[1] = 1
+    id: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+    created_at: MicrosUtc
+    files: dict[str, Sha256]
+    catalogue: str
+    features: Annotated[list[str], Meta(min_length=1)]
+    input: str
+    output: str
+    opset: int
+    tolerates: list[EntityKind]
+    reference_row: list[int]
+    warm_up: Annotated[list[Vector], Meta(min_length=1, max_length=64)]
+    tolerance_ppm: Annotated[int, Meta(ge=0, le=1)] = 1
+    provenance: Provenance
+    metrics: dict[str, int]
+    thresholds_ppm: dict[Literal["challenge", "review", "decline"], Ppm]
+    signature: Literal["ed25519"] = "ed25519"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKeys:
+    """Public keys by id, from files of lines ``ed25519 BASE64 comment``."""
+
+    keys: Mapping[str, Ed25519PublicKey]
+
+
+def key_id(public: Ed25519PublicKey) -> str:
+    """First 16 hex digits of the SHA-256 of the 32 raw bytes."""
+    return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
+
+
+def public_line(public: Ed25519PublicKey, comment: str) -> str:
+    """The line by which a key is trusted."""
+    return f"ed25519 {base64.b64encode(public.public_bytes_raw()).decode()} {comment}\n"
+
+
+def _public_key(scheme: str, encoded: str) -> Ed25519PublicKey:
+    if scheme != "ed25519":
+        raise ValueError(scheme)
+    return Ed25519PublicKey.from_public_bytes(base64.b64decode(encoded, validate=True))
+
+
+def parse_trust(text: str, where: str) -> TrustedKeys:
+    """Read public keys, one a line, ``#`` a comment. Raises Misconfigured with the line."""
+    keys = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            public = _public_key(*words[:2])
+        except (TypeError, ValueError) as exc:
+            raise Misconfigured(
+                "not a public key",
+                where=f"{where}:{number}",
+                fix="write lines of: ed25519 BASE64 comment",
+            ) from exc
+        keys[key_id(public)] = public
+    if not keys:
+        raise Misconfigured("no public key in it", where=where)
+    return TrustedKeys(keys)
+
+
+def sign(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
+    """``manifest.sig``: one line of scheme, key id and signature over the exact bytes."""
+    signature = base64.b64encode(key.sign(manifest)).decode()
+    return f"ed25519 {key_id(key.public_key())} {signature}\n".encode()
+
+
+def decode_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
+    """Parse a manifest, strictly, and check that its parts fit. Raises Misconfigured."""
+    try:
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except msgspec.DecodeError as exc:
+        raise Misconfigured(str(exc), where=where, fix="docs/reference/release.md") from exc
+    width = len(manifest.features)
+    rows = [manifest.reference_row, *(v.features for v in manifest.warm_up)]
+    if any(len(row) != width for row in rows):
+        raise Misconfigured(f"a row does not have {width} features", where=where)
+    if len(set(manifest.features)) != width:
+        raise Misconfigured("a feature is named twice", where=where)
+    if set(manifest.files) != {MODEL, CARD}:
+        raise Misconfigured(f"files must name {MODEL} and {CARD}", where=where)
+    if manifest.opset not in OPSETS:
+        raise Misconfigured(
+            f"opset {manifest.opset} is not in {OPSETS.start} to {OPSETS.stop - 1}", where=where
+        )
+    return manifest
+
+
+def check_signature(manifest: bytes, signature: bytes, trusted: TrustedKeys) -> str:
+    """Return the id of the key that signed. Raises Corrupt: malformed, unknown key, no match."""
+    try:
+        scheme, signer, encoded = signature.decode("ascii").split()
+        raw = base64.b64decode(encoded, validate=True)
+    except ValueError as exc:  # of the words, the ASCII and the base64 alike
+        raise Corrupt("the signature is malformed", where=SIGNATURE) from exc
+    if scheme != "ed25519":
+        raise Corrupt(f"unknown signature scheme {scheme}", where=SIGNATURE)
+    public = trusted.keys.get(signer)
+    if public is None:
+        raise Corrupt(
+            f"signed by {signer}, which is not trusted",
+            where=SIGNATURE,
+            fix="add its public key to the trust folder if you know whose it is",
+        )
+    try:
+        public.verify(raw, manifest)
+    except InvalidSignature as exc:
+        raise Corrupt("the signature does not match the manifest", where=SIGNATURE) from exc
+    return signer
+
+
+def check_files(manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Raise Corrupt naming the file whose digest is not the manifest's."""
+    for name, expected in manifest.files.items():
+        found = hashlib.sha256(files[name]).hexdigest()
+        if found != expected:
+            raise Corrupt(
+                f"{name} has the digest {found[:12]}…, the manifest says {expected[:12]}…",
+                where=name,
+            )
+
+
+def check_catalogue(manifest: Manifest, digest: str, names: Mapping[str, int]) -> list[int]:
+    """Columns of the manifest's features in catalogue rows.
+
+    Raises Misconfigured naming what differs: a feature that does not exist, another digest.
+    """
+    if absent := [name for name in manifest.features if name not in names]:
+        raise Misconfigured(
+            f"the catalogue has no feature {', '.join(absent)}",
+            where=MANIFEST,
+            fix="train a release on this catalogue",
+        )
+    if manifest.catalogue != digest:
+        raise Misconfigured(
+            f"trained on catalogue {manifest.catalogue}, this one is {digest}",
+            where=MANIFEST,
+            fix="train a release on this catalogue",
+        )
+    return [names[name] for name in manifest.features]

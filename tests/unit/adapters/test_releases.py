@@ -1,0 +1,197 @@
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from sluice.adapters.onnx import ReleaseDirectory, load, read_trust, verify
+from sluice.domain import catalogue
+from sluice.domain.release import parse_trust, public_line, sign
+from sluice.errors import Corrupt, Misconfigured, SluiceError
+from sluice.testing.release import FEATURES, KEY, TRUSTED, make_model, make_release
+
+OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes([1] * 32))
+
+
+def load_it(folder: Path) -> Any:
+    return load(folder, TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+
+
+def resign(folder: Path, change: dict[str, Any]) -> None:
+    """Change the manifest and sign it again, as its owner by mistake would."""
+    manifest = msgspec.json.decode((folder / "manifest.json").read_bytes()) | change
+    raw = msgspec.json.encode(manifest)
+    (folder / "manifest.json").write_bytes(raw)
+    (folder / "manifest.sig").write_bytes(sign(raw, KEY))
+
+
+def test_a_whole_release_loads(tmp_path: Path) -> None:
+    scorer = load_it(make_release(tmp_path / "r"))
+    assert scorer.release == "test-1"
+    assert scorer.tolerates == {"device"}
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "card.md", "manifest.json", "manifest.sig"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = make_release(tmp_path / "r")
+    (folder / name).unlink()
+    with pytest.raises(Misconfigured, match=name):
+        load_it(folder)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "card.md", "manifest.json"])
+def test_every_flipped_byte_is_caught(tmp_path: Path, name: str) -> None:
+    folder = make_release(tmp_path / "r")
+    good = (folder / name).read_bytes()
+    for at in range(0, len(good), max(1, len(good) // 40)):
+        (folder / name).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        with pytest.raises(Corrupt):
+            verify(folder, TRUSTED)
+
+
+def test_a_file_that_was_exchanged_is_named_with_both_digests(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "r")
+    (folder / "card.md").write_text("# Better\n")
+    found = hashlib.sha256(b"# Better\n").hexdigest()[:12]
+    with pytest.raises(Corrupt, match=rf"card.md has the digest {found}"):
+        load_it(folder)
+
+
+def test_a_key_that_is_not_trusted_is_refused_by_id(tmp_path: Path) -> None:
+    with pytest.raises(Corrupt, match="is not trusted"):
+        load_it(make_release(tmp_path / "r", key=OTHER_KEY))
+
+
+@pytest.mark.parametrize("signature", [b"", b"ed25519 x", b"\xff", b"ed25519 x !!", b"rsa a AAAA"])
+def test_a_malformed_signature_is_refused(tmp_path: Path, signature: bytes) -> None:
+    folder = make_release(tmp_path / "r")
+    (folder / "manifest.sig").write_bytes(signature)
+    with pytest.raises(Corrupt, match="signature"):
+        load_it(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"catalogue": "0123"}, "trained on catalogue 0123"),
+        ({"features": ["amount_minor", "card_mood", *FEATURES[2:]]}, "no feature card_mood"),
+        ({"features": [*FEATURES[:4], "is_ecom"]}, "named twice"),
+        ({"features": list(FEATURES[:4])}, "does not have 4 features"),
+        ({"opset": 12}, "opset 12"),
+        ({"input": "x"}, "the manifest says x"),
+        ({"output": "y"}, "and y"),
+        ({"files": {}}, "files must name"),
+        ({"mood": "good"}, "unknown field `mood`"),
+        ({"tolerates": ["weather"]}, "weather"),
+        ({"tolerance_ppm": 2}, "tolerance_ppm"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(
+    tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    folder = make_release(tmp_path / "r")
+    resign(folder, change)
+    with pytest.raises(Misconfigured, match=says):
+        load_it(folder)
+
+
+def test_shuffled_columns_are_refused_by_name(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "r")
+    resign(folder, {"features": [FEATURES[1], FEATURES[0], *FEATURES[2:]]})
+    with pytest.raises(Misconfigured, match=r"column 0 of the graph is amount_minor"):
+        load_it(folder)
+
+
+def test_a_graph_that_does_not_name_its_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="column 0 of the graph is not named"):
+        load_it(make_release(tmp_path / "r", model=make_model([""] * len(FEATURES))))
+
+
+def test_other_weights_are_caught_by_the_warm_up(tmp_path: Path) -> None:
+    with pytest.raises(Corrupt, match="warm-up row 0 scores"):
+        load_it(make_release(tmp_path / "r", model=make_model(seed=9)))
+
+
+def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"not \(n, 5\) floats"):
+        load_it(make_release(tmp_path / "r", model=make_model(FEATURES[:4])))
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="cannot load the model"):
+        load_it(make_release(tmp_path / "r", model=b"not a model"))
+
+
+def test_a_catalogue_that_changed_refuses_the_release(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "r")
+    with pytest.raises(Misconfigured, match="train a release on this catalogue"):
+        load(folder, TRUSTED, "another", catalogue.FEATURES)
+
+
+def test_trust_is_a_file_or_a_folder_of_keys(tmp_path: Path) -> None:
+    folder = tmp_path / "trust"
+    folder.mkdir()
+    (folder / "a.pub").write_text("# ours\n" + public_line(KEY.public_key(), "a"))
+    (folder / "b.pub").write_text(public_line(OTHER_KEY.public_key(), "b"))
+    assert len(read_trust(folder).keys) == 2
+    assert len(read_trust(folder / "a.pub").keys) == 1
+
+
+@pytest.mark.parametrize("text", ["", "ed25519", "ed25519 AAAA x", "rsa AAAA x", "ed25519 ** x"])
+def test_what_is_no_key_is_refused(text: str) -> None:
+    with pytest.raises(Misconfigured, match="key"):
+        parse_trust(text, "trust")
+
+
+def swap(folder: Path, fresh: Path) -> None:
+    shutil.rmtree(folder)
+    fresh.rename(folder)
+
+
+def test_a_directory_follows_its_folder_and_keeps_the_last_good_release(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "current")
+    directory = ReleaseDirectory(folder, TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+    assert directory.current() is None
+    first = directory.poll()
+    assert first is directory.current()
+    assert directory.poll() is None
+
+    swap(folder, make_release(tmp_path / "bad", id="bad", key=OTHER_KEY))
+    with pytest.raises(Corrupt, match="not trusted"):
+        directory.poll()
+    assert directory.poll() is None
+    assert directory.current() is first
+    assert "not trusted" in str(directory.refused)
+
+    swap(folder, make_release(tmp_path / "next", id="next", seed=2))
+    second = directory.poll()
+    assert second is directory.current()
+    assert second is not None
+    assert second.release == "next"
+    assert directory.refused is None
+
+
+def test_a_link_swaps_a_release_at_once(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    link.symlink_to(make_release(tmp_path / "one", id="one"))
+    directory = ReleaseDirectory(link, TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+    directory.poll()
+    fresh = tmp_path / "fresh"
+    fresh.symlink_to(make_release(tmp_path / "two", id="two"))
+    fresh.replace(link)
+    second = directory.poll()
+    assert second is not None
+    assert second.release == "two"
+
+
+def test_without_a_first_release_the_reason_is_raised_once(tmp_path: Path) -> None:
+    directory = ReleaseDirectory(tmp_path / "none", TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+    with pytest.raises(SluiceError, match=r"model\.onnx"):
+        directory.poll()
+    assert directory.poll() is None
+    assert directory.current() is None
+    make_release(tmp_path / "none")
+    assert directory.poll() is directory.current()
