@@ -1,0 +1,121 @@
+"""The stream door on a real Kafka: what is read is what is decided, buried and committed."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+
+from services.decider.stream import AfterCommit, StreamDoor, TransactionLog
+from services.kafka.broker import Node
+from sluice.adapters.kafka.topics import Topics
+from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.application.decide import Decider
+from sluice.domain.authorization import EventTimeBounds
+from sluice.domain.clock import SystemClock
+from sluice.domain.dead_letter import DeadLetter
+from sluice.domain.decision import Decision
+from sluice.testing.kafka import read_all
+from sluice.testing.policy import make_policy
+from sluice.testing.store import FakeStore
+
+pytestmark = pytest.mark.integration
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+COUNT = 1000
+
+
+class Now:
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def current(self) -> Any:
+        return self._value
+
+
+def authorization(number: int) -> bytes:
+    return json.dumps(
+        {
+            "authorization_id": f"auth-{number}",
+            "event_at": time.time_ns() // 1000,
+            "card_token": f"tok_{number % 97}",
+            "merchant_id": "merchant-1",
+            "terminal_id": "terminal-1",
+            "mcc": "5411",
+            "channel": "pos",
+            "amount_minor": 1999,
+            "currency": "EUR",
+            "merchant_country": "DE",
+            "card_country": "DE",
+            "region": "eu",
+            "tenant": "bank",
+        }
+    ).encode()
+
+
+async def test_every_offset_ends_as_exactly_one_decision_or_dead_letter(
+    kafka: Node, topics: Topics
+) -> None:
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for number in range(COUNT):
+        value, key = authorization(number), f"tok_{number % 97}"
+        producer.produce(
+            topics.authorizations, value, key, headers=[("traceparent", TRACE.encode())]
+        )
+        if number % 10 == 0:
+            producer.produce(topics.authorizations, value, key)
+        if number % 50 == 0:
+            producer.produce(topics.authorizations, b"{}", key)
+    assert producer.flush(30) == 0
+
+    clock = SystemClock()
+    store = AfterCommit(FakeStore(clock))
+    door = await asyncio.to_thread(
+        lambda: TransactionalDoor(
+            kafka.bootstrap,
+            group=f"{topics.authorizations}-stream",
+            topics=[topics.authorizations],
+            transactional_id=f"{topics.authorizations}-0",
+            client_id="test",
+        )
+    )
+    decider = Decider(
+        door="stream",
+        emitter="test",
+        store=store,
+        scorer=Now(None),
+        policy=Now(make_policy()),
+        log=TransactionLog(door, topics.decisions),
+        clock=clock,
+        bounds=EventTimeBounds(),
+    )
+    stream = StreamDoor(
+        door, decider, store, dead_letters=topics.dead_letters, clock=clock, batch_max=200
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(stream.run(stop))
+    deadline = time.monotonic() + 60
+    while decider.sequence < COUNT or any(door.lag().values()):
+        assert time.monotonic() < deadline, decider.sequence
+        assert not running.done()
+        await asyncio.sleep(0.05)
+    stop.set()
+    await running
+
+    read = await asyncio.to_thread(read_all, kafka.bootstrap, topics.authorizations)
+    records = await asyncio.to_thread(read_all, kafka.bootstrap, topics.decisions)
+    buried = await asyncio.to_thread(read_all, kafka.bootstrap, topics.dead_letters)
+    decisions = [msgspec.json.decode(m.value, type=Decision) for m in records]
+    letters = [msgspec.json.decode(m.value, type=DeadLetter) for m in buried]
+    places = Counter(str(record.origin) for record in [*decisions, *letters])
+    assert places == Counter(f"{m.topic}/{m.partition}@{m.offset}" for m in read)
+    assert sorted(d.authorization.authorization_id for d in decisions) == sorted(
+        f"auth-{number}" for number in range(COUNT)
+    )
+    assert Counter(letter.code for letter in letters) == {"duplicate": 100, "missing_field": 20}
+    assert sorted(d.sequence for d in decisions) == list(range(COUNT))
+    assert any((m.traceparent or "").startswith(TRACE[:36]) for m in records)

@@ -1,0 +1,300 @@
+"""The stream door with the real walk, over Kafka and a store in memory."""
+
+import asyncio
+import json
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.decider.stream import ABORTS_MAX, AfterCommit, StreamDoor, TransactionLog
+from sluice.application.decide import Decider, arrival
+from sluice.application.ports import Arrival
+from sluice.domain.authorization import EventTimeBounds
+from sluice.domain.dead_letter import DeadLetter
+from sluice.domain.decision import Decision, Origin
+from sluice.errors import Corrupt, Unavailable
+from sluice.telemetry import Metrics
+from sluice.testing.policy import make_policy
+from sluice.testing.store import FakeClock, FakeStore
+from sluice.testing.transactions import FakeTransactions
+
+T = TypeVar("T")
+IN, OUT, DEAD = "authorizations.v1", "decisions.v1", "dead-letters.v1"
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Now(Generic[T]):
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def current(self) -> T:
+        return self._value
+
+
+class FragileDecider(Decider):
+    """Breaks on an authorization whose id is poison, as a bug would."""
+
+    async def decide(self, batch: Any, *, deadline_us: int | None = None) -> Any:
+        if any(a.auth.authorization_id == "poison" for a in batch):
+            raise ZeroDivisionError("a bug")
+        return await super().decide(batch, deadline_us=deadline_us)
+
+
+class World:
+    """One stream door and all around it."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.kafka = FakeTransactions()
+        self.store = FakeStore(self.clock)
+        self.registry = CollectorRegistry()
+        self.policy = make_policy()
+        self.bounds = EventTimeBounds()
+        after_commit = AfterCommit(self.store)
+        self.decider = FragileDecider(
+            door="stream",
+            emitter="test",
+            store=after_commit,
+            scorer=Now(None),
+            policy=Now(self.policy),
+            log=TransactionLog(self.kafka, OUT),
+            clock=self.clock,
+            bounds=self.bounds,
+        )
+        self.door = StreamDoor(
+            self.kafka,
+            self.decider,
+            after_commit,
+            dead_letters=DEAD,
+            clock=self.clock,
+            poll_s=0,
+            metrics=Metrics(self.registry),
+        )
+
+    def authorization(self, authorization_id: str, **changes: Any) -> bytes:
+        body = {
+            "authorization_id": authorization_id,
+            "event_at": self.clock.now_us(),
+            "card_token": "tok_1",
+            "merchant_id": "merchant-1",
+            "terminal_id": "terminal-1",
+            "mcc": "5411",
+            "channel": "pos",
+            "amount_minor": 1999,
+            "currency": "EUR",
+            "merchant_country": "DE",
+            "card_country": "DE",
+            "region": "eu",
+            "tenant": "bank",
+        }
+        return json.dumps(body | changes).encode()
+
+    def add(self, *ids: str, **changes: Any) -> None:
+        for authorization_id in ids:
+            self.kafka.add(IN, self.authorization(authorization_id, **changes))
+
+    def arrive_elsewhere(self, raw: bytes) -> Arrival:
+        return arrival(raw, self.policy, now_us=self.clock.now_us(), bounds=self.bounds)
+
+    async def drain(self) -> None:
+        for _ in range(100):
+            if not any(self.kafka.lag().values()):
+                return
+            await self.door.once()
+        raise AssertionError(f"stuck, offsets {self.kafka.offsets}")
+
+    def decisions(self) -> list[Decision]:
+        return [msgspec.json.decode(v, type=Decision) for v in self.kafka.values(OUT)]
+
+    def letters(self) -> list[DeadLetter]:
+        return [msgspec.json.decode(v, type=DeadLetter) for v in self.kafka.values(DEAD)]
+
+    def ids(self) -> list[str]:
+        return [d.authorization.authorization_id for d in self.decisions()]
+
+    def dead(self) -> list[tuple[int, str]]:
+        return [(letter.origin.offset, letter.code) for letter in self.letters()]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_every_message_becomes_a_decision_or_a_dead_letter(world: World) -> None:
+    world.add("a", "b")
+    world.kafka.add(IN, b"{}")
+    world.add("c")
+    await world.door.once()
+    assert world.ids() == ["a", "b", "c"]
+    assert world.dead() == [(2, "missing_field")]
+    assert world.kafka.offsets == {(IN, 0): 4}
+    assert [str(d.origin) for d in world.decisions()] == [f"{IN}/0@{i}" for i in (0, 1, 3)]
+    assert [d.sequence for d in world.decisions()] == [0, 1, 2]
+    letter = world.letters()[0]
+    assert (letter.origin, letter.size_bytes) == (Origin(IN, 0, 2), 2)
+
+
+async def test_authorizations_of_one_card_in_a_batch_see_each_other(world: World) -> None:
+    world.add("a", "b")
+    await world.door.once()
+    first, second = world.decisions()
+    assert [p.authorization_id for p in first.pending] == []
+    assert [p.authorization_id for p in second.pending] == ["a"]
+
+
+async def test_the_same_id_again_is_a_duplicate_in_the_batch_and_after_it(world: World) -> None:
+    world.add("a", "a")
+    await world.door.once()
+    world.add("a")
+    await world.door.once()
+    assert world.ids() == ["a"]
+    assert world.dead() == [(1, "duplicate"), (2, "duplicate")]
+
+
+async def test_the_same_id_with_other_content_is_a_conflict(world: World) -> None:
+    world.add("a")
+    world.add("a", amount_minor=5)
+    await world.door.once()
+    world.add("a", amount_minor=6)
+    await world.door.once()
+    assert world.ids() == ["a"]
+    assert world.dead() == [(1, "conflict"), (2, "conflict")]
+
+
+@pytest.mark.parametrize("step", ["begin", "produce", "commit"])
+async def test_a_failed_transaction_leaves_no_trace_and_its_batch_comes_again(
+    world: World, step: str
+) -> None:
+    world.add("a", "b")
+    world.kafka.fail[step] = [Unavailable("the broker is down")]
+    await world.door.once()
+    assert world.kafka.committed == []
+    assert world.kafka.offsets == {}
+    await world.door.once()
+    assert world.ids() == ["a", "b"]
+    assert world.dead() == []
+    assert [d.sequence for d in world.decisions()] == [0, 1], "the emitter's count has no hole"
+    assert world.registry.get_sample_value(
+        "sluice_consumer_aborts_total", {"code": "unavailable"}
+    ) == (1)
+    decided = {"door": "stream", "code": "decided"}
+    assert world.registry.get_sample_value("sluice_decider_requests_total", decided) == 2
+
+
+async def test_a_read_that_fails_loses_nothing(world: World) -> None:
+    world.add("a")
+    world.kafka.fail["poll_batch"] = [Unavailable("the broker is down")]
+    await world.door.once()
+    await world.door.once()
+    assert world.ids() == ["a"]
+
+
+async def test_a_message_that_breaks_us_is_buried_and_stops_no_other(world: World) -> None:
+    world.add("a", "poison", "b")
+    await world.drain()
+    assert world.ids() == ["a", "b"]
+    assert world.dead() == [(1, "internal")]
+    assert [d.sequence for d in world.decisions()] == [0, 1]
+    world.add("c", "d")
+    await world.drain()
+    assert world.ids() == ["a", "b", "c", "d"]
+    assert world.kafka.batches[-1] == 2, "batches are whole again"
+
+
+async def test_after_some_failures_it_goes_on_one_by_one(world: World) -> None:
+    world.add("a", "b", "c")
+    world.kafka.fail["commit"] = [Unavailable("too slow") for _ in range(ABORTS_MAX)]
+    await world.drain()
+    assert world.kafka.batches == [3] * ABORTS_MAX + [1, 1, 1]
+    assert world.ids() == ["a", "b", "c"]
+
+
+async def test_an_id_claimed_by_the_other_door_is_waited_for(world: World) -> None:
+    raw = world.authorization("a")
+    elsewhere = world.arrive_elsewhere(raw)
+    await world.store.observe([elsewhere])
+    world.kafka.add(IN, raw)
+    batch = asyncio.create_task(world.door.once())
+    while not world.kafka.batches:
+        await asyncio.sleep(0)
+    world.store.remember([(elsewhere, b"the other door's answer")])
+    await batch
+    assert world.ids() == []
+    assert world.dead() == [(0, "duplicate")]
+
+
+async def test_an_id_whose_claimer_gave_up_is_decided(world: World) -> None:
+    raw = world.authorization("a")
+    elsewhere = world.arrive_elsewhere(raw)
+    await world.store.observe([elsewhere])
+    world.kafka.add(IN, raw)
+    batch = asyncio.create_task(world.door.once())
+    while not world.kafka.batches:
+        await asyncio.sleep(0)
+    world.store.release([elsewhere])
+    await batch
+    assert world.ids() == ["a"]
+
+
+async def test_the_trace_of_the_message_goes_on_in_the_record(world: World) -> None:
+    world.kafka.add(IN, world.authorization("a"), traceparent=TRACE)
+    await world.door.once()
+    (_, key, _, headers) = world.kafka.committed[0]
+    assert key == "tok_1"
+    assert headers["traceparent"][:36] == TRACE[:36].encode()
+
+
+async def test_dead_letters_are_keyed_by_the_place_they_came_from(world: World) -> None:
+    world.kafka.add(IN, b"{}", partition=7)
+    await world.door.once()
+    assert [key for _, key, _, _ in world.kafka.committed] == [f"{IN}/7"]
+
+
+async def test_a_store_that_is_down_degrades_and_decides(world: World) -> None:
+    world.store.down = True
+    world.add("a")
+    await world.door.once()
+    (decision,) = world.decisions()
+    assert (decision.rung, "store" in decision.degraded) == ("D3", True)
+
+
+async def test_a_fenced_door_stops(world: World) -> None:
+    world.add("a")
+    world.kafka.fail["commit"] = [Corrupt("fenced", code="fenced")]
+    with pytest.raises(Corrupt):
+        await world.door.run(asyncio.Event())
+    assert world.kafka.closed
+    assert world.kafka.committed == []
+
+
+async def test_it_stops_when_told_and_leaves_the_group(world: World) -> None:
+    world.add("a", "b")
+    stop = asyncio.Event()
+    running = asyncio.create_task(world.door.run(stop))
+    while not world.kafka.committed:
+        await asyncio.sleep(0)
+    stop.set()
+    await running
+    assert world.kafka.closed
+    assert world.ids() == ["a", "b"]
+
+
+async def test_each_authorization_gets_its_line_and_tells_no_card(
+    world: World, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    world.add("a", "a")
+    await world.door.once()
+    lines = [msgspec.json.decode(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [line["code"] for line in lines] == ["decided", "duplicate"]
+    assert [line["origin"] for line in lines] == [f"{IN}/0@0", f"{IN}/0@1"]
+    assert "tok_1" not in str(lines)
+
+
+async def test_lag_is_shown(world: World) -> None:
+    world.add("a")
+    await world.door.once()
+    labels = {"topic": IN, "partition": "0"}
+    assert world.registry.get_sample_value("sluice_consumer_lag_messages", labels) == 0
