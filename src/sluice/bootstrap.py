@@ -6,16 +6,32 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 from sluice import telemetry
 from sluice.adapters.kafka.consumer import GroupConsumer
+from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
+from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
+from sluice.adapters.policyfiles.files import PolicyFiles
+from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
+from sluice.application.decide import Decider
 from sluice.application.featurize import Featurizer
-from sluice.errors import Misconfigured
+from sluice.application.ports import DecisionLog, OnlineStore
+from sluice.domain import catalogue
+from sluice.domain.authorization import EventTimeBounds
+from sluice.domain.clock import SECOND_US, SystemClock
+from sluice.domain.decision import Door
+from sluice.errors import SluiceError
 from sluice.settings import Settings
+
+T = TypeVar("T")
 
 FLUSH_MAX_S = 30.0
 
@@ -109,4 +125,92 @@ def featurizer(settings: Settings) -> FeaturizerParts:
     )
 
 
-__all__ = ["FeaturizerParts", "Misconfigured", "featurizer", "start", "topics"]
+class InForce:
+    """The release and the policy that decide now, followed on disk."""
+
+    def __init__(self, settings: Settings) -> None:
+        decider = settings.decider
+        self.policies = PolicyFiles(Path(decider.policy_dir), catalogue.FEATURES)
+        self.releases = ReleaseDirectory(
+            Path(decider.release_dir),
+            read_trust(Path(decider.trust_dir)),
+            catalogue.DIGEST,
+            catalogue.FEATURES,
+        )
+        telemetry.METRICS.info("sluice_decider_policy_info", self.policies.current().id)
+        self.poll()
+
+    def poll(self) -> None:
+        """Take over what changed; what is wrong is refused, told, and changes nothing."""
+        self._follow("release", self.releases.poll, lambda scorer: scorer.release)
+        self._follow("policy", self.policies.poll, lambda policy: policy.id)
+
+    @staticmethod
+    def _follow(what: str, poll: Callable[[], T | None], name: Callable[[T], str]) -> None:
+        try:
+            fresh = poll()
+        except SluiceError as error:
+            telemetry.event("refused", error=True, what=what, code=error.code, reason=str(error))
+            telemetry.METRICS.count("sluice_decider_refused_total", what, error.code)
+            return
+        if fresh is not None:
+            telemetry.event("in_force", what=what, id=name(fresh))
+            telemetry.METRICS.info(f"sluice_decider_{what}_info", name(fresh))
+
+
+def online_store(settings: Settings, *, batches: bool) -> RedisOnlineStore:
+    """The decider's side of the store. batches: with the stream door's budget."""
+    store = settings.store
+    return RedisOnlineStore(
+        store.url,
+        SystemClock(),
+        budget_s=(store.batch_budget_ms if batches else store.budget_ms) / 1000,
+        claim_ttl_s=store.claim_ttl_s,
+        answer_ttl_s=store.answer_ttl_s,
+    )
+
+
+def decider(
+    settings: Settings, door: Door, store: OnlineStore, log: DecisionLog, in_force: InForce
+) -> Decider:
+    """The walk behind one door."""
+    return Decider(
+        door=door,
+        emitter=emitter(settings),
+        store=store,
+        scorer=in_force.releases,
+        policy=in_force.policies,
+        log=log,
+        clock=SystemClock(),
+        bounds=EventTimeBounds(
+            max_age_us=settings.decider.max_event_age_s * SECOND_US,
+            max_ahead_us=settings.decider.max_event_ahead_s * SECOND_US,
+        ),
+        stage=lambda name, seconds: telemetry.METRICS.observe(
+            "sluice_decider_stage_duration_seconds", seconds, name
+        ),
+    )
+
+
+def decision_producer(settings: Settings) -> DecisionProducer:
+    """``decisions.v1`` for the sync door."""
+    return DecisionProducer(
+        settings.kafka.bootstrap,
+        topic=topics(settings).decisions,
+        client_id=f"decider-{settings.service.name()}",
+        append_max_ms=settings.decider.record_budget_ms,
+        extra=settings.kafka.extra(),
+    )
+
+
+def transactional_door(settings: Settings) -> TransactionalDoor:
+    """``authorizations.v1`` in, transactions out, for the stream door."""
+    name = f"decider-{settings.service.name()}"
+    return TransactionalDoor(
+        settings.kafka.bootstrap,
+        group=group("decider", settings),
+        topics=[topics(settings).authorizations],
+        transactional_id=f"{settings.kafka.topic_prefix}{name}",
+        client_id=name,
+        extra=settings.kafka.extra(),
+    )

@@ -1,0 +1,110 @@
+"""``python -m services.decider.main sync|stream``: one door of the decider."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+
+from services.decider.stream import AfterCommit, StreamDoor, TransactionLog
+from sluice import bootstrap, telemetry
+from sluice.domain import catalogue
+from sluice.domain.clock import SystemClock
+from sluice.errors import SluiceError
+from sluice.settings import Settings, load
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one door until SIGTERM. Returns 0, or 1 if it had to give up (see the log)."""
+    parser = argparse.ArgumentParser(prog="decider", description=__doc__)
+    parser.add_argument("door", choices=("sync", "stream"))
+    door = parser.parse_args(argv).door
+    settings, _ = load()
+    telemetry.configure_logging("decider", level=settings.service.log_level)
+    try:
+        if door == "sync":
+            from services.decider import server  # noqa: PLC0415 (KServe: only this door needs it)
+
+            server.run(_sync(settings))
+        else:
+            asyncio.run(_stream(settings))
+    except SluiceError as error:
+        telemetry.event("stopped", error=True, code=error.code, reason=str(error))
+        return 1
+    return 0
+
+
+async def _sync(settings: Settings) -> None:
+    from services.decider.server import serve  # noqa: PLC0415
+
+    in_force = bootstrap.InForce(settings)
+    store = bootstrap.online_store(settings, batches=False)
+    with contextlib.suppress(SluiceError):
+        await store.open()  # a store that is down now degrades decisions, it stops none
+    log = bootstrap.decision_producer(settings)
+    await log.ready()
+    decider = bootstrap.decider(settings, "sync", store, log, in_force)
+    follower = asyncio.create_task(_follow(in_force, settings.decider.reload_s))
+
+    async def finish() -> None:
+        follower.cancel()
+        await log.close()
+        await store.close()
+
+    await serve(
+        decider,
+        name=settings.decider.model_name,
+        columns=catalogue.NAMES,
+        host=settings.decider.host,
+        port=settings.decider.port,
+        drain_s=settings.decider.drain_s,
+        in_flight_max=settings.decider.in_flight_max,
+        deadline_ms=settings.decider.deadline_ms,
+        on_stop=finish,
+    )
+
+
+async def _stream(settings: Settings) -> None:
+    if settings.service.metrics_port:
+        telemetry.start_metrics_server(settings.service.metrics_port)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    in_force = bootstrap.InForce(settings)
+    online = bootstrap.online_store(settings, batches=True)
+    with contextlib.suppress(SluiceError):
+        await online.open()
+    kafka = await asyncio.to_thread(bootstrap.transactional_door, settings)
+    names = bootstrap.topics(settings)
+    store = AfterCommit(online)
+    decider = bootstrap.decider(
+        settings, "stream", store, TransactionLog(kafka, names.decisions), in_force
+    )
+    door = StreamDoor(
+        kafka,
+        decider,
+        store,
+        dead_letters=names.dead_letters,
+        clock=SystemClock(),
+        batch_max=settings.decider.batch_max,
+    )
+    telemetry.event("started", door="stream", replica=settings.service.name())
+    follower = asyncio.create_task(_follow(in_force, settings.decider.reload_s))
+    try:
+        await door.run(stop)
+    finally:
+        follower.cancel()
+        await online.close()
+    telemetry.event("stopped")
+
+
+async def _follow(in_force: bootstrap.InForce, every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        in_force.poll()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
