@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import signal
 
 from services.decider.stream import AfterCommit, StreamDoor, TransactionLog
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             asyncio.run(_stream(settings))
     except SluiceError as error:
-        telemetry.event("stopped", error=True, code=error.code, reason=str(error))
+        telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
         return 1
     return 0
 

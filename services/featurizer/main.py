@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 
@@ -34,14 +35,16 @@ def main() -> int:
                 failures = 0
             except Unavailable as error:
                 failures += 1
-                telemetry.event("batch_given_up", error=True, code=error.code, reason=str(error))
+                telemetry.event(
+                    "batch_given_up", level=logging.ERROR, code=error.code, reason=str(error)
+                )
                 telemetry.METRICS.count("sluice_consumer_aborts_total", error.code)
                 if failures > RETRIES_MAX:
                     return 1
                 stop.wait(RETRY_S)
                 parts.consumer.rewind()
     except SluiceError as error:
-        telemetry.event("stopped", error=True, code=error.code, reason=str(error))
+        telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
         return 1
     finally:
         parts.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -93,12 +94,17 @@ class FeaturizerParts:
         self.store.close()
 
 
+def state_store(settings: Settings) -> RedisStateStore:
+    """The featurizer's side of the store."""
+    return RedisStateStore(settings.store.url, answer_ttl_s=settings.store.answer_ttl_s)
+
+
 def featurizer(settings: Settings) -> FeaturizerParts:
     """Consumer of three topics, states store and observations."""
     names = topics(settings)
     client_id = f"featurizer-{settings.service.name()}"
     extra = settings.kafka.extra()
-    store = RedisStateStore(settings.store.url, answer_ttl_s=settings.store.answer_ttl_s)
+    store = state_store(settings)
     producer = EventProducer(settings.kafka.bootstrap, client_id=client_id, extra=extra)
     stems = {
         names.decisions: "decisions",
@@ -125,12 +131,17 @@ def featurizer(settings: Settings) -> FeaturizerParts:
     )
 
 
+def policies(settings: Settings) -> PolicyFiles:
+    """The policy pack. Raises Misconfigured if it is wrong."""
+    return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
+
+
 class InForce:
     """The release and the policy that decide now, followed on disk."""
 
     def __init__(self, settings: Settings) -> None:
         decider = settings.decider
-        self.policies = PolicyFiles(Path(decider.policy_dir), catalogue.FEATURES)
+        self.policies = policies(settings)
         self.releases = ReleaseDirectory(
             Path(decider.release_dir),
             read_trust(Path(decider.trust_dir)),
@@ -150,7 +161,9 @@ class InForce:
         try:
             fresh = poll()
         except SluiceError as error:
-            telemetry.event("refused", error=True, what=what, code=error.code, reason=str(error))
+            telemetry.event(
+                "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)
+            )
             telemetry.METRICS.count("sluice_decider_refused_total", what, error.code)
             return
         if fresh is not None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from sluice.application.ports import StateUpdate
 from sluice.domain import catalogue, states
 from sluice.domain.authorization import CHANNEL_INDEX, THREE_DS_INDEX
 from sluice.domain.countries import COUNTRY_INDEX
@@ -111,6 +112,16 @@ class PastLabels:
     merchant_id: Coded
     device_id: Coded
 
+    def known_by(self, moment_us: int) -> PastLabels:
+        """Those known at a moment."""
+        n = int(np.searchsorted(self.known_at, moment_us, side="right"))
+        return PastLabels(
+            self.event_at[:n],
+            self.known_at[:n],
+            self.is_fraud[:n],
+            *(Coded(self.entity(v).codes[:n], self.entity(v).values) for v in range(4)),
+        )
+
     def entity(self, view: int) -> Coded:
         """The column of a view, by index into catalogue.VIEWS."""
         return (self.card_token, self.terminal_id, self.merchant_id, self.device_id)[view]
@@ -118,11 +129,10 @@ class PastLabels:
 
 @dataclass(frozen=True, slots=True)
 class Backfilled:
-    """features: (n, catalogue.N) int64, row i of the history. states: final states by entity."""
+    """features: (n, catalogue.N) int64, row i of the history. states: what it leaves behind."""
 
     features: Ints
-    states: dict[EntityKind, dict[str, bytes]] = field(default_factory=dict)
-    newest_us: int = 0
+    states: list[StateUpdate] = field(default_factory=list)
 
 
 def reference_amounts(history: History, fx: Fx) -> Ints:
@@ -172,19 +182,20 @@ def backfill(
     features = np.empty((n, catalogue.N), np.int64)
     context_features(events, np.arange(n), features)
     rows, kernel_rows, changes = _merge(history, labels, events)
-    kept: dict[EntityKind, dict[str, bytes]] = {}
+    kept: list[StateUpdate] = []
     with ThreadPoolExecutor(threads) as pool:
         for view, name in enumerate(catalogue.VIEWS):
             codes, values = _entity_codes(history, labels, view)
             states_of = _run_view(
                 view, codes[rows], rows, kernel_rows, changes, features, pool, threads, keep_states
             )
-            if keep_states:
-                kept[name] = {  # type: ignore[index]
-                    values[code]: state for code, state in states_of if code < len(values)
-                }
-    newest = int(history.event_at[-1]) if n else 0
-    return Backfilled(features, kept, newest)
+            kind: EntityKind = name  # type: ignore[assignment]
+            kept += [
+                StateUpdate(kind, values[code], b"", state, newest)
+                for code, newest, state in states_of
+                if code < len(values)
+            ]
+    return Backfilled(features, kept)
 
 
 def _merge(history: History, labels: PastLabels | None, events: Ints) -> tuple[Ints, Ints, Ints]:
@@ -248,7 +259,7 @@ def _run_view(
     pool: ThreadPoolExecutor,
     threads: int,
     keep_states: bool,
-) -> list[tuple[int, bytes]]:
+) -> list[tuple[int, int, bytes]]:
     order = np.argsort(codes, kind="stable")
     order = order[np.searchsorted(codes[order], 0) :]
     if not len(order):
@@ -260,7 +271,9 @@ def _run_view(
     cuts = np.searchsorted(bounds, np.linspace(0, len(order), pieces + 1)).tolist()
     cuts[-1] = len(starts)
 
-    def run(first: int, last: int) -> list[tuple[int, bytes]]:
+    newest = np.maximum.reduceat(events[order, EVENT_US], starts)
+
+    def run(first: int, last: int) -> list[tuple[int, int, bytes]]:
         mine = order[bounds[first] : bounds[last]]
         found = backfill_entity(
             view,
@@ -272,7 +285,10 @@ def _run_view(
             scratch(),
             keep_states=keep_states,
         )
-        return list(zip(grouped[starts[first:last]].tolist(), found, strict=False))
+        if not keep_states:
+            return []
+        codes_here = grouped[starts[first:last]].tolist()
+        return list(zip(codes_here, newest[first:last].tolist(), found, strict=True))
 
     jobs = [pool.submit(run, a, b) for a, b in itertools.pairwise(cuts) if b > a]
     return [pair for job in jobs for pair in job.result()]
