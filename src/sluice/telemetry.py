@@ -16,7 +16,7 @@ import traceback
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import msgspec
 import prometheus_client
@@ -296,7 +296,8 @@ class Metrics:
         return child
 
 
-prometheus_client.disable_created_metrics()  # one more series for each, which nobody reads
+# One more series for each, which nobody reads.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 METRICS = Metrics()
 """The process's own."""
 
@@ -394,38 +395,36 @@ def continue_trace(header: str | None) -> TraceContext:
 # ---------------------------------------------------------------- logs
 
 
+def _says(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
 class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The canonical line of one authorization, on stdout. A field that is empty is left out.
 
     No amount, no card: whoever may see those reads ``decisions.v1``.
     """
 
-    at_us: int
-    """When the line was written, microseconds UTC."""
-    event: Literal["authorization"]
-    service: str
-    door: str
-    code: str
-    """decided, repeated, or the code of the refusal."""
-    authorization_id: str = ""
-    """Absent where the message could not be read."""
-    tenant: str = ""
-    region: str = ""
-    outcome: str = ""
-    reasons: list[str] = []
-    rung: str = ""
-    degraded: list[str] = []
-    score_ppm: int | None = None
-    release: str | None = None
-    policy: str = ""
-    emitter: str = ""
-    """The process that decided; with sequence, the place of the record in its emitter's count."""
-    sequence: int = -1
-    origin: str = ""
-    """topic/partition@offset, at the stream door."""
-    trace_id: str = ""
-    duration_us: int = 0
-    """Receipt to answer."""
+    at_us: Annotated[int, _says("When the line was made, microseconds UTC.")]
+    event: Annotated[Literal["authorization"], _says("Tells this line from other events.")]
+    service: Annotated[str, _says("Who wrote it.")]
+    door: Annotated[str, _says("sync or stream.")]
+    code: Annotated[str, _says("decided, repeated, or the code of the refusal.")]
+    authorization_id: Annotated[str, _says("Absent where the message could not be read.")] = ""
+    tenant: Annotated[str, _says("As in the authorization.")] = ""
+    region: Annotated[str, _says("As in the authorization.")] = ""
+    outcome: Annotated[str, _says("approve, challenge, review or decline.")] = ""
+    reasons: Annotated[list[str], _says("Reason codes, strongest first.")] = []
+    rung: Annotated[str, _says("D0 complete to D3 without features and model.")] = ""
+    degraded: Annotated[list[str], _says("Parts that were missing.")] = []
+    score_ppm: Annotated[int | None, _says("Score in parts per million.")] = None
+    release: Annotated[str | None, _says("The release that scored.")] = None
+    policy: Annotated[str, _says("The policy that decided.")] = ""
+    emitter: Annotated[str, _says("The process that decided.")] = ""
+    sequence: Annotated[int, _says("Number of the decision in its emitter's count.")] = -1
+    origin: Annotated[str, _says("topic/partition@offset, at the stream door.")] = ""
+    trace_id: Annotated[str, _says("W3C trace id.")] = ""
+    duration_us: Annotated[int, _says("Receipt to answer or to committed batch.")] = 0
 
 
 def decided_line(
