@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -170,6 +171,17 @@ async def test_a_caller_that_gives_up_disturbs_nobody(store):
     given_up.cancel()
     (reply,) = await stays
     assert [entry.authorization_id for entry in reply.pending] == ["a-1"]
+
+
+def test_it_runs_on_uvloop_too(server):
+    async def story() -> None:
+        store = RedisOnlineStore(server.url, FakeClock(), budget_s=0.5)
+        await store.open()
+        replies = await store.observe([arrival(f"a-{i}") for i in range(500)])
+        assert [len(reply.pending) for reply in replies[:65]] == [*range(64), 63]
+        await store.close()
+
+    uvloop.run(story())
 
 
 async def test_a_store_that_is_down_at_the_start_is_found_later(server):

@@ -216,7 +216,10 @@ class Connection:
         if self._keeper is None:
             first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._keeper = asyncio.create_task(self._keep(first))
-            await first
+            await asyncio.wait((first, self._keeper), return_when=asyncio.FIRST_COMPLETED)
+            if self._keeper.done():
+                self._keeper.result()
+            first.result()
 
     async def close(self) -> None:
         """Drop the link and stop."""
