@@ -3,6 +3,7 @@
 The state is a function of the *set* of events applied, whatever their order. Authorizations of
 the newest 35 days (UTC) are kept: the 64 latest by (event_us, id_tag) in ``ring``, sorted; the
 rest folded into ``tiles`` by day. What is older than 35 days before the newest is dropped.
+An authorization recorded twice counts once, as long as its first record is in the ring.
 
 Fixed-size integer arrays; numba compiles every function here. Rows of events are
 :mod:`sluice.domain.events` rows.
@@ -14,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from sluice.domain.catalogue import (
     CARD_FACTS,
@@ -25,6 +25,7 @@ from sluice.domain.catalogue import (
     WINDOWS,
 )
 from sluice.domain.clock import DAY_US, MINUTE_US, SECOND_US
+from sluice.domain.compiled import part
 from sluice.domain.countries import distance_km, root
 from sluice.domain.events import (
     AMOUNT,
@@ -51,12 +52,14 @@ R_US, R_ID, R_AMOUNT, R_MERCHANT, R_DEVICE, R_COUNTRY, R_CURRENCY, R_MCC, R_CHAN
 )
 RING_WIDTH = 10
 T_DAY, T_COUNT, T_AMOUNT, T_DECLINES = range(4)
+TILE_WIDTH = 4
 APPLIED, N_VERSIONS, N_RING, NEWEST_DAY, FRAUDS, LAST_FRAUD_US = range(6)
 HEAD_WIDTH = 6
 
 DONE, REDELIVERED, DUPLICATE, TOO_OLD, FULL = range(5)
-"""What became of an event: applied; at or below the version; id already there; older than the
-days kept (its version is noted, nothing else); more than SOURCES_MAX sources."""
+"""What became of an event: applied; at or below the version; already in the ring (its version
+is noted, and its decline if either record says so); older than the days kept (its version is
+noted, and what has no window: a terminal's first time); more than SOURCES_MAX sources."""
 
 
 class CardState(NamedTuple):
@@ -68,19 +71,7 @@ class CardState(NamedTuple):
     tiles: Ints
 
 
-def empty_card() -> CardState:
-    """A card never seen."""
-    card = CardState(
-        np.zeros(HEAD_WIDTH, np.int64),
-        np.zeros((SOURCES_MAX, 2), np.int64),
-        np.zeros((RING_MAX, RING_WIDTH), np.int64),
-        np.zeros((DAYS_KEPT, 4), np.int64),
-    )
-    clear_card(card)
-    return card
-
-
-@njit(cache=True, nogil=True)
+@part
 def clear_card(card):  # type: ignore[no-untyped-def]
     """Back to a card never seen."""
     card.head[:] = 0
@@ -89,7 +80,7 @@ def clear_card(card):  # type: ignore[no-untyped-def]
     card.tiles[:, T_DAY] = -1
 
 
-@njit(cache=True, nogil=True)
+@part
 def advance(head, versions, source, offset):  # type: ignore[no-untyped-def]
     """Note an event of (source, offset): DONE, or REDELIVERED at or below the version, or FULL.
 
@@ -116,93 +107,108 @@ def advance(head, versions, source, offset):  # type: ignore[no-untyped-def]
     return DONE
 
 
-@njit(cache=True, nogil=True)
-def _fold(card, us, amount, declined):  # type: ignore[no-untyped-def]
+@part
+def _fold(tiles, us, amount, declined):  # type: ignore[no-untyped-def]
     """Add an authorization to the tile of its day."""
     day = us // DAY_US
-    tile = card.tiles[day % DAYS_KEPT]
-    if tile[T_DAY] != day:
-        tile[T_DAY] = day
-        tile[T_COUNT] = 0
-        tile[T_AMOUNT] = 0
-        tile[T_DECLINES] = 0
-    tile[T_COUNT] += 1
-    tile[T_AMOUNT] += amount
-    tile[T_DECLINES] += declined
+    at = day % DAYS_KEPT
+    if tiles[at, T_DAY] != day:
+        tiles[at, T_DAY] = day
+        tiles[at, T_COUNT] = 0
+        tiles[at, T_AMOUNT] = 0
+        tiles[at, T_DECLINES] = 0
+    tiles[at, T_COUNT] += 1
+    tiles[at, T_AMOUNT] += amount
+    tiles[at, T_DECLINES] += declined
 
 
-@njit(cache=True, nogil=True)
+@part
+def _move(ring, source, target):  # type: ignore[no-untyped-def]
+    for column in range(RING_WIDTH):
+        ring[target, column] = ring[source, column]
+
+
+@part
 def _forget(card, newest_day):  # type: ignore[no-untyped-def]
     """Drop what is older than the days kept before newest_day."""
     card.head[NEWEST_DAY] = newest_day
     oldest = newest_day - DAYS_KEPT + 1
+    tiles, ring = card.tiles, card.ring
     for i in range(DAYS_KEPT):
-        if 0 <= card.tiles[i, T_DAY] < oldest:
-            card.tiles[i, T_DAY] = -1
+        if tiles[i, T_DAY] < oldest:
+            tiles[i, T_DAY] = -1
     n = card.head[N_RING]
     drop = 0
-    while drop < n and card.ring[drop, R_US] // DAY_US < oldest:
+    while drop < n and ring[drop, R_US] // DAY_US < oldest:
         drop += 1
     if drop:
         for i in range(drop, n):
-            card.ring[i - drop] = card.ring[i]
+            _move(ring, i, i - drop)
         card.head[N_RING] = n - drop
 
 
-@njit(cache=True, nogil=True)
+@part
+def comes_before(ring, i, us, id_tag):  # type: ignore[no-untyped-def]
+    """True if slot i of the ring holds what comes before (us, id_tag)."""
+    return ring[i, R_US] < us or (ring[i, R_US] == us and ring[i, R_ID] < id_tag)
+
+
+@part
 def add_to_card(card, event):  # type: ignore[no-untyped-def]
     """Add one authorization: DONE, DUPLICATE or TOO_OLD. O(64) at worst, O(1) in time order."""
-    us = event[EVENT_US]
+    us, id_tag = event[EVENT_US], event[ID]
     day = us // DAY_US
     if day > card.head[NEWEST_DAY]:
         _forget(card, day)
     elif day <= card.head[NEWEST_DAY] - DAYS_KEPT:
         return TOO_OLD
+    ring = card.ring
     n = card.head[N_RING]
     at = n
-    while at > 0 and (
-        card.ring[at - 1, R_US] > us
-        or (card.ring[at - 1, R_US] == us and card.ring[at - 1, R_ID] > event[ID])
-    ):
+    while at > 0 and not comes_before(ring, at - 1, us, id_tag):
         at -= 1
-    if at > 0 and card.ring[at - 1, R_US] == us and card.ring[at - 1, R_ID] == event[ID]:
+    if at < n and ring[at, R_US] == us and ring[at, R_ID] == id_tag:
+        ring[at, R_DECLINED] |= event[DECLINED]
         return DUPLICATE
     if n == RING_MAX:
         if at == 0:
-            _fold(card, us, event[AMOUNT], event[DECLINED])
+            _fold(card.tiles, us, event[AMOUNT], event[DECLINED])
             return DONE
-        _fold(card, card.ring[0, R_US], card.ring[0, R_AMOUNT], card.ring[0, R_DECLINED])
+        _fold(card.tiles, ring[0, R_US], ring[0, R_AMOUNT], ring[0, R_DECLINED])
         for i in range(1, at):
-            card.ring[i - 1] = card.ring[i]
+            _move(ring, i, i - 1)
         at -= 1
     else:
         for i in range(n, at, -1):
-            card.ring[i] = card.ring[i - 1]
+            _move(ring, i - 1, i)
         card.head[N_RING] = n + 1
-    row = card.ring[at]
-    row[R_US] = us
-    row[R_ID] = event[ID]
-    row[R_AMOUNT] = event[AMOUNT]
-    row[R_MERCHANT] = event[MERCHANT]
-    row[R_DEVICE] = event[DEVICE]
-    row[R_COUNTRY] = event[COUNTRY]
-    row[R_CURRENCY] = event[CURRENCY]
-    row[R_MCC] = event[MCC]
-    row[R_CHANNEL] = event[CHANNEL]
-    row[R_DECLINED] = event[DECLINED]
+    ring[at, R_US] = us
+    ring[at, R_ID] = id_tag
+    ring[at, R_AMOUNT] = event[AMOUNT]
+    ring[at, R_MERCHANT] = event[MERCHANT]
+    ring[at, R_DEVICE] = event[DEVICE]
+    ring[at, R_COUNTRY] = event[COUNTRY]
+    ring[at, R_CURRENCY] = event[CURRENCY]
+    ring[at, R_MCC] = event[MCC]
+    ring[at, R_CHANNEL] = event[CHANNEL]
+    ring[at, R_DECLINED] = event[DECLINED]
     return DONE
 
 
-@njit(cache=True, nogil=True)
-def card_holds(card, us, id_tag):  # type: ignore[no-untyped-def]
-    """True if the authorization is among the remembered ones."""
-    for i in range(card.head[N_RING] - 1, -1, -1):
-        if card.ring[i, R_US] == us and card.ring[i, R_ID] == id_tag:
-            return True
-    return False
+@part
+def add_pending(card, entry, floor_us, floor_id):  # type: ignore[no-untyped-def]
+    """Add an authorization judged moments ago; True if the state did not hold it yet.
+
+    floor: the oldest of the ring as it was served, if that was full; else -1. What came before
+    cannot be told from what the tiles already hold, and is left out.
+    """
+    us, id_tag = entry[EVENT_US], entry[ID]
+    if us < floor_us or (us == floor_us and id_tag < floor_id):
+        return False
+    return add_to_card(card, entry) == DONE
 
 
-@njit(cache=True, nogil=True)
+@part
 def add_label_to_card(card, is_fraud, known_us):  # type: ignore[no-untyped-def]
     """Count a reported fraud of the card. A genuine verdict changes nothing here."""
     if is_fraud:
@@ -247,19 +253,19 @@ _FACTS = REGISTERS[f"card.{CARD_FACTS[0]}"]
 _FIRST_REGISTER = _COUNT
 _END_REGISTER = _FACTS + len(CARD_FACTS)
 _ECOM_CHANNEL, _MOTO_CHANNEL = 3, 4
-_SEEN_SLOTS = 256
 _AMOUNT_CAP = 1 << 27
 """1.3 million in the reference currency: keeps 64 squares inside 63 bits."""
-SEEN_WIDTH = 3
+SEEN_COLUMNS, SEEN_SLOTS = 3, 256
+"""Of the table that counts distinct merchants, devices and countries."""
 DEVIATION_MIN = 100
 """One unit of the reference currency: a card that always pays the same has no infinite scores."""
 _NEVER_US = NEVER_S * SECOND_US
 
 
-@njit(cache=True, nogil=True)
+@part
 def _is_new(seen, column, stamp, tag):  # type: ignore[no-untyped-def]
     """True the first time a tag comes up under this stamp. Open addressing, 256 slots for 64."""
-    slot = (tag ^ (tag >> 11)) & (_SEEN_SLOTS - 1)
+    slot = (tag ^ (tag >> 11)) & (SEEN_SLOTS - 1)
     while True:
         if seen[column, slot, 0] != stamp:
             seen[column, slot, 0] = stamp
@@ -267,79 +273,89 @@ def _is_new(seen, column, stamp, tag):  # type: ignore[no-untyped-def]
             return True
         if seen[column, slot, 1] == tag:
             return False
-        slot = (slot + 1) & (_SEEN_SLOTS - 1)
+        slot = (slot + 1) & (SEEN_SLOTS - 1)
 
 
-def seen_table() -> Ints:
-    """(3, 256, 2) scratch that counts distinct tags: merchants, devices, countries."""
-    return np.zeros((SEEN_WIDTH, _SEEN_SLOTS, 2), np.int64)
-
-
-@njit(cache=True, nogil=True)
+@part
 def card_registers(card, event, seen, stamp, regs):  # type: ignore[no-untyped-def]
-    """Fill the card's registers for an authorization that the state already holds.
+    """Fill the card's registers for an authorization, counted whether the state holds it or not.
 
-    card: with the event added. event: (WIDTH,). seen: seen_table(), stamp: not used before.
+    event: (WIDTH,); its outcome is not looked at. seen: (3, 256, 2), stamp: not used on it before.
     regs: (len(REGISTERS),). Looks at what is remembered up to the event's own time only.
     """
     regs[_FIRST_REGISTER:_END_REGISTER] = 0
-    t = event[EVENT_US]
-    own = event[ID]
+    ring, tiles = card.ring, card.tiles
+    t, own = event[EVENT_US], event[ID]
     today = t // DAY_US
-    n = card.head[N_RING]
-    mine = n - 1
-    while mine >= 0 and (card.ring[mine, R_US] > t):
+    amount, merchant, device = event[AMOUNT], event[MERCHANT], event[DEVICE]
+    country, currency = event[COUNTRY], event[CURRENCY]
+    mcc, channel = event[MCC], event[CHANNEL]
+
+    regs[_COUNT] = 1
+    regs[_SUM] = amount
+    regs[_ECOM] = channel == _ECOM_CHANNEL
+    regs[_SMALL] = amount < SMALL_MINOR
+    regs[_HERE] = 1
+    regs[_HERE_SUM] = amount
+    regs[_MERCHANTS] = 1
+    regs[_DEVICES] = device != 0
+    regs[_COUNTRIES] = 1
+    regs[_MAX] = amount
+    _is_new(seen, 0, stamp, merchant)
+    _is_new(seen, 1, stamp, device)
+    _is_new(seen, 2, stamp, country)
+
+    mine = card.head[N_RING] - 1
+    while mine >= 0 and ring[mine, R_US] > t:
         mine -= 1
-    # Ties of the same microsecond with a larger id tag come after the event itself; count them.
-    merchant = event[MERCHANT]
-    amount = event[AMOUNT]
-    last_device = np.int64(0)
     others = np.int64(0)
     total = np.int64(0)
     squares = np.int64(0)
     known = np.int64(0)
-    previous = np.int64(-1)
+    other_max = np.int64(0)
+    last = np.int64(-1)
+    last_device = np.int64(0)
     here = np.int64(-1)
-    regs[_FIRST_MERCHANT] = 1
-    regs[_FIRST_COUNTRY] = 1
-    regs[_FIRST_CURRENCY] = 1
-    regs[_FIRST_DEVICE] = 1 if event[DEVICE] != 0 else 0
-    regs[_FIRST_MCC] = 1
-    regs[_FIRST_CHANNEL] = 1
+    new_merchant, new_country, new_currency, new_mcc, new_channel = 1, 1, 1, 1, 1
+    new_device = 1 if device != 0 else 0
     for i in range(mine, -1, -1):
-        row = card.ring[i]
-        days = today - row[R_US] // DAY_US
-        is_own = row[R_ID] == own and row[R_US] == t
-        if not is_own:
-            others += 1
-            if previous < 0:
-                previous = i
-            if row[R_MERCHANT] == merchant:
-                regs[_FIRST_MERCHANT] = 0
-                if here < 0:
-                    here = i
-            if row[R_COUNTRY] == event[COUNTRY]:
-                regs[_FIRST_COUNTRY] = 0
-            if row[R_CURRENCY] == event[CURRENCY]:
-                regs[_FIRST_CURRENCY] = 0
-            if row[R_MCC] == event[MCC]:
-                regs[_FIRST_MCC] = 0
-            if row[R_CHANNEL] == event[CHANNEL]:
-                regs[_FIRST_CHANNEL] = 0
-            if row[R_DEVICE] != 0:
-                if row[R_DEVICE] == event[DEVICE]:
-                    regs[_FIRST_DEVICE] = 0
-                if last_device == 0:
-                    last_device = row[R_DEVICE]
-            if days < 30:
-                capped = min(row[R_AMOUNT], _AMOUNT_CAP)
-                total += capped
-                squares += capped * capped
-                known += 1
-                regs[_OTHER_MAX] = max(regs[_OTHER_MAX], row[R_AMOUNT])
+        us = ring[i, R_US]
+        if us == t and ring[i, R_ID] == own:
+            continue
+        others += 1
+        if last < 0:
+            last = i
+        its_amount, its_merchant, its_device = (
+            ring[i, R_AMOUNT],
+            ring[i, R_MERCHANT],
+            ring[i, R_DEVICE],
+        )
+        if its_merchant == merchant:
+            new_merchant = 0
+            if here < 0:
+                here = i
+        if ring[i, R_COUNTRY] == country:
+            new_country = 0
+        if ring[i, R_CURRENCY] == currency:
+            new_currency = 0
+        if ring[i, R_MCC] == mcc:
+            new_mcc = 0
+        if ring[i, R_CHANNEL] == channel:
+            new_channel = 0
+        if its_device != 0:
+            if its_device == device:
+                new_device = 0
+            if last_device == 0:
+                last_device = its_device
+        days = today - us // DAY_US
         if days >= 30:
             continue
-        age = t - row[R_US]
+        capped = min(its_amount, _AMOUNT_CAP)
+        total += capped
+        squares += capped * capped
+        known += 1
+        other_max = max(other_max, its_amount)
+        age = t - us
         if age < _SPAN_1M:
             w = _W_1M
         elif age < _SPAN_5M:
@@ -355,71 +371,66 @@ def card_registers(card, event, seen, stamp, regs):  # type: ignore[no-untyped-d
         else:
             w = _W_30D
         regs[_COUNT + w] += 1
-        regs[_SUM + w] += row[R_AMOUNT]
-        regs[_DECLINES + w] += row[R_DECLINED]
-        if row[R_CHANNEL] == _ECOM_CHANNEL:
-            regs[_ECOM + w] += 1
-        if row[R_AMOUNT] < SMALL_MINOR:
-            regs[_SMALL + w] += 1
-        if row[R_MERCHANT] == merchant:
+        regs[_SUM + w] += its_amount
+        regs[_DECLINES + w] += ring[i, R_DECLINED]
+        regs[_ECOM + w] += ring[i, R_CHANNEL] == _ECOM_CHANNEL
+        regs[_SMALL + w] += its_amount < SMALL_MINOR
+        if its_merchant == merchant:
             regs[_HERE + w] += 1
-            regs[_HERE_SUM + w] += row[R_AMOUNT]
-        if _is_new(seen, 0, stamp, row[R_MERCHANT]):
+            regs[_HERE_SUM + w] += its_amount
+        elif _is_new(seen, 0, stamp, its_merchant):
             regs[_MERCHANTS + w] += 1
-        if row[R_DEVICE] != 0 and _is_new(seen, 1, stamp, row[R_DEVICE]):
+        if its_device != 0 and _is_new(seen, 1, stamp, its_device):
             regs[_DEVICES + w] += 1
-        if _is_new(seen, 2, stamp, row[R_COUNTRY]):
+        if _is_new(seen, 2, stamp, ring[i, R_COUNTRY]):
             regs[_COUNTRIES + w] += 1
-        regs[_MAX + w] = max(regs[_MAX + w], row[R_AMOUNT])
+        regs[_MAX + w] = max(regs[_MAX + w], its_amount)
 
     for i in range(DAYS_KEPT):
-        tile = card.tiles[i]
-        if tile[T_DAY] < 0 or tile[T_DAY] > today or today - tile[T_DAY] >= 30:
-            continue
-        w = _W_7D if today - tile[T_DAY] < 7 else _W_30D
-        regs[_COUNT + w] += tile[T_COUNT]
-        regs[_SUM + w] += tile[T_AMOUNT]
-        regs[_DECLINES + w] += tile[T_DECLINES]
+        days = today - tiles[i, T_DAY]
+        if tiles[i, T_DAY] >= 0 and 0 <= days < 30:
+            w = _W_7D if days < 7 else _W_30D
+            regs[_COUNT + w] += tiles[i, T_COUNT]
+            regs[_SUM + w] += tiles[i, T_AMOUNT]
+            regs[_DECLINES + w] += tiles[i, T_DECLINES]
 
-    for w in range(1, _W):
-        regs[_COUNT + w] += regs[_COUNT + w - 1]
-        regs[_SUM + w] += regs[_SUM + w - 1]
-        regs[_DECLINES + w] += regs[_DECLINES + w - 1]
-        regs[_ECOM + w] += regs[_ECOM + w - 1]
-        regs[_SMALL + w] += regs[_SMALL + w - 1]
-        regs[_HERE + w] += regs[_HERE + w - 1]
-        regs[_HERE_SUM + w] += regs[_HERE_SUM + w - 1]
-        regs[_MERCHANTS + w] += regs[_MERCHANTS + w - 1]
-        regs[_DEVICES + w] += regs[_DEVICES + w - 1]
-        regs[_COUNTRIES + w] += regs[_COUNTRIES + w - 1]
-        regs[_MAX + w] = max(regs[_MAX + w], regs[_MAX + w - 1])
+    for first in range(_COUNT, _MAX, _W):
+        for w in range(first + 1, first + _W):
+            regs[w] += regs[w - 1]
+    for w in range(_MAX + 1, _MAX + _W):
+        regs[w] = max(regs[w], regs[w - 1])
 
     regs[_OTHERS] = others
+    regs[_OTHER_MAX] = other_max
+    regs[_FIRST_MERCHANT] = new_merchant
+    regs[_FIRST_COUNTRY] = new_country
+    regs[_FIRST_CURRENCY] = new_currency
+    regs[_FIRST_DEVICE] = new_device
+    regs[_FIRST_MCC] = new_mcc
+    regs[_FIRST_CHANNEL] = new_channel
+    regs[_FRAUDS] = card.head[FRAUDS]
+    regs[_SINCE_FRAUD] = since(card.head[LAST_FRAUD_US], t)
+    regs[_SINCE_LAST] = NEVER_S
+    regs[_SINCE_HERE] = NEVER_S
     if known > 0:
         mean = total // known
         regs[_MEAN] = mean
         regs[_DEVIATION] = max(root(max(squares // known - mean * mean, 0)), DEVIATION_MIN)
         regs[_EXCESS] = min(amount, _AMOUNT_CAP) - mean
-    regs[_SINCE_LAST] = NEVER_S
-    regs[_SINCE_HERE] = NEVER_S
-    if others:
-        regs[_AGE] = (t - card.ring[0, R_US]) // SECOND_US
-        last = card.ring[previous]
-        regs[_SINCE_LAST] = (t - last[R_US]) // SECOND_US
-        regs[_LAST_AMOUNT] = last[R_AMOUNT]
-        regs[_COUNTRY_CHANGED] = 1 if last[R_COUNTRY] != event[COUNTRY] else 0
-        regs[_CURRENCY_CHANGED] = 1 if last[R_CURRENCY] != event[CURRENCY] else 0
-        if last_device != 0 and event[DEVICE] != 0 and last_device != event[DEVICE]:
-            regs[_DEVICE_CHANGED] = 1
+    if others > 0:
+        regs[_AGE] = since(ring[0, R_US], t)
+        regs[_SINCE_LAST] = since(ring[last, R_US], t)
+        regs[_LAST_AMOUNT] = ring[last, R_AMOUNT]
+        regs[_COUNTRY_CHANGED] = ring[last, R_COUNTRY] != country
+        regs[_CURRENCY_CHANGED] = ring[last, R_CURRENCY] != currency
+        regs[_DEVICE_CHANGED] = last_device != 0 and device not in (0, last_device)
         if here >= 0:
-            regs[_SINCE_HERE] = (t - card.ring[here, R_US]) // SECOND_US
-        _pace(card, event, mine, regs)
-        _jumps(card, event, mine, regs)
-    regs[_FRAUDS] = card.head[FRAUDS]
-    regs[_SINCE_FRAUD] = since(card.head[LAST_FRAUD_US], t)
+            regs[_SINCE_HERE] = since(ring[here, R_US], t)
+        _pace(ring, event, mine, regs)
+        _jumps(ring, event, mine, regs)
 
 
-@njit(cache=True, nogil=True)
+@part
 def since(us, t):  # type: ignore[no-untyped-def]
     """Seconds from us to t, 0 if us lies ahead, NEVER_S if it never was or is longer ago."""
     if us < 0:
@@ -427,38 +438,36 @@ def since(us, t):  # type: ignore[no-untyped-def]
     return min(max(t - us, 0), _NEVER_US) // SECOND_US
 
 
-@njit(cache=True, nogil=True)
-def _pace(card, event, mine, regs):  # type: ignore[no-untyped-def]
+@part
+def _pace(ring, event, mine, regs):  # type: ignore[no-untyped-def]
     """Speed since the last authorization with the card present, if this one is so too."""
     if event[CHANNEL] == _ECOM_CHANNEL or event[CHANNEL] == _MOTO_CHANNEL:
         return
     for i in range(mine, -1, -1):
-        row = card.ring[i]
-        if row[R_ID] == event[ID] and row[R_US] == event[EVENT_US]:
+        if ring[i, R_ID] == event[ID] and ring[i, R_US] == event[EVENT_US]:
             continue
-        if row[R_CHANNEL] == _ECOM_CHANNEL or row[R_CHANNEL] == _MOTO_CHANNEL:
+        if ring[i, R_CHANNEL] == _ECOM_CHANNEL or ring[i, R_CHANNEL] == _MOTO_CHANNEL:
             continue
-        km = distance_km(row[R_COUNTRY], event[COUNTRY])
-        minutes = max((event[EVENT_US] - row[R_US]) // MINUTE_US, 1)
+        km = distance_km(ring[i, R_COUNTRY], event[COUNTRY])
+        minutes = max((event[EVENT_US] - ring[i, R_US]) // MINUTE_US, 1)
         regs[_SPEED] = km * 60 // minutes
         return
 
 
-@njit(cache=True, nogil=True)
-def _jumps(card, event, mine, regs):  # type: ignore[no-untyped-def]
+@part
+def _jumps(ring, event, mine, regs):  # type: ignore[no-untyped-def]
     """Exponential mean of the others' amounts (weight 1/4, in 1/256 units), and jumps above it."""
     ema = np.int64(-1)
     jumps = np.int64(0)
     today = event[EVENT_US] // DAY_US
     for i in range(mine + 1):
-        row = card.ring[i]
-        if row[R_ID] == event[ID] and row[R_US] == event[EVENT_US]:
+        if ring[i, R_ID] == event[ID] and ring[i, R_US] == event[EVENT_US]:
             continue
-        scaled = row[R_AMOUNT] * 256
+        scaled = ring[i, R_AMOUNT] * 256
         if ema < 0:
             ema = scaled
             continue
-        if scaled * 2 > ema * 5 and today - row[R_US] // DAY_US < 7:
+        if scaled * 2 > ema * 5 and today - ring[i, R_US] // DAY_US < 7:
             jumps += 1
         ema += (scaled - ema) >> 2
     regs[_EMA] = max(ema, 0) // 256

@@ -119,7 +119,7 @@ def _registers() -> dict[str, int]:
 REGISTERS: dict[str, int] = _registers()
 
 COPY, MILLI, PPM, MEAN, DIFFERENCE = range(5)
-"""a; 1000 a / b; 1,000,000 a / b; a / b; a - b. Division floors, by max(b, 1)."""
+"""a; 1000 a / b; 1,000,000 a / b; a / b; a - b. Division floors; by 0 it gives 0."""
 _OPERATIONS = ("copy", "milli", "ppm", "mean", "difference")
 
 
@@ -138,7 +138,7 @@ class Feature:
     b: str = ""
     window: str = ""
     default: int = 0
-    """Served when the view is missing: the value over an entity never seen before."""
+    """Over an entity never seen before, this authorization itself left aside."""
 
     def line(self) -> str:
         """What the digest covers."""
@@ -367,7 +367,11 @@ FEATURES: tuple[Feature, ...] = (
 NAMES: tuple[str, ...] = tuple(f.name for f in FEATURES)
 N = len(FEATURES)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(NAMES)}
-DIGEST: str = hashlib.sha256("\n".join(f.line() for f in FEATURES).encode()).hexdigest()[:16]
+MEANING = 2
+"""Raised when the kernel computes something else under the same names."""
+DIGEST: str = hashlib.sha256(
+    "\n".join((str(MEANING), *(f.line() for f in FEATURES))).encode()
+).hexdigest()[:16]
 
 MCC_RISK: dict[int, int] = (
     dict.fromkeys((4829, 5944, 5816, 6010, 6011, 6051, 6211, 6540, 7273, 7801, 7995), 3)

@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from sluice.domain.compiled import part
 
 Ints = npt.NDArray[np.int64]
 
@@ -56,7 +57,7 @@ LATITUDE: Ints = np.array([0] + [CENTRES[code][0] for code in COUNTRY_INDEX], np
 LONGITUDE: Ints = np.array([0] + [CENTRES[code][1] for code in COUNTRY_INDEX], np.int64)
 
 
-@njit(cache=True, nogil=True)
+@part
 def root(value):  # type: ignore[no-untyped-def]
     """Integer square root of a non-negative 62-bit integer, exact on every machine."""
     guess = np.int64(np.sqrt(np.float64(value)))
@@ -67,10 +68,10 @@ def root(value):  # type: ignore[no-untyped-def]
     return guess
 
 
-@njit(cache=True, nogil=True)
+@part
 def distance_km(a, b):  # type: ignore[no-untyped-def]
     """Equirectangular distance of two countries' centres by index; 0 if either is unknown."""
-    if a == 0 or b == 0:
+    if not (0 < a < len(LATITUDE) and 0 < b < len(LATITUDE)):
         return np.int64(0)
     turn = abs(LONGITUDE[a] - LONGITUDE[b])
     east = min(turn, 360 - turn) * COS_MILLI[abs(LATITUDE[a] + LATITUDE[b]) // 2]

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from sluice.domain.cardstate import DONE, SOURCES_MAX, TOO_OLD, since
-from sluice.domain.catalogue import NEVER_S, REGISTERS, TILE_SUMS, VIEWS, WINDOWS
-from sluice.domain.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US
+from sluice.domain.cardstate import DONE, TOO_OLD, since
+from sluice.domain.catalogue import REGISTERS, TILE_SUMS, VIEWS, WINDOWS
+from sluice.domain.clock import DAY_US, HOUR_US, MINUTE_US
+from sluice.domain.compiled import part
 from sluice.domain.events import AMOUNT, CARD, DECLINED, EVENT_US
 
 Ints = npt.NDArray[np.int64]
@@ -49,20 +49,7 @@ class TileState(NamedTuple):
     days: Ints
 
 
-def empty_tiles() -> TileState:
-    """An entity never seen."""
-    state = TileState(
-        np.zeros(HEAD_WIDTH, np.int64),
-        np.zeros((SOURCES_MAX, 2), np.int64),
-        np.zeros((MINUTES_KEPT, TILE_WIDTH), np.int64),
-        np.zeros((HOURS_KEPT, TILE_WIDTH), np.int64),
-        np.zeros((DAYS_KEPT, TILE_WIDTH), np.int64),
-    )
-    clear_tiles(state)
-    return state
-
-
-@njit(cache=True, nogil=True)
+@part
 def clear_tiles(state):  # type: ignore[no-untyped-def]
     """Back to an entity never seen."""
     state.head[:] = -1
@@ -73,18 +60,20 @@ def clear_tiles(state):  # type: ignore[no-untyped-def]
     state.days[:, TILE] = -1
 
 
-@njit(cache=True, nogil=True)
+@part
 def _forget(tiles, newest, number):  # type: ignore[no-untyped-def]
     """Clear the tiles that fall out of the span when number becomes the newest."""
     kept = len(tiles)
     if newest < 0 or number - newest >= kept:
         tiles[:, TILE] = -1
-    else:
-        for gone in range(newest + 1, number + 1):
-            tiles[gone % kept, TILE] = -1
+        return
+    at = newest % kept
+    for _ in range(number - newest):
+        at = at + 1 if at + 1 < kept else 0
+        tiles[at, TILE] = -1
 
 
-@njit(cache=True, nogil=True)
+@part
 def _tile(tiles, head, newest, number):  # type: ignore[no-untyped-def]
     """Row of the tile of this number, made if need be; -1 if it is older than the span."""
     kept = len(tiles)
@@ -95,18 +84,19 @@ def _tile(tiles, head, newest, number):  # type: ignore[no-untyped-def]
         return -1
     at = number % kept
     if tiles[at, TILE] != number:
-        tiles[at, :] = 0
+        for column in range(TILE_WIDTH):
+            tiles[at, column] = 0
         tiles[at, TILE] = number
     return at
 
 
-@njit(cache=True, nogil=True)
+@part
 def card_bit(card_tag):  # type: ignore[no-untyped-def]
     """One of 64 bits for a card: the top bits of a Fibonacci hash."""
     return np.int64(1) << np.int64((np.uint64(card_tag) * np.uint64(0x9E3779B97F4A7C15)) >> 58)
 
 
-@njit(cache=True, nogil=True)
+@part
 def _count(tiles, at, event, bit):  # type: ignore[no-untyped-def]
     if at >= 0:
         tiles[at, COUNT] += 1
@@ -115,36 +105,25 @@ def _count(tiles, at, event, bit):  # type: ignore[no-untyped-def]
         tiles[at, CARDS] |= bit
 
 
-@njit(cache=True, nogil=True)
+@part
 def add_to_tiles(state, event):  # type: ignore[no-untyped-def]
     """Add one authorization: DONE, or TOO_OLD if it is older than even the day tiles."""
     us = event[EVENT_US]
     bit = card_bit(event[CARD])
     head = state.head
-    minute = _tile(state.minutes, head, NEWEST_MINUTE, us // MINUTE_US)
-    hour = _tile(state.hours, head, NEWEST_HOUR, us // HOUR_US)
-    day = _tile(state.days, head, NEWEST_DAY, us // DAY_US)
     if head[FIRST_SEEN_US] < 0 or us < head[FIRST_SEEN_US]:
         head[FIRST_SEEN_US] = us
     head[LAST_SEEN_US] = max(head[LAST_SEEN_US], us)
+    minute = _tile(state.minutes, head, NEWEST_MINUTE, us // MINUTE_US)
+    hour = _tile(state.hours, head, NEWEST_HOUR, us // HOUR_US)
+    day = _tile(state.days, head, NEWEST_DAY, us // DAY_US)
     _count(state.minutes, minute, event, bit)
     _count(state.hours, hour, event, bit)
     _count(state.days, day, event, bit)
     return DONE if day >= 0 else TOO_OLD
 
 
-@njit(cache=True, nogil=True)
-def decline_in_tiles(state, us):  # type: ignore[no-untyped-def]
-    """Turn an authorization added a moment ago, at time us, into a declined one."""
-    if state.head[NEWEST_MINUTE] - us // MINUTE_US < MINUTES_KEPT:
-        state.minutes[us // MINUTE_US % MINUTES_KEPT, DECLINES] += 1
-    if state.head[NEWEST_HOUR] - us // HOUR_US < HOURS_KEPT:
-        state.hours[us // HOUR_US % HOURS_KEPT, DECLINES] += 1
-    if state.head[NEWEST_DAY] - us // DAY_US < DAYS_KEPT:
-        state.days[us // DAY_US % DAYS_KEPT, DECLINES] += 1
-
-
-@njit(cache=True, nogil=True)
+@part
 def add_label_to_tiles(state, is_fraud, known_us):  # type: ignore[no-untyped-def]
     """Count a report at the day it became known: DONE or TOO_OLD."""
     head = state.head
@@ -168,64 +147,87 @@ DISTINCT: Ints = np.array(
 """(65,) distinct cards estimated from the bits set. All 64 set reads 310: "310 or more"."""
 
 _W = len(WINDOWS)
-_STRIDE = REGISTERS["merchant.count.1m"] - REGISTERS["terminal.count.1m"]
-_BASE = tuple(REGISTERS[f"{view}.count.1m"] for view in VIEWS[1:])
+BASES = tuple(REGISTERS[f"{view}.count.1m"] for view in VIEWS[1:])
+"""First register of terminal, merchant and device."""
 _FACTS = len(TILE_SUMS) * _W
-SECTION_WIDTH = _STRIDE
 
 
-@njit(cache=True, nogil=True)
-def _ones(bits):  # type: ignore[no-untyped-def]
+@part
+def ones(bits):  # type: ignore[no-untyped-def]
+    """Bits set in a sketch."""
     rest = np.uint64(bits)
-    count = 0
+    count = np.int64(0)
     while rest:
         rest &= rest - np.uint64(1)
         count += 1
     return count
 
 
-@njit(cache=True, nogil=True)
-def _window(tiles, newest, number, width, w, base, regs):  # type: ignore[no-untyped-def]
-    """Sum the tiles (number - width, number] into window w of the section at base."""
-    bits = np.int64(0)
+@part
+def _add(tiles, newest, first, last, sums):  # type: ignore[no-untyped-def]
+    """Add the tiles first..last to the sums: count, amount, declines, sketch, frauds."""
     kept = len(tiles)
-    first = max(number - width + 1, newest - kept + 1, 0)
-    for wanted in range(first, min(number, newest) + 1):
-        tile = tiles[wanted % kept]
-        if tile[TILE] == wanted:
-            regs[base + w] += tile[COUNT]
-            regs[base + _W + w] += tile[SUM]
-            regs[base + 2 * _W + w] += tile[DECLINES]
-            regs[base + 4 * _W + w] += tile[FRAUDS]
-            bits |= tile[CARDS]
-    regs[base + 3 * _W + w] = DISTINCT[_ones(bits)]
+    count, amount, declines, cards, frauds = sums
+    last = min(last, newest)
+    at = last % kept
+    for number in range(last, max(first, newest - kept + 1) - 1, -1):
+        if tiles[at, TILE] == number:
+            count += tiles[at, COUNT]
+            amount += tiles[at, SUM]
+            declines += tiles[at, DECLINES]
+            cards |= tiles[at, CARDS]
+            frauds += tiles[at, FRAUDS]
+        at = at - 1 if at > 0 else kept - 1
+    return count, amount, declines, cards, frauds
 
 
-@njit(cache=True, nogil=True)
-def tile_registers(state, event, last_seen_us, base, regs):  # type: ignore[no-untyped-def]
-    """Fill one entity's registers for an authorization that the state already holds.
+@part
+def _write(regs, at, sums):  # type: ignore[no-untyped-def]
+    count, amount, declines, cards, frauds = sums
+    regs[at] = count
+    regs[at + _W] = amount
+    regs[at + 2 * _W] = declines
+    regs[at + 3 * _W] = DISTINCT[ones(cards)]
+    regs[at + 4 * _W] = frauds
 
-    last_seen_us: newest event before this one was added, -1 for none. base: first register.
+
+@part
+def tile_registers(state, event, base, regs):  # type: ignore[no-untyped-def]
+    """Fill one entity's registers for an authorization that the state does not hold yet.
+
+    It counts in each window, its outcome not. base: the entity's first register. The first five
+    windows count frauds from no tile finer than a day, so only 1d, 7d and 30d have any.
     """
-    regs[base : base + SECTION_WIDTH] = 0
     t = event[EVENT_US]
     head = state.head
-    minute, hour, day = t // MINUTE_US, t // HOUR_US, t // DAY_US
-    _window(state.minutes, head[NEWEST_MINUTE], minute, 1, 0, base, regs)
-    _window(state.minutes, head[NEWEST_MINUTE], minute, 5, 1, base, regs)
-    _window(state.minutes, head[NEWEST_MINUTE], minute, 60, 2, base, regs)
-    _window(state.hours, head[NEWEST_HOUR], hour, 6, 3, base, regs)
-    _window(state.hours, head[NEWEST_HOUR], hour, 24, 4, base, regs)
-    _window(state.days, head[NEWEST_DAY], day, 7, 5, base, regs)
-    _window(state.days, head[NEWEST_DAY], day, 30, 6, base, regs)
-    today = state.days[day % DAYS_KEPT]
-    regs[base + 4 * _W + 4] = today[FRAUDS] if today[TILE] == day else 0
+    own = (np.int64(1), event[AMOUNT], np.int64(0), card_bit(event[CARD]), np.int64(0))
+
+    newest, now = head[NEWEST_MINUTE], t // MINUTE_US
+    sums = _add(state.minutes, newest, now, now, own)
+    _write(regs, base, sums)
+    sums = _add(state.minutes, newest, now - 4, now - 1, sums)
+    _write(regs, base + 1, sums)
+    sums = _add(state.minutes, newest, now - 59, now - 5, sums)
+    _write(regs, base + 2, sums)
+
+    newest, now = head[NEWEST_HOUR], t // HOUR_US
+    sums = _add(state.hours, newest, now - 5, now, own)
+    _write(regs, base + 3, sums)
+    sums = _add(state.hours, newest, now - 23, now - 6, sums)
+    _write(regs, base + 4, sums)
+
+    newest, now = head[NEWEST_DAY], t // DAY_US
+    sums = _add(state.days, newest, now, now, own)
+    regs[base + 4 * _W + 4] = sums[4]
+    sums = _add(state.days, newest, now - 6, now - 1, sums)
+    _write(regs, base + 5, sums)
+    sums = _add(state.days, newest, now - 29, now - 7, sums)
+    _write(regs, base + 6, sums)
+
     facts = base + _FACTS
-    regs[facts] = min(max(t - head[FIRST_SEEN_US], 0) // SECOND_US, NEVER_S)
-    regs[facts + 1] = since(last_seen_us, t)
+    first_seen = head[FIRST_SEEN_US]
+    regs[facts] = 0 if first_seen < 0 else since(first_seen, t)
+    regs[facts + 1] = since(head[LAST_SEEN_US], t)
     regs[facts + 2] = since(head[FIRST_FRAUD_US], t)
     regs[facts + 3] = since(head[LAST_FRAUD_US], t)
     regs[facts + 4] = since(head[LAST_GENUINE_US], t)
-
-
-BASES: Ints = np.array(_BASE, np.int64)

@@ -1,7 +1,10 @@
 """The kernel: states in, features out; events in, states out. Four users, one code.
 
-Decider and replay call :func:`finalise`, the featurizer :func:`update`, training
+Decider and replay call :meth:`Kernel.finalise`, the featurizer :func:`update`, training
 :func:`backfill_entity`. Everything is 64-bit integers, so every machine makes the same bits.
+
+An authorization is judged before its outcome is known: its windows count it, but never as
+declined, and whether or not a state already holds it.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from sluice.domain import cardstate as cs
 from sluice.domain import tilestate as ts
@@ -26,42 +28,40 @@ from sluice.domain.cardstate import (
     TOO_OLD,
     CardState,
     add_label_to_card,
+    add_pending,
     add_to_card,
     advance,
-    card_holds,
     card_registers,
     clear_card,
-    empty_card,
-    seen_table,
 )
 from sluice.domain.catalogue import (
     COPY,
     DIFFERENCE,
     ENTITIES,
+    FEATURES,
     MCC_RISK,
     MEAN,
     MILLI,
     NOW_FACTS,
-    PPM,
     REGISTERS,
-    VIEWS,
     N,
     plan,
 )
 from sluice.domain.clock import DAY_US, HOUR_US
 from sluice.domain.codec import (
+    SLACK,
     STATE_BYTES_MAX,
     decode_card,
     decode_tiles,
     encode_card,
     encode_tiles,
 )
+from sluice.domain.compiled import entry, part
 from sluice.domain.events import (
     AMOUNT,
     CARD_COUNTRY,
     CHANNEL,
     COUNTRY,
-    DECLINED,
     DEVICE,
     EVENT_US,
     ID,
@@ -76,35 +76,104 @@ from sluice.domain.tilestate import (
     add_label_to_tiles,
     add_to_tiles,
     clear_tiles,
-    decline_in_tiles,
-    empty_tiles,
     tile_registers,
 )
 from sluice.errors import Corrupt
 
 Ints = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
 
-PLAN: Ints = plan()
-N_REGISTERS = len(REGISTERS)
-_BY_ENTITY: tuple[Ints, ...] = tuple(
-    np.flatnonzero(PLAN[:, 3] == i).astype(np.int64) for i in range(len(ENTITIES))
-)
+_PLAN: Ints = plan()
 _NOW = REGISTERS[f"now.{NOW_FACTS[0]}"]
-_RISK = np.zeros(10_000, np.int64)
+_RISK: npt.NDArray[np.uint8] = np.zeros(10_000, np.uint8)
 for _mcc, _class in MCC_RISK.items():
     _RISK[_mcc] = _class
 
+
+def _of_entity(entity: int) -> tuple[int, int]:
+    """First feature of an entity, and the one after its last: they stand together."""
+    mine = np.flatnonzero(_PLAN[:, 3] == entity)
+    return int(mine[0]), int(mine[-1]) + 1
+
+
+_FIRST: Ints = np.array([_of_entity(i)[0] for i in range(len(ENTITIES))], np.int64)
+_END: Ints = np.array([_of_entity(i)[1] for i in range(len(ENTITIES))], np.int64)
+_CONTEXT = ENTITIES.index("context")
+if (_END - _FIRST).sum() != len(FEATURES):
+    raise AssertionError("the features of an entity do not stand together")
+
 ABSENT = -1
-"""In a table of spans: the view could not be read. An empty span is an entity never written."""
+"""A length: the view could not be read. Length 0 is an entity never written."""
 AUTHORIZATION, FRAUD, GENUINE = range(3)
 """Kinds of update."""
 U_KIND, U_SOURCE, U_OFFSET, U_KNOWN_US = range(4)
 UPDATE_WIDTH = 4
 
+Scratch = Ints
+"""Work space of one thread: one flat array, which numba takes faster than many."""
 
-@njit(cache=True, nogil=True)
-def _now_registers(event, risk, regs):  # type: ignore[no-untyped-def]
+
+def _layout() -> list[tuple[int, int]]:
+    """Where each part of the work space begins and ends."""
+    sizes = (
+        cs.HEAD_WIDTH,
+        SOURCES_MAX * 2,
+        cs.RING_MAX * cs.RING_WIDTH,
+        cs.DAYS_KEPT * cs.TILE_WIDTH,
+        ts.HEAD_WIDTH,
+        SOURCES_MAX * 2,
+        ts.MINUTES_KEPT * ts.TILE_WIDTH,
+        ts.HOURS_KEPT * ts.TILE_WIDTH,
+        ts.DAYS_KEPT * ts.TILE_WIDTH,
+        cs.SEEN_COLUMNS * cs.SEEN_SLOTS * 2,
+        len(REGISTERS),
+        1,
+    )
+    return list(itertools.pairwise((0, *itertools.accumulate(sizes))))
+
+
+_PARTS = _layout()
+(
+    (_C_HEAD, _C_VERSIONS, _C_RING, _C_TILES, _T_HEAD, _T_VERSIONS, _T_MINUTES, _T_HOURS, _T_DAYS),
+    (_SEEN, _REGS, _STAMP),
+) = ([begin for begin, _ in _PARTS[:9]], [begin for begin, _ in _PARTS[9:]])
+_SCRATCH_WIDTH = _PARTS[-1][1]
+
+
+def scratch() -> Scratch:
+    """Fresh work space. Not shared between threads."""
+    return np.zeros(_SCRATCH_WIDTH, np.int64)
+
+
+@part
+def _card(work):  # type: ignore[no-untyped-def]
+    return CardState(
+        work[_C_HEAD:_C_VERSIONS],
+        work[_C_VERSIONS:_C_RING].reshape((SOURCES_MAX, 2)),
+        work[_C_RING:_C_TILES].reshape((cs.RING_MAX, cs.RING_WIDTH)),
+        work[_C_TILES:_T_HEAD].reshape((cs.DAYS_KEPT, cs.TILE_WIDTH)),
+    )
+
+
+@part
+def _tiles(work):  # type: ignore[no-untyped-def]
+    return TileState(
+        work[_T_HEAD:_T_VERSIONS],
+        work[_T_VERSIONS:_T_MINUTES].reshape((SOURCES_MAX, 2)),
+        work[_T_MINUTES:_T_HOURS].reshape((ts.MINUTES_KEPT, ts.TILE_WIDTH)),
+        work[_T_HOURS:_T_DAYS].reshape((ts.HOURS_KEPT, ts.TILE_WIDTH)),
+        work[_T_DAYS:_SEEN].reshape((ts.DAYS_KEPT, ts.TILE_WIDTH)),
+    )
+
+
+@part
+def _seen(work):  # type: ignore[no-untyped-def]
+    """The table, and a stamp never used before on it."""
+    work[_STAMP] += 1
+    return work[_SEEN:_REGS].reshape((cs.SEEN_COLUMNS, cs.SEEN_SLOTS, 2)), work[_STAMP]
+
+
+@part
+def _now_registers(event, regs):  # type: ignore[no-untyped-def]
     amount = event[AMOUNT]
     channel = event[CHANNEL]
     regs[_NOW] = amount
@@ -117,7 +186,7 @@ def _now_registers(event, risk, regs):  # type: ignore[no-untyped-def]
     regs[_NOW + 7] = event[THREE_DS] == 4
     regs[_NOW + 8] = event[COUNTRY] != event[CARD_COUNTRY]
     regs[_NOW + 9] = event[DEVICE] != 0
-    regs[_NOW + 10] = risk[event[MCC]] if 0 <= event[MCC] < len(risk) else 0
+    regs[_NOW + 10] = _RISK[event[MCC]] if 0 <= event[MCC] < len(_RISK) else 0
     regs[_NOW + 11] = amount > 0 and amount % 1000 == 0
     days = event[EVENT_US] // DAY_US
     regs[_NOW + 12] = event[EVENT_US] // HOUR_US % 24
@@ -129,116 +198,103 @@ def _now_registers(event, risk, regs):  # type: ignore[no-untyped-def]
     regs[_NOW + 14] = of_year - (153 * ((5 * of_year + 2) // 153) + 2) // 5 + 1
 
 
-@njit(cache=True, nogil=True)
-def _evaluate(plan, features, regs, out):  # type: ignore[no-untyped-def]
+@part
+def _evaluate(first, end, regs, out):  # type: ignore[no-untyped-def]
     """Run the plan of some features over the registers."""
-    for f in features:
-        a = regs[plan[f, 1]]
-        b = regs[plan[f, 2]]
-        operation = plan[f, 0]
+    for f in range(first, end):
+        operation = _PLAN[f, 0]
+        a = regs[_PLAN[f, 1]]
         if operation == COPY:
             out[f] = a
-        elif operation == MILLI:
-            out[f] = a * 1000 // max(b, 1)
-        elif operation == PPM:
-            out[f] = a * 1_000_000 // max(b, 1)
-        elif operation == MEAN:
-            out[f] = a // max(b, 1)
-        elif operation == DIFFERENCE:
+            continue
+        b = regs[_PLAN[f, 2]]
+        if operation == DIFFERENCE:
             out[f] = a - b
+        elif b == 0:
+            out[f] = 0
+        elif operation == MEAN:
+            out[f] = a // b
+        else:
+            out[f] = a * (1000 if operation == MILLI else 1_000_000) // b
 
 
-class Scratch(NamedTuple):
-    """Work space of one thread."""
-
-    card: CardState
-    terminal: TileState
-    merchant: TileState
-    device: TileState
-    seen: Ints
-    regs: Ints
-    stamp: Ints
+@part
+def _note_versions(head, versions, notes, at):  # type: ignore[no-untyped-def]
+    for i in range(head[cs.N_VERSIONS]):
+        notes[at] = versions[i, 0]
+        notes[at + 1] = versions[i, 1]
+        at += 2
+    return at
 
 
-def scratch() -> Scratch:
-    """Fresh work space. Not shared between threads."""
-    return Scratch(
-        empty_card(),
-        empty_tiles(),
-        empty_tiles(),
-        empty_tiles(),
-        seen_table(),
-        np.zeros(N_REGISTERS, np.int64),
-        np.zeros(1, np.int64),
-    )
+@part
+def _pending_before(pending, first, p):  # type: ignore[no-untyped-def]
+    """True if entry p stands in the list once more before."""
+    for q in range(first, p):
+        if pending[q, ID] == pending[p, ID] and pending[q, EVENT_US] == pending[p, EVENT_US]:
+            return True
+    return False
 
 
-@njit(cache=True, nogil=True)
-def _note_versions(head, versions, note, at):  # type: ignore[no-untyped-def]
-    n = head[cs.N_VERSIONS]
-    note[at : at + n] = versions[:n]
-    return at + n
+@part
+def _add_all_pending(card, event, pending, first, end, used):  # type: ignore[no-untyped-def]
+    floor_us, floor_id = np.int64(-1), np.int64(-1)
+    if card.head[cs.N_RING] == cs.RING_MAX:
+        floor_us, floor_id = card.ring[0, cs.R_US], card.ring[0, cs.R_ID]
+    for p in range(first, end):
+        is_own = pending[p, ID] == event[ID] and pending[p, EVENT_US] == event[EVENT_US]
+        used[p] = (
+            not is_own
+            and not _pending_before(pending, first, p)
+            and add_pending(card, pending[p], floor_us, floor_id)
+        )
 
 
-@njit(cache=True, nogil=True)
-def _finalise_tiles(raw, span, event, view, state, s, plan, features, out):  # type: ignore[no-untyped-def]
-    """One terminal, merchant or device; False if it is absent or its bytes cannot be read."""
-    known = span[0] != ABSENT and decode_tiles(raw, span[0], span[1], state)
-    if not known:
-        clear_tiles(state)
-    last_seen = state.head[ts.LAST_SEEN_US]
-    add_to_tiles(state, event)
-    tile_registers(state, event, last_seen, BASES[view - 1], s.regs)
-    _evaluate(plan, features, s.regs, out)
-    return known
-
-
-@njit(cache=True, nogil=True)
-def _finalise(  # type: ignore[no-untyped-def]
-    raw, spans, events, pending, pending_at, s, plan, sets, risk, out, note, note_at, used, missing
-):
-    f_card, f_terminal, f_merchant, f_device, f_context = sets
-    noted = 0
-    for i in range(len(events)):
+@entry
+def _finalise(raw, lengths, events, pending, work, out, notes):  # type: ignore[no-untyped-def]
+    """Fill out (n, N) and notes: n masks of missing views, 4 n + 1 ends of versions, a flag for
+    each pending entry, the versions. lengths: of 4 n states, then of n lists of pending.
+    """
+    n = len(events)
+    missing = notes[:n]
+    versions_at = notes[n : 5 * n + 1]
+    used = notes[5 * n + 1 : 5 * n + 1 + len(pending)]
+    noted = 5 * n + 1 + len(pending)
+    start = noted
+    card, tiles, regs = _card(work), _tiles(work), work[_REGS:_STAMP]
+    at = 0
+    entry_at = 0
+    versions_at[0] = 0
+    for i in range(n):
         event = events[i]
-        row = out[i]
         lost = 0
-        s.stamp[0] += 1
-        _now_registers(event, risk, s.regs)
-        _evaluate(plan, f_context, s.regs, row)
+        _now_registers(event, regs)
 
-        start, end = spans[i, 0]
-        if start != ABSENT and decode_card(raw, start, end, s.card):
-            noted = _note_versions(s.card.head, s.card.versions, note, noted)
+        length = lengths[4 * i]
+        if length != ABSENT and decode_card(raw, at, at + length, card):
+            noted = _note_versions(card.head, card.versions, notes, noted)
         else:
-            clear_card(s.card)
-            lost |= 1
-        note_at[4 * i + 1] = noted
-        for p in range(pending_at[i], pending_at[i + 1]):
-            entry = pending[p]
-            if entry[ID] == event[ID] and entry[EVENT_US] == event[EVENT_US]:
-                continue
-            if not card_holds(s.card, entry[EVENT_US], entry[ID]):
-                used[p] = add_to_card(s.card, entry) == DONE
-        add_to_card(s.card, event)
-        card_registers(s.card, event, s.seen, s.stamp[0], s.regs)
-        _evaluate(plan, f_card, s.regs, row)
+            clear_card(card)
+            lost = 1
+        at += max(length, 0)
+        versions_at[4 * i + 1] = (noted - start) // 2
+        entries = lengths[4 * n + i]
+        _add_all_pending(card, event, pending, entry_at, entry_at + entries, used)
+        entry_at += entries
+        seen, stamp = _seen(work)
+        card_registers(card, event, seen, stamp, regs)
 
-        if _finalise_tiles(raw, spans[i, 1], event, 1, s.terminal, s, plan, f_terminal, row):
-            noted = _note_versions(s.terminal.head, s.terminal.versions, note, noted)
-        else:
-            lost |= 2
-        note_at[4 * i + 2] = noted
-        if _finalise_tiles(raw, spans[i, 2], event, 2, s.merchant, s, plan, f_merchant, row):
-            noted = _note_versions(s.merchant.head, s.merchant.versions, note, noted)
-        else:
-            lost |= 4
-        note_at[4 * i + 3] = noted
-        if _finalise_tiles(raw, spans[i, 3], event, 3, s.device, s, plan, f_device, row):
-            noted = _note_versions(s.device.head, s.device.versions, note, noted)
-        else:
-            lost |= 8
-        note_at[4 * i + 4] = noted
+        for view in range(1, 4):
+            length = lengths[4 * i + view]
+            if length != ABSENT and decode_tiles(raw, at, at + length, tiles):
+                noted = _note_versions(tiles.head, tiles.versions, notes, noted)
+            else:
+                clear_tiles(tiles)
+                lost |= 1 << view
+            at += max(length, 0)
+            versions_at[4 * i + view + 1] = (noted - start) // 2
+            tile_registers(tiles, event, BASES[view - 1], regs)
+        _evaluate(0, N, regs, out[i])
         missing[i] = lost
 
 
@@ -259,12 +315,16 @@ class Served:
     used: list[list[int]]
 
 
+_NO_ROWS: Ints = np.zeros((0, WIDTH), np.int64)
+_SLACK = bytes(SLACK)
+
+
 class Kernel:
     """Finalises batches, reusing its buffers. One a thread."""
 
     def __init__(self) -> None:
         self._scratch = scratch()
-        self._note = np.zeros((4 * SOURCES_MAX, 2), np.int64)
+        self._notes: Ints = np.zeros(0, np.int64)
 
     def finalise(
         self,
@@ -280,43 +340,29 @@ class Kernel:
         """
         n = len(events)
         flat = [state for row in states for state in row]
-        lengths = np.array([ABSENT if state is None else len(state) for state in flat], np.int64)
-        ends = np.cumsum(np.maximum(lengths, 0))
-        spans = np.empty((n, 4, 2), np.int64)
-        spans[:, :, 1] = ends.reshape(n, 4)
-        spans[:, :, 0] = np.where(lengths < 0, ABSENT, ends - lengths).reshape(n, 4)
-        raw = np.frombuffer(b"".join(filter(None, flat)) or b"\0", np.uint8)
-        pending_at = np.zeros(n + 1, np.int64)
-        rows: list[tuple[int, ...]] = []
-        for i, entries in enumerate(pending):
-            rows.extend(entries)
-            pending_at[i + 1] = len(rows)
-        table = np.array(rows, np.int64) if rows else _NO_ROWS
-        used = np.zeros(len(rows) + 1, np.bool_)
-        if len(self._note) < n * 4 * SOURCES_MAX:
-            self._note = np.zeros((n * 4 * SOURCES_MAX, 2), np.int64)
-        versions_at = np.zeros(4 * n + 1, np.int64)
+        lengths = [ABSENT if state is None else len(state) for state in flat]
+        lengths += map(len, pending)
+        raw = np.frombuffer(b"".join([*filter(None, flat), _SLACK]), np.uint8)
+        rows = [row for entries in pending for row in entries]
+        entries = np.array(rows, np.int64) if rows else _NO_ROWS
+        versions_start = 5 * n + 1 + len(rows)
+        most = versions_start + n * 4 * SOURCES_MAX * 2
+        if len(self._notes) < most:
+            self._notes = np.zeros(most, np.int64)
+        notes = self._notes
         out = np.empty((n, N), np.int64)
-        missing = np.zeros(n, np.int64)
-        _finalise(
-            raw, spans, events, table, pending_at, self._scratch, PLAN, _SETS, _RISK,
-            out, self._note, versions_at, used, missing,
-        )  # fmt: skip
-        chosen: list[list[int]] = [[] for _ in range(n)]
+        _finalise(raw, np.array(lengths, np.int64), events, entries, self._scratch, out, notes)
+        versions_at: list[int] = notes[n : 5 * n + 1].tolist()
+        versions_end = versions_start + 2 * versions_at[-1]
+        versions: list[list[int]] = notes[versions_start:versions_end].reshape(-1, 2).tolist()
+        used: list[list[int]] = [[] for _ in range(n)]
         if rows:
-            for i in range(n):
-                low, high = int(pending_at[i]), int(pending_at[i + 1])
-                if high > low:
-                    chosen[i] = np.flatnonzero(used[low:high]).tolist()
-        noted = self._note[: versions_at[-1]].tolist()
-        return Served(out, missing, noted, versions_at.tolist(), chosen)
+            flags = iter(notes[5 * n + 1 : versions_start].tolist())
+            used = [[p for p in range(len(row)) if next(flags)] for row in pending]
+        return Served(out, notes[:n].copy(), versions, versions_at, used)
 
 
-_NO_ROWS: Ints = np.zeros((1, WIDTH), np.int64)
-_SETS = tuple(_BY_ENTITY[ENTITIES.index(view)] for view in (*VIEWS, "context"))
-
-
-@njit(cache=True, nogil=True)
+@part
 def _update_card(card, event, change):  # type: ignore[no-untyped-def]
     status = advance(card.head, card.versions, change[U_SOURCE], change[U_OFFSET])
     if status != DONE:
@@ -327,7 +373,7 @@ def _update_card(card, event, change):  # type: ignore[no-untyped-def]
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@part
 def _update_tiles(state, event, change):  # type: ignore[no-untyped-def]
     status = advance(state.head, state.versions, change[U_SOURCE], change[U_OFFSET])
     if status != DONE:
@@ -337,28 +383,46 @@ def _update_tiles(state, event, change):  # type: ignore[no-untyped-def]
     return add_label_to_tiles(state, change[U_KIND] == FRAUD, change[U_KNOWN_US])
 
 
-@njit(cache=True, nogil=True)
-def _update_all(raw, spans, is_card, changes_at, events, changes, s, out, ends, newest, statuses):  # type: ignore[no-untyped-def]
+@entry
+def _update_all(raw, lengths, is_card, at_change, events, changes, work, out, ends, newest, status):  # type: ignore[no-untyped-def]
     """Returns -1, or the index of the first state that cannot be read."""
+    card, tiles = _card(work), _tiles(work)
+    start = 0
     at = 0
-    for i in range(len(spans)):
+    for i in range(len(lengths)):
+        end = start + lengths[i]
         if is_card[i]:
-            if not decode_card(raw, spans[i, 0], spans[i, 1], s.card):
+            if not decode_card(raw, start, end, card):
                 return i
-            for j in range(changes_at[i], changes_at[i + 1]):
-                statuses[j] = _update_card(s.card, events[j], changes[j])
-            at = encode_card(s.card, out, at)
-            ring = s.card.head[cs.N_RING]
-            newest[i] = s.card.ring[ring - 1, cs.R_US] if ring else s.card.head[cs.LAST_FRAUD_US]
+            for j in range(at_change[i], at_change[i + 1]):
+                status[j] = _update_card(card, events[j], changes[j])
+            at = encode_card(card, out, at)
+            ring = card.head[cs.N_RING]
+            newest[i] = card.ring[ring - 1, cs.R_US] if ring else card.head[cs.LAST_FRAUD_US]
         else:
-            if not decode_tiles(raw, spans[i, 0], spans[i, 1], s.terminal):
+            if not decode_tiles(raw, start, end, tiles):
                 return i
-            for j in range(changes_at[i], changes_at[i + 1]):
-                statuses[j] = _update_tiles(s.terminal, events[j], changes[j])
-            at = encode_tiles(s.terminal, out, at)
-            newest[i] = max(s.terminal.head[ts.LAST_SEEN_US], s.terminal.head[ts.LAST_FRAUD_US])
+            for j in range(at_change[i], at_change[i + 1]):
+                status[j] = _update_tiles(tiles, events[j], changes[j])
+            at = encode_tiles(tiles, out, at)
+            newest[i] = max(tiles.head[ts.LAST_SEEN_US], tiles.head[ts.LAST_FRAUD_US])
         ends[i] = at
+        start = end
     return -1
+
+
+def _refuse_full(statuses: Ints) -> None:
+    if (statuses == FULL).any():
+        raise Corrupt(
+            f"a state comes from more than {SOURCES_MAX} source partitions",
+            fix="use fewer partitions for decisions.v1 and labels.v1",
+            code="too_many_sources",
+        )
+
+
+def _cut(blob: npt.NDArray[np.uint8], ends: Ints) -> list[bytes]:
+    whole = blob[: ends[-1]].tobytes() if len(ends) else b""
+    return [whole[a:b] for a, b in itertools.pairwise([0, *ends.tolist()])]
 
 
 class Updated(NamedTuple):
@@ -384,17 +448,15 @@ def update(
     Raises Corrupt for bytes that are no state, or for more than SOURCES_MAX sources.
     """
     k = len(entities)
-    ends = np.cumsum([len(s) for s in states])
-    spans = np.stack([ends - [len(s) for s in states], ends], axis=1).astype(np.int64)
-    raw = np.frombuffer(b"".join(states) or b"\0", np.uint8)
+    lengths = np.array([len(s) for s in states], np.int64)
+    raw = np.frombuffer(b"".join([*states, _SLACK]), np.uint8)
     is_card = np.array([kind == "card" for kind, _ in entities], np.bool_)
-    grown = len(raw) + len(changes) * 256 + k * 128
-    out = np.empty(min(grown, k * STATE_BYTES_MAX) + STATE_BYTES_MAX, np.uint8)
-    out_ends = np.zeros(k, np.int64)
+    out = np.empty(len(raw) + len(changes) * _CHANGE_BYTES_MAX + k * SLACK, np.uint8)
+    ends = np.zeros(k, np.int64)
     newest = np.zeros(k, np.int64)
     statuses = np.zeros(len(changes), np.int64)
     bad = _update_all(
-        raw, spans, is_card, changes_at, events, changes, work, out, out_ends, newest, statuses
+        raw, lengths, is_card, changes_at, events, changes, work, out, ends, newest, statuses
     )
     if bad >= 0:
         kind, _ = entities[bad]
@@ -403,100 +465,67 @@ def update(
             fix="docs/runbooks/rebuild-states.md",
             code="corrupt_state",
         )
-    if (statuses == FULL).any():
-        raise Corrupt(
-            f"a state comes from more than {SOURCES_MAX} source partitions",
-            fix="use fewer partitions for decisions.v1 and labels.v1",
-            code="too_many_sources",
-        )
-    whole = out.tobytes()
-    starts = [0, *out_ends.tolist()]
-    return Updated([whole[a:b] for a, b in itertools.pairwise(starts)], newest.tolist(), statuses)
+    _refuse_full(statuses)
+    return Updated(_cut(out, ends), newest.tolist(), statuses)
 
 
-@njit(cache=True, nogil=True)
-def _backfill_card(first, rows_at, events, changes, s, plan, features, out, stamp0, blob, ends):  # type: ignore[no-untyped-def]
+_CHANGE_BYTES_MAX = 256
+"""Above what one event adds to a state: a version (18), three tiles (46 each) and the times of
+the head, or one slot of the ring (58) and what its neighbour no longer shares (26)."""
+
+
+@entry
+def _backfill_card(rows, entities_at, events, changes, work, out, blob, ends):  # type: ignore[no-untyped-def]
+    """Returns whether a state came from too many sources."""
+    card, regs = _card(work), work[_REGS:_STAMP]
     at = 0
-    stamp = stamp0
-    for e in range(len(rows_at) - 1):
-        clear_card(s.card)
-        for i in range(rows_at[e], rows_at[e + 1]):
-            status = advance(
-                s.card.head, s.card.versions, changes[i, U_SOURCE], changes[i, U_OFFSET]
-            )
-            if status != DONE:
-                continue
-            if changes[i, U_KIND] != AUTHORIZATION:
-                add_label_to_card(s.card, changes[i, U_KIND] == FRAUD, changes[i, U_KNOWN_US])
-                continue
-            event = events[i]
-            declined = event[DECLINED]
-            event[DECLINED] = 0
-            stamp += 1
-            add_to_card(s.card, event)
-            card_registers(s.card, event, s.seen, stamp, s.regs)
-            s.regs[_NOW] = event[AMOUNT]
-            _evaluate(plan, features, s.regs, out[first[i]])
-            if declined:
-                _decline_card(s.card, event)
-                event[DECLINED] = 1
+    for e in range(len(entities_at) - 1):
+        clear_card(card)
+        for i in range(entities_at[e], entities_at[e + 1]):
+            if changes[i, U_KIND] == AUTHORIZATION:
+                seen, stamp = _seen(work)
+                card_registers(card, events[i], seen, stamp, regs)
+                regs[_NOW] = events[i, AMOUNT]
+                _evaluate(_FIRST[0], _END[0], regs, out[rows[i]])
+            if _update_card(card, events[i], changes[i]) == FULL:
+                return True
         if len(blob):
-            at = encode_card(s.card, blob, at)
+            at = encode_card(card, blob, at)
             ends[e] = at
-    return stamp
+    return False
 
 
-@njit(cache=True, nogil=True)
-def _decline_card(card, event):  # type: ignore[no-untyped-def]
-    for j in range(card.head[cs.N_RING] - 1, -1, -1):
-        if card.ring[j, cs.R_US] == event[EVENT_US] and card.ring[j, cs.R_ID] == event[ID]:
-            card.ring[j, cs.R_DECLINED] = 1
-            return
-    day = event[EVENT_US] // DAY_US
-    tile = card.tiles[day % cs.DAYS_KEPT]
-    if tile[cs.T_DAY] == day:
-        tile[cs.T_DECLINES] += 1
-
-
-@njit(cache=True, nogil=True)
-def _backfill_tiles(first, rows_at, events, changes, s, plan, features, out, view, blob, ends):  # type: ignore[no-untyped-def]
+@entry
+def _backfill_tiles(rows, entities_at, events, changes, work, out, view, blob, ends):  # type: ignore[no-untyped-def]
+    """Returns whether a state came from too many sources."""
+    tiles, regs = _tiles(work), work[_REGS:_STAMP]
     at = 0
-    state = s.terminal
-    for e in range(len(rows_at) - 1):
-        clear_tiles(state)
-        for i in range(rows_at[e], rows_at[e + 1]):
-            status = advance(state.head, state.versions, changes[i, U_SOURCE], changes[i, U_OFFSET])
-            if status != DONE:
-                continue
-            if changes[i, U_KIND] != AUTHORIZATION:
-                add_label_to_tiles(state, changes[i, U_KIND] == FRAUD, changes[i, U_KNOWN_US])
-                continue
-            event = events[i]
-            declined = event[DECLINED]
-            event[DECLINED] = 0
-            last_seen = state.head[ts.LAST_SEEN_US]
-            add_to_tiles(state, event)
-            tile_registers(state, event, last_seen, BASES[view - 1], s.regs)
-            s.regs[_NOW] = event[AMOUNT]
-            _evaluate(plan, features, s.regs, out[first[i]])
-            if declined:
-                decline_in_tiles(state, event[EVENT_US])
-                event[DECLINED] = 1
+    for e in range(len(entities_at) - 1):
+        clear_tiles(tiles)
+        for i in range(entities_at[e], entities_at[e + 1]):
+            if changes[i, U_KIND] == AUTHORIZATION:
+                tile_registers(tiles, events[i], BASES[view - 1], regs)
+                regs[_NOW] = events[i, AMOUNT]
+                _evaluate(_FIRST[view], _END[view], regs, out[rows[i]])
+            if _update_tiles(tiles, events[i], changes[i]) == FULL:
+                return True
         if len(blob):
-            at = encode_tiles(state, blob, at)
+            at = encode_tiles(tiles, blob, at)
             ends[e] = at
+    return False
 
 
-@njit(cache=True, nogil=True)
-def _context(events, rows, risk, plan, features, regs, out):  # type: ignore[no-untyped-def]
+@entry
+def _context_features(events, rows, work, out):  # type: ignore[no-untyped-def]
+    regs = work[_REGS:_STAMP]
     for i in range(len(events)):
-        _now_registers(events[i], risk, regs)
-        _evaluate(plan, features, regs, out[rows[i]])
+        _now_registers(events[i], regs)
+        _evaluate(_FIRST[_CONTEXT], _END[_CONTEXT], regs, out[rows[i]])
 
 
 def context_features(events: Ints, rows: Ints, out: Ints) -> None:
     """Write the features of the authorizations themselves: event i into out[rows[i]]."""
-    _context(events, rows, _RISK, PLAN, _SETS[4], np.zeros(N_REGISTERS, np.int64), out)
+    _context_features(events, rows, scratch(), out)
 
 
 def backfill_entity(
@@ -515,26 +544,20 @@ def backfill_entity(
     view: index into VIEWS. Entity e owns rows entities_at[e]:entities_at[e+1] of events (m, WIDTH)
     and changes (m, 4), in the order in which they would have arrived. Features of event i go to
     out[rows[i]] (only AUTHORIZATION rows write). Returns the final states if asked, else [].
-    Same bits as the stream: the event is added, then its windows are read, then its outcome noted.
+    Same bits as the stream: each event's windows are read, then it is applied with its outcome.
+    Raises Corrupt for more than SOURCES_MAX sources.
     """
     k = len(entities_at) - 1
-    bound = k * 256 + len(events) * 96 + STATE_BYTES_MAX if keep_states else 0
-    bound = min(bound, (k + 1) * STATE_BYTES_MAX) if keep_states else 0
-    blob = np.empty(bound, np.uint8)
-    ends = np.zeros(k, np.int64)
+    bound = min(k * SLACK + len(events) * _CHANGE_BYTES_MAX, k * STATE_BYTES_MAX)
+    blob = np.empty(bound if keep_states else 0, np.uint8)
+    ends = np.zeros(k if keep_states else 0, np.int64)
     if view == 0:
-        work.stamp[0] = _backfill_card(
-            rows, entities_at, events, changes, work, PLAN, _SETS[0], out, work.stamp[0], blob, ends
-        )
+        full = _backfill_card(rows, entities_at, events, changes, work, out, blob, ends)
     else:
-        _backfill_tiles(
-            rows, entities_at, events, changes, work, PLAN, _SETS[view], out, view, blob, ends
-        )
-    if not keep_states:
-        return []
-    whole = blob[: ends[-1]].tobytes() if k else b""
-    starts = [0, *ends.tolist()]
-    return [whole[a:b] for a, b in itertools.pairwise(starts)]
+        full = _backfill_tiles(rows, entities_at, events, changes, work, out, view, blob, ends)
+    if full:
+        _refuse_full(np.array([FULL]))
+    return _cut(blob, ends)
 
 
 __all__ = [
