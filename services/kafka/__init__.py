@@ -1,0 +1,1 @@
+"""One Apache Kafka node for development and tests; production brings its own cluster."""

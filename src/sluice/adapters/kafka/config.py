@@ -1,0 +1,157 @@
+"""What all clients share: limits with their reasons, and librdkafka's errors as ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable
+
+RECONNECT_MAX_MS = 1_000
+"""A restarted broker is found again within a second; librdkafka's own default is ten."""
+REQUEST_MAX_S = 10.0
+"""One administrative question: metadata, watermarks, committed offsets."""
+DELIVERY_MAX_MS = 30_000
+"""A record not acknowledged by then is reported as failed. Outlasts a broker's restart."""
+QUEUE_MAX_MESSAGES = 100_000
+QUEUE_MAX_KBYTES = 65_536
+"""Records and bytes waiting in one producer: 64 MiB, a few seconds of traffic."""
+QUEUE_WAIT_MAX_S = 30.0
+"""How long ``produce`` waits for room in a full queue before it gives up."""
+SESSION_MAX_MS = 10_000
+"""A member silent for so long is dead, and its partitions move."""
+HEARTBEAT_MS = 2_000
+POLL_INTERVAL_MAX_MS = 60_000
+"""A member that does not poll for so long is stuck. Bounds the handling of one batch."""
+FETCH_WAIT_MS = 50
+"""How long a broker holds an empty fetch. Real brokers answer at once when a record comes; the
+embedded one does not, and adds this to its latency."""
+PREFETCH_MAX_KBYTES = 16_384
+"""Bytes fetched ahead of the application, per client."""
+TRANSACTION_MAX_MS = 10_000
+"""A transaction open for so long is aborted by the broker: until then, readers of committed
+records wait behind a dead door."""
+MESSAGE_MAX_BYTES = 1_048_576
+"""One record. A decision is about 2 kB; its 64 pending entries may add 10."""
+TRACEPARENT = "traceparent"
+"""W3C Trace Context, level 1: the header's name in Kafka as in HTTP."""
+
+Header = tuple[str, bytes]
+Partition = tuple[str, int]
+"""Topic and number."""
+Extra = Mapping[str, str | int | bool]
+"""librdkafka properties from outside: security, mostly. They win over ours."""
+
+log = logging.getLogger("sluice.kafka")
+
+_FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.FENCED_INSTANCE_ID,
+}
+_WRONG = {
+    KafkaError._INVALID_ARG: "name and value of the property",
+    KafkaError._AUTHENTICATION: "the credentials in kafka.security",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "the credentials in kafka.security",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the ACLs of this user on the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "the ACLs of this user on the group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the ACLs of this user on the cluster",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the ACLs of this user on transactional ids",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "sluice topics apply",
+    KafkaError._UNKNOWN_TOPIC: "sluice topics apply",
+    KafkaError._UNKNOWN_PARTITION: "sluice topics apply",
+    KafkaError.INVALID_REPLICATION_FACTOR: "a replication of at most the number of brokers",
+    KafkaError.POLICY_VIOLATION: "the broker's policy on topics",
+}
+_REBALANCED = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._ASSIGNMENT_LOST,
+}
+
+
+def client(bootstrap: str, client_id: str, extra: Extra | None, **own: Any) -> dict[str, Any]:
+    """A client's properties: the shared ones, its own, then the extra ones on top."""
+    return {
+        "bootstrap.servers": bootstrap,
+        "client.id": client_id,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": RECONNECT_MAX_MS,
+        "socket.nagle.disable": True,
+        "logger": log,
+        **{
+            name if callable(value) else name.replace("_", "."): value
+            for name, value in own.items()
+        },
+        **(extra or {}),
+    }
+
+
+def producer(bootstrap: str, client_id: str, extra: Extra | None, **own: Any) -> dict[str, Any]:
+    """Properties of every producer: idempotent, so a retry neither doubles nor reorders."""
+    return client(
+        bootstrap,
+        client_id,
+        extra,
+        **{
+            "enable_idempotence": True,
+            "acks": "all",
+            "queue_buffering_max_messages": QUEUE_MAX_MESSAGES,
+            "queue_buffering_max_kbytes": QUEUE_MAX_KBYTES,
+            "message_max_bytes": MESSAGE_MAX_BYTES,
+            # A decision is mostly digits: a fifth of its bytes remain.
+            "compression_type": "zstd",
+            # Java's hash, so that every client puts one card into one partition.
+            "partitioner": "murmur2_random",
+            **own,
+        },
+    )
+
+
+def translate(error: KafkaException | KafkaError, what: str, where: str) -> SluiceError:
+    """librdkafka's error as one of ours, by the reaction it asks for.
+
+    what: what was being done, "commit the transaction". Returns Corrupt (code fenced),
+    Misconfigured, Rejected (too_large) or Unavailable (rebalanced, unavailable).
+    """
+    kafka = error.args[0] if isinstance(error, KafkaException) else error
+    if not isinstance(kafka, KafkaError):
+        return Unavailable(f"could not {what}: {error}", where=where)
+    text = f"could not {what}: {kafka.name()}, {kafka.str()}"
+    code = kafka.code()
+    if code in _FENCED or (kafka.fatal() and "fenced" in kafka.str().lower()):
+        return Corrupt(
+            f"{text}; another process uses the same transactional or instance id",
+            where=where,
+            fix="one id a replica: the pod's own name",
+            code="fenced",
+        )
+    if kafka.fatal():
+        return Corrupt(text, where=where, fix="restart the process", code="fatal")
+    if code in _WRONG:
+        return Misconfigured(text, where=where, fix=_WRONG[code])
+    if code == KafkaError.MSG_SIZE_TOO_LARGE:
+        return Rejected(
+            text, where=where, fix=f"at most {MESSAGE_MAX_BYTES} bytes a record", code="too_large"
+        )
+    if code in _REBALANCED:
+        return Unavailable(text, where=where, code="rebalanced")
+    return Unavailable(text, where=where, fix="is the broker up?")
+
+
+def trace_headers(traceparent: str | None) -> list[Header]:
+    """Headers that carry the trace on, none without one."""
+    return [(TRACEPARENT, traceparent.encode())] if traceparent else []
+
+
+def traceparent_of(headers: Sequence[tuple[str, bytes | None]] | None) -> str | None:
+    """The trace context among a record's headers."""
+    for name, value in headers or ():
+        if name == TRACEPARENT and value:
+            return value.decode("ascii", "replace")
+    return None

@@ -1,0 +1,249 @@
+"""A member of a consumer group: batches in, commits after effect, clean hand-over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from sluice.adapters.kafka.config import (
+    FETCH_WAIT_MS,
+    HEARTBEAT_MS,
+    POLL_INTERVAL_MAX_MS,
+    PREFETCH_MAX_KBYTES,
+    REQUEST_MAX_S,
+    SESSION_MAX_MS,
+    Extra,
+    Partition,
+    client,
+    traceparent_of,
+    translate,
+)
+
+OnRevoke = Callable[[list[Partition], bool], None]
+"""Told which partitions leave. True: they are lost already, another member may have them, and a
+commit would be refused; drop what is unfinished. False: finish and commit now."""
+OnAssign = Callable[[list[Partition]], None]
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One record as it lies in Kafka. value is b"" for a tombstone."""
+
+    value: bytes
+    key: bytes | None
+    topic: str
+    partition: int
+    offset: int
+    traceparent: str | None
+
+
+class GroupConsumer:
+    """Reads committed records in a group with cooperative-sticky assignment.
+
+    Nothing is committed by itself: the owner commits after effect. A new group starts at the
+    oldest record. One thread only, ``lag`` included: asked from a second one, librdkafka and the
+    interpreter lock can wait for each other. Callbacks run inside ``poll_batch`` and ``close``.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        group: str,
+        topics: Sequence[str],
+        client_id: str,
+        on_assign: OnAssign = lambda _: None,
+        on_revoke: OnRevoke = lambda _, __: None,
+        extra: Extra | None = None,
+    ) -> None:
+        self.group = group
+        self.member = ""
+        """Our id in the group when partitions last came to us."""
+        self._on_assign = on_assign
+        self._on_revoke = on_revoke
+        self._left: set[Partition] = set()
+        self._drained: dict[Partition, int] = {}
+        self._first: dict[Partition, int] = {}
+        """Where reading began, for partitions that have no committed offset yet."""
+        self._consumer = Consumer(
+            client(
+                bootstrap,
+                client_id,
+                extra,
+                group_id=group,
+                isolation_level="read_committed",
+                partition_assignment_strategy="cooperative-sticky",
+                auto_offset_reset="earliest",
+                enable_auto_commit=False,
+                enable_auto_offset_store=False,
+                enable_partition_eof=True,
+                session_timeout_ms=SESSION_MAX_MS,
+                heartbeat_interval_ms=HEARTBEAT_MS,
+                max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
+                fetch_wait_max_ms=FETCH_WAIT_MS,
+                fetch_error_backoff_ms=100,
+                queued_max_messages_kbytes=PREFETCH_MAX_KBYTES,
+            )
+        )
+        self._consumer.subscribe(
+            list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+        )
+
+    @property
+    def raw(self) -> Any:
+        """The confluent_kafka.Consumer, for the transactional producer's group metadata."""
+        return self._consumer
+
+    def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
+        """Up to limit records; waits at most wait_s for the first, and never for the others.
+
+        Raises Unavailable or Misconfigured for an error that does not heal by itself.
+        """
+        self._left.clear()
+        try:
+            first = self._consumer.poll(wait_s)
+            if first is None:
+                return []
+            rest = self._consumer.consume(limit - 1, 0) if limit > 1 else []
+        except KafkaException as exc:
+            raise translate(exc, "read", self.group) from exc
+        batch: list[Message] = []
+        for message in (first, *rest):
+            error = message.error()
+            if error is not None:
+                self._take_note(error, message)
+                continue
+            place = (message.topic(), message.partition())
+            self._first.setdefault(place, message.offset())
+            batch.append(
+                Message(
+                    message.value() or b"",
+                    message.key(),
+                    message.topic(),
+                    message.partition(),
+                    message.offset(),
+                    traceparent_of(message.headers()),
+                )
+            )
+        if self._left and batch and (batch[0].topic, batch[0].partition) in self._left:
+            # Its partition left while the others were taken; librdkafka drops only those itself.
+            del batch[0]
+        return batch
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit the next offset to read of each partition, and wait for the answer.
+
+        Raises Unavailable; its code is "rebalanced" if the partitions are no longer ours.
+        """
+        if not offsets:
+            return
+        try:
+            done = self._consumer.commit(
+                offsets=[TopicPartition(t, p, o) for (t, p), o in offsets.items()],
+                asynchronous=False,
+            )
+        except KafkaException as exc:
+            raise translate(exc, "commit offsets", self.group) from exc
+        for place in done:
+            if place.error is not None:
+                where = f"{place.topic}/{place.partition}@{place.offset}"
+                raise translate(place.error, "commit offsets", where)
+
+    def committed_elsewhere(self, offsets: Mapping[Partition, int]) -> None:
+        """Take note of offsets that a transaction committed. The embedded broker forgets them."""
+        self._first.update(offsets)
+
+    def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The committed next offset of each; partitions without one are left out.
+
+        Waits for open transactions on these offsets to end. Raises Unavailable.
+        """
+        asked = [TopicPartition(t, p) for t, p in partitions]
+        try:
+            found = self._consumer.committed(asked, timeout=REQUEST_MAX_S) if asked else []
+        except KafkaException as exc:
+            raise translate(exc, "ask for committed offsets", self.group) from exc
+        return {
+            (place.topic, place.partition): place.offset for place in found if place.offset >= 0
+        }
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        """Read on from these offsets; only for partitions assigned and already being read."""
+        for (topic, partition), offset in offsets.items():
+            self._drained.pop((topic, partition), None)
+            try:
+                self._consumer.seek(TopicPartition(topic, partition, offset))
+            except KafkaException as exc:
+                raise translate(exc, "seek", f"{topic}/{partition}@{offset}") from exc
+
+    def rewind(self) -> None:
+        """Go back to the committed offsets: everything since comes again. Raises Unavailable."""
+        mine = self.assignment()
+        known = self._first | self.committed(mine)
+        self.seek({place: known[place] for place in mine if place in known})
+
+    def assignment(self) -> list[Partition]:
+        """The partitions that are ours now."""
+        return [(place.topic, place.partition) for place in self._consumer.assignment()]
+
+    def lag(self) -> dict[Partition, int]:
+        """Records behind the end, per partition of ours, from the last fetch: no request is made.
+
+        Transaction markers in between count as records; at the end of a partition it is 0.
+        """
+        lags: dict[Partition, int] = {}
+        for place in self._consumer.position(self._consumer.assignment()):
+            partition = (place.topic, place.partition)
+            _, high = self._consumer.get_watermark_offsets(place, cached=True)
+            if high < 0 or self._drained.get(partition) == high:
+                lags[partition] = 0
+            else:
+                lags[partition] = max(0, high - max(0, place.offset))
+        return lags
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Stop fetching these until ``resume``; polling goes on and keeps the membership."""
+        self._consumer.pause([TopicPartition(t, p) for t, p in partitions])
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """Fetch these again."""
+        self._consumer.resume([TopicPartition(t, p) for t, p in partitions])
+
+    def close(self) -> None:
+        """Leave the group; on_revoke is called for what we hold."""
+        self._consumer.close()
+
+    def _take_note(self, error: KafkaError, message: Any) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            place = TopicPartition(message.topic(), message.partition())
+            _, high = self._consumer.get_watermark_offsets(place, cached=True)
+            self._drained[(message.topic(), message.partition())] = high
+            return
+        if error.retriable() or error.code() in (
+            KafkaError._TRANSPORT,
+            KafkaError._ALL_BROKERS_DOWN,
+            KafkaError._MAX_POLL_EXCEEDED,
+        ):
+            return  # librdkafka reconnects and rejoins; lag and readiness tell of it
+        raise translate(error, "read", f"{message.topic()}/{message.partition()}")
+
+    def _assigned(self, consumer: Any, places: list[TopicPartition]) -> None:
+        self.member = consumer.memberid()
+        consumer.incremental_assign(places)
+        self._on_assign([(place.topic, place.partition) for place in places])
+
+    def _revoked(self, _consumer: Any, places: list[TopicPartition]) -> None:
+        self._leave(places, lost=False)
+
+    def _lost(self, _consumer: Any, places: list[TopicPartition]) -> None:
+        self._leave(places, lost=True)
+
+    def _leave(self, places: list[TopicPartition], *, lost: bool) -> None:
+        partitions = [(place.topic, place.partition) for place in places]
+        self._left.update(partitions)
+        for partition in partitions:
+            self._drained.pop(partition, None)
+            self._first.pop(partition, None)
+        self._on_revoke(partitions, lost)

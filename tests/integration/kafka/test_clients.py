@@ -1,0 +1,180 @@
+"""What every client promises: tests of ``broker`` run on Apache Kafka and on the embedded one."""
+
+import threading
+import time
+
+import pytest
+
+from sluice.adapters.kafka.config import trace_headers
+from sluice.adapters.kafka.consumer import GroupConsumer
+from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.testing.kafka import read_all, wait_until
+
+pytestmark = pytest.mark.integration
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def fill(broker, topic: str, count: int, **more) -> None:
+    producer = EventProducer(broker.bootstrap, client_id="test")
+    for number in range(count):
+        producer.produce(topic, b"%d" % number, key=b"key-%d" % number, **more)
+    producer.flush(30)
+
+
+def numbers(messages) -> list[int]:
+    return sorted(int(message.value) for message in messages)
+
+
+def consumer(broker, topic: str, group: str = "g", **more) -> GroupConsumer:
+    return GroupConsumer(broker.bootstrap, group=group, topics=[topic], client_id="test", **more)
+
+
+def take(member: GroupConsumer, count: int) -> list:
+    got = []
+    wait_until(
+        lambda: got.extend(member.poll_batch(500, 0.1)) or len(got) >= count, f"{count} read"
+    )
+    return got
+
+
+def test_what_was_flushed_is_read_with_key_place_and_trace(broker):
+    fill(broker, broker.topics.labels, 200, headers=trace_headers(TRACE))
+    member = consumer(broker, broker.topics.labels)
+    got = take(member, 200)
+    member.close()
+    assert numbers(got) == list(range(200))
+    assert all(message.key == b"key-" + message.value for message in got)
+    assert {message.traceparent for message in got} == {TRACE}
+    assert len({(message.partition, message.offset) for message in got}) == 200
+
+
+def test_one_key_stays_in_one_partition_and_in_order(broker):
+    producer = EventProducer(broker.bootstrap, client_id="test")
+    for number in range(300):
+        producer.produce(broker.topics.labels, b"%d" % number, key=b"card-%d" % (number % 7))
+    producer.flush(30)
+    for card in range(7):
+        mine = [
+            message
+            for message in read_all(broker.bootstrap, broker.topics.labels)
+            if message.key == b"card-%d" % card
+        ]
+        assert len({message.partition for message in mine}) == 1
+        assert [int(message.value) for message in mine] == sorted(range(card, 300, 7))
+
+
+def test_a_batch_does_not_wait_to_be_full(apache):
+    fill(apache, apache.topics.labels, 3)
+    member = consumer(apache, apache.topics.labels)
+    long_wait_s = 50.0
+    started = time.monotonic()
+    got: list = []
+    while len(got) < 3:
+        got += member.poll_batch(500, long_wait_s)
+    member.close()
+    assert time.monotonic() - started < long_wait_s
+
+
+def test_a_member_goes_on_where_its_group_committed(apache):
+    fill(apache, apache.topics.labels, 100)
+    member = consumer(apache, apache.topics.labels)
+    got = take(member, 100)
+    done = {}
+    for message in got:
+        if message.offset < 10:
+            done[message.topic, message.partition] = max(
+                message.offset + 1, done.get((message.topic, message.partition), 0)
+            )
+    member.commit(done)
+    assert member.committed(done) == done
+    member.close()
+    successor = consumer(apache, apache.topics.labels)
+    again = take(successor, len([message for message in got if message.offset >= 10]))
+    successor.close()
+    assert all(message.offset >= 10 for message in again)
+    assert len(again) == len([message for message in got if message.offset >= 10])
+
+
+def test_rewinding_brings_the_uncommitted_records_again(apache):
+    fill(apache, apache.topics.labels, 50)
+    member = consumer(apache, apache.topics.labels)
+    first = take(member, 50)
+    member.rewind()
+    assert numbers(take(member, 50)) == numbers(first)
+    member.close()
+
+
+def test_lag_is_what_is_left_and_nothing_at_the_end(apache):
+    fill(apache, apache.topics.labels, 80)
+    member = consumer(apache, apache.topics.labels)
+    first = wait_until(lambda: member.poll_batch(1, 0.1), "a record")
+    assert sum(member.lag().values()) <= 79
+    take(member, 80 - len(first))
+    wait_until(lambda: member.poll_batch(10, 0.1) or sum(member.lag().values()) == 0, "lag is 0")
+    assert len(member.lag()) == 4
+    member.close()
+
+
+def test_partitions_are_handed_over_with_the_work_on_them_committed(broker):
+    fill(broker, broker.topics.labels, 400)
+    done: dict = {}
+    left = []
+
+    def hand_over(partitions, lost):
+        assert not lost
+        left.extend(partitions)
+        first.commit({place: done[place] for place in partitions if place in done})
+
+    first = consumer(broker, broker.topics.labels, on_revoke=hand_over)
+    seen = []
+
+    def work(member, limit):
+        batch = member.poll_batch(limit, 0.05)
+        for message in batch:
+            done[message.topic, message.partition] = message.offset + 1
+        seen.extend(batch)
+        return batch
+
+    wait_until(lambda: work(first, 100) and len(seen) >= 200, "half is read")
+    stop = threading.Event()
+    taken: list = []
+    second = consumer(broker, broker.topics.labels, on_assign=taken.extend)
+    got: list = []
+
+    def run():
+        while not stop.is_set():
+            got.extend(second.poll_batch(500, 0.05))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(lambda: (work(first, 100), taken)[1], "partitions moved")
+    wait_until(lambda: (work(first, 100), len(seen) + len(got) >= 400)[1], "all is read")
+    stop.set()
+    thread.join()
+    assert sorted(left) == sorted(taken)
+    first.close()
+    second.close()
+    assert numbers(seen + got) == list(range(400))
+
+
+def test_a_committed_transaction_shows_its_records_and_moves_the_group(broker):
+    fill(broker, broker.topics.authorizations, 120)
+    door = TransactionalDoor(
+        broker.bootstrap,
+        group="door",
+        topics=[broker.topics.authorizations],
+        transactional_id=f"{broker.topics.authorizations}door",
+        client_id="test",
+    )
+    moved = 0
+    while moved < 120:
+        batch = wait_until(lambda: door.poll_batch(50, 0.1), "authorizations")
+        door.begin()
+        for message in batch:
+            door.produce(broker.topics.decisions, message.key, message.value)
+        door.commit({(m.topic, m.partition): m.offset + 1 for m in batch})
+        moved += len(batch)
+    door.close()
+    assert moved == 120
+    assert numbers(read_all(broker.bootstrap, broker.topics.decisions)) == list(range(120))

@@ -1,0 +1,143 @@
+"""Each authorization's decision is seen once by read_committed readers, whatever dies or moves."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.errors import Corrupt
+from sluice.testing.kafka import read_all, wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.fault]
+DOOR = Path(__file__).with_name("door.py")
+
+
+@pytest.fixture
+def start(apache) -> Iterator:
+    running: list[subprocess.Popen] = []
+
+    def start(identity: str, kill_at: str = "") -> subprocess.Popen:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, str(DOOR), apache.bootstrap),
+                *(apache.topics.authorizations.removesuffix("authorizations.v1"), identity),
+            ],
+            env=os.environ | {"SLUICE_KILL_AT": kill_at},
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def send(apache, numbers: range) -> None:
+    producer = EventProducer(apache.bootstrap, client_id="test")
+    for number in numbers:
+        producer.produce(
+            apache.topics.authorizations, b"%d" % number, key=b"card-%d" % (number % 97)
+        )
+    producer.flush(30)
+
+
+def decided(apache, *, committed: bool = True) -> Counter:
+    messages = read_all(apache.bootstrap, apache.topics.decisions, committed=committed)
+    return Counter(int(message.value.split()[0]) for message in messages)
+
+
+def deciders(apache) -> set[bytes]:
+    messages = read_all(apache.bootstrap, apache.topics.decisions)
+    return {message.value.split()[1] for message in messages}
+
+
+def open_door(apache, identity: str) -> TransactionalDoor:
+    return TransactionalDoor(
+        apache.bootstrap,
+        group=f"{apache.topics.authorizations}door",
+        topics=[apache.topics.authorizations],
+        transactional_id=f"{apache.topics.authorizations}{identity}",
+        client_id="test",
+    )
+
+
+def place_after(batch) -> dict:
+    return {(message.topic, message.partition): message.offset + 1 for message in batch}
+
+
+@pytest.mark.parametrize(
+    "point", ["door.before_offsets:3", "door.before_commit:3", "door.after_commit:3"]
+)
+def test_a_door_killed_around_its_commit_decides_each_authorization_once(apache, start, point):
+    send(apache, range(600))
+    assert start("door-0", kill_at=point).wait(60) == -signal.SIGKILL
+    start("door-0")
+    wait_until(lambda: sum(decided(apache).values()) >= 600, "all are decided")
+    assert decided(apache) == Counter(range(600))
+
+
+def test_what_an_aborted_transaction_wrote_is_never_seen_and_comes_again(apache):
+    send(apache, range(40))
+    door = open_door(apache, "door-0")
+    batch = wait_until(lambda: door.poll_batch(40, 0.1), "authorizations")
+    door.begin()
+    for message in batch:
+        door.produce(apache.topics.decisions, message.key, b"999")
+    door._producer.flush(10)
+    door.abort()
+    moved = 0
+    while moved < 40:
+        batch = wait_until(lambda: door.poll_batch(40, 0.1), "the same authorizations")
+        door.begin()
+        for message in batch:
+            door.produce(apache.topics.decisions, message.key, message.value)
+        door.commit(place_after(batch))
+        moved += len(batch)
+    door.close()
+    assert decided(apache) == Counter(range(40))
+    assert decided(apache, committed=False)[999] > 0
+
+
+def test_a_second_door_with_the_same_id_fences_the_first(apache):
+    send(apache, range(10))
+    first = open_door(apache, "door-0")
+    batch = wait_until(lambda: first.poll_batch(10, 0.1), "authorizations")
+    first.begin()
+    first.produce(apache.topics.decisions, b"k", b"1")
+    second = open_door(apache, "door-0")
+    with pytest.raises(Corrupt, match="another process") as caught:
+        first.commit(place_after(batch))
+    assert caught.value.code == "fenced"
+    first.close()
+    second.close()
+    assert decided(apache) == Counter()
+
+
+def test_doors_that_come_and_go_under_traffic_decide_each_authorization_once(apache, start):
+    sent = 0
+
+    def traffic(until: int) -> None:
+        nonlocal sent
+        while sum(decided(apache).values()) < until:
+            send(apache, range(sent, sent + 100))
+            sent += 100
+
+    first = start("door-0")
+    traffic(200)
+    start("door-1")
+    wait_until(lambda: traffic(sent + 1) or len(deciders(apache)) == 2, "both decide")
+    first.terminate()
+    assert first.wait(60) == 0
+    traffic(sent + 200)
+    start("door-0", kill_at="door.before_commit:5")
+    traffic(sent + 200)
+    wait_until(lambda: sum(decided(apache).values()) >= sent, "all are decided")
+    assert decided(apache) == Counter(range(sent))
