@@ -144,15 +144,15 @@ def reference_amounts(history: History, fx: Fx) -> Ints:
     return out
 
 
-def history_events(history: History, fx: Fx) -> Ints:
-    """(n, WIDTH) kernel rows of a history."""
+def kernel_rows(history: History, amounts: Ints) -> Ints:
+    """(n, WIDTH) kernel rows. amounts: (n,) in the reference currency."""
     n = len(history.event_at)
     events = np.zeros((n, WIDTH), np.int64)
     events[:, EVENT_US] = history.event_at
     events[:, ID] = np.fromiter(
         (zlib.crc32(i.encode()) or 1 for i in history.authorization_id), np.int64, n
     )
-    events[:, AMOUNT] = reference_amounts(history, fx)
+    events[:, AMOUNT] = amounts
     for view, column in enumerate(_VIEW_COLUMNS):
         events[:, column] = history.entity(view).tagged()
     events[:, COUNTRY] = history.merchant_country.mapped(COUNTRY_INDEX)
@@ -177,17 +177,17 @@ def backfill(
 
     Takes about 1.3 kB of memory a row; O(n log n).
     """
-    events = history_events(history, fx)
+    events = kernel_rows(history, reference_amounts(history, fx))
     n = len(events)
     features = np.empty((n, catalogue.N), np.int64)
     context_features(events, np.arange(n), features)
-    rows, kernel_rows, changes = _merge(history, labels, events)
+    rows, merged, changes = _merge(history, labels, events)
     kept: list[StateUpdate] = []
     with ThreadPoolExecutor(threads) as pool:
         for view, name in enumerate(catalogue.VIEWS):
             codes, values = _entity_codes(history, labels, view)
             states_of = _run_view(
-                view, codes[rows], rows, kernel_rows, changes, features, pool, threads, keep_states
+                view, codes[rows], rows, merged, changes, features, pool, threads, keep_states
             )
             kind: EntityKind = name  # type: ignore[assignment]
             kept += [
