@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
+from confluent_kafka import Producer
+
+from sluice.adapters.kafka.config import DELIVERY_MAX_MS, Extra, producer
+from sluice.cli.progress import Progress
+from sluice.cli.signals import on_stop
 from sluice.errors import Misconfigured, Unavailable
+from sluice.settings import load as load_settings
 from sluice_simulator.config import load
 from sluice_simulator.history import write
 from sluice_simulator.stream import Plan, Streamer, Tally, summary_line
@@ -41,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     history.add_argument("--days", type=int, required=True)
     history.add_argument("--start", type=date.fromisoformat, required=True, help="first day, UTC")
     stream = actions.add_parser("stream", parents=[world], help="send to Kafka and HTTP")
-    stream.add_argument("--bootstrap", required=True, help="HOST:PORT of the broker")
+    stream.add_argument("--bootstrap", help="HOST:PORT (default: kafka.bootstrap of the settings)")
     stream.add_argument("--duration", type=float, required=True, help="seconds")
     pace = stream.add_mutually_exclusive_group(required=True)
     pace.add_argument("--rate", type=float, help="authorizations a second, evenly")
@@ -73,12 +76,12 @@ def run(args: argparse.Namespace) -> int:
 def _history(world: World, args: argparse.Namespace) -> int:
     if args.days < 1:
         raise Misconfigured("--days must be at least 1")
-    show = _line()
+    line = Progress()
 
     def progress(done: int, rows: int, seconds: float) -> None:
-        show(
+        line.show(
             f"day {done}/{args.days}, {rows:,} rows, {rows / seconds:,.0f} rows/s",
-            done == args.days,
+            last=done == args.days,
         )
 
     try:
@@ -94,6 +97,7 @@ def _history(world: World, args: argparse.Namespace) -> int:
 
 
 def _stream(world: World, args: argparse.Namespace) -> int:
+    kafka = load_settings()[0].kafka
     a_day = world.authorizations_a_day
     speed = args.speed or args.rate * 86_400 / a_day
     start = args.start or _ends_by_now(args.duration * speed)
@@ -102,8 +106,9 @@ def _stream(world: World, args: argparse.Namespace) -> int:
         plan = Plan(start, args.duration, args.rate, args.speed, args.http_share, since)
         streamer = Streamer(
             world,
-            _producer(args.bootstrap),
+            _producer(args.bootstrap or kafka.bootstrap, kafka.extra()),
             plan,
+            topic_prefix=kafka.topic_prefix,
             http=args.http,
             truth=args.truth,
             progress=_progress(),
@@ -115,9 +120,8 @@ def _stream(world: World, args: argparse.Namespace) -> int:
         f"simulated time runs {speed:,.1f} times as fast",
         file=sys.stderr,
     )
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: streamer.stop())
-    tally = run_stream(streamer)
+    with on_stop(streamer.stop):
+        tally = run_stream(streamer)
     print(summary_line(tally))
     return 1 if tally.errors else 0
 
@@ -127,49 +131,27 @@ def _ends_by_now(span_s: float) -> date:
     return (datetime.now(UTC) - timedelta(days=days)).date()
 
 
-def _producer(bootstrap: str) -> Any:
-    from confluent_kafka import Producer
-
+def _producer(bootstrap: str, extra: Extra) -> Producer:
     return Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "client.id": "sluice-simulate",
-            "enable.idempotence": True,
-            "acks": "all",
-            "linger.ms": 5,
-            "compression.type": "lz4",
-            "queue.buffering.max.messages": 200_000,
-            "message.timeout.ms": 30_000,
-        }
+        producer(
+            bootstrap,
+            "sluice-simulate",
+            extra,
+            linger_ms=5,
+            message_timeout_ms=DELIVERY_MAX_MS,
+        )
     )
 
 
 def _progress() -> Callable[[Tally], None]:
-    show = _line()
+    line = Progress()
 
     def progress(tally: Tally) -> None:
         p50, p99 = tally.percentile_us(50), tally.percentile_us(99)
         latency = f", http p50 {p50 / 1000:.1f} p99 {p99 / 1000:.1f} ms" if p50 and p99 else ""
-        show(
+        line.show(
             f"{tally.seconds:5.1f} s, {tally.sent / max(tally.seconds, 1e-9):,.0f}/s, "
-            f"sent {tally.sent:,}{latency}, late {tally.late}, errors {sum(tally.errors.values())}",
-            False,
+            f"sent {tally.sent:,}{latency}, late {tally.late}, errors {sum(tally.errors.values())}"
         )
 
     return progress
-
-
-def _line() -> Callable[[str, bool], None]:
-    """One line that is rewritten on a terminal; elsewhere a line every five seconds."""
-    shown = 0.0
-    terminal = sys.stderr.isatty()
-
-    def show(text: str, last: bool) -> None:
-        nonlocal shown
-        if terminal:
-            print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
-        elif last or time.monotonic() - shown >= 5:
-            shown = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
-
-    return show

@@ -32,7 +32,6 @@ from sluice_simulator.rows import ROW
 from sluice_simulator.seasons import day_number
 from sluice_simulator.world import World
 
-AUTHORIZATIONS, LABELS = "authorizations.v1", "labels.v1"
 CHUNK = 2048
 READ_AHEAD = 128
 """Chunks made ready: a quarter of a million authorizations, 200 MB at most."""
@@ -167,11 +166,14 @@ class Streamer:
         *,
         http: str | None = None,
         truth: Path | None = None,
+        topic_prefix: str = "",
         progress: Callable[[Tally], None] = lambda tally: None,
     ) -> None:
         if plan.http_share and not http:
             raise ValueError("a share for the sync door needs its address")
         self._world, self._producer, self._plan = world, producer, plan
+        self._authorizations = f"{topic_prefix}authorizations.v1"
+        self._labels = f"{topic_prefix}labels.v1"
         self._http, self._truth, self._progress = http, truth, progress
         self._stop = threading.Event()
         self._writer: pq.ParquetWriter | None = None
@@ -258,7 +260,7 @@ class Streamer:
             tally.max_late_us = max(tally.max_late_us, int(behind * 1e6))
             while place <= i:
                 tally.labels += 1
-                self._produce(LABELS, label_key, label)
+                self._produce(self._labels, label_key, label)
                 place, label_key, label = next(labels)
             if chunk.at_door[i] and door:
                 tally.http += 1
@@ -267,7 +269,7 @@ class Streamer:
                 task.add_done_callback(asked.discard)
             else:
                 tally.kafka += 1
-                self._produce(AUTHORIZATIONS, chunk.keys[i], chunk.values[i])
+                self._produce(self._authorizations, chunk.keys[i], chunk.values[i])
             sent = i + 1
         if sent:
             tally.first_event_at = tally.first_event_at or chunk.event_us[0]

@@ -1,0 +1,167 @@
+"""Publish a file of past authorizations: each row becomes a message, or a dead letter.
+
+Rows carry their own ids, so publishing a row again is harmless: it gets the same decision.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from sluice.domain.authorization import encode
+from sluice.domain.clock import Clock
+from sluice.domain.dead_letter import dead_letter
+from sluice.domain.decision import Origin
+from sluice.domain.label import Label
+from sluice.errors import Rejected, SluiceError
+
+DURABLE_EVERY = 65_536
+"""Rows between two waits for the broker: what is sent again after a failure, at most."""
+FLUSH_MAX_S = 60.0
+PACE_EVERY = 64
+"""Rows between two looks at the clock, where a rate is asked for."""
+FIRST_ERRORS = 20
+"""Bad rows told one by one; all of them are in the dead letters."""
+
+
+class Producer(Protocol):
+    """Queues records; a flush says whether all of them are durable."""
+
+    def produce(self, topic: str, value: bytes, *, key: bytes | str | None = None) -> None:
+        """Raises Unavailable where there is no room for long."""
+        ...
+
+    def flush(self, timeout_s: float) -> None:
+        """Raises Unavailable where something is not durable."""
+        ...
+
+
+class Topics(Protocol):
+    """Where the records go."""
+
+    authorizations: str
+    labels: str
+    dead_letters: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that is no authorization. raw: its bytes in the file, of which a digest is kept."""
+
+    line: int
+    raw: bytes
+    error: Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Some rows of a file, in its order: (n,) of each, already encoded; and the bad ones.
+
+    first, last: lines covered, good and bad. labels: of these rows, in any order.
+    """
+
+    first: int
+    last: int
+    keys: list[str]
+    values: list[bytes]
+    event_at: list[int]
+    labels: list[Label] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """Counts so far. resume_at: the first line that is not known to be durable."""
+
+    rows: int = 0
+    published: int = 0
+    labels: int = 0
+    dead: int = 0
+    resume_at: int = 0
+    failure: SluiceError | None = None
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """One file on its way. pace: told how many rows are out, waits if that is too many."""
+
+    file: str
+    producer: Producer
+    topics: Topics
+    clock: Clock
+    bad_row: Callable[[BadRow], None] = lambda row: None
+    progress: Callable[[Report], None] = lambda report: None
+    pace: Callable[[int], None] | None = None
+    stopping: Callable[[], bool] = lambda: False
+
+    def publish(self, batches: Iterable[Mapped]) -> Report:
+        """Send all batches. Labels leave when the time of the events passes their known_at, those
+        still waiting at the end leave then. A failing broker ends it: see Report.failure."""
+        report = Report()
+        waiting: list[tuple[int, str, bytes]] = []
+        unsure = 0
+        now_us = last = 0
+        try:
+            for batch in batches:
+                report.resume_at = report.resume_at or batch.first
+                for label in batch.labels:
+                    entry = (label.known_at, label.authorization_id, encode(label))
+                    heapq.heappush(waiting, entry)
+                now_us = self._send(batch, waiting, now_us, report)
+                for row in batch.bad:
+                    self._bury(row)
+                report.dead += len(batch.bad)
+                report.rows += len(batch.values) + len(batch.bad)
+                last = batch.last
+                unsure += batch.last - batch.first + 1
+                if unsure >= DURABLE_EVERY:
+                    self.producer.flush(FLUSH_MAX_S)
+                    report.resume_at, unsure = last + 1, 0
+                self.progress(report)
+                if self.stopping():
+                    report.stopped = True
+                    break
+            while waiting:
+                self._tell(waiting, report)
+            self.producer.flush(FLUSH_MAX_S)
+            report.resume_at = last + 1
+        except SluiceError as error:
+            report.failure = error
+        return report
+
+    def _send(
+        self, batch: Mapped, waiting: list[tuple[int, str, bytes]], now_us: int, report: Report
+    ) -> int:
+        """Send the good rows. Returns the latest event time so far."""
+        produce, topic = self.producer.produce, self.topics.authorizations
+        for i, (key, value, event_at) in enumerate(
+            zip(batch.keys, batch.values, batch.event_at, strict=True)
+        ):
+            if self.pace and i % PACE_EVERY == 0:
+                self.pace(report.rows + i)
+            if event_at > now_us:
+                now_us = event_at
+                while waiting and waiting[0][0] <= now_us:
+                    self._tell(waiting, report)
+            produce(topic, value, key=key)
+        report.published += len(batch.values)
+        return now_us
+
+    def _tell(self, waiting: list[tuple[int, str, bytes]], report: Report) -> None:
+        _, authorization_id, label = heapq.heappop(waiting)
+        self.producer.produce(self.topics.labels, label, key=authorization_id)
+        report.labels += 1
+
+    def _bury(self, row: BadRow) -> None:
+        origin = Origin(f"file:{self.file}", 0, row.line)
+        letter = dead_letter(
+            row.raw, origin, row.error, service="publish", now_us=self.clock.now_us()
+        )
+        key = f"{origin.topic}/{origin.partition}"
+        self.producer.produce(self.topics.dead_letters, msgspec.json.encode(letter), key=key)
+        self.bad_row(row)

@@ -1,0 +1,140 @@
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import msgspec
+
+from sluice.application import publish
+from sluice.application.publish import BadRow, Mapped, Publisher
+from sluice.domain.dead_letter import DeadLetter
+from sluice.domain.label import Label
+from sluice.errors import Rejected, Unavailable
+
+TOPICS = SimpleNamespace(authorizations="auths", labels="labels", dead_letters="dead")
+DAY = 86_400_000_000
+
+
+class Recorder:
+    """A producer that keeps all; its n-th flush fails where asked."""
+
+    def __init__(self, failing_flush: int = 0) -> None:
+        self.sent: list[tuple[str, bytes, str]] = []
+        self.flushes = 0
+        self._failing = failing_flush
+
+    def produce(self, topic: str, value: bytes, *, key: bytes | str | None = None) -> None:
+        self.sent.append((topic, value, str(key)))
+
+    def flush(self, timeout_s: float) -> None:
+        self.flushes += 1
+        if self.flushes == self._failing:
+            raise Unavailable("3 records were not delivered")
+
+
+class FixedClock:
+    def now_us(self) -> int:
+        return 77
+
+
+def label(name: str, known_at: int) -> Label:
+    return Label(
+        authorization_id=name,
+        event_at=0,
+        known_at=known_at,
+        is_fraud=True,
+        kind="chargeback",
+        source="x",
+        tenant="t",
+        card_token="c",
+        merchant_id="m",
+        terminal_id="t",
+    )
+
+
+def batch(first: int, *times: int, labels: tuple[Label, ...] = ()) -> Mapped:
+    names = [f"{first + i}" for i in range(len(times))]
+    values = [name.encode() for name in names]
+    return Mapped(first, first + len(times) - 1, names, values, list(times), list(labels))
+
+
+def publisher(producer: Recorder, **more: object) -> Publisher:
+    return Publisher(file="f.csv", producer=producer, topics=TOPICS, clock=FixedClock(), **more)
+
+
+def test_rows_leave_in_order_with_their_keys() -> None:
+    producer = Recorder()
+    report = publisher(producer).publish([batch(2, 1, 2), batch(4, 3)])
+    assert producer.sent == [("auths", b"2", "2"), ("auths", b"3", "3"), ("auths", b"4", "4")]
+    assert (report.rows, report.published, report.dead) == (3, 3, 0)
+    assert report.resume_at == 5
+    assert report.failure is None
+
+
+def test_a_bad_row_becomes_a_dead_letter_that_names_its_line_and_not_its_content() -> None:
+    producer, told = Recorder(), []
+    error = Rejected("column a: empty", where="f.csv:3", code="bad_cell")
+    rows = batch(2, 1)
+    rows = Mapped(2, 3, rows.keys, rows.values, rows.event_at, [], [BadRow(3, b"secret", error)])
+    report = publisher(producer, bad_row=told.append).publish([rows])
+    topic, value, key = producer.sent[-1]
+    letter = msgspec.json.decode(value, type=DeadLetter)
+    assert (topic, key) == ("dead", "file:f.csv/0")
+    assert (letter.origin.topic, letter.origin.partition, letter.origin.offset) == (
+        "file:f.csv",
+        0,
+        3,
+    )
+    assert (letter.code, letter.service, letter.size_bytes, letter.dead_at) == (
+        "bad_cell",
+        "publish",
+        6,
+        77,
+    )
+    assert b"secret" not in value
+    assert (report.rows, report.published, report.dead) == (2, 1, 1)
+    assert [row.line for row in told] == [3]
+
+
+def test_a_label_leaves_when_the_events_pass_its_known_at() -> None:
+    producer = Recorder()
+    labels = (label("late", 99 * DAY), label("b", 25 * DAY), label("a", 15 * DAY))
+    report = publisher(producer).publish(
+        [batch(1, 10 * DAY, 20 * DAY, 12 * DAY, labels=labels), batch(4, 30 * DAY)]
+    )
+    assert [(topic, key) for topic, _, key in producer.sent] == [
+        ("auths", "1"),
+        ("labels", "a"),
+        ("auths", "2"),
+        ("auths", "3"),
+        ("labels", "b"),
+        ("auths", "4"),
+        ("labels", "late"),
+    ]
+    assert report.labels == 3
+
+
+def test_a_failing_broker_ends_it_and_names_the_first_unsure_line(monkeypatch) -> None:
+    monkeypatch.setattr(publish, "DURABLE_EVERY", 2)
+    producer = Recorder(failing_flush=2)
+    report = publisher(producer).publish([batch(2, 1, 2), batch(4, 3, 4), batch(6, 5, 6)])
+    assert isinstance(report.failure, Unavailable)
+    assert report.resume_at == 4
+    assert len(producer.sent) == 4
+
+
+def test_when_told_to_stop_it_ends_durably_and_names_the_next_line() -> None:
+    producer = Recorder()
+    stopping: Callable[[], bool] = lambda: len(producer.sent) >= 2  # noqa: E731
+    report = publisher(producer, stopping=stopping).publish([batch(2, 1, 2), batch(4, 3)])
+    assert report.stopped
+    assert (len(producer.sent), report.resume_at, producer.flushes) == (2, 4, 1)
+
+
+def test_a_rate_is_asked_for_as_rows_go_out() -> None:
+    asked: list[int] = []
+    publisher(Recorder(), pace=asked.append).publish([batch(1, *range(130)), batch(131, 1)])
+    assert asked == [0, 64, 128, 130]
+
+
+def test_an_empty_file_is_no_failure() -> None:
+    report = publisher(Recorder()).publish([])
+    assert (report.rows, report.failure) == (0, None)
