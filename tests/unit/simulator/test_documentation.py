@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-
 from sluice_simulator.config import Config
 from sluice_simulator.rows import BENIGN, FRAUD
 from sluice_simulator.stream import Tally
