@@ -141,6 +141,8 @@ class SyncDoor:
         self._waiting: dict[int, list[_Waiting]] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._told: list[_Told] = []
+        self._batches: list[int] = []
+        """Rows of the batches decided since the last time we told."""
         self._rehearsed_at = float("-inf")
         self._rehearsal: asyncio.Task[bool] | None = None
         self._openapi = openapi.document(name, self._columns)
@@ -237,6 +239,7 @@ class SyncDoor:
                 task.add_done_callback(self._running.discard)
 
     async def _decide(self, rows: list[_Waiting], deadline_ms: int) -> None:
+        self._batches.append(len(rows))
         deadline_us = deadline_after(rows[0].arrival.received_at, deadline_ms)
         try:
             results = await self._decider.decide(
@@ -442,6 +445,8 @@ class SyncDoor:
             codes[one.code] = codes.get(one.code, 0) + 1
         self._metrics.count_each("sluice_decider_requests_total", codes, "sync")
         self._metrics.set("sluice_decider_in_flight", self._in_flight)
+        batches, self._batches = self._batches, []
+        self._metrics.observe_each("sluice_decider_batch_rows", batches, "sync")
         decided = [one for one in told if one.decision is not None]
         if decided:
             telemetry.observe_decisions(

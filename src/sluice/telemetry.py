@@ -331,7 +331,6 @@ def observe_decisions(
         held = len(served) - missing - new
         found = {"held": held, "new": new, "missing": missing}
         each("sluice_decider_states_total", {k: n for k, n in found.items() if n}, entity)
-    metrics.observe("sluice_decider_batch_rows", len(decisions), door)
     metrics.observe_each("sluice_decider_duration_seconds", seconds, door)
 
 

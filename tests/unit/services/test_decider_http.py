@@ -273,12 +273,16 @@ async def test_a_failure_inside_is_a_500_and_nobody_waits_forever(
 
 
 async def test_requests_of_one_turn_are_decided_together(
-    door: SyncDoor, decider: FakeDecider
+    door: SyncDoor, decider: FakeDecider, registry: CollectorRegistry
 ) -> None:
     bodies = [with_(authorization_id=f"auth-{i}") for i in range(4)]
     answers = await asyncio.gather(*(ask(door, body=body) for body in bodies))
     assert [a.json["authorization_id"] for a in answers] == [f"auth-{i}" for i in range(4)]
     assert [len(batch) for batch in decider.batches] == [4]
+    await door.close()
+    name = "sluice_decider_batch_rows"
+    assert registry.get_sample_value(f"{name}_count", {"door": "sync"}) == 1
+    assert registry.get_sample_value(f"{name}_sum", {"door": "sync"}) == 4
 
 
 async def test_a_request_past_the_bound_is_refused_at_once_not_queued(
