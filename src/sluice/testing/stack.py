@@ -124,10 +124,15 @@ class Stack:
         process = self.processes[key] = Process(key, popen, log, metrics_port)
         return process
 
-    def start_all(self) -> None:
-        """Start the four services and wait until all work."""
+    def start_all(self, *, wait: bool = True) -> None:
+        """Start the four services, and wait until all work."""
         for name in NAMES:
             self.start(name)
+        if wait:
+            self.wait_all()
+
+    def wait_all(self) -> None:
+        """Return when every process is ready. Raises Unavailable."""
         for process in list(self.processes.values()):
             self.wait_ready(process)
 

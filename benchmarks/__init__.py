@@ -1,0 +1,1 @@
+"""What Sluice costs, measured on this machine: ``make bench``."""

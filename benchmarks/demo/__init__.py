@@ -1,0 +1,1 @@
+"""``make demo``: the whole main path on one machine, with traffic, for a minute."""
