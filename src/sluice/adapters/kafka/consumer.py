@@ -25,7 +25,8 @@ from sluice.adapters.kafka.config import (
 OnRevoke = Callable[[list[Partition], bool], None]
 """Told which partitions leave. True: they are lost already, another member may have them, and a
 commit would be refused; drop what is unfinished. False: finish and commit now."""
-OnAssign = Callable[[list[Partition]], None]
+OnAssign = Callable[[list[Partition]], Mapping[Partition, int] | None]
+"""Told which partitions come; may answer with offsets to start at instead of the committed ones."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -37,6 +38,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     partition: int
     offset: int
     traceparent: str | None
+    written_ms: int = 0
+    """When its producer wrote it, milliseconds UTC."""
 
 
 class GroupConsumer:
@@ -125,6 +128,7 @@ class GroupConsumer:
                     message.partition(),
                     message.offset(),
                     traceparent_of(message.headers()),
+                    message.timestamp()[1],
                 )
             )
         if self._left and batch and (batch[0].topic, batch[0].partition) in self._left:
@@ -191,16 +195,17 @@ class GroupConsumer:
     def lag(self) -> dict[Partition, int]:
         """Records behind the end, per partition of ours, from the last fetch: no request is made.
 
-        Transaction markers in between count as records; at the end of a partition it is 0.
+        Transaction markers in between count as records; at the end of a partition it is 0. A
+        partition not fetched yet is left out.
         """
         lags: dict[Partition, int] = {}
         for place in self._consumer.position(self._consumer.assignment()):
             partition = (place.topic, place.partition)
             _, high = self._consumer.get_watermark_offsets(place, cached=True)
-            if high < 0 or self._drained.get(partition) == high:
-                lags[partition] = 0
-            else:
-                lags[partition] = max(0, high - max(0, place.offset))
+            if high < 0:
+                continue
+            behind = 0 if self._drained.get(partition) == high else high - max(0, place.offset)
+            lags[partition] = max(0, behind)
         return lags
 
     def pause(self, partitions: Iterable[Partition]) -> None:
@@ -231,8 +236,10 @@ class GroupConsumer:
 
     def _assigned(self, consumer: Any, places: list[TopicPartition]) -> None:
         self.member = consumer.memberid()
+        starts = self._on_assign([(place.topic, place.partition) for place in places]) or {}
+        for place in places:
+            place.offset = starts.get((place.topic, place.partition), place.offset)
         consumer.incremental_assign(places)
-        self._on_assign([(place.topic, place.partition) for place in places])
 
     def _revoked(self, _consumer: Any, places: list[TopicPartition]) -> None:
         self._leave(places, lost=False)

@@ -1,0 +1,1 @@
+"""Decisions and labels to parquet: the feature log."""

@@ -1,0 +1,1 @@
+"""The archive of decisions and labels as parquet."""

@@ -1,0 +1,218 @@
+"""Files of the archive: ``<root>/<kind>/date=YYYY-MM-DD/part-<partition>-<first offset>.parquet``.
+
+date is the day (UTC) on which Kafka's producer wrote the first record. A file is written aside,
+forced to disk, then linked to its name: the link fails if the name is taken, so of two archivers
+that believe they own a partition only one succeeds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sluice.adapters.parquet.columns import KINDS, RECORD, table
+from sluice.application.archive import Partition, Record
+from sluice.domain.decision import Decision
+from sluice.errors import Corrupt, Misconfigured, Unavailable
+from sluice.faultpoints import kill_at
+
+COMPRESSION_LEVEL = 3
+"""zstd: a decision's 2 kB become about 300 bytes; level 9 saves a tenth more at four times the
+time."""
+ROW_GROUP = 10_000
+LAST = b"sluice.last_offset"
+ORPHAN_S = 3600
+"""A file aside that is older was left by a process that died."""
+_DECISION = msgspec.json.Decoder(Decision)
+
+
+class File(NamedTuple):
+    """One file: its partition and first offset, from the name."""
+
+    path: Path
+    partition: int
+    first: int
+
+
+class Archived(NamedTuple):
+    """One decision and where it lay in ``decisions.v1``."""
+
+    partition: int
+    offset: int
+    decision: Decision
+
+
+class ParquetFiles:
+    """The archiver's side. folders: kind ("decisions", "labels") of each topic name."""
+
+    def __init__(self, root: Path, folders: Mapping[str, str]) -> None:
+        self._root = root
+        self._folders = folders
+        try:
+            for folder in folders.values():
+                (root / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise Misconfigured(
+                f"the archive cannot be written: {exc}", where=str(root), fix="archiver.root"
+            ) from exc
+        self._remove_orphans()
+
+    def end(self, partition: Partition) -> int:
+        """Offset behind the newest file of a partition; 0 without one."""
+        topic, number = partition
+        folder = self._root / self._folders[topic]
+        for day in sorted(folder.glob("date=*"), reverse=True):
+            mine = sorted(day.glob(f"part-{number:05}-*.parquet"))
+            if mine:
+                return _last(mine[-1]) + 1
+        return 0
+
+    def write(self, partition: Partition, rows: Sequence[Record]) -> int:
+        """See :class:`sluice.application.archive.Files`."""
+        topic, number = partition
+        made = table(KINDS[self._folders[topic]], rows)
+        made = made.replace_schema_metadata({LAST: str(rows[-1].offset)})
+        day = datetime.fromtimestamp(rows[0].written_ms / 1000, UTC).date()
+        folder = self._root / self._folders[topic] / f"date={day.isoformat()}"
+        final = folder / f"part-{number:05}-{rows[0].offset:020}.parquet"
+        aside = folder / f".{final.name}.{uuid.uuid4().hex}"
+        try:
+            folder.mkdir(exist_ok=True)
+            pq.write_table(
+                made,
+                aside,
+                compression="zstd",
+                compression_level=COMPRESSION_LEVEL,
+                row_group_size=ROW_GROUP,
+                write_statistics=True,
+            )
+            _force(aside)
+            kill_at("archiver.before_link")
+            try:
+                os.link(aside, final)
+            except FileExistsError:
+                raise _occupied(final, rows[0]) from None
+            finally:
+                aside.unlink()
+            kill_at("archiver.after_link")
+            _force(folder)
+            _force(folder.parent)
+            return final.stat().st_size
+        except OSError as exc:
+            raise Unavailable(
+                f"the archive cannot be written: {exc}", where=str(final), fix="is the disk full?"
+            ) from exc
+
+    def _remove_orphans(self) -> None:
+        for aside in self._root.glob("*/date=*/.part-*"):
+            if time.time() - aside.stat().st_mtime > ORPHAN_S:
+                aside.unlink(missing_ok=True)
+
+
+class Archive:
+    """The reader's side. Rows come once each, by partition and offset."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def files(self, kind: str = "decisions") -> list[File]:
+        """All files of one kind, by partition and first offset."""
+        found = []
+        for path in (self._root / kind).glob("date=*/part-*.parquet"):
+            _, partition, first = path.stem.split("-")
+            found.append(File(path, int(partition), int(first)))
+        return sorted(found, key=lambda file: (file.partition, file.first))
+
+    def tables(
+        self, kind: str = "decisions", columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """One table a file, in order. columns: some of the schema; None is all."""
+        schema = KINDS[kind].schema
+        names = list(columns or schema.names)
+        wanted = pa.schema([schema.field(name) for name in names])
+        reached: dict[int, int] = {}
+        for file in self.files(kind):
+            if file.first < reached.get(file.partition, 0):
+                raise Corrupt(
+                    "two files of the archive overlap",
+                    where=str(file.path),
+                    fix="they were not written by one archive; move one away",
+                )
+            held = pq.ParquetFile(file.path)
+            reached[file.partition] = int(held.schema_arrow.metadata[LAST]) + 1
+            # A file of an older release may lack a column.
+            have = held.read([name for name in names if name in held.schema_arrow.names])
+            yield pa.table(
+                [
+                    have[field.name].cast(field.type)
+                    if field.name in have.column_names
+                    else pa.nulls(have.num_rows, field.type)
+                    for field in wanted
+                ],
+                schema=wanted,
+            )
+
+    def read(self, kind: str = "decisions", columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows in one table; empty without files."""
+        schema = KINDS[kind].schema
+        wanted = pa.schema([schema.field(name) for name in columns or schema.names])
+        return pa.concat_tables([wanted.empty_table(), *self.tables(kind, columns)])
+
+    def decisions(self) -> Iterator[Archived]:
+        """Every decision, decoded from its own bytes."""
+        for rows in self.tables("decisions", ["partition", "offset", RECORD]):
+            for partition, offset, raw in zip(*(c.to_pylist() for c in rows.columns), strict=True):
+                yield Archived(partition, offset, _DECISION.decode(raw))
+
+    def find(self, authorization_id: str) -> Archived | None:
+        """The decision of one authorization, newest files first; reads one column of each."""
+        for file in sorted(self.files(), key=lambda file: file.path.parent.name, reverse=True):
+            ids = pq.read_table(file.path, columns=["authorization_id"])["authorization_id"]
+            row = pc.index(ids, authorization_id).as_py()
+            if row >= 0:
+                columns = ["partition", "offset", RECORD]
+                found = pq.ParquetFile(file.path).read(columns).slice(row, 1).to_pylist()[0]
+                return Archived(
+                    found["partition"], found["offset"], _DECISION.decode(found[RECORD])
+                )
+        return None
+
+
+def _last(path: Path) -> int:
+    return int(pq.read_schema(path).metadata[LAST])
+
+
+def _occupied(path: Path, first: Record) -> Unavailable | Corrupt:
+    """Why the name is taken: the same record means another archiver, another one another topic."""
+    held = pq.ParquetFile(path).read_row_group(0, columns=[RECORD])[RECORD][0].as_py()
+    if held == first.value:
+        return Unavailable(
+            "another archiver wrote this file first",
+            where=str(path),
+            fix="nothing is lost: restart, and reading goes on behind it",
+            code="overtaken",
+        )
+    return Corrupt(
+        "the archive holds another record of this topic, partition and offset",
+        where=str(path),
+        fix="the topic was made anew: give the archive a new root",
+    )
+
+
+def _force(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

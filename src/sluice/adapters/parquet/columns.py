@@ -1,0 +1,120 @@
+"""Columns of the archive: flat fields to search and learn from, and the record's own bytes.
+
+Adding a column is safe, readers fill it with null; a column never changes its type or meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from sluice.application.archive import Record
+from sluice.domain.authorization import Authorization
+from sluice.domain.decision import Decision
+from sluice.domain.label import Label
+from sluice.errors import Corrupt
+
+
+class Column(NamedTuple):
+    """One column: its type, and what it takes from the decoded record."""
+
+    name: str
+    kind: pa.DataType
+    take: Callable[[Any], Any]
+
+
+INTEGERS = {"event_at", "amount_minor"}
+
+DECISION: tuple[Column, ...] = (
+    *(
+        Column(
+            name,
+            pa.int64() if name in INTEGERS else pa.string(),
+            attrgetter(f"authorization.{name}"),
+        )
+        for name in Authorization.__struct_fields__
+        if name != "v"
+    ),
+    Column("door", pa.string(), attrgetter("door")),
+    Column("origin_topic", pa.string(), lambda d: d.origin and d.origin.topic),
+    Column("origin_partition", pa.int32(), lambda d: d.origin and d.origin.partition),
+    Column("origin_offset", pa.int64(), lambda d: d.origin and d.origin.offset),
+    Column("emitter", pa.string(), attrgetter("emitter")),
+    Column("sequence", pa.int64(), attrgetter("sequence")),
+    Column("received_at", pa.int64(), attrgetter("received_at")),
+    Column("decided_at", pa.int64(), attrgetter("decided_at")),
+    Column("reference_amount_minor", pa.int64(), attrgetter("reference_amount_minor")),
+    Column("reference_currency", pa.string(), attrgetter("reference_currency")),
+    Column("catalogue", pa.string(), attrgetter("catalogue")),
+    # Not a fixed-size list: two catalogues of different length may meet in one file.
+    Column("features", pa.list_(pa.int64()), attrgetter("features")),
+    Column("release", pa.string(), attrgetter("release")),
+    Column("score_ppm", pa.int64(), attrgetter("score_ppm")),
+    Column("policy", pa.string(), attrgetter("policy")),
+    Column("outcome", pa.string(), attrgetter("outcome")),
+    Column("reasons", pa.list_(pa.string()), attrgetter("reasons")),
+    Column("rung", pa.string(), attrgetter("rung")),
+    Column("degraded", pa.list_(pa.string()), attrgetter("degraded")),
+)
+LABEL: tuple[Column, ...] = (
+    Column("authorization_id", pa.string(), attrgetter("authorization_id")),
+    Column("event_at", pa.int64(), attrgetter("event_at")),
+    Column("known_at", pa.int64(), attrgetter("known_at")),
+    Column("is_fraud", pa.bool_(), attrgetter("is_fraud")),
+    Column("kind", pa.string(), attrgetter("kind")),
+    Column("source", pa.string(), attrgetter("source")),
+    Column("tenant", pa.string(), attrgetter("tenant")),
+    Column("card_token", pa.string(), attrgetter("card_token")),
+    Column("merchant_id", pa.string(), attrgetter("merchant_id")),
+    Column("terminal_id", pa.string(), attrgetter("terminal_id")),
+    Column("device_id", pa.string(), attrgetter("device_id")),
+)
+PLACE = (("partition", pa.int32()), ("offset", pa.int64()), ("written_ms", pa.int64()))
+RECORD = "record"
+"""The exact bytes of the value, so that nothing is lost and a replay needs only this column."""
+
+
+class Kind(NamedTuple):
+    """What one topic's files hold."""
+
+    columns: tuple[Column, ...]
+    decoder: msgspec.json.Decoder[Any]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of a file."""
+        return pa.schema([*PLACE, *((c.name, c.kind) for c in self.columns), (RECORD, pa.binary())])
+
+
+KINDS: dict[str, Kind] = {
+    "decisions": Kind(DECISION, msgspec.json.Decoder(Decision)),
+    "labels": Kind(LABEL, msgspec.json.Decoder(Label)),
+}
+"""By folder of the archive."""
+
+
+def table(kind: Kind, rows: Sequence[Record]) -> pa.Table:
+    """(n,) records to a table of n rows. Raises Corrupt naming the first that does not decode."""
+    decoded = []
+    for row in rows:
+        try:
+            decoded.append(kind.decoder.decode(row.value))
+        except msgspec.DecodeError as exc:
+            raise Corrupt(
+                f"a record that this release cannot read: {exc}",
+                where=f"{row.topic}/{row.partition}@{row.offset}",
+                fix="run the release that wrote it, or a newer one; nothing was skipped",
+            ) from exc
+    columns: dict[str, Any] = {
+        "partition": [row.partition for row in rows],
+        "offset": [row.offset for row in rows],
+        "written_ms": [row.written_ms for row in rows],
+    }
+    for name, _, take in kind.columns:
+        columns[name] = [take(one) for one in decoded]
+    columns[RECORD] = [row.value for row in rows]
+    return pa.table(columns, schema=kind.schema)

@@ -1,0 +1,146 @@
+"""Kill the archiver at each named point, start it again, and recount rows against the topic."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.kafka.broker import free_port
+from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.kafka.topics import Topics
+from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.adapters.parquet.archive import Archive
+from sluice.domain.authorization import encode
+from sluice.testing.factories import make_authorization, make_label
+from sluice.testing.kafka import read_all, wait_until
+from sluice.testing.records import make_decision
+
+pytestmark = [pytest.mark.integration, pytest.mark.fault]
+
+POINTS = (
+    "archiver.before_link",
+    "archiver.after_link",
+    "archiver.after_commit",
+)
+
+
+@pytest.fixture
+def start(kafka, topics: Topics, tmp_path: Path) -> Iterator:
+    running: list[subprocess.Popen] = []
+
+    def start(kill_at: str = "", roll_s: int = 1, metrics_port: int = 0) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.archiver.main"],
+            env=os.environ
+            | {
+                "SLUICE_KAFKA_BOOTSTRAP": kafka.bootstrap,
+                "SLUICE_KAFKA_TOPIC_PREFIX": topics.decisions.removesuffix("decisions.v1"),
+                "SLUICE_ARCHIVER_ROOT": str(tmp_path / "archive"),
+                "SLUICE_ARCHIVER_ROLL_S": str(roll_s),
+                "SLUICE_SERVICE_METRICS_PORT": str(metrics_port),
+                "SLUICE_KILL_AT": kill_at,
+            },
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def decide(kafka, topics: Topics, numbers: range) -> None:
+    """Decisions in transactions, as the stream door writes them: markers leave gaps in offsets."""
+    door = TransactionalDoor(
+        kafka.bootstrap,
+        group="writer",
+        topics=[topics.authorizations],
+        transactional_id=topics.decisions,
+        client_id="test",
+    )
+    for at in range(numbers.start, numbers.stop, 50):
+        door.begin()
+        for number in range(at, min(at + 50, numbers.stop)):
+            decision = make_decision(f"a-{number}", card_token=f"card-{number % 13}")
+            door.produce(topics.decisions, decision.authorization.card_token, encode(decision))
+        door._producer.commit_transaction()
+        door._open = False
+    door.close()
+
+
+def label(kafka, topics: Topics, count: int) -> None:
+    producer = EventProducer(kafka.bootstrap, client_id="test")
+    for number in range(count):
+        record = make_label(make_authorization(f"a-{number}"), known_at=number)
+        producer.produce(topics.labels, encode(record), key=record.authorization_id)
+    producer.flush(30)
+
+
+def archived(tmp_path: Path, kind: str = "decisions") -> list[tuple]:
+    rows = Archive(tmp_path / "archive").read(kind, ["partition", "offset", "record"])
+    return list(zip(*rows.to_pydict().values(), strict=True))
+
+
+def in_topic(kafka, topic: str) -> list[tuple]:
+    return [(m.partition, m.offset, m.value) for m in read_all(kafka.bootstrap, topic)]
+
+
+def caught_up(port: int) -> bool:
+    """True if the archiver has fetched all eight partitions to their ends."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+            lines = page.read().decode().splitlines()
+    except OSError:
+        return False
+    lags = [line.split()[-1] for line in lines if line.startswith("sluice_consumer_lag_messages{")]
+    return len(lags) == 8 and set(lags) == {"0.0"}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_killed_archiver_leaves_each_row_once(kafka, topics, start, tmp_path, point):
+    decide(kafka, topics, range(300))
+    assert start(kill_at=f"{point}:2").wait(60) == -signal.SIGKILL
+    decide(kafka, topics, range(300, 400))
+    start()
+    expected = in_topic(kafka, topics.decisions)
+    assert len(expected) == 400
+    wait_until(lambda: len(archived(tmp_path)) >= 400, "all are archived")
+    assert archived(tmp_path) == expected
+
+
+def test_sigterm_writes_what_is_buffered_and_a_successor_goes_on(kafka, topics, start, tmp_path):
+    decide(kafka, topics, range(100))
+    label(kafka, topics, 40)
+    first = start(roll_s=1)
+    wait_until(lambda: len(archived(tmp_path)) == 100, "the first are archived")
+    first.terminate()
+    assert first.wait(60) == 0
+    decide(kafka, topics, range(100, 180))
+    port = free_port()
+    second = start(roll_s=3600, metrics_port=port)
+    wait_until(lambda: caught_up(port), "the second has read all")
+    assert len(archived(tmp_path)) == 100
+    second.terminate()
+    assert second.wait(60) == 0
+    start(roll_s=1)
+    wait_until(lambda: len(archived(tmp_path)) >= 180, "all are archived")
+    assert archived(tmp_path) == in_topic(kafka, topics.decisions)
+    assert archived(tmp_path, "labels") == in_topic(kafka, topics.labels)
+
+
+def test_two_archivers_share_the_partitions_and_write_each_row_once(kafka, topics, start, tmp_path):
+    decide(kafka, topics, range(200))
+    start()
+    wait_until(lambda: len(archived(tmp_path)) >= 100, "the first works")
+    second = start()
+    for turn in range(200, 600, 50):
+        decide(kafka, topics, range(turn, turn + 50))
+    second.kill()
+    wait_until(lambda: len(archived(tmp_path)) >= 600, "all are archived")
+    assert archived(tmp_path) == in_topic(kafka, topics.decisions)

@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from sluice.adapters.kafka.consumer import Message
+from sluice.adapters.parquet.archive import Archive, ParquetFiles
+from sluice.application.archive import DAY_MS
+from sluice.domain.authorization import encode
+from sluice.errors import Corrupt, Unavailable
+from sluice.testing.factories import make_authorization, make_label
+from sluice.testing.records import make_decision
+
+FOLDERS = {"t.decisions.v1": "decisions", "t.labels.v1": "labels"}
+DECISIONS, LABELS = "t.decisions.v1", "t.labels.v1"
+DAY = 20_000
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> ParquetFiles:
+    return ParquetFiles(tmp_path, FOLDERS)
+
+
+def record(offset: int, value: bytes, topic: str = DECISIONS, partition: int = 2) -> Message:
+    return Message(value, None, topic, partition, offset, None, DAY * DAY_MS + offset)
+
+
+def decided(*offsets: int, partition: int = 2) -> list[Message]:
+    return [
+        record(o, encode(make_decision(f"a-{partition}-{o}", sequence=o)), partition=partition)
+        for o in offsets
+    ]
+
+
+def test_a_decision_comes_back_with_every_field_and_its_very_bytes(files, tmp_path):
+    rows = decided(5, 7)
+    files.write((DECISIONS, 2), rows)
+    found = list(Archive(tmp_path).decisions())
+    assert [(one.partition, one.offset) for one in found] == [(2, 5), (2, 7)]
+    assert found[0].decision == make_decision("a-2-5", sequence=5)
+    table = Archive(tmp_path).read()
+    assert table["record"].to_pylist() == [row.value for row in rows]
+    first = table.slice(0, 1).to_pylist()[0]
+    assert first["features"] == [1, -2, 2**62, 0]
+    assert first["card_token"] == "card-1"
+    assert first["amount_minor"] == 1234
+    assert first["outcome"] == "approve"
+    assert first["origin_offset"] is None
+    assert first["degraded"] == ["terminal"]
+
+
+def test_labels_come_back(files, tmp_path):
+    label = make_label(make_authorization(), known_at=9)
+    files.write((LABELS, 0), [record(3, encode(label), LABELS, 0)])
+    [row] = Archive(tmp_path).read("labels").to_pylist()
+    assert (row["offset"], row["authorization_id"], row["known_at"]) == (3, "a-1", 9)
+    assert row["is_fraud"] is True
+
+
+def test_rows_come_by_partition_and_offset_over_all_files(files, tmp_path):
+    files.write((DECISIONS, 2), decided(10, 11))
+    files.write((DECISIONS, 1), decided(4, 5, partition=1))
+    files.write((DECISIONS, 2), decided(12, 14))
+    table = Archive(tmp_path).read(columns=["partition", "offset"])
+    assert table.to_pydict() == {"partition": [1, 1, 2, 2, 2, 2], "offset": [4, 5, 10, 11, 12, 14]}
+    assert files.end((DECISIONS, 2)) == 15
+    assert files.end((DECISIONS, 1)) == 6
+    assert files.end((DECISIONS, 0)) == 0
+
+
+def test_an_authorization_is_found_by_its_id(files, tmp_path):
+    files.write((DECISIONS, 2), decided(10, 11))
+    files.write((DECISIONS, 2), decided(12))
+    found = Archive(tmp_path).find("a-2-11")
+    assert found is not None
+    assert (found.offset, found.decision.sequence) == (11, 11)
+    assert Archive(tmp_path).find("nobody") is None
+
+
+def test_a_second_archiver_of_the_same_run_is_refused(files, tmp_path):
+    files.write((DECISIONS, 2), decided(10, 11))
+    with pytest.raises(Unavailable) as caught:
+        files.write((DECISIONS, 2), decided(10, 11, 12))
+    assert caught.value.code == "overtaken"
+    assert Archive(tmp_path).read().num_rows == 2
+
+
+def test_a_topic_made_anew_is_not_mixed_with_the_old_one(files):
+    files.write((DECISIONS, 2), decided(10))
+    with pytest.raises(Corrupt, match="another record"):
+        files.write((DECISIONS, 2), [record(10, encode(make_decision("other")))])
+
+
+def test_a_record_that_does_not_decode_stops_the_archive_and_names_its_place(files, tmp_path):
+    with pytest.raises(Corrupt, match=r"t\.decisions\.v1/2@8"):
+        files.write((DECISIONS, 2), [record(8, b'{"v":9}')])
+    assert Archive(tmp_path).files() == []
+
+
+def test_overlapping_files_are_not_read_as_if_they_were_one_archive(files, tmp_path):
+    files.write((DECISIONS, 2), decided(10, 11, 12))
+    files.write((DECISIONS, 2), decided(11, 12))
+    with pytest.raises(Corrupt, match="overlap"):
+        Archive(tmp_path).read()
+
+
+def test_a_file_of_an_older_release_reads_with_nulls_for_its_missing_columns(files, tmp_path):
+    files.write((DECISIONS, 2), decided(10))
+    [file] = Archive(tmp_path).files()
+    old = pq.read_table(file.path).drop_columns(["score_ppm", "rung"])
+    file.path.unlink()
+    pq.write_table(old, file.path)
+    [row] = Archive(tmp_path).read().to_pylist()
+    assert row["score_ppm"] is None
+    assert row["authorization_id"] == "a-2-10"
+
+
+def test_an_empty_archive_has_no_rows_and_all_columns(tmp_path):
+    table = Archive(tmp_path).read()
+    assert table.num_rows == 0
+    assert "record" in table.column_names
+
+
+def test_a_file_left_aside_by_a_dead_process_is_not_read(files, tmp_path):
+    files.write((DECISIONS, 2), decided(10))
+    [file] = Archive(tmp_path).files()
+    file.path.with_name(f".{file.path.name}.dead").write_bytes(b"half a file")
+    assert Archive(tmp_path).read().num_rows == 1

@@ -1,0 +1,92 @@
+from collections.abc import Sequence
+
+import pytest
+
+from sluice.adapters.kafka.consumer import Message
+from sluice.application import archive
+from sluice.application.archive import DAY_MS, Archiver, Partition, Record, behind
+from sluice.errors import Unavailable
+
+P0, P1 = ("decisions.v1", 0), ("decisions.v1", 1)
+
+
+class FakeFiles:
+    def __init__(self, ends: dict[Partition, int] | None = None) -> None:
+        self.ends = ends or {}
+        self.written: list[tuple[Partition, list[int]]] = []
+
+    def end(self, partition: Partition) -> int:
+        return self.ends.get(partition, 0)
+
+    def write(self, partition: Partition, rows: Sequence[Record]) -> int:
+        self.written.append((partition, [row.offset for row in rows]))
+        return 1
+
+
+class FullDisk(FakeFiles):
+    def write(self, partition: Partition, rows: Sequence[Record]) -> int:
+        raise Unavailable("no space")
+
+
+def record(partition: Partition, offset: int, *, day: int = 0, size: int = 1) -> Message:
+    return Message(b"x" * size, None, *partition, offset, None, day * DAY_MS)
+
+
+def test_a_file_waits_for_its_age_and_is_committed_behind_its_last_record():
+    files = FakeFiles()
+    archiver = Archiver(files, roll_s=60)
+    archiver.add([record(P0, 4), record(P0, 6), record(P1, 9)], now_s=0)
+    assert archiver.due(now_s=59) == []
+    archiver.add([record(P1, 10)], now_s=59)
+    rolled = archiver.roll(archiver.due(now_s=60))
+    assert files.written == [(P0, [4, 6]), (P1, [9, 10])]
+    assert behind(rolled) == {P0: 7, P1: 11}
+    assert archiver.held() == []
+
+
+def test_a_large_file_is_due_at_once(monkeypatch):
+    archiver = Archiver(FakeFiles(), roll_s=60)
+    archiver.add([record(P0, 0, size=archive.ROLL_BYTES), record(P1, 0)], now_s=0)
+    assert archiver.due(now_s=0) == [P0]
+
+
+def test_the_largest_are_due_when_all_together_are_too_much():
+    archiver = Archiver(FakeFiles(), roll_s=60)
+    part = archive.ROLL_BYTES - 1
+    for number in range(5):
+        archiver.add([record(("decisions.v1", number), 0, size=part - number)], now_s=0)
+    assert archiver.due(now_s=0) == [("decisions.v1", 0)]
+
+
+def test_a_new_day_begins_a_new_file_and_an_earlier_clock_does_not():
+    files = FakeFiles()
+    archiver = Archiver(files, roll_s=60)
+    days = [1, 1, 2, 1, 2]
+    rolled = archiver.add([record(P0, i, day=day) for i, day in enumerate(days)], now_s=0)
+    assert files.written == [(P0, [0, 1])]
+    assert behind(rolled) == {P0: 2}
+    archiver.roll([P0])
+    assert files.written[1:] == [(P0, [2, 3, 4])]
+
+
+def test_reading_goes_on_behind_the_newest_file_or_at_a_later_commit():
+    archiver = Archiver(FakeFiles({P0: 50}), roll_s=60)
+    assert archiver.start({P0: 30, P1: 7}, [P0, P1, ("labels.v1", 0)]) == {P0: 50, P1: 7}
+    assert archiver.start({P0: 80}, [P0]) == {P0: 80}
+
+
+def test_what_a_full_disk_refused_is_still_held():
+    archiver = Archiver(FullDisk(), roll_s=60)
+    archiver.add([record(P0, 0)], now_s=0)
+    with pytest.raises(Unavailable):
+        archiver.roll([P0])
+    assert archiver.held() == [P0]
+
+
+def test_lost_partitions_are_forgotten_without_a_file():
+    files = FakeFiles()
+    archiver = Archiver(files, roll_s=60)
+    archiver.add([record(P0, 0), record(P1, 0)], now_s=0)
+    archiver.drop([P0])
+    archiver.roll([P0, P1])
+    assert files.written == [(P1, [0])]
