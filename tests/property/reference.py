@@ -203,9 +203,7 @@ class Tiles:
             ("7d", DAY, 35, 7),
             ("30d", DAY, 35, 30),
         ):
-            moments = seen + frauds if unit == DAY else seen
-            newest = max((us // unit for us in moments), default=-1)
-            now = t // unit
+            newest = max((us // unit for us in seen), default=-1)
 
             def is_in(
                 us: int, width: int, unit: int = unit, kept: int = kept, newest: int = newest
@@ -219,10 +217,11 @@ class Tiles:
             bits = {(e.card * 0x9E3779B97F4A7C15 % 2**64) >> 58 for e in (*inside, own)}
             full = len(bits) == 64
             r[f"cards.{w}"] = round(64 * math.log(128 if full else 64 / (64 - len(bits))))
-            r[f"frauds.{w}"] = sum(is_in(us, width) for us in frauds) if unit == DAY else 0
-            assert now >= 0
-        newest_day = max((us // DAY for us in seen + frauds), default=-1)
-        r["frauds.1d"] = sum(us // DAY == t // DAY > newest_day - 35 for us in frauds)
+            r[f"frauds.{w}"] = 0
+        newest = max((us // DAY for us in frauds), default=-1)
+        days = [us // DAY for us in frauds if us // DAY > newest - 35]
+        for w, width in (("1d", 1), ("7d", 7), ("30d", 30)):
+            r[f"frauds.{w}"] = sum(0 <= t // DAY - day < width for day in days)
         r["age_s"] = since(min(seen), t) if seen else 0
         r["since_last_s"] = since(max(seen, default=None), t)
         r["since_first_fraud_s"] = since(min(frauds, default=None), t)

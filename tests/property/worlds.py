@@ -49,12 +49,13 @@ def world(seed: int, n: int, tempo: Tempo) -> list[Change]:
     """n authorizations of a few entities and labels about them, in order of arrival.
 
     calm: minutes to days apart. burst: hundreds within the hour. ties: many in one microsecond.
-    gaps: pauses of over 35 days. In each, some arrive late, a few far too late; some on time come twice.
+    gaps: pauses of over 35 days. In each, some arrive late, a few far too late; of those on time
+    some come twice.
     """
     rng = random.Random(f"{seed} {tempo}")
     us = START + rng.randrange(DAY)
     arrivals: list[tuple[int, int, Applied, Event]] = []
-    for i in range(n):
+    for _ in range(n):
         if tempo == "calm":
             us += rng.choice((SECOND, MINUTE, HOUR, 8 * HOUR)) * rng.randrange(1, 4)
         elif tempo == "burst":

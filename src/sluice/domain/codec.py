@@ -6,8 +6,8 @@ Card: versions; frauds; newest day + 1; newest fraud report + 1; ring oldest fir
 microseconds since the one before, id tag (4 bytes), amount, and what differs from the one before
 (country and currency; merchant tag, 4 bytes, and mcc; device tag, 4 bytes); tiles newest first.
 Terminal, merchant, device: versions; head values + 1; for each resolution its tiles newest first:
-one byte with the gap to the tile before and two flags, count, amount, declines and frauds if
-any, the sketch of cards (nothing, a list of bit numbers, or all 8 bytes).
+one byte with the gap to the tile before and two flags, count, amount, declines if any, the sketch
+of cards (a list of bit numbers, or all 8 bytes); days of fraud reports newest first: age, count.
 
 Damaged bytes make a decoder say False or read a state of some kind, never look outside: every
 number is below 2^63 by construction, every index is checked, and the caller leaves SLACK bytes
@@ -26,16 +26,16 @@ from sluice.domain.tilestate import clear_tiles
 
 FORMAT = 1
 STATE_BYTES_MAX = 12_288
-"""Above the largest possible state: 64 versions and 143 full tiles take 7.6 kB."""
+"""Above the largest possible state: 64 versions and 143 full tiles take 7.5 kB."""
 PREFIX = 9
 SLACK = 128
-"""Above the longest record: the head of a tile state takes up to 82 bytes."""
+"""Above the longest record: the head of a tile state takes up to 91 bytes."""
 SPARSE_BITS_MAX = 6
 """Cards in a tile up to which bit numbers are shorter than the sketch."""
 
 _CHANNEL_BITS = 7
 _F_DECLINED, _F_DEVICE, _F_SAME_PLACE, _F_SAME_MERCHANT, _F_SAME_DEVICE = 8, 16, 32, 64, 128
-_GAP_BITS, _F_REPORTS, _F_SKETCH = 63, 64, 128
+_GAP_BITS, _F_DECLINES, _F_SKETCH = 63, 64, 128
 
 
 @part
@@ -266,16 +266,15 @@ def _put_tiles(out, at, tiles, newest):  # type: ignore[no-untyped-def]
             set_bits = t.ones(bits)
             flags = previous - number - 1
             previous = number
-            if tiles[i, t.DECLINES] or tiles[i, t.FRAUDS]:
-                flags |= _F_REPORTS
+            if tiles[i, t.DECLINES]:
+                flags |= _F_DECLINES
             if set_bits > SPARSE_BITS_MAX or set_bits > tiles[i, t.COUNT]:
                 flags |= _F_SKETCH
             out[at] = np.uint8(flags)
             at = _put(out, at + 1, tiles[i, t.COUNT])
             at = _put(out, at, tiles[i, t.SUM])
-            if flags & _F_REPORTS:
+            if flags & _F_DECLINES:
                 at = _put(out, at, tiles[i, t.DECLINES])
-                at = _put(out, at, tiles[i, t.FRAUDS])
             if flags & _F_SKETCH:
                 at = _put8(out, at, bits)
             else:
@@ -318,12 +317,9 @@ def _get_tiles(raw, at, end, tiles, newest):  # type: ignore[no-untyped-def]
         tiles[i, t.COUNT] = count
         tiles[i, t.SUM], at = _get(raw, at)
         declines = np.int64(0)
-        frauds = np.int64(0)
-        if flags & _F_REPORTS:
+        if flags & _F_DECLINES:
             declines, at = _get(raw, at)
-            frauds, at = _get(raw, at)
         tiles[i, t.DECLINES] = declines
-        tiles[i, t.FRAUDS] = frauds
         if flags & _F_SKETCH:
             tiles[i, t.CARDS], at = _get8(raw, at)
         else:
@@ -349,7 +345,14 @@ def encode_tiles(state, out, at):  # type: ignore[no-untyped-def]
         at = _put(out, at, head[i] + 1)
     at = _put_tiles(out, at, state.minutes, head[t.NEWEST_MINUTE])
     at = _put_tiles(out, at, state.hours, head[t.NEWEST_HOUR])
-    return _put_tiles(out, at, state.days, head[t.NEWEST_DAY])
+    at = _put_tiles(out, at, state.days, head[t.NEWEST_DAY])
+    newest = head[t.NEWEST_REPORT]
+    for age in range(min(t.DAYS_KEPT, newest + 1)):
+        i = (newest - age) % t.DAYS_KEPT
+        if state.reports[i, t.TILE] == newest - age:
+            at = _put(out, at, age)
+            at = _put(out, at, state.reports[i, t.COUNT])
+    return at
 
 
 @part
@@ -370,6 +373,14 @@ def decode_tiles(raw, at, end, state):  # type: ignore[no-untyped-def]
         at = _get_tiles(raw, at, end, state.minutes, head[t.NEWEST_MINUTE])
         at = _get_tiles(raw, at, end, state.hours, head[t.NEWEST_HOUR])
         at = _get_tiles(raw, at, end, state.days, head[t.NEWEST_DAY])
+        while at < end:
+            age, at = _get(raw, at)
+            day = head[t.NEWEST_REPORT] - age
+            if age >= t.DAYS_KEPT or day < 0:
+                at = end + 1
+                break
+            state.reports[day % t.DAYS_KEPT, t.TILE] = day
+            state.reports[day % t.DAYS_KEPT, t.COUNT], at = _get(raw, at)
         if at == end:
             return True
     clear_tiles(state)

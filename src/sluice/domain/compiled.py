@@ -29,7 +29,8 @@ SOURCES = (
 )
 """Modules whose code or numbers end up in the machine code."""
 _DIGEST = hashlib.sha256(b"".join((_HERE / f"{s}.py").read_bytes() for s in SOURCES)).hexdigest()
-_FOLDER = _HERE / "__pycache__" / f"kernel-{_DIGEST[:12]}"
+FOLDER = _HERE / "__pycache__" / f"kernel-{_DIGEST[:12]}"
+"""Where the machine code lies, unless NUMBA_CACHE_DIR says otherwise."""
 
 Function = Callable[..., Any]
 
@@ -43,7 +44,7 @@ def entry(function: Function) -> Function:
     """Compile a function that Python calls, and keep it on disk (where NUMBA_CACHE_DIR says)."""
     chosen = config.CACHE_DIR
     if not chosen and os.access(_HERE, os.W_OK):
-        config.CACHE_DIR = str(_FOLDER)
+        config.CACHE_DIR = str(FOLDER)
     try:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:

@@ -1,8 +1,10 @@
 """The state of a terminal, merchant or device: 60 minute, 48 hour and 35 day tiles.
 
-A tile holds count, amount, declines, a 64-bit sketch of distinct cards (linear counting,
-Whang et al. 1990) and reported frauds by ``known_at``. Each resolution keeps the tiles within its
-span of the newest one, so the state is a function of the set of events applied.
+A tile holds count, amount, declines and a 64-bit sketch of distinct cards (linear counting,
+Whang et al. 1990). Reported frauds have 35 day tiles of their own, by ``known_at``: a report about
+last month, or one with a wrong date, must not push out what authorizations are counted. Each
+resolution keeps the tiles within its span of its own newest one, so the state is a function of
+the set of events applied.
 """
 
 from __future__ import annotations
@@ -22,31 +24,36 @@ from sluice.domain.events import AMOUNT, CARD, DECLINED, EVENT_US
 Ints = npt.NDArray[np.int64]
 
 MINUTES_KEPT, HOURS_KEPT, DAYS_KEPT = 60, 48, 35
-TILE, COUNT, SUM, DECLINES, CARDS, FRAUDS = range(6)
-TILE_WIDTH = 6
+TILE, COUNT, SUM, DECLINES, CARDS = range(5)
+TILE_WIDTH = 5
+REPORT_WIDTH = 2
+"""A tile of reports is TILE and COUNT."""
 (
     APPLIED,
     N_VERSIONS,
     NEWEST_MINUTE,
     NEWEST_HOUR,
     NEWEST_DAY,
+    NEWEST_REPORT,
     FIRST_SEEN_US,
     FIRST_FRAUD_US,
     LAST_FRAUD_US,
     LAST_GENUINE_US,
     LAST_SEEN_US,
-) = range(10)
-HEAD_WIDTH = 10
+) = range(11)
+HEAD_WIDTH = 11
 
 
 class TileState(NamedTuple):
-    """Scratch of one entity: head (10,), versions (64, 2), tiles (n, 6) by number % n."""
+    """Scratch of one entity: head (11,), versions (64, 2), tiles (n, 5) by number % n,
+    reports (35, 2) likewise."""
 
     head: Ints
     versions: Ints
     minutes: Ints
     hours: Ints
     days: Ints
+    reports: Ints
 
 
 @part
@@ -58,6 +65,7 @@ def clear_tiles(state):  # type: ignore[no-untyped-def]
     state.minutes[:, TILE] = -1
     state.hours[:, TILE] = -1
     state.days[:, TILE] = -1
+    state.reports[:, TILE] = -1
 
 
 @part
@@ -84,7 +92,7 @@ def _tile(tiles, head, newest, number):  # type: ignore[no-untyped-def]
         return -1
     at = number % kept
     if tiles[at, TILE] != number:
-        for column in range(TILE_WIDTH):
+        for column in range(tiles.shape[1]):
             tiles[at, column] = 0
         tiles[at, TILE] = number
     return at
@@ -133,10 +141,10 @@ def add_label_to_tiles(state, is_fraud, known_us):  # type: ignore[no-untyped-de
     if head[FIRST_FRAUD_US] < 0 or known_us < head[FIRST_FRAUD_US]:
         head[FIRST_FRAUD_US] = known_us
     head[LAST_FRAUD_US] = max(head[LAST_FRAUD_US], known_us)
-    day = _tile(state.days, head, NEWEST_DAY, known_us // DAY_US)
-    if day < 0:
+    at = _tile(state.reports, head, NEWEST_REPORT, known_us // DAY_US)
+    if at < 0:
         return TOO_OLD
-    state.days[day, FRAUDS] += 1
+    state.reports[at, COUNT] += 1
     return DONE
 
 
@@ -165,9 +173,9 @@ def ones(bits):  # type: ignore[no-untyped-def]
 
 @part
 def _add(tiles, newest, first, last, sums):  # type: ignore[no-untyped-def]
-    """Add the tiles first..last to the sums: count, amount, declines, sketch, frauds."""
+    """Add the tiles first..last to the sums: count, amount, declines, sketch."""
     kept = len(tiles)
-    count, amount, declines, cards, frauds = sums
+    count, amount, declines, cards = sums
     last = min(last, newest)
     at = last % kept
     for number in range(last, max(first, newest - kept + 1) - 1, -1):
@@ -176,31 +184,40 @@ def _add(tiles, newest, first, last, sums):  # type: ignore[no-untyped-def]
             amount += tiles[at, SUM]
             declines += tiles[at, DECLINES]
             cards |= tiles[at, CARDS]
-            frauds += tiles[at, FRAUDS]
         at = at - 1 if at > 0 else kept - 1
-    return count, amount, declines, cards, frauds
+    return count, amount, declines, cards
+
+
+@part
+def _reported(reports, newest, first, last):  # type: ignore[no-untyped-def]
+    frauds = np.int64(0)
+    kept = len(reports)
+    for number in range(max(first, newest - kept + 1), min(last, newest) + 1):
+        if reports[number % kept, TILE] == number:
+            frauds += reports[number % kept, COUNT]
+    return frauds
 
 
 @part
 def _write(regs, at, sums):  # type: ignore[no-untyped-def]
-    count, amount, declines, cards, frauds = sums
+    count, amount, declines, cards = sums
     regs[at] = count
     regs[at + _W] = amount
     regs[at + 2 * _W] = declines
     regs[at + 3 * _W] = DISTINCT[ones(cards)]
-    regs[at + 4 * _W] = frauds
+    regs[at + 4 * _W] = 0
 
 
 @part
 def tile_registers(state, event, base, regs):  # type: ignore[no-untyped-def]
     """Fill one entity's registers for an authorization that the state does not hold yet.
 
-    It counts in each window, its outcome not. base: the entity's first register. The first five
-    windows count frauds from no tile finer than a day, so only 1d, 7d and 30d have any.
+    It counts in each window, its outcome not. base: the entity's first register. Frauds have
+    tiles of a day only, so windows below stay 0.
     """
     t = event[EVENT_US]
     head = state.head
-    own = (np.int64(1), event[AMOUNT], np.int64(0), card_bit(event[CARD]), np.int64(0))
+    own = (np.int64(1), event[AMOUNT], np.int64(0), card_bit(event[CARD]))
 
     newest, now = head[NEWEST_MINUTE], t // MINUTE_US
     sums = _add(state.minutes, newest, now, now, own)
@@ -217,12 +234,16 @@ def tile_registers(state, event, base, regs):  # type: ignore[no-untyped-def]
     _write(regs, base + 4, sums)
 
     newest, now = head[NEWEST_DAY], t // DAY_US
-    sums = _add(state.days, newest, now, now, own)
-    regs[base + 4 * _W + 4] = sums[4]
-    sums = _add(state.days, newest, now - 6, now - 1, sums)
+    sums = _add(state.days, newest, now - 6, now, own)
     _write(regs, base + 5, sums)
     sums = _add(state.days, newest, now - 29, now - 7, sums)
     _write(regs, base + 6, sums)
+
+    newest = head[NEWEST_REPORT]
+    if newest >= 0:
+        regs[base + 4 * _W + 4] = _reported(state.reports, newest, now, now)
+        regs[base + 4 * _W + 5] = _reported(state.reports, newest, now - 6, now)
+        regs[base + 4 * _W + 6] = _reported(state.reports, newest, now - 29, now)
 
     facts = base + _FACTS
     first_seen = head[FIRST_SEEN_US]

@@ -124,6 +124,7 @@ def _layout() -> list[tuple[int, int]]:
         ts.MINUTES_KEPT * ts.TILE_WIDTH,
         ts.HOURS_KEPT * ts.TILE_WIDTH,
         ts.DAYS_KEPT * ts.TILE_WIDTH,
+        ts.DAYS_KEPT * ts.REPORT_WIDTH,
         cs.SEEN_COLUMNS * cs.SEEN_SLOTS * 2,
         len(REGISTERS),
         1,
@@ -131,12 +132,9 @@ def _layout() -> list[tuple[int, int]]:
     return list(itertools.pairwise((0, *itertools.accumulate(sizes))))
 
 
-_PARTS = _layout()
-(
-    (_C_HEAD, _C_VERSIONS, _C_RING, _C_TILES, _T_HEAD, _T_VERSIONS, _T_MINUTES, _T_HOURS, _T_DAYS),
-    (_SEEN, _REGS, _STAMP),
-) = ([begin for begin, _ in _PARTS[:9]], [begin for begin, _ in _PARTS[9:]])
-_SCRATCH_WIDTH = _PARTS[-1][1]
+_C_HEAD, _C_VERSIONS, _C_RING, _C_TILES, *_REST = (begin for begin, _ in _layout())
+_T_HEAD, _T_VERSIONS, _T_MINUTES, _T_HOURS, _T_DAYS, _T_REPORTS, _SEEN, _REGS, _STAMP = _REST
+_SCRATCH_WIDTH = _STAMP + 1
 
 
 def scratch() -> Scratch:
@@ -161,7 +159,8 @@ def _tiles(work):  # type: ignore[no-untyped-def]
         work[_T_VERSIONS:_T_MINUTES].reshape((SOURCES_MAX, 2)),
         work[_T_MINUTES:_T_HOURS].reshape((ts.MINUTES_KEPT, ts.TILE_WIDTH)),
         work[_T_HOURS:_T_DAYS].reshape((ts.HOURS_KEPT, ts.TILE_WIDTH)),
-        work[_T_DAYS:_SEEN].reshape((ts.DAYS_KEPT, ts.TILE_WIDTH)),
+        work[_T_DAYS:_T_REPORTS].reshape((ts.DAYS_KEPT, ts.TILE_WIDTH)),
+        work[_T_REPORTS:_SEEN].reshape((ts.DAYS_KEPT, ts.REPORT_WIDTH)),
     )
 
 
@@ -470,7 +469,7 @@ def update(
 
 
 _CHANGE_BYTES_MAX = 256
-"""Above what one event adds to a state: a version (18), three tiles (46 each) and the times of
+"""Above what one event adds to a state: a version (18), three tiles (37 each) and the times of
 the head, or one slot of the ring (58) and what its neighbour no longer shares (26)."""
 
 
