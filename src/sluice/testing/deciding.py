@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sluice.application.decide import Conflict, Decided, Repeated, Result
 from sluice.application.ports import Arrival
+from sluice.domain import catalogue
 from sluice.domain.authorization import (
     EventTimeBounds,
     check_event_time,
@@ -87,7 +88,7 @@ class FakeDecider:
             reference_amount_minor=arrival.amount_minor,
             reference_currency=auth.currency,
             catalogue="fake",
-            features=[auth.amount_minor, 1, 1],
+            features=[0] * catalogue.N,
             states=States(),
             pending=[],
             release=self.release,
