@@ -1,4 +1,4 @@
-"""``python -m services.decider.warm``: compile the kernels into their cache, as an image is built.
+"""``python -m services.warm``: compile the kernels into their cache, as an image is built.
 
 Decides one authorization over empty states by the default policy. It takes half a minute once,
 instead of at every start.
@@ -14,7 +14,7 @@ from sluice.adapters.policyfiles.files import read_policy
 from sluice.domain import catalogue
 from sluice.domain.authorization import Authorization, Channel
 from sluice.domain.events import event_row, event_rows, pending_rows, to_pending
-from sluice.domain.windows import Kernel
+from sluice.domain.windows import Kernel, scratch, update
 
 POLICY = Path("policies/default")
 
@@ -38,6 +38,9 @@ def main() -> None:
     )
     row = event_row(auth, 1)
     pending = pending_rows([to_pending(auth, row, auth.event_at)])
+    changes = np.zeros((1, 4), np.int64)
+    update([("card", "")], [b""], np.array([0, 1]), event_rows([row]), changes, scratch())
+    update([("device", "")], [b""], np.array([0, 1]), event_rows([row]), changes, scratch())
     served = Kernel().finalise(event_rows([row]), [(b"", b"", b"", b"")], [pending])
     for scores in (None, np.zeros(1, np.int64)):
         read_policy(POLICY, catalogue.FEATURES).decide(
