@@ -91,6 +91,7 @@ async def _stream(settings: Settings) -> None:
         clock=SystemClock(),
         batch_max=settings.decider.batch_max,
     )
+    bootstrap.settle()
     telemetry.event("started", door="stream", replica=settings.service.name())
     follower = asyncio.create_task(_follow(in_force, settings.decider.reload_s))
     try:

@@ -28,6 +28,7 @@ def main() -> int:
     parts = bootstrap.featurizer(settings)
     loop = Loop(parts, settings.featurizer.batch_max)
     failures = 0
+    bootstrap.settle()
     try:
         while not stop.is_set():
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -47,6 +48,12 @@ def start(service: str, settings: Settings) -> threading.Event:
         signal.signal(number, lambda *_: stop.set())
     telemetry.event("started", replica=settings.service.name())
     return stop
+
+
+def settle() -> None:
+    """Keep the garbage collector off what lives forever: a full pass over it takes 0.1 s."""
+    gc.collect()
+    gc.freeze()
 
 
 def topics(settings: Settings) -> Topics:
