@@ -37,7 +37,20 @@ check: setup ## Format, lint, types, import directions, generated pages
 	$(BIN)/sluice reference --check
 
 test: setup ## Every test; starts a real Kafka and a real Valkey by itself
-	$(BIN)/pytest
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
+
+demo: services/.venv/.done ## Everything on this machine for a minute, with fraud; checks itself
+	env -u PYTHONDONTWRITEBYTECODE $(SERVE)/python -m benchmarks.demo
+
+up: services/.venv/.done ## Broker, store and services on this machine, until Ctrl-C
+	env -u PYTHONDONTWRITEBYTECODE $(SERVE)/python -m services.local
+
+down: ## Stop what `make up` or `make kafka` left running
+	-pkill -TERM -f "[s]ervices.local"
+	-$(SERVE)/python -m services.kafka stop 2>/dev/null
+
+bench: benchmarks/.venv/.done ## Every benchmark, to benchmarks/results/
+	env -u PYTHONDONTWRITEBYTECODE $(BENCH)/python -m benchmarks.run --out benchmarks/results
 
 kafka: setup ## Start one Kafka node on port 9092 (Docker where it is, else jars on Java 17)
 	$(BIN)/python -m services.kafka start
