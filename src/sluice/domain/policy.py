@@ -219,10 +219,7 @@ class Policy:
             if n and int(rung.min()) < D2:
                 raise ValueError("a row of rung D0 or D1 has no score")
             score_ppm = rung  # never read
-        judged = judge(
-            features, missing, rung, score_ppm,
-            self._amount_column, self.rules.conditions, self.rules.table, self._steps,
-        ).tolist()  # fmt: skip
+        judged = self.judge(features, missing, rung, score_ppm).tolist()
         severity: list[int] = []
         reasons: list[list[str]] = []
         silent: list[tuple[str, ...]] = []
@@ -256,13 +253,17 @@ class Policy:
             reasons.append(list(dict.fromkeys(codes))[:MAX_REASONS])
         return Verdicts(np.array(severity, np.int8), reasons, silent)
 
-    def _warm_up(self) -> None:
-        """Compile the loop now, or load it from numba's cache, not in the first decision."""
-        row, one = np.zeros((1, self._width), np.int64), np.full(1, D3)
-        judge(
-            row, one, one, one,
+    def judge(self, features: Ints, missing: Ints, rung: Ints, score_ppm: Ints) -> Ints:
+        """(n, 6) what rules and thresholds say: see :func:`sluice.domain.rules.judge`."""
+        return judge(
+            features, missing, rung, score_ppm,
             self._amount_column, self.rules.conditions, self.rules.table, self._steps,
         )  # fmt: skip
+
+    def _warm_up(self) -> None:
+        """Compile the loop now, or load it from numba's cache, not in the first decision."""
+        one = np.full(1, D3)
+        self.judge(np.zeros((1, self._width), np.int64), one, one, one)
 
     @staticmethod
     def _hits(lists: Sequence[_List], auth: Authorization) -> list[Listing]:
