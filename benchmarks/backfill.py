@@ -1,0 +1,87 @@
+"""The backfill: rows of history through the kernel, on one core."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.bed import Bed
+from benchmarks.processes import MEASURED, on
+from benchmarks.report import Row, row
+from sluice.adapters.files.history import history_from
+from sluice.application.backfill import History, backfill
+
+TARGET = ">= 150,000"
+
+
+def measure(bed: Bed, results: Path, handbook: Path | None = None) -> tuple[list[Row], list[str]]:
+    """Features only; features and states; reading; the same for the Handbook's table."""
+    rows = _history("simulated", bed.history, bed)
+    table = bed.history_table
+    rows.append(
+        row(
+            "simulated: Arrow table to columns",
+            "rows/s",
+            _rate(lambda: history_from(table), len(table), bed.scale.repeats),
+        )
+    )
+    notes = [f"simulated: {len(table):,} rows of {bed.scale.cards:,} cards; one thread, one core"]
+    if handbook:
+        table = _handbook(pq.read_table(handbook))
+        rows += _history("Handbook", history_from(table), bed)
+        notes.append(f"Handbook: {len(table):,} rows")
+    return rows, notes
+
+
+def _history(name: str, history: History, bed: Bed) -> list[Row]:
+    n = len(history.event_at)
+    times = bed.scale.repeats
+    return [
+        row(f"{name}: features", "rows/s", _rate(lambda: backfill(history, bed.fx), n, times),
+            target=TARGET),
+        row(f"{name}: features and states", "rows/s",
+            _rate(lambda: backfill(history, bed.fx, keep_states=True), n, 1)),
+    ]  # fmt: skip
+
+
+def _rate(work: Callable[[], object], rows: int, repeats: int) -> float:
+    """Rows per second of processor time, median; the first call, which may compile, not timed."""
+    with on(MEASURED):
+        work()
+        found = []
+        for _ in range(repeats):
+            began = time.process_time()
+            work()
+            found.append(rows / (time.process_time() - began))
+    return statistics.median(found)
+
+
+def _handbook(table: pa.Table) -> pa.Table:
+    """The Fraud Detection Handbook's columns as an authorization's; what it lacks is constant."""
+    n = len(table)
+
+    def constant(value: str) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value]))
+
+    terminal = table.column("TERMINAL_ID").cast(pa.string())
+    return pa.table(
+        {
+            "authorization_id": table.column("TRANSACTION_ID").cast(pa.string()),
+            "event_at": table.column("TX_DATETIME").cast(pa.timestamp("us")).cast(pa.int64()),
+            "amount_minor": np.rint(table.column("TX_AMOUNT").to_numpy() * 100).astype(np.int64),
+            "currency": constant("EUR"),
+            "mcc": constant("5999"),
+            "channel": constant("pos"),
+            "merchant_country": constant("BE"),
+            "card_country": constant("BE"),
+            "card_token": table.column("CUSTOMER_ID").cast(pa.string()),
+            "terminal_id": terminal,
+            "merchant_id": terminal,
+        }
+    )

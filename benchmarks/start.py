@@ -1,0 +1,53 @@
+"""From nothing to ready, and the memory that takes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import urllib.request
+from pathlib import Path
+
+from benchmarks.bed import Bed
+from benchmarks.processes import MEASURED, memory_mb, on, wait_until
+from benchmarks.report import Row, row
+from benchmarks.sync_door import CONNECTIONS, Server, load
+
+READY_MAX_S = 120.0
+
+
+def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
+    """A cold process with warm caches: page cache and compiled kernel are there."""
+    seconds: list[float] = []
+    fresh: list[float] = []
+    bodies = bed.folder / "start.jsonl"
+    bodies.write_bytes(b"\n".join(bed.traffic.values))
+    bed.topics("start-")
+    with bed.store() as store, bed.stack(store, "start-") as stack:
+        for _ in range(2 * bed.scale.repeats):
+            if "decider-sync" in stack.processes:
+                stack.kill("decider-sync")
+            began = time.perf_counter()
+            with on(MEASURED):
+                process = stack.start("decider-sync")
+            wait_until(lambda: _ready(stack.url), "the sync door is ready", READY_MAX_S)
+            seconds.append(time.perf_counter() - began)
+            fresh.append(memory_mb(process.popen.pid))
+        server = Server(process.popen.pid, f"{stack.url}/v1/authorizations", bodies, '"D0"')
+        load(server, "closed", bed.scale.seconds, connections=2 * CONNECTIONS)
+        loaded = memory_mb(process.popen.pid, "VmHWM")
+    return [
+        row("sync door: start to ready", "s", statistics.median(seconds[1:]), target="<= 5"),
+        row("sync door: resident when ready", "MB", statistics.median(fresh), target="<= 400"),
+        row("sync door: most resident, after load", "MB", loaded, target="<= 400"),
+    ], [
+        "the process on one core; starts: " + ", ".join(f"{s:.2f} s" for s in seconds),
+        bed.release[2],
+    ]
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=1):
+            return True
+    except OSError:
+        return False
