@@ -1,0 +1,91 @@
+"""The table of features holds together, and the kernel runs it as written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sluice.domain import catalogue, compiled
+from sluice.domain.catalogue import COPY, FEATURES, INDEX, NAMES, REGISTERS, WINDOWS, N, plan
+from sluice.domain.events import WIDTH
+from sluice.domain.windows import Kernel
+
+
+def test_names_are_unique_lower_case_and_say_their_unit_last() -> None:
+    suffix = {"minor": "_minor", "s": "_s", "milli": "_milli", "km/h": "_kmh"}
+    assert len(set(NAMES)) == N == 143
+    for feature in FEATURES:
+        assert re.fullmatch(r"[a-z0-9_]+", feature.name)
+        if feature.unit in suffix:
+            assert feature.name.endswith(suffix[feature.unit])
+        if feature.unit == "ppm":
+            assert "_ppm" in feature.name
+
+
+def test_the_registers_of_a_feature_belong_to_its_entity_or_to_the_authorization() -> None:
+    for feature in FEATURES:
+        allowed = {"now"} if feature.entity == "context" else {feature.entity, "now"}
+        owners = {name.split(".")[0] for name in (feature.a, feature.b) if name}
+        assert owners <= allowed
+        assert {feature.a, feature.b} - {""} <= REGISTERS.keys()
+
+
+def test_a_window_is_named_in_the_feature_and_known() -> None:
+    for feature in FEATURES:
+        if feature.window:
+            assert feature.window in WINDOWS
+            assert f"_{feature.window}" in feature.name
+
+
+def test_the_plan_is_one_row_a_feature_in_the_same_order() -> None:
+    rows = plan()
+    assert rows.shape == (N, 4)
+    for feature, (operation, a, b, _) in zip(FEATURES, rows.tolist(), strict=True):
+        assert operation == feature.operation
+        assert a == REGISTERS[feature.a]
+        assert operation == COPY or b == REGISTERS[feature.b]
+
+
+def test_the_default_is_what_is_served_of_an_entity_never_seen() -> None:
+    event = np.zeros((1, WIDTH), np.int64)
+    event[0, :3] = 1_700_000_000_000_000, 5, 4321
+    served = Kernel().finalise(event, [[None] * 4], [[]]).features[0]
+    for feature in FEATURES:
+        if feature.entity != "context" and not feature.window:
+            expected = 0 if feature.name == "card_first_device" else feature.default
+            assert served[INDEX[feature.name]] == expected, feature.name
+
+
+def test_the_digest_changes_with_the_meaning_of_a_name() -> None:
+    assert re.fullmatch(r"[0-9a-f]{16}", catalogue.DIGEST)
+    lines = {feature.line() for feature in FEATURES}
+    assert len(lines) == N
+
+
+def test_risk_classes_are_of_four_digit_codes() -> None:
+    assert all(0 < mcc < 10_000 and 1 <= c <= 3 for mcc, c in catalogue.MCC_RISK.items())
+
+
+def test_all_that_ends_up_in_machine_code_is_in_the_digest_of_its_cache() -> None:
+    here = Path(compiled.__file__).parent
+    using = {
+        p.stem
+        for p in here.glob("*.py")
+        if re.search(r"^@(part|entry)$", p.read_text(), re.MULTILINE)
+    }
+    imported = {
+        name
+        for source in using
+        for name in re.findall(r"sluice\.domain\.(\w+) import", (here / f"{source}.py").read_text())
+    }
+    types_only = {"observation"}
+    assert (using | imported) - types_only == set(compiled.SOURCES)
+
+
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda f: f.name)
+def test_a_description_is_a_phrase(feature: catalogue.Feature) -> None:
+    assert feature.description[0].isupper() or feature.description[0].isdigit()
+    assert not feature.description.endswith(".")
