@@ -1,0 +1,1 @@
+"""Training: from a history through the serving kernel to a signed release."""
