@@ -10,13 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sluice.adapters.files.history import history_from, journal_from, labels_from, read_history
+from sluice.adapters.files.history import (
+    _tags,
+    history_from,
+    journal_from,
+    labels_from,
+    read_history,
+)
 from sluice.application.backfill import backfill
 from sluice.application.replay import Replay
 from sluice.domain import catalogue
 from sluice.domain.authorization import Authorization
 from sluice.domain.clock import DAY_US, HOUR_US
 from sluice.domain.events import event_row, event_rows
+from sluice.domain.identifiers import tag32
 from sluice.domain.windows import Kernel
 from sluice.errors import Rejected
 from sluice.testing.factories import NOON_US, make_authorization, make_label
@@ -98,3 +105,10 @@ def test_a_file_without_a_needed_column_is_refused_by_name(tmp_path: Path) -> No
     pq.write_table(table(some_authorizations(3)).drop_columns(["mcc", "currency"]), path)
     with pytest.raises(Rejected, match="currency, mcc"):
         read_history(path)
+
+
+def test_ids_are_tagged_as_online_whatever_their_bytes() -> None:
+    ids = ["a-1", "", "日本", "x" * 64, "a-1"]
+    column = pa.chunked_array([ids[:2], ids[2:]])
+    whole = pa.table({"authorization_id": column}).slice(1)
+    assert _tags(whole["authorization_id"]).tolist() == [tag32(i) for i in ids[1:]]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from sluice.application.backfill import Coded, History, Ints, PastLabels, kernel_rows
 from sluice.application.replay import Journal
 from sluice.domain import states
-from sluice.domain.events import DECLINED, WIDTH
+from sluice.domain.events import DECLINED, WIDTH, tag_each
 from sluice.domain.outcome import Outcome
 from sluice.domain.windows import FRAUD, GENUINE
 from sluice.errors import Rejected
@@ -54,7 +54,7 @@ def history_from(table: pa.Table) -> History:
 
 def _history(table: pa.Table) -> History:
     return History(
-        authorization_id=table.column("authorization_id").to_pylist(),
+        id_tag=_tags(table.column("authorization_id")),
         event_at=_ints(table, "event_at"),
         amount_minor=_ints(table, "amount_minor"),
         **{name: _coded(table, name) for name in (*_COLUMNS[3:], "device_id", "three_ds")},
@@ -108,6 +108,18 @@ def journal_from(decisions: pa.Table, labels: pa.Table | None = None) -> Journal
         entities.append(coded.codes)
         codes.append({value: i for i, value in enumerate(coded.values)})
     return Journal(rows, changes, tuple(entities), tuple(codes))  # type: ignore[arg-type]
+
+
+def _tags(column: pa.ChunkedArray) -> Ints:
+    texts = column.cast(pa.large_string()).combine_chunks()
+    if isinstance(texts, pa.ChunkedArray):
+        texts = pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], texts.type)
+    out = np.empty(len(texts), np.int64)
+    _, ends, data = texts.buffers()
+    if len(texts):
+        offsets = np.frombuffer(ends, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        tag_each(np.frombuffer(data or b"", np.uint8), offsets, out)
+    return out
 
 
 def _texts(table: pa.Table, name: str) -> pa.ChunkedArray:
