@@ -76,9 +76,10 @@ def test_all_that_ends_up_in_machine_code_is_in_the_digest_of_its_cache() -> Non
         for p in here.glob("*.py")
         if re.search(r"^@(part|entry)$", p.read_text(), re.MULTILINE)
     }
+    python_tables = {"events"}  # what it imports is looked up before machine code runs
     imported = {
         name
-        for source in using
+        for source in using - python_tables
         for name in re.findall(r"sluice\.domain\.(\w+) import", (here / f"{source}.py").read_text())
     }
     types_only = {"observation"}
