@@ -17,6 +17,7 @@ from sluice.errors import Misconfigured, SluiceError
 
 VERBS: dict[str, str] = {
     "config": "sluice.cli.config",
+    "contracts": "sluice.cli.contracts",
     "topics": "sluice.cli.topics",
     "dead-letters": "sluice.cli.dead_letters",
     "publish": "sluice.cli.publish",
@@ -48,7 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     known = verbs()
     parser = _Parser(prog="sluice", description="Decides card authorizations, and proves it.")
     parser.add_argument("--version", action="version", version=f"sluice {__version__}")
-    parser.add_argument("verb", choices=sorted(known), metavar="VERB", help=", ".join(sorted(known)))
+    parser.add_argument(
+        "verb", choices=sorted(known), metavar="VERB", help=", ".join(sorted(known))
+    )
     if not argv or argv[0].startswith("-"):
         parser.parse_args(argv or ["--help"])
     verb = parser.parse_args(argv[:1]).verb

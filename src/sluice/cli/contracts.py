@@ -1,0 +1,60 @@
+"""Write contracts/: one closed JSON Schema a topic, made from the records; --check if stale."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sluice.domain.authorization import Authorization
+from sluice.domain.dead_letter import DeadLetter
+from sluice.domain.decision import Answer, Decision
+from sluice.domain.label import Label
+from sluice.domain.observation import Observation
+
+ROOT = Path("contracts")
+RECORDS: dict[str, type[msgspec.Struct]] = {
+    "authorizations.v1": Authorization,
+    "decisions.v1": Decision,
+    "observations.v1": Observation,
+    "labels.v1": Label,
+    "dead-letters.v1": DeadLetter,
+    "answer.v1": Answer,
+}
+"""What each topic carries, and what the sync door answers."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the schemas")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the schemas, or name the stale ones."""
+    stale = 0
+    for name in RECORDS:
+        path, text = args.root / f"{name}.schema.json", schema(name)
+        if path.exists() and path.read_text() == text:
+            continue
+        stale += 1
+        if args.check:
+            print(f"{path} is stale: run sluice contracts", file=sys.stderr)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            print(path)
+    return 1 if args.check and stale else 0
+
+
+def schema(name: str) -> str:
+    """JSON Schema (draft 2020-12) of one record, as text."""
+    made: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": name,
+        **msgspec.json.schema(RECORDS[name]),
+    }
+    return msgspec.json.format(msgspec.json.encode(made), indent=2).decode() + "\n"
