@@ -13,7 +13,7 @@ import pytest
 from services.kafka.broker import free_port
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
-from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.parquet.archive import Archive
 from sluice.domain.authorization import encode
 from sluice.testing.factories import make_authorization, make_label
@@ -57,21 +57,15 @@ def start(kafka, topics: Topics, tmp_path: Path) -> Iterator:
 
 def decide(kafka, topics: Topics, numbers: range) -> None:
     """Decisions in transactions, as the stream door writes them: markers leave gaps in offsets."""
-    door = TransactionalDoor(
-        kafka.bootstrap,
-        group="writer",
-        topics=[topics.authorizations],
-        transactional_id=topics.decisions,
-        client_id="test",
+    writer = TransactionalProducer(
+        kafka.bootstrap, transactional_id=topics.decisions, client_id="test"
     )
     for at in range(numbers.start, numbers.stop, 50):
-        door.begin()
+        writer.begin()
         for number in range(at, min(at + 50, numbers.stop)):
             decision = make_decision(f"a-{number}", card_token=f"card-{number % 13}")
-            door.produce(topics.decisions, decision.authorization.card_token, encode(decision))
-        door._producer.commit_transaction()
-        door._open = False
-    door.close()
+            writer.produce(topics.decisions, decision.authorization.card_token, encode(decision))
+        writer.commit()
 
 
 def label(kafka, topics: Topics, count: int) -> None:

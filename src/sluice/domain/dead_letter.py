@@ -16,6 +16,8 @@ class DeadLetter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     code "duplicate" is a redelivery of an authorization already decided with the same content:
     listed so that offsets = decisions + dead letters per partition, and never redriven.
+    code "redriven" notes that the message of this origin was sent again: it is no end of its own,
+    so the count above leaves it out.
     """
 
     v: Literal[1] = 1
@@ -44,3 +46,4 @@ def dead_letter(
 
 
 DUPLICATE: Literal["duplicate"] = "duplicate"
+REDRIVEN: Literal["redriven"] = "redriven"

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-
-from sluice.adapters.kafka.config import REQUEST_MAX_S, traceparent_of
 from sluice.adapters.kafka.consumer import Message
+from sluice.adapters.kafka.reader import TopicReader
 
 WAIT_MAX_S = 60.0
 """A test that waits longer has failed; the shared machine's worst rebalance took 12 s."""
@@ -31,62 +27,11 @@ def wait_until(holds: Callable[[], Any], what: str, *, at_most_s: float = WAIT_M
 def read_all(bootstrap: str, topic: str, *, committed: bool = True) -> list[Message]:
     """Every record of a topic up to its end as it is now, by partition and offset.
 
-    committed: only what read_committed readers see. Waits for open transactions to end.
+    committed: only what read_committed readers see.
     """
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": f"read-all-{uuid.uuid4()}",
-            "isolation.level": "read_committed" if committed else "read_uncommitted",
-            "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-        }
-    )
+    reader = TopicReader(bootstrap, committed=committed)
     try:
-        partitions = consumer.list_topics(topic, timeout=REQUEST_MAX_S).topics[topic].partitions
-        places = [TopicPartition(topic, number, 0) for number in partitions]
-        ends = {
-            place.partition: wait_until(partial(_span, consumer, place), f"{place} answers")[1]
-            for place in places
-        }
-        consumer.assign(places)
-        found: list[Message] = []
-        waiting = {number for number, end in ends.items() if end > 0}
-        deadline = time.monotonic() + WAIT_MAX_S
-        while waiting:
-            assert time.monotonic() < deadline, f"{topic}: partitions {waiting} do not end"
-            for message in consumer.consume(1_000, 0.2):
-                error = message.error()
-                if error is None:
-                    found.append(
-                        Message(
-                            message.value() or b"",
-                            message.key(),
-                            message.topic(),
-                            message.partition(),
-                            message.offset(),
-                            traceparent_of(message.headers()),
-                        )
-                    )
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    # An open transaction ends the partition early, before its last offset.
-                    if message.offset() >= ends[message.partition()]:
-                        waiting.discard(message.partition())
-                    else:
-                        consumer.seek(message)
-                else:
-                    raise AssertionError(error)
+        found = list(reader.records(topic))
     finally:
-        consumer.close()
+        reader.close()
     return sorted(found, key=lambda message: (message.partition, message.offset))
-
-
-def _span(consumer: Consumer, place: TopicPartition) -> tuple[int, int] | None:
-    """First and next offset; None while a partition made a moment ago has no leader yet."""
-    try:
-        return consumer.get_watermark_offsets(place, timeout=REQUEST_MAX_S)
-    except KafkaException as exc:
-        if exc.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION:
-            return None
-        raise

@@ -17,7 +17,7 @@ from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.replay import Replay, journal_of
 from sluice.domain import catalogue, states
 from sluice.domain.authorization import Authorization, encode
-from sluice.domain.dead_letter import DeadLetter
+from sluice.domain.dead_letter import REDRIVEN, DeadLetter
 from sluice.domain.decision import Decision, Origin, answer
 from sluice.domain.label import Label
 from sluice.domain.observation import EntityKind
@@ -49,7 +49,9 @@ class Books:
     def unbalanced(self) -> dict[Place, int]:
         """Offsets of ``authorizations.v1`` that are not exactly one decision or dead letter."""
         ends: Counter[Place] = Counter()
-        for origin in [d.origin for d in self.decisions] + [x.origin for x in self.letters]:
+        for origin in [d.origin for d in self.decisions] + [
+            x.origin for x in self.letters if x.code != REDRIVEN
+        ]:
             if origin is not None:
                 ends[_place(origin)] += 1
         sent = {(m.topic, m.partition, m.offset) for m in self.authorizations}

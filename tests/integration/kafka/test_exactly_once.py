@@ -91,7 +91,7 @@ def test_what_an_aborted_transaction_wrote_is_never_seen_and_comes_again(apache)
     door.begin()
     for message in batch:
         door.produce(apache.topics.decisions, message.key, b"999")
-    door._producer.flush(10)
+    door._producer._producer.flush(10)
     door.abort()
     moved = 0
     while moved < 40:

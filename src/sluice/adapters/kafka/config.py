@@ -16,6 +16,8 @@ REQUEST_MAX_S = 10.0
 """One administrative question: metadata, watermarks, committed offsets."""
 DELIVERY_MAX_MS = 30_000
 """A record not acknowledged by then is reported as failed. Outlasts a broker's restart."""
+TOPIC_WAIT_MS = 5_000
+"""A topic still unknown after this does not exist; brokers learn of a new one within a second."""
 QUEUE_MAX_MESSAGES = 100_000
 QUEUE_MAX_KBYTES = 65_536
 """Records and bytes waiting in one producer: 64 MiB, a few seconds of traffic."""
@@ -104,6 +106,7 @@ def producer(bootstrap: str, client_id: str, extra: Extra | None, **own: Any) ->
             "queue_buffering_max_messages": QUEUE_MAX_MESSAGES,
             "queue_buffering_max_kbytes": QUEUE_MAX_KBYTES,
             "message_max_bytes": MESSAGE_MAX_BYTES,
+            "topic_metadata_propagation_max_ms": TOPIC_WAIT_MS,
             # A decision is mostly digits: a fifth of its bytes remain.
             "compression_type": "zstd",
             # Java's hash, so that every client puts one card into one partition.

@@ -42,6 +42,19 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """When its producer wrote it, milliseconds UTC."""
 
 
+def to_message(message: Any) -> Message:
+    """confluent_kafka's message, without an error, as ours."""
+    return Message(
+        message.value() or b"",
+        message.key(),
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        traceparent_of(message.headers()),
+        message.timestamp()[1],
+    )
+
+
 class GroupConsumer:
     """Reads committed records in a group with cooperative-sticky assignment.
 
@@ -120,17 +133,7 @@ class GroupConsumer:
                 continue
             place = (message.topic(), message.partition())
             self._first.setdefault(place, message.offset())
-            batch.append(
-                Message(
-                    message.value() or b"",
-                    message.key(),
-                    message.topic(),
-                    message.partition(),
-                    message.offset(),
-                    traceparent_of(message.headers()),
-                    message.timestamp()[1],
-                )
-            )
+            batch.append(to_message(message))
         if self._left and batch and (batch[0].topic, batch[0].partition) in self._left:
             # Its partition left while the others were taken; librdkafka drops only those itself.
             del batch[0]

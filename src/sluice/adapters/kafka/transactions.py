@@ -1,14 +1,14 @@
-"""The stream door's side of Kafka: read a batch, write its answers and its offsets, all or none.
+"""Transactions: records, and the offsets they were made from, all visible together or none.
 
-Exactly-once effect: ``decisions.v1``, ``dead-letters.v1`` and the offsets of ``authorizations.v1``
-become visible together (KIP-98, KIP-447), or not at all, whenever the process dies.
+The stream door reads a batch of ``authorizations.v1`` and commits ``decisions.v1``,
+``dead-letters.v1`` and its offsets at once (KIP-98, KIP-447), whenever the process dies.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from confluent_kafka import KafkaException, Producer, TopicPartition
@@ -23,7 +23,7 @@ from sluice.adapters.kafka.config import (
     translate,
 )
 from sluice.adapters.kafka.consumer import GroupConsumer, Message
-from sluice.errors import Corrupt, SluiceError, Unavailable
+from sluice.errors import Corrupt, Rejected, SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 
 COMMIT_MAX_S = TRANSACTION_MAX_MS / 1000
@@ -32,8 +32,8 @@ INIT_MAX_S = 30.0
 """Waits for a predecessor's open transaction to be aborted."""
 
 
-class TransactionalDoor:
-    """A group member on ``authorizations.v1`` with a transactional producer.
+class TransactionalProducer:
+    """Writes records that become visible together.
 
     transactional_id: one per replica, stable over its restarts, so that a new process ends what
     the old one left open. A second live process with the same id fences the first: Corrupt.
@@ -43,15 +43,12 @@ class TransactionalDoor:
         self,
         bootstrap: str,
         *,
-        group: str,
-        topics: Sequence[str],
         transactional_id: str,
         client_id: str,
         extra: Extra | None = None,
     ) -> None:
         self.transactional_id = transactional_id
-        self._open = False
-        self._metadata: Any = None
+        self.open = False
         self._producer = Producer(
             producer(
                 bootstrap,
@@ -68,22 +65,6 @@ class TransactionalDoor:
             self._producer.init_transactions(INIT_MAX_S)
         except KafkaException as exc:
             raise translate(exc, "start transactions", transactional_id) from exc
-        self._consumer = GroupConsumer(
-            bootstrap, group=group, topics=topics, client_id=client_id, extra=extra
-        )
-
-    def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
-        """Up to limit authorizations; waits at most wait_s for the first. Raises Unavailable."""
-        batch = self._consumer.poll_batch(limit, wait_s)
-        if not batch:
-            return batch
-        # Taken with the batch, not at the commit: if the group moves on in between, the commit
-        # is refused. A member thrown out gets a new id; its metadata would be accepted unchecked.
-        self._metadata = self._consumer.raw.consumer_group_metadata()
-        if self._consumer.raw.memberid() != self._consumer.member:
-            self._consumer.rewind()
-            return []
-        return batch
 
     def begin(self) -> None:
         """Open a transaction. Raises Corrupt if another process took our id."""
@@ -91,7 +72,7 @@ class TransactionalDoor:
             self._producer.begin_transaction()
         except KafkaException as exc:
             raise translate(exc, "begin a transaction", self.transactional_id) from exc
-        self._open = True
+        self.open = True
 
     def produce(
         self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
@@ -112,6 +93,103 @@ class TransactionalDoor:
             else:
                 return
 
+    def commit(self, offsets: Sequence[TopicPartition] = (), group: Any = None) -> None:
+        """Make the records, and the next offsets of a group, visible together.
+
+        group: consumer_group_metadata() of the member that read them. Raises Unavailable after an
+        abort: nothing became visible. Raises Corrupt if fenced: exit.
+        """
+        deadline = time.monotonic() + COMMIT_MAX_S
+        kill_at("door.before_offsets")
+        if offsets:
+            self._retry(
+                lambda left: self._producer.send_offsets_to_transaction(list(offsets), group, left),
+                "add offsets to the transaction",
+                deadline,
+            )
+        kill_at("door.before_commit")
+        self._retry(self._producer.commit_transaction, "commit the transaction", deadline)
+        self.open = False
+
+    def abort(self) -> None:
+        """Drop the open transaction; harmless if none is open.
+
+        Raises Unavailable if the broker does not answer: exit, the next process cleans up.
+        """
+        if not self.open:
+            return
+        self.open = False
+        try:
+            self._producer.abort_transaction(COMMIT_MAX_S)
+        except KafkaException as exc:
+            raise translate(exc, "abort the transaction", self.transactional_id) from exc
+
+    def _retry(self, step: Callable[[float], None], what: str, deadline: float) -> None:
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                step(max(0.1, left))
+            except KafkaException as exc:
+                if exc.args[0].retriable() and left > 0:
+                    continue
+                raise self._given_up(exc, what) from exc
+            else:
+                return
+
+    def _given_up(self, exc: KafkaException, what: str) -> SluiceError:
+        error = translate(exc, what, self.transactional_id)
+        if isinstance(error, Corrupt) or exc.args[0].fatal():
+            self.open = False  # a fatal producer can neither commit nor abort
+        else:
+            self.abort()
+        return error
+
+
+class TransactionalDoor:
+    """A group member on ``authorizations.v1`` with a transactional producer."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        group: str,
+        topics: Sequence[str],
+        transactional_id: str,
+        client_id: str,
+        extra: Extra | None = None,
+    ) -> None:
+        self._metadata: Any = None
+        self._producer = TransactionalProducer(
+            bootstrap, transactional_id=transactional_id, client_id=client_id, extra=extra
+        )
+        self._consumer = GroupConsumer(
+            bootstrap, group=group, topics=topics, client_id=client_id, extra=extra
+        )
+
+    def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
+        """Up to limit authorizations; waits at most wait_s for the first. Raises Unavailable."""
+        batch = self._consumer.poll_batch(limit, wait_s)
+        if not batch:
+            return batch
+        # Taken with the batch, not at the commit: if the group moves on in between, the commit
+        # is refused. A member thrown out gets a new id; its metadata would be accepted unchecked.
+        self._metadata = self._consumer.raw.consumer_group_metadata()
+        if self._consumer.raw.memberid() != self._consumer.member:
+            self._consumer.rewind()
+            return []
+        return batch
+
+    def begin(self) -> None:
+        """Open a transaction. Raises Corrupt if another process took our id."""
+        self._producer.begin()
+
+    def produce(
+        self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
+    ) -> None:
+        """Queue one record of the open transaction. A failure surfaces at the commit."""
+        with self._rewinding():
+            self._producer.produce(topic, key, value, headers)
+
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Make the records and the next offsets to read visible together.
 
@@ -120,16 +198,8 @@ class TransactionalDoor:
         come to another replica. Raises Corrupt if fenced: exit.
         """
         places = [TopicPartition(topic, part, offset) for (topic, part), offset in offsets.items()]
-        deadline = time.monotonic() + COMMIT_MAX_S
-        kill_at("door.before_offsets")
-        self._retry(
-            lambda left: self._producer.send_offsets_to_transaction(places, self._metadata, left),
-            "add offsets to the transaction",
-            deadline,
-        )
-        kill_at("door.before_commit")
-        self._retry(self._producer.commit_transaction, "commit the transaction", deadline)
-        self._open = False
+        with self._rewinding():
+            self._producer.commit(places, self._metadata)
         self._consumer.committed_elsewhere(offsets)
         kill_at("door.after_commit")
 
@@ -138,14 +208,9 @@ class TransactionalDoor:
 
         Raises Unavailable if the broker does not answer: exit, the next process cleans up.
         """
-        if not self._open:
-            return
-        self._open = False
-        try:
-            self._producer.abort_transaction(COMMIT_MAX_S)
-        except KafkaException as exc:
-            raise translate(exc, "abort the transaction", self.transactional_id) from exc
-        self._consumer.rewind()
+        if self._producer.open:
+            self._producer.abort()
+            self._consumer.rewind()
 
     def rewind(self) -> None:
         """Go back to the committed offsets, also where no transaction was open: what was read
@@ -166,22 +231,12 @@ class TransactionalDoor:
             self.abort()
         self._consumer.close()
 
-    def _retry(self, step: Any, what: str, deadline: float) -> None:
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                step(max(0.1, left))
-            except KafkaException as exc:
-                if exc.args[0].retriable() and left > 0:
-                    continue
-                raise self._given_up(exc, what) from exc
-            else:
-                return
-
-    def _given_up(self, exc: KafkaException, what: str) -> SluiceError:
-        error = translate(exc, what, self.transactional_id)
-        if isinstance(error, Corrupt) or exc.args[0].fatal():
-            self._open = False  # a fatal producer can neither commit nor abort
-            return error
-        self.abort()
-        return error
+    @contextmanager
+    def _rewinding(self) -> Iterator[None]:
+        """What the producer gave up, and so aborted, comes again."""
+        try:
+            yield
+        except (Unavailable, Rejected):
+            if not self._producer.open:
+                self._consumer.rewind()
+            raise

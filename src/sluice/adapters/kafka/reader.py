@@ -1,0 +1,112 @@
+"""Reads a topic outside any group: all of it, or the record at one place."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from sluice.adapters.kafka.config import (
+    PREFETCH_MAX_KBYTES,
+    REQUEST_MAX_S,
+    Extra,
+    client,
+    translate,
+)
+from sluice.adapters.kafka.consumer import Message, to_message
+from sluice.errors import Unavailable
+
+BATCH = 1_000
+LEADER_WAIT_S = 0.05
+
+
+class TopicReader:
+    """Reads what committed readers see, up to the end as it is when asked. Commits nothing."""
+
+    def __init__(
+        self, bootstrap: str, *, committed: bool = True, extra: Extra | None = None
+    ) -> None:
+        self._where = bootstrap
+        self._consumer = Consumer(
+            client(
+                bootstrap,
+                "sluice-reader",
+                extra,
+                group_id=f"sluice-reader-{uuid.uuid4()}",  # librdkafka insists; it is not joined
+                isolation_level="read_committed" if committed else "read_uncommitted",
+                enable_auto_commit=False,
+                enable_partition_eof=True,
+                queued_max_messages_kbytes=PREFETCH_MAX_KBYTES,
+            )
+        )
+
+    def records(self, topic: str) -> Iterator[Message]:
+        """Every record, partitions interleaved. Raises Misconfigured for an unknown topic."""
+        try:
+            found = self._consumer.list_topics(topic, timeout=REQUEST_MAX_S).topics[topic]
+        except KafkaException as exc:
+            raise translate(exc, "read", topic) from exc
+        if found.error is not None:
+            raise translate(found.error, "read", topic)
+        places = [TopicPartition(topic, number) for number in found.partitions]
+        ends = {place.partition: self._span(place)[1] for place in places}
+        waiting = {number for number, end in ends.items() if end > 0}
+        if not waiting:
+            return
+        for place in places:
+            place.offset = 0
+        yield from self._until(places, ends, waiting)
+
+    def at(self, topic: str, partition: int, offset: int) -> Message | None:
+        """The record at one place; None if it expired or there is none."""
+        place = TopicPartition(topic, partition, offset)
+        low, high = self._span(place)
+        if not low <= offset < high:
+            return None
+        for message in self._until([place], {partition: offset + 1}, {partition}):
+            return message if message.offset == offset else None
+        return None
+
+    def close(self) -> None:
+        """Free the connections."""
+        self._consumer.close()
+
+    def _until(
+        self, places: list[TopicPartition], ends: dict[int, int], waiting: set[int]
+    ) -> Iterator[Message]:
+        self._consumer.assign(places)
+        deadline = time.monotonic() + REQUEST_MAX_S
+        while waiting:
+            for message in self._consumer.consume(BATCH, 0.2):
+                error = message.error()
+                deadline = time.monotonic() + REQUEST_MAX_S
+                if error is None:
+                    yield to_message(message)
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise translate(error, "read", message.topic())
+                if message.offset() + (error is None) >= ends[message.partition()]:
+                    waiting.discard(message.partition())
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"partitions {sorted(waiting)} gave nothing for {REQUEST_MAX_S:.0f} s",
+                    where=self._where,
+                    fix="a transaction may be open, or the broker down",
+                )
+        self._consumer.unassign()
+
+    def _span(self, place: TopicPartition) -> tuple[int, int]:
+        """First and next offset. A partition made a moment ago has no leader yet: asks again."""
+        deadline = time.monotonic() + REQUEST_MAX_S
+        while True:
+            try:
+                span: Any = self._consumer.get_watermark_offsets(place, timeout=REQUEST_MAX_S)
+            except KafkaException as exc:
+                young = exc.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION
+                if not young or time.monotonic() > deadline:
+                    raise translate(exc, "read", f"{place.topic}/{place.partition}") from exc
+                time.sleep(LEADER_WAIT_S)
+            else:
+                return int(span[0]), int(span[1])

@@ -1,0 +1,129 @@
+"""Send dead messages again, each at most once, from where their bytes still lie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from sluice.domain.authorization import encode
+from sluice.domain.clock import Clock
+from sluice.domain.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
+from sluice.domain.decision import Origin
+
+SERVICE = "redrive"
+FILE = "file:"
+"""Origins of published files begin so; their partition is 0, their offset the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What lies at an origin."""
+
+    key: bytes | None
+    value: bytes
+    traceparent: str | None
+
+
+class Originals(Protocol):
+    """Reads single records."""
+
+    def at(self, origin: Origin) -> Original | None:
+        """None if the place expired."""
+        ...
+
+
+class Sender(Protocol):
+    """Sends a record and the letter that notes it, both or neither."""
+
+    def send(self, origin: Origin, original: Original, note: bytes) -> None:
+        """Durable on return. Raises Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one letter. refused: why it was not sent, "" if it was (or would be)."""
+
+    letter: DeadLetter
+    refused: str = ""
+
+
+def select(
+    letters: Iterable[DeadLetter],
+    *,
+    code: str = "",
+    since_us: int = 0,
+    origin: str = "",
+) -> list[DeadLetter]:
+    """Those of a code, not older than since_us, of one origin; oldest first."""
+    return sorted(
+        (
+            letter
+            for letter in letters
+            if (not code or letter.code == code)
+            and letter.dead_at >= since_us
+            and (not origin or str(letter.origin) == origin)
+        ),
+        key=lambda letter: letter.dead_at,
+    )
+
+
+def redrive(
+    letters: Iterable[DeadLetter],
+    chosen: Iterable[DeadLetter],
+    originals: Originals,
+    sender: Sender | None,
+    clock: Clock,
+) -> Iterator[Result]:
+    """Send the chosen messages again; one result a letter.
+
+    letters: all there are, for those sent before. sender: None for a dry run. Each message goes to
+    its topic with its key and bytes, together with a letter of code "redriven": a second run, and
+    a run after a kill, skip it.
+    """
+    sent = {letter.origin for letter in letters if letter.code == REDRIVEN}
+    for letter in chosen:
+        original = None
+        refused = _refusal(letter, sent)
+        if not refused:
+            original = originals.at(letter.origin)
+            refused = _mismatch(letter, original)
+        if not refused and original is not None:
+            sent.add(letter.origin)
+            if sender is not None:
+                sender.send(letter.origin, original, encode(_note(letter, clock)))
+        yield Result(letter, refused)
+
+
+def _refusal(letter: DeadLetter, sent: set[Origin]) -> str:
+    if letter.code == REDRIVEN:
+        return "this letter notes that a message was sent again"
+    if letter.code == DUPLICATE:
+        return "it was decided before, with the same content"
+    if letter.origin.topic.startswith(FILE):
+        return "its origin is a file: correct the line and publish it again"
+    if letter.origin in sent:
+        return "it was sent again before"
+    return ""
+
+
+def _mismatch(letter: DeadLetter, original: Original | None) -> str:
+    if original is None:
+        return "its bytes have expired from the topic"
+    if hashlib.sha256(original.value).hexdigest() != letter.sha256:
+        return "other bytes lie at its origin now: the topic was made anew"
+    return ""
+
+
+def _note(letter: DeadLetter, clock: Clock) -> DeadLetter:
+    return DeadLetter(
+        origin=letter.origin,
+        sha256=letter.sha256,
+        size_bytes=letter.size_bytes,
+        code=REDRIVEN,
+        error=f"sent again; it had stopped with {letter.code}",
+        service=SERVICE,
+        dead_at=clock.now_us(),
+    )
