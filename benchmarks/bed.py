@@ -7,6 +7,7 @@ and is gone afterwards, unless something failed.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 import tempfile
@@ -57,13 +58,16 @@ class Scale:
 
     cards: int = 60_000
     history_days: int = 12
-    messages: int = 100_000
+    requests: int = 120_000
+    """For the sync door: as many as it can answer in all its runs."""
+    messages: int = 60_000
+    """In ``authorizations.v1``: the first of the same."""
     repeats: int = 3
-    seconds: float = 5.0
+    seconds: float = 4.0
 
 
 FULL = Scale()
-QUICK = Scale(cards=4_000, history_days=4, messages=15_000, repeats=1, seconds=2.0)
+QUICK = Scale(cards=4_000, history_days=4, requests=20_000, messages=15_000, repeats=1, seconds=2.0)
 """To see that everything runs; its figures mean little."""
 
 
@@ -73,8 +77,8 @@ class Traffic:
 
     keys: list[bytes]
     values: list[bytes]
-    remote: int
-    """How many have a device."""
+    remote: list[bool]
+    """Whether it has a device."""
 
 
 class Bed:
@@ -137,16 +141,16 @@ class Bed:
         """The days after the past."""
         keys: list[bytes] = []
         values: list[bytes] = []
-        remote = 0
+        remote: list[bool] = []
         day = START + timedelta(days=self.scale.history_days)
-        while len(values) < self.scale.messages:
+        while len(values) < self.scale.requests:
             for batch in self._world.days(day, 1):
                 auths = Batch(
-                    self._world, batch.rows[: self.scale.messages - len(values)]
+                    self._world, batch.rows[: self.scale.requests - len(values)]
                 ).structs()
                 keys += [a.card_token.encode() for a in auths]
                 values += [encode(a) for a in auths]
-                remote += sum(a.device_id is not None for a in auths)
+                remote += [a.device_id is not None for a in auths]
             day += timedelta(days=1)
         return Traffic(keys, values, remote)
 
@@ -182,14 +186,15 @@ class Bed:
         return names
 
     def preload(self, prefix: str) -> topics.Topics:
-        """The same, with all the traffic in ``authorizations.v1``."""
+        """The same, with the first of the traffic in ``authorizations.v1``."""
         names = self.topics(prefix)
         producer = Producer(
             {"bootstrap.servers": self.bootstrap, "linger.ms": 20, "compression.type": "lz4",
              "acks": "all", "enable.idempotence": True, "queue.buffering.max.messages": 500_000,
              "partitioner": "murmur2_random"}
         )  # fmt: skip
-        for key, value in zip(self.traffic.keys, self.traffic.values, strict=True):
+        pairs = zip(self.traffic.keys, self.traffic.values, strict=True)
+        for key, value in itertools.islice(pairs, self.scale.messages):
             producer.produce(names.authorizations, value, key)
         assert producer.flush(60) == 0
         return names

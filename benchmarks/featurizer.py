@@ -17,8 +17,8 @@ def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
     """Repetitions, and one with a profile."""
     runs = [_run(bed, f"features{n}-") for n in range(bed.scale.repeats)]
     _run(bed, "features-profile-", results / "featurizer.profile.txt")
-    decisions = len(bed.traffic.values)
-    observations = 2 * decisions + bed.traffic.remote
+    decisions = bed.scale.messages
+    observations = 2 * decisions + sum(bed.traffic.remote[:decisions])
     share = decisions / (decisions + observations)
     middle = statistics.median(run.per_core for run in runs)
     return [
@@ -39,7 +39,7 @@ def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
 def _run(bed: Bed, prefix: str, profile: Path | None = None) -> Drained:
     """Decide everything, then feed the decisions to a featurizer over a store with the past."""
     drain(bed, prefix)
-    wanted = 3 * len(bed.traffic.values) + bed.traffic.remote
+    wanted = 3 * bed.scale.messages + sum(bed.traffic.remote[: bed.scale.messages])
     with bed.store() as store, bed.stack(store, prefix) as stack:
         with on(MEASURED):
             process = stack.start("featurizer")

@@ -59,7 +59,7 @@ def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
         ]
     return rows, [
         bed.release[2],
-        f"{len(bed.traffic.values):,} authorizations in 4 partitions; each batch is one "
+        f"{bed.scale.messages:,} authorizations in 4 partitions; each batch is one "
         "transaction of Kafka; start and the last batches left out",
         "spread: " + ", ".join(f"{run.per_core:,.0f}" for run in runs[BATCH]),
         "profile: stream_door.profile.txt",
@@ -69,7 +69,7 @@ def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
 def drain(bed: Bed, prefix: str, *, batch_max: int = BATCH, profile: Path | None = None) -> Drained:
     """Preload a fresh set of topics and let one stream door decide it all."""
     bed.preload(prefix)
-    wanted = len(bed.traffic.values)
+    wanted = bed.scale.messages
     with (
         bed.store() as store,
         bed.stack(store, prefix, SLUICE_DECIDER_BATCH_MAX=str(batch_max)) as stack,
