@@ -87,10 +87,13 @@ def main() -> int:
         stack.wait_all()
         truth = _truth(world, live, round(args.rate * args.seconds * 1.02) + 1000)
         tally = Tally(truth)
-        say(f"streaming {args.rate:,}/s for {args.seconds} s, {args.http_share:.0%} over HTTP")
+        say(f"streaming {args.rate:,}/s for {args.seconds} s, {args.http_share:.0%} over HTTP,")
+        say("as soon as the simulator has made its first day")
         say("")
         sender = _send(args, broker.bootstrap, stack.url, live)
         watch = _Watcher(broker.bootstrap, stack, tally, args.seconds)
+        watch.until(lambda: bool(tally.decisions) or sender.poll() is not None, None, show=False)
+        watch.begin()
         watch.until(lambda: sender.poll() is not None, None)
         sent = _sent(sender)
         watch.until(lambda: len(tally.decisions) >= sent["sent"], DRAIN_MAX_S)
@@ -216,10 +219,15 @@ class _Watcher:
         self._stack = stack
         self._tally = tally
         self._view = View(seconds)
-        self._view.start()
         self.dead_letters = 0
 
-    def until(self, done: Callable[[], bool], at_most_s: float | None) -> None:
+    def begin(self) -> None:
+        """The first decisions are there: the view's time starts."""
+        self._view.start()
+
+    def until(
+        self, done: Callable[[], bool], at_most_s: float | None, *, show: bool = True
+    ) -> None:
         """Count and show until done() or the time is up."""
         until = time.monotonic() + at_most_s if at_most_s is not None else None
         while not done():
@@ -237,7 +245,7 @@ class _Watcher:
                         part.reference_amount_minor,
                     )
                 )
-            if self._view.due():
+            if show and self._view.due():
                 self._view.show(self._tally, self.gauges())
             if until is not None and time.monotonic() > until:
                 return

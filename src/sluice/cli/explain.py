@@ -22,6 +22,7 @@ from sluice.domain.states import BACKFILL, DECISIONS, LABELS, PARTITIONS_MAX
 from sluice.settings import load
 
 _SOURCES = {DECISIONS: "decisions.v1", LABELS: "labels.v1", BACKFILL: "backfill"}
+_ORDER = ("context", *catalogue.VIEWS)
 _UNITS = {"milli": (1000, ""), "ppm": (10_000, " %")}
 """Divisor and sign of the units that read better as a fraction."""
 
@@ -93,7 +94,8 @@ def _page(found: Archived, *, everything: bool) -> list[str]:
     page += ["", f"features (catalogue {d.catalogue})"]
     if d.catalogue != catalogue.DIGEST:
         return [*page, "  named by another catalogue than this release's; see --json"]
-    return page + _features(d.features, everything)
+    shown = [e for e in _ORDER if everything or e != "device" or auth.device_id is not None]
+    return page + _features(d.features, shown, everything)
 
 
 def _in_reference(found: Archived) -> str:
@@ -118,13 +120,13 @@ def _versions(versions: Sequence[tuple[int, int]] | None) -> str:
     )
 
 
-def _features(values: Sequence[int], everything: bool) -> list[str]:
+def _features(values: Sequence[int], entities: Sequence[str], everything: bool) -> list[str]:
     lines: list[str] = []
     group = ""
-    rows = sorted(
-        zip(catalogue.FEATURES, values, strict=True),
-        key=lambda row: catalogue.ENTITIES.index(row[0].entity),
-    )
+    rows = [
+        row for row in zip(catalogue.FEATURES, values, strict=True) if row[0].entity in entities
+    ]
+    rows.sort(key=lambda row: entities.index(row[0].entity))
     for feature, value in rows:
         if not everything and (value == 0 or (feature.unit == "s" and value >= NEVER_S)):
             continue

@@ -305,7 +305,7 @@ def _tiles(entity: Entity, counts: str, cards: str, amounts: str) -> list[Featur
         "distinct_cards",
         "count",
         entity,
-        f"Distinct cards of {who}, estimated",
+        f"Distinct cards of {who} (an estimate)",
     )
     f += _per_window(
         entity,
