@@ -16,6 +16,7 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 from sluice.adapters.kafka.config import (
     QUEUE_WAIT_MAX_S,
     TRANSACTION_MAX_MS,
+    TRANSACTION_RETRY_MS,
     Extra,
     Header,
     Partition,
@@ -56,6 +57,7 @@ class TransactionalProducer:
                 extra,
                 transactional_id=transactional_id,
                 transaction_timeout_ms=TRANSACTION_MAX_MS,
+                retry_backoff_ms=TRANSACTION_RETRY_MS,
                 # The commit flushes, so waiting for more records only delays the first ones.
                 linger_ms=5,
                 delivery_report_only_error=True,
