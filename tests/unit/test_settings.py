@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from sluice.errors import Misconfigured
 from sluice.settings import MASK, describe, load
 

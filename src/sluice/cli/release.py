@@ -1,7 +1,7 @@
 """Look at, check and sign releases of a model.
 
 sluice release show DIR                     what it is, what it was measured to do
-sluice release verify DIR --trust KEYS      signature, digests, features, warm-up; exit 1 if not whole
+sluice release verify DIR --trust KEYS      signature, digests, features, warm-up; else exit 1
 sluice release keygen --out FILE            a key pair: FILE (keep it secret) and FILE.pub
 sluice release sign DIR --key FILE          write manifest.sig
 """

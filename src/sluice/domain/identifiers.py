@@ -52,6 +52,4 @@ def holds_card_number(value: str) -> bool:
     """
     if len(value) < 13 or _UUID.match(value):
         return False
-    return any(
-        passes_luhn(re.sub(r"[ -]", "", run.group())) for run in _DIGIT_RUN.finditer(value)
-    )
+    return any(passes_luhn(re.sub(r"[ -]", "", run.group())) for run in _DIGIT_RUN.finditer(value))
