@@ -35,6 +35,7 @@ check: setup ## Format, lint, types, import directions, generated pages
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	$(BIN)/sluice reference --check
+	$(BIN)/sluice contracts --check
 
 test: setup ## Every test; starts a real Kafka and a real Valkey by itself
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
