@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sluice.adapters.onnx import OnnxScorer, load
+from sluice.adapters.onnx import OnnxScorer, load, read_trust
 from sluice.application.ports import Scorer
 from sluice.domain import catalogue
 from sluice.domain.reasons import BY_CODE, MODEL_CODES
@@ -18,6 +18,10 @@ from sluice.testing.scorer import FakeScorer
 
 def onnx(tmp_path: Path) -> OnnxScorer:
     return load(make_release(tmp_path / "r"), TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+
+
+def fake(_: Path) -> FakeScorer:
+    return FakeScorer()
 
 
 def onnx_failing(tmp_path: Path) -> Scorer:
@@ -34,7 +38,12 @@ def fake_failing(_: Path) -> Scorer:
     return scorer
 
 
-MAKERS = {"onnx": onnx, "fake": lambda _: FakeScorer()}
+def committed(_: Path) -> OnnxScorer:
+    trusted = read_trust(Path("policies/trust"))
+    return load(Path("models/releases/current"), trusted, catalogue.DIGEST, catalogue.FEATURES)
+
+
+MAKERS = {"onnx": onnx, "committed": committed, "fake": fake}
 FAILING = {"onnx": onnx_failing, "fake": fake_failing}
 
 
@@ -86,8 +95,11 @@ def test_reasons_are_known_codes_of_the_model_and_the_same_each_time(scorer: Sco
         assert scorer.reasons(row) == codes
 
 
-def test_nothing_speaks_for_a_row_that_is_all_zero(scorer: Scorer) -> None:
-    assert scorer.reasons(np.zeros(catalogue.N, np.int64)) == []
+@pytest.mark.parametrize("make", [onnx, fake], ids=["onnx", "fake"])
+def test_nothing_speaks_for_the_row_that_others_are_compared_with(
+    make: Callable[[Path], Scorer], tmp_path: Path
+) -> None:
+    assert make(tmp_path).reasons(np.zeros(catalogue.N, np.int64)) == []
 
 
 @pytest.mark.parametrize("make", FAILING.values(), ids=FAILING.keys())

@@ -118,7 +118,10 @@ class Material:
     cold: Windows = field(default_factory=Windows)
     rows: int = 0
     frauds: int = 0
-    digests: list[str] = field(default_factory=list)
+    taught: list[str] = field(default_factory=list)
+    """Digests of the histories learnt from."""
+    judged_by: list[str] = field(default_factory=list)
+    """Digests of all histories: each gives weeks that judge."""
 
 
 def gather(plan: Plan, fx: Fx, work: Path) -> Material:
@@ -131,8 +134,9 @@ def gather(plan: Plan, fx: Fx, work: Path) -> Material:
             folder, seed=seed, cards=plan.cards, days=plan.days, start=plan.start, bp=plan.fraud_bp
         )
         table = dataset.read(folder, fx)
+        material.judged_by.append(table.digest)
         if seed in plan.train_worlds:
-            material.digests.append(table.digest)
+            material.taught.append(table.digest)
             _take_samples(plan, fx, table, seed, material)
             material.tuning.add(table, plan.at(plan.tuned_on), plan.at(plan.tuned_on + 7))
         else:
@@ -197,6 +201,7 @@ class Findings:
     tolerates: list[str]
     thresholds: dict[str, int] = field(default_factory=dict)
     policy: Worth | None = None
+    policy_cold: Worth | None = None
     fallback: Worth | None = None
     rules: list[tuple[str, int, int]] = field(default_factory=list)
 
@@ -251,15 +256,18 @@ def tune(model: Model, policy_dir: Path, material: Material, findings: Findings)
     findings.fallback = tuning.total(
         [(tuning.severities(old, t.features, None), t.fraud, t.amount_minor) for t in windows]
     )
-    data = material.digests[0] if material.digests else ""
+    data = dataset.joined_digest(material.judged_by)
     line = tuning.measured_line(findings.fallback, data, date.today())
     tuning.write_pack(policy_dir / "policy.yaml", findings.thresholds, line)
     fresh = read_policy(policy_dir, catalogue.FEATURES)
-    findings.policy = tuning.total(
-        [
-            (tuning.severities(fresh, t.features, _ppm(model, t)), t.fraud, t.amount_minor)
-            for t in windows
-        ]
+    findings.policy, findings.policy_cold = (
+        tuning.total(
+            [
+                (tuning.severities(fresh, t.features, _ppm(model, t)), t.fraud, t.amount_minor)
+                for t in tables
+            ]
+        )
+        for tables in (windows, material.cold.tables)
     )
     findings.rules = _rules(fresh, windows)
     return fresh.id
@@ -322,7 +330,7 @@ def finish(
     sample, label, shift = material.net.joined()
     provenance = Provenance(
         kind="MLP 64-32 (PyTorch) over standardised signed logarithms",
-        data=dataset.joined_digest(material.digests),
+        data=dataset.joined_digest(material.taught),
         code=code_digest(),
         trained_from=plan.at(0),
         trained_until=plan.at(plan.train_until),

@@ -15,7 +15,7 @@ from sluice.domain.policy import D2, Policy
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-FALSE_POSITIVES_PER_10K = {"challenge": 15, "review": 5, "decline": 2}
+FALSE_POSITIVES_PER_10K = {"challenge": 15, "review": 5, "decline": 1}
 """Genuine authorizations that a score may stop at each step, per 10,000 genuine: what a call
 centre bears. A setting of ours, not a law."""
 

@@ -51,7 +51,12 @@ def test_the_id_does_not_depend_on_where_the_folder_lies(folder: Path) -> None:
             r"Expected `int`, got `str` - at `\$.version`",
         ),
         ("policy.yaml", "outcome: decline", "outcome: refuse", r"at `\$.rules\[0\].outcome`"),
-        ("policy.yaml", "challenge: 120000", "challenge: 0.12", r"at `\$.thresholds.score_ppm"),
+        (
+            "policy.yaml",
+            "score_ppm: {challenge: ",
+            "score_ppm: {challenge: 0.",
+            r"at `\$.thresholds.score_ppm",
+        ),
         ("policy.yaml", "version: 1", "version: [", "not YAML"),
         ("policy.yaml", "version: 1", "version: !!python/name:os.system x", "not YAML"),
         ("policy.yaml", "lists/blocked-cards.txt", "lists/../../x.txt", "matching regex"),
@@ -126,3 +131,10 @@ def test_a_list_that_vanishes_is_refused(folder: Path) -> None:
     (folder / "lists/blocked-cards.txt").unlink()
     with pytest.raises(Misconfigured, match=r"blocked-cards\.txt"):
         files.poll()
+
+
+def test_the_default_fallback_says_what_it_catches() -> None:
+    measured = read_policy(DEFAULT, catalogue.FEATURES).pack.fallback.measured
+    assert measured is not None
+    assert measured.recall_ppm > 300_000
+    assert measured.false_positives_per_10k_milli < 60_000
