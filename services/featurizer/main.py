@@ -32,6 +32,8 @@ def main() -> int:
     try:
         while not stop.is_set():
             try:
+                if failures:
+                    parts.consumer.rewind()
                 loop.once()
                 failures = 0
             except Unavailable as error:
@@ -43,7 +45,6 @@ def main() -> int:
                 if failures > RETRIES_MAX:
                     return 1
                 stop.wait(RETRY_S)
-                parts.consumer.rewind()
     except SluiceError as error:
         telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
         return 1
