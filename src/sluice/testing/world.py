@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,25 @@ class World:
         """Start services and wait until they are ready; all begin at once."""
         for process in [self.stack.start(name) for name in names]:  # type: ignore[arg-type]
             self.stack.wait_ready(process)
+
+    @contextmanager
+    def supervised(self) -> Iterator[None]:
+        """Start again what exits, as Kubernetes does, until the end of the ``with``."""
+        over = threading.Event()
+
+        def supervise() -> None:
+            while not over.wait(0.2):
+                for name, process in list(self.stack.processes.items()):
+                    if not process.alive():
+                        self.stack.start(name)  # type: ignore[arg-type]
+
+        thread = threading.Thread(target=supervise, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def books(self) -> Books:
         """The topics as they are now."""

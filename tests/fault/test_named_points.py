@@ -1,0 +1,157 @@
+"""Killed at each named point, a process goes on where it was: same decisions, same states.
+
+The worlds of all points run side by side, because each waits for the broker to notice the death.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from services.kafka.broker import Node
+from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.domain.authorization import encode
+from sluice.domain.decision import Decision, States
+from sluice.domain.outcome import Outcome
+from sluice.testing.factories import make_label
+from sluice.testing.kafka import wait_until
+from sluice.testing.recount import Books, wait_applied, wait_balanced
+from sluice.testing.traffic import authorizations
+from sluice.testing.world import World, make_world
+
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
+
+COUNT = 400
+FEATURIZER = ("after_states", "after_observations", "before_commit", "after_commit")
+DOOR = ("before_offsets", "before_commit", "after_commit")
+TIMES = (1, 4)
+"""At the first batch, and in the middle."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What a world came to after its process died at a point and another took over."""
+
+    books: Books
+    wrong_states: list[Any]
+
+
+def decisions_and_labels(world: World) -> None:
+    """Some decisions as a decider would have left them, a tenth of them labelled, one repeated."""
+    rng = random.Random(7)
+    producer = EventProducer(world.bootstrap, client_id="test")
+    for n, auth in zip(range(COUNT), authorizations("d", seed=3), strict=False):
+        decision = Decision(
+            authorization=auth,
+            door="sync",
+            origin=None,
+            emitter="test",
+            sequence=n,
+            received_at=auth.event_at,
+            decided_at=auth.event_at,
+            reference_amount_minor=auth.amount_minor,
+            reference_currency="EUR",
+            catalogue="",
+            features=[],
+            states=States(),
+            pending=[],
+            release=None,
+            score_ppm=None,
+            policy="test",
+            outcome=rng.choice([Outcome.APPROVE, Outcome.DECLINE]),
+            reasons=[],
+            rung="D2",
+            degraded=[],
+        )
+        producer.produce(world.topics.decisions, encode(decision), key=auth.card_token)
+        if n % 10 == 0:
+            label = make_label(auth, known_at=auth.event_at + 1, is_fraud=n % 20 == 0)
+            producer.produce(world.topics.labels, encode(label), key=auth.authorization_id)
+    producer.flush(30)
+
+
+def waiting_authorizations(world: World) -> None:
+    """Authorizations for a stream door, some sent twice."""
+    producer = EventProducer(world.bootstrap, client_id="test")
+    for n, auth in zip(range(COUNT), authorizations("a", seed=4), strict=False):
+        for _ in range(2 if n % 20 == 0 else 1):
+            producer.produce(world.topics.authorizations, encode(auth), key=auth.card_token)
+    producer.flush(30)
+
+
+def die_and_come_back(world: World, name: Literal["featurizer", "decider-stream"], at: str) -> None:
+    """Start it with the point set, see it die there, start it again."""
+    process = world.stack.start(name, kill_at=at)
+    wait_until(lambda: not process.alive(), f"it dies at {at}")
+    assert process.popen.returncode == -9, process.log.read_text()
+    world.start(name)
+
+
+def featurized(world: World, store: EmbeddedStore, at: str) -> Outcomes:
+    decisions_and_labels(world)
+    die_and_come_back(world, "featurizer", at)
+    wait_applied(world.bootstrap, world.topics, world.featurizer_group)
+    books = world.books()
+    return Outcomes(books, books.wrong_states(store.url))
+
+
+def streamed(world: World, store: EmbeddedStore, at: str) -> Outcomes:
+    waiting_authorizations(world)
+    die_and_come_back(world, "decider-stream", at)
+    return Outcomes(wait_balanced(world.bootstrap, world.topics), [])
+
+
+Outcome_of = dict[str, Outcomes]
+
+
+@pytest.fixture(scope="module")
+def outcomes(kafka: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome_of]:
+    work: dict[str, Callable[[World, EmbeddedStore, str], Outcomes]] = {}
+    for times in TIMES:
+        work |= {f"featurizer.{point}:{times}": featurized for point in FEATURIZER}
+        work |= {f"door.{point}:{times}": streamed for point in DOOR}
+    small = {"SLUICE_FEATURIZER_BATCH_MAX": "40", "SLUICE_DECIDER_BATCH_MAX": "40"}
+
+    def run(at: str) -> Outcomes:
+        folder: Path = tmp_path_factory.mktemp("point")
+        with (
+            EmbeddedStore() as store,
+            make_world(kafka.bootstrap, store.url, folder, environment=small) as world,
+        ):
+            return work[at](world, store, at)
+
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(len(work)))
+        yield dict(zip(work, pool.map(run, work), strict=True))
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("point", FEATURIZER)
+def test_a_featurizer_killed_at_a_point_ends_with_the_states_of_a_clean_run(
+    outcomes: Outcome_of, point: str, times: int
+) -> None:
+    outcome = outcomes[f"featurizer.{point}:{times}"]
+    assert len(outcome.books.decided) == COUNT
+    assert len(outcome.books.labels) == COUNT // 10
+    assert outcome.wrong_states == []
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("point", DOOR)
+def test_a_stream_door_killed_at_a_point_decides_each_authorization_once(
+    outcomes: Outcome_of, point: str, times: int
+) -> None:
+    books = outcomes[f"door.{point}:{times}"].books
+    assert books.unbalanced() == {}
+    assert books.decided_twice() == []
+    assert books.holes() == {}
+    assert len(books.decided) == COUNT
+    assert [letter.code for letter in books.letters] == ["duplicate"] * (COUNT // 20)
