@@ -110,9 +110,14 @@ def test_a_model_that_cannot_run_is_unavailable(
         make(tmp_path).score(rows(2))
 
 
-def test_the_runtime_gives_a_row_the_same_bits_whatever_its_place(tmp_path: Path) -> None:
-    scorer = onnx(tmp_path)
-    table = rows(513)[:, : len(FEATURES)]
+@pytest.mark.parametrize(
+    ("make", "width"), [(onnx, len(FEATURES)), (committed, catalogue.N)], ids=["onnx", "committed"]
+)
+def test_the_runtime_gives_a_row_the_same_bits_whatever_its_place(
+    make: Callable[[Path], OnnxScorer], width: int, tmp_path: Path
+) -> None:
+    scorer = make(tmp_path)
+    table = rows(513)[:, :width]
     alone = np.concatenate([scorer.probability(table[i : i + 1]) for i in range(513)])
     for n in range(2, 514):
         first = (n * 7) % (514 - n)
