@@ -269,6 +269,7 @@ class Decider:
         at, versions = served.versions_at, served.versions
         first = self.sequence
         self.sequence += len(batch)
+        left_out = dict.fromkeys(down + failure)  # past the deadline both say the same
         decisions = []
         for i, (arrived, rung, missing) in enumerate(
             zip(batch, rungs.tolist(), served.missing.tolist(), strict=True)
@@ -278,7 +279,7 @@ class Decider:
                 None if missing >> v & 1 else versions[at[4 * i + v] : at[4 * i + v + 1]]
                 for v in range(4)
             ]
-            degraded = down + failure
+            degraded = list(left_out)
             if missing:
                 degraded = degraded + [
                     name for v, name in enumerate(catalogue.VIEWS) if missing >> v & 1

@@ -1,0 +1,290 @@
+"""The walk with fakes: rungs, repeats, pending entries, sequences, the same bits for any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from sluice.application.decide import Busy, Conflict, Decided, Decider, Repeated, Result, Unrecorded
+from sluice.application.featurize import Featurizer
+from sluice.application.ports import Arrival
+from sluice.domain import catalogue
+from sluice.domain.authorization import EventTimeBounds, encode
+from sluice.domain.decision import Decision, Door, Origin
+from sluice.domain.observation import EntityKind
+from sluice.errors import Rejected, Unavailable
+from sluice.testing.factories import NOON_US, make_arrival
+from sluice.testing.policy import make_policy
+from sluice.testing.scorer import FakeScorer
+from sluice.testing.store import FakeClock, FakeStore
+
+VIEWS: tuple[EntityKind, ...] = ("card", "terminal", "merchant", "device")
+TOPICS = {"decisions.v1": "decisions", "observations.v1": "observations", "labels.v1": "labels"}
+
+
+@dataclass
+class Holder:
+    """Something in force."""
+
+    value: Any
+
+    def current(self) -> Any:
+        return self.value
+
+
+@dataclass
+class Log:
+    """``decisions.v1`` in memory. down: appends fail."""
+
+    down: bool = False
+    kept: list[Decision] = field(default_factory=list)
+
+    async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
+        if self.down:
+            raise Unavailable("the fake log is down")
+        self.kept += [decision for _, decision in decisions]
+
+
+class World:
+    def __init__(self, scorer: FakeScorer | None = None, *, door: Door = "sync") -> None:
+        self.clock = FakeClock(NOON_US)
+        self.store = FakeStore(self.clock)
+        self.log = Log()
+        self.scorer = Holder(scorer)
+        self.decider = Decider(
+            door=door,
+            emitter="test",
+            store=self.store,
+            scorer=self.scorer,
+            policy=Holder(make_policy()),
+            log=self.log,
+            clock=self.clock,
+            bounds=EventTimeBounds(),
+        )
+
+    async def decide(self, *batch: Arrival, **more: int) -> list[Result]:
+        return await self.decider.decide(batch, **more)
+
+    async def one(self, arrival: Arrival, **more: int) -> Decision:
+        (result,) = await self.decide(arrival, **more)
+        assert isinstance(result, Decided)
+        return result.decision
+
+
+def arrival(name: str = "a-1", **changes: Any) -> Arrival:
+    return make_arrival(name, **({"device_id": "device-1"} | changes))
+
+
+# ---------------------------------------------------------------- rungs
+
+
+@pytest.mark.parametrize(
+    ("missing", "tolerates", "model", "rung", "degraded"),
+    [
+        ([], [], True, "D0", []),
+        (["device"], ["device"], True, "D1", ["device"]),
+        (["terminal", "device"], ["device", "terminal"], True, "D1", ["terminal", "device"]),
+        (VIEWS, VIEWS, True, "D1", [*VIEWS]),
+        (["card"], ["device"], True, "D2", ["card"]),
+        (["card", "device"], ["device"], True, "D2", ["card", "device"]),
+        (VIEWS, [], True, "D2", [*VIEWS]),
+        ([], [], False, "D2", ["model"]),
+        (["device"], ["device"], False, "D2", ["model", "device"]),
+        (VIEWS, VIEWS, False, "D3", ["model", *VIEWS]),
+    ],
+)
+async def test_the_rung_says_what_is_missing_and_degraded_names_it(
+    missing: Sequence[EntityKind],
+    tolerates: Sequence[str],
+    model: bool,
+    rung: str,
+    degraded: list[str],
+) -> None:
+    world = World(FakeScorer(tolerates=frozenset(tolerates)) if model else None)
+    world.store.missing = set(missing)
+    decision = await world.one(arrival())
+    assert (decision.rung, decision.degraded) == (rung, degraded)
+    scored = rung in ("D0", "D1")
+    assert (decision.score_ppm is not None, decision.release is not None) == (scored, scored)
+    served = decision.states
+    absent = [v is None for v in (served.card, served.terminal, served.merchant, served.device)]
+    assert absent == [kind in missing for kind in VIEWS]
+
+
+async def test_a_model_that_cannot_run_is_left_out_and_named() -> None:
+    scorer = FakeScorer()
+    scorer.down = True
+    decision = await World(scorer).one(arrival())
+    assert (decision.rung, decision.degraded) == ("D2", ["model"])
+
+
+@pytest.mark.parametrize(("model", "rung"), [(True, "D2"), (False, "D3")])
+async def test_without_the_store_decisions_go_on(model: bool, rung: str) -> None:
+    world = World(FakeScorer() if model else None)
+    world.store.down = True
+    decision = await world.one(arrival())
+    named = ["store", *([] if model else ["model"]), *VIEWS]
+    assert (decision.rung, decision.degraded) == (rung, named)
+
+
+async def test_past_the_deadline_optional_parts_are_left_out() -> None:
+    world = World(FakeScorer())
+    decision = await world.one(arrival(), deadline_us=NOON_US)
+    assert (decision.rung, decision.degraded) == ("D3", ["deadline", *VIEWS])
+
+
+async def test_a_part_that_comes_back_is_used_again() -> None:
+    world = World(FakeScorer())
+    world.store.down = True
+    assert (await world.one(arrival("a-1"))).rung == "D2"
+    world.store.down = False
+    assert (await world.one(arrival("a-2"))).rung == "D0"
+
+
+async def test_a_rehearsal_scores_and_fails_without_a_model() -> None:
+    world = World(FakeScorer())
+    await world.decider.rehearse()
+    world.scorer.value = None
+    with pytest.raises(Unavailable):
+        await world.decider.rehearse()
+
+
+# ---------------------------------------------------------------- once
+
+
+async def test_a_repeat_hears_the_same_bytes_and_is_not_decided_again() -> None:
+    world = World(FakeScorer())
+    (first,) = await world.decide(arrival())
+    world.clock.advance(5)
+    (again,) = await world.decide(arrival())
+    assert isinstance(first, Decided)
+    assert again == Repeated(first.answer)
+    assert len(world.log.kept) == 1
+
+
+async def test_an_id_with_other_content_is_a_conflict() -> None:
+    world = World(FakeScorer())
+    await world.decide(arrival())
+    assert await world.decide(arrival(amount_minor=99)) == [Conflict()]
+
+
+async def test_an_id_that_another_arrival_holds_is_busy() -> None:
+    world = World(FakeScorer())
+    await world.store.observe([arrival()])
+    world.clock.advance(1)
+    later = arrival()
+    later = Arrival(later.auth, later.amount_minor, later.digest, world.clock.now_us())
+    assert await world.decide(later) == [Busy()]
+    assert world.decider.sequence == 0
+
+
+async def test_a_redelivery_from_the_same_place_is_decided_after_all() -> None:
+    world = World(FakeScorer(), door="stream")
+    place = Origin("authorizations.v1", 0, 7)
+    await world.store.observe([arrival(origin=place)])  # then its decider was killed
+    assert (await world.one(arrival(origin=place))).origin == place
+
+
+async def test_repeats_and_conflicts_inside_a_batch_are_told_apart() -> None:
+    world = World(FakeScorer())
+    first, repeat, conflict = await world.decide(
+        arrival("a-1"), arrival("a-1"), arrival("a-1", amount_minor=99)
+    )
+    assert isinstance(first, Decided)
+    assert repeat == Repeated(first.answer)
+    assert conflict == Conflict()
+    assert len(world.log.kept) == 1
+
+
+async def test_what_is_not_recorded_is_heard_by_nobody() -> None:
+    world = World(FakeScorer())
+    world.log.down = True
+    results = await world.decide(arrival("a-1"), arrival("a-1"), arrival("a-2"))
+    assert all(isinstance(result, Unrecorded) for result in results)
+    (reply,) = await world.store.observe([arrival("a-1")])
+    assert reply.earlier is None
+
+
+async def test_the_sequence_counts_decisions_alone() -> None:
+    world = World(FakeScorer())
+    await world.decide(arrival("a-1"), arrival("a-1"), arrival("a-2"))
+    await world.decide(arrival("a-1"))
+    await world.decide(arrival("a-2", amount_minor=99))
+    await world.decide(arrival("a-3"))
+    assert [d.sequence for d in world.log.kept] == [0, 1, 2]
+
+
+# ---------------------------------------------------------------- the same bits
+
+
+async def test_one_card_in_a_batch_sees_its_earlier_authorizations_as_pending() -> None:
+    world = World(FakeScorer())
+    await world.decide(*(arrival(f"a-{n}") for n in range(3)))
+    assert [[p.authorization_id for p in d.pending] for d in world.log.kept] == [
+        [],
+        ["a-0"],
+        ["a-0", "a-1"],
+    ]
+    count = catalogue.INDEX["card_count_1h"]
+    assert [d.features[count] for d in world.log.kept] == [1, 2, 3]
+
+
+async def test_a_batch_makes_the_records_that_one_by_one_would_make() -> None:
+    arrivals = [
+        arrival(
+            f"a-{n}",
+            card_token=f"card-{n % 3}",
+            amount_minor=1 + n * 7919,
+            device_id="device-1" if n % 2 else None,
+        )
+        for n in range(40)
+    ]
+    together, apart = (World(FakeScorer(tolerates=frozenset(["device"]))) for _ in range(2))
+    for world in (together, apart):
+        world.store.missing = {"device"}
+    await together.decide(*arrivals)
+    for each in arrivals:
+        await apart.decide(each)
+    assert [encode(d) for d in together.log.kept] == [encode(d) for d in apart.log.kept]
+
+
+async def test_the_featurizer_repairs_an_answer_with_the_same_bytes() -> None:
+    @dataclass
+    class Record:
+        value: bytes
+        topic: str = "decisions.v1"
+        partition: int = 0
+        offset: int = 0
+
+    class Nowhere:
+        def produce(self, key: str, value: bytes) -> None: ...
+
+        def flush(self) -> None: ...
+
+    world = World(FakeScorer(tolerates=frozenset(["device"])))
+    world.store.missing = {"device"}
+    (result,) = await world.decide(arrival(amount_minor=950_000))
+    assert isinstance(result, Decided)
+    assert result.decision.reasons
+    other = FakeStore(world.clock)
+    Featurizer(store=other, observations=Nowhere(), topics=TOPICS).apply(
+        [Record(encode(result.decision))]
+    )
+    (reply,) = await other.observe([arrival(amount_minor=950_000)])
+    assert reply.earlier == result.answer
+
+
+# ---------------------------------------------------------------- at the door
+
+
+def test_an_arrival_is_read_in_the_reference_currency_and_its_time_is_checked() -> None:
+    world = World()
+    auth = arrival(amount_minor=1000, currency="JPY").auth
+    assert world.decider.arrive(encode(auth)).amount_minor == 556  # 180 yen a euro
+    world.clock.advance(36 * 86_400)
+    with pytest.raises(Rejected) as error:
+        world.decider.arrive(encode(auth))
+    assert error.value.code == "event_too_old"
