@@ -19,6 +19,7 @@ from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, OnlineStore, StateStore, StateUpdate
 from sluice.domain.authorization import Authorization
 from sluice.domain.decision import MAX_PENDING, Origin
+from sluice.domain.events import event_row
 from sluice.domain.observation import ENTITY_KINDS
 from sluice.domain.states import etag
 from sluice.errors import Unavailable
@@ -55,7 +56,7 @@ def arrival(
         device_id=device,
     )
     origin = None if offset is None else Origin("authorizations.v1", 3, offset)
-    return Arrival(auth, 1999, digest, received_at, origin)
+    return Arrival(auth, 1999, event_row(auth, 1999), digest, received_at, origin)
 
 
 def state(applied: int, body: bytes = b"body") -> bytes:

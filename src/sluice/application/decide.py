@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from sluice.application.ports import (
+    NOT_SENT,
     NOTHING,
     Arrival,
     DecisionLog,
@@ -102,9 +103,11 @@ def arrival(
     """Read one message at a door. Raises Rejected with the code of what is wrong."""
     auth = decode_authorization(raw)
     check_event_time(auth, now_us, bounds)
+    amount_minor = policy.fx.to_reference(auth.amount_minor, auth.currency)
     return Arrival(
         auth=auth,
-        amount_minor=policy.fx.to_reference(auth.amount_minor, auth.currency),
+        amount_minor=amount_minor,
+        row=event_row(auth, amount_minor),
         digest=content_digest(auth),
         received_at=now_us,
         origin=origin,
@@ -193,7 +196,10 @@ class Decider:
             try:
                 await self._log.append(list(zip(chosen, decisions, strict=True)))
             except Unavailable as error:
-                self._store.release(chosen)
+                # Unless nothing was sent, a record may be durable without our knowing: the claims
+                # stay, and whoever asks again waits until the featurizer has seen it or they end.
+                if error.code == NOT_SENT:
+                    self._store.release(chosen)
                 for i in fresh:
                     results[i] = Unrecorded(str(error))
             else:
@@ -236,7 +242,7 @@ class Decider:
         watch: _Watch,
     ) -> list[Decision]:
         """Features, score and outcome of arrivals that were never decided. No I/O."""
-        events = event_rows([event_row(a.auth, a.amount_minor) for a in batch])
+        events = event_rows([a.row for a in batch])
         served = self._kernel.finalise(
             events,
             [(r.card, r.terminal, r.merchant, r.device) for r in replies],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -20,7 +21,7 @@ from sluice.application.ports import Ints, StateStore, StateUpdate
 from sluice.domain import states
 from sluice.domain.authorization import Authorization, encode
 from sluice.domain.decision import Answer, Rung
-from sluice.domain.events import CARD, event_row
+from sluice.domain.events import CARD, event_row, event_rows
 from sluice.domain.identifiers import tag32
 from sluice.domain.label import Label
 from sluice.domain.observation import EntityKind, Observation
@@ -252,8 +253,10 @@ class Featurizer:
                 left,
                 before,
                 ends,
-                np.array([event for event, _ in rows], np.int64),
-                np.array([change for _, change in rows], np.int64),
+                event_rows([event for event, _ in rows]),
+                np.fromiter(
+                    chain.from_iterable(change for _, change in rows), np.int64, 4 * len(rows)
+                ).reshape(len(rows), 4),
                 self._work,
             )
             puts = [

@@ -20,6 +20,7 @@ Ints = npt.NDArray[np.int64]
 class Arrival:
     """An authorization at a door, before anything was looked up.
 
+    row: the kernel's (:func:`sluice.domain.events.event_row`).
     digest: 8-byte BLAKE2b of the canonical encoding; tells a repeat from a conflict.
     traceparent: W3C trace context of the caller, carried on to ``decisions.v1``.
     """
@@ -27,6 +28,7 @@ class Arrival:
     auth: Authorization
     amount_minor: int
     """In the reference currency."""
+    row: tuple[int, ...]
     digest: bytes
     received_at: int
     origin: Origin | None = None
@@ -100,11 +102,16 @@ class Scorer(Protocol):
         ...
 
 
+NOT_SENT = "not_sent"
+"""Code of an Unavailable: refused before anything left this process."""
+
+
 class DecisionLog(Protocol):
     """``decisions.v1``."""
 
     async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
-        """Returns when every record is durable (acks=all). Raises Unavailable if one is not."""
+        """Returns when every record is durable (acks=all). Raises Unavailable if one may not be;
+        its code is NOT_SENT if none can be."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,8 @@ def event_row(auth: Authorization, amount_minor: int, *, declined: bool = False)
 
 def event_rows(rows: Sequence[tuple[int, ...]]) -> Ints:
     """(n,) row tuples to an (n, WIDTH) matrix."""
-    return np.array(rows, np.int64).reshape(len(rows), WIDTH)
+    flat = np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * WIDTH)
+    return flat.reshape(len(rows), WIDTH)
 
 
 def to_pending(auth: Authorization, row: Sequence[int], left_at: int) -> Pending:

@@ -20,6 +20,7 @@ from sluice.domain.authorization import (
 )
 from sluice.domain.clock import Clock, SystemClock
 from sluice.domain.decision import Decision, Origin, States, answer
+from sluice.domain.events import event_row
 from sluice.domain.outcome import Outcome
 from sluice.errors import Unavailable
 
@@ -54,7 +55,8 @@ class FakeDecider:
         now = self.clock.now_us()
         check_event_time(auth, now, EventTimeBounds())
         digest = hashlib.blake2b(encode(auth), digest_size=8).digest()
-        return Arrival(auth, auth.amount_minor, digest, now, origin, traceparent)
+        row = event_row(auth, auth.amount_minor)
+        return Arrival(auth, auth.amount_minor, row, digest, now, origin, traceparent)
 
     async def decide(
         self, batch: Sequence[Arrival], *, deadline_us: int | None = None

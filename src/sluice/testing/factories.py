@@ -8,6 +8,7 @@ from sluice.application.decide import content_digest
 from sluice.application.ports import Arrival
 from sluice.domain.authorization import Authorization, Channel
 from sluice.domain.decision import Origin
+from sluice.domain.events import event_row
 from sluice.domain.label import Label
 
 NOON_US = 1_780_056_000_000_000
@@ -38,7 +39,8 @@ def make_arrival(
 ) -> Arrival:
     """The same, at a door; the amount counts as it is in the reference currency."""
     auth = make_authorization(authorization_id, **changes)
-    return Arrival(auth, auth.amount_minor, content_digest(auth), auth.event_at, origin)
+    row = event_row(auth, auth.amount_minor)
+    return Arrival(auth, auth.amount_minor, row, content_digest(auth), auth.event_at, origin)
 
 
 def make_label(auth: Authorization, *, known_at: int, is_fraud: bool = True) -> Label:

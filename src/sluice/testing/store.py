@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sluice.application.ports import Arrival, Reply, StateUpdate
 from sluice.domain.clock import Clock
 from sluice.domain.decision import MAX_PENDING, Pending
-from sluice.domain.events import event_row, to_pending
+from sluice.domain.events import to_pending
 from sluice.domain.observation import EntityKind
 from sluice.domain.states import etag
 from sluice.errors import Unavailable
@@ -94,7 +94,7 @@ class FakeStore:
             return replace(reply, claimed_elsewhere=True)
         self._held[where] = _Held(arrival.digest, _owner(arrival), now + self._claim_us)
         entries = self._pending.setdefault((auth.tenant, auth.card_token), [])
-        entries.append(to_pending(auth, event_row(auth, arrival.amount_minor), now))
+        entries.append(to_pending(auth, arrival.row, now))
         del entries[:-MAX_PENDING]
         return reply
 

@@ -32,6 +32,7 @@ from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, StateUpdate
 from sluice.domain.authorization import Authorization
 from sluice.domain.decision import Origin
+from sluice.domain.events import event_row
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.testing.store import FakeClock
 
@@ -56,7 +57,8 @@ def arrival(authorization_id: str = "a-1", *, offset: int = 1) -> Arrival:
         region="eu",
         tenant="acme",
     )
-    return Arrival(auth, 1999, b"digest-1", 1, Origin("authorizations.v1", 0, offset))
+    row = event_row(auth, 1999)
+    return Arrival(auth, 1999, row, b"digest-1", 1, Origin("authorizations.v1", 0, offset))
 
 
 @pytest.fixture

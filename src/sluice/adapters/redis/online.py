@@ -17,7 +17,7 @@ from sluice.adapters.redis.connection import Reply as Answered
 from sluice.application.ports import Arrival, Reply
 from sluice.domain.clock import Clock
 from sluice.domain.decision import MAX_PENDING, Pending
-from sluice.domain.events import event_row, to_pending
+from sluice.domain.events import to_pending
 from sluice.domain.observation import EntityKind
 
 BATCH_MAX = 1000
@@ -125,7 +125,7 @@ class RedisOnlineStore:
         """
         auth = arrival.auth
         claim = claims.claim(arrival, self._replica)
-        entry = _encode(to_pending(auth, event_row(auth, arrival.amount_minor), now_us))
+        entry = _encode(to_pending(auth, arrival.row, now_us))
         list_key = bulk(_pending_key(auth.tenant, auth.card_token))
         parts += (
             _CLAIM,
