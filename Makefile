@@ -17,14 +17,14 @@ $(1)/.venv/.done: $(1)/requirements.lock pyproject.toml benchmarks/simulator/pyp
 	@touch $$@
 endef
 
-.PHONY: help setup check test up demo bench verify down kafka kafka-stop train locks
+.PHONY: help setup check test test-models train up down demo bench kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(eval $(call environment,.,-e . -e benchmarks/simulator))
 $(eval $(call environment,services,-e . -e benchmarks/simulator))
-$(eval $(call environment,models,-e . -e benchmarks/simulator))
+$(eval $(call environment,models,-e . -e benchmarks/simulator -e models))
 $(eval $(call environment,benchmarks,-e . -e benchmarks/simulator))
 
 setup: .venv/.done ## Install what development needs into .venv
@@ -52,6 +52,12 @@ down: ## Stop what `make up` or `make kafka` left running
 
 bench: benchmarks/.venv/.done ## Every benchmark, to benchmarks/results/
 	env -u PYTHONDONTWRITEBYTECODE $(BENCH)/python -m benchmarks.run --out benchmarks/results
+
+train: models/.venv/.done ## Train on simulated history, and pack a release in var/train (10 min)
+	env -u PYTHONDONTWRITEBYTECODE $(MODELS)/python -m sluice_models.train
+
+test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6 GB
+	$(MODELS)/pytest models
 
 kafka: setup ## Start one Kafka node on port 9092 (Docker where it is, else jars on Java 17)
 	$(BIN)/python -m services.kafka start

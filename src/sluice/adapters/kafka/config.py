@@ -111,8 +111,8 @@ def producer(bootstrap: str, client_id: str, extra: Extra | None, **own: Any) ->
             "queue_buffering_max_kbytes": QUEUE_MAX_KBYTES,
             "message_max_bytes": MESSAGE_MAX_BYTES,
             "topic_metadata_propagation_max_ms": TOPIC_WAIT_MS,
-            # A decision is mostly digits: a fifth of its bytes remain.
-            "compression_type": "zstd",
+            # zstd leaves a fifth of a decision's bytes, lz4 a third, at a fifth of the CPU.
+            "compression_type": "lz4",
             # Java's hash, so that every client puts one card into one partition.
             "partitioner": "murmur2_random",
             **own,
