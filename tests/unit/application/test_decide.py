@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from sluice.application.decide import Busy, Conflict, Decided, Decider, Repeated, Result, Unrecorded
 from sluice.application.featurize import Featurizer
-from sluice.application.ports import Arrival
+from sluice.application.ports import NOT_SENT, Arrival
 from sluice.domain import catalogue
 from sluice.domain.authorization import EventTimeBounds, encode
 from sluice.domain.decision import Decision, Door, Origin
@@ -37,14 +37,14 @@ class Holder:
 
 @dataclass
 class Log:
-    """``decisions.v1`` in memory. down: appends fail."""
+    """``decisions.v1`` in memory. error: what appends raise."""
 
-    down: bool = False
+    error: Unavailable | None = None
     kept: list[Decision] = field(default_factory=list)
 
     async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
-        if self.down:
-            raise Unavailable("the fake log is down")
+        if self.error:
+            raise self.error
         self.kept += [decision for _, decision in decisions]
 
 
@@ -76,6 +76,11 @@ class World:
 
 def arrival(name: str = "a-1", **changes: Any) -> Arrival:
     return make_arrival(name, **({"device_id": "device-1"} | changes))
+
+
+def later(again: Arrival, world: World) -> Arrival:
+    """The same authorization, sent now."""
+    return replace(again, received_at=world.clock.now_us())
 
 
 # ---------------------------------------------------------------- rungs
@@ -175,9 +180,7 @@ async def test_an_id_that_another_arrival_holds_is_busy() -> None:
     world = World(FakeScorer())
     await world.store.observe([arrival()])
     world.clock.advance(1)
-    later = arrival()
-    later = Arrival(later.auth, later.amount_minor, later.digest, world.clock.now_us())
-    assert await world.decide(later) == [Busy()]
+    assert await world.decide(later(arrival(), world)) == [Busy()]
     assert world.decider.sequence == 0
 
 
@@ -199,13 +202,22 @@ async def test_repeats_and_conflicts_inside_a_batch_are_told_apart() -> None:
     assert len(world.log.kept) == 1
 
 
-async def test_what_is_not_recorded_is_heard_by_nobody() -> None:
+async def test_what_may_be_recorded_is_held_until_that_is_known() -> None:
     world = World(FakeScorer())
-    world.log.down = True
+    world.log.error = Unavailable("no acknowledgement came")
     results = await world.decide(arrival("a-1"), arrival("a-1"), arrival("a-2"))
     assert all(isinstance(result, Unrecorded) for result in results)
-    (reply,) = await world.store.observe([arrival("a-1")])
-    assert reply.earlier is None
+    world.log.error = None
+    world.clock.advance(1)
+    assert await world.decide(later(arrival("a-1"), world)) == [Busy()]
+
+
+async def test_what_was_never_sent_may_be_decided_at_once() -> None:
+    world = World(FakeScorer())
+    world.log.error = Unavailable("the queue is full", code=NOT_SENT)
+    await world.decide(arrival("a-1"))
+    world.log.error = None
+    assert isinstance((await world.decide(arrival("a-1")))[0], Decided)
 
 
 async def test_the_sequence_counts_decisions_alone() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from sluice.adapters.kafka.config import Extra, producer, trace_headers, translate
-from sluice.application.ports import Arrival
+from sluice.application.ports import NOT_SENT, Arrival
 from sluice.domain.authorization import encode
 from sluice.domain.decision import Decision
 from sluice.errors import Unavailable
@@ -143,7 +143,7 @@ class DecisionProducer:
                     "were added",
                     where=self._topic,
                     fix="is the broker up? otherwise more replicas",
-                    code="overloaded",
+                    code="" if done else NOT_SENT,
                 ) from None
             except KafkaException as exc:
                 raise translate(exc, "append decisions", self._topic) from exc
