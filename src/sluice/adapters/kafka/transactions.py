@@ -118,13 +118,18 @@ class TransactionalProducer:
 
         Raises Unavailable if the broker does not answer: exit, the next process cleans up.
         """
-        if not self.open:
-            return
-        self.open = False
-        try:
-            self._producer.abort_transaction(COMMIT_MAX_S)
-        except KafkaException as exc:
-            raise translate(exc, "abort the transaction", self.transactional_id) from exc
+        deadline = time.monotonic() + COMMIT_MAX_S
+        while self.open:
+            left = deadline - time.monotonic()
+            try:
+                self._producer.abort_transaction(max(0.1, left))
+            except KafkaException as exc:
+                if not exc.args[0].retriable() or left < 0:
+                    # Still open: until it is aborted, librdkafka begins no other.
+                    raise translate(exc, "abort the transaction", self.transactional_id) from exc
+                self._producer.poll(0)
+            else:
+                self.open = False
 
     def _retry(self, step: Callable[[float], None], what: str, deadline: float) -> None:
         while True:
