@@ -113,7 +113,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=int, default=600, help="authorizations a second")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--cards", type=int, default=30_000)
-    parser.add_argument("--days", type=int, default=10, help="of history before the stream")
+    parser.add_argument("--days", type=int, default=14, help="of history before the stream")
     parser.add_argument("--fraud-bp", type=float, default=30.0)
     parser.add_argument("--http-share", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=2026)
