@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import msgspec
 import numpy as np
 
 from sluice.application.ports import (
@@ -56,33 +56,28 @@ class Current(Protocol[T_co]):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True):
     """A new decision, durable. answer: JSON of :class:`sluice.domain.decision.Answer`."""
 
     decision: Decision
     answer: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Repeated:
+class Repeated(msgspec.Struct, frozen=True):
     """Same id, same content: the same answer again."""
 
     answer: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(msgspec.Struct, frozen=True):
     """The id was used before with other content."""
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(msgspec.Struct, frozen=True):
     """Another arrival holds the id and has not answered yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unrecorded:
+class Unrecorded(msgspec.Struct, frozen=True):
     """The record could not be made durable in time, so nobody hears a decision."""
 
     why: str

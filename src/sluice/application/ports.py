@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -16,8 +17,7 @@ from sluice.domain.observation import EntityKind
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True):
     """An authorization at a door, before anything was looked up.
 
     row: the kernel's (:func:`sluice.domain.events.event_row`).
@@ -35,8 +35,7 @@ class Arrival:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """What the store knew of one arrival, in one round trip that also left a pending entry.
 
     A state is None where its view could not be read, b"" where the entity was never written.

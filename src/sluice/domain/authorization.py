@@ -16,7 +16,7 @@ from msgspec import Meta
 from sluice.domain.clock import DAY_US, MINUTE_US, to_datetime
 from sluice.domain.countries import COUNTRY_INDEX
 from sluice.domain.currencies import EXPONENTS
-from sluice.domain.identifiers import holds_card_number, may_hold_card_number
+from sluice.domain.identifiers import holds_card_number
 from sluice.errors import Rejected
 
 MAX_BODY_BYTES = 16_384
@@ -25,21 +25,21 @@ MAX_AMOUNT_MINOR = 10_000_000_000
 """A hundred million in a two-digit currency; keeps every sum of a window inside 64 bits."""
 
 
-def _shaped(pattern: str) -> Meta:
-    """A pattern for the schema only: one expression checks all of them at once, in ``check``.
+def _shaped(pattern: str, least: int, most: int) -> Meta:
+    """Length for the decoder, pattern for the schema: ``check`` looks at all texts at once.
 
-    Thirteen patterns checked one by one, as msgspec does, would double the time of decoding.
+    Thirteen patterns one by one, as msgspec checks them, would double the time of decoding.
     """
-    return Meta(extra_json_schema={"pattern": f"^{pattern}$"})
+    return Meta(min_length=least, max_length=most, extra_json_schema={"pattern": f"^{pattern}$"})
 
 
 _ID, _MCC, _COUNTRY, _CURRENCY = "[!-~]{1,64}", "[0-9]{4}", "[A-Z]{2}", "[A-Z]{3}"
 _NAME, _PREFIX = "[a-z0-9-]{1,32}", "[0-9a-f.:]{1,39}/[0-9]{1,3}"
 Identifier = Annotated[str, Meta(min_length=1, max_length=64, pattern=f"^{_ID}$")]
-Id = Annotated[str, _shaped(_ID)]
-Country = Annotated[str, _shaped(_COUNTRY)]
-Currency = Annotated[str, _shaped(_CURRENCY)]
-Name = Annotated[str, _shaped(_NAME)]
+Id = Annotated[str, _shaped(_ID, 1, 64)]
+Country = Annotated[str, _shaped(_COUNTRY, 2, 2)]
+Currency = Annotated[str, _shaped(_CURRENCY, 3, 3)]
+Name = Annotated[str, _shaped(_NAME, 1, 32)]
 AmountMinor = Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)]
 MicrosUtc = Annotated[int, Meta(ge=0, le=4_102_444_800_000_000)]
 """1970 to 2100."""
@@ -79,7 +79,7 @@ class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     card_token: Id
     merchant_id: Id
     terminal_id: Id
-    mcc: Annotated[str, _shaped(_MCC)]
+    mcc: Annotated[str, _shaped(_MCC, 4, 4)]
     channel: Channel
     amount_minor: AmountMinor
     currency: Currency
@@ -89,7 +89,7 @@ class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     tenant: Name
     customer_id: Id | None = None
     device_id: Id | None = None
-    ip_prefix: Annotated[str, _shaped(_PREFIX)] | None = None
+    ip_prefix: Annotated[str, _shaped(_PREFIX, 3, 43)] | None = None
     three_ds: ThreeDs | None = None
 
     def __repr__(self) -> str:
@@ -111,6 +111,7 @@ _ENUM_VALUE = re.compile(r"Invalid enum value .*(?= - at `)", re.DOTALL)
 _CODES = (
     ("unknown field", "unknown_field"),
     ("missing required field", "missing_field"),
+    ("of length", "bad_format"),
     (">=", "out_of_range"),
     ("<=", "out_of_range"),
     ("out of range", "out_of_range"),
@@ -152,66 +153,83 @@ def decode_authorization(raw: bytes) -> Authorization:
     return auth
 
 
-_TEXTS = (
-    ("authorization_id", _ID),
-    ("card_token", _ID),
-    ("merchant_id", _ID),
-    ("terminal_id", _ID),
-    ("mcc", _MCC),
-    ("currency", _CURRENCY),
-    ("merchant_country", _COUNTRY),
-    ("card_country", _COUNTRY),
-    ("region", _NAME),
-    ("tenant", _NAME),
-    ("customer_id", _ID),
-    ("device_id", _ID),
-    ("ip_prefix", _PREFIX),
-)
-_OPTIONAL = frozenset({"customer_id", "device_id", "ip_prefix"})
-_SHAPE = re.compile(
-    "\n".join(f"(?:{shape})?" if name in _OPTIONAL else shape for name, shape in _TEXTS)
-)
-"""All texts of an authorization, a line each; a text that was not given is an empty line."""
-_texts = attrgetter(*(name for name, _ in _TEXTS))
+_SHAPES = {
+    "authorization_id": _ID,
+    "card_token": _ID,
+    "merchant_id": _ID,
+    "terminal_id": _ID,
+    "mcc": _MCC,
+    "currency": _CURRENCY,
+    "merchant_country": _COUNTRY,
+    "card_country": _COUNTRY,
+    "region": _NAME,
+    "tenant": _NAME,
+    "customer_id": _ID,
+    "device_id": _ID,
+    "ip_prefix": _PREFIX,
+}
+_texts = attrgetter(*_SHAPES)
+_prefix = re.compile(_PREFIX).fullmatch
+_DIGITS_GONE = str.maketrans("", "", "0123456789")
+_CARD_DIGITS_MIN = 13
+NAMES_MAX = 10_000
+"""Regions and tenants known to be well shaped; there are a handful."""
+_good_names: set[str] = set()
 
 
 def check(auth: Authorization) -> None:
     """The checks that types cannot express: shapes, ISO codes, and no card number anywhere.
 
-    Raises Rejected (bad_format, unknown_currency, unknown_country, card_number).
+    Raises Rejected (bad_format, unknown_currency, unknown_country, card_number). Looks at all
+    texts together, and at each only where something may be wrong: 2 µs instead of 10.
     """
-    texts = _texts(auth)
-    page = "\n".join([text or "" for text in texts])
-    if may_hold_card_number(page) and any(text and holds_card_number(text) for text in texts):
-        raise _card_number()
-    if not _SHAPE.fullmatch(page) or "" in texts:
-        raise _misshaped(texts)
+    own = auth.authorization_id
+    others = (
+        f"{auth.card_token}{auth.merchant_id}{auth.terminal_id}"
+        f"{auth.customer_id or ''}{auth.device_id or ''}{auth.ip_prefix or ''}"
+    )
+    digits = len(others) - len(others.translate(_DIGITS_GONE))
+    if digits >= _CARD_DIGITS_MIN or len(auth.region) + len(auth.tenant) >= _CARD_DIGITS_MIN:
+        suspects = _texts(auth)
+    else:
+        suspects = (own,)
+    for text in suspects:
+        if text is not None and holds_card_number(text):
+            raise _card_number()
+    both = own + others
+    if (
+        not (both.isascii() and both.isprintable() and " " not in both)
+        or auth.currency not in EXPONENTS
+        or auth.merchant_country not in COUNTRY_INDEX
+        or auth.card_country not in COUNTRY_INDEX
+        or not (auth.mcc.isdecimal() and auth.mcc.isascii())
+        or (auth.ip_prefix is not None and not _prefix(auth.ip_prefix))
+        or not (auth.region in _good_names and auth.tenant in _good_names)
+    ):
+        _check_each(auth)
+
+
+def _check_each(auth: Authorization) -> None:
+    """Find the text that is wrong; none is, if only a name was new."""
+    for (field, shape), text in zip(_SHAPES.items(), _texts(auth), strict=True):
+        if text is not None and not re.fullmatch(shape, text):
+            raise Rejected(
+                f"Expected `str` matching regex '^{shape}$'",
+                where=f"$.{field}",
+                fix=_FIX,
+                code="bad_format",
+            )
     if auth.currency not in EXPONENTS:
         raise Rejected(
             "the currency is not in ISO 4217", where="$.currency", code="unknown_currency"
         )
-    for field, code in (
-        ("merchant_country", auth.merchant_country),
-        ("card_country", auth.card_country),
-    ):
-        if code not in COUNTRY_INDEX:
+    for field in ("merchant_country", "card_country"):
+        if getattr(auth, field) not in COUNTRY_INDEX:
             raise Rejected(
                 "the country is not in ISO 3166-1", where=f"$.{field}", code="unknown_country"
             )
-
-
-def _misshaped(texts: tuple[str | None, ...]) -> Rejected:
-    field, shape = next(
-        (name, shape)
-        for (name, shape), text in zip(_TEXTS, texts, strict=True)
-        if text is not None and not re.fullmatch(shape, text)
-    )
-    return Rejected(
-        f"Expected `str` matching regex '^{shape}$'",
-        where=f"$.{field}",
-        fix=_FIX,
-        code="bad_format",
-    )
+    if len(_good_names) < NAMES_MAX:
+        _good_names.update((auth.region, auth.tenant))
 
 
 def check_event_time(auth: Authorization, now_us: int, bounds: EventTimeBounds) -> None:

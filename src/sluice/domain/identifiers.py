@@ -42,11 +42,6 @@ def passes_luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-def may_hold_card_number(text: str) -> bool:
-    """False if no line of a text holds a card number; a quick look before a careful one."""
-    return _DIGIT_RUN.search(text) is not None
-
-
 def holds_card_number(value: str) -> bool:
     """True if the text contains 13 to 19 digits, plain or in groups, that pass Luhn.
 

@@ -30,6 +30,8 @@ _COMMANDS: dict[Name, list[str]] = {
     "featurizer": ["-m", "services.featurizer.main"],
     "archiver": ["-m", "services.archiver.main"],
 }
+_FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
+"""Set for the whole process by importing Feast; it changes how a service's metrics work."""
 READY_MAX_S = 120.0
 """A first start compiles the kernel, which takes most of a minute on a slow machine."""
 STOP_MAX_S = 30.0
@@ -99,7 +101,7 @@ class Stack:
         sync = name == "decider-sync"
         metrics_port = self.port if sync and replica == "1" else free_port()
         environment = {
-            **os.environ,
+            **{key: value for key, value in os.environ.items() if key not in _FOREIGN},
             "SLUICE_KAFKA_BOOTSTRAP": self.bootstrap,
             "SLUICE_STORE_URL": self.store_url,
             "SLUICE_SERVICE_REPLICA": key,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from sluice.application.ports import Arrival, Reply, StateUpdate
 from sluice.domain.clock import Clock
@@ -87,11 +89,11 @@ class FakeStore:
         if held is None or held.until_us <= now:
             held = None
         elif held.digest != arrival.digest:
-            return replace(reply, conflict=True)
+            return structs.replace(reply, conflict=True)
         elif held.answer is not None:
-            return replace(reply, earlier=held.answer)
+            return structs.replace(reply, earlier=held.answer)
         elif arrival.origin is None or held.owner != arrival.origin:
-            return replace(reply, claimed_elsewhere=True)
+            return structs.replace(reply, claimed_elsewhere=True)
         self._held[where] = _Held(arrival.digest, _owner(arrival), now + self._claim_us)
         entries = self._pending.setdefault((auth.tenant, auth.card_token), [])
         entries.append(to_pending(auth, arrival.row, now))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from sluice.application.decide import Busy, Conflict, Decided, Decider, Repeated, Result, Unrecorded
 from sluice.application.featurize import Featurizer
@@ -80,7 +81,7 @@ def arrival(name: str = "a-1", **changes: Any) -> Arrival:
 
 def later(again: Arrival, world: World) -> Arrival:
     """The same authorization, sent now."""
-    return replace(again, received_at=world.clock.now_us())
+    return structs.replace(again, received_at=world.clock.now_us())
 
 
 # ---------------------------------------------------------------- rungs

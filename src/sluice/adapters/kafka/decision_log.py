@@ -74,7 +74,6 @@ class DecisionProducer:
                 extra,
                 linger_ms=0,
                 max_in_flight=1,
-                compression_type="lz4",  # a fifth of zstd's price on batches this small
                 message_timeout_ms=append_max_ms + DELIVERY_SLACK_MS,
                 queue_buffering_max_messages=IN_FLIGHT_MAX,
             )

@@ -1,0 +1,47 @@
+"""What a newcomer types first."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_demo_decides_every_authorization_once_and_can_explain_one() -> None:
+    small = ["--rate", "150", "--seconds", "8", "--cards", "2000", "--days", "4"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks.demo", *small],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    summary = json.loads((ROOT / "var/demo/summary.json").read_text())
+    assert summary["ok"]
+    assert summary["authorizations"] == summary["decisions"] == summary["archived"] == 1200
+    assert (summary["duplicates"], summary["missing"], summary["unexpected"]) == (0, 0, 0)
+    assert summary["eur_fraud"] == pytest.approx(
+        summary["eur_stopped"] + summary["eur_let_through"]
+    )
+    some = json.loads((ROOT / "var/demo/decider-sync.log").read_text().splitlines()[-3])[
+        "authorization_id"
+    ]
+    told = subprocess.run(
+        [sys.executable, "-m", "sluice.cli", "explain", "--archive", "var/demo/archive", some],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert some in told.stdout
+    assert "amount_minor" in told.stdout
