@@ -141,6 +141,7 @@ class Featurizer:
         changes: dict[Entity, list[tuple[tuple[int, ...], tuple[int, int, int, int]]]] = {}
         stems: dict[Entity, str] = {}
         answers: list[tuple[str, str, bytes, bytes]] = []
+        read = dict.fromkeys(self._topics.values(), 0)
         since = time.perf_counter()
         for record in batch:
             stem = self._topics[record.topic]
@@ -157,7 +158,7 @@ class Featurizer:
                     entity, change = _observation(_observations.decode(record.value))
                 else:
                     self._label(_labels.decode(record.value), record)
-                    done.results["labels", "applied"] += 1
+                    read[stem] += 1
                     continue
             except (msgspec.DecodeError, msgspec.ValidationError) as exc:
                 raise Corrupt(
@@ -165,8 +166,10 @@ class Featurizer:
                     where=f"{record.topic}/{record.partition}@{record.offset}",
                     fix="find the foreign writer of this topic, then skip this offset",
                 ) from exc
+            read[stem] += 1
             changes.setdefault(entity, []).append(change)
             stems[entity] = stem
+        done.results.update({(stem, "applied"): n for stem, n in read.items()})
         since = self._lap("decode", since)
         self._swap(changes, stems, done)
         kill_at("featurizer.after_states")
@@ -176,6 +179,7 @@ class Featurizer:
         self._observations.flush()
         kill_at("featurizer.after_observations")
         self._lap("produce", since)
+        done.results = +done.results  # without the zeros
         return done
 
     def _lap(self, stage: str, since: float) -> float:
@@ -268,7 +272,7 @@ class Featurizer:
             ]
             stored = self._store.write(puts)
             lost = {(p.entity, p.key) for p, ok in zip(puts, stored, strict=True) if not ok}
-            _count(left, lost, stems, ends, updated.statuses, done)
+            _count_others(left, lost, stems, ends, updated.statuses, done)
             done.written.update(p.entity for p, ok in zip(puts, stored, strict=True) if ok)
             left = [entity for entity in left if entity in lost]
             done.conflicts.update(kind for kind, _ in left)
@@ -279,7 +283,7 @@ class Featurizer:
             )
 
 
-def _count(
+def _count_others(
     entities: Sequence[Entity],
     lost: set[Entity],
     stems: Mapping[Entity, str],
@@ -287,11 +291,17 @@ def _count(
     statuses: Ints,
     done: Applied,
 ) -> None:
-    found = statuses.tolist()
-    for entity, start, end in zip(entities, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-        if entity not in lost:
-            for status in found[start:end]:
-                done.results[stems[entity], _RESULTS.get(status, "applied")] += 1
+    """Every record counts as applied when it is read; count those again that were not."""
+    others = np.flatnonzero(statuses)
+    for at, status in zip(
+        (np.searchsorted(ends, others, side="right") - 1).tolist(),
+        statuses[others].tolist(),
+        strict=True,
+    ):
+        entity = entities[at]
+        if entity not in lost and status in _RESULTS:
+            done.results[stems[entity], "applied"] -= 1
+            done.results[stems[entity], _RESULTS[status]] += 1
 
 
 def _observation(

@@ -114,8 +114,7 @@ class DecisionLog(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StateUpdate:
+class StateUpdate(msgspec.Struct, frozen=True):
     """One state to store, if the stored one still carries the etag that we read.
 
     etag: bytes 1..9 of the state read (:func:`sluice.domain.states.etag`), b"" for none.
