@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -134,13 +134,13 @@ def read_books(bootstrap: str, topics: Topics) -> Books:
     )
 
 
-def wait_balanced(bootstrap: str, topics: Topics, *, sync: int = 0) -> Books:
-    """Wait until every authorization of the topic has its end, and so many more came by HTTP."""
+def wait_balanced(bootstrap: str, topics: Topics, *, heard: Collection[str] = ()) -> Books:
+    """Wait until every authorization of the topic has its end, and these ids a decision."""
 
     def settled() -> Books | None:
         books = read_books(bootstrap, topics)
-        by_http = sum(d.door == "sync" for d in books.decisions)
-        return books if not books.unbalanced() and by_http >= sync else None
+        decided = {d.authorization.authorization_id for d in books.decisions}
+        return books if not books.unbalanced() and decided.issuperset(heard) else None
 
     found: Books = wait_until(settled, "each authorization has its decision or dead letter")
     return found

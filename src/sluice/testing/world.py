@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +66,9 @@ class World:
         """The topics as they are now."""
         return read_books(self.bootstrap, self.topics)
 
-    def settle(self, *, sync: int = 0) -> Books:
+    def settle(self, *, heard: Collection[str] = ()) -> Books:
         """Wait until all that was sent is decided and all states are made."""
-        books = wait_balanced(self.bootstrap, self.topics, sync=sync)
+        books = wait_balanced(self.bootstrap, self.topics, heard=heard)
         wait_applied(self.bootstrap, self.topics, self.featurizer_group)
         return books
 
@@ -77,7 +77,7 @@ class World:
 
         heard: answers by authorization id, as callers of the sync door got them.
         """
-        books = self.settle(sync=len(heard))
+        books = self.settle(heard=heard)
         assert books.unbalanced() == {}
         assert books.decided_twice() == []
         answers = books.answers()
