@@ -103,7 +103,7 @@ def _run(args: argparse.Namespace, rows: int, stack: Stack, store_url: str, fold
     ]
     command = f"python -m benchmarks.handbook {args.file.name}"
     save(RESULTS, result("handbook", command, about, rows_out, []))
-    wrong = {n: v for n, v in checks.items() if v and n.split()[0] != "compared"}
+    wrong = {name: n for name, n in checks.items() if n and name not in _TOLD}
     print("ok" if not wrong else f"FAILED: {wrong}")
     return 1 if wrong else 0
 
@@ -189,6 +189,8 @@ def _recompute(archive: Archive, store_url: str) -> dict[str, int]:
     }
 
 
+_TOLD = {"compared vectors", "compared states", "degraded decisions"}
+"""Figures that are no faults: a store slower than its budget degrades decisions and says so."""
 _KEY = {
     "card": "card_token",
     "terminal": "terminal_id",
