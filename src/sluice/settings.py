@@ -72,8 +72,14 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         int, _says("How long an id's answer is remembered: about 400 bytes each.", ge=1)
     ] = 3600
     claim_ttl_s: Annotated[
-        int, _says("After this an id that was never answered may be decided again.", ge=1, le=600)
-    ] = 10
+        int,
+        _says(
+            "After this an id that was never answered may be decided again; longer than a restart "
+            "of the broker.",
+            ge=1,
+            le=600,
+        ),
+    ] = 30
 
 
 class DeciderSettings(

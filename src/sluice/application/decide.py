@@ -34,7 +34,7 @@ from sluice.domain.authorization import (
 )
 from sluice.domain.clock import SECOND_US, Clock
 from sluice.domain.decision import Decision, Door, Origin, Rung, States, answer
-from sluice.domain.events import event_row, event_rows, pending_rows
+from sluice.domain.events import WIDTH, event_row, event_rows, pending_rows
 from sluice.domain.outcome import BY_SEVERITY
 from sluice.domain.policy import Policy
 from sluice.domain.windows import Kernel
@@ -205,11 +205,15 @@ class Decider:
         return _pair_up(batch, results)
 
     async def rehearse(self) -> None:
-        """Score one empty row with the model in force. Raises Unavailable if there is none."""
+        """Finalise and score an empty row as a decision would; raises Unavailable without a model.
+
+        The first one may compile the kernel, so that ready means ready.
+        """
         scorer = self._scorer.current()
         if scorer is None:
             raise Unavailable("no release is loaded", fix="see the log for why it was refused")
-        scorer.score(np.zeros((1, catalogue.N), np.int64))
+        nothing = event_rows([(0,) * WIDTH])
+        scorer.score(self._kernel.finalise(nothing, [(b"",) * 4], [()]).features)
 
     def score_rows(self, features: Ints) -> Ints:
         """(n, N) catalogue features to (n,) parts per million. Raises Unavailable."""
