@@ -148,7 +148,7 @@ def test_partitions_are_handed_over_with_the_work_on_them_committed(apache):
         while not stop.is_set():
             got.extend(second.poll_batch(500, 0.05))
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     wait_until(lambda: (work(first, 100), taken)[1], "partitions moved")
     wait_until(lambda: (work(first, 100), len(seen) + len(got) >= 400)[1], "all is read")
