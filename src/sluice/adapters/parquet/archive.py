@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sluice.adapters.parquet.columns import KINDS, RECORD, table
+from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, table
 from sluice.application.archive import Partition, Record
 from sluice.domain.decision import Decision
 from sluice.errors import Corrupt, Misconfigured, Unavailable
@@ -137,7 +137,7 @@ class Archive:
         self, kind: str = "decisions", columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
         """One table a file, in order. columns: some of the schema; None is all."""
-        schema = KINDS[kind].schema
+        schema = SCHEMAS[kind]
         names = list(columns or schema.names)
         wanted = pa.schema([schema.field(name) for name in names])
         reached: dict[int, int] = {}
@@ -164,7 +164,7 @@ class Archive:
 
     def read(self, kind: str = "decisions", columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in one table; empty without files."""
-        schema = KINDS[kind].schema
+        schema = SCHEMAS[kind]
         wanted = pa.schema([schema.field(name) for name in columns or schema.names])
         return pa.concat_tables([wanted.empty_table(), *self.tables(kind, columns)])
 

@@ -1,5 +1,9 @@
 """Columns of the archive: flat fields to search and learn from, and the record's own bytes.
 
+What a backfill leaves is no record of a topic: ``history`` and ``history_labels`` have no bytes of
+their own, and their place is the backfill's partition and row. (``states.source(states.BACKFILL,
+partition)``, ``offset``) is what a state's version names.
+
 Adding a column is safe, readers fill it with null; a column never changes its type or meaning.
 """
 
@@ -28,6 +32,7 @@ class Column(NamedTuple):
 
 
 INTEGERS = {"event_at", "amount_minor"}
+AUTHORIZATION = tuple(name for name in Authorization.__struct_fields__ if name != "v")
 
 DECISION: tuple[Column, ...] = (
     *(
@@ -36,8 +41,7 @@ DECISION: tuple[Column, ...] = (
             pa.int64() if name in INTEGERS else pa.string(),
             attrgetter(f"authorization.{name}"),
         )
-        for name in Authorization.__struct_fields__
-        if name != "v"
+        for name in AUTHORIZATION
     ),
     Column("door", pa.string(), attrgetter("door")),
     Column("origin_topic", pa.string(), lambda d: d.origin and d.origin.topic),
@@ -94,7 +98,29 @@ KINDS: dict[str, Kind] = {
     "decisions": Kind(DECISION, msgspec.json.Decoder(Decision)),
     "labels": Kind(LABEL, msgspec.json.Decoder(Label)),
 }
-"""By folder of the archive."""
+"""Of topics, by folder of the archive."""
+
+_BACKFILLED = ("partition", pa.int32()), ("offset", pa.int64())
+_OF_DECISIONS = {column.name: column.kind for column in DECISION}
+SCHEMAS: dict[str, pa.Schema] = {
+    **{folder: kind.schema for folder, kind in KINDS.items()},
+    "history": pa.schema(
+        [
+            *_BACKFILLED,
+            *((name, _OF_DECISIONS[name]) for name in AUTHORIZATION),
+            *(
+                (name, _OF_DECISIONS[name])
+                for name in ("reference_amount_minor", "reference_currency")
+            ),
+            ("declined", pa.bool_()),
+            *((name, _OF_DECISIONS[name]) for name in ("catalogue", "features")),
+        ]
+    ),
+    "history_labels": pa.schema([*_BACKFILLED, *((c.name, c.kind) for c in LABEL)]),
+}
+"""Of all files, by folder of the archive. history: what an authorization and its outcome were, and
+the features that it had then; partition 0. history_labels: partition 1. A field that the history
+did not have is null."""
 
 
 def table(kind: Kind, rows: Sequence[Record]) -> pa.Table:

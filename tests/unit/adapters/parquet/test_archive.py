@@ -126,3 +126,10 @@ def test_a_file_left_aside_by_a_dead_process_is_not_read(files, tmp_path):
     [file] = Archive(tmp_path).files()
     file.path.with_name(f".{file.path.name}.dead").write_bytes(b"half a file")
     assert Archive(tmp_path).read().num_rows == 1
+
+
+@pytest.mark.parametrize("kind", ["history", "history_labels"])
+def test_an_archive_without_a_backfill_holds_no_history(tmp_path, kind):
+    found = Archive(tmp_path).read(kind)
+    assert len(found) == 0
+    assert found.schema.names[:3] == ["partition", "offset", "authorization_id"]
