@@ -21,13 +21,14 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.report import machine, result, row, save
 from services.kafka.broker import JarNode
-from sluice.adapters.files.history import journal_from
 from sluice.adapters.kafka.topics import Topics, apply
 from sluice.adapters.parquet.archive import Archive
+from sluice.adapters.parquet.journal import ENTITY_COLUMNS, ArchiveJournal, Bucket
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.replay import Replay
@@ -94,7 +95,7 @@ def _run(args: argparse.Namespace, rows: int, stack: Stack, store_url: str, fold
     codes = stack.stop_all()
     print(f"{decided:,} decisions in {seconds:.0f} s, {decided / seconds:,.0f}/s; stopped {codes}")
     archive = Archive(folder / "archive")
-    checks = {**_count(archive, rows), **_recompute(archive, store_url)}
+    checks = {**_count(archive, rows), **_recompute(folder / "archive", store_url)}
     checks["services stopped cleanly"] = 0 if not any(codes.values()) else 1
     rows_out = [
         row("authorizations published", "rows", rows),
@@ -150,15 +151,11 @@ def _count(archive: Archive, rows: int) -> dict[str, int]:
     }
 
 
-def _recompute(archive: Archive, store_url: str) -> dict[str, int]:
+def _recompute(root: Path, store_url: str) -> dict[str, int]:
     """Vectors of a sample of decisions, and all states of a sample of entities."""
-    columns = [
-        "partition", "offset", "authorization_id", "event_at", "amount_minor", "currency", "mcc",
-        "channel", "three_ds", "merchant_country", "card_country", "card_token", "terminal_id",
-        "merchant_id", "device_id", "reference_amount_minor", "outcome",
-    ]  # fmt: skip
-    table = archive.read("decisions", columns)
-    replay = Replay(journal_from(table, archive.read("labels")))
+    archive = Archive(root)
+    table = archive.read("decisions", ENTITY_COLUMNS)
+    replay = Replay(ArchiveJournal(root).read(Bucket(0, 1)))
     sample = _sample(archive, len(table))
     again = replay.features(sample)
     served = np.array([d.features for d in sample], np.int64)
@@ -173,7 +170,7 @@ def _recompute(archive: Archive, store_url: str) -> dict[str, int]:
     store = RedisStateStore(store_url)
     compared = differing = 0
     for view, kind in enumerate(catalogue.VIEWS):
-        keys = sorted({k for k in table[_KEY[kind]].to_pylist() if k})
+        keys = sorted(pc.unique(table[ENTITY_COLUMNS[view]]).drop_null().to_pylist())
         keys = random.Random(7).sample(keys, min(len(keys), SAMPLE))
         stored = store.read([(_entity(kind), key) for key in keys])
         made = replay.states(view, keys, [None] * len(keys))
@@ -191,12 +188,6 @@ def _recompute(archive: Archive, store_url: str) -> dict[str, int]:
 
 _TOLD = {"compared vectors", "compared states", "degraded decisions"}
 """Figures that are no faults: a store slower than its budget degrades decisions and says so."""
-_KEY = {
-    "card": "card_token",
-    "terminal": "terminal_id",
-    "merchant": "merchant_id",
-    "device": "device_id",
-}
 
 
 def _entity(kind: str) -> EntityKind:

@@ -29,12 +29,14 @@ class Journal:
     events: (n, WIDTH) kernel rows. changes: (n, 4) kind, source, offset, known_us.
     entities: for each of catalogue.VIEWS the entity of each row, as a code; -1 for none.
     codes: for each view the code of each key.
+    decided_us: (n,) when each authorization was decided; 0 for labels and for imported history.
     """
 
     events: Ints
     changes: Ints
     entities: tuple[Ints, Ints, Ints, Ints]
     codes: tuple[dict[str, int], dict[str, int], dict[str, int], dict[str, int]]
+    decided_us: Ints
 
 
 class Replay:
@@ -137,7 +139,7 @@ def journal_of(
 ) -> Journal:
     """A journal from (source, offset, decision) and (source, offset, is_fraud, known_us, keys).
 
-    For small logs and tests; the archive makes one from columns.
+    For small logs and tests; :mod:`sluice.adapters.parquet.journal` makes one from the archive.
     """
     rows = [
         event_row(d.authorization, d.reference_amount_minor, declined=d.outcome == "decline")
@@ -161,4 +163,5 @@ def journal_of(
             )
         )
         codes.append(table)
-    return Journal(events, changes, tuple(entities), tuple(codes))  # type: ignore[arg-type]
+    decided = np.array([d.decided_at for _, _, d in decisions] + [0] * len(labels), np.int64)
+    return Journal(events, changes, tuple(entities), tuple(codes), decided)  # type: ignore[arg-type]

@@ -11,15 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from sluice.adapters.files.history import (
-    _tags,
     history_from,
-    journal_from,
     labels_from,
     read_history,
+    tag_texts,
 )
 from sluice.application.backfill import backfill
-from sluice.application.replay import Replay
-from sluice.domain import catalogue
 from sluice.domain.authorization import Authorization
 from sluice.domain.clock import DAY_US, HOUR_US
 from sluice.domain.events import event_row, event_rows
@@ -76,23 +73,6 @@ def test_any_number_of_threads_makes_the_same_bits(threads: int) -> None:
     assert sorted(one.states, key=order) == sorted(many.states, key=order)
 
 
-def test_states_equal_a_replay_of_the_same_events() -> None:
-    auths = sorted(some_authorizations(200), key=lambda a: a.event_at)
-    done = backfill(history_from(table(auths)), EUROS, keep_states=True)
-    decisions = table(auths).append_column("outcome", pa.array(["approve"] * 200))
-    decisions = decisions.append_column(
-        "reference_amount_minor",
-        pa.array([EUROS.to_reference(a.amount_minor, a.currency) for a in auths]),
-    )
-    decisions = decisions.append_column("partition", pa.array([8192] * 200))
-    decisions = decisions.append_column("offset", pa.array(range(200)))
-    replay = Replay(journal_from(decisions))
-    for view, kind in enumerate(catalogue.VIEWS):
-        kept = {u.key: u.state for u in done.states if u.entity == kind}
-        again = replay.states(view, list(kept), [None] * len(kept))
-        assert dict(zip(kept, again, strict=True)) == kept
-
-
 def test_labels_known_later_are_left_out() -> None:
     auths = some_authorizations(20)
     labels = labels_from(table([make_label(a, known_at=a.event_at + DAY_US) for a in auths]))
@@ -111,4 +91,4 @@ def test_ids_are_tagged_as_online_whatever_their_bytes() -> None:
     ids = ["a-1", "", "日本", "x" * 64, "a-1"]
     column = pa.chunked_array([ids[:2], ids[2:]])
     whole = pa.table({"authorization_id": column}).slice(1)
-    assert _tags(whole["authorization_id"]).tolist() == [tag32(i) for i in ids[1:]]
+    assert tag_texts(whole["authorization_id"]).tolist() == [tag32(i) for i in ids[1:]]

@@ -133,13 +133,17 @@ class Archive:
             found.append(File(path, int(partition), int(first)))
         return sorted(found, key=lambda file: (file.partition, file.first))
 
-    def tables(
-        self, kind: str = "decisions", columns: Sequence[str] | None = None
-    ) -> Iterator[pa.Table]:
-        """One table a file, in order. columns: some of the schema; None is all."""
-        schema = SCHEMAS[kind]
-        names = list(columns or schema.names)
-        wanted = pa.schema([schema.field(name) for name in names])
+    def ends(self, kind: str = "decisions") -> dict[int, int]:
+        """Last offset held of each partition."""
+        return {file.partition: _last(file.path) for file in self.files(kind)}
+
+    def opened(
+        self, kind: str = "decisions", *, read_dictionary: Sequence[str] = ()
+    ) -> Iterator[pq.ParquetFile]:
+        """Each file, in order. read_dictionary: columns to be read as codes and texts.
+
+        Raises Corrupt if two files hold the same offsets.
+        """
         reached: dict[int, int] = {}
         for file in self.files(kind):
             if file.first < reached.get(file.partition, 0):
@@ -148,8 +152,18 @@ class Archive:
                     where=str(file.path),
                     fix="they were not written by one archive; move one away",
                 )
-            held = pq.ParquetFile(file.path)
-            reached[file.partition] = int(held.schema_arrow.metadata[LAST]) + 1
+            with pq.ParquetFile(file.path, read_dictionary=read_dictionary) as held:
+                reached[file.partition] = int(held.schema_arrow.metadata[LAST]) + 1
+                yield held
+
+    def tables(
+        self, kind: str = "decisions", columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """One table a file, in order. columns: some of the schema; None is all."""
+        schema = SCHEMAS[kind]
+        names = list(columns or schema.names)
+        wanted = pa.schema([schema.field(name) for name in names])
+        for held in self.opened(kind):
             # A file of an older release may lack a column.
             have = held.read([name for name in names if name in held.schema_arrow.names])
             yield pa.table(
