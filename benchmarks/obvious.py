@@ -27,7 +27,7 @@ from sluice.domain.decision import Decision
 
 NAME = "obvious"
 PATH = f"/v2/models/{NAME}/infer"
-FEATURES = [f"{view}_state:state" for view in ("card", "terminal", "merchant", "device")]
+FEATURES = [f"{view}_state:{view}_packed" for view in ("card", "terminal", "merchant", "device")]
 
 
 class FeastStore:
@@ -48,9 +48,8 @@ class FeastStore:
                 }
                 for a in batch
             ],
-            full_feature_names=True,
         ).to_dict()
-        columns = [found[name.replace(":", "__")] for name in FEATURES]
+        columns = [found[name.partition(":")[2]] for name in FEATURES]
         return [Reply(*(state or b"" for state in states)) for states in zip(*columns, strict=True)]
 
     def remember(self, answers: object) -> None:

@@ -1,51 +1,128 @@
-"""What Feast knows: four entities, one packed state each. Definitions only, no logic.
+"""What Feast knows. Definitions only: names and meaning come from the catalogue, and what they
+have in common from ``sluice.adapters.feast.views``.
 
-The state is bytes that the catalogue's kernel reads; its layout in Redis is what
-``sluice.adapters.feast.plan`` writes. Feast's materialisation never runs: the featurizer keeps the
-online store, and Kafka is the truth.
+Feast's materialisation never runs: the featurizer keeps the online store, whose layout is what
+``sluice.adapters.feast.plan`` writes, and Kafka is the truth.
 """
 
-from datetime import timedelta
+from inspect import getsource
+from pathlib import Path
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
-from feast.types import Bytes
+from feast import FeatureService, FeatureView, Field, Project
+from feast.on_demand_feature_view import PythonTransformation
+from feast.types import Bool, String
 
-FEATURE_LOG = "../var/feature-log"
+from sluice.adapters.feast.views import (
+    FOR_EVER,
+    OWNER,
+    Finalised,
+    bare,
+    entity,
+    features,
+    releases,
+    request,
+    source,
+    state_view,
+    told,
+)
+from sluice.domain import catalogue
+from sluice.settings import load
+
+feast = load()[0].feast
+
+project = Project(
+    name="sluice", description="Card fraud decided in real time: features and labels", owner=OWNER
+)
+
+card = entity("card", "card_token", "A payment card, by its token", pii="pseudonym of a person")
+terminal = entity("terminal", "terminal_id", "Where a card is presented", pii="none")
+merchant = entity("merchant", "merchant_id", "Who is paid", pii="none")
+device = entity(
+    "device", "device_id", "What an online purchase comes from", pii="pseudonym of a person"
+)
+authorization = entity(
+    "authorization",
+    "authorization_id",
+    "One request to spend on a card: what is judged",
+    pii="pseudonym of an event",
+)
+
+card_state, terminal_state, merchant_state, device_state = (
+    state_view(owner, owner.name, source(feast.offline, feast.log, f"{owner.name}_state"))
+    for owner in (card, terminal, merchant, device)
+)
 
 
-def entity(name: str, join_key: str) -> Entity:
-    """An entity told by one string."""
-    return Entity(name=name, join_keys=[join_key], value_type=ValueType.STRING)
+def finalise(columns):
+    """Feast keeps this text in its registry and runs it wherever features are served."""
+    from sluice.adapters.feast.finalise import finalise  # noqa: PLC0415
+
+    return finalise(columns)
 
 
-def state_of(owner: Entity) -> FeatureView:
-    """The view with the packed state of an entity. ttl 0: a state never goes stale by itself."""
-    name = f"{owner.name}_state"
-    log = FileSource(
-        name=f"{name}_log",
-        path=f"{FEATURE_LOG}/{name}.parquet",
-        timestamp_field="event_timestamp",
-    )
-    return FeatureView(
-        name=name,
-        entities=[owner],
-        schema=[Field(name="state", dtype=Bytes)],
-        source=PushSource(name=f"{name}_push", batch_source=log),
-        ttl=timedelta(0),
-        online=True,
-    )
+authorization_features = Finalised(
+    name="authorization_features",
+    mode="python",
+    sources=[card_state, terminal_state, merchant_state, device_state, request("authorization")],
+    schema=bare(),
+    feature_transformation=PythonTransformation(finalise, getsource(finalise)),
+    description="Every feature of an authorization at its own time, from the four states",
+    tags={"catalogue": catalogue.DIGEST, "pii": "pseudonymous", **told()},
+    owner=OWNER,
+)
 
+decision_features = FeatureView(
+    name="decision_features",
+    entities=[authorization],
+    schema=[Field(name="authorization_id", dtype=String), *features()],
+    source=source(feast.offline, feast.log, "decision_features"),
+    ttl=FOR_EVER,
+    online=False,
+    description="The features that decisions were made from, as served: for training",
+    tags={"catalogue": catalogue.DIGEST, "pii": "pseudonymous"},
+    owner=OWNER,
+)
 
-card = entity("card", "card_token")
-terminal = entity("terminal", "terminal_id")
-merchant = entity("merchant", "merchant_id")
-device = entity("device", "device_id")
-
-card_state = state_of(card)
-terminal_state = state_of(terminal)
-merchant_state = state_of(merchant)
-device_state = state_of(device)
+fraud_label = FeatureView(
+    name="fraud_label",
+    entities=[authorization],
+    schema=[
+        Field(name="authorization_id", dtype=String),
+        Field(name="is_fraud", dtype=Bool, description="Whether the authorization was fraud"),
+        Field(name="kind", dtype=String, description="chargeback, alert or verdict"),
+        Field(name="source", dtype=String, description="Who says so"),
+    ],
+    source=source(feast.offline, feast.log, "fraud_label", time="known_at"),
+    ttl=FOR_EVER,
+    online=False,
+    description="What became of an authorization, by the time from which it was known",
+    tags={"pii": "pseudonymous"},
+    owner=OWNER,
+)
 
 states = FeatureService(
-    name="states", features=[card_state, terminal_state, merchant_state, device_state]
+    name="states",
+    features=[card_state, terminal_state, merchant_state, device_state],
+    description="The packed states alone: what the compiled plan reads",
+    owner=OWNER,
 )
+
+
+def service(name: str, names: list[str], description: str) -> FeatureService:
+    """Features to be served online, in this order."""
+    return FeatureService(
+        name=name,
+        features=[authorization_features[names]],
+        description=description,
+        tags={"catalogue": catalogue.DIGEST},
+        owner=OWNER,
+    )
+
+
+every = service("catalogue", list(catalogue.NAMES), "Every feature of the catalogue")
+models = [
+    service(release.id, release.features, f"What release {release.id} scores")
+    for release in releases(Path(__file__).parents[1] / "models" / "releases")
+]
+# Feast finds what has a name of its own in a module, so each model gets one.
+globals().update({model.name: model for model in models})

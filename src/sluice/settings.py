@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 import yaml
@@ -134,6 +134,26 @@ class ArchiverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     roll_s: Annotated[int, _says("Longest a record waits for its file.", ge=1, le=3600)] = 60
 
 
+class FeastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The feature repository. Feast's own files (`feature_repo/*.yaml`) read store and registry."""
+
+    offline: Annotated[
+        Literal["file", "spark", "snowflake", "bigquery"],
+        _says("What the feature log is to Feast; DuckDB reads `file`."),
+    ] = "file"
+    log: Annotated[
+        str,
+        _says(
+            "The feature log: a folder or s3:// (relative to feature_repo), DATABASE.SCHEMA of "
+            "Snowflake, project.dataset of BigQuery."
+        ),
+    ] = "../var/feature-log"
+    store: Annotated[
+        str, _says("Online store as Feast writes it: host:port,ssl=true,password=...")
+    ] = "127.0.0.1:6379"
+    registry: Annotated[str, _says("SQL registry, an SQLAlchemy URL; may hold a password.")] = ""
+
+
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every service."""
 
@@ -158,6 +178,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     decider: DeciderSettings = DeciderSettings()
     featurizer: FeaturizerSettings = FeaturizerSettings()
     archiver: ArchiverSettings = ArchiverSettings()
+    feast: FeastSettings = FeastSettings()
     service: Service = Service()
 
 
@@ -218,7 +239,7 @@ def describe(settings: Settings, sources: Mapping[str, str]) -> list[Setting]:
 
 
 def _is_secret(key: str, value: str) -> bool:
-    return "password" in key or ("url" in key and "@" in value)
+    return "password" in key or "password=" in value or ("://" in value and "@" in value)
 
 
 def _from_file(path: Path, *, required: bool, sources: dict[str, str]) -> dict[str, dict[str, Any]]:

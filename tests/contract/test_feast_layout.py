@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sluice.adapters.feast.murmur3 import murmur3_32
 from sluice.adapters.feast.plan import (
     COMPILED,
+    FEATURES,
     JOIN_KEYS,
     PROJECT,
     VIEWS,
@@ -33,7 +34,7 @@ def test_our_murmur3_is_mmh3(data):
 
 @pytest.mark.parametrize("kind", ENTITY_KINDS)
 def test_hash_fields_are_those_of_feast(kind):
-    assert COMPILED[kind].field == _mmh3(f"{VIEWS[kind]}:state")
+    assert COMPILED[kind].field == _mmh3(f"{VIEWS[kind]}:{FEATURES[kind]}")
 
 
 @pytest.mark.parametrize("kind", ENTITY_KINDS)

@@ -16,17 +16,22 @@ import pytest
 import yaml
 from feast import FeatureStore
 from feast.data_source import PushMode
+from feast.types import Int64
 from redis import Redis
 
-from sluice.adapters.feast.plan import COMPILED, JOIN_KEYS, PROJECT, VIEWS
+from sluice.adapters.feast.plan import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEWS
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import StateUpdate
+from sluice.domain import catalogue
 from sluice.domain.observation import ENTITY_KINDS
+from sluice.domain.release import decode_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-REPO = Path(__file__).parents[3] / "feature_repo"
+ROOT = Path(__file__).parents[3]
+REPO = ROOT / "feature_repo"
+RELEASES = ROOT / "models" / "releases"
 EVENT_US = 1_780_000_000_123_456
 EVENT_AT = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=EVENT_US)
 STATE = bytes(range(256)) * 2
@@ -39,9 +44,9 @@ class Applied:
     store: EmbeddedStore
     env: dict[str, str]
 
-    def feast(self, *words: str) -> str:
+    def feast(self, *words: str, file: str = "env.yaml") -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "feast.cli.cli", "-f", "env.yaml", *words],
+            [sys.executable, "-m", "feast.cli.cli", "-f", file, *words],
             cwd=self.directory,
             env=self.env,
             capture_output=True,
@@ -58,8 +63,14 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applied]:
     """A fresh clone's feature_repo after ``feast apply``."""
     clone = tmp_path_factory.mktemp("clone")
     shutil.copytree(REPO, clone / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
+    (clone / "models").mkdir()
+    shutil.copytree(RELEASES, clone / "models" / "releases", symlinks=True)
     with EmbeddedStore() as store:
-        env = os.environ | {"SLUICE_FEAST_STORE": store.host_port, "FEAST_USAGE": "False"}
+        env = os.environ | {
+            "SLUICE_FEAST_STORE": store.host_port,
+            "SLUICE_FEAST_REGISTRY": f"sqlite:///{clone}/registry.db",
+            "FEAST_USAGE": "False",
+        }
         made = Applied(clone / "feature_repo", store, env)
         made.feast("apply")
         yield made
@@ -68,7 +79,8 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applied]:
 @pytest.fixture(scope="module")
 def sdk(applied: Applied) -> Iterator[FeatureStore]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLUICE_FEAST_STORE", applied.store.host_port)
+        for name in ("SLUICE_FEAST_STORE", "SLUICE_FEAST_REGISTRY"):
+            patch.setenv(name, applied.env[name])
         yield FeatureStore(
             repo_path=str(applied.directory), fs_yaml_file=applied.directory / "env.yaml"
         )
@@ -84,32 +96,76 @@ def ours(applied: Applied) -> Iterator[RedisStateStore]:
 
 def row(kind: str, key: str, state: bytes | None) -> pd.DataFrame:
     return pd.DataFrame(
-        {JOIN_KEYS[kind]: [key], "state": [state], "event_timestamp": [pd.Timestamp(EVENT_AT)]}
+        {
+            JOIN_KEYS[kind]: [key],
+            FEATURES[kind]: [state],
+            "event_timestamp": [pd.Timestamp(EVENT_AT)],
+        }
     )
 
 
-def test_plan_after_apply_shows_no_change(applied):
-    said = applied.feast("plan")
+@pytest.mark.parametrize("configuration", ["feature_store.yaml", "env.yaml"])
+def test_plan_after_apply_shows_no_change(applied, configuration):
+    applied.feast("apply", file=configuration)
+    said = applied.feast("plan", file=configuration)
     assert "No changes to registry" in said
     assert "No changes to infrastructure" in said
 
 
-def test_both_configurations_differ_only_in_where_the_store_is():
+def test_configurations_differ_only_in_what_their_names_say():
     default = yaml.safe_load((REPO / "feature_store.yaml").read_text())
     from_env = yaml.safe_load((REPO / "env.yaml").read_text())
     assert default["online_store"].pop("connection_string") == "127.0.0.1:6379"
     assert from_env["online_store"].pop("connection_string") == "${SLUICE_FEAST_STORE}"
+    assert from_env.pop("registry") == {"registry_type": "sql", "path": "${SLUICE_FEAST_REGISTRY}"}
+    del default["registry"]
     assert default == from_env
 
 
 def test_the_compiled_plan_names_what_the_repository_defines(sdk):
     assert sdk.project == PROJECT
-    defined = {
-        v.name: (v.join_keys, [f.name for f in v.features]) for v in sdk.list_feature_views()
+    states = {
+        v.name: (v.join_keys, [f.name for f in v.features])
+        for v in sdk.list_feature_views()
+        if v.online
     }
-    assert defined == {VIEWS[kind]: ([JOIN_KEYS[kind]], ["state"]) for kind in ENTITY_KINDS}
+    assert states == {VIEWS[kind]: ([JOIN_KEYS[kind]], [FEATURES[kind]]) for kind in ENTITY_KINDS}
     service = sdk.get_feature_service("states")
-    assert {p.name for p in service.feature_view_projections} == set(defined)
+    assert {p.name for p in service.feature_view_projections} == set(states)
+
+
+def test_every_catalogue_feature_is_served_and_logged_with_what_it_means(sdk):
+    served = sdk.get_on_demand_feature_view("authorization_features")
+    logged = sdk.get_feature_view("decision_features")
+    assert [(f.name, f.dtype) for f in served.features] == [(n, Int64) for n in catalogue.NAMES]
+    told = {f.name: f for f in logged.features}
+    for feature in catalogue.FEATURES:
+        field = told[feature.name]
+        assert field.description == feature.description
+        assert field.tags["unit"] == feature.unit
+        assert field.tags["window"] == (feature.window or "none")
+        assert field.tags["default"] == str(feature.default)
+        assert served.tags[feature.name].endswith(feature.description)
+
+
+def test_each_committed_release_has_a_service_of_its_features_in_order(sdk):
+    manifests = [
+        decode_manifest(path.read_bytes()) for path in RELEASES.glob("mlp-*/manifest.json")
+    ]
+    assert manifests
+    for manifest in manifests:
+        (projection,) = sdk.get_feature_service(manifest.id).feature_view_projections
+        assert [f.name for f in projection.features] == manifest.features
+
+
+def test_whatever_is_defined_says_what_it_is_and_whose(sdk):
+    things = [
+        *sdk.list_entities(),
+        *sdk.list_feature_views(),
+        *sdk.list_on_demand_feature_views(),
+        *sdk.list_feature_services(),
+    ]
+    assert all(thing.description and thing.owner for thing in things)
 
 
 def test_what_we_write_the_sdk_reads(sdk, ours):
@@ -123,19 +179,18 @@ def test_what_we_write_the_sdk_reads(sdk, ours):
             {JOIN_KEYS[k]: keys[k] for k in ENTITY_KINDS},
             {JOIN_KEYS[k]: "nobody" for k in ENTITY_KINDS},
         ],
-        full_feature_names=True,
     ).to_dict()
     for kind in ENTITY_KINDS:
-        assert answer[f"{VIEWS[kind]}__state"] == [states[kind], None]
+        assert answer[FEATURES[kind]] == [states[kind], None]
 
 
 @pytest.mark.parametrize("key", ODD_KEYS, ids=range(len(ODD_KEYS)))
 def test_odd_keys_reach_the_sdk_too(sdk, ours, key):
     ours.write([StateUpdate("merchant", key, b"", STATE, EVENT_US)])
     answer = sdk.get_online_features(
-        features=["merchant_state:state"], entity_rows=[{"merchant_id": key}]
+        features=["merchant_state:merchant_packed"], entity_rows=[{"merchant_id": key}]
     ).to_dict()
-    assert answer["state"] == [STATE]
+    assert answer["merchant_packed"] == [STATE]
 
 
 @pytest.mark.parametrize("kind", ENTITY_KINDS)
@@ -165,6 +220,6 @@ def test_we_swap_what_the_sdk_wrote(sdk, ours):
     assert ours.write(swap) == [True]
     assert ours.write(swap) == [False]
     answer = sdk.get_online_features(
-        features=["card_state:state"], entity_rows=[{"card_token": "c"}]
+        features=["card_state:card_packed"], entity_rows=[{"card_token": "c"}]
     ).to_dict()
-    assert answer["state"] == [b"\x01" * 9]
+    assert answer["card_packed"] == [b"\x01" * 9]

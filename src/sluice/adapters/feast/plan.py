@@ -16,7 +16,6 @@ from sluice.adapters.feast.murmur3 import murmur3_32
 from sluice.domain.observation import ENTITY_KINDS, EntityKind
 
 PROJECT = "sluice"
-FEATURE = "state"
 JOIN_KEYS: dict[EntityKind, str] = {
     "card": "card_token",
     "terminal": "terminal_id",
@@ -24,6 +23,9 @@ JOIN_KEYS: dict[EntityKind, str] = {
     "device": "device_id",
 }
 VIEWS: dict[EntityKind, str] = {kind: f"{kind}_state" for kind in ENTITY_KINDS}
+FEATURES: dict[EntityKind, str] = {kind: f"{kind}_packed" for kind in ENTITY_KINDS}
+"""The one feature of each view. Four names, because Feast's answers name features without their
+view unless asked otherwise, and an on-demand view over four of one name would read one of them."""
 
 _STRING = 2
 """feast.value_type.ValueType.STRING."""
@@ -35,7 +37,7 @@ _NULL_VAL = b"\x98\x01\x00"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One feature view with one string join key and the one feature ``state``."""
+    """One feature view with one string join key and one feature, the packed state."""
 
     kind: EntityKind
     name: str
@@ -64,7 +66,7 @@ def compile_view(kind: EntityKind, project: str = PROJECT) -> View:
     return View(
         kind=kind,
         name=name,
-        field=struct.pack("<I", murmur3_32(f"{name}:{FEATURE}".encode())),
+        field=struct.pack("<I", murmur3_32(f"{name}:{FEATURES[kind]}".encode())),
         ts_field=f"_ts:{name}".encode(),
         head=struct.pack("<III", 1, _STRING, len(join_key)) + join_key + struct.pack("<I", _STRING),
         tail=project.encode(),
