@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,9 +83,14 @@ class Observations:
         self._producer = producer
         self._topic = topic
 
-    def produce(self, key: str, value: bytes) -> None:
+    @cached_property
+    def partitions(self) -> int:
+        """Asked once: to follow a topic that grows, start anew when all is read."""
+        return self._producer.partitions(self._topic)
+
+    def produce(self, partition: int, value: bytes) -> None:
         """Queue one."""
-        self._producer.produce(self._topic, value, key=key)
+        self._producer.produce(self._topic, value, partition=partition)
 
     def flush(self) -> None:
         """Wait until all are durable."""
@@ -116,7 +122,15 @@ def featurizer(settings: Settings) -> FeaturizerParts:
     client_id = f"featurizer-{settings.service.name()}"
     extra = settings.kafka.extra()
     store = state_store(settings)
-    producer = EventProducer(settings.kafka.bootstrap, client_id=client_id, extra=extra)
+    producer = EventProducer(
+        settings.kafka.bootstrap,
+        client_id=client_id,
+        # A batch makes one record a partition, and waits for them.
+        linger_ms=0,
+        # If one were given up and the next arrived, states would take the first for seen.
+        delivery_max_ms=0,
+        extra=extra,
+    )
     stems = {
         names.decisions: "decisions",
         names.observations: "observations",

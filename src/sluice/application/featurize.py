@@ -1,38 +1,57 @@
 """The featurizer: decisions and labels become states.
 
 A decision updates its card's state here and leaves an observation for its terminal, merchant and
-device; a label leaves one for all four. Observations, keyed by entity, update states. Every step
-may run again: a state knows the last offset of each source, and skips what it has seen.
+device; a label leaves one for all four. Observations go to the partition of their entity, a batch's
+in one record a partition, and update states. Every step may run again: a state knows the last
+offset of each source, and skips what it has seen.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from sluice.application.decide import content_digest
 from sluice.application.ports import Ints, StateStore, StateUpdate
 from sluice.domain import states
 from sluice.domain.authorization import Authorization, encode
 from sluice.domain.decision import Answer, Rung
-from sluice.domain.events import CARD, event_row, event_rows
+from sluice.domain.events import (
+    AMOUNT,
+    CARD,
+    DECLINED,
+    DEVICE,
+    EVENT_US,
+    MERCHANT,
+    TERMINAL,
+    WIDTH,
+    event_row,
+    event_rows,
+)
 from sluice.domain.identifiers import tag32
 from sluice.domain.label import Label
-from sluice.domain.observation import EntityKind, Observation
+from sluice.domain.observation import COLUMNS, ROWS_MAX, EntityKind, Observations
 from sluice.domain.outcome import Outcome
 from sluice.domain.windows import (
     AUTHORIZATION,
+    DONE,
     DUPLICATE,
     FRAUD,
     GENUINE,
     REDELIVERED,
     TOO_OLD,
+    U_KIND,
+    U_KNOWN_US,
+    U_OFFSET,
+    U_SOURCE,
+    UPDATE_WIDTH,
     scratch,
     update,
 )
@@ -41,10 +60,13 @@ from sluice.faultpoints import kill_at
 
 SWAP_ATTEMPTS_MAX = 8
 """Rounds against other writers of a state before the batch is given up and read again."""
-_KINDS = {"authorization": AUTHORIZATION, "fraud": FRAUD, "genuine": GENUINE}
+STATES_MAX = 20_000
+"""Of one round: bounds what is held of them, 10 MB at 500 bytes each, whatever a batch brings."""
 _RESULTS = {REDELIVERED: "redelivered", DUPLICATE: "duplicate", TOO_OLD: "too_old"}
 
 Entity = tuple[EntityKind, str]
+Flags = npt.NDArray[np.bool_]
+T = TypeVar("T")
 
 
 class Record(Protocol):
@@ -52,7 +74,7 @@ class Record(Protocol):
 
     @property
     def value(self) -> bytes:
-        """JSON of a Decision, Observation or Label."""
+        """JSON of a Decision, Observations or Label."""
         ...
 
     @property
@@ -74,7 +96,12 @@ class Record(Protocol):
 class ObservationLog(Protocol):
     """``observations.v1``."""
 
-    def produce(self, key: str, value: bytes) -> None:
+    @property
+    def partitions(self) -> int:
+        """How many it has; the same for as long as this process runs. Raises Unavailable."""
+        ...
+
+    def produce(self, partition: int, value: bytes) -> None:
         """Take one record; may wait while a queue is full. Raises Unavailable."""
         ...
 
@@ -98,19 +125,38 @@ class _DecisionPart(msgspec.Struct, frozen=True):
     decided_at: int
 
 
-_decisions = msgspec.json.Decoder(_DecisionPart)
-_observations = msgspec.json.Decoder(Observation)
-_labels = msgspec.json.Decoder(Label)
+_decisions = msgspec.json.Decoder(_DecisionPart).decode
+_observations = msgspec.json.Decoder(Observations).decode
+_labels = msgspec.json.Decoder(Label).decode
 
 
 class Applied(msgspec.Struct):
-    """What a batch did. results: by (topic's stem, result)."""
+    """What a batch did. results: by (topic's stem, result); observations count one by one."""
 
     results: Counter[tuple[str, str]]
     written: Counter[str]
     conflicts: Counter[str]
     decided_at: list[int]
     """When the decisions among them were made: tells how far behind states are."""
+
+
+class _Rows(NamedTuple):
+    """Updates of states, (n,) entities and as many rows of events and changes for the kernel."""
+
+    entities: list[Entity]
+    events: Ints
+    changes: Ints
+
+
+class _Grouped(NamedTuple):
+    """The same by entity: the first sizes[0] rows are entities[0]'s. sizes: (k,)."""
+
+    entities: list[Entity]
+    sizes: Ints
+    events: Ints
+    changes: Ints
+    own: Flags
+    """(n,) whether a row is a decision's own card, or was observed."""
 
 
 class Featurizer:
@@ -137,45 +183,30 @@ class Featurizer:
         Raises Corrupt for a record that is none of ours: these topics have no other writers.
         Raises Unavailable if store or broker is; the batch can then be applied again.
         """
-        done = Applied(Counter(), Counter(), Counter(), [])
-        changes: dict[Entity, list[tuple[tuple[int, ...], tuple[int, int, int, int]]]] = {}
-        stems: dict[Entity, str] = {}
-        answers: list[tuple[str, str, bytes, bytes]] = []
-        read = dict.fromkeys(self._topics.values(), 0)
         since = time.perf_counter()
+        records: dict[str, list[Record]] = {"decisions": [], "observations": [], "labels": []}
         for record in batch:
-            stem = self._topics[record.topic]
-            try:
-                if stem == "decisions":
-                    part = _decisions.decode(record.value)
-                    entity, change = self._decision(part, record)
-                    auth = part.authorization
-                    answers.append(
-                        (auth.tenant, auth.authorization_id, content_digest(auth), _answer(part))
-                    )
-                    done.decided_at.append(part.decided_at)
-                elif stem == "observations":
-                    entity, change = _observation(_observations.decode(record.value))
-                else:
-                    self._label(_labels.decode(record.value), record)
-                    read[stem] += 1
-                    continue
-            except (msgspec.DecodeError, msgspec.ValidationError) as exc:
-                raise Corrupt(
-                    f"a record of {stem} cannot be read: {exc}",
-                    where=f"{record.topic}/{record.partition}@{record.offset}",
-                    fix="find the foreign writer of this topic, then skip this offset",
-                ) from exc
-            read[stem] += 1
-            changes.setdefault(entity, []).append(change)
-            stems[entity] = stem
-        done.results.update({(stem, "applied"): n for stem, n in read.items()})
+            records[self._topics[record.topic]].append(record)
+        decided = _decoded(_decisions, records["decisions"], "decisions")
+        seen = _decoded(_observations, records["observations"], "observations")
+        labels = _decoded(_labels, records["labels"], "labels")
+
+        own = _card_rows(decided, _places(states.DECISIONS, records["decisions"]))
+        others = _observed_rows(seen)
+        if decided:
+            self._observe_decisions(decided, own)
+        if labels:
+            self._observe_labels(labels, _places(states.LABELS, records["labels"]))
+        done = Applied(Counter(), Counter(), Counter(), [part.decided_at for part in decided])
+        done.results["decisions", "applied"] = len(decided)
+        done.results["observations", "applied"] = len(others.entities)
+        done.results["labels", "applied"] = len(labels)
         since = self._lap("decode", since)
-        self._swap(changes, stems, done)
+        self._store_states(own, others, done)
         kill_at("featurizer.after_states")
         since = self._lap("write", since)
-        if answers:
-            self._store.remember(answers)
+        if decided:
+            self._store.remember([_answer(part) for part in decided])
         self._observations.flush()
         kill_at("featurizer.after_observations")
         self._lap("produce", since)
@@ -187,146 +218,232 @@ class Featurizer:
         self._stage(stage, now - since)
         return now
 
-    def _decision(
-        self, part: _DecisionPart, record: Record
-    ) -> tuple[Entity, tuple[tuple[int, ...], tuple[int, int, int, int]]]:
-        auth = part.authorization
-        declined = part.outcome is Outcome.DECLINE
-        row = event_row(auth, part.reference_amount_minor, declined=declined)
-        source = states.source(states.DECISIONS, record.partition)
-        touched: list[Entity] = [("terminal", auth.terminal_id), ("merchant", auth.merchant_id)]
-        if auth.device_id is not None:
-            touched.append(("device", auth.device_id))
-        for kind, key in touched:
-            self._observe(
-                Observation(
-                    entity=kind,
-                    key=key,
-                    source=source,
-                    offset=record.offset,
-                    kind="authorization",
-                    event_us=auth.event_at,
-                    amount_minor=part.reference_amount_minor,
-                    card_tag=row[CARD],
-                    declined=declined,
-                )
-            )
-        return ("card", auth.card_token), (row, (AUTHORIZATION, source, record.offset, 0))
+    def _observe_decisions(self, decided: Sequence[_DecisionPart], own: _Rows) -> None:
+        auths = [part.authorization for part in decided]
+        events = own.events
+        remote = np.flatnonzero(events[:, DEVICE])
+        whose = np.concatenate([np.arange(len(auths)), np.arange(len(auths)), remote])
+        tags = np.concatenate([events[:, TERMINAL], events[:, MERCHANT], events[remote, DEVICE]])
+        entities: list[Entity] = [("terminal", auth.terminal_id) for auth in auths]
+        entities += [("merchant", auth.merchant_id) for auth in auths]
+        entities += [("device", auth.device_id) for auth in auths if auth.device_id is not None]
+        self._observe(_Rows(entities, events[whose], own.changes[whose]), tags)
 
-    def _label(self, label: Label, record: Record) -> None:
-        source = states.source(states.LABELS, record.partition)
-        touched: list[Entity] = [
-            ("card", label.card_token),
-            ("terminal", label.terminal_id),
-            ("merchant", label.merchant_id),
+    def _observe_labels(self, labels: Sequence[Label], places: Sequence[tuple[int, int]]) -> None:
+        entities: list[Entity] = []
+        tags: list[int] = []
+        changes: list[tuple[int, ...]] = []
+        for label, place in zip(labels, places, strict=True):
+            kind = FRAUD if label.is_fraud else GENUINE
+            named: tuple[tuple[EntityKind, str | None], ...] = (
+                ("card", label.card_token),
+                ("terminal", label.terminal_id),
+                ("merchant", label.merchant_id),
+                ("device", label.device_id),
+            )
+            for entity, key in named:
+                if key is not None:
+                    entities.append((entity, key))
+                    tags.append(tag32(key))
+                    changes.append((kind, *place, label.known_at))
+        none = np.zeros((len(entities), WIDTH), np.int64)
+        self._observe(_Rows(entities, none, np.array(changes, np.int64)), np.array(tags, np.int64))
+
+    def _observe(self, rows: _Rows, tags: Ints) -> None:
+        """Send each row to the partition of its entity's tag. Rows of one keep their order."""
+        count = self._observations.partitions
+        partitions = tags % count
+        order = np.argsort(partitions, kind="stable")
+        events, changes = rows.events[order], rows.changes[order]
+        entities = [rows.entities[i] for i in order.tolist()]
+        at_us = np.where(
+            changes[:, U_KIND] == AUTHORIZATION, events[:, EVENT_US], changes[:, U_KNOWN_US]
+        )
+        columns = (
+            changes[:, U_SOURCE],
+            changes[:, U_OFFSET],
+            changes[:, U_KIND],
+            at_us,
+            events[:, AMOUNT],
+            events[:, CARD],
+            events[:, DECLINED],
+        )
+        lists = [
+            [kind for kind, _ in entities],
+            [key for _, key in entities],
+            *(column.tolist() for column in columns),
         ]
-        if label.device_id is not None:
-            touched.append(("device", label.device_id))
-        for kind, key in touched:
-            self._observe(
-                Observation(
-                    entity=kind,
-                    key=key,
-                    source=source,
-                    offset=record.offset,
-                    kind="fraud" if label.is_fraud else "genuine",
-                    event_us=label.event_at,
-                    known_us=label.known_at,
-                    card_tag=tag32(label.card_token),
+        end = 0
+        for partition, size in enumerate(np.bincount(partitions, minlength=count).tolist()):
+            start, end = end, end + size
+            for at in range(start, end, ROWS_MAX):
+                some = slice(at, min(at + ROWS_MAX, end))
+                self._observations.produce(
+                    partition,
+                    encode(
+                        Observations(**{c: x[some] for c, x in zip(COLUMNS, lists, strict=True)})
+                    ),
                 )
+
+    def _store_states(self, own: _Rows, others: _Rows, done: Applied) -> None:
+        """Group the rows by entity, keeping their order; store STATES_MAX at a time."""
+        index: defaultdict[Entity, int] = defaultdict()
+        index.default_factory = index.__len__
+        whose = np.array([index[entity] for entity in chain(own.entities, others.entities)], int)
+        order = np.argsort(whose, kind="stable")
+        grouped = _Grouped(
+            list(index),
+            np.bincount(whose),
+            np.concatenate([own.events, others.events])[order],
+            np.concatenate([own.changes, others.changes])[order],
+            order < len(own.entities),
+        )
+        ends = np.cumsum(grouped.sizes)
+        for at in range(0, len(index), STATES_MAX):
+            sizes = grouped.sizes[at : at + STATES_MAX]
+            some = slice(ends[at] - sizes[0], ends[at] - sizes[0] + sizes.sum())
+            self._swap(
+                _Grouped(
+                    grouped.entities[at : at + STATES_MAX],
+                    sizes,
+                    grouped.events[some],
+                    grouped.changes[some],
+                    grouped.own[some],
+                ),
+                done,
             )
 
-    def _observe(self, observation: Observation) -> None:
-        self._observations.produce(f"{observation.entity}:{observation.key}", encode(observation))
-
-    def _swap(
-        self,
-        changes: Mapping[Entity, Sequence[tuple[tuple[int, ...], tuple[int, int, int, int]]]],
-        stems: Mapping[Entity, str],
-        done: Applied,
-    ) -> None:
+    def _swap(self, left: _Grouped, done: Applied) -> None:
         """Read, update and compare-and-set until every state is stored."""
-        left = list(changes)
         for _ in range(SWAP_ATTEMPTS_MAX):
-            if not left:
-                return
-            before = self._store.read(left)
-            ends = np.cumsum([0, *(len(changes[e]) for e in left)]).astype(np.int64)
-            rows = [pair for entity in left for pair in changes[entity]]
+            before = self._store.read(left.entities)
             updated = update(
-                left,
+                left.entities,
                 before,
-                ends,
-                event_rows([event for event, _ in rows]),
-                np.fromiter(
-                    chain.from_iterable(change for _, change in rows), np.int64, 4 * len(rows)
-                ).reshape(len(rows), 4),
+                np.concatenate([[0], np.cumsum(left.sizes)]),
+                left.events,
+                left.changes,
                 self._work,
             )
+            versions = [
+                (states.etag(old), states.etag(new))
+                for old, new in zip(before, updated.states, strict=True)
+            ]
             puts = [
-                StateUpdate(kind, key, states.etag(old), new, max(newest, 0))
-                for (kind, key), old, new, newest in zip(
-                    left, before, updated.states, updated.newest_us, strict=True
+                StateUpdate(kind, key, old, state, max(newest, 0))
+                for (kind, key), (old, new), state, newest in zip(
+                    left.entities, versions, updated.states, updated.newest_us, strict=True
                 )
-                if states.etag(old) != states.etag(new)
+                if old != new
             ]
             stored = self._store.write(puts)
-            lost = {(p.entity, p.key) for p, ok in zip(puts, stored, strict=True) if not ok}
-            _count_others(left, lost, stems, ends, updated.statuses, done)
-            done.written.update(p.entity for p, ok in zip(puts, stored, strict=True) if ok)
-            left = [entity for entity in left if entity in lost]
-            done.conflicts.update(kind for kind, _ in left)
-        if left:
-            raise Unavailable(
-                f"{len(left)} states keep changing under us",
-                fix="two featurizers of different groups write one store: stop one",
+            done.written.update(put.entity for put, ok in zip(puts, stored, strict=True) if ok)
+            refused = {(p.entity, p.key) for p, ok in zip(puts, stored, strict=True) if not ok}
+            lost = np.array([entity in refused for entity in left.entities], np.bool_)
+            lost_rows = np.repeat(lost, left.sizes)
+            _count_others(left.own, updated.statuses, lost_rows, done)
+            if not refused:
+                return
+            done.conflicts.update(kind for kind, _ in refused)
+            left = _Grouped(
+                [entity for entity in left.entities if entity in refused],
+                left.sizes[lost],
+                left.events[lost_rows],
+                left.changes[lost_rows],
+                left.own[lost_rows],
             )
-
-
-def _count_others(
-    entities: Sequence[Entity],
-    lost: set[Entity],
-    stems: Mapping[Entity, str],
-    ends: Ints,
-    statuses: Ints,
-    done: Applied,
-) -> None:
-    """Every record counts as applied when it is read; count those again that were not."""
-    others = np.flatnonzero(statuses)
-    for at, status in zip(
-        (np.searchsorted(ends, others, side="right") - 1).tolist(),
-        statuses[others].tolist(),
-        strict=True,
-    ):
-        entity = entities[at]
-        if entity not in lost and status in _RESULTS:
-            done.results[stems[entity], "applied"] -= 1
-            done.results[stems[entity], _RESULTS[status]] += 1
-
-
-def _observation(
-    seen: Observation,
-) -> tuple[Entity, tuple[tuple[int, ...], tuple[int, int, int, int]]]:
-    row = (
-        seen.event_us, 0, seen.amount_minor, seen.card_tag,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, int(seen.declined),
-    )  # fmt: skip
-    change = (_KINDS[seen.kind], seen.source, seen.offset, seen.known_us)
-    return (seen.entity, seen.key), (row, change)
-
-
-def _answer(part: _DecisionPart) -> bytes:
-    """The same bytes as the door's own answer (see :func:`sluice.domain.decision.answer`)."""
-    return encode(
-        Answer(
-            authorization_id=part.authorization.authorization_id,
-            outcome=part.outcome,
-            reasons=part.reasons,
-            score_ppm=part.score_ppm,
-            rung=part.rung,
-            degraded=part.degraded,
-            release=part.release,
-            policy=part.policy,
-            decided_at=part.decided_at,
+        raise Unavailable(
+            f"{len(left.entities)} states keep changing under us",
+            fix="two featurizers of different groups write one store: stop one",
         )
+
+
+def _count_others(own: Flags, statuses: Ints, lost: Flags, done: Applied) -> None:
+    """Every row counts as applied when it is read; count those again that were not."""
+    told = np.flatnonzero((statuses != DONE) & ~lost)
+    for is_own, status in zip(own[told].tolist(), statuses[told].tolist(), strict=True):
+        stem = "decisions" if is_own else "observations"
+        done.results[stem, "applied"] -= 1
+        done.results[stem, _RESULTS[status]] += 1
+
+
+def _decoded(decode: Callable[[bytes], T], records: Sequence[Record], stem: str) -> list[T]:
+    done: list[T] = []
+    try:
+        for record in records:
+            done.append(decode(record.value))
+    except (msgspec.DecodeError, msgspec.ValidationError) as exc:
+        bad = records[len(done)]
+        raise Corrupt(
+            f"a record of {stem} cannot be read: {exc}",
+            where=f"{bad.topic}/{bad.partition}@{bad.offset}",
+            fix="find the foreign writer of this topic, then skip this offset",
+        ) from exc
+    return done
+
+
+def _places(kind: int, records: Sequence[Record]) -> list[tuple[int, int]]:
+    """Source and offset of each."""
+    sources = {p: states.source(kind, p) for p in {record.partition for record in records}}
+    return [(sources[record.partition], record.offset) for record in records]
+
+
+def _card_rows(decided: Sequence[_DecisionPart], places: Sequence[tuple[int, int]]) -> _Rows:
+    """What decisions do to their cards."""
+    rows = [
+        event_row(
+            part.authorization,
+            part.reference_amount_minor,
+            declined=part.outcome is Outcome.DECLINE,
+        )
+        for part in decided
+    ]
+    changes = np.zeros((len(rows), UPDATE_WIDTH), np.int64)
+    changes[:, U_KIND] = AUTHORIZATION
+    if places:
+        changes[:, [U_SOURCE, U_OFFSET]] = places
+    return _Rows(
+        [("card", part.authorization.card_token) for part in decided], event_rows(rows), changes
+    )
+
+
+def _observed_rows(seen: Sequence[Observations]) -> _Rows:
+    """What observations do to their entities."""
+
+    def column(name: str) -> Ints:
+        return np.array([*chain.from_iterable(getattr(o, name) for o in seen)], np.int64)
+
+    entities = [entity for o in seen for entity in zip(o.entity, o.key, strict=True)]
+    events = np.zeros((len(entities), WIDTH), np.int64)
+    changes = np.empty((len(entities), UPDATE_WIDTH), np.int64)
+    changes[:, U_KIND] = column("kind")
+    changes[:, U_SOURCE] = column("source")
+    changes[:, U_OFFSET] = column("offset")
+    changes[:, U_KNOWN_US] = events[:, EVENT_US] = column("at_us")
+    events[:, AMOUNT] = column("amount_minor")
+    events[:, CARD] = column("card_tag")
+    events[:, DECLINED] = column("declined")
+    return _Rows(entities, events, changes)
+
+
+def _answer(part: _DecisionPart) -> tuple[str, str, bytes, bytes]:
+    """What to remember, with the bytes of the door's own answer (:func:`~.decision.answer`)."""
+    auth = part.authorization
+    return (
+        auth.tenant,
+        auth.authorization_id,
+        content_digest(auth),
+        encode(
+            Answer(
+                authorization_id=auth.authorization_id,
+                outcome=part.outcome,
+                reasons=part.reasons,
+                score_ppm=part.score_ppm,
+                rung=part.rung,
+                degraded=part.degraded,
+                release=part.release,
+                policy=part.policy,
+                decided_at=part.decided_at,
+            )
+        ),
     )

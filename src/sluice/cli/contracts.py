@@ -13,13 +13,13 @@ from sluice.domain.authorization import Authorization
 from sluice.domain.dead_letter import DeadLetter
 from sluice.domain.decision import Answer, Decision
 from sluice.domain.label import Label
-from sluice.domain.observation import Observation
+from sluice.domain.observation import Observations
 
 ROOT = Path("contracts")
 RECORDS: dict[str, type[msgspec.Struct]] = {
     "authorizations.v1": Authorization,
     "decisions.v1": Decision,
-    "observations.v1": Observation,
+    "observations.v1": Observations,
     "labels.v1": Label,
     "dead-letters.v1": DeadLetter,
     "answer.v1": Answer,

@@ -1,4 +1,4 @@
-"""The part of a decision or label that updates one entity, version 1 of ``observations.v1``."""
+"""The parts of decisions or labels that update entities, version 1 of ``observations.v1``."""
 
 from __future__ import annotations
 
@@ -8,23 +8,36 @@ import msgspec
 
 EntityKind = Literal["card", "terminal", "merchant", "device"]
 ENTITY_KINDS: tuple[EntityKind, ...] = ("card", "terminal", "merchant", "device")
+ROWS_MAX = 2000
+"""Updates of one record: at most 0.5 MB, with keys of 64 characters and numbers of 19 digits."""
 
 
-class Observation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One update of one entity. Keyed by entity, so that each entity has one writer.
+class Observations(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Updates of entities of one partition, as a table: each field is a column of as many rows.
 
-    source and offset: where the decision or label lies (see States). For a label, kind is
-    "fraud" or "genuine", event_us is its authorization's time and known_us when it was known.
+    An entity's partition is tag32(key) modulo the partitions of the topic, so that each entity has
+    one writer. source and offset: where the decision or label lies (see States); those of one
+    source and entity come in rising order. kind: 0 an authorization, 1 a fraud, 2 a purchase found
+    genuine. at_us: the authorization's own time, or since when the label was known. The other
+    three are 0 for labels.
     """
 
     v: Literal[1] = 1
-    entity: EntityKind
-    key: str
-    source: int
-    offset: int
-    kind: Literal["authorization", "fraud", "genuine"]
-    event_us: int
-    known_us: int = 0
-    amount_minor: int = 0
-    card_tag: int = 0
-    declined: bool = False
+    entity: list[EntityKind]
+    key: list[str]
+    source: list[int]
+    offset: list[int]
+    kind: list[Literal[0, 1, 2]]
+    at_us: list[int]
+    amount_minor: list[int]
+    card_tag: list[int]
+    declined: list[Literal[0, 1]]
+
+    def __post_init__(self) -> None:
+        """Decoding reports a ValueError as its own."""
+        rows = len(self.key)
+        if any(len(getattr(self, column)) != rows for column in COLUMNS):
+            raise ValueError("the columns are not of one length")
+
+
+COLUMNS = Observations.__struct_fields__[1:]

@@ -49,6 +49,16 @@ def test_what_was_flushed_is_read_with_key_place_and_trace(broker):
     assert len({(message.partition, message.offset) for message in got}) == 200
 
 
+def test_a_topic_tells_how_many_partitions_it_has(broker):
+    producer = EventProducer(broker.bootstrap, client_id="test")
+    count = producer.partitions(broker.topics.observations)
+    for number in range(count):
+        producer.produce(broker.topics.observations, b"1", partition=number)
+    producer.flush(30)
+    got = read_all(broker.bootstrap, broker.topics.observations)
+    assert sorted(message.partition for message in got) == list(range(count))
+
+
 def test_one_key_stays_in_one_partition_and_in_order(broker):
     producer = EventProducer(broker.bootstrap, client_id="test")
     for number in range(300):

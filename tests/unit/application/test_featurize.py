@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 
 from sluice.application.decide import Decided, Decider
-from sluice.application.featurize import Featurizer
-from sluice.application.ports import Arrival, Scorer
+from sluice.application.featurize import STATES_MAX, Featurizer
+from sluice.application.ports import Arrival, Scorer, StateUpdate
 from sluice.application.replay import Replay, journal_of
 from sluice.domain import states
 from sluice.domain.authorization import EventTimeBounds, encode
 from sluice.domain.clock import DAY_US, SECOND_US
 from sluice.domain.decision import Decision
+from sluice.domain.events import WIDTH
+from sluice.domain.identifiers import tag32
 from sluice.domain.label import Label
+from sluice.domain.observation import ROWS_MAX, Observations
 from sluice.domain.policy import Policy
-from sluice.errors import Corrupt
+from sluice.domain.windows import FRAUD, scratch, update
+from sluice.errors import Corrupt, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival, make_label
 from sluice.testing.policy import make_policy
 from sluice.testing.store import FakeClock, FakeStore
@@ -44,6 +50,7 @@ class Bus:
     observations: list[Record] = field(default_factory=list)
     decided: list[tuple[int, int, Decision]] = field(default_factory=list)
     ends: Counter[tuple[str, int]] = field(default_factory=Counter)
+    partitions: int = 2
 
     def put(self, topic: str, partition: int, value: bytes) -> Record:
         record = Record(topic, partition, self.ends[topic, partition], value)
@@ -58,8 +65,8 @@ class Bus:
             source = states.source(states.DECISIONS, partition)
             self.decided.append((source, record.offset, decision))
 
-    def produce(self, key: str, value: bytes) -> None:
-        self.observations.append(self.put("observations.v1", sum(key.encode()) % 2, value))
+    def produce(self, partition: int, value: bytes) -> None:
+        self.observations.append(self.put("observations.v1", partition, value))
 
     def flush(self) -> None: ...
 
@@ -204,3 +211,132 @@ def test_a_foreign_record_stops_the_featurizer_and_says_where() -> None:
     world = World()
     with pytest.raises(Corrupt, match=r"decisions\.v1/2@7"):
         world.featurize([Record("decisions.v1", 2, 7, b"{}")])
+
+
+def observed(world: World) -> list[tuple[int, Observations]]:
+    """What lies in the topic, by partition."""
+    decode = msgspec.json.Decoder(Observations).decode
+    return [(r.partition, decode(r.value)) for r in world.bus.observations]
+
+
+async def test_a_batch_leaves_one_record_in_each_partition_with_the_rows_of_its_entities() -> None:
+    world = World()
+    for i in range(40):
+        await decide(world, make_arrival(f"a-{i}", card_token=f"c-{i}", terminal_id=f"t-{i % 9}"))
+    world.featurize(world.bus.decisions)
+    found = observed(world)
+    assert sorted(partition for partition, _ in found) == [0, 1]
+    for partition, table in found:
+        assert {tag32(key) % world.bus.partitions for key in table.key} == {partition}
+        for name in set(table.key):
+            places = [
+                (source, offset)
+                for key, source, offset in zip(table.key, table.source, table.offset, strict=True)
+                if key == name
+            ]
+            for source in {source for source, _ in places}:
+                offsets = [offset for of, offset in places if of == source]
+                assert offsets == sorted(offsets)
+    assert sum(len(table.key) for _, table in found) == 80
+
+
+async def test_a_batch_that_comes_again_and_is_cut_otherwise_changes_no_state() -> None:
+    world, clean = World(), World()
+    for i in range(30):
+        device = None if i % 3 else f"d-{i % 2}"
+        await decide(
+            world,
+            make_arrival(f"a-{i}", card_token=f"c-{i % 7}", terminal_id="t", device_id=device),
+        )
+    records = world.bus.decisions[:]
+    clean.bus.decisions = records[:]
+    clean.drain()
+    for some in (records[:12], records[5:9], records[3:25], records[20:]):
+        world.featurize(some)
+    world.featurize(world.bus.observations)
+    assert world.store.states == clean.store.states
+
+
+async def test_no_record_has_more_rows_than_its_limit() -> None:
+    world = World()
+    await decide(world, *(make_arrival(f"a-{i}", card_token=f"c-{i}") for i in range(ROWS_MAX + 1)))
+    world.featurize(world.bus.decisions)
+    sizes = [len(table.key) for _, table in observed(world)]
+    assert sum(sizes) == 2 * ROWS_MAX + 2
+    assert max(sizes) == ROWS_MAX
+
+
+def test_more_states_than_one_round_takes_are_all_stored() -> None:
+    world = World()
+    count = ROWS_MAX
+    tables = [
+        Observations(
+            entity=["device"] * count,
+            key=[f"d-{n}-{i}" for i in range(count)],
+            source=[0] * count,
+            offset=list(range(count)),
+            kind=[0] * count,
+            at_us=[NOON_US] * count,
+            amount_minor=[1] * count,
+            card_tag=[7] * count,
+            declined=[0] * count,
+        )
+        for n in range(STATES_MAX // count + 1)
+    ]
+    done = world.featurize([world.bus.put("observations.v1", 0, encode(t)) for t in tables])
+    assert done == {("observations", "applied"): len(world.store.states)}
+    assert len(world.store.states) == len(tables) * count > STATES_MAX
+
+
+class Contested(FakeStore):
+    """Another writer counts a fraud on a card between our read and our write, some times."""
+
+    times = 1
+
+    def write(self, updates: Sequence[StateUpdate]) -> list[bool]:
+        if self.times and any(put.key == "c-1" for put in updates):
+            self.times -= 1
+            before, _ = self.states.get(("card", "c-1"), (b"", 0))
+            change = [FRAUD, states.source(states.LABELS, 3), 100 - self.times, NOON_US]
+            theirs = update(
+                [("card", "c-1")],
+                [before],
+                np.array([0, 1]),
+                np.zeros((1, WIDTH), np.int64),
+                np.array([change]),
+                scratch(),
+            )
+            self.states["card", "c-1"] = (theirs.states[0], NOON_US)
+        return super().write(updates)
+
+
+async def test_only_what_another_writer_changed_is_read_and_updated_again() -> None:
+    world = World()
+    await decide(world, make_arrival("a-1", card_token="c-1"), make_arrival("a-2", card_token="c"))
+    store = Contested(world.clock)
+    featurizer = Featurizer(store=store, observations=world.bus, topics=TOPICS)
+    done = featurizer.apply(world.bus.decisions)
+    assert done.conflicts == {"card": 1}
+    assert done.written == {"card": 2}
+    assert done.results == {("decisions", "applied"): 2}
+    assert states.etag(store.states["card", "c-1"][0])[0] == 2  # theirs and ours
+
+
+async def test_a_state_that_others_keep_changing_gives_the_batch_up() -> None:
+    world = World()
+    await decide(world, make_arrival("a-1", card_token="c-1"))
+    store = Contested(world.clock)
+    store.times = 100
+    with pytest.raises(Unavailable, match="1 states keep changing"):
+        Featurizer(store=store, observations=world.bus, topics=TOPICS).apply(world.bus.decisions)
+
+
+def test_a_table_whose_columns_differ_in_length_stops_the_featurizer() -> None:
+    world = World()
+    column: list[int] = []
+    value = msgspec.json.encode(
+        {"entity": ["card"], "key": ["c"], "source": [0], "offset": [1], "kind": [0], "at_us": [5]}
+        | {"amount_minor": [1], "card_tag": [1], "declined": column}
+    )
+    with pytest.raises(Corrupt, match="not of one length"):
+        world.featurize([Record("observations.v1", 0, 3, value)])

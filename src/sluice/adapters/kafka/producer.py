@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from sluice.adapters.kafka.config import (
     DELIVERY_MAX_MS,
     QUEUE_WAIT_MAX_S,
+    REQUEST_MAX_S,
     Extra,
     Header,
     producer,
@@ -26,8 +27,15 @@ class EventProducer:
     """
 
     def __init__(
-        self, bootstrap: str, *, client_id: str, linger_ms: float = 5, extra: Extra | None = None
+        self,
+        bootstrap: str,
+        *,
+        client_id: str,
+        linger_ms: float = 5,
+        delivery_max_ms: int = DELIVERY_MAX_MS,
+        extra: Extra | None = None,
     ) -> None:
+        """delivery_max_ms: a record not acknowledged by then has failed; 0 tries for ever."""
         self._where = bootstrap
         self._failed = 0
         self._first_error: KafkaError | None = None
@@ -37,12 +45,22 @@ class EventProducer:
                 client_id,
                 extra,
                 linger_ms=linger_ms,
-                message_timeout_ms=DELIVERY_MAX_MS,
+                message_timeout_ms=delivery_max_ms,
                 # A callback a record costs more than the record; only failures call back.
                 delivery_report_only_error=True,
                 on_delivery=self._on_failure,
             )
         )
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has. Raises Unavailable, or Misconfigured if it is none."""
+        try:
+            found = self._producer.list_topics(topic, timeout=REQUEST_MAX_S).topics[topic]
+        except KafkaException as exc:
+            raise translate(exc, "ask for partitions", topic) from exc
+        if found.error is not None:
+            raise translate(found.error, "ask for partitions", topic)
+        return len(found.partitions)
 
     def produce(
         self,

@@ -77,8 +77,8 @@ TABLE: tuple[Limits, ...] = (
     ),
     Limits(
         "observations.v1",
-        "entity:key",
-        "Observation",
+        "none: by partition",
+        "Observations",
         7,
         "derived from decisions and labels, from which it can be made again",
     ),
