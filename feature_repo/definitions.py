@@ -19,6 +19,7 @@ from sluice.adapters.feast.views import (
     bare,
     entity,
     features,
+    located,
     releases,
     request,
     source,
@@ -28,7 +29,11 @@ from sluice.adapters.feast.views import (
 from sluice.domain import catalogue
 from sluice.settings import load
 
-feast = load()[0].feast
+ROOT = Path(__file__).parents[1]
+offline = load()[0].feast.offline
+log = load()[0].feast.log
+if offline in ("file", "spark"):
+    log = located(log, ROOT)
 
 project = Project(
     name="sluice", description="Card fraud decided in real time: features and labels", owner=OWNER
@@ -48,7 +53,7 @@ authorization = entity(
 )
 
 card_state, terminal_state, merchant_state, device_state = (
-    state_view(owner, owner.name, source(feast.offline, feast.log, f"{owner.name}_state"))
+    state_view(owner, owner.name, source(offline, log, f"{owner.name}_state"))
     for owner in (card, terminal, merchant, device)
 )
 
@@ -75,7 +80,7 @@ decision_features = FeatureView(
     name="decision_features",
     entities=[authorization],
     schema=[Field(name="authorization_id", dtype=String), *features()],
-    source=source(feast.offline, feast.log, "decision_features"),
+    source=source(offline, log, "decision_features"),
     ttl=FOR_EVER,
     online=False,
     description="The features that decisions were made from, as served: for training",
@@ -92,7 +97,7 @@ fraud_label = FeatureView(
         Field(name="kind", dtype=String, description="chargeback, alert or verdict"),
         Field(name="source", dtype=String, description="Who says so"),
     ],
-    source=source(feast.offline, feast.log, "fraud_label", time="known_at"),
+    source=source(offline, log, "fraud_label", time="known_at"),
     ttl=FOR_EVER,
     online=False,
     description="What became of an authorization, by the time from which it was known",
@@ -122,7 +127,7 @@ def service(name: str, names: list[str], description: str) -> FeatureService:
 every = service("catalogue", list(catalogue.NAMES), "Every feature of the catalogue")
 models = [
     service(release.id, release.features, f"What release {release.id} scores")
-    for release in releases(Path(__file__).parents[1] / "models" / "releases")
+    for release in releases(ROOT / "models" / "releases")
 ]
 # Feast finds what has a name of its own in a module, so each model gets one.
 globals().update({model.name: model for model in models})

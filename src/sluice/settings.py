@@ -144,10 +144,10 @@ class FeastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     log: Annotated[
         str,
         _says(
-            "The feature log: a folder or s3:// (relative to feature_repo), DATABASE.SCHEMA of "
+            "The feature log: a folder of the project or s3://, DATABASE.SCHEMA of "
             "Snowflake, project.dataset of BigQuery."
         ),
-    ] = "../var/feature-log"
+    ] = "var/feature-log"
     store: Annotated[
         str, _says("Online store as Feast writes it: host:port,ssl=true,password=...")
     ] = "127.0.0.1:6379"

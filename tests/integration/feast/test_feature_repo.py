@@ -2,88 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from feast import FeatureStore
 from feast.data_source import PushMode
 from feast.types import Int64
 from redis import Redis
 
 from sluice.adapters.feast.plan import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEWS
-from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import StateUpdate
 from sluice.domain import catalogue
 from sluice.domain.observation import ENTITY_KINDS
 from sluice.domain.release import decode_manifest
+from tests.integration.feast.conftest import RELEASES, REPO, Applied
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[3]
-REPO = ROOT / "feature_repo"
-RELEASES = ROOT / "models" / "releases"
 EVENT_US = 1_780_000_000_123_456
 EVENT_AT = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=EVENT_US)
 STATE = bytes(range(256)) * 2
 ODD_KEYS = ["plain-1", "naïve-卡-🂡", "k" * 3000, "a b|c:d"]
-
-
-@dataclass
-class Applied:
-    directory: Path
-    store: EmbeddedStore
-    env: dict[str, str]
-
-    def feast(self, *words: str, file: str = "env.yaml") -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "feast.cli.cli", "-f", file, *words],
-            cwd=self.directory,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-
-@pytest.fixture(scope="module")
-def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applied]:
-    """A fresh clone's feature_repo after ``feast apply``."""
-    clone = tmp_path_factory.mktemp("clone")
-    shutil.copytree(REPO, clone / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
-    (clone / "models").mkdir()
-    shutil.copytree(RELEASES, clone / "models" / "releases", symlinks=True)
-    with EmbeddedStore() as store:
-        env = os.environ | {
-            "SLUICE_FEAST_STORE": store.host_port,
-            "SLUICE_FEAST_REGISTRY": f"sqlite:///{clone}/registry.db",
-            "FEAST_USAGE": "False",
-        }
-        made = Applied(clone / "feature_repo", store, env)
-        made.feast("apply")
-        yield made
-
-
-@pytest.fixture(scope="module")
-def sdk(applied: Applied) -> Iterator[FeatureStore]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("SLUICE_FEAST_STORE", "SLUICE_FEAST_REGISTRY"):
-            patch.setenv(name, applied.env[name])
-        yield FeatureStore(
-            repo_path=str(applied.directory), fs_yaml_file=applied.directory / "env.yaml"
-        )
 
 
 @pytest.fixture
@@ -120,6 +62,13 @@ def test_configurations_differ_only_in_what_their_names_say():
     assert from_env.pop("registry") == {"registry_type": "sql", "path": "${SLUICE_FEAST_REGISTRY}"}
     del default["registry"]
     assert default == from_env
+    assert from_env["offline_store"] == {"type": "file"}
+    for other in sorted({path.name for path in REPO.glob("*.yaml")} - {"feature_store.yaml"}):
+        stated = yaml.safe_load((REPO / other).read_text())
+        assert stated["registry"] == {"registry_type": "sql", "path": "${SLUICE_FEAST_REGISTRY}"}
+        assert stated["online_store"]["connection_string"] == "${SLUICE_FEAST_STORE}"
+        alike = ("project", "provider", "entity_key_serialization_version")
+        assert [stated[key] for key in alike] == [default[key] for key in alike]
 
 
 def test_the_compiled_plan_names_what_the_repository_defines(sdk):

@@ -21,6 +21,7 @@ from feast import (
     SnowflakeSource,
     ValueType,
 )
+from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
 from feast.types import Bytes, Int64, String
 
@@ -68,13 +69,23 @@ def entity(name: str, join_key: str, description: str, *, pii: str) -> Entity:
     )
 
 
-def source(kind: Offline, log: str, name: str, time: str = "event_timestamp") -> DataSource:
-    """One table of the feature log: a folder of parquet, or a table in a warehouse.
+def located(log: str, root: Path) -> str:
+    """The feature log's location, a folder made absolute: DuckDB would start at the caller's."""
+    return log if "://" in log else str((root / log).resolve())
 
-    log: folder, or DATABASE.SCHEMA, or project.dataset. time: its column of timestamps.
+
+def source(kind: Offline, log: str, name: str, time: str = "event_timestamp") -> DataSource:
+    """One table of the feature log: a folder of parquet files, or a table in a warehouse.
+
+    log: folder or URL, DATABASE.SCHEMA, or project.dataset. time: its column of timestamps.
     """
     if kind == "file":
-        return FileSource(name=f"{name}_log", path=f"{log}/{name}", timestamp_field=time)
+        return FileSource(
+            name=f"{name}_log",
+            path=f"{log}/{name}/*.parquet",
+            file_format=ParquetFormat(),
+            timestamp_field=time,
+        )
     if kind == "spark":
         from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import (  # noqa: PLC0415
             SparkSource,
