@@ -40,6 +40,7 @@ from sluice.domain.fx import Fx
 from sluice.domain.release import public_line
 from sluice.testing.release import KEY, make_release
 from sluice.testing.stack import Stack
+from sluice.testing.store import declare_ready
 
 START = date(2026, 1, 1)
 PARTITIONS = 4
@@ -175,6 +176,7 @@ class Bed:
             states = RedisStateStore(embedded.url)
             assert all(states.write(self.states))
             states.close()
+            declare_ready(embedded.url)
             yield embedded
         finally:
             embedded.stop()

@@ -22,6 +22,7 @@ from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalDoor
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
 from sluice.adapters.policyfiles.files import PolicyFiles
+from sluice.adapters.redis.marker import RUNBOOK, Marker
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.decide import Decider
@@ -104,6 +105,7 @@ class FeaturizerParts:
     consumer: GroupConsumer
     featurizer: Featurizer
     store: RedisStateStore
+    marker: Marker
 
     def close(self) -> None:
         """Leave the group, then the store."""
@@ -151,9 +153,20 @@ def featurizer(settings: Settings) -> FeaturizerParts:
             stage=lambda name, seconds: telemetry.METRICS.observe(
                 "sluice_featurizer_stage_duration_seconds", seconds, name
             ),
+            answers_since=lambda: SystemClock().now_us() - settings.store.answer_ttl_s * SECOND_US,
         ),
         store,
+        Marker(store.connection),
     )
+
+
+def tell_store(why: str) -> None:
+    """Show whether the store's states are used; why not, "" if they are."""
+    telemetry.METRICS.set("sluice_store_ready", 0 if why else 1)
+    if why:
+        telemetry.event("store_not_used", level=logging.ERROR, reason=why, fix=RUNBOOK)
+    else:
+        telemetry.event("store_used")
 
 
 def policies(settings: Settings) -> PolicyFiles:
@@ -205,6 +218,7 @@ def online_store(settings: Settings, *, batches: bool) -> RedisOnlineStore:
         budget_s=(store.batch_budget_ms if batches else store.budget_ms) / 1000,
         claim_ttl_s=store.claim_ttl_s,
         answer_ttl_s=store.answer_ttl_s,
+        on_trust=tell_store,
     )
 
 

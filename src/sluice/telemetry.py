@@ -130,6 +130,14 @@ TABLE: tuple[Metric, ...] = (
         ("what", "code"),
         "Releases and policies refused at load; the last good one keeps serving.",
     ),
+    # every user of states
+    Metric(
+        "sluice_store_ready",
+        "gauge",
+        (),
+        "1 while the store's states are served (decider) or made (featurizer); 0 when it lost "
+        "some, until they are rebuilt.",
+    ),
     # every consumer
     Metric(
         "sluice_consumer_lag_messages",

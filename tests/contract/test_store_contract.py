@@ -14,6 +14,7 @@ import pytest_asyncio
 from sluice.adapters.feast.plan import COMPILED
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.adapters.redis.marker import Marker
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, OnlineStore, StateStore, StateUpdate
@@ -73,6 +74,9 @@ class World:
     async def break_view(self, kind: str) -> None:
         raise NotImplementedError
 
+    def lose_states(self) -> None:
+        raise NotImplementedError
+
     async def stop(self) -> None:
         raise NotImplementedError
 
@@ -100,6 +104,9 @@ class FakeWorld(World):
     async def break_view(self, kind: Any) -> None:
         self.fake.missing.add(kind)
 
+    def lose_states(self) -> None:
+        self.fake.lost = True
+
     async def stop(self) -> None:
         self.fake.down = True
 
@@ -112,11 +119,13 @@ class RedisWorld(World):
         self.clock = FakeClock()
         self.store = self.redis = RedisOnlineStore(url, self.clock, budget_s=0.5, **ttls)
         self.states = self.blocking = RedisStateStore(url, timeout_s=0.5)
+        self.marker = Marker(self.blocking.connection)
         self.process_id = 0
 
     async def open(self) -> None:
         await self.redis.open()
         await self.redis.connection.call(pack(b"FLUSHALL"), 1)
+        self.marker.initialise()
         self.process_id = (await self.redis.info()).process_id
 
     async def close(self) -> None:
@@ -126,6 +135,9 @@ class RedisWorld(World):
     async def break_view(self, kind: Any) -> None:
         key = COMPILED[kind].key(KEYS[kind])
         await self.redis.connection.call(pack(b"DEL", key) + pack(b"SET", key, b"not a hash"), 2)
+
+    def lose_states(self) -> None:
+        self.marker.lose()
 
     async def stop(self) -> None:
         os.kill(self.process_id, signal.SIGSTOP)
@@ -189,6 +201,20 @@ async def test_written_states_are_observed_each_under_its_own_view(world):
     assert [reply.card, reply.terminal, reply.merchant, reply.device] == [
         state(1, kind.encode()) for kind in ENTITY_KINDS
     ]
+
+
+async def test_a_store_that_lost_states_serves_none_and_still_knows_its_claims_and_answers(world):
+    world.states.write([StateUpdate("card", "card-1", b"", state(1), 5)])
+    await world.store.observe([arrival("a-1"), arrival("a-2")])
+    world.store.remember([(arrival("a-1"), b"answer")])
+    world.lose_states()
+    again, other, fresh = await world.store.observe(
+        [arrival("a-1"), arrival("a-2", digest=b"digest-2"), arrival("a-3")]
+    )
+    assert (again.earlier, other.conflict) == (b"answer", True)
+    for reply in (again, other, fresh):
+        assert (reply.card, reply.terminal, reply.merchant, reply.device) == (None,) * 4
+        assert (reply.lost, reply.pending) == (True, ())
 
 
 async def test_an_authorization_without_a_device_reads_an_empty_device(world):

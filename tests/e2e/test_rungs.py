@@ -21,6 +21,7 @@ from sluice.domain.decision import Decision
 from sluice.testing.factories import make_authorization
 from sluice.testing.kafka import wait_until
 from sluice.testing.release import make_release
+from sluice.testing.store import declare_ready
 from sluice.testing.world import World, make_world
 
 pytestmark = pytest.mark.slow
@@ -41,6 +42,7 @@ def world(
     folder = tmp_path_factory.mktemp("rungs")
     with make_world(kafka.bootstrap, store.url, folder) as world:
         world.release.rename(aside(world))
+        declare_ready(store.url)
         world.start("decider-stream")
         yield world
 
@@ -94,6 +96,9 @@ def test_each_rung_decides_and_says_what_is_missing(world: World, store: Embedde
     wait_until(lambda: ask.decide().rung == "D2", "the model is back, the store is not")
 
     store.start()
+    emptied = ask.decide()
+    assert (emptied.rung, emptied.degraded) == ("D2", ["store", *catalogue.VIEWS])
+    declare_ready(store.url)
     wait_until(lambda: ask.decide().rung == "D0", "all is back")
     complete = ask.decide()
     assert (complete.degraded, complete.release) == ([], "test-1")

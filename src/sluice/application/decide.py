@@ -228,9 +228,10 @@ class Decider:
         if deadline_us is not None and self._clock.now_us() >= deadline_us:
             return [NOTHING] * len(batch), ["deadline"]
         try:
-            return await self._store.observe(batch), []
+            replies = await self._store.observe(batch)
         except Unavailable:
             return [NOTHING] * len(batch), ["store"]
+        return replies, ["store"] if any(reply.lost for reply in replies) else []
 
     def _judge(
         self,

@@ -169,12 +169,15 @@ class Featurizer:
         observations: ObservationLog,
         topics: Mapping[str, str],
         stage: Callable[[str, float], None] = lambda _stage, _seconds: None,
+        answers_since: Callable[[], int] = lambda: 0,
     ) -> None:
-        """topics: topic name to "decisions", "observations" or "labels"."""
+        """topics: topic name to "decisions", "observations" or "labels". answers_since: moment
+        before which an answer is not remembered any more; a rebuild reads weeks of them."""
         self._store = store
         self._observations = observations
         self._topics = topics
         self._stage = stage
+        self._answers_since = answers_since
         self._work = scratch()
 
     def apply(self, batch: Sequence[Record]) -> Applied:
@@ -205,8 +208,9 @@ class Featurizer:
         self._store_states(own, others, done)
         kill_at("featurizer.after_states")
         since = self._lap("write", since)
-        if decided:
-            self._store.remember([_answer(part) for part in decided])
+        oldest_us = self._answers_since()
+        if answers := [_answer(part) for part in decided if part.decided_at >= oldest_us]:
+            self._store.remember(answers)
         self._observations.flush()
         kill_at("featurizer.after_observations")
         self._lap("produce", since)

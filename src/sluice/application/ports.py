@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +41,7 @@ class Reply(msgspec.Struct, frozen=True):
     A state is None where its view could not be read, b"" where the entity was never written.
     earlier: the answer's bytes if this id was decided before; claimed_elsewhere: another
     arrival holds the id and has not answered yet; conflict: the id came with other content.
+    lost: the store forgot what it held and is not rebuilt yet; every view is None.
     """
 
     card: bytes | None
@@ -51,6 +52,7 @@ class Reply(msgspec.Struct, frozen=True):
     earlier: bytes | None = None
     claimed_elsewhere: bool = False
     conflict: bool = False
+    lost: bool = False
 
 
 NOTHING = Reply(None, None, None, None)
@@ -142,3 +144,27 @@ class StateStore(Protocol):
     def remember(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> None:
         """Keep (tenant, authorization_id, digest, answer) of decided authorizations."""
         ...
+
+
+READY, LOST, REBUILDING, CATCHING_UP = "ready", "lost", "rebuilding", "catching_up"
+"""What a store is: its states are what the log makes; it forgot some; they are being made again
+from the archive; featurizers apply what the archive does not hold yet. Only READY is served."""
+MISSING = "missing"
+"""A store without a marker: new, or emptied."""
+WRITABLE = frozenset({READY, CATCHING_UP})
+"""What featurizers write to."""
+STORE_LOST = "store_lost"
+"""Code of an Unavailable: the store lacks what it once held, and waiting does not help."""
+
+Offsets = Mapping[tuple[str, int], int]
+"""By topic and partition: the next offset to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a store says of itself. id: made anew with each installation and each rebuild."""
+
+    id: str
+    state: str
+    applied: Offsets
+    """What has taken effect in it."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sluice import bootstrap
 from sluice.adapters.files.history import read_history, read_labels
+from sluice.adapters.redis.marker import Marker
 from sluice.application.backfill import backfill
 from sluice.settings import load
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     for at in range(0, len(done.states), WRITE_MAX):
         some = done.states[at : at + WRITE_MAX]
         kept += len(some) - sum(store.write(some))
+    Marker(store.connection).initialise()
     store.close()
     seconds = time.perf_counter() - began
     print(f"{len(done.states) - kept:,} states stored in {seconds:.1f} s")

@@ -35,6 +35,7 @@ _FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
 READY_MAX_S = 120.0
 """A first start compiles the kernel, which takes most of a minute on a slow machine."""
 STOP_MAX_S = 30.0
+VERB_MAX_S = 300.0
 
 
 def free_port() -> int:
@@ -100,20 +101,16 @@ class Stack:
         self.folder.mkdir(parents=True, exist_ok=True)
         sync = name == "decider-sync"
         metrics_port = self.port if sync and replica == "1" else free_port()
-        environment = {
-            **{key: value for key, value in os.environ.items() if key not in _FOREIGN},
-            "SLUICE_KAFKA_BOOTSTRAP": self.bootstrap,
-            "SLUICE_STORE_URL": self.store_url,
-            "SLUICE_SERVICE_REPLICA": key,
-            "SLUICE_SERVICE_METRICS_PORT": "0" if sync else str(metrics_port),
-            "SLUICE_DECIDER_HOST": "127.0.0.1",
-            "SLUICE_DECIDER_PORT": str(metrics_port),
-            "SLUICE_ARCHIVER_ROOT": str(self.folder / "archive"),
-            **self.environment,
-            **more,
-        }
-        if kill_at:
-            environment["SLUICE_KILL_AT"] = kill_at
+        environment = self._environment(
+            kill_at,
+            {
+                "SLUICE_SERVICE_REPLICA": key,
+                "SLUICE_SERVICE_METRICS_PORT": "0" if sync else str(metrics_port),
+                "SLUICE_DECIDER_HOST": "127.0.0.1",
+                "SLUICE_DECIDER_PORT": str(metrics_port),
+                **more,
+            },
+        )
         log = self.folder / f"{key}.log"
         with log.open("ab") as out:
             popen = subprocess.Popen(
@@ -125,6 +122,28 @@ class Stack:
             )
         process = self.processes[key] = Process(key, popen, log, metrics_port)
         return process
+
+    def verb(self, *words: str, kill_at: str = "") -> subprocess.CompletedProcess[str]:
+        """Run ``sluice`` with the services' settings, and wait. stdout and stderr are text."""
+        return subprocess.run(
+            [Path(sys.executable).with_name("sluice"), *words],
+            env=self._environment(kill_at, {}),
+            capture_output=True,
+            text=True,
+            timeout=VERB_MAX_S,
+            check=False,
+        )
+
+    def _environment(self, kill_at: str, more: Mapping[str, str]) -> dict[str, str]:
+        return {
+            **{key: value for key, value in os.environ.items() if key not in _FOREIGN},
+            "SLUICE_KAFKA_BOOTSTRAP": self.bootstrap,
+            "SLUICE_STORE_URL": self.store_url,
+            "SLUICE_ARCHIVER_ROOT": str(self.folder / "archive"),
+            **({"SLUICE_KILL_AT": kill_at} if kill_at else {}),
+            **self.environment,
+            **more,
+        }
 
     def start_all(self, *, wait: bool = True) -> None:
         """Start the four services, and wait until all work."""
@@ -139,19 +158,23 @@ class Stack:
             self.wait_ready(process)
 
     def wait_ready(self, process: Process) -> None:
-        """Return when it answers: the sync door on readiness, the others on ``/metrics``.
+        """Return when it answers: the sync door on readiness, the others on ``/metrics``, where a
+        featurizer has told what it thinks of the store.
 
         Raises Unavailable with the end of its log if it exits or takes over READY_MAX_S.
         """
+        told = b"sluice_store_ready" if process.name.startswith("featurizer") else b""
         path = "/v2/health/ready" if process.name.startswith("decider-sync") else "/metrics"
         until = time.monotonic() + READY_MAX_S
         while time.monotonic() < until and process.alive():
             try:
                 url = f"http://127.0.0.1:{process.metrics_port}{path}"
-                with urllib.request.urlopen(url, timeout=2):
-                    return
+                with urllib.request.urlopen(url, timeout=2) as answer:
+                    if told in answer.read():
+                        return
             except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
+                pass
+            time.sleep(0.05)
         tail = process.log.read_text(errors="replace")[-2000:]
         raise Unavailable(f"{process.name} did not become ready", where=str(process.log), fix=tail)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
+from sluice.adapters.redis.marker import Marker
+from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, Reply, StateUpdate
 from sluice.domain.clock import Clock
 from sluice.domain.decision import MAX_PENDING, Pending
@@ -44,8 +46,8 @@ class _Held:
 class FakeStore:
     """OnlineStore and StateStore with the semantics of the Redis adapter.
 
-    down: every call raises Unavailable, what does not wait is lost. missing: views that observe
-    cannot read. states: what is stored, with its event time.
+    down: every call raises Unavailable, what does not wait is lost. lost: states are gone and not
+    rebuilt. missing: views that observe cannot read. states: what is stored, with its event time.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class FakeStore:
         pending_ttl_s: float = 30.0,
     ) -> None:
         self.down = False
+        self.lost = False
         self.missing: set[EntityKind] = set()
         self.states: dict[tuple[EntityKind, str], tuple[bytes, int]] = {}
         self._clock = clock
@@ -84,6 +87,8 @@ class FakeStore:
             device=b"" if auth.device_id is None else self._view("device", auth.device_id),
             pending=self._others(arrival, now),
         )
+        if self.lost:
+            reply = Reply(None, None, None, None, lost=True)
         where = _id_key(arrival)
         held = self._held.get(where)
         if held is None or held.until_us <= now:
@@ -158,6 +163,13 @@ class FakeStore:
             return False
         self.states[where] = (update.state, update.event_us)
         return True
+
+
+def declare_ready(url: str) -> None:
+    """Give a new store its marker, as the first start of a featurizer does."""
+    store = RedisStateStore(url)
+    Marker(store.connection).initialise()
+    store.close()
 
 
 def _id_key(arrival: Arrival) -> tuple[str, str]:

@@ -34,7 +34,7 @@ from sluice.domain.authorization import Authorization
 from sluice.domain.decision import Origin
 from sluice.domain.events import event_row
 from sluice.errors import Corrupt, Misconfigured, Unavailable
-from sluice.testing.store import FakeClock
+from sluice.testing.store import FakeClock, declare_ready
 
 pytestmark = pytest.mark.integration
 
@@ -64,6 +64,7 @@ def arrival(authorization_id: str = "a-1", *, offset: int = 1) -> Arrival:
 @pytest.fixture
 def server() -> Iterator[EmbeddedStore]:
     with EmbeddedStore() as running:
+        declare_ready(running.url)
         yield running
 
 
@@ -109,7 +110,8 @@ def test_a_killed_server_is_met_again_where_it_restarts(server, states):
         with pytest.raises(Unavailable):
             states.read([("card", "c")])
         server.stop()
-        with EmbeddedStore(port=port):
+        with EmbeddedStore(port=port) as again:
+            declare_ready(again.url)
             await until(lambda: store.connection.is_up)
             (reply,) = await store.observe([arrival()])
             assert reply.card == b""

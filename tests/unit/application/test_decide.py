@@ -14,7 +14,7 @@ from sluice.application.featurize import Featurizer
 from sluice.application.ports import NOT_SENT, Arrival
 from sluice.domain import catalogue
 from sluice.domain.authorization import EventTimeBounds, encode
-from sluice.domain.decision import Decision, Door, Origin
+from sluice.domain.decision import Decision, Door, Origin, answer
 from sluice.domain.observation import EntityKind
 from sluice.errors import Rejected, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival
@@ -134,6 +134,19 @@ async def test_without_the_store_decisions_go_on(model: bool, rung: str) -> None
     decision = await world.one(arrival())
     named = ["store", *([] if model else ["model"]), *VIEWS]
     assert (decision.rung, decision.degraded) == (rung, named)
+
+
+async def test_states_that_the_store_lost_are_not_served_and_ids_are_still_known() -> None:
+    world = World(FakeScorer())
+    first = await world.one(arrival("a-1"))
+    world.store.lost = True
+    decision = await world.one(arrival("a-2"))
+    assert (decision.rung, decision.degraded) == ("D2", ["store", *VIEWS])
+    assert (decision.pending, decision.states.card) == ([], None)
+    (again,) = await world.decider.decide([arrival("a-1")])
+    assert again == Repeated(encode(answer(first)))
+    world.store.lost = False
+    assert (await world.one(arrival("a-3"))).rung == "D0"
 
 
 async def test_past_the_deadline_optional_parts_are_left_out() -> None:
@@ -273,7 +286,9 @@ async def test_the_featurizer_repairs_an_answer_with_the_same_bytes() -> None:
         offset: int = 0
 
     class Nowhere:
-        def produce(self, key: str, value: bytes) -> None: ...
+        partitions = 1
+
+        def produce(self, partition: int, value: bytes) -> None: ...
 
         def flush(self) -> None: ...
 

@@ -79,6 +79,7 @@ class GroupConsumer:
         """Our id in the group when partitions last came to us."""
         self._on_assign = on_assign
         self._on_revoke = on_revoke
+        self._topics = tuple(topics)
         self._left: set[Partition] = set()
         self._drained: dict[Partition, int] = {}
         self._first: dict[Partition, int] = {}
@@ -194,6 +195,14 @@ class GroupConsumer:
     def assignment(self) -> list[Partition]:
         """The partitions that are ours now."""
         return [(place.topic, place.partition) for place in self._consumer.assignment()]
+
+    def partitions(self) -> list[Partition]:
+        """All partitions of our topics, whoever in the group has them. Raises Unavailable."""
+        try:
+            known = self._consumer.list_topics(timeout=REQUEST_MAX_S).topics
+        except KafkaException as exc:
+            raise translate(exc, "list topics", self.group) from exc
+        return [(t, p) for t in self._topics if t in known for p in known[t].partitions]
 
     def lag(self) -> dict[Partition, int]:
         """Records behind the end, per partition of ours, from the last fetch: no request is made.

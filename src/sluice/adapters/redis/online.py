@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import structs
 
 from sluice.adapters.feast.plan import COMPILED, decode_state
-from sluice.adapters.redis import claims
+from sluice.adapters.redis import claims, marker
 from sluice.adapters.redis.claims import KeepAnswer
 from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, pack
 from sluice.adapters.redis.connection import Connection, ReplyError
@@ -60,7 +61,8 @@ class RedisOnlineStore:
     """The port OnlineStore on one Redis or Valkey server.
 
     budget_s: longest wait for a batch's replies. The TTLs: of a claim while its decision is
-    made, of an answer, and of a pending entry (longer than the featurizer's lag).
+    made, of an answer, and of a pending entry (longer than the featurizer's lag). on_trust: told
+    why states are not served, "" when they are again.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class RedisOnlineStore:
         claim_ttl_s: float = 10.0,
         answer_ttl_s: float = 3600.0,
         pending_ttl_s: float = 30.0,
+        on_trust: Callable[[str], None] = lambda _why: None,
     ) -> None:
         self.connection = Connection(url, budget_s=budget_s)
+        self._trust = marker.Trust(on_trust)
         self.counts = Counts()
         self._clock = clock
         self._pending_ttl_us = round(pending_ttl_s * 1_000_000)
@@ -107,14 +111,25 @@ class RedisOnlineStore:
         now_us = self._clock.now_us()
         parts: list[bytes] = []
         left = [self._ask(parts, arrival, now_us) for arrival in batch]
-        answers = await self.connection.call(b"".join(parts), sum(asked for _, _, asked in left))
+        parts.append(marker.READ)  # last: a store emptied while it answered shows too
+        wanted = sum(asked for _, _, asked in left) + 1
+        answers = await self.connection.call(b"".join(parts), wanted)
         if isinstance(answers[0], ReplyError) and all(isinstance(a, ReplyError) for a in answers):
             raise self.connection.unavailable(f"it refuses every command ({answers[0]})")
         following = iter(answers).__next__
         oldest_us = now_us - self._pending_ttl_us
-        return [
+        replies = [
             self._reply(following, arrival, claim, entry, oldest_us)
             for arrival, (claim, entry, _) in zip(batch, left, strict=True)
+        ]
+        if self._trust.judge(following()):
+            return replies
+        # Claims and answers still hold: what is there was left there.
+        return [
+            structs.replace(
+                reply, card=None, terminal=None, merchant=None, device=None, pending=(), lost=True
+            )
+            for reply in replies
         ]
 
     def _ask(self, parts: list[bytes], arrival: Arrival, now_us: int) -> tuple[bytes, bytes, int]:
