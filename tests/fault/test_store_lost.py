@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import http.client
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from services.kafka.broker import Node, free_port
 from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.parquet.archive import Archive
+from sluice.adapters.redis.blocking import BlockingConnection
+from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.adapters.redis.marker import Marker
+from sluice.application.ports import CATCHING_UP, LOST, REBUILDING, Mark
 from sluice.domain import catalogue
 from sluice.domain.authorization import encode
+from sluice.domain.clock import SECOND_US
+from sluice.domain.decision import Decision, answer
 from sluice.testing.factories import make_label
-from sluice.testing.kafka import read_all, wait_until
-from sluice.testing.recount import Books, committed, wait_applied
-from sluice.testing.traffic import StreamTraffic
+from sluice.testing.kafka import wait_until
+from sluice.testing.recount import Books
+from sluice.testing.traffic import Caller, StreamTraffic, call
 from sluice.testing.world import World, make_world
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
@@ -33,7 +42,8 @@ def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
 
 @pytest.fixture
 def world(kafka: Node, store: EmbeddedStore, tmp_path: Path) -> Iterator[World]:
-    with make_world(kafka.bootstrap, store.url, tmp_path / "world") as world:
+    rolled = {"SLUICE_ARCHIVER_ROLL_S": "1"}
+    with make_world(kafka.bootstrap, store.url, tmp_path / "world", environment=rolled) as world:
         world.start("decider-stream", "featurizer")
         yield world
 
@@ -63,26 +73,30 @@ def rungs(world: World, name: str) -> Counter[str]:
     )
 
 
-def forget(world: World, topics: list[str], *, to_end: str) -> None:
-    """Set the featurizer's group back to the beginning of topics, and to the end of another.
-
-    As ``kafka-consumer-groups.sh --reset-offsets`` in docs/runbooks/rebuild-states.md.
-    """
-    ends = dict.fromkeys(topics, -2) | {to_end: -1}
-    places = [
-        TopicPartition(topic, partition, _offset(world, topic, partition, ends[topic]))
-        for topic, partition in committed(world.bootstrap, world.featurizer_group)
-    ]
-    admin = AdminClient({"bootstrap.servers": world.bootstrap})
-    asked = ConsumerGroupTopicPartitions(world.featurizer_group, places)
-    admin.alter_consumer_group_offsets([asked])[world.featurizer_group].result(10)
+def rebuild(world: World, *options: str, kill_at: str = "") -> CompletedProcess[str]:
+    return world.stack.verb("states", "rebuild", *options, kill_at=kill_at)
 
 
-def _offset(world: World, topic: str, partition: int, where: int) -> int:
-    if where == -2:
-        return 0
-    mine = [m.offset for m in read_all(world.bootstrap, topic) if m.partition == partition]
-    return max(mine) + 1
+def command(store: EmbeddedStore, *words: bytes) -> object:
+    connection = BlockingConnection(store.url, timeout_s=5)
+    (answer,) = connection.call(pack(*words), 1)
+    connection.close()
+    return answer
+
+
+def mark(store: EmbeddedStore) -> Mark:
+    connection = BlockingConnection(store.url, timeout_s=5)
+    found = Marker(connection).read()
+    connection.close()
+    return found
+
+
+def decided_after(world: World, moment_us: int) -> list[Decision]:
+    return [d for d in world.books().decisions if d.decided_at > moment_us]
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def test_without_the_store_decisions_go_on_at_a_lower_rung_and_recover(
@@ -93,11 +107,6 @@ def test_without_the_store_decisions_go_on_at_a_lower_rung_and_recover(
     known = world.settle()
 
     store.stop()
-    applied = {
-        partition: offset
-        for (topic, partition), offset in committed(world.bootstrap, world.featurizer_group).items()
-        if topic == world.topics.decisions
-    }
     stream(world, "without", 100)
     without = [d for d in world.books().decisions if d.sequence >= len(known.decisions)]
     assert {d.rung for d in without} == {"D2"}
@@ -111,35 +120,127 @@ def test_without_the_store_decisions_go_on_at_a_lower_rung_and_recover(
     wait_until(lambda: len(world.books().decided_twice()) == 1, "the repeat was decided")
 
     store.start()
-    wait_until(lambda: a_few_more_are_complete(world), "decisions are complete again")
-
-    # What states held is gone until they are rebuilt. They hold what the featurizer had not
-    # applied by then: nothing of the outage itself is lost.
-    books = world.settle()
-    assert books.wrong_states(store.url) != []
-    assert books.wrong_states(store.url, since=lambda m: m.offset >= applied[m.partition]) == []
-
-
-def a_few_more_are_complete(world: World) -> bool:
-    name = f"again{len(world.books().decisions)}"
-    stream(world, name, 5)
-    return set(rungs(world, name)) == {"D0"}
+    stream(world, "emptied", 20)
+    assert set(rungs(world, "emptied")) == {"D2"}
+    wait_until(lambda: mark(store).state == LOST, "the featurizer has told that states are lost")
+    done = rebuild(world)
+    assert done.returncode == 0, done.stderr
+    stream(world, "after", 20)
+    assert set(rungs(world, "after")) == {"D0"}
+    assert world.settle().wrong_states(store.url) == []
 
 
-def test_states_lost_with_the_store_are_rebuilt_from_the_log(
+def test_a_flush_under_traffic_is_noticed_at_once_and_rebuilt_while_decisions_go_on(
     world: World, store: EmbeddedStore
 ) -> None:
-    stream(world, "before", 200)
+    world.start("decider-sync", "archiver")
+    traffic = StreamTraffic(world.bootstrap, world.topics.authorizations, "s")
+    caller = Caller(world.stack.port, "c")
+    with traffic, caller:
+        wait_until(
+            lambda: traffic.sent > 300 and len(caller.heard) > 50 and archived(world) > 100,
+            "traffic runs, and part of it is archived",
+        )
+        label_some(world, world.books())
+        asked_again = [make_again(d) for d in world.books().decisions[:40:4]]
+
+        command(store, b"FLUSHALL")
+        flushed = now_us()
+        wait_until(lambda: len(decided_after(world, flushed + SECOND_US)) > 100, "decisions go on")
+        wait_until(
+            lambda: mark(store).state == LOST, "the featurizer has told that states are lost"
+        )
+        lost = decided_after(world, flushed)
+        # Noticed within a second is the promise; a batch that was under way may have been served.
+        assert {d.rung for d in lost if d.decided_at > flushed + SECOND_US} == {"D2"}
+        assert {"store" in d.degraded for d in lost if d.rung == "D2"} == {True}
+        served = [d for d in lost if d.rung == "D0"]
+        assert all(d.received_at < flushed for d in served), served
+        assert metric(world, "decider-sync", "sluice_store_ready") == 0
+        assert metric(world, "featurizer", "sluice_store_ready") == 0
+
+        done = rebuild(world)
+        assert done.returncode == 0, done.stderr
+        rebuilt = now_us()
+        wait_until(lambda: len(decided_after(world, rebuilt)) > 100, "decisions go on")
+        assert {d.rung for d in decided_after(world, rebuilt)} == {"D0"}
+        assert metric(world, "decider-sync", "sluice_store_ready") == 1
+
+    books = world.settle(heard=caller.heard)
+    assert books.wrong_states(store.url) == []
+    assert books.unbalanced() == {}
+    # Answers by id came back too: whoever asks again is not decided again.
+    connection = http.client.HTTPConnection("127.0.0.1", world.stack.port, timeout=10)
+    for raw, said in asked_again:
+        assert call(connection, raw) == (200, said)
+    connection.close()
+    assert len(world.books().decisions) == len(books.decisions)
+
+
+def test_a_store_that_went_back_in_time_is_noticed_and_rebuilt(
+    world: World, store: EmbeddedStore
+) -> None:
+    """As when a replica takes over that had not received the last writes."""
+    stream(world, "before", 100)
+    world.settle()
+    assert command(store, b"SAVE") == b"OK"
+    older = mark(store)
+    stream(world, "later", 100)
+    world.settle()
+    assert mark(store).applied != older.applied
+
+    store.stop()
+    store.start()
+    back = now_us()
+    stream(world, "back", 20)
+    assert {d.rung for d in decided_after(world, back + SECOND_US)} <= {"D2"}
+    wait_until(lambda: mark(store).state == LOST, "the featurizer has told that states are lost")
+    stream(world, "lost", 20)
+    assert set(rungs(world, "lost")) == {"D2"}
+    assert rebuild(world).returncode == 0
+    stream(world, "after", 20)
+    assert set(rungs(world, "after")) == {"D0"}
+    assert world.settle().wrong_states(store.url) == []
+
+
+def test_a_rebuild_killed_anywhere_is_run_again_from_archive_or_topic(
+    world: World, store: EmbeddedStore
+) -> None:
+    world.start("archiver")
+    stream(world, "archived", 200)
     label_some(world, world.books())
+    wait_until(lambda: archived(world) >= 100, "part of it is archived")
+    assert world.stack.stop("archiver") == 0
+    stream(world, "not-archived", 100)
     books = world.settle()
     assert books.wrong_states(store.url) == []
 
-    assert world.stack.stop("featurizer") == 0
-    store.stop()
-    store.start()
-    stream(world, "meanwhile", 100)
-    assert world.books().wrong_states(store.url) != []
-    forget(world, [world.topics.decisions, world.topics.labels], to_end=world.topics.observations)
-    world.start("featurizer")
-    wait_applied(world.bootstrap, world.topics, world.featurizer_group)
-    assert world.books().wrong_states(store.url) == []
+    command(store, b"FLUSHALL")
+    for point in ("rebuild.filled", "rebuild.reset", "rebuild.catching_up"):
+        assert rebuild(world, kill_at=point).returncode == -signal.SIGKILL
+        assert mark(store).state in {REBUILDING, CATCHING_UP}
+        stream(world, f"killed-at-{point}", 10)
+        assert set(rungs(world, f"killed-at-{point}")) == {"D2"}
+    assert rebuild(world).returncode == 0
+    assert world.settle().wrong_states(store.url) == []
+
+    # A store that lost nothing may be rebuilt too, and the topic alone is enough.
+    alone = rebuild(world, "--topic-alone")
+    assert (alone.returncode, "topics alone" in alone.stderr) == (0, True), alone.stderr
+    assert world.settle().wrong_states(store.url) == []
+    stream(world, "after", 20)
+    assert set(rungs(world, "after")) == {"D0"}
+
+
+def archived(world: World) -> int:
+    folder = world.stack.folder / "archive"
+    return Archive(folder).read(columns=["offset"]).num_rows if folder.exists() else 0
+
+
+def make_again(decision: Decision) -> tuple[bytes, bytes]:
+    """What its sender sends again, and what it must hear."""
+    return encode(decision.authorization), encode(answer(decision))
+
+
+def metric(world: World, process: str, name: str) -> float:
+    return world.stack.processes[process].metric(name)

@@ -22,6 +22,7 @@ VERBS: dict[str, str] = {
     "dead-letters": "sluice.cli.dead_letters",
     "publish": "sluice.cli.publish",
     "backfill": "sluice.cli.backfill",
+    "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
     "release": "sluice.cli.release",
     "reference": "sluice.cli.reference",

@@ -195,6 +195,21 @@ async def test_an_answer_survives_the_decider_that_died_before_remembering_it() 
     assert reply.earlier == result.answer
 
 
+async def test_an_answer_that_nobody_asks_for_any_more_is_not_remembered() -> None:
+    world = World()
+    arrival = make_arrival("a-1")
+    (decision,) = await decide(world, arrival)
+    fresh = FakeStore(world.clock)
+    Featurizer(
+        store=fresh,
+        observations=world.bus,
+        topics=TOPICS,
+        answers_since=lambda: decision.decided_at + 1,
+    ).apply(world.bus.decisions)
+    (reply,) = await fresh.observe([arrival])
+    assert (reply.earlier, reply.card != b"") == (None, True)
+
+
 def test_a_label_older_than_the_decision_days_is_reported_not_silent() -> None:
     world = World()
     auth = make_arrival("a-1").auth

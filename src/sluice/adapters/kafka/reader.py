@@ -21,6 +21,8 @@ from sluice.errors import Unavailable
 
 BATCH = 1_000
 LEADER_WAIT_S = 0.05
+TAIL = 64
+"""Offsets looked at first for the last record of a partition; then eight times as many."""
 
 
 class TopicReader:
@@ -45,13 +47,7 @@ class TopicReader:
 
     def records(self, topic: str) -> Iterator[Message]:
         """Every record, partitions interleaved. Raises Misconfigured for an unknown topic."""
-        try:
-            found = self._consumer.list_topics(topic, timeout=REQUEST_MAX_S).topics[topic]
-        except KafkaException as exc:
-            raise translate(exc, "read", topic) from exc
-        if found.error is not None:
-            raise translate(found.error, "read", topic)
-        places = [TopicPartition(topic, number) for number in found.partitions]
+        places = [TopicPartition(topic, number) for number in self._known(topic)]
         ends = {place.partition: self._span(place)[1] for place in places}
         waiting = {number for number, end in ends.items() if end > 0}
         if not waiting:
@@ -70,9 +66,46 @@ class TopicReader:
             return message if message.offset == offset else None
         return None
 
+    def spans(self, topic: str) -> dict[int, tuple[int, int]]:
+        """First and next offset of each partition. Raises Misconfigured for an unknown topic."""
+        return {number: self._span(TopicPartition(topic, number)) for number in self._known(topic)}
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Offset behind the last record of each partition: markers of transactions after it do
+        not count, as in what a group commits. The first offset where there is no record."""
+        return {
+            number: self._end(topic, number, *span) for number, span in self.spans(topic).items()
+        }
+
+    def _end(self, topic: str, number: int, first: int, end: int) -> int:
+        size = TAIL
+        while end > first:
+            at = max(first, end - size)
+            found = [
+                message.offset
+                for message in self._until(
+                    [TopicPartition(topic, number, at)], {number: end}, {number}
+                )
+            ]
+            if found:
+                return max(found) + 1
+            if at == first:
+                break
+            size *= 8  # only markers and aborted records so far
+        return first
+
     def close(self) -> None:
         """Free the connections."""
         self._consumer.close()
+
+    def _known(self, topic: str) -> list[int]:
+        try:
+            found = self._consumer.list_topics(topic, timeout=REQUEST_MAX_S).topics[topic]
+        except KafkaException as exc:
+            raise translate(exc, "read", topic) from exc
+        if found.error is not None:
+            raise translate(found.error, "read", topic)
+        return sorted(found.partitions)
 
     def _until(
         self, places: list[TopicPartition], ends: dict[int, int], waiting: set[int]

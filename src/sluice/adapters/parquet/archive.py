@@ -7,13 +7,14 @@ that believe they own a partition only one succeeds.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -188,6 +189,20 @@ class Archive:
             for partition, offset, raw in zip(*(c.to_pylist() for c in rows.columns), strict=True):
                 yield Archived(partition, offset, _DECISION.decode(raw))
 
+    def decided_since(self, moment_us: int) -> Iterator[Archived]:
+        """Decisions made at or after a moment; opens only the files that hold some."""
+        for held in self.opened():
+            column = held.schema_arrow.names.index("decided_at")
+            groups = [
+                g
+                for g in range(held.num_row_groups)
+                if _newest(held.metadata.row_group(g), column) >= moment_us
+            ]
+            rows = held.read_row_groups(groups, ["partition", "offset", "decided_at", RECORD])
+            rows = rows.filter(pc.greater_equal(rows["decided_at"], moment_us))
+            for row in rows.to_pylist():
+                yield Archived(row["partition"], row["offset"], _DECISION.decode(row[RECORD]))
+
     def find(self, authorization_id: str) -> Archived | None:
         """The decision of one authorization, newest files first; reads one column of each."""
         for file in sorted(self.files(), key=lambda file: file.path.parent.name, reverse=True):
@@ -200,6 +215,12 @@ class Archive:
                     found["partition"], found["offset"], _DECISION.decode(found[RECORD])
                 )
         return None
+
+
+def _newest(group: Any, column: int) -> float:
+    """Largest decided_at of a row group; unknown is assumed to be new."""
+    told = group.column(column).statistics
+    return float(told.max) if told is not None and told.has_min_max else math.inf
 
 
 def _last(path: Path) -> int:

@@ -105,6 +105,27 @@ class RedisStateStore:
                 if isinstance(reply, ReplyError):
                     raise self._refused(reply)
 
+    def clear(self) -> int:
+        """Remove every state; claims, answers and pending entries stay. Returns how many.
+
+        Nobody may write meanwhile. Raises Unavailable.
+        """
+        shapes = [(view.head, view.tail) for view in COMPILED.values()]
+        cursor, removed = b"0", 0
+        while True:
+            cursor, keys = self._one(pack(b"SCAN", cursor, b"COUNT", b"%d" % COMMANDS_MAX))
+            mine = [k for k in keys if any(k.startswith(h) and k.endswith(t) for h, t in shapes)]
+            if mine:
+                removed += self._one(pack(b"UNLINK", *mine))
+            if cursor == b"0":
+                return removed
+
+    def _one(self, payload: bytes) -> Any:
+        (answer,) = self.connection.call(payload, 1)
+        if isinstance(answer, ReplyError):
+            raise self._refused(answer)
+        return answer
+
     def _refused(self, answer: ReplyError) -> Unavailable:
         return Unavailable(
             f"the online store refuses a command: {answer}",

@@ -1,0 +1,69 @@
+"""Ends of topics and offsets of groups, as a rebuild reads and sets them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sluice.adapters.kafka.consumer import GroupConsumer
+from sluice.adapters.kafka.groups import Group
+from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.kafka.reader import TAIL, TopicReader
+from sluice.adapters.kafka.transactions import TransactionalProducer
+from sluice.errors import SluiceError
+from sluice.testing.kafka import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_topics_end_is_behind_its_last_record_not_behind_markers(apache):
+    topic = apache.topics.decisions
+    reader = TopicReader(apache.bootstrap)
+    assert set(reader.ends(topic).values()) == {0}
+    writer = TransactionalProducer(
+        apache.bootstrap, transactional_id=f"{topic}-t", client_id="test"
+    )
+    writer.begin()
+    for number in range(3):
+        writer.produce(topic, b"one-card", b"%d" % number)
+    writer.commit()
+    # What was taken back leaves its records and a marker behind, which nobody sees.
+    everything = TopicReader(apache.bootstrap, committed=False)
+    writer.begin()
+    for _ in range(2 * TAIL):
+        writer.produce(topic, b"one-card", b"taken back")
+    wait_until(
+        lambda: max(end for _, end in everything.spans(topic).values()) > 2 * TAIL, "it is sent"
+    )
+    writer.abort()
+    everything.close()
+    wait_until(
+        lambda: max(end for _, end in reader.spans(topic).values()) > 2 * TAIL, "it is aborted"
+    )
+    assert sorted(reader.ends(topic).values()) == [0, 0, 0, 3]
+    reader.close()
+
+
+def test_a_groups_offsets_are_set_only_while_nobody_is_in_it(apache):
+    topic = apache.topics.labels
+    producer = EventProducer(apache.bootstrap, client_id="test")
+    for number in range(10):
+        producer.produce(topic, b"%d" % number, key=b"one")
+    producer.flush(30)
+    group = Group(apache.bootstrap, f"{topic}-g")
+    assert group.members() == []
+    member = GroupConsumer(apache.bootstrap, group=group.name, topics=[topic], client_id="test-1")
+    got = []
+    wait_until(lambda: got.extend(member.poll_batch(100, 0.1)) or len(got) == 10, "all read")
+    assert sorted(member.partitions()) == [(topic, number) for number in range(4)]
+    assert group.members() == ["test-1"]
+    place = (topic, got[0].partition)
+    with pytest.raises(SluiceError, match="set the group's offsets"):
+        group.reset({place: 7})
+    member.close()
+    wait_until(lambda: not group.members(), "it has left")
+    group.reset({place: 7})
+    again = GroupConsumer(apache.bootstrap, group=group.name, topics=[topic], client_id="test-2")
+    got.clear()
+    wait_until(lambda: got.extend(again.poll_batch(100, 0.1)) or len(got) == 3, "three read")
+    again.close()
+    assert [m.value for m in got] == [b"7", b"8", b"9"]
