@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx import OnnxScorer, load
 from sluice.domain import catalogue
 from sluice.domain.release import (
@@ -71,6 +72,7 @@ def pack(
         "files": {MODEL: _sha(graph), CARD: _sha(card.encode())},
         "catalogue": catalogue.DIGEST,
         "features": list(model.names),
+        "plan": plan_of(model.names).digest,
         "input": INPUT,
         "output": OUTPUT,
         "opset": OPSET,

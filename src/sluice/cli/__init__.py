@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "backfill": "sluice.cli.backfill",
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
+    "features": "sluice.cli.features",
     "release": "sluice.cli.release",
     "reference": "sluice.cli.reference",
 }

@@ -70,6 +70,7 @@ def _show(args: argparse.Namespace) -> int:
     )
     same = "this one" if manifest.catalogue == catalogue.DIGEST else f"not {catalogue.DIGEST}"
     print(f"  features    {len(manifest.features)} of catalogue {manifest.catalogue} ({same})")
+    print(f"  read by     plan {manifest.plan or 'not named'}")
     print(f"  tolerates   {', '.join(manifest.tolerates) or 'no missing view'}")
     for name, value in manifest.metrics.items():
         print(f"  {name:<40} {value}")

@@ -66,10 +66,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """``manifest.json``.
 
     files: SHA-256 by name, of model.onnx and card.md. catalogue: digest of the catalogue that the
-    features belong to. tolerates: views that may be missing (rung D1). reference_row: medians,
-    what a group of features is set to when its weight is asked. tolerance_ppm: how far a warm-up
-    score may be off, for the last bit differs between makes of processor. metrics: integers, unit
-    in the name. thresholds_ppm: suggestion to the policy pack.
+    features belong to. plan: digest of the compiled plan by which they are read; releases packed
+    before there was one have none. tolerates: views that may be missing (rung D1).
+    reference_row: medians, what a group of features is set to when its weight is asked.
+    tolerance_ppm: how far a warm-up score may be off, for the last bit differs between makes of
+    processor. metrics: integers, unit in the name. thresholds_ppm: suggestion to the policy pack.
     """
 
     v: Literal[1] = 1
@@ -78,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     files: dict[str, Sha256]
     catalogue: str
     features: Annotated[list[str], Meta(min_length=1)]
+    plan: Sha256 | None = None
     input: str
     output: str
     opset: int
@@ -214,3 +216,13 @@ def check_catalogue(manifest: Manifest, digest: str, names: Mapping[str, int]) -
             fix="train a release on this catalogue",
         )
     return [names[name] for name in manifest.features]
+
+
+def check_plan(manifest: Manifest, digest: str) -> None:
+    """Raise Misconfigured if the release was packed for features that are read otherwise."""
+    if manifest.plan != digest:
+        raise Misconfigured(
+            f"packed for the feature plan {manifest.plan}, this build reads {digest}",
+            where=MANIFEST,
+            fix="pack the release with this build; sluice features compile shows its plan",
+        )

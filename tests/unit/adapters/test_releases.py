@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx import ReleaseDirectory, load, read_trust, verify
 from sluice.domain import catalogue
 from sluice.domain.release import parse_trust, public_line, sign
@@ -123,6 +124,16 @@ def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="cannot load the model"):
         load_it(make_release(tmp_path / "r", model=b"not a model"))
+
+
+def test_a_release_bound_to_this_builds_plan_loads(tmp_path: Path) -> None:
+    assert load_it(make_release(tmp_path / "r", plan=plan_of(FEATURES).digest)).release == "test-1"
+
+
+def test_a_release_packed_for_another_plan_is_refused(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "r", plan=plan_of(FEATURES[::-1]).digest)
+    with pytest.raises(Misconfigured, match="packed for the feature plan"):
+        load_it(folder)
 
 
 def test_a_catalogue_that_changed_refuses_the_release(tmp_path: Path) -> None:

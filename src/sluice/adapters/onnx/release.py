@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx.scorer import OnnxScorer
 from sluice.domain.release import (
     FILES,
@@ -17,6 +18,7 @@ from sluice.domain.release import (
     TrustedKeys,
     check_catalogue,
     check_files,
+    check_plan,
     check_signature,
     decode_manifest,
     parse_trust,
@@ -88,6 +90,8 @@ def load(
     """
     manifest, files, _ = verify(folder, trusted)
     columns = check_catalogue(manifest, digest, {f.name: i for i, f in enumerate(features)})
+    if manifest.plan is not None:
+        check_plan(manifest, plan_of(manifest.features).digest)
     scorer = OnnxScorer(manifest, files[MODEL], columns, {f.name: f.group for f in features})
     scorer.warm_up(manifest)
     return scorer

@@ -1,0 +1,113 @@
+"""The compiled plan as a document: what must be equal wherever a release's features are read.
+
+A release names its digest, and a decider that would read anything else refuses the release. The
+same document is compiled from Feast's registry (``sluice features compile``) and from this build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from sluice.adapters.feast.murmur3 import murmur3_32
+from sluice.adapters.feast.plan import COMPILED, FEATURES, JOIN_KEYS, PROJECT
+from sluice.domain import catalogue
+
+KEY_SERIALIZATION = 3
+"""Feast's entity_key_serialization_version."""
+
+
+class ViewPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where one view's value lies in its entity's hash.
+
+    field, ts_field: hash fields of value and event time, in hex. ttl_s: 0 is for ever.
+    """
+
+    view: str
+    entity: str
+    join_key: str
+    join_type: str
+    feature: str
+    dtype: str
+    field: str
+    ts_field: str
+    ttl_s: int
+
+
+class FeaturePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a column of the model is: its name and what it is where nothing is known."""
+
+    name: str
+    dtype: str
+    default: int
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything a reader of a feature service needs. features: in the model's order."""
+
+    v: Literal[1] = 1
+    project: str
+    key_serialization: int
+    catalogue: str
+    views: list[ViewPlan]
+    features: list[FeaturePlan]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the encoding: declared field order, no white space."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+
+    def document(self) -> bytes:
+        """JSON for people and other programs, digest included."""
+        fields = {"digest": self.digest, **msgspec.to_builtins(self)}
+        return msgspec.json.format(msgspec.json.encode(fields), indent=1) + b"\n"
+
+
+def view_plan(
+    view: str, entity: str, join_key: str, feature: str, *, join_type: str, dtype: str, ttl_s: int
+) -> ViewPlan:
+    """A view as Feast's Redis store lays it out."""
+    return ViewPlan(
+        view=view,
+        entity=entity,
+        join_key=join_key,
+        join_type=join_type,
+        feature=feature,
+        dtype=dtype,
+        field=murmur3_32(f"{view}:{feature}".encode()).to_bytes(4, "little").hex(),
+        ts_field=f"_ts:{view}".encode().hex(),
+        ttl_s=ttl_s,
+    )
+
+
+def feature_plans(names: Sequence[str]) -> list[FeaturePlan]:
+    """Catalogue features, in this order. Raises KeyError for one that the catalogue lacks."""
+    chosen = [catalogue.FEATURES[catalogue.INDEX[name]] for name in names]
+    return [FeaturePlan(name=f.name, dtype="INT64", default=f.default) for f in chosen]
+
+
+def plan_of(names: Sequence[str]) -> Plan:
+    """What this build reads to serve the named features."""
+    return Plan(
+        project=PROJECT,
+        key_serialization=KEY_SERIALIZATION,
+        catalogue=catalogue.DIGEST,
+        views=[
+            ViewPlan(
+                view=view.name,
+                entity=kind,
+                join_key=JOIN_KEYS[kind],
+                join_type="STRING",
+                feature=FEATURES[kind],
+                dtype="BYTES",
+                field=view.field.hex(),
+                ts_field=view.ts_field.hex(),
+                ttl_s=0,
+            )
+            for kind, view in COMPILED.items()
+        ],
+        features=feature_plans(names),
+    )
