@@ -439,6 +439,18 @@ async def test_of_two_writers_the_second_fails_and_changes_nothing(world):
     assert world.states.read([("card", "c")]) == [state(2, b"ours")]
 
 
+async def test_each_of_many_writes_of_all_kinds_hears_what_became_of_it(world):
+    taken = [("terminal", f"e-{i}") for i in range(0, 300, 7)]
+    assert all(world.states.write([StateUpdate(k, key, b"", state(9), 5) for k, key in taken]))
+    wanted = [(ENTITY_KINDS[i % 3], f"e-{i // 3}") for i in range(900)]
+    done = world.states.write(
+        [StateUpdate(kind, key, b"", state(i + 1), 5) for i, (kind, key) in enumerate(wanted)]
+    )
+    assert done == [entity not in taken for entity in wanted]
+    read = world.states.read(wanted)
+    assert read == [state(i + 1) if ok else state(9) for i, ok in enumerate(done)]
+
+
 async def test_a_writer_that_expects_nothing_fails_where_something_is(world):
     world.states.write([StateUpdate("card", "c", b"", state(1), 5)])
     assert world.states.write([StateUpdate("card", "c", b"", state(9), 6)]) == [False]

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 
 import hiredis
 
 from sluice.adapters.feast.plan import View, encode_state, encode_timestamp
+from sluice.application.ports import StateUpdate
 
 _SIZES = tuple(b"$%d\r\n" % size for size in range(4096))
 _KEYS_PACKED = 129
@@ -66,22 +68,32 @@ class ReadState:
         parts += (self._head.of(len(value)), value, self._tail)
 
 
+SWAPS_MAX = 64
+"""Keys of one script call, in which the server serves nobody else: 0.2 ms at 3 us each."""
 SWAP = b"""
-local old = redis.call('HGET', KEYS[1], ARGV[1])
-local etag = ''
-if old and string.byte(old, 1) == 10 then
-  local at = 2
-  while (string.byte(old, at) or 0) >= 128 do at = at + 1 end
-  etag = string.sub(old, at + 2, at + 9)
+local done = {}
+for i = 1, #KEYS do
+  local old = redis.call('HGET', KEYS[i], ARGV[1])
+  local etag = ''
+  if old and string.byte(old, 1) == 10 then
+    local at = 2
+    while (string.byte(old, at) or 0) >= 128 do at = at + 1 end
+    etag = string.sub(old, at + 2, at + 9)
+  end
+  if etag == ARGV[3 * i] then
+    redis.call('HSET', KEYS[i], ARGV[1], ARGV[3 * i + 1], ARGV[2], ARGV[3 * i + 2])
+    done[i] = 1
+  else
+    done[i] = 0
+  end
 end
-if etag ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3], ARGV[4], ARGV[5])
-return 1
+return done
 """
-"""Set state and timestamp if the stored state still has the etag that was read.
+"""Set state and timestamp of each key whose stored state still has the etag that was read.
 
-The stored value is a ValueProto: tag 10, a varint length that ends at ``at``, then the state,
-whose bytes 1..9 are the etag (``sluice.domain.states.etag``). Missing or null has etag "".
+Arguments: the fields of state and timestamp, then etag, state and timestamp of each key. A stored
+value is a ValueProto: tag 10, a varint length that ends at ``at``, then the state, whose bytes
+1..9 are the etag (``sluice.domain.states.etag``). Missing or null has etag "".
 """
 SWAP_SHA = hashlib.sha1(SWAP, usedforsecurity=False).hexdigest().encode()
 
@@ -92,27 +104,35 @@ return 0
 """Delete a key if it still holds the value given."""
 
 
-class SwapState:
-    """EVALSHA of SWAP: compare and set one entity's state."""
+class SwapStates:
+    """EVALSHA of SWAP: compare and set the states of entities of one view."""
 
     def __init__(self, view: View) -> None:
-        command = b"".join((b"*9\r\n", bulk(b"EVALSHA"), bulk(SWAP_SHA), bulk(b"1")))
-        self._head = _KeyHead(command, view)
-        self._field = b"".join((view.tail, b"\r\n", bulk(view.field)))
-        self._ts_field = b"\r\n" + bulk(view.ts_field)
+        self._key = _KeyHead(b"", view)
+        self._tail = view.tail + b"\r\n"
+        self._fields = bulk(view.field) + bulk(view.ts_field)
 
-    def add(
-        self, parts: list[bytes], entity: str, etag: bytes, state: bytes, event_us: int
-    ) -> None:
-        """Append the command's bytes."""
-        key, value = entity.encode(), encode_state(state)
-        parts += (
-            self._head.of(len(key)),
-            key,
-            self._field,
-            bulk(etag),
-            size_of(len(value)),
-            value,
-            self._ts_field,
-            bulk(encode_timestamp(event_us)),
-        )
+    def add(self, parts: list[bytes], updates: Sequence[StateUpdate]) -> None:
+        """Append the command's bytes. updates: at most SWAPS_MAX."""
+        count = len(updates)
+        parts += (b"*%d\r\n" % (5 + 4 * count), _EVAL_SWAP, bulk(b"%d" % count))
+        for update in updates:
+            key = update.key.encode()
+            parts += (self._key.of(len(key)), key, self._tail)
+        parts.append(self._fields)
+        for update in updates:
+            value, time = encode_state(update.state), encode_timestamp(update.event_us)
+            parts += (
+                size_of(len(update.etag)),
+                update.etag,
+                b"\r\n",
+                size_of(len(value)),
+                value,
+                b"\r\n",
+                size_of(len(time)),
+                time,
+                b"\r\n",
+            )
+
+
+_EVAL_SWAP = bulk(b"EVALSHA") + bulk(SWAP_SHA)

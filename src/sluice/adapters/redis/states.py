@@ -10,7 +10,7 @@ from hiredis import ReplyError
 from sluice.adapters.feast.plan import COMPILED, decode_state
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.claims import KeepAnswer
-from sluice.adapters.redis.commands import SWAP, ReadState, SwapState, pack
+from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
 from sluice.application.ports import StateUpdate
 from sluice.domain.observation import EntityKind
 from sluice.errors import Corrupt, Unavailable
@@ -29,7 +29,7 @@ class RedisStateStore:
         self.connection = BlockingConnection(url, timeout_s=timeout_s)
         self._keep = KeepAnswer(answer_ttl_s)
         self._read = {kind: ReadState(view) for kind, view in COMPILED.items()}
-        self._swap = {kind: SwapState(view) for kind, view in COMPILED.items()}
+        self._swap = {kind: SwapStates(view) for kind, view in COMPILED.items()}
 
     def close(self) -> None:
         """Disconnect."""
@@ -44,7 +44,11 @@ class RedisStateStore:
             for kind, key in some:
                 self._read[kind].add(parts, key)
             answers = self.connection.call(b"".join(parts), len(some))
-            states += [self._state(*pair) for pair in zip(some, answers, strict=True)]
+            try:
+                states += map(decode_state, answers)
+            except (TypeError, ValueError):
+                del states[at:]
+                states += [self._state(*pair) for pair in zip(some, answers, strict=True)]
         return states
 
     def _state(self, entity: tuple[EntityKind, str], answer: Any) -> bytes:
@@ -72,27 +76,36 @@ class RedisStateStore:
         return written
 
     def _write(self, updates: Sequence[StateUpdate]) -> list[bool]:
-        answers = self._send(updates)
+        of_kind: dict[EntityKind, list[int]] = {}
+        for i, update in enumerate(updates):
+            of_kind.setdefault(update.entity, []).append(i)
+        calls = [
+            some[at : at + SWAPS_MAX]
+            for some in of_kind.values()
+            for at in range(0, len(some), SWAPS_MAX)
+        ]
+        answers = self._send([[updates[i] for i in call] for call in calls])
         if any(_lacks_script(answer) for answer in answers):
             # A new server, or SCRIPT FLUSH. Those that went through must not go again: they
             # would now fail their comparison.
             self.connection.call(pack(b"SCRIPT", b"LOAD", SWAP), 1)
             again = [i for i, answer in enumerate(answers) if _lacks_script(answer)]
-            retried = self._send([updates[i] for i in again])
-            for i, answer in zip(again, retried, strict=True):
-                answers[i] = answer
-        for answer in answers:
+            retried = self._send([[updates[i] for i in calls[call]] for call in again])
+            for call, answer in zip(again, retried, strict=True):
+                answers[call] = answer
+        written = [False] * len(updates)
+        for places, answer in zip(calls, answers, strict=True):
             if isinstance(answer, ReplyError):
                 raise self._refused(answer)
-        return [answer == 1 for answer in answers]
+            for i, swapped in zip(places, answer, strict=True):
+                written[i] = swapped == 1
+        return written
 
-    def _send(self, updates: Sequence[StateUpdate]) -> list[Any]:
+    def _send(self, calls: Sequence[Sequence[StateUpdate]]) -> list[Any]:
         parts: list[bytes] = []
-        for update in updates:
-            self._swap[update.entity].add(
-                parts, update.key, update.etag, update.state, update.event_us
-            )
-        return self.connection.call(b"".join(parts), len(updates))
+        for updates in calls:
+            self._swap[updates[0].entity].add(parts, updates)
+        return self.connection.call(b"".join(parts), len(calls))
 
     def remember(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> None:
         """See the port. Raises Unavailable."""
