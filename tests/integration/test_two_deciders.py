@@ -1,0 +1,84 @@
+"""Two sync doors, two processes, one card within milliseconds: the second sees the first."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services import warm
+from services.kafka.broker import Node
+from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.domain import catalogue
+from sluice.domain.authorization import encode
+from sluice.domain.clock import SystemClock
+from sluice.domain.decision import Decision
+from sluice.testing.factories import make_authorization
+from sluice.testing.store import declare_ready
+from sluice.testing.world import World, make_world
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+PAIRS = 40
+APART_S = 0.005
+COUNT = catalogue.INDEX["card_count_1m"]
+
+
+@pytest.fixture
+def world(kafka: Node, tmp_path: Path) -> Iterator[World]:
+    """Two doors and no featurizer: no state ever holds what was decided."""
+    warm.main()
+    with (
+        EmbeddedStore() as store,
+        make_world(kafka.bootstrap, store.url, tmp_path) as world,
+    ):
+        declare_ready(store.url)
+        doors = [world.stack.start("decider-sync", replica=name) for name in ("1", "2")]
+        for door in doors:
+            world.stack.wait_ready(door)
+        yield world
+
+
+def send(connection: http.client.HTTPConnection, name: str, card: str, event_at: int) -> None:
+    auth = make_authorization(name, event_at=event_at, card_token=card)
+    headers = {"content-type": "application/json", "x-deadline-ms": "1000"}
+    connection.request("POST", "/v1/authorizations", encode(auth), headers)
+
+
+def test_two_authorizations_of_a_card_5_ms_apart_at_two_processes_see_each_other(
+    world: World,
+) -> None:
+    doors = [
+        http.client.HTTPConnection("127.0.0.1", process.metrics_port, timeout=10)
+        for process in world.stack.processes.values()
+    ]
+    pace = threading.Event()
+    for n in range(PAIRS):
+        first, second = doors if n % 2 else doors[::-1]
+        # Of one moment, so that whichever comes second must count the other: a busy machine may
+        # let the later one overtake.
+        now_us = SystemClock().now_us()
+        send(first, f"first-{n}", f"card-{n}", now_us)
+        pace.wait(APART_S)  # not for the answer
+        send(second, f"second-{n}", f"card-{n}", now_us)
+        for door in doors:
+            answer = door.getresponse()
+            assert (answer.status, b'"rung":"D0"' in answer.read()) == (200, True)
+    for door in doors:
+        door.close()
+
+    decided = {d.authorization.authorization_id: d for d in world.books().decisions}
+    for n in range(PAIRS):
+        pair = decided[f"first-{n}"], decided[f"second-{n}"]
+        assert pair[0].emitter != pair[1].emitter
+        assert {d.states.card == [] for d in pair} == {True}
+        counts = sorted(d.features[COUNT] for d in pair)
+        assert counts in ([1, 2], [2, 2]), pair
+        assert counts == sorted(1 + sees(a, b) for a, b in (pair, pair[::-1]))
+
+
+def sees(one: Decision, other: Decision) -> bool:
+    return [p.authorization_id for p in one.pending] == [other.authorization.authorization_id]
