@@ -11,11 +11,11 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks import backfill, featurizer, start, stream_door, sync_door
+from benchmarks import backfill, featurizer, freshness, start, stream_door, sync_door
 from benchmarks.bed import FULL, QUICK, Bed
 from benchmarks.report import machine, result, save, table
 
-ALL = ("sync_door", "stream_door", "featurizer", "backfill", "start")
+ALL = ("sync_door", "stream_door", "featurizer", "freshness", "backfill", "start")
 
 
 def main() -> int:
@@ -36,6 +36,7 @@ def main() -> int:
         "sync_door": sync_door.measure,
         "stream_door": stream_door.measure,
         "featurizer": featurizer.measure,
+        "freshness": freshness.measure,
         "backfill": functools.partial(backfill.measure, handbook=args.handbook),
         "start": start.measure,
     }
