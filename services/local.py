@@ -1,6 +1,7 @@
 """``make up``: broker, store and all services on this machine, until Ctrl-C.
 
-The broker is a real Kafka and keeps its data in var/kafka; the store keeps its in var/local/store.
+The broker is a real Kafka and keeps its data in var/kafka; the store keeps nothing, and its states
+are made again at each start.
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ def main() -> int:
         ):
             print(f"store      {store.url}", flush=True)
             stack.start_all()
+            if stack.processes["featurizer"].metric("sluice_store_ready") == 0:
+                print("states     are rebuilt from archive and topics")
+                done = stack.verb("states", "rebuild")
+                if done.returncode:
+                    print(done.stderr)
+                    return 1
             print(f"sync door  {stack.url}/v1/authorizations")
             print(f"logs       {FOLDER}/*.log, archive in {FOLDER}/archive; Ctrl-C stops all")
             while not stop.wait(WATCH_S):

@@ -109,6 +109,7 @@ class Loop:
             kill_at("featurizer.before_commit")
             self._parts.marker.advance({p: self._known.get(p, 0) for p in ends}, ends)
             self._known.update(ends)
+            kill_at("featurizer.after_mark")
             commit(consumer, batch, ends)
             kill_at("featurizer.after_commit")
             observe(applied, time.perf_counter() - began)

@@ -30,7 +30,7 @@ from sluice.testing.world import World, make_world
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 COUNT = 400
-FEATURIZER = ("after_states", "after_observations", "before_commit", "after_commit")
+FEATURIZER = ("after_states", "after_observations", "before_commit", "after_mark", "after_commit")
 DOOR = ("before_offsets", "before_commit", "after_commit")
 TIMES = (1, 4)
 """Of the featurizer: at the first batch, and in the middle."""
