@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from sluice import telemetry
-from sluice.adapters.kafka.config import Header, Partition, trace_headers
+from sluice.adapters.kafka.config import Header, Partition, Record, trace_headers
 from sluice.adapters.kafka.consumer import Message
 from sluice.application.decide import Busy, Decided, Repeated, Result, Unrecorded
 from sluice.application.ports import Arrival, OnlineStore, Reply
@@ -57,6 +57,10 @@ class Transactions(Protocol):
         self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
     ) -> None:
         """Queue one record of it."""
+        ...
+
+    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
+        """Queue many."""
         ...
 
     def commit(self, offsets: dict[Partition, int]) -> None:
@@ -107,13 +111,13 @@ class TransactionLog:
 
     async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
         """Queue each decision under its card's token. Raises Unavailable."""
-        for arrival, decision in decisions:
-            self._kafka.produce(
-                self._topic,
-                arrival.auth.card_token,
-                encode(decision),
-                trace_headers(arrival.traceparent),
-            )
+        self._kafka.produce_each(
+            self._topic,
+            (
+                (arrival.auth.card_token, encode(decision), trace_headers(arrival.traceparent))
+                for arrival, decision in decisions
+            ),
+        )
 
 
 class AfterCommit:
@@ -255,27 +259,27 @@ class StreamDoor:
             refused[error.code] += 1
             lines.append((message, error.code))
 
-        for message in batch:
-            trace = telemetry.continue_trace(message.traceparent)
+        traces = telemetry.continue_traces([message.traceparent for message in batch])
+        for message, trace in zip(batch, traces, strict=True):
             origin = _place(message)
-            if origin in self._cursed:
+            if self._cursed and origin in self._cursed:
                 refuse(message, Rejected("it broke the decider", code=self._cursed[origin]))
                 continue
             try:
                 arrivals.append(
-                    self._decider.arrive(message.value, origin=origin, traceparent=str(trace))
+                    self._decider.arrive(message.value, origin=origin, traceparent=trace)
                 )
                 places.append(message)
             except Rejected as error:
                 refuse(message, error)
         decided: list[Decided] = []
-        traces: list[str] = []
+        trace_ids: list[str] = []
         for arrival, message, result in zip(
             arrivals, places, await self._decide(arrivals), strict=True
         ):
             if isinstance(result, Decided):
                 decided.append(result)
-                traces.append((arrival.traceparent or "")[3:35])
+                trace_ids.append((arrival.traceparent or "")[3:35])
             elif isinstance(result, Unrecorded):
                 raise Unavailable(result.why)
             else:
@@ -284,7 +288,7 @@ class StreamDoor:
         await asyncio.to_thread(self._kafka.commit, offsets)
         self._store.committed()
         self._cursed.clear()
-        self._tell(batch, decided, traces, refused, lines, time.perf_counter() - began)
+        self._tell(batch, decided, trace_ids, refused, lines, time.perf_counter() - began)
 
     async def _decide(self, arrivals: list[Arrival]) -> list[Result]:
         """Decide all, waiting for ids that another arrival holds. Raises Unavailable past the
@@ -323,7 +327,7 @@ class StreamDoor:
         self,
         batch: list[Message],
         decided: list[Decided],
-        traces: list[str],
+        trace_ids: list[str],
         refused: Counter[str],
         lines: list[tuple[Message, str]],
         seconds: float,
@@ -349,7 +353,7 @@ class StreamDoor:
                     duration_us=int(age * 1_000_000),
                     trace_id=trace_id,
                 )
-                for one, trace_id, age in zip(decided, traces, ages, strict=True)
+                for one, trace_id, age in zip(decided, trace_ids, ages, strict=True)
             ]
             + [
                 telemetry.Line(

@@ -361,6 +361,8 @@ def start_metrics_server(port: int, *, host: str = "0.0.0.0") -> int:
 # ---------------------------------------------------------------- W3C trace context
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
+_TRACE_BYTES = 16 + 8
+"""Of the two ids; all zero, which W3C forbids, once in 2 ** 64."""
 _ids = random.Random(random.SystemRandom().getrandbits(128))
 
 
@@ -409,6 +411,18 @@ def continue_trace(header: str | None) -> TraceContext:
     return caller.child() if caller else new_trace()
 
 
+def continue_traces(headers: Sequence[str | None]) -> list[str]:
+    """:func:`continue_trace` of each, as text. New ones are cut from one draw of random bytes."""
+    drawn = _ids.randbytes(_TRACE_BYTES * len(headers)).hex()
+    digits = 2 * _TRACE_BYTES
+    return [
+        f"00-{drawn[at : at + 32]}-{drawn[at + 32 : at + digits]}-01"
+        if header is None
+        else str(continue_trace(header))
+        for header, at in zip(headers, range(0, len(drawn), digits), strict=True)
+    ]
+
+
 # ---------------------------------------------------------------- logs
 
 
@@ -416,7 +430,7 @@ def _says(text: str) -> msgspec.Meta:
     return msgspec.Meta(description=text)
 
 
-class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """The canonical line of one authorization, on stdout. A field that is empty is left out.
 
     No amount, no card: whoever may see those reads ``decisions.v1``.

@@ -121,6 +121,21 @@ def test_a_right_traceparent_is_continued_with_a_span_of_ours() -> None:
     assert telemetry.parse_traceparent(str(ours)) == ours
 
 
+def test_the_traces_of_a_batch_continue_the_callers_and_begin_where_there_is_none() -> None:
+    ours, new, broken = (
+        telemetry.parse_traceparent(text)
+        for text in telemetry.continue_traces([VALID, None, "nonsense"])
+    )
+    caller = telemetry.parse_traceparent(VALID)
+    assert ours
+    assert new
+    assert broken
+    assert caller
+    assert (ours.trace_id, ours.flags) == (caller.trace_id, caller.flags)
+    assert len({caller.trace_id, new.trace_id, broken.trace_id}) == 3
+    assert len({caller.span_id, ours.span_id, new.span_id, broken.span_id}) == 4
+
+
 def test_a_later_version_of_traceparent_is_read_by_its_first_four_fields() -> None:
     assert telemetry.parse_traceparent("cc" + VALID[2:] + "-what-comes") is not None
 

@@ -7,6 +7,7 @@ The same input over the same states makes the same record.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -56,7 +57,7 @@ class Current(Protocol[T_co]):
         ...
 
 
-class Decided(msgspec.Struct, frozen=True):
+class Decided(msgspec.Struct, frozen=True, gc=False):
     """A new decision, durable. answer: JSON of :class:`sluice.domain.decision.Answer`."""
 
     decision: Decision
@@ -84,30 +85,6 @@ class Unrecorded(msgspec.Struct, frozen=True):
 
 
 Result = Decided | Repeated | Conflict | Busy | Unrecorded
-
-
-def arrival(
-    raw: bytes,
-    policy: Policy,
-    *,
-    now_us: int,
-    bounds: EventTimeBounds,
-    origin: Origin | None = None,
-    traceparent: str | None = None,
-) -> Arrival:
-    """Read one message at a door. Raises Rejected with the code of what is wrong."""
-    auth = decode_authorization(raw)
-    check_event_time(auth, now_us, bounds)
-    amount_minor = policy.fx.to_reference(auth.amount_minor, auth.currency)
-    return Arrival(
-        auth=auth,
-        amount_minor=amount_minor,
-        row=event_row(auth, amount_minor),
-        digest=content_digest(auth),
-        received_at=now_us,
-        origin=origin,
-        traceparent=traceparent,
-    )
 
 
 def content_digest(auth: Authorization) -> bytes:
@@ -162,14 +139,20 @@ class Decider:
     def arrive(
         self, raw: bytes, *, origin: Origin | None = None, traceparent: str | None = None
     ) -> Arrival:
-        """Read one message. Raises Rejected."""
-        return arrival(
-            raw,
-            self._policy.current(),
-            now_us=self._clock.now_us(),
-            bounds=self._bounds,
-            origin=origin,
-            traceparent=traceparent,
+        """Read one message. Raises Rejected with the code of what is wrong."""
+        now_us = self._clock.now_us()
+        auth = decode_authorization(raw)
+        check_event_time(auth, now_us, self._bounds)
+        fx = self._policy.current().fx
+        amount_minor = fx.to_reference(auth.amount_minor, auth.currency)
+        return Arrival(
+            auth,
+            amount_minor,
+            event_row(auth, amount_minor),
+            content_digest(auth),
+            now_us,
+            origin,
+            traceparent,
         )
 
     async def decide(
@@ -270,26 +253,31 @@ class Decider:
         now = self._clock.now_us()
         release = scorer.release if scorer else None
         scores = None if score_ppm is None else score_ppm.tolist()
-        severities = verdicts.severity.tolist()
-        features = served.features.tolist()
-        at, versions = served.versions_at, served.versions
+        versions: list[list[list[int]] | None] = [
+            served.versions[a:b] for a, b in itertools.pairwise(served.versions_at)
+        ]
         first = self.sequence
         self.sequence += len(batch)
         left_out = dict.fromkeys(down + failure)  # past the deadline both say the same
         decisions = []
-        for i, (arrived, rung, missing) in enumerate(
-            zip(batch, rungs.tolist(), served.missing.tolist(), strict=True)
+        for i, (arrived, rung, missing, features, severity, reasons, used) in enumerate(
+            zip(
+                batch,
+                rungs.tolist(),
+                served.missing.tolist(),
+                served.features.tolist(),
+                verdicts.severity.tolist(),
+                verdicts.reasons,
+                served.used,
+                strict=True,
+            )
         ):
             scored = scores is not None and rung < _MODEL_RUNGS
-            views = [
-                None if missing >> v & 1 else versions[at[4 * i + v] : at[4 * i + v + 1]]
-                for v in range(4)
-            ]
-            degraded = list(left_out)
+            views = versions[4 * i : 4 * i + 4]
+            degraded = [*left_out]
             if missing:
-                degraded = degraded + [
-                    name for v, name in enumerate(catalogue.VIEWS) if missing >> v & 1
-                ]
+                views = [None if missing >> v & 1 else view for v, view in enumerate(views)]
+                degraded += [name for v, name in enumerate(catalogue.VIEWS) if missing >> v & 1]
             decisions.append(
                 Decision(
                     authorization=arrived.auth,
@@ -302,14 +290,14 @@ class Decider:
                     reference_amount_minor=arrived.amount_minor,
                     reference_currency=policy.fx.reference,
                     catalogue=catalogue.DIGEST,
-                    features=features[i],
+                    features=features,
                     states=States(*views),  # type: ignore[arg-type]
-                    pending=[replies[i].pending[p] for p in served.used[i]],
+                    pending=[replies[i].pending[p] for p in used] if used else [],
                     release=release if scored else None,
                     score_ppm=scores[i] if scored and scores else None,
                     policy=policy.id,
-                    outcome=BY_SEVERITY[severities[i]],
-                    reasons=verdicts.reasons[i],
+                    outcome=BY_SEVERITY[severity],
+                    reasons=reasons,
                     rung=_RUNGS[rung],
                     degraded=degraded,
                 )

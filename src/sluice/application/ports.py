@@ -17,7 +17,7 @@ from sluice.domain.observation import EntityKind
 Ints = npt.NDArray[np.int64]
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """An authorization at a door, before anything was looked up.
 
     row: the kernel's (:func:`sluice.domain.events.event_row`).
@@ -35,7 +35,7 @@ class Arrival(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """What the store knew of one arrival, in one round trip that also left a pending entry.
 
     A state is None where its view could not be read, b"" where the entity was never written.

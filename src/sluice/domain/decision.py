@@ -21,7 +21,7 @@ Door = Literal["sync", "stream"]
 Rung = Literal["D0", "D1", "D2", "D3", "D4"]
 
 
-class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """A place in Kafka: where a record came from."""
 
     topic: str
@@ -32,7 +32,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.topic}/{self.partition}@{self.offset}"
 
 
-class Pending(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Pending(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """An authorization of the same card, judged moments ago, that its state did not hold yet.
 
     All a card state keeps of an authorization, so that a vector can be recomputed from the
@@ -53,7 +53,7 @@ class Pending(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """When the entry was left, microseconds UTC of the decider's clock."""
 
 
-class States(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class States(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Versions of the states served: for each entity, [source, last offset] pairs.
 
     source: kind * 4096 + partition; kind 0 ``decisions.v1``, 1 ``labels.v1``, 2 backfill.
@@ -66,7 +66,7 @@ class States(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: list[tuple[int, int]] | None = []
 
 
-class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """One decision with everything it was made from."""
 
     v: Literal[1] = 1
@@ -99,7 +99,7 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return f"Decision({self.authorization.authorization_id!r}, {self.outcome})"
 
 
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """What the caller hears."""
 
     v: Literal[1] = 1

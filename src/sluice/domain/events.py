@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -86,14 +87,14 @@ def tag_each(data, ends, out):  # type: ignore[no-untyped-def]
 def event_row(auth: Authorization, amount_minor: int, *, declined: bool = False) -> tuple[int, ...]:
     """One row, in the order of COLUMNS. amount_minor: in the reference currency."""
     device = auth.device_id
-    return (
+    return (  # tag32 written out: four calls less
         auth.event_at,
-        tag32(auth.authorization_id),
+        crc32(auth.authorization_id.encode()) or 1,
         amount_minor,
-        tag32(auth.card_token),
-        tag32(auth.terminal_id),
-        tag32(auth.merchant_id),
-        0 if device is None else tag32(device),
+        crc32(auth.card_token.encode()) or 1,
+        crc32(auth.terminal_id.encode()) or 1,
+        crc32(auth.merchant_id.encode()) or 1,
+        0 if device is None else crc32(device.encode()) or 1,
         COUNTRY_INDEX.get(auth.merchant_country, 0),
         COUNTRY_INDEX.get(auth.card_country, 0),
         CURRENCY_INDEX.get(auth.currency, 0),
@@ -112,17 +113,18 @@ def event_rows(rows: Sequence[tuple[int, ...]]) -> Ints:
 
 def to_pending(auth: Authorization, row: Sequence[int], left_at: int) -> Pending:
     """What an authorization leaves for the next one of its card."""
+    event_us, _, amount, _, _, merchant, device, country, _, currency, mcc, channel, _, _ = row
     return Pending(
-        authorization_id=auth.authorization_id,
-        event_us=row[EVENT_US],
-        amount_minor=row[AMOUNT],
-        merchant_tag=row[MERCHANT],
-        device_tag=row[DEVICE],
-        country=row[COUNTRY],
-        currency=row[CURRENCY],
-        mcc=row[MCC],
-        channel=row[CHANNEL],
-        left_at=left_at,
+        auth.authorization_id,
+        event_us,
+        amount,
+        merchant,
+        device,
+        country,
+        currency,
+        mcc,
+        channel,
+        left_at,
     )
 
 

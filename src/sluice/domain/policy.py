@@ -219,18 +219,19 @@ class Policy:
             if n and int(rung.min()) < D2:
                 raise ValueError("a row of rung D0 or D1 has no score")
             score_ppm = rung  # never read
-        judged = self.judge(features, missing, rung, score_ppm).tolist()
-        severity: list[int] = []
-        reasons: list[list[str]] = []
-        silent: list[tuple[str, ...]] = []
-        for i, (by_rules, fired, by_score, by_loss, absent, at_rung) in enumerate(judged):
-            silent.append(self._silent[absent, at_rung] if absent else ())
+        judged = self.judge(features, missing, rung, score_ppm)
+        severity = np.zeros(n, np.int8)
+        reasons: list[list[str]] = [[] for _ in range(n)]
+        silent: list[tuple[str, ...]] = [()] * n
+        said = judged[:, 1:5].any(axis=1) | (rung == D3)
+        some = range(n) if self._blocks else np.flatnonzero(said).tolist()
+        for i, (by_rules, fired, by_score, by_loss, absent, at_rung) in zip(
+            some, judged[some].tolist(), strict=True
+        ):
+            if absent:
+                silent[i] = self._silent[absent, at_rung]
             auth = auths[i]
-            blocks = self._hits(self._blocks, auth) if self._blocks else []
-            if not (fired or by_score or by_loss or blocks or at_rung == D3):
-                severity.append(0)
-                reasons.append([])
-                continue
+            blocks = self._hits(self._blocks, auth)
             blocks.sort(key=lambda listing: -listing.outcome.severity)
             codes = [listing.reason for listing in blocks]
             codes += [reason for bit, reason in self._named if fired & bit]
@@ -249,9 +250,9 @@ class Policy:
                 by_table = self.pack.table[auth.channel].severity(amount)
                 final = max(final, by_table)
                 codes += ["AMOUNT_AND_CHANNEL"] if by_table else []
-            severity.append(max(final, by_model))
-            reasons.append(list(dict.fromkeys(codes))[:MAX_REASONS])
-        return Verdicts(np.array(severity, np.int8), reasons, silent)
+            severity[i] = max(final, by_model)
+            reasons[i] = list(dict.fromkeys(codes))[:MAX_REASONS]
+        return Verdicts(severity, reasons, silent)
 
     def judge(self, features: Ints, missing: Ints, rung: Ints, score_ppm: Ints) -> Ints:
         """(n, 6) what rules and thresholds say: see :func:`sluice.domain.rules.judge`."""

@@ -339,18 +339,21 @@ class Kernel:
         """
         n = len(events)
         flat = [state for row in states for state in row]
-        lengths = [ABSENT if state is None else len(state) for state in flat]
-        lengths += map(len, pending)
+        lengths = np.zeros(5 * n, np.int64)
+        lengths[: 4 * n] = [ABSENT if state is None else len(state) for state in flat]
         raw = np.frombuffer(b"".join([*filter(None, flat), _SLACK]), np.uint8)
         rows = [row for entries in pending for row in entries]
-        entries = np.array(rows, np.int64) if rows else _NO_ROWS
+        entries = _NO_ROWS
+        if rows:
+            lengths[4 * n :] = [len(of_card) for of_card in pending]
+            entries = np.array(rows, np.int64)
         versions_start = 5 * n + 1 + len(rows)
         most = versions_start + n * 4 * SOURCES_MAX * 2
         if len(self._notes) < most:
             self._notes = np.zeros(most, np.int64)
         notes = self._notes
         out = np.empty((n, N), np.int64)
-        _finalise(raw, np.array(lengths, np.int64), events, entries, self._scratch, out, notes)
+        _finalise(raw, lengths, events, entries, self._scratch, out, notes)
         versions_at: list[int] = notes[n : 5 * n + 1].tolist()
         versions_end = versions_start + 2 * versions_at[-1]
         versions: list[list[int]] = notes[versions_start:versions_end].reshape(-1, 2).tolist()

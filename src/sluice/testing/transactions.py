@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from sluice.adapters.kafka.config import Header, Partition
+from sluice.adapters.kafka.config import Header, Partition, Record
 from sluice.adapters.kafka.consumer import Message
 from sluice.errors import Unavailable
 
@@ -62,6 +62,11 @@ class FakeTransactions:
         self._may_fail("produce")
         text = key.decode() if isinstance(key, bytes) else key or ""
         self._open.append((topic, text, value, dict(headers)))
+
+    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
+        """Queue many."""
+        for key, value, headers in records:
+            self.produce(topic, key, value, headers)
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Show all, or abort and raise."""

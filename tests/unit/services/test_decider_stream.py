@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.decider.stream import ABORTS_MAX, AfterCommit, StreamDoor, TransactionLog
-from sluice.application.decide import Decider, arrival
+from sluice.application.decide import Decider
 from sluice.application.ports import Arrival
 from sluice.domain.authorization import EventTimeBounds
 from sluice.domain.dead_letter import DeadLetter
@@ -96,7 +96,7 @@ class World:
             self.kafka.add(IN, self.authorization(authorization_id, **changes))
 
     def arrive_elsewhere(self, raw: bytes) -> Arrival:
-        return arrival(raw, self.policy, now_us=self.clock.now_us(), bounds=self.bounds)
+        return self.decider.arrive(raw)
 
     async def drain(self) -> None:
         for _ in range(100):

@@ -127,14 +127,14 @@ class GroupConsumer:
         except KafkaException as exc:
             raise translate(exc, "read", self.group) from exc
         batch: list[Message] = []
-        for message in (first, *rest):
-            error = message.error()
+        for raw in (first, *rest):
+            error = raw.error()
             if error is not None:
-                self._take_note(error, message)
+                self._take_note(error, raw)
                 continue
-            place = (message.topic(), message.partition())
-            self._first.setdefault(place, message.offset())
-            batch.append(to_message(message))
+            message = to_message(raw)
+            self._first.setdefault((message.topic, message.partition), message.offset)
+            batch.append(message)
         if self._left and batch and (batch[0].topic, batch[0].partition) in self._left:
             # Its partition left while the others were taken; librdkafka drops only those itself.
             del batch[0]

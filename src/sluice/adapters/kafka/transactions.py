@@ -7,7 +7,7 @@ The stream door reads a batch of ``authorizations.v1`` and commits ``decisions.v
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ from sluice.adapters.kafka.config import (
     Extra,
     Header,
     Partition,
+    Record,
     producer,
     translate,
 )
@@ -194,8 +195,14 @@ class TransactionalDoor:
         self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
     ) -> None:
         """Queue one record of the open transaction. A failure surfaces at the commit."""
+        self.produce_each(topic, [(key, value, headers)])
+
+    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
+        """Queue many records of the open transaction. A failure surfaces at the commit."""
+        produce = self._producer.produce
         with self._rewinding():
-            self._producer.produce(topic, key, value, headers)
+            for key, value, headers in records:
+                produce(topic, key, value, headers)
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Make the records and the next offsets to read visible together.

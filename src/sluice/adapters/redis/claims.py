@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sluice.adapters.redis.commands import bulk
+from sluice.adapters.redis.commands import bulk, size_of
 from sluice.application.ports import Arrival
 
 CLAIMED, ANSWERED = b"\x01", b"\x02"
@@ -46,14 +46,15 @@ class KeepAnswer:
 
     def __init__(self, ttl_s: float) -> None:
         self._head = b"*5\r\n" + bulk(b"SET")
-        self._tail = bulk(b"PX") + bulk(b"%d" % round(ttl_s * 1000))
+        self._tail = b"\r\n" + bulk(b"PX") + bulk(b"%d" % round(ttl_s * 1000))
 
     def add(
         self, parts: list[bytes], tenant: str, authorization_id: str, digest: bytes, answer: bytes
     ) -> None:
         """Append the command's bytes."""
-        value = b"".join((ANSWERED, digest, answer))
-        parts += (self._head, bulk(key(tenant, authorization_id)), bulk(value), self._tail)
+        where = key(tenant, authorization_id)
+        parts += (self._head, size_of(len(where)), where, b"\r\n")
+        parts += (size_of(_BODY + len(answer)), ANSWERED, digest, answer, self._tail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, cast
 
 import hiredis
@@ -32,6 +33,10 @@ CONNECT_TIMEOUT_S = 1.0
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 1.0
 SECOND_LOOK_S = 0.0005
 """After a stall of our own loop, replies may wait unread while timers fire: read them first."""
+
+
+_NOT_YET = object()
+"""What the parser says until a reply is whole."""
 
 
 class _Call:
@@ -55,7 +60,7 @@ class _Link(asyncio.Protocol):
     def __init__(self, owner: Connection) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._reader = hiredis.Reader()
+        self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.calls: deque[_Call] = deque()
@@ -111,11 +116,9 @@ class _Link(asyncio.Protocol):
             while calls:
                 call = calls[0]
                 replies = call.replies
-                for _ in range(call.wanted - len(replies)):
-                    reply = gets()
-                    if reply is False:
-                        return
-                    replies.append(reply)
+                replies += islice(iter(gets, _NOT_YET), call.wanted - len(replies))
+                if len(replies) < call.wanted:
+                    return
                 calls.popleft()
                 if call.future is None:
                     self._owner.posts_lost += any(isinstance(r, ReplyError) for r in replies)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import msgspec
 from msgspec import structs
@@ -12,7 +13,7 @@ from msgspec import structs
 from sluice.adapters.feast.plan import COMPILED, decode_state
 from sluice.adapters.redis import claims, marker
 from sluice.adapters.redis.claims import KeepAnswer
-from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, pack
+from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, pack, size_of
 from sluice.adapters.redis.connection import Connection, ReplyError
 from sluice.adapters.redis.connection import Reply as Answered
 from sluice.application.ports import Arrival, Reply
@@ -27,8 +28,15 @@ BATCH_MAX = 1000
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Pending).decode
 
-_ENTER = (b"*3\r\n" + bulk(b"RPUSH"), b"*4\r\n" + bulk(b"LTRIM"), b"*4\r\n" + bulk(b"LRANGE"))
-_NEWEST = bulk(b"-%d" % MAX_PENDING) + bulk(b"-1")
+_COMMANDS = 7
+"""An arrival's: its claim, three states, and three on the list of its card."""
+_END = b"\r\n"
+_NEWEST_RANGE = (b"-%d" % MAX_PENDING, b"-1")
+_CLAIM = b"*7\r\n" + bulk(b"SET")
+_PUSH = b"*3\r\n" + bulk(b"RPUSH")
+_FETCH = _END + b"*4\r\n" + bulk(b"LRANGE")
+_NEWEST = _END + b"".join(map(bulk, _NEWEST_RANGE))
+_EXPIRE = b"*3\r\n" + bulk(b"PEXPIRE")
 
 
 @dataclass(slots=True)
@@ -83,11 +91,9 @@ class RedisOnlineStore:
         self._pending_ttl_us = round(pending_ttl_s * 1_000_000)
         self._replica = os.urandom(8)
         self._claim_ttl_ms = b"%d" % round(claim_ttl_s * 1000)
-        self._claim_tail = b"".join(
-            bulk(word) for word in (b"NX", b"GET", b"PX", self._claim_ttl_ms)
-        )
+        self._claim_tail = _END + b"".join(map(bulk, (b"NX", b"GET", b"PX", self._claim_ttl_ms)))
         self._keep = KeepAnswer(answer_ttl_s)
-        self._expire_tail = bulk(b"%d" % round(pending_ttl_s * 1000))
+        self._expire_tail = _END + bulk(b"%d" % round(pending_ttl_s * 1000))
         self._card, self._terminal, self._merchant, self._device = (
             ReadState(COMPILED[kind]) for kind in ("card", "terminal", "merchant", "device")
         )
@@ -109,20 +115,22 @@ class RedisOnlineStore:
 
     async def _observe(self, batch: Sequence[Arrival]) -> list[Reply]:
         now_us = self._clock.now_us()
-        parts: list[bytes] = []
-        left = [self._ask(parts, arrival, now_us) for arrival in batch]
-        parts.append(marker.READ)  # last: a store emptied while it answered shows too
-        wanted = sum(asked for _, _, asked in left) + 1
-        answers = await self.connection.call(b"".join(parts), wanted)
+        claimed = [claims.claim(arrival, self._replica) for arrival in batch]
+        left = [_encode(to_pending(arrival.auth, arrival.row, now_us)) for arrival in batch]
+        asked = [_COMMANDS + (arrival.auth.device_id is not None) for arrival in batch]
+        # The marker last: a store emptied while it answered shows too.
+        payload = self._ask(batch, claimed, left) + marker.READ
+        answers = await self.connection.call(payload, sum(asked) + 1)
         if isinstance(answers[0], ReplyError) and all(isinstance(a, ReplyError) for a in answers):
             raise self.connection.unavailable(f"it refuses every command ({answers[0]})")
-        following = iter(answers).__next__
         oldest_us = now_us - self._pending_ttl_us
         replies = [
-            self._reply(following, arrival, claim, entry, oldest_us)
-            for arrival, (claim, entry, _) in zip(batch, left, strict=True)
+            self._reply(answers[end - number : end], arrival, claim, entry, oldest_us)
+            for arrival, claim, entry, number, end in zip(
+                batch, claimed, left, asked, accumulate(asked), strict=True
+            )
         ]
-        if self._trust.judge(following()):
+        if self._trust.judge(answers[-1]):
             return replies
         # Claims and answers still hold: what is there was left there.
         return [
@@ -132,52 +140,60 @@ class RedisOnlineStore:
             for reply in replies
         ]
 
-    def _ask(self, parts: list[bytes], arrival: Arrival, now_us: int) -> tuple[bytes, bytes, int]:
-        """Append one arrival's commands. Returns its claim, its pending entry, their number.
+    def _ask(
+        self, batch: Sequence[Arrival], claimed: Sequence[bytes], left: Sequence[bytes]
+    ) -> bytes:
+        """The commands of each arrival: _COMMANDS, and one more where there is a device.
 
         The states are read before the pending entries: what the featurizer moves from the one to
         the other in between is then seen twice, and dropped by its id, but never missed.
         """
-        auth = arrival.auth
-        claim = claims.claim(arrival, self._replica)
-        entry = _encode(to_pending(auth, arrival.row, now_us))
-        list_key = bulk(_pending_key(auth.tenant, auth.card_token))
-        parts += (
-            _CLAIM,
-            bulk(claims.key(auth.tenant, auth.authorization_id)),
-            bulk(claim),
-            self._claim_tail,
-        )
-        self._card.add(parts, auth.card_token)
-        self._terminal.add(parts, auth.terminal_id)
-        self._merchant.add(parts, auth.merchant_id)
-        if auth.device_id is not None:
-            self._device.add(parts, auth.device_id)
-        push, trim, fetch = _ENTER
-        parts += (push, list_key, bulk(entry), trim, list_key, _NEWEST, fetch, list_key, _NEWEST)
-        parts += (_EXPIRE, list_key, self._expire_tail)
-        return claim, entry, 8 if auth.device_id is None else 9
+        parts: list[bytes] = []
+        size, claim_tail, expire_tail = size_of, self._claim_tail, self._expire_tail
+        card, terminal, merchant, device = self._card, self._terminal, self._merchant, self._device
+        for arrival, claim, entry in zip(batch, claimed, left, strict=True):
+            auth = arrival.auth
+            key = claims.key(auth.tenant, auth.authorization_id)
+            parts += (_CLAIM, size(len(key)), key, _END, size(len(claim)), claim, claim_tail)
+            card.add(parts, auth.card_token)
+            terminal.add(parts, auth.terminal_id)
+            merchant.add(parts, auth.merchant_id)
+            if auth.device_id is not None:
+                device.add(parts, auth.device_id)
+            key = _pending_key(auth.tenant, auth.card_token)
+            key_size = size(len(key))
+            parts += (
+                *(_PUSH, key_size, key, _END, size(len(entry)), entry),
+                *(_FETCH, key_size, key, _NEWEST),
+                *(_EXPIRE, key_size, key, expire_tail),
+            )
+        return b"".join(parts)
 
     def _reply(
         self,
-        following: Callable[[], Answered],
+        answers: list[Answered],
         arrival: Arrival,
         claim: bytes,
         entry: bytes,
         oldest_us: int,
     ) -> Reply:
-        """Take one arrival's replies, in the order of its commands."""
+        """Judge the answers to one arrival's commands."""
         auth = arrival.auth
-        held = self._held(following(), arrival, claim)
-        card = self._state("card", following())
-        terminal = self._state("terminal", following())
-        merchant = self._state("merchant", following())
-        device = b"" if auth.device_id is None else self._state("device", following())
-        length, _, entries, _ = following(), following(), following(), following()
+        if auth.device_id is None:
+            found, card, terminal, merchant, length, entries, _ = answers
+            device: bytes | None = b""
+        else:
+            found, card, terminal, merchant, device, length, entries, _ = answers
+            device = self._state("device", device)
+        card = self._state("card", card)
+        terminal = self._state("terminal", terminal)
+        merchant = self._state("merchant", merchant)
         if isinstance(length, ReplyError):
             self.counts.pending_refused += 1
         elif length > MAX_PENDING:
             self.counts.pending_dropped += 1
+            key = _pending_key(auth.tenant, auth.card_token)
+            self.connection.post(pack(b"LTRIM", key, *_NEWEST_RANGE), 1)
         pending: tuple[Pending, ...] = ()
         if isinstance(entries, ReplyError):
             # Without them the card's windows may lack what was judged moments ago: not exact.
@@ -185,6 +201,7 @@ class RedisOnlineStore:
             card = None
         elif entries != [entry]:
             pending = self._pending(entries, entry, auth.authorization_id, oldest_us)
+        held = None if found is None else self._held(found, arrival, claim)
         if held is None:
             return Reply(card, terminal, merchant, device, pending)
         list_key = _pending_key(auth.tenant, auth.card_token)
@@ -202,9 +219,7 @@ class RedisOnlineStore:
         )
 
     def _held(self, answer: Answered, arrival: Arrival, claim: bytes) -> claims.Held | None:
-        """None if the arrival is ours to decide."""
-        if answer is None:
-            return None
+        """None if the arrival is ours to decide, though its claim was there or refused."""
         if isinstance(answer, ReplyError):
             self.counts.claims_refused += 1
             return None
@@ -285,10 +300,6 @@ class RedisOnlineStore:
             evicted_keys=int(figures["evicted_keys"]),
             process_id=int(figures["process_id"]),
         )
-
-
-_CLAIM = b"*7\r\n" + bulk(b"SET")
-_EXPIRE = b"*3\r\n" + bulk(b"PEXPIRE")
 
 
 def _pending_key(tenant: str, card_token: str) -> bytes:
