@@ -146,8 +146,8 @@ class Loop:
 
 
 def commit(consumer: GroupConsumer, batch: list[Message], ends: dict[Partition, int]) -> None:
-    """Commit the offsets behind a batch."""
-    consumer.commit(ends)
+    """Commit the offsets behind a batch, without waiting: what comes again is skipped."""
+    consumer.commit_later(ends)
     for topic, count in Counter(m.topic for m in batch).items():
         telemetry.METRICS.count("sluice_consumer_messages_total", topic, by=count)
 

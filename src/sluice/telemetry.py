@@ -158,7 +158,7 @@ TABLE: tuple[Metric, ...] = (
         "sluice_featurizer_events_total",
         "counter",
         ("topic", "result"),
-        "Events by result: applied, redelivered, late, too_old.",
+        "Events by result: applied, redelivered, duplicate, too_old.",
     ),
     Metric("sluice_featurizer_states_written_total", "counter", ("entity",), "States stored."),
     Metric(
@@ -171,7 +171,7 @@ TABLE: tuple[Metric, ...] = (
         "sluice_featurizer_stage_duration_seconds",
         "histogram",
         ("stage",),
-        "One stage of a batch: read, apply, write, produce, commit.",
+        "One stage of a batch: decode, write, produce; batch is all that is done with one.",
         SLO_SECONDS,
     ),
     Metric(

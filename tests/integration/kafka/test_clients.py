@@ -9,6 +9,7 @@ from sluice.adapters.kafka.config import trace_headers
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.errors import Misconfigured
 from sluice.testing.kafka import read_all, wait_until
 
 pytestmark = pytest.mark.integration
@@ -104,6 +105,26 @@ def test_a_member_goes_on_where_its_group_committed(apache):
     successor.close()
     assert all(message.offset >= 10 for message in again)
     assert len(again) == len([message for message in got if message.offset >= 10])
+
+
+def test_a_commit_that_nobody_waits_for_arrives_and_a_refused_one_is_told_later(apache):
+    fill(apache, apache.topics.labels, 20)
+    member = consumer(apache, apache.topics.labels)
+    done = {(m.topic, m.partition): m.offset + 1 for m in take(member, 20)}
+    member.commit_later(done)
+    wait_until(lambda: member.committed(done) == done, "the commit arrives")
+    member.commit_later({("no-such-topic", 0): 1})
+
+    def told() -> bool:
+        member.poll_batch(1, 0.01)
+        try:
+            member.commit_later(done)
+        except Misconfigured:
+            return True
+        return False
+
+    wait_until(told, "the refusal is told")
+    member.close()
 
 
 def test_rewinding_brings_the_uncommitted_records_again(apache):

@@ -9,10 +9,12 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from sluice.adapters.kafka.config import (
+    FETCH_AGAIN_MS,
     FETCH_WAIT_MS,
     HEARTBEAT_MS,
     POLL_INTERVAL_MAX_MS,
     PREFETCH_MAX_KBYTES,
+    REBALANCED,
     REQUEST_MAX_S,
     SESSION_MAX_MS,
     Extra,
@@ -81,6 +83,7 @@ class GroupConsumer:
         self._on_revoke = on_revoke
         self._topics = tuple(topics)
         self._left: set[Partition] = set()
+        self._uncommitted: KafkaError | None = None
         self._drained: dict[Partition, int] = {}
         self._first: dict[Partition, int] = {}
         """Where reading began, for partitions that have no committed offset yet."""
@@ -96,11 +99,13 @@ class GroupConsumer:
                 enable_auto_commit=False,
                 enable_auto_offset_store=False,
                 enable_partition_eof=True,
+                on_commit=self._committed_later,
                 session_timeout_ms=SESSION_MAX_MS,
                 heartbeat_interval_ms=HEARTBEAT_MS,
                 max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
                 fetch_wait_max_ms=FETCH_WAIT_MS,
                 fetch_error_backoff_ms=100,
+                fetch_queue_backoff_ms=FETCH_AGAIN_MS,
                 queued_max_messages_kbytes=PREFETCH_MAX_KBYTES,
             )
         )
@@ -158,6 +163,23 @@ class GroupConsumer:
             if place.error is not None:
                 where = f"{place.topic}/{place.partition}@{place.offset}"
                 raise translate(place.error, "commit offsets", where)
+
+    def commit_later(self, offsets: Mapping[Partition, int]) -> None:
+        """The same without waiting: for owners to whom a batch may come again.
+
+        Raises Unavailable or Misconfigured if an earlier one failed for another reason than that
+        the partitions left. A broker that is away fails none: the next one commits for it too.
+        """
+        error, self._uncommitted = self._uncommitted, None
+        if error is not None:
+            raise translate(error, "commit offsets", self.group)
+        try:
+            self._consumer.commit(
+                offsets=[TopicPartition(t, p, o) for (t, p), o in offsets.items()],
+                asynchronous=True,
+            )
+        except KafkaException as exc:
+            raise translate(exc, "commit offsets", self.group) from exc
 
     def committed_elsewhere(self, offsets: Mapping[Partition, int]) -> None:
         """Take note of offsets that a transaction committed. The embedded broker forgets them."""
@@ -231,6 +253,11 @@ class GroupConsumer:
     def close(self) -> None:
         """Leave the group; on_revoke is called for what we hold."""
         self._consumer.close()
+
+    def _committed_later(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        for found in (error, *(place.error for place in places)):
+            if found is not None and not found.retriable() and found.code() not in REBALANCED:
+                self._uncommitted = found
 
     def _take_note(self, error: KafkaError, message: Any) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
