@@ -71,14 +71,16 @@ def work(loop: Loop, stop: threading.Event) -> None:
 def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
     """Wait while the store is lost, or cleared and filled by a rebuild. False: told to stop."""
     store = bootstrap.state_store(settings)
-    marker = Marker(store.connection)
+    marker, told = Marker(store.connection), ""
     try:
         while not stop.is_set():
             with contextlib.suppress(Unavailable):
                 state = marker.read().state
                 if state in WRITABLE or state == MISSING:
                     return True
-                bootstrap.tell_store(f"the online store's states are {state}")
+                if state != told:
+                    bootstrap.tell_store(f"the online store's states are {state}")
+                    told = state
             stop.wait(RETRY_S)
         return False
     finally:
