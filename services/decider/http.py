@@ -1,17 +1,19 @@
 """The sync door: ``POST /v1/authorizations`` and Open Inference v2, in front of KServe's router.
 
-A raw ASGI application. Requests that arrive in one turn of the event loop are decided together,
-so that a loaded door works in micro-batches without ever waiting for one to fill. What it does
-not know itself it passes on to KServe.
+A raw ASGI application, and under it ``authorize``, which takes a request that is whole without
+ASGI's messages and tasks. Requests that arrive while others are being decided are decided together
+(``batches``). What the door does not know itself it passes on to KServe.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -19,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.decider import open_inference, openapi
+from services.decider.batches import Batches
 from services.decider.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem, problem, problem_of
 from sluice import telemetry
 from sluice.application.decide import (
@@ -28,22 +31,23 @@ from sluice.application.decide import (
     Repeated,
     Result,
     Unrecorded,
-    deadline_after,
 )
 from sluice.application.ports import Arrival
 from sluice.domain.authorization import MAX_BODY_BYTES
 from sluice.domain.clock import SystemClock
 from sluice.domain.decision import Decision
-from sluice.errors import Rejected, SluiceError
+from sluice.errors import Rejected, SluiceError, Unavailable
 from sluice.telemetry import METRICS, Line
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+Respond = Callable[[int, list[Header], bytes], None]
+"""Sends status, headers (all but content-length) and body. Called once a request."""
 
-BATCH_MAX = 128
-"""Authorizations decided together: more would hold the event loop for over 10 ms."""
+AUTHORIZATIONS = "/v1/authorizations"
 DEADLINE_MS, DEADLINE_MIN_MS, DEADLINE_MAX_MS = 50, 5, 1000
 READY_FOR_S = 1.0
 """A rehearsal counts for this long, so that probes cannot become load."""
@@ -55,7 +59,9 @@ LINGER_BYTES, LINGER_S = 2 * 1024 * 1024, 2.0
 the connection is reset; then we close."""
 
 _JSON = (b"content-type", b"application/json")
-_CLOSE = (b"connection", b"close")
+CLOSE = (b"connection", b"close")
+"""Whoever sends this header closes the connection after the answer."""
+_REPLAY = (b"idempotent-replay", b"true")
 _encoder = msgspec.json.Encoder()
 _REFUSALS: dict[type, Problem] = {
     Conflict: problem("conflict"),
@@ -92,9 +98,14 @@ class Decider(Protocol):
 
 
 @dataclass(slots=True)
-class _Waiting:
-    arrival: Arrival
-    result: asyncio.Future[Result]
+class _Asked:
+    """A request for one decision, and how to answer it."""
+
+    began: float
+    trace: telemetry.TraceContext
+    header: Header
+    respond: Respond
+    arrival: Arrival | None = None
 
 
 @dataclass(slots=True)
@@ -138,17 +149,14 @@ class SyncDoor:
         self._in_flight_max = in_flight_max
         self._metrics = metrics
         self._service = service
-        self._waiting: dict[int, list[_Waiting]] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._batches = Batches(decider, SystemClock())
         self._told: list[_Told] = []
-        self._batches: list[int] = []
-        """Rows of the batches decided since the last time we told."""
         self._rehearsed_at = float("-inf")
         self._rehearsal: asyncio.Task[bool] | None = None
         self._openapi = openapi.document(name, self._columns)
         model = f"/v2/models/{name}"
         self._routes: dict[str, tuple[str, App]] = {
-            "/v1/authorizations": ("POST", self._authorize),
+            AUTHORIZATIONS: ("POST", self._authorize),
             f"{model}/infer": ("POST", self._infer),
             "/v2/health/live": ("GET", self._live),
             "/v2/health/ready": ("GET", self._ready),
@@ -169,92 +177,96 @@ class SyncDoor:
 
     # ------------------------------------------------------------ authorizations
 
-    async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
-        content_type = deadline = caller = encoding = b""
-        for name, value in scope["headers"]:
+    def authorize(self, headers: Sequence[Header], body: bytes, respond: Respond) -> None:
+        """Decide the authorization of one request; respond hears of it, now or later.
+
+        headers: names in lower case. body: whole, at most MAX_BODY_BYTES.
+        """
+        asked = self._asked(headers, respond)
+        self._in_flight += 1
+        try:
+            deadline_ms = self._understand(asked, headers, body)
+        except SluiceError as error:
+            self._settle(asked, error)
+        except Exception:  # a bug of ours answers too, and gives its place in flight back
+            telemetry.event("request_failed", level=logging.ERROR, error=True)
+            self._settle(asked, SluiceError("internal"))
+        else:
+            assert asked.arrival is not None
+            self._batches.add(asked.arrival, deadline_ms, partial(self._settle, asked))
+
+    def _understand(self, asked: _Asked, headers: Sequence[Header], body: bytes) -> int:
+        """Read one authorization. Returns its deadline in ms. Raises Rejected, or Unavailable."""
+        if self._in_flight > self._in_flight_max:
+            raise Unavailable("", code="overloaded")
+        content_type = deadline = encoding = b""
+        for name, value in headers:
             if name == b"content-type":
                 content_type = value
-            elif name == b"traceparent":
-                caller = value
             elif name == b"x-deadline-ms":
                 deadline = value
             elif name == b"content-encoding":
                 encoding = value
+        if not _is_json(content_type) or encoding:
+            raise Rejected("", code="unsupported_content_type")
+        deadline_ms = _deadline_ms(deadline) if deadline else self._deadline_ms
+        asked.arrival = self._decider.arrive(body, traceparent=asked.header[1].decode())
+        return deadline_ms
+
+    @staticmethod
+    def _asked(headers: Sequence[Header], respond: Respond) -> _Asked:
+        began = time.perf_counter()
+        caller = next((value for name, value in headers if name == b"traceparent"), b"")
         trace = telemetry.continue_trace(caller.decode("latin-1"))
-        traceparent = str(trace)
-        header = (b"traceparent", traceparent.encode())
-        if self._in_flight >= self._in_flight_max:
-            self._tell(_Told("overloaded", time.perf_counter() - began, trace.trace_id))
-            await self._refuse(send, problem("overloaded"), header)
-            return
-        self._in_flight += 1
-        arrival: Arrival | None = None
-        try:
-            if not _is_json(content_type) or encoding:
-                raise Rejected("", code="unsupported_content_type")
-            deadline_ms = _deadline_ms(deadline) if deadline else self._deadline_ms
-            raw = await _body(scope, receive, MAX_BODY_BYTES)
-            arrival = self._decider.arrive(raw, traceparent=traceparent)
-            result = await self._queue(arrival, deadline_ms)
-        except SluiceError as error:
-            refusal = problem_of(error)
-            self._tell(_Told(refusal.code, time.perf_counter() - began, trace.trace_id, arrival))
-            if isinstance(error, _Unread):
-                await _linger(receive, send, refusal, header)
+        return _Asked(began, trace, (b"traceparent", str(trace).encode()), respond)
+
+    def _settle(self, asked: _Asked, outcome: Result | SluiceError) -> None:
+        self._in_flight -= 1
+        decision = None
+        headers = [asked.header]
+        if isinstance(outcome, Decided | Repeated):
+            status, body = 200, outcome.answer
+            headers.append(_JSON)
+            if isinstance(outcome, Decided):
+                code, decision = "decided", outcome.decision
             else:
-                await self._refuse(send, refusal, header)
-            return
-        finally:
-            self._in_flight -= 1
-        code, decision = "repeated", None
-        if isinstance(result, Decided):
-            code, decision = "decided", result.decision
-            await self._answer(send, result.answer, header)
-        elif isinstance(result, Repeated):
-            await self._answer(send, result.answer, header, (b"idempotent-replay", b"true"))
+                code = "repeated"
+                headers.append(_REPLAY)
         else:
-            refusal = _REFUSALS[type(result)]
-            code = refusal.code
-            await self._refuse(send, refusal, header)
-        self._tell(_Told(code, time.perf_counter() - began, trace.trace_id, arrival, decision))
+            refusal = _refusal(outcome)
+            status, code, body = refusal.status, refusal.code, _encoder.encode(refusal)
+            headers += _problem_headers(refusal)
+        if self.draining:
+            headers.append(CLOSE)
+        asked.respond(status, headers, body)
+        seconds = time.perf_counter() - asked.began
+        self._tell(_Told(code, seconds, asked.trace.trace_id, asked.arrival, decision))
 
-    async def _queue(self, arrival: Arrival, deadline_ms: int) -> Result:
-        """Join the batch of this turn of the event loop, and wait for the result."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._flush)
-        waiting = _Waiting(arrival, loop.create_future())
-        self._waiting.setdefault(deadline_ms, []).append(waiting)
-        return await waiting.result
+    async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same through ASGI: a body too large, or one that its sender asks leave to send."""
+        answered: asyncio.Future[tuple[int, list[Header], bytes]]
+        answered = asyncio.get_running_loop().create_future()
 
-    def _flush(self) -> None:
-        groups, self._waiting = self._waiting, {}
-        for deadline_ms, rows in groups.items():
-            for start in range(0, len(rows), BATCH_MAX):
-                task = asyncio.create_task(
-                    self._decide(rows[start : start + BATCH_MAX], deadline_ms)
-                )
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+        def respond(*answer: Any) -> None:
+            if not answered.done():
+                answered.set_result(answer)
 
-    async def _decide(self, rows: list[_Waiting], deadline_ms: int) -> None:
-        self._batches.append(len(rows))
-        deadline_us = deadline_after(rows[0].arrival.received_at, deadline_ms)
         try:
-            results = await self._decider.decide(
-                [row.arrival for row in rows], deadline_us=deadline_us
-            )
-        except Exception as error:  # whatever it is, no caller may wait forever
-            telemetry.event("batch_failed", level=40, error=True, rows=len(rows))
-            known = error if isinstance(error, SluiceError) else SluiceError("internal")
-            for row in rows:
-                if not row.result.done():
-                    row.result.set_exception(known)
-            return
-        for row, result in zip(rows, results, strict=True):
-            if not row.result.done():
-                row.result.set_result(result)
+            raw = await _body(scope, receive, MAX_BODY_BYTES)
+        except SluiceError as error:
+            asked = self._asked(scope["headers"], respond)
+            if isinstance(error, _Unread):
+                refusal = problem_of(error)
+                seconds = time.perf_counter() - asked.began
+                self._tell(_Told(refusal.code, seconds, asked.trace.trace_id))
+                await _linger(receive, send, refusal, asked.header)
+                return
+            self._in_flight += 1
+            self._settle(asked, error)
+        else:
+            self.authorize(scope["headers"], raw, respond)
+        status, headers, body = await answered
+        await _respond(send, status, body, *headers)
 
     # ------------------------------------------------------------ Open Inference v2
 
@@ -327,9 +339,7 @@ class SyncDoor:
             except Rejected as error:
                 rows.append(problem_of(error))
         decided = iter(
-            await asyncio.gather(
-                *(self._queue(row, self._deadline_ms) for row in rows if isinstance(row, Arrival))
-            )
+            await asyncio.gather(*(self._decided(row) for row in rows if isinstance(row, Arrival)))
         )
         answers: list[bytes] = []
         answered, first = False, None
@@ -348,6 +358,20 @@ class SyncDoor:
             seconds = time.perf_counter() - began
             self._tell(_Told(code, seconds, trace.trace_id, arrival, decision))
         return answers if answered or first is None else first
+
+    def _decided(self, arrival: Arrival) -> asyncio.Future[Result]:
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Result | SluiceError) -> None:
+            if result.done():
+                return
+            if isinstance(outcome, SluiceError):
+                result.set_exception(outcome)
+            else:
+                result.set_result(outcome)
+
+        self._batches.add(arrival, self._deadline_ms, done)
+        return result
 
     async def judge(self, instances: Sequence[Any], traceparent: str | None) -> Any:
         """For KServe's V1 protocol: decoded authorizations to decoded answers or problems."""
@@ -420,12 +444,12 @@ class SyncDoor:
 
     async def _answer(self, send: Send, body: bytes, *headers: tuple[bytes, bytes]) -> None:
         if self.draining:
-            headers = (*headers, _CLOSE)
+            headers = (*headers, CLOSE)
         await _respond(send, 200, body, _JSON, *headers)
 
     async def _refuse(self, send: Send, what: Problem, *headers: tuple[bytes, bytes]) -> None:
         if self.draining:
-            headers = (*headers, _CLOSE)
+            headers = (*headers, CLOSE)
         await _respond_problem(send, what, *headers)
 
     def _tell(self, told: _Told) -> None:
@@ -445,8 +469,8 @@ class SyncDoor:
             codes[one.code] = codes.get(one.code, 0) + 1
         self._metrics.count_each("sluice_decider_requests_total", codes, "sync")
         self._metrics.set("sluice_decider_in_flight", self._in_flight)
-        batches, self._batches = self._batches, []
-        self._metrics.observe_each("sluice_decider_batch_rows", batches, "sync")
+        sizes, self._batches.sizes = self._batches.sizes, []
+        self._metrics.observe_each("sluice_decider_batch_rows", sizes, "sync")
         decided = [one for one in told if one.decision is not None]
         if decided:
             telemetry.observe_decisions(
@@ -483,9 +507,8 @@ class SyncDoor:
         )
 
     async def close(self) -> None:
-        """Finish the running batches and tell the rest."""
-        while self._running:
-            await asyncio.wait(self._running)
+        """Finish what was taken and tell the rest."""
+        await self._batches.close()
         self.tell()
 
 
@@ -550,6 +573,12 @@ async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, 
     await send({"type": "http.response.body", "body": body})
 
 
+def _refusal(outcome: Conflict | Busy | Unrecorded | SluiceError) -> Problem:
+    if not isinstance(outcome, SluiceError):
+        return _REFUSALS[type(outcome)]
+    return problem("overloaded") if outcome.code == "overloaded" else problem_of(outcome)
+
+
 def _problem_headers(what: Problem) -> list[tuple[bytes, bytes]]:
     headers = [(b"content-type", PROBLEM_JSON)]
     if what.status == 503:
@@ -572,7 +601,7 @@ async def _linger(
         {
             "type": "http.response.start",
             "status": what.status,
-            "headers": [length, *_problem_headers(what), *headers, _CLOSE],
+            "headers": [length, *_problem_headers(what), *headers, CLOSE],
         }
     )
     await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -105,6 +105,77 @@ def test_an_authorization_is_decided_over_a_socket(server: Server) -> None:
     assert second.headers["idempotent-replay"] == "true"
 
 
+def request(authorization_id: str, *headers: str, version: str = "1.1") -> bytes:
+    body = json.dumps(authorization(authorization_id)).encode()
+    head = [
+        f"POST /v1/authorizations HTTP/{version}",
+        "host: x",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        *headers,
+    ]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def read_until(connection: socket.socket, answers: int) -> bytes:
+    """What was sent back up to the last byte of so many JSON answers."""
+    connection.settimeout(WAIT_S)
+    data = b""
+    while data.count(b'"decided_at"') < answers or not data.endswith(b"}"):
+        received = connection.recv(65_536)
+        assert received, data
+        data += received
+    return data
+
+
+def test_pipelined_authorizations_are_answered_in_their_order(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b"".join(request(f"{name}-pipelined") for name in ("slow", "a", "b")))
+        data = read_until(connection, 3)
+    at = [data.index(f'"{name}-pipelined"'.encode()) for name in ("slow", "a", "b")]
+    assert at == sorted(at)
+    assert data.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_a_body_that_comes_in_pieces_is_put_together(server: Server) -> None:
+    whole = request("pieces-1")
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(whole), 97):
+            connection.sendall(whole[at : at + 97])
+        assert b'"pieces-1"' in read_until(connection, 1)
+
+
+def test_a_sender_that_asks_leave_to_send_gets_it(server: Server) -> None:
+    head, _, body = request("expect-1", "expect: 100-continue").partition(b"\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.settimeout(WAIT_S)
+        connection.sendall(head + b"\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(body)
+        assert b'"expect-1"' in read_until(connection, 1)
+
+
+@pytest.mark.parametrize(("version", "headers"), [("1.0", ()), ("1.1", ("connection: close",))])
+def test_a_sender_that_wants_no_more_is_told_and_let_go(
+    server: Server, version: str, headers: tuple[str, ...]
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(request(f"last-{version}", *headers, version=version))
+        assert b"connection: close" in read_until(connection, 1)
+        assert connection.recv(1) == b""
+
+
+def test_a_sender_that_leaves_before_its_answer_is_decided_all_the_same(server: Server) -> None:
+    asked = request("slow-left")
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(asked)
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        # It comes while the first is being decided, so it is decided after it.
+        connection.sendall(asked)
+        assert b"idempotent-replay: true" in read_until(connection, 1)
+
+
 def test_a_megabyte_is_refused_and_its_sender_hears_why(server: Server) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(16):

@@ -1,0 +1,201 @@
+"""Micro-batches of the sync door: who is decided with whom, and when."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from services.decider.batches import BATCH_MAX, Batches
+from sluice.application.decide import Conflict, Decided, Repeated, Result
+from sluice.errors import Corrupt, SluiceError, Unavailable
+from sluice.testing.deciding import FakeDecider
+from sluice.testing.factories import make_arrival
+from sluice.testing.store import FakeClock
+
+DEADLINE_MS = 50
+NEVER_MS = 1_000_000
+"""A deadline whose patience no test outlasts."""
+
+
+class Bench:
+    """A fake decider behind the batches, and what each arrival was told."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.decider = FakeDecider(self.clock)
+        self.batches = Batches(self.decider, self.clock)
+        self.told: dict[str, Result | SluiceError] = {}
+
+    def add(
+        self,
+        name: str,
+        *,
+        deadline_ms: int = NEVER_MS,
+        done: Callable[[Result | SluiceError], None] | None = None,
+        amount_minor: int = 1999,
+        key: str = "",
+    ) -> None:
+        """key: under which the result is kept, the id unless given."""
+        arrival = make_arrival(name, event_at=self.clock.now_us(), amount_minor=amount_minor)
+        self.batches.add(
+            arrival, deadline_ms, done or (lambda result: self.told.update({key or name: result}))
+        )
+
+    def hold(self) -> asyncio.Event:
+        """Batches begun from now on wait until this is set."""
+        self.decider.gate = asyncio.Event()
+        return self.decider.gate
+
+    async def until(self, batches: int) -> None:
+        """Return when so many batches have begun."""
+        async with asyncio.timeout(10):
+            while len(self.decider.batches) < batches:
+                await asyncio.sleep(0)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.decider.batches]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_what_comes_in_one_turn_is_decided_together(bench: Bench) -> None:
+    for name in "abc":
+        bench.add(name)
+    await bench.batches.close()
+    assert bench.sizes == [3]
+    assert bench.batches.sizes == [3]
+    assert sorted(bench.told) == ["a", "b", "c"]
+
+
+async def test_a_lone_arrival_waits_for_no_company(bench: Bench) -> None:
+    bench.add("a")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert bench.sizes == [1]
+
+
+async def test_what_comes_while_a_batch_is_decided_goes_as_one_when_it_ends(bench: Bench) -> None:
+    held = bench.hold()
+    bench.add("a")
+    await bench.until(1)
+    for name in "bcd":
+        bench.add(name)
+        await asyncio.sleep(0)
+    assert bench.sizes == [1]
+    held.set()
+    await bench.until(2)
+    await bench.batches.close()
+    assert bench.sizes == [1, 3]
+    assert sorted(bench.told) == ["a", "b", "c", "d"]
+
+
+async def test_a_batch_that_hangs_holds_the_next_only_for_a_share_of_the_deadline(
+    bench: Bench,
+) -> None:
+    held = bench.hold()
+    bench.add("a")
+    await bench.until(1)
+    bench.add("b", deadline_ms=DEADLINE_MS)
+    bench.add("c", deadline_ms=DEADLINE_MS)
+    await bench.until(2)
+    assert bench.sizes == [1, 2]
+    assert not held.is_set()
+    held.set()
+    await bench.batches.close()
+
+
+async def test_each_arrival_keeps_its_own_deadline(bench: Bench) -> None:
+    now = bench.clock.now_us()
+    bench.add("a", deadline_ms=50)
+    bench.add("b", deadline_ms=7)
+    bench.add("c", deadline_ms=50)
+    await bench.batches.close()
+    assert bench.sizes == [2, 1]
+    assert bench.decider.deadlines == [now + 50_000, now + 7_000]
+
+
+async def test_the_earliest_deadline_of_a_batch_counts(bench: Bench) -> None:
+    held = bench.hold()
+    bench.add("first")
+    await bench.until(1)
+    now = bench.clock.now_us()
+    bench.add("a")
+    bench.clock.advance(0.001)
+    bench.add("b")
+    held.set()
+    await bench.batches.close()
+    assert bench.decider.deadlines[1] == now + NEVER_MS * 1_000
+
+
+async def test_an_arrival_that_is_late_already_makes_no_other_late(bench: Bench) -> None:
+    held = bench.hold()
+    bench.add("first")
+    await bench.until(1)
+    bench.add("late", deadline_ms=NEVER_MS)
+    bench.clock.advance(NEVER_MS / 1000)
+    bench.add("in time", deadline_ms=NEVER_MS)
+    held.set()
+    await bench.batches.close()
+    now = bench.clock.now_us()
+    assert bench.sizes == [1, 1, 1]
+    assert bench.decider.deadlines[1:] == [now, now + NEVER_MS * 1_000]
+
+
+async def test_no_batch_is_larger_than_its_bound(bench: Bench) -> None:
+    for i in range(2 * BATCH_MAX + 1):
+        bench.add(f"auth-{i}")
+    await bench.batches.close()
+    assert bench.sizes == [BATCH_MAX, BATCH_MAX, 1]
+
+
+async def test_the_same_id_twice_in_one_batch_hears_one_decision(bench: Bench) -> None:
+    bench.add("a", key="first")
+    bench.add("a", key="second")
+    bench.add("a", key="other", amount_minor=2000)
+    await bench.batches.close()
+    assert bench.sizes == [3]
+    first, second = bench.told["first"], bench.told["second"]
+    assert isinstance(first, Decided)
+    assert isinstance(second, Repeated)
+    assert second.answer == first.answer
+    assert isinstance(bench.told["other"], Conflict)
+
+
+@pytest.mark.parametrize("failure", [Unavailable("down"), Corrupt("hole"), ValueError("bug")])
+async def test_a_batch_that_fails_tells_each_arrival_and_the_next_goes_on(
+    bench: Bench, failure: Exception
+) -> None:
+    bench.decider.instead["a"] = failure
+    bench.add("a")
+    bench.add("b")
+    await bench.batches.close()
+    assert all(isinstance(bench.told[name], SluiceError) for name in "ab")
+    bench.add("c")
+    await bench.batches.close()
+    assert isinstance(bench.told["c"], Decided)
+
+
+async def test_an_arrival_whose_answer_cannot_be_given_harms_no_other(bench: Bench) -> None:
+    def broken(_result: Result | SluiceError) -> None:
+        raise RuntimeError("nobody listens")
+
+    bench.add("a", done=broken)
+    bench.add("b")
+    await bench.batches.close()
+    assert isinstance(bench.told["b"], Decided)
+    assert msgspec.json.decode(bench.told["b"].answer)["authorization_id"] == "b"
+
+
+async def test_closing_decides_what_still_waits(bench: Bench) -> None:
+    held = bench.hold()
+    bench.add("a")
+    await bench.until(1)
+    bench.add("b")
+    held.set()
+    await bench.batches.close()
+    assert sorted(bench.told) == ["a", "b"]
