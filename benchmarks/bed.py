@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -80,6 +81,20 @@ class Traffic:
     values: list[bytes]
     remote: list[bool]
     """Whether it has a device."""
+
+
+def feast_repository(folder: Path, host_port: str) -> Path:
+    """``feast apply`` our definitions to a new repository over this store."""
+    folder.mkdir()
+    shutil.copy("feature_repo/definitions.py", folder)
+    (folder / "feature_store.yaml").write_text(
+        "project: sluice\nprovider: local\nregistry: registry.db\noffline_store: {type: file}\n"
+        f"online_store: {{type: redis, connection_string: '{host_port}'}}\n"
+        "entity_key_serialization_version: 3\n"
+    )
+    feast = Path(sys.executable).with_name("feast")
+    subprocess.run([feast, "--chdir", folder, "apply"], check=True, capture_output=True)
+    return folder
 
 
 class Bed:

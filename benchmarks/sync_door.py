@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.bed import POLICY, Bed
+from benchmarks.bed import POLICY, Bed, feast_repository
 from benchmarks.processes import MEASURED, OTHERS, Profile, cpu_s, on, wait_until
 from benchmarks.report import Row, better, row
 from services.kafka.broker import free_port
@@ -128,8 +127,7 @@ def _infer(value: bytes) -> bytes:
 
 @contextmanager
 def _obvious(bed: Bed, host_port: str, topic: str, bodies: Path) -> Iterator[Server]:
-    repository = bed.folder / "feast"
-    _feast_apply(Path("feature_repo/definitions.py"), repository, host_port)
+    repository = feast_repository(bed.folder / "feast", host_port)
     release, trust, _ = bed.release
     port = free_port()
     command = [
@@ -149,19 +147,6 @@ def _obvious(bed: Bed, host_port: str, topic: str, bodies: Path) -> Iterator[Ser
     finally:
         process.kill()
         process.wait()
-
-
-def _feast_apply(definitions: Path, repository: Path, host_port: str) -> None:
-    """``feast apply`` our definitions to a repository over this store."""
-    repository.mkdir()
-    shutil.copy(definitions, repository)
-    (repository / "feature_store.yaml").write_text(
-        "project: sluice\nprovider: local\nregistry: registry.db\noffline_store: {type: file}\n"
-        f"online_store: {{type: redis, connection_string: '{host_port}'}}\n"
-        "entity_key_serialization_version: 3\n"
-    )
-    feast = Path(sys.executable).with_name("feast")
-    subprocess.run([feast, "--chdir", repository, "apply"], check=True, capture_output=True)
 
 
 def _answers(url: str) -> bool:

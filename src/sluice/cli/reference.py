@@ -122,20 +122,23 @@ def features() -> str:
         "# Features\n\n"
         f"{catalogue.N} integers, in this order; catalogue digest `{catalogue.DIGEST}`. The unit "
         "says the scale: `_milli` is thousandths, `_ppm` millionths. Served when the entity was "
-        "never seen, or its view is missing: the default.\n"
+        "never seen, or its view is missing: the default. The source is the operation and the "
+        "kernel's registers it works on: `owner.what` or `owner.what.window`.\n"
     )
     for entity in catalogue.ENTITIES:
         rows = [f for f in catalogue.FEATURES if f.entity == entity]
         page += f"\n## {entity}\n\n" + _table(
-            ("#", "name", "unit", "group", "default", "meaning"),
+            ("#", "name", "unit", "window", "group", "default", "meaning", "source"),
             [
                 (
                     str(catalogue.INDEX[f.name]),
                     _code(f.name),
                     f.unit,
+                    f.window,
                     f.group,
                     str(f.default),
                     f.description,
+                    _code(f.line().split("|", 2)[2].replace("|", " ").strip()),
                 )
                 for f in rows
             ],

@@ -75,8 +75,9 @@ class Applied:
             wait_until(answers, f"feast {verb} answers", at_most_s=START_MAX_S)
             yield url
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 @pytest.fixture(scope="session")
