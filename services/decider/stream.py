@@ -210,7 +210,10 @@ class StreamDoor:
         sequence = self._decider.sequence
         batch: list[Message] = []
         try:
-            batch = await asyncio.to_thread(self._kafka.poll_batch, limit, self._poll_s)
+            # What is already here needs no thread to wait for it.
+            batch = self._kafka.poll_batch(limit, 0) or await asyncio.to_thread(
+                self._kafka.poll_batch, limit, self._poll_s
+            )
             self._tell_lag()
             if batch:
                 await self._transact(batch)

@@ -166,7 +166,7 @@ class Decider:
         watch = _Watch(self._stage)
         replies, down = await self._observe(batch, deadline_us)
         watch.lap("observe")
-        results, fresh = _sort(batch, replies)
+        results, fresh, repeats = _sort(batch, replies)
         if fresh:
             chosen = [batch[i] for i in fresh]
             decisions = self._judge(chosen, [replies[i] for i in fresh], down, deadline_us, watch)
@@ -185,7 +185,10 @@ class Decider:
                 for i, decision, said in zip(fresh, decisions, answers, strict=True):
                     results[i] = Decided(decision, said)
             watch.lap("record")
-        return _pair_up(batch, results)
+        for i, before in repeats:
+            original = results[before]
+            results[i] = Repeated(original.answer) if isinstance(original, Decided) else original
+        return results
 
     async def rehearse(self) -> None:
         """Finalise and score an empty row as a decision would; raises Unavailable without a model.
@@ -339,41 +342,29 @@ class _Watch:
 _OPEN = Busy()
 
 
-def _key(arrived: Arrival) -> tuple[str, str]:
-    return arrived.auth.tenant, arrived.auth.authorization_id
-
-
-def _sort(batch: Sequence[Arrival], replies: Sequence[Reply]) -> tuple[list[Result], list[int]]:
-    """Results of what needs no decision, and the indices of what does."""
+def _sort(
+    batch: Sequence[Arrival], replies: Sequence[Reply]
+) -> tuple[list[Result], list[int], list[tuple[int, int]]]:
+    """Results of what needs no decision, the indices of what does, and pairs of indices: a repeat
+    inside the batch, and its first."""
     results: list[Result] = [_OPEN] * len(batch)
     fresh: list[int] = []
+    repeats: list[tuple[int, int]] = []
     first: dict[tuple[str, str], int] = {}
     for i, (arrived, reply) in enumerate(zip(batch, replies, strict=True)):
-        before = first.setdefault(_key(arrived), i)
+        before = first.setdefault((arrived.auth.tenant, arrived.auth.authorization_id), i)
         if before != i:
             if batch[before].digest != arrived.digest:
                 results[i] = Conflict()
+            else:
+                repeats.append((i, before))
         elif reply.conflict:
             results[i] = Conflict()
         elif reply.earlier is not None:
             results[i] = Repeated(reply.earlier)
         elif not reply.claimed_elsewhere:
             fresh.append(i)
-    return results, fresh
-
-
-def _pair_up(batch: Sequence[Arrival], results: list[Result]) -> list[Result]:
-    """Give a repeat inside the batch the answer of its first."""
-    first: dict[tuple[str, str], int] = {}
-    for i, arrived in enumerate(batch):
-        before = first.setdefault(_key(arrived), i)
-        if before != i and results[i] is _OPEN:
-            original = results[before]
-            if isinstance(original, Decided | Repeated):
-                results[i] = Repeated(original.answer)
-            else:
-                results[i] = original
-    return results
+    return results, fresh, repeats
 
 
 def deadline_after(received_at: int, deadline_ms: int) -> int:
