@@ -17,6 +17,7 @@ from sluice.errors import Misconfigured, SluiceError
 
 VERBS: dict[str, str] = {
     "config": "sluice.cli.config",
+    "dataset": "sluice.cli.dataset",
     "contracts": "sluice.cli.contracts",
     "topics": "sluice.cli.topics",
     "dead-letters": "sluice.cli.dead_letters",

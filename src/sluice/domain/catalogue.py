@@ -382,6 +382,46 @@ MCC_RISK: dict[int, int] = (
 post, 0 the rest. Ours, not a network's."""
 
 
+def look_back(feature: Feature) -> str | None:
+    """What bounds how far back a feature looks; None if nothing does.
+
+    A window, the card's 64 latest authorizations (docs/explanation/features-and-states.md), or the
+    cut of an age at NEVER_S: what lies further back reads like what lies there.
+
+    >>> look_back(FEATURES[INDEX["card_amount_1h_minor"]])
+    '1h, 64 authorizations'
+    """
+    bounds = [_bound(register) for register in (feature.a, feature.b) if register]
+    if None in bounds:
+        return None
+    known = [bound for bound in bounds if bound and bound != _ITSELF]
+    return "; ".join(dict.fromkeys(known)) or _ITSELF
+
+
+_ITSELF = "this authorization"
+_REMEMBERED = "64 authorizations"
+_TILED = {f"card.{total}.{w}" for total in ("count", "amount", "declines") for w in ("7d", "30d")}
+"""Of a card, what day tiles hold beyond the authorizations remembered."""
+_IN_30_DAYS = {"mean", "deviation", "other_max", "excess"}
+_FOR_EVER = {"card.frauds"}
+"""Counted since the state began, whenever that was."""
+
+
+def _bound(register: str) -> str | None:
+    """What bounds one register."""
+    owner, fact, *window = register.split(".")
+    if owner == "now":
+        return _ITSELF
+    if register in _FOR_EVER:
+        return None
+    if window and (owner != "card" or register in _TILED):
+        return window[0]
+    if owner == "card" and fact != "since_fraud_s":
+        span = window[0] if window else "30d" if fact in _IN_30_DAYS else ""
+        return f"{span}, {_REMEMBERED}" if span else _REMEMBERED
+    return f"{NEVER_S // 86_400}d"
+
+
 def plan() -> npt.NDArray[np.int64]:
     """(N, 4) operation, register a, register b, entity index: what the kernel runs."""
     rows = [

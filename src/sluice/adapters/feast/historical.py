@@ -1,0 +1,395 @@
+"""The point-in-time join of features and labels, by Feast, a partition at a time.
+
+Feast's own join copies the whole source several times, so it gets small ones: the feature
+repository's views over one partition's rows and labels in two files of a temporary folder. The
+offline store is the repository's. See docs/decisions/0014-training-sets-by-partition.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytz
+from feast import FeatureStore, FileSource
+from feast.errors import FeastObjectNotFoundException
+from feast.feature_view import FeatureView
+from feast.repo_config import RepoConfig
+
+from sluice.adapters.parquet.feature_log import FeatureLog, Named
+from sluice.application.dataset import (
+    NEVER_KNOWN,
+    Part,
+    Partition,
+    check_part,
+    check_unique,
+    compromised,
+    in_force,
+)
+from sluice.domain import catalogue
+from sluice.errors import Corrupt, Misconfigured, Rejected
+
+Ints = npt.NDArray[np.int64]
+
+FEATURES_VIEW, LABEL_VIEW = "decision_features", "fraud_label"
+TOLD = ("is_fraud", "kind", "source")
+"""What the label view says."""
+READS_FILES = ("file", "dask", "duckdb")
+"""Offline stores of Feast that can join what lies in parquet files."""
+COMPRESSION_LEVEL = 3
+ROW_GROUP = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A feature service: the features that it serves, in order, and their catalogue's digest."""
+
+    features: tuple[str, ...]
+    catalogue: str
+
+
+def feature_service(repo: Path, name: str) -> Served:
+    """Look a feature service up in the applied repository.
+
+    Raises Rejected for one that it does not have, Misconfigured for a repository that cannot be
+    read, is not applied, or whose offline store does not read files.
+    """
+    store = _store(repo)
+    try:
+        service = store.get_feature_service(name)
+    except FeastObjectNotFoundException:
+        known = sorted(service.name for service in store.list_feature_services())
+        raise Rejected(
+            f"no feature service {name}",
+            where=str(repo),
+            fix=f"one of {', '.join(known)}" if known else "feast apply, in that folder",
+            code="unknown_service",
+        ) from None
+    _views(store, repo)
+    names = [
+        feature.name
+        for projection in service.feature_view_projections
+        for feature in projection.features
+    ]
+    digest = service.tags.get("catalogue", catalogue.DIGEST)
+    if digest != catalogue.DIGEST:
+        raise Rejected(
+            f"{name} serves catalogue {digest}, this library knows {catalogue.DIGEST}",
+            where=str(repo),
+            fix="run the library of that catalogue, or feast apply",
+            code="other_catalogue",
+        )
+    return Served(tuple(names), digest)
+
+
+class Join:
+    """Feast's join over one partition after another. One a process."""
+
+    def __init__(self, repo: Path, features: Sequence[str], folder: Path) -> None:
+        given = _store(repo)
+        # One thread a process: more would add their own copies, and processes fill the cores.
+        dask.config.set(scheduler="synchronous")
+        self._features = tuple(features)
+        self._folder = folder
+        self._store = FeatureStore(
+            config=RepoConfig(
+                project=given.project,
+                provider="local",
+                registry=str(folder / "registry.db"),
+                offline_store=given.config.offline_store.model_dump(),
+                online_store=None,
+                entity_key_serialization_version=3,
+                repo_path=folder,
+            )
+        )
+        for view in _views(given, repo):
+            small = copy.copy(view)
+            small.batch_source = FileSource(
+                name=f"{view.name}_part",
+                path=str(folder / f"{view.name}.parquet"),
+                timestamp_field=view.batch_source.timestamp_field,
+            )
+            for owner in view.entities:
+                self._store.registry.apply_entity(given.get_entity(owner), given.project)
+            self._store.registry.apply_feature_view(small, given.project)
+
+    def __call__(self, rows: pa.Table, labels: pa.Table, as_of_us: int) -> pa.Table:
+        """Features and label of each row, in the order of rows.
+
+        rows: authorization_id, unique, event_at, features as catalogue lists. labels:
+        authorization_id, known_at, is_fraud, kind, source; none known after as_of, for Feast's file
+        store drops an authorization that has only such. Returns the features, then is_fraud, kind
+        and source, null where no label is known. Raises Corrupt if Feast's answer has other rows.
+        """
+        kinds = [pa.int64()] * len(self._features) + [pa.bool_(), pa.string(), pa.string()]
+        names = [*self._features, *TOLD]
+        if not len(rows):
+            return pa.schema(zip(names, kinds, strict=True)).empty_table()
+        ids = rows["authorization_id"]
+        self._stage(
+            FEATURES_VIEW,
+            {"authorization_id": ids, "event_timestamp": _times(rows["event_at"])}
+            | self._columns(rows["features"]),
+        )
+        self._stage(
+            LABEL_VIEW,
+            {"authorization_id": labels["authorization_id"], "known_at": _times(labels["known_at"])}
+            | {name: labels[name] for name in TOLD},
+        )
+        asked = pd.DataFrame(
+            {
+                "authorization_id": ids.to_pandas(),
+                # Feast goes through other kinds of UTC row by row.
+                "event_timestamp": pd.Series(
+                    [pd.Timestamp(as_of_us, unit="us", tz=pytz.UTC)] * len(rows)
+                ).astype(pd.DatetimeTZDtype("ns", pytz.UTC)),
+            }
+        )
+        refs = [f"{FEATURES_VIEW}:{name}" for name in self._features]
+        refs += [f"{LABEL_VIEW}:{name}" for name in TOLD]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = self._store.get_historical_features(entity_df=asked, features=refs).to_arrow()
+        places = pc.index_in(ids.combine_chunks(), found["authorization_id"].combine_chunks())
+        if len(found) != len(rows) or places.null_count:
+            raise Corrupt(
+                f"Feast's join of {len(rows)} authorizations gave {len(found)}",
+                where=f"offline store {self._store.config.offline_store.type}",
+                fix="report this: nothing was written",
+                code="join",
+            )
+        found = found.take(places)
+        for name in self._features:
+            if found[name].null_count:
+                raise Corrupt(f"Feast's join lost {name} of some authorizations", code="join")
+        return pa.table(
+            {
+                name: found[name].combine_chunks().cast(kind)
+                for name, kind in zip(names, kinds, strict=True)
+            }
+        )
+
+    def _columns(self, lists: pa.ChunkedArray) -> dict[str, pa.Array]:
+        flat = pc.list_flatten(lists).to_numpy().reshape(-1, catalogue.N)
+        return {
+            name: pa.array(np.ascontiguousarray(flat[:, catalogue.INDEX[name]]))
+            for name in self._features
+        }
+
+    def _stage(self, name: str, columns: dict[str, Any]) -> None:
+        pq.write_table(
+            pa.table(columns),
+            self._folder / f"{name}.parquet",
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all partitions of one training set have in common."""
+
+    log: FeatureLog
+    repo: Path
+    served: Served
+    named: Named
+    out: Path
+
+
+class Maker:
+    """Makes the files of a training set, partition by partition. One a process."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._folder = tempfile.TemporaryDirectory(prefix="sluice-dataset-")
+        self._join = Join(job.repo, job.served.features, Path(self._folder.name))
+
+    def make(self, partition: Partition) -> tuple[Part, npt.NDArray[np.uint64]]:
+        """Join, check and write one partition. Returns its figures and a hash of each id."""
+        job, split = self._job, partition.split
+        rows = job.log.rows(partition.first_us, partition.until_us)
+        _refuse_other_catalogues(rows, job.served.catalogue)
+        hashes = pd.util.hash_array(rows["authorization_id"].to_numpy())
+        check_unique([hashes])
+        left_out = 0
+        if split.name == "test":
+            card_known = _looked_up(rows["card_token"], job.named.cards, job.named.known_us)
+            out = compromised(rows["event_at"].to_numpy(), card_known)
+            left_out = int(out.sum())
+            rows = rows.filter(pa.array(~out))
+        path = Path(split.name) / f"part-{partition.number:05}.parquet"
+        every = job.log.labels(partition.first_us, partition.until_us)
+        mine = pc.is_in(every["authorization_id"], rows["authorization_id"].combine_chunks())
+        labels = every.filter(mine)
+        early = pc.less_equal(labels["known_at"], split.as_of_us)
+        after = len(labels) - pc.sum(early).as_py() if len(labels) else 0
+        labels, newest = _told(labels.filter(early))
+        joined = self._join(rows, labels, split.as_of_us)
+        known_us = _looked_up(
+            rows["authorization_id"], newest["authorization_id"], newest["known_at"].to_numpy()
+        )
+        _agree(rows, joined, newest)
+        check_part(partition, rows["event_at"].to_numpy(), known_us)
+        frauds = pc.fill_null(joined["is_fraud"], False)
+        table = pa.table(
+            {
+                "authorization_id": rows["authorization_id"],
+                "event_at": rows["event_at"],
+                "card_token": rows["card_token"],
+                "reference_amount_minor": rows["reference_amount_minor"],
+                "rung": rows["rung"],
+                "is_fraud": frauds,
+                "label_kind": joined["kind"],
+                "label_source": joined["source"],
+                "label_known_at": pa.array(known_us, mask=known_us == NEVER_KNOWN),
+                **{name: joined[name] for name in job.served.features},
+            }
+        )
+        served = len(rows) - rows["rung"].null_count
+        event_us = rows["event_at"].to_numpy()
+        return (
+            Part(
+                path=str(path),
+                sha256=_write(table, job.out / path),
+                rows=len(rows),
+                frauds=pc.sum(frauds).as_py() or 0,
+                labelled=int((known_us != NEVER_KNOWN).sum()),
+                left_out=left_out,
+                labels_after=after,
+                labels_astray=_astray(every, hashes),
+                served=served,
+                degraded=served - (pc.sum(pc.equal(rows["rung"], "D0")).as_py() or 0),
+                first_us=int(event_us.min(initial=partition.until_us)),
+                last_us=int(event_us.max(initial=partition.first_us)),
+                known_until_us=int(known_us.max(initial=NEVER_KNOWN)),
+            ),
+            hashes,
+        )
+
+
+_maker: Maker | None = None
+
+
+def start(job: Job) -> None:
+    """Prepare this process for :func:`make`; it cleans up when it ends."""
+    global _maker  # noqa: PLW0603 - a pool's process has no other place to keep it
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    _maker = Maker(job)
+
+
+def make(partition: Partition) -> tuple[Part, npt.NDArray[np.uint64]]:
+    """See Maker."""
+    if _maker is None:
+        raise AssertionError("start comes first")
+    return _maker.make(partition)
+
+
+def _refuse_other_catalogues(rows: pa.Table, wanted: str) -> None:
+    other = pc.index(pc.not_equal(rows["catalogue"], wanted), True).as_py()
+    if other >= 0:
+        raise Rejected(
+            f"features of catalogue {rows['catalogue'][other]}, the service has {wanted}",
+            where=f"authorization {rows['authorization_id'][other]}",
+            fix="choose a time decided under one catalogue, or backfill it anew",
+            code="other_catalogue",
+        )
+
+
+def _told(labels: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Labels as Feast may see them, one of an authorization and moment; and the newest of each."""
+    codes = pc.dictionary_encode(labels["authorization_id"]).combine_chunks().indices
+    kept, last = in_force(
+        codes.cast(pa.int64()).to_numpy(),
+        labels["known_at"].to_numpy(),
+        labels["place"].to_numpy(),
+    )
+    kept_labels = labels.take(pa.array(kept))
+    return kept_labels, kept_labels.filter(pa.array(last))
+
+
+def _agree(rows: pa.Table, joined: pa.Table, newest: pa.Table) -> None:
+    """Refuse a join that says of an authorization something else than its newest label."""
+    places = pc.index_in(rows["authorization_id"], newest["authorization_id"].combine_chunks())
+    for name in TOLD:
+        ours = newest[name].take(places)
+        same = pc.fill_null(pc.equal(ours, joined[name]), False)
+        both_null = pc.and_(pc.is_null(ours), pc.is_null(joined[name]))
+        bad = pc.index(pc.or_(same, both_null), False).as_py()
+        if bad >= 0:
+            raise Corrupt(
+                f"Feast's join says {name} {joined[name][bad]}, the log {ours[bad]}",
+                where=f"authorization {rows['authorization_id'][bad]}",
+                fix="report this: nothing was written",
+                code="join",
+            )
+
+
+def _looked_up(keys: pa.ChunkedArray, known: pa.Array, values: Ints) -> Ints:
+    """(n,) values by key, NEVER_KNOWN for what is not there."""
+    if isinstance(known, pa.ChunkedArray):
+        known = known.combine_chunks()
+    places = pc.index_in(keys, known).fill_null(len(values)).to_numpy()
+    found: Ints = np.append(values, NEVER_KNOWN)[places]
+    return found
+
+
+def _astray(labels: pa.Table, hashes: npt.NDArray[np.uint64]) -> int:
+    """Labels of this time whose authorization is not in it."""
+    own = pd.util.hash_array(labels["authorization_id"].to_numpy())
+    return int((~np.isin(own, hashes)).sum())
+
+
+def _write(table: pa.Table, path: Path) -> str:
+    """Write a file and return its SHA-256. Same rows, same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        compression_level=COMPRESSION_LEVEL,
+        row_group_size=ROW_GROUP,
+    )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _times(column: pa.ChunkedArray) -> pa.Array:
+    return pa.array(column.to_numpy()).cast(pa.timestamp("us", "UTC"))
+
+
+def _store(repo: Path) -> FeatureStore:
+    try:
+        return FeatureStore(repo_path=str(repo))
+    except Exception as exc:  # Feast raises whatever its parts raise
+        raise Misconfigured(
+            f"the feature repository cannot be opened: {exc}", where=str(repo), fix="--repo DIR"
+        ) from exc
+
+
+def _views(store: FeatureStore, repo: Path) -> list[FeatureView]:
+    """The two views of a training set. Raises Misconfigured if they cannot be joined from files."""
+    kind = store.config.offline_store.type
+    if kind not in READS_FILES:
+        raise Misconfigured(
+            f"the offline store {kind} does not read files",
+            where=str(repo),
+            fix=f"offline_store type {', '.join(READS_FILES)}: docs/how-to/build-a-training-set.md",
+        )
+    try:
+        return [store.get_feature_view(name) for name in (FEATURES_VIEW, LABEL_VIEW)]
+    except FeastObjectNotFoundException as exc:
+        raise Misconfigured(str(exc), where=str(repo), fix="feast apply, in that folder") from exc

@@ -1,0 +1,226 @@
+"""The feature log: what the archive's decisions and backfilled history say of a stretch of time.
+
+Reads only row groups whose statistics meet the time asked for, so that a partition of a training
+set costs what it holds, whatever lies around it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sluice.adapters.parquet.archive import Archive
+from sluice.adapters.parquet.columns import SCHEMAS
+from sluice.domain import catalogue
+from sluice.domain.clock import SECOND_US
+from sluice.errors import Corrupt
+
+Ints = npt.NDArray[np.int64]
+
+ROWS = ("history", "decisions")
+LABELS = ("history_labels", "labels")
+"""Of two labels that an authorization got at the same microsecond the live one counts."""
+_ROW_COLUMNS = ("authorization_id", "event_at", "card_token", "reference_amount_minor", "catalogue",
+                "features", "rung")  # fmt: skip
+_LABEL_COLUMNS = ("authorization_id", "event_at", "known_at", "is_fraud", "kind", "source",
+                  "card_token", "partition", "offset")  # fmt: skip
+_HASH_BYTES = 1 << 20
+
+
+class Group(NamedTuple):
+    """A row group that may hold rows of a time: its file, number, and bounds of event_at."""
+
+    path: Path
+    number: int
+    first_us: int
+    last_us: int
+
+
+class Named(NamedTuple):
+    """When the first fraud of each card became known. cards sorted; known_us beside them."""
+
+    cards: pa.StringArray
+    known_us: Ints
+
+
+class FeatureLog:
+    """Rows and labels with first <= event_at < until, under the archive's root."""
+
+    def __init__(self, root: Path, first_us: int, until_us: int) -> None:
+        self._root = root
+        self._archive = Archive(root)
+        self._first_us = first_us
+        self._until_us = until_us
+        self._groups = {kind: list(self._groups_of(kind)) for kind in (*ROWS, *LABELS)}
+
+    def files(self) -> dict[str, str]:
+        """SHA-256 of every file that is read, by path below the root."""
+        paths = {group.path for groups in self._groups.values() for group in groups}
+        return {str(path.relative_to(self._root)): _sha256(path) for path in sorted(paths)}
+
+    def per_second(self) -> npt.NDArray[np.uint32]:
+        """(n,) rows of each second of the time. Reads one column."""
+        seconds = -(-(self._until_us - self._first_us) // SECOND_US)
+        counts = np.zeros(seconds, np.uint32)
+        for kind in ROWS:
+            for rows in self._read(kind, ("event_at",), self._first_us, self._until_us):
+                at = (rows["event_at"].to_numpy() - self._first_us) // SECOND_US
+                found, times = np.unique(at, return_counts=True)
+                counts[found] += times.astype(np.uint32)
+        return counts
+
+    def rows(self, first_us: int, until_us: int) -> pa.Table:
+        """Authorizations of a part of the time, by (event_at, authorization_id).
+
+        Columns: authorization_id, event_at, card_token, reference_amount_minor, catalogue,
+        features, rung (null for backfilled history). Raises Corrupt for features that are not
+        their catalogue's, if it is ours.
+        """
+        tables = [
+            table for kind in ROWS for table in self._read(kind, _ROW_COLUMNS, first_us, until_us)
+        ]
+        if not tables:
+            return pa.schema(
+                [SCHEMAS["decisions"].field(name) for name in _ROW_COLUMNS]
+            ).empty_table()
+        rows = pa.concat_tables(tables)
+        rows = rows.take(
+            pc.sort_indices(rows, [("event_at", "ascending"), ("authorization_id", "ascending")])
+        )
+        lengths = pc.list_value_length(rows["features"])
+        wrong = pc.and_(
+            pc.equal(rows["catalogue"], catalogue.DIGEST),
+            pc.fill_null(pc.not_equal(lengths, catalogue.N), True),
+        )
+        at = pc.index(wrong, True).as_py()
+        if at >= 0:
+            raise Corrupt(
+                f"a row has {lengths[at]} features, its catalogue {catalogue.N}",
+                where=f"authorization {rows['authorization_id'][at]}",
+                fix="the archive is damaged: restore the file",
+            )
+        return rows
+
+    def labels(self, first_us: int, until_us: int) -> pa.Table:
+        """Labels of authorizations of a part of the time.
+
+        Columns: authorization_id, known_at, is_fraud, kind, source, and place, which orders two
+        labels of one authorization as they came.
+        """
+        tables = []
+        for live, kind in enumerate(LABELS):
+            for found in self._read(kind, _LABEL_COLUMNS, first_us, until_us):
+                # An authorization's labels share a partition, so offsets tell their order.
+                place = found["offset"].to_numpy() + (live << 62)
+                tables.append(
+                    found.select(
+                        ["authorization_id", "known_at", "is_fraud", "kind", "source"]
+                    ).append_column("place", pa.array(place))
+                )
+        if not tables:
+            schema = SCHEMAS["labels"]
+            empty = [
+                schema.field(n)
+                for n in ("authorization_id", "known_at", "is_fraud", "kind", "source")
+            ]
+            return pa.schema([*empty, pa.field("place", pa.int64())]).empty_table()
+        return pa.concat_tables(tables)
+
+    def named(self) -> Named:
+        """Cards with a reported fraud in the time, and since when one is known.
+
+        A report that is taken back later still counts: the card was blocked.
+        """
+        known: dict[str, int] = {}
+        for kind in LABELS:
+            columns = ("event_at", "is_fraud", "card_token", "known_at")
+            for found in self._read(kind, columns, self._first_us, self._until_us):
+                frauds = found.filter(found["is_fraud"])
+                for card, moment in zip(
+                    frauds["card_token"].to_pylist(), frauds["known_at"].to_pylist(), strict=True
+                ):
+                    known[card] = min(known.get(card, moment), moment)
+        cards = sorted(known)
+        return Named(
+            pa.array(cards, pa.string()), np.array([known[card] for card in cards], np.int64)
+        )
+
+    def holes(self) -> int:
+        """Decisions missing between the first and last of each emitter, in the whole archive."""
+        spans: dict[str, tuple[int, int, int]] = {}
+        for table in self._archive.tables("decisions", ["emitter", "sequence"]):
+            summed = table.group_by("emitter").aggregate(
+                [("sequence", "min"), ("sequence", "max"), ("sequence", "count")]
+            )
+            for row in summed.to_pylist():
+                first, last, count = row["sequence_min"], row["sequence_max"], row["sequence_count"]
+                seen = spans.get(row["emitter"], (first, last, 0))
+                spans[row["emitter"]] = (
+                    min(first, seen[0]), max(last, seen[1]), count + seen[2]
+                )  # fmt: skip
+        return sum(last - first + 1 - count for first, last, count in spans.values())
+
+    def _groups_of(self, kind: str) -> Iterator[Group]:
+        for file in self._archive.files(kind):
+            held = pq.read_metadata(file.path)
+            leaf = _leaf(held, "event_at")
+            for number in range(held.num_row_groups):
+                bounds = held.row_group(number).column(leaf).statistics
+                known = bounds is not None and bounds.has_min_max
+                first = bounds.min if known else self._first_us
+                last = bounds.max if known else self._first_us
+                if first < self._until_us and last >= self._first_us:
+                    yield Group(file.path, number, first, last if known else self._until_us)
+
+    def _read(
+        self, kind: str, columns: Sequence[str], first_us: int, until_us: int
+    ) -> Iterator[pa.Table]:
+        """Rows of a time, one table a file."""
+        schema = SCHEMAS[kind]
+        wanted = pa.schema(
+            [
+                schema.field(name) if name in schema.names else pa.field(name, pa.string())
+                for name in columns
+            ]
+        )
+        met: dict[Path, list[int]] = {}
+        for group in self._groups[kind]:
+            if group.first_us < until_us and group.last_us >= first_us:
+                met.setdefault(group.path, []).append(group.number)
+        for path, numbers in met.items():
+            with pq.ParquetFile(path) as held:
+                have = [name for name in columns if name in held.schema_arrow.names]
+                rows = held.read_row_groups(numbers, have, use_threads=False)
+            event = rows["event_at"]
+            inside = pc.and_(pc.greater_equal(event, first_us), pc.less(event, until_us))
+            rows = rows.filter(inside)
+            yield pa.table(
+                [
+                    rows[field.name].cast(field.type)
+                    if field.name in rows.column_names
+                    else pa.nulls(len(rows), field.type)
+                    for field in wanted
+                ],
+                schema=wanted,
+            )
+
+
+def _leaf(held: pq.FileMetaData, name: str) -> int:
+    """Number of a column among the leaves of the schema: a list before it counts as its element."""
+    return [held.schema.column(i).path for i in range(len(held.schema.names))].index(name)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_HASH_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()

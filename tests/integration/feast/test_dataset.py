@@ -1,0 +1,366 @@
+"""Training sets through Feast's own join, on its file store and on DuckDB."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from feast import FeatureStore
+from sluice_simulator.config import Config
+from sluice_simulator.history import write
+from sluice_simulator.world import World
+
+from sluice.adapters.feast.historical import Join, feature_service
+from sluice.adapters.files.history import history_from, labels_from
+from sluice.adapters.policyfiles import read_policy
+from sluice.application.backfill import backfill
+from sluice.application.dataset import Manifest
+from sluice.cli import main
+from sluice.cli.dataset import build
+from sluice.domain import catalogue
+from sluice.domain.clock import DAY_US, HOUR_US, from_datetime, to_datetime
+from sluice.errors import Corrupt, Misconfigured, Rejected
+from sluice.testing.feature_log import write_log
+from tests.integration.feast.conftest import ROOT, Applied
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+START = from_datetime(to_datetime(0).replace(year=2026, month=3, day=2))
+DELAY_S = 3 * 86_400
+UNBOUNDED = ["card_frauds_reported"]
+
+
+@pytest.fixture
+def repo(applied: Applied, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """The applied repository; its offline store by configuration, Feast's files if not said."""
+    for name in ("SLUICE_FEAST_STORE", "SLUICE_FEAST_REGISTRY"):
+        monkeypatch.setenv(name, applied.env[name])
+    configuration = getattr(request, "param", "env.yaml")
+    monkeypatch.setenv("FEAST_FS_YAML_FILE_PATH", str(applied.directory / configuration))
+    return applied.directory
+
+
+on_both_stores = pytest.mark.parametrize("repo", ["env.yaml", "duckdb.yaml"], indirect=True)
+
+
+@dataclass
+class Log:
+    """Random decisions and labels: some late, some changed, some missing, some twice at once."""
+
+    rows: dict[str, list[Any]]
+    labels: dict[str, list[Any]]
+
+    def write(self, root: Path) -> Path:
+        half = len(self.rows["event_at"]) // 2
+        backfilled = {name: values[:half] for name, values in self.rows.items()}
+        served = {name: values[half:] for name, values in self.rows.items()}
+        served |= {
+            "rung": ["D1" if i % 7 == 0 else "D0" for i in range(len(served["event_at"]))],
+            "emitter": ["decider/1"] * len(served["event_at"]),
+            # One decision got lost.
+            "sequence": [i + (i > 2) for i in range(len(served["event_at"]))],
+        }
+        write_log(root, "history", backfilled)
+        write_log(root, "decisions", served)
+        write_log(root, "labels", self.labels, partition=3)
+        return root
+
+    def expected(self, first: int, until: int, as_of: int) -> list[tuple[Any, ...]]:
+        """Brute force: id, is_fraud, kind, source, known_at and features, by time and id."""
+        out = []
+        for i, one in enumerate(self.rows["authorization_id"]):
+            at = self.rows["event_at"][i]
+            if not first <= at < until:
+                continue
+            told = [
+                (self.labels["known_at"][j], j)
+                for j, other in enumerate(self.labels["authorization_id"])
+                if other == one and self.labels["known_at"][j] <= as_of
+            ]
+            known, j = max(told, default=(None, -1))
+            said = [self.labels[n][j] if told else None for n in ("is_fraud", "kind", "source")]
+            out.append((at, one, bool(said[0]), *said[1:], known, self.rows["features"][i]))
+        return sorted(out, key=lambda row: row[:2])
+
+
+def log_of(seed: int, n: int = 400, days: int = 12) -> Log:
+    rng = random.Random(seed)
+    # Whole seconds often, so that rows share a moment; few cards, so that some are compromised.
+    times = sorted(START + rng.randrange(days * 86_400) * 1_000_000 for _ in range(n))
+    ids = [f"a-{seed}-{i}" for i in rng.sample(range(10 * n), n)]
+    rows: dict[str, list[Any]] = {
+        "authorization_id": ids,
+        "event_at": times,
+        "card_token": [f"card-{rng.randrange(30)}" for _ in ids],
+        "reference_amount_minor": [rng.randrange(100_000) for _ in ids],
+        "catalogue": [catalogue.DIGEST] * n,
+        "features": [[rng.randrange(-5, 2**50) for _ in catalogue.NAMES] for _ in ids],
+    }
+    labels: list[dict[str, Any]] = []
+    for i in range(n):
+        for _ in range(rng.choice((0, 0, 0, 1, 1, 2, 3))):
+            known = times[i] + rng.randrange(1, 200) * HOUR_US
+            for _ in range(rng.choice((1, 1, 1, 2))):
+                labels.append(
+                    {
+                        "authorization_id": ids[i],
+                        "event_at": times[i],
+                        "known_at": known,
+                        "is_fraud": rng.random() < 0.3,
+                        "kind": rng.choice(("chargeback", "verdict", "alert")),
+                        "source": rng.choice(("network", "analyst")),
+                        "card_token": rows["card_token"][i],
+                    }
+                )
+    labels.sort(key=lambda label: label["event_at"])
+    return Log(rows, {name: [label[name] for label in labels] for name in labels[0]})
+
+
+def make(root: Path, repo: Path, out: Path, days: int = 12, test_days: int = 2, **more: Any):
+    return build(
+        root,
+        repo,
+        service=more.pop("service", "catalogue"),
+        first_us=START,
+        until_us=START + days * DAY_US,
+        label_delay_s=DELAY_S,
+        test_s=test_days * 86_400,
+        accepted=more.pop("accepted", UNBOUNDED),
+        out=out,
+        processes=1,
+    )
+
+
+def read(out: Path, split: str) -> list[tuple[Any, ...]]:
+    table = pa.concat_tables(pq.read_table(path) for path in sorted((out / split).iterdir()))
+    features = np.array([table[name].to_pylist() for name in catalogue.NAMES]).T.tolist()
+    columns = ["event_at", "authorization_id", "is_fraud", "label_kind", "label_source",
+               "label_known_at"]  # fmt: skip
+    return list(zip(*(table[name].to_pylist() for name in columns), features, strict=True))
+
+
+def bytes_of(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+@on_both_stores
+@pytest.mark.parametrize("seed", range(2))
+def test_the_join_is_what_brute_force_says(repo, tmp_path, seed):
+    log = log_of(seed)
+    log.write(tmp_path / "archive")
+    manifest = make(tmp_path / "archive", repo, tmp_path / "set", test_days=0)
+    expected = log.expected(START, START + 12 * DAY_US, START + 15 * DAY_US)
+    assert read(tmp_path / "set", "train") == expected
+    (train,) = manifest.splits
+    assert (train.rows, train.frauds) == (400, sum(row[2] for row in expected))
+    known = {row[5] for row in expected} - {None}
+    assert manifest.leak_checks[1].found == f"newest {to_datetime(max(known)):%Y-%m-%dT%H:%M:%SZ}"
+    assert manifest.log.labels_after_as_of > 0
+    assert manifest.log.served == 200
+    assert manifest.log.degraded == 29
+    assert manifest.log.holes == 1
+
+
+def test_train_knows_less_than_test_and_compromised_cards_are_left_out(repo, tmp_path):
+    log = log_of(7)
+    manifest = make(log.write(tmp_path / "archive"), repo, tmp_path / "set")
+    train_until, test_from = START + 7 * DAY_US, START + 10 * DAY_US
+    assert read(tmp_path / "set", "train") == log.expected(START, train_until, test_from)
+    first_known: dict[str, int] = {}
+    for fraud, card, known in zip(
+        log.labels["is_fraud"], log.labels["card_token"], log.labels["known_at"], strict=True
+    ):
+        if fraud:
+            first_known[card] = min(first_known.get(card, known), known)
+    card_of = dict(zip(log.rows["authorization_id"], log.rows["card_token"], strict=True))
+    whole = log.expected(test_from, START + 12 * DAY_US, START + 15 * DAY_US)
+    clean = [
+        row for row in whole if first_known.get(card_of[row[1]], row[0]) > row[0] // DAY_US * DAY_US
+    ]
+    assert 0 < len(clean) < len(whole)
+    assert read(tmp_path / "set", "test") == clean
+    assert manifest.splits[1].left_out_compromised == len(whole) - len(clean)
+    assert manifest.log.gap == len(log.expected(train_until, test_from, 0))
+
+
+def test_a_rebuild_has_the_same_bytes_though_the_archive_grew(repo, tmp_path):
+    log = log_of(5)
+    root = log.write(tmp_path / "archive")
+    make(root, repo, tmp_path / "one")
+    later = {"event_at": [START + 90 * DAY_US], "authorization_id": ["later"],
+             "features": [[0] * catalogue.N], "catalogue": ["another"]}  # fmt: skip
+    write_log(root, "history", later, partition=9)
+    make(root, repo, tmp_path / "two")
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+    assert b"another" not in (tmp_path / "two" / "manifest.json").read_bytes()
+
+
+def test_what_is_refused_leaves_nothing_behind(repo, tmp_path):
+    log = log_of(6, n=60)
+    root = log.write(tmp_path / "archive")
+    with pytest.raises(Rejected, match="card_frauds_reported"):
+        make(root, repo, tmp_path / "set", accepted=[])
+    with pytest.raises(Rejected, match=r"no feature service nobody.*catalogue, mlp-"):
+        make(root, repo, tmp_path / "set", service="nobody")
+    with pytest.raises(Rejected, match="card_packed"):
+        make(root, repo, tmp_path / "set", service="states")
+    twice = {name: [values[3]] for name, values in log.rows.items()}
+    twice["event_at"] = [START + DAY_US]
+    write_log(root, "history", twice, partition=9)
+    with pytest.raises(Corrupt, match="1 authorization ids come twice"):
+        make(root, repo, tmp_path / "set")
+    other = twice | {"authorization_id": ["other"], "catalogue": ["0123456789abcdef"]}
+    write_log(root, "history", other, partition=8)
+    with pytest.raises(Rejected, match="features of catalogue 0123456789abcdef") as refused:
+        make(root, repo, tmp_path / "set")
+    assert refused.value.code == "other_catalogue"
+    assert [path.name for path in tmp_path.iterdir()] == ["archive"]
+
+
+def test_labels_of_no_row_are_counted(repo, tmp_path):
+    log = log_of(8, n=60)
+    log.labels["authorization_id"][0] = "nobody"
+    manifest = make(log.write(tmp_path / "archive"), repo, tmp_path / "set", test_days=0)
+    assert manifest.log.labels_astray == 1
+
+
+def test_a_repository_whose_store_reads_no_files_is_refused(repo, tmp_path, monkeypatch):
+    config = tmp_path / "snowflake.yaml"
+    text = (repo / "env.yaml").read_text().replace("type: file", "type: sluice.nowhere.Store")
+    config.write_text(text)
+    monkeypatch.setenv("FEAST_FS_YAML_FILE_PATH", str(config))
+    with pytest.raises(Misconfigured, match="feature repository cannot be opened"):
+        feature_service(repo, "catalogue")
+
+
+def test_feasts_file_store_loses_rows_that_have_only_later_labels(repo, tmp_path):
+    """Why labels known after as_of are taken out before the join, and the join's rows counted."""
+    rows = pa.table(
+        {
+            "authorization_id": ["early", "late"],
+            "event_at": [START, START],
+            "features": pa.array([[1] * catalogue.N] * 2, pa.list_(pa.int64())),
+        }
+    )
+    labels = pa.table(
+        {
+            "authorization_id": ["early", "late"],
+            "known_at": [START, START + DAY_US],
+            "is_fraud": [True, True],
+            "kind": ["alert", "alert"],
+            "source": ["network", "network"],
+        }
+    )
+    join = Join(repo, ["hour_utc"], tmp_path)
+    assert join(rows, labels.slice(0, 1), START)["is_fraud"].to_pylist() == [True, None]
+    with pytest.raises(Corrupt, match="join of 2 authorizations gave 1"):
+        join(rows, labels, START)
+    assert join(rows.slice(0, 0), labels.slice(0, 0), START).num_rows == 0
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated bank's month, backfilled into an archive."""
+    folder = tmp_path_factory.mktemp("simulated")
+    write(World(Config(cards=300, fraud_bp=100.0), 3), date(2026, 3, 2), 28, folder)
+    past = pq.read_table(folder / "authorizations.parquet").sort_by("event_at")
+    labels = pq.read_table(folder / "labels.parquet").sort_by("event_at")
+    fx = read_policy(ROOT / "policies" / "default", catalogue.FEATURES).fx
+    made = backfill(history_from(past), fx, labels_from(labels))
+    archive = folder / "archive"
+    columns = {name: past[name].combine_chunks() for name in past.column_names}
+    columns |= {
+        "features": made.features.tolist(),
+        "catalogue": [catalogue.DIGEST] * len(past),
+        "reference_amount_minor": made.features[:, catalogue.INDEX["amount_minor"]],
+    }
+    write_log(archive, "history", columns)
+    named = {name: labels[name].combine_chunks() for name in labels.column_names}
+    write_log(archive, "history_labels", named, partition=1)
+    return folder
+
+
+def test_a_simulated_month_becomes_a_training_set(repo, simulated, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SLUICE_ARCHIVER_ROOT", str(simulated / "archive"))
+    told = ["dataset", "build", "--service", "catalogue", "--from", "2026-03-02", "--to",
+            "2026-03-30", "--label-delay", "7d", "--test", "7d", "--repo", str(repo),
+            "--processes", "2"]  # fmt: skip
+    assert main([*told, "--out", str(tmp_path / "refused")]) == 1
+    assert "card_frauds_reported" in capsys.readouterr().err
+    accept = ["--accept-unbounded", "card_frauds_reported"]
+    assert main([*told, *accept, "--out", str(tmp_path / "one")]) == 0
+    assert "labels as known at 2026-03-23T00:00:00Z" in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "one" / "manifest.json").read_text())
+    train, test = manifest["splits"]
+    truth = pq.read_table(simulated / "truth.parquet").to_pandas()
+    past = pd.read_parquet(simulated / "authorizations.parquet")
+    past["fraud_known"] = truth["known_at"].to_numpy()
+    inside = past[past["event_at"] < START + 14 * DAY_US]
+    assert train["rows"] == len(inside)
+    assert train["frauds"] == int((inside["fraud_known"] <= START + 21 * DAY_US).sum()) > 0
+    assert test["left_out_compromised"] > 0
+    total = train["rows"] + test["rows"] + test["left_out_compromised"] + manifest["log"]["gap"]
+    assert total == len(past)
+    assert main([*told, *accept, "--out", str(tmp_path / "two")]) == 0
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
+def test_the_manifest_describes_what_is_there(repo, tmp_path):
+    root = log_of(9, n=60).write(tmp_path / "archive")
+    made = make(root, repo, tmp_path / "set", test_days=0)
+    text = (tmp_path / "set" / "manifest.json").read_bytes()
+    assert json.loads(text)["inputs"]["files"].keys() == {
+        str(path.relative_to(root)) for path in root.rglob("*.parquet")
+    }
+    assert isinstance(made, Manifest)
+    assert str(tmp_path).encode() not in text
+    assert set(made.features) == set(catalogue.NAMES)
+
+
+@on_both_stores
+def test_the_sdk_is_asked_for_the_join(repo, tmp_path, monkeypatch):
+    """Counts the calls of Feast's own join: one a partition."""
+    asked = []
+    join = FeatureStore.get_historical_features
+
+    def count(self: FeatureStore, **given: Any) -> Any:
+        asked.append(len(given["entity_df"]))
+        return join(self, **given)
+
+    monkeypatch.setattr(FeatureStore, "get_historical_features", count)
+    rows = pa.table(
+        {
+            "authorization_id": ["a"],
+            "event_at": [START],
+            "features": pa.array([list(range(catalogue.N))], pa.list_(pa.int64())),
+        }
+    )
+    empty = pa.table(
+        {
+            "authorization_id": pa.array([], pa.string()),
+            "known_at": pa.array([], pa.int64()),
+            "is_fraud": pa.array([], pa.bool_()),
+            "kind": pa.array([], pa.string()),
+            "source": pa.array([], pa.string()),
+        }
+    )
+    found = Join(repo, catalogue.NAMES[:2], tmp_path)(rows, empty, START)
+    assert asked == [1]
+    assert found.to_pylist() == [
+        {
+            catalogue.NAMES[0]: 0,
+            catalogue.NAMES[1]: 1,
+            "is_fraud": None,
+            "kind": None,
+            "source": None,
+        }
+    ]
