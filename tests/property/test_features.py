@@ -7,7 +7,7 @@ import pytest
 
 from sluice.domain.catalogue import ENTITIES, FEATURES, NAMES, VIEWS, N
 from sluice.domain.events import event_rows
-from sluice.domain.windows import backfill_entity, context_features
+from sluice.domain.windows import backfill_entity, backfill_strangers, context_features
 from tests.property.reference import Event
 from tests.property.worlds import TEMPOS, WORK, Stream, Tempo, world
 
@@ -62,28 +62,31 @@ def test_the_backfill_gives_the_bits_of_the_stream_and_its_last_states(tempo: Te
 
     out = np.zeros((len(changes), N), np.int64)
     judged = [i for i, c in enumerate(changes) if isinstance(c.what, Event)]
-    context_features(
-        event_rows([changes[i].about.row() for i in judged]), np.array(judged, np.int64), out
-    )
+    events = event_rows([c.about.row() for c in changes])
+    told = np.array([c.row() for c in changes], np.int64)
+    context_features(events, np.array(judged, np.int64), out)
     for v, view in enumerate(VIEWS):
         keys = sorted({getattr(c.about, view) for c in changes})
         rows = [[i for i, c in enumerate(changes) if getattr(c.about, view) == k] for k in keys]
-        flat = [i for mine in rows for i in mine if keys]
-        ends = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-        final = backfill_entity(
-            v,
-            np.array(flat, np.int64),
-            ends,
-            event_rows([changes[i].about.row() for i in flat]),
-            np.array([changes[i].row() for i in flat], np.int64),
-            out,
-            WORK,
-            keep_states=True,
-        )
+        # In two pieces, the second from the states that the first left.
+        final: list[bytes] = [b""] * len(keys)
+        for part in (slice(0, len(changes) // 2), slice(len(changes) // 2, None)):
+            here = set(range(len(changes))[part])
+            some = [[i for i in mine if i in here] for mine in rows]
+            final = backfill_entity(
+                v,
+                np.array([i for mine in some for i in mine], np.int64),
+                np.cumsum([0, *map(len, some)]).astype(np.int64),
+                events,
+                told,
+                out,
+                WORK,
+                before=final,
+                keep_states=True,
+            ).states
         if view == "device":
-            without = [i for i in flat if changes[i].about.device == 0]
-            mine = [f for f, feature in enumerate(FEATURES) if feature.entity == "device"]
-            out[np.ix_(without, mine)] = served[np.ix_(without, mine)]
+            without = [i for i in judged if changes[i].about.device == 0]
+            backfill_strangers(v, np.array(without, np.int64), events, out)
         for key, state in zip(keys, final, strict=True):
             if key:
                 assert state == stream.states[view, key]

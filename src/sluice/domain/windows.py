@@ -385,6 +385,17 @@ def _update_tiles(state, event, change):  # type: ignore[no-untyped-def]
     return add_label_to_tiles(state, change[U_KIND] == FRAUD, change[U_KNOWN_US])
 
 
+@part
+def _newest_of_card(card):  # type: ignore[no-untyped-def]
+    ring = card.head[cs.N_RING]
+    return card.ring[ring - 1, cs.R_US] if ring else card.head[cs.LAST_FRAUD_US]
+
+
+@part
+def _newest_of_tiles(tiles):  # type: ignore[no-untyped-def]
+    return max(tiles.head[ts.LAST_SEEN_US], tiles.head[ts.LAST_FRAUD_US])
+
+
 @entry
 def _update_all(raw, lengths, is_card, at_change, events, changes, work, out, ends, newest, status):  # type: ignore[no-untyped-def]
     """Returns -1, or the index of the first state that cannot be read."""
@@ -399,15 +410,14 @@ def _update_all(raw, lengths, is_card, at_change, events, changes, work, out, en
             for j in range(at_change[i], at_change[i + 1]):
                 status[j] = _update_card(card, events[j], changes[j])
             at = encode_card(card, out, at)
-            ring = card.head[cs.N_RING]
-            newest[i] = card.ring[ring - 1, cs.R_US] if ring else card.head[cs.LAST_FRAUD_US]
+            newest[i] = _newest_of_card(card)
         else:
             if not decode_tiles(raw, start, end, tiles):
                 return i
             for j in range(at_change[i], at_change[i + 1]):
                 status[j] = _update_tiles(tiles, events[j], changes[j])
             at = encode_tiles(tiles, out, at)
-            newest[i] = max(tiles.head[ts.LAST_SEEN_US], tiles.head[ts.LAST_FRAUD_US])
+            newest[i] = _newest_of_tiles(tiles)
         ends[i] = at
         start = end
     return -1
@@ -476,63 +486,111 @@ _CHANGE_BYTES_MAX = 256
 the head, or one slot of the ring (58) and what its neighbour no longer shares (26)."""
 
 
+_UNREADABLE = -1
+
+
 @entry
-def _backfill_card(rows, entities_at, events, changes, work, out, blob, ends):  # type: ignore[no-untyped-def]
-    """Returns whether a state came from too many sources."""
+def _backfill_card(arrivals, ends_at, events, changes, work, out, raw, lengths, blob, ends, newest):  # type: ignore[no-untyped-def]
+    """Returns DONE, FULL or _UNREADABLE."""
     card, regs = _card(work), work[_REGS:_STAMP]
+    start = 0
     at = 0
-    for e in range(len(entities_at) - 1):
-        clear_card(card)
-        for i in range(entities_at[e], entities_at[e + 1]):
+    for e in range(len(ends_at) - 1):
+        if not decode_card(raw, start, start + lengths[e], card):
+            return _UNREADABLE
+        start += lengths[e]
+        for j in range(ends_at[e], ends_at[e + 1]):
+            i = arrivals[j]
+            event = events[i]
             if changes[i, U_KIND] == AUTHORIZATION:
                 seen, stamp = _seen(work)
-                card_registers(card, events[i], seen, stamp, regs)
-                regs[_NOW] = events[i, AMOUNT]
-                _evaluate(_FIRST[0], _END[0], regs, out[rows[i]])
-            if _update_card(card, events[i], changes[i]) == FULL:
-                return True
+                card_registers(card, event, seen, stamp, regs)
+                regs[_NOW] = event[AMOUNT]
+                _evaluate(_FIRST[0], _END[0], regs, out[i])
+            if _update_card(card, event, changes[i]) == FULL:
+                return FULL
         if len(blob):
             at = encode_card(card, blob, at)
             ends[e] = at
-    return False
+            newest[e] = _newest_of_card(card)
+    return DONE
 
 
 @entry
-def _backfill_tiles(rows, entities_at, events, changes, work, out, view, blob, ends):  # type: ignore[no-untyped-def]
-    """Returns whether a state came from too many sources."""
+def _backfill_tiles(  # type: ignore[no-untyped-def]
+    arrivals, ends_at, events, changes, work, out, raw, lengths, blob, ends, newest, view
+):
+    """Returns DONE, FULL or _UNREADABLE."""
     tiles, regs = _tiles(work), work[_REGS:_STAMP]
+    start = 0
     at = 0
-    for e in range(len(entities_at) - 1):
-        clear_tiles(tiles)
-        for i in range(entities_at[e], entities_at[e + 1]):
+    for e in range(len(ends_at) - 1):
+        if not decode_tiles(raw, start, start + lengths[e], tiles):
+            return _UNREADABLE
+        start += lengths[e]
+        for j in range(ends_at[e], ends_at[e + 1]):
+            i = arrivals[j]
+            event = events[i]
             if changes[i, U_KIND] == AUTHORIZATION:
-                tile_registers(tiles, events[i], BASES[view - 1], regs)
-                regs[_NOW] = events[i, AMOUNT]
-                _evaluate(_FIRST[view], _END[view], regs, out[rows[i]])
-            if _update_tiles(tiles, events[i], changes[i]) == FULL:
-                return True
+                tile_registers(tiles, event, BASES[view - 1], regs)
+                regs[_NOW] = event[AMOUNT]
+                _evaluate(_FIRST[view], _END[view], regs, out[i])
+            if _update_tiles(tiles, event, changes[i]) == FULL:
+                return FULL
         if len(blob):
             at = encode_tiles(tiles, blob, at)
             ends[e] = at
-    return False
+            newest[e] = _newest_of_tiles(tiles)
+    return DONE
+
+
+@entry
+def _backfill_strangers(rows, events, work, out, view):  # type: ignore[no-untyped-def]
+    regs = work[_REGS:_STAMP]
+    card, tiles = _card(work), _tiles(work)
+    clear_card(card)
+    clear_tiles(tiles)
+    for i in rows:
+        if view == 0:
+            seen, stamp = _seen(work)
+            card_registers(card, events[i], seen, stamp, regs)
+        else:
+            tile_registers(tiles, events[i], BASES[view - 1], regs)
+        regs[_NOW] = events[i, AMOUNT]
+        _evaluate(_FIRST[view], _END[view], regs, out[i])
 
 
 @entry
 def _context_features(events, rows, work, out):  # type: ignore[no-untyped-def]
     regs = work[_REGS:_STAMP]
-    for i in range(len(events)):
+    for i in rows:
         _now_registers(events[i], regs)
-        _evaluate(_FIRST[_CONTEXT], _END[_CONTEXT], regs, out[rows[i]])
+        _evaluate(_FIRST[_CONTEXT], _END[_CONTEXT], regs, out[i])
 
 
 def context_features(events: Ints, rows: Ints, out: Ints) -> None:
-    """Write the features of the authorizations themselves: event i into out[rows[i]]."""
+    """Write the features of the authorizations themselves: events[i] into out[i], i of rows."""
     _context_features(events, rows, scratch(), out)
+
+
+def backfill_strangers(view: int, rows: Ints, events: Ints, out: Ints) -> None:
+    """Write the features of one view for events that have no such entity: never seen, as online.
+
+    events[i] into out[i], i of rows.
+    """
+    _backfill_strangers(rows, events, scratch(), out, view)
+
+
+class Run(NamedTuple):
+    """Final states of entities, and the time of each one's newest event."""
+
+    states: list[bytes]
+    newest_us: list[int]
 
 
 def backfill_entity(
     view: int,
-    rows: Ints,
+    arrivals: Ints,
     entities_at: Ints,
     events: Ints,
     changes: Ints,
@@ -540,26 +598,39 @@ def backfill_entity(
     work: Scratch,
     *,
     keep_states: bool,
-) -> list[bytes]:
+    before: Sequence[bytes] | None = None,
+) -> Run:
     """Features of one view over whole histories, one entity after the other.
 
-    view: index into VIEWS. Entity e owns rows entities_at[e]:entities_at[e+1] of events (m, WIDTH)
-    and changes (m, 4), in the order in which they would have arrived. Features of event i go to
-    out[rows[i]] (only AUTHORIZATION rows write). Returns the final states if asked, else [].
+    view: index into VIEWS. events: (m, WIDTH), changes: (m, 4). arrivals: rows of both, entity e's
+    are arrivals[entities_at[e] : entities_at[e + 1]], in the order in which they would have
+    arrived. Features of event i go to out[i] (only AUTHORIZATION rows write). before: (k,) states
+    to go on from; None is entities never seen. Returns the final states if asked, else none.
     Same bits as the stream: each event's windows are read, then it is applied with its outcome.
-    Raises Corrupt for more than SOURCES_MAX sources.
+    Raises Corrupt for more than SOURCES_MAX sources, or for bytes that are no state.
     """
     k = len(entities_at) - 1
-    bound = min(k * SLACK + len(events) * _CHANGE_BYTES_MAX, k * STATE_BYTES_MAX)
+    given = before or []
+    lengths = np.array([len(s) for s in given], np.int64) if given else np.zeros(k, np.int64)
+    raw = np.frombuffer(b"".join([*given, _SLACK]), np.uint8)
+    bound = min(k * SLACK + len(arrivals) * _CHANGE_BYTES_MAX + len(raw), k * STATE_BYTES_MAX)
     blob = np.empty(bound if keep_states else 0, np.uint8)
     ends = np.zeros(k if keep_states else 0, np.int64)
+    newest = np.zeros_like(ends)
     if view == 0:
-        full = _backfill_card(rows, entities_at, events, changes, work, out, blob, ends)
+        status = _backfill_card(
+            arrivals, entities_at, events, changes, work, out, raw, lengths, blob, ends, newest
+        )
     else:
-        full = _backfill_tiles(rows, entities_at, events, changes, work, out, view, blob, ends)
-    if full:
+        status = _backfill_tiles(
+            arrivals, entities_at, events, changes, work, out, raw, lengths, blob, ends, newest,
+            view,
+        )  # fmt: skip
+    if status == FULL:
         _refuse_full(np.array([FULL]))
-    return _cut(blob, ends)
+    if status == _UNREADABLE:
+        raise Corrupt("a state that the backfill made cannot be read", code="corrupt_state")
+    return Run(_cut(blob, ends), newest.tolist())
 
 
 __all__ = [
@@ -577,9 +648,11 @@ __all__ = [
     "U_OFFSET",
     "U_SOURCE",
     "Kernel",
+    "Run",
     "Served",
     "Updated",
     "backfill_entity",
+    "backfill_strangers",
     "context_features",
     "scratch",
     "update",
