@@ -30,13 +30,14 @@ from sluice_simulator.world import World
 from benchmarks.demo.tally import Seen, Summary, Tally
 from benchmarks.demo.view import Gauges, View
 from sluice import bootstrap
-from sluice.adapters.files.history import read_history, read_labels
+from sluice.adapters.files.past import read_past
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.adapters.redis.marker import Marker
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.application.backfill import backfill
+from sluice.cli.backfill import archive
 from sluice.domain.authorization import Authorization
 from sluice.domain.outcome import Outcome
 from sluice.errors import SluiceError, Unavailable
@@ -154,15 +155,15 @@ def _history(world: World, days: int, store_url: str, say: _Steps) -> None:
     folder = FOLDER / "history"
     about = write_history(world, START, days, folder)
     say(f"simulated {about['authorizations']:,} authorizations of {days} days before")
-    history = read_history(folder / "authorizations.parquet")
-    labels = read_labels(folder / "labels.parquet").known_by(int(history.event_at[-1]))
+    past = read_past(folder / "authorizations.parquet", folder / "labels.parquet")
     fx = bootstrap.policies(load_settings()[0]).current().fx
     threads = os.cpu_count() or 1
-    done = backfill(history, fx, labels, threads=threads, keep_states=True)
+    made = archive(past.between(None, None), fx, FOLDER / "archive", threads=threads)
     states = RedisStateStore(store_url)
-    states.write(done.states)
+    states.write(made)
+    Marker(states.connection).initialise()
     states.close()
-    say(f"ran them through the kernel and stored {len(done.states):,} states")
+    say(f"ran them through the kernel, wrote the feature log and stored {len(made):,} states")
 
 
 def _truth(world: World, start: date, rows: int) -> dict[str, bool]:

@@ -140,8 +140,9 @@ class PastLabels:
 def reference_amounts(history: History, fx: Fx) -> Ints:
     """(n,) amounts in the reference currency. Raises Rejected for a currency without a rate."""
     out = np.zeros(len(history.event_at), np.int64)
-    for code, currency in enumerate(history.currency.values):
+    for code in np.unique(history.currency.codes).tolist():
         rows = history.currency.codes == code
+        currency = history.currency.values[code]
         out[rows] = fx.column_to_reference(history.amount_minor[rows], currency)
     return out
 
@@ -242,27 +243,31 @@ class Backfill:
         """(first row, (k, catalogue.N) features) of each piece; overwritten by the next one."""
         n = len(self._events)
         out = np.empty((min(rows, n), catalogue.N), np.int64)
-        for first in range(0, n, rows):
+        for first in range(0, max(n, 1), rows):
             last = min(first + rows, n)
-            self._run(first, last, out[: last - first], keep=self._keep or last < n)
+            self._run(first, last, out[: last - first])
             yield first, out[: last - first]
 
     def write(self, out: Ints) -> None:
-        """Fill (n, catalogue.N) features in one piece."""
-        self._run(0, len(self._events), out, keep=self._keep)
+        """Fill (n, catalogue.N) features; in pieces too, which the processor's cache likes."""
+        n = len(self._events)
+        for first in range(0, max(n, 1), PIECE_ROWS):
+            last = min(first + PIECE_ROWS, n)
+            self._run(first, last, out[first:last])
 
     def states(self) -> list[StateUpdate]:
         """After the last piece: every entity's state, if they were to be kept."""
         return [
-            StateUpdate(view.kind, key, b"", state, newest)
+            StateUpdate(view.kind, key, b"", state, max(newest, 0))
             for view in self._views
             for key, state, newest in zip(view.keys, view.states, view.newest_us, strict=True)
             if state and self._keep
         ]
 
-    def _run(self, first: int, last: int, out: Ints, *, keep: bool) -> None:
+    def _run(self, first: int, last: int, out: Ints) -> None:
         """Rows first:last and the labels known by then, after those of the piece before."""
         events = self._events[first:last]
+        keep = self._keep or last < len(self._events)
         k = len(events)
         told = self._told(first, last)
         order: Ints = np.arange(k)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Protocol
 
 import msgspec
@@ -71,6 +72,20 @@ class Mapped:
     event_at: list[int]
     labels: list[Label] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
+
+    def since(self, moment_us: int | None) -> Mapped:
+        """Authorizations at or after a moment, and labels known since then: what a backfill until
+        that moment left out."""
+        if moment_us is None:
+            return self
+        keep = [at >= moment_us for at in self.event_at]
+        return replace(
+            self,
+            keys=list(compress(self.keys, keep)),
+            values=list(compress(self.values, keep)),
+            event_at=list(compress(self.event_at, keep)),
+            labels=[label for label in self.labels if label.known_at >= moment_us],
+        )
 
 
 @dataclass

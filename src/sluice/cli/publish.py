@@ -2,6 +2,9 @@
 
   sluice publish history.csv --mapping bank.yaml --bootstrap HOST:PORT
 
+With --from it goes on where `sluice backfill --until` ended: rows at or after that time, and the
+labels known since then, also those of earlier rows.
+
 A row that cannot be read is told with its line, becomes a dead letter, and the rest goes on.
 docs/how-to/publish-your-history.md shows how to write a mapping.
 """
@@ -21,6 +24,7 @@ from sluice.adapters.files.tables import BATCH_ROWS, Table
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.application.publish import FIRST_ERRORS, BadRow, Publisher, Report
+from sluice.cli.instant import instant
 from sluice.cli.progress import Progress
 from sluice.cli.signals import on_stop
 from sluice.domain.clock import SystemClock
@@ -38,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=_positive, help="at most so many rows a second")
     parser.add_argument("--limit", type=_whole, help="at most so many rows")
     parser.add_argument("--from-line", type=_whole, default=1, help="start there (to resume)")
+    parser.add_argument(
+        "--from", dest="since", type=instant, metavar="TIME", help="only events at or after it"
+    )
     parser.add_argument(
         "--allow-bad", type=_whole, default=0, metavar="N", help="exit 0 with up to N bad rows"
     )
@@ -71,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         size=BATCH_ROWS if args.rate is None else min(BATCH_ROWS, max(1, int(args.rate))),
     )
     with on_stop(asked.set):
-        report = publisher.publish(mapper.apply(rows) for rows in batches)
+        report = publisher.publish(mapper.apply(rows).since(args.since) for rows in batches)
     return _end(report, time.monotonic() - began, args.allow_bad)
 
 

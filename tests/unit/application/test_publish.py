@@ -112,6 +112,15 @@ def test_a_label_leaves_when_the_events_pass_its_known_at() -> None:
     assert report.labels == 3
 
 
+def test_what_a_backfill_left_out_is_sent_with_labels_of_what_it_took() -> None:
+    producer = Recorder()
+    labels = (label("told", 15 * DAY), label("later", 20 * DAY))
+    rest = batch(1, 10 * DAY, 20 * DAY, 12 * DAY, 30 * DAY, labels=labels).since(20 * DAY)
+    publisher(producer).publish([rest])
+    sent = [(topic, key) for topic, _, key in producer.sent]
+    assert sent == [("labels", "later"), ("auths", "2"), ("auths", "4")]
+
+
 def test_a_failing_broker_ends_it_and_names_the_first_unsure_line(monkeypatch) -> None:
     monkeypatch.setattr(publish, "DURABLE_EVERY", 2)
     producer = Recorder(failing_flush=2)

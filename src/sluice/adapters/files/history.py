@@ -13,8 +13,8 @@ from sluice.application.backfill import Coded, History, Ints, PastLabels
 from sluice.domain.events import tag_each
 from sluice.errors import Rejected
 
-_OPTIONAL = ("device_id", "three_ds", "declined")
-_COLUMNS = (
+OPTIONAL = ("device_id", "three_ds", "declined")
+COLUMNS = (
     "authorization_id",
     "event_at",
     "amount_minor",
@@ -27,7 +27,7 @@ _COLUMNS = (
     "terminal_id",
     "merchant_id",
 )
-_LABEL_COLUMNS = ("event_at", "known_at", "is_fraud", "card_token", "terminal_id", "merchant_id")
+LABEL_COLUMNS = ("event_at", "known_at", "is_fraud", "card_token", "terminal_id", "merchant_id")
 
 
 def read_history(path: Path) -> History:
@@ -35,12 +35,12 @@ def read_history(path: Path) -> History:
 
     Raises Rejected naming the columns that are missing.
     """
-    return history_from(_read(path, _COLUMNS, _OPTIONAL))
+    return history_from(_read(path, COLUMNS, OPTIONAL))
 
 
 def read_labels(path: Path) -> PastLabels:
     """Read parquet whose columns are fields of a label. Raises Rejected."""
-    return labels_from(_read(path, _LABEL_COLUMNS, ("device_id",)))
+    return labels_from(_read(path, LABEL_COLUMNS, ("device_id",)))
 
 
 def history_from(table: pa.Table) -> History:
@@ -56,7 +56,7 @@ def unsorted_history(table: pa.Table) -> History:
         id_tag=tag_texts(table.column("authorization_id")),
         event_at=_ints(table, "event_at"),
         amount_minor=_ints(table, "amount_minor"),
-        **{name: _coded(table, name) for name in (*_COLUMNS[3:], "device_id", "three_ds")},
+        **{name: _coded(table, name) for name in (*COLUMNS[3:], "device_id", "three_ds")},
         declined=_ints(table, "declined"),
     )
 
@@ -88,27 +88,33 @@ def tag_texts(column: pa.ChunkedArray) -> Ints:
     return out
 
 
-def _read(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> pa.Table:
+def need(path: Path, columns: tuple[str, ...]) -> list[str]:
+    """Names of a parquet file's columns. Raises Rejected naming those of ours that it lacks."""
     try:
-        names = pq.read_schema(path).names
-        missing = [name for name in needed if name not in names]
-        if missing:
-            raise Rejected(
-                f"no column {', '.join(missing)}",
-                where=str(path),
-                fix="sluice publish maps foreign columns; see docs/how-to/publish-your-history.md",
-                code="missing_field",
-            )
-        return pq.read_table(path, columns=[*needed, *(o for o in optional if o in names)])
+        names: list[str] = pq.read_schema(path).names
     except (OSError, pa.ArrowInvalid) as exc:
         raise Rejected(f"not a readable parquet file: {exc}", where=str(path)) from exc
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise Rejected(
+            f"no column {', '.join(missing)}",
+            where=str(path),
+            fix="--mapping maps foreign columns; see docs/how-to/publish-your-history.md",
+            code="missing_field",
+        )
+    return names
+
+
+def _read(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> pa.Table:
+    names = need(path, needed)
+    return pq.read_table(path, columns=[*needed, *(o for o in optional if o in names)])
 
 
 def _ints(table: pa.Table, name: str) -> Ints:
     if name not in table.column_names:
         return np.zeros(len(table), np.int64)
     column = table.column(name).cast(pa.int64())
-    return (column.fill_null(0) if name in _OPTIONAL else column).to_numpy()
+    return (column.fill_null(0) if name in OPTIONAL else column).to_numpy()
 
 
 def _coded(table: pa.Table, name: str) -> Coded:

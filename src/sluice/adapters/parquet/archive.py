@@ -86,33 +86,9 @@ class ParquetFiles:
         day = datetime.fromtimestamp(rows[0].written_ms / 1000, UTC).date()
         folder = self._root / self._folders[topic] / f"date={day.isoformat()}"
         final = folder / f"part-{number:05}-{rows[0].offset:020}.parquet"
-        aside = folder / f".{final.name}.{uuid.uuid4().hex}"
-        try:
-            folder.mkdir(exist_ok=True)
-            pq.write_table(
-                made,
-                aside,
-                compression="zstd",
-                compression_level=COMPRESSION_LEVEL,
-                row_group_size=ROW_GROUP,
-                write_statistics=True,
-            )
-            _force(aside)
-            kill_at("archiver.before_link")
-            try:
-                os.link(aside, final)
-            except FileExistsError:
-                raise _occupied(final, rows[0]) from None
-            finally:
-                aside.unlink()
-            kill_at("archiver.after_link")
-            _force(folder)
-            _force(folder.parent)
-            return final.stat().st_size
-        except OSError as exc:
-            raise Unavailable(
-                f"the archive cannot be written: {exc}", where=str(final), fix="is the disk full?"
-            ) from exc
+        if not place(made, final, compression_level=COMPRESSION_LEVEL):
+            raise _occupied(final, rows[0])
+        return final.stat().st_size
 
     def _remove_orphans(self) -> None:
         for aside in self._root.glob("*/date=*/.part-*"):
@@ -242,6 +218,33 @@ def _occupied(path: Path, first: Record) -> Unavailable | Corrupt:
         where=str(path),
         fix="the topic was made anew: give the archive a new root",
     )
+
+
+def place(made: pa.Table, final: Path, **how: Any) -> bool:
+    """Write a file that appears whole or not at all. False if its name is taken.
+
+    how: further options of pyarrow's write_table. Raises Unavailable.
+    """
+    aside = final.parent / f".{final.name}.{uuid.uuid4().hex}"
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(made, aside, compression="zstd", row_group_size=ROW_GROUP, **how)
+        _force(aside)
+        kill_at("archiver.before_link")
+        try:
+            os.link(aside, final)
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink()
+        kill_at("archiver.after_link")
+        _force(final.parent)
+        _force(final.parent.parent)
+    except OSError as exc:
+        raise Unavailable(
+            f"the archive cannot be written: {exc}", where=str(final), fix="is the disk full?"
+        ) from exc
+    return True
 
 
 def _force(path: Path) -> None:

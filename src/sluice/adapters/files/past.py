@@ -1,0 +1,160 @@
+"""The past as two tables: authorizations by event_at, labels by known_at.
+
+Columns are named as fields of an authorization (and ``declined``) and of a label, or a mapping says
+how to make them of a firm's own, as for ``sluice publish``. Texts are kept as codes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sluice.adapters.files.history import COLUMNS, LABEL_COLUMNS, OPTIONAL, need
+from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
+from sluice.adapters.files.tables import Table
+from sluice.application.publish import BadRow
+from sluice.domain.authorization import Authorization
+from sluice.domain.label import Label
+from sluice.errors import Rejected
+
+Mask = npt.NDArray[np.bool_]
+
+_INTEGERS = {"event_at", "amount_minor", "known_at"}
+_AUTHORIZATION = tuple(name for name in Authorization.__struct_fields__ if name != "v")
+_LABEL = tuple(name for name in Label.__struct_fields__ if name != "v")
+_decode = msgspec.json.Decoder(Authorization).decode
+
+
+class Past(NamedTuple):
+    """authorizations: by event_at, ties as they lay in the file. labels: by known_at.
+
+    bad: rows that a mapping could not read.
+    """
+
+    authorizations: pa.Table
+    labels: pa.Table
+    bad: int = 0
+
+    def between(self, from_us: int | None, until_us: int | None) -> Past:
+        """Authorizations of from <= event_at < until, and their labels as known by its end.
+
+        Without an until, that is the time of the last authorization.
+        """
+        table, labels = self.authorizations, self.labels
+        at = table["event_at"].to_numpy()
+        first = 0 if from_us is None else int(np.searchsorted(at, from_us, side="left"))
+        last = len(at) if until_us is None else int(np.searchsorted(at, until_us, side="left"))
+        known = labels["known_at"].to_numpy()
+        if until_us is not None:
+            keep: Mask = known < until_us
+        else:
+            keep = known <= (at[last - 1] if last > first else -1)
+        if from_us is not None:
+            keep &= labels["event_at"].to_numpy() >= from_us
+        return Past(
+            table.slice(first, max(last - first, 0)), labels.filter(pa.array(keep)), self.bad
+        )
+
+
+def read_past(path: Path, labels: Path | None) -> Past:
+    """Read parquet with our own names, rows in any order. Raises Rejected: what is missing."""
+    authorizations = _read(path, COLUMNS, (*_AUTHORIZATION, *OPTIONAL))
+    if labels is None:
+        return _past(authorizations, _no_labels())
+    return _past(authorizations, _read(labels, LABEL_COLUMNS, _LABEL))
+
+
+def map_past(
+    path: Path, mapping: str, labels: str | None, bad_row: Callable[[BadRow], None]
+) -> Past:
+    """Read a firm's own CSV or parquet by mappings (see :mod:`sluice.adapters.files.mapping`).
+
+    mapping, labels: YAML files or names of bundled ones. bad_row: told of each row that is no
+    authorization; it is left out. Raises Misconfigured.
+    """
+    how = load_mapping(mapping)
+    told = load_labels(labels) if labels else None
+    table = Table(path, how.delimiter)
+    mapper = Mapper(how, told, table.columns, path.name)
+    parts, label_parts, bad = [], [_no_labels()], 0
+    for rows in table.batches(mapper.wanted):
+        mapped = mapper.apply(rows)
+        parts.append(_columns([_decode(value) for value in mapped.values], _AUTHORIZATION))
+        if mapped.labels:
+            label_parts.append(_columns(mapped.labels, _LABEL))
+        bad += len(mapped.bad)
+        for row in mapped.bad:
+            bad_row(row)
+    parts.append(_columns([], _AUTHORIZATION))
+    return _past(pa.concat_tables(parts), pa.concat_tables(label_parts), bad)
+
+
+def _past(authorizations: pa.Table, labels: pa.Table, bad: int = 0) -> Past:
+    return Past(_sorted(authorizations, "event_at"), _sorted(labels, "known_at"), bad)
+
+
+def _sorted(table: pa.Table, by: str) -> pa.Table:
+    order = np.argsort(table[by].cast(pa.int64()).to_numpy(), kind="stable")
+    table = table.unify_dictionaries()
+    if (order[1:] > order[:-1]).all():
+        return table.combine_chunks()
+    return table.take(pa.array(order)).combine_chunks()
+
+
+def _columns(rows: Iterable[Any], names: tuple[str, ...]) -> pa.Table:
+    held = list(rows)
+    columns = {}
+    for name in names:
+        values = list(map(attrgetter(name), held))
+        columns[name] = pa.array(values, _type(name))
+    return pa.table(columns)
+
+
+def _type(name: str) -> pa.DataType:
+    if name in _INTEGERS:
+        return pa.int64()
+    if name in ("is_fraud", "declined"):
+        return pa.bool_()
+    if name == "authorization_id":
+        return pa.large_string()
+    return pa.dictionary(pa.int32(), pa.string())
+
+
+def _no_labels() -> pa.Table:
+    return _columns([], _LABEL)
+
+
+def _read(path: Path, needed: tuple[str, ...], known: tuple[str, ...]) -> pa.Table:
+    names = need(path, needed)
+    wanted = [name for name in dict.fromkeys(known) if name in names]
+    texts = [n for n in wanted if pa.types.is_dictionary(_type(n))]
+    try:
+        table = pq.read_table(path, columns=wanted, read_dictionary=texts)
+        columns = {name: _as(table[name], _type(name)) for name in wanted}
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+        raise Rejected(f"not a readable parquet file: {exc}", where=str(path)) from exc
+    empty = Counter({name: columns[name].null_count for name in needed})
+    if empty.total():
+        raise Rejected(
+            f"{empty.total():,} empty cells in {', '.join(n for n, k in empty.items() if k)}",
+            where=str(path),
+            fix="every authorization has these fields: docs/reference/authorization.md",
+            code="missing_field",
+        )
+    return pa.table(columns)
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if not pa.types.is_dictionary(kind) or column.type == kind:
+        return column.cast(kind)
+    return pc.dictionary_encode(column.cast(pa.string())).cast(kind)

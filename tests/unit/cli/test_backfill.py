@@ -1,0 +1,236 @@
+"""A backfill leaves the archive and the states; the stream goes on from there without a seam."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sluice_simulator.config import Config
+from sluice_simulator.history import write
+from sluice_simulator.world import World as Simulated
+
+from sluice.adapters.files.past import Past, map_past, read_past
+from sluice.adapters.parquet.archive import Archive
+from sluice.adapters.parquet.journal import ArchiveJournal, Bucket
+from sluice.adapters.policyfiles.files import PolicyFiles
+from sluice.application.decide import content_digest
+from sluice.application.ports import Arrival
+from sluice.application.replay import Replay
+from sluice.cli.backfill import archive, store_states
+from sluice.cli.instant import instant
+from sluice.domain import catalogue
+from sluice.domain.authorization import Authorization, encode
+from sluice.domain.clock import DAY_US
+from sluice.domain.decision import Decision
+from sluice.domain.events import event_row
+from sluice.domain.label import Label
+from sluice.errors import Misconfigured, Rejected
+from tests.unit.application.test_featurize import World, decide
+
+FX = PolicyFiles(Path("policies/default"), catalogue.FEATURES).current().fx
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some days of a few hundred cards."""
+    made = tmp_path_factory.mktemp("history")
+    write(Simulated(Config(cards=200, fraud_bp=300), 5), date(2026, 1, 1), 3, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def past(folder: Path) -> Past:
+    return read_past(folder / "authorizations.parquet", folder / "labels.parquet")
+
+
+async def stream(world: World, past: Past) -> list[Decision]:
+    """Judge a past one by one, each label at its time; states are up to date each time."""
+    labels = [Label(**row) for row in past.labels.to_pylist()]
+    names = past.authorizations.column_names
+    decided = []
+    for fields in past.authorizations.to_pylist():
+        auth = Authorization(**{n: fields[n] for n in names if n != "declined"})
+        while labels and labels[0].known_at <= auth.event_at:
+            world.featurize([world.bus.put("labels.v1", 0, encode(labels.pop(0)))])
+            world.drain()
+        world.clock._now_us = auth.event_at
+        amount = FX.to_reference(auth.amount_minor, auth.currency)
+        row = event_row(auth, amount)
+        decided += await decide(
+            world, Arrival(auth, amount, row, content_digest(auth), auth.event_at, None)
+        )
+        world.drain()
+    return decided
+
+
+def without_versions(state: bytes) -> bytes:
+    """A state but for its list of [source, offset]: the count of events applied, then content."""
+
+    def number(at: int) -> tuple[int, int]:
+        value = shift = 0
+        while True:
+            value |= (state[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if state[at - 1] < 128:
+                return value, at
+
+    pairs, at = number(9)
+    for _ in range(2 * pairs):
+        _, at = number(at)
+    return state[:9] + state[at:]
+
+
+async def test_half_by_backfill_and_half_by_stream_is_all_by_stream(
+    past: Past, tmp_path: Path
+) -> None:
+    at = past.authorizations["event_at"].to_numpy()
+    cut = int(at[len(at) // 2])
+    whole = past.between(None, int(at[-1]) + 1)
+    first = past.between(None, cut)
+    second = Past(
+        whole.authorizations.slice(len(first.authorizations)),
+        whole.labels.slice(len(first.labels)),
+    )
+    assert len(first.labels), "no label is known by then"
+
+    alone = World()
+    decided = await stream(alone, whole)
+    declined = [d.outcome == "decline" for d in decided[: len(first.authorizations)]]
+    told = first.authorizations.append_column("declined", pa.array(declined))
+
+    both = World()
+    assert store_states(archive(Past(told, first.labels), FX, tmp_path), both.store) == 0
+    after = await stream(both, second)
+
+    wanted = [d.features for d in decided[len(first.authorizations) :]]
+    assert len(wanted) > 300
+    np.testing.assert_array_equal([d.features for d in after], wanted)
+    log = Archive(tmp_path).read("history", ["features"])["features"].to_pylist()
+    assert log == [d.features for d in decided[: len(first.authorizations)]]
+    assert both.store.states.keys() == alone.store.states.keys()
+    for key, (state, newest_us) in both.store.states.items():
+        other, its_newest_us = alone.store.states[key]
+        assert (without_versions(state), newest_us) == (without_versions(other), its_newest_us)
+
+
+def test_states_are_made_again_from_the_archive_alone(past: Past, tmp_path: Path) -> None:
+    end = past.between(None, int(past.authorizations["event_at"][-1].as_py()))
+    states = archive(end, FX, tmp_path, threads=2)
+    replay = Replay(ArchiveJournal(tmp_path).read(Bucket(0, 1)))
+    for view, kind in enumerate(catalogue.VIEWS):
+        kept = {u.key: u.state for u in states if u.entity == kind}
+        assert kept
+        again = replay.states(view, list(kept), [None] * len(kept))
+        assert dict(zip(kept, again, strict=True)) == kept
+
+
+def test_the_same_backfill_again_changes_nothing(past: Past, tmp_path: Path) -> None:
+    world = World()
+    assert store_states(archive(past, FX, tmp_path), world.store) == 0
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.parquet")}
+    one_less = next(iter(before))
+    one_less.unlink()
+    assert store_states(archive(past, FX, tmp_path), world.store) == 0
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.parquet")} == before
+
+
+def test_another_history_is_refused_before_anything_is_written(past: Past, tmp_path: Path) -> None:
+    archive(past.between(None, instant("2026-01-02T12:00:00Z")), FX, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(Misconfigured, match="another history") as refused:
+        archive(past.between(instant("2026-01-02T12:00:00Z"), None), FX, tmp_path)
+    assert "archiver.root" in refused.value.fix
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_holds_a_day_and_its_rows_know_their_place(past: Past, tmp_path: Path) -> None:
+    archive(past, FX, tmp_path)
+    for kind, partition, time in (("history", 0, "event_at"), ("history_labels", 1, "known_at")):
+        table = Archive(tmp_path).read(kind)
+        assert table["offset"].to_pylist() == list(range(len(table)))
+        assert set(table["partition"].to_pylist()) == {partition}
+        for file in Archive(tmp_path).files(kind):
+            days = pq.read_table(file.path, columns=[time])[time].to_numpy() // DAY_US
+            assert {f"date={np.datetime64(int(d), 'D')}" for d in days} == {file.path.parent.name}
+    row = Archive(tmp_path).read("history").slice(3, 1).to_pylist()[0]
+    fields = past.authorizations.slice(3, 1).to_pylist()[0]
+    assert {name: row[name] for name in fields} == fields
+    assert (row["reference_currency"], row["catalogue"]) == (FX.reference, catalogue.DIGEST)
+    assert row["declined"] is False
+
+
+def test_an_entity_with_another_state_keeps_it_and_is_counted(past: Past, tmp_path: Path) -> None:
+    world = World()
+    states = archive(past, FX, tmp_path)
+    kind, key = states[0].entity, states[0].key
+    world.store.states[kind, key] = (b"another state", 5)
+    assert store_states(states, world.store) == 1
+    assert world.store.states[kind, key] == (b"another state", 5)
+    assert len(world.store.states) == len(states)
+
+
+MAPPING = """
+authorization_id: {column: id}
+event_at: {column: at, zone: UTC}
+card_token: {template: "card-{who}"}
+merchant_id: {constant: m-1}
+terminal_id: {constant: t-1}
+mcc: {constant: "5999"}
+channel: {constant: pos}
+amount: {column: cents, unit: minor}
+currency: {constant: EUR}
+merchant_country: {constant: PT}
+card_country: {constant: PT}
+region: {constant: eea}
+tenant: {constant: bank}
+"""
+LABELS = "{column: fraud, delay_days: 1, source: bank}"
+
+
+def test_a_firms_own_columns_are_mapped_as_for_publish(tmp_path: Path) -> None:
+    (tmp_path / "bank.yaml").write_text(MAPPING)
+    (tmp_path / "labels.yaml").write_text(LABELS)
+    (tmp_path / "bank.csv").write_text(
+        "id,at,who,cents,fraud\n"
+        "b,2026-01-03T00:00:00,2,700,1\n"
+        "a,2026-01-01T00:00:00,1,500,1\n"
+        "c,never,1,500,0\n"
+    )
+    bad = []
+    past = map_past(
+        tmp_path / "bank.csv",
+        str(tmp_path / "bank.yaml"),
+        str(tmp_path / "labels.yaml"),
+        bad.append,
+    )
+    assert [row.line for row in bad] == [4]
+    assert past.bad == 1
+    assert past.authorizations["authorization_id"].to_pylist() == ["a", "b"]
+    assert past.authorizations["card_token"].to_pylist() == ["card-1", "card-2"]
+    assert past.labels["authorization_id"].to_pylist() == ["a", "b"]
+    # b's label is known a day after b, so the history ends without it.
+    assert past.between(None, None).labels["authorization_id"].to_pylist() == ["a"]
+    assert len(archive(past.between(None, None), FX, tmp_path / "archive")) == 4
+
+
+def test_bounds_are_half_open_for_events_and_for_what_was_known(past: Past) -> None:
+    at = past.authorizations["event_at"].to_numpy()
+    some = past.between(int(at[10]), int(at[200]))
+    assert (
+        some.authorizations["event_at"].to_pylist() == at[(at >= at[10]) & (at < at[200])].tolist()
+    )
+    assert all(known < at[200] for known in some.labels["known_at"].to_pylist())
+    assert all(event >= at[10] for event in some.labels["event_at"].to_pylist())
+
+
+def test_empty_cells_are_refused_by_column(past: Past, tmp_path: Path) -> None:
+    table = past.authorizations.slice(0, 3)
+    index = table.column_names.index("mcc")
+    table = table.set_column(index, "mcc", pa.array(["5999", None, None]))
+    pq.write_table(table, tmp_path / "holes.parquet")
+    with pytest.raises(Rejected, match="2 empty cells in mcc"):
+        read_past(tmp_path / "holes.parquet", None)
