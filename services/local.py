@@ -41,7 +41,9 @@ def main() -> int:
             Stack(bootstrap, store.url, FOLDER, port=DOOR_PORT) as stack,
         ):
             print(f"store      {store.url}", flush=True)
-            stack.start_all()
+            stack.start_all(wait=False)
+            stack.start("meter")
+            stack.wait_all()
             if stack.processes["featurizer"].metric("sluice_store_ready") == 0:
                 print("states     are rebuilt from archive and topics")
                 done = stack.verb("states", "rebuild")

@@ -154,6 +154,22 @@ class FeastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     registry: Annotated[str, _says("SQL registry, an SQLAlchemy URL; may hold a password.")] = ""
 
 
+class MeterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The truth meter. It reads the archive under ``archiver.root``."""
+
+    sample_ppm: Annotated[
+        int, _says("Share of the decisions that are recomputed, in millionths.", ge=1, le=1_000_000)
+    ] = 10_000
+    every_s: Annotated[int, _says("From one round to the next.", ge=1, le=3600)] = 60
+    settle_s: Annotated[
+        int,
+        _says("Age from which a decision is looked at; twice ``archiver.roll_s`` or more.", ge=0),
+    ] = 180
+    lookback_s: Annotated[
+        int, _says("After a start, decisions of so long before it are looked at again.", ge=0)
+    ] = 3600
+
+
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every service."""
 
@@ -179,6 +195,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     featurizer: FeaturizerSettings = FeaturizerSettings()
     archiver: ArchiverSettings = ArchiverSettings()
     feast: FeastSettings = FeastSettings()
+    meter: MeterSettings = MeterSettings()
     service: Service = Service()
 
 

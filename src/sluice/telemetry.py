@@ -191,6 +191,62 @@ TABLE: tuple[Metric, ...] = (
         "Record written to file completed.",
         AGE_SECONDS,
     ),
+    # meter
+    Metric(
+        "sluice_meter_decisions_total",
+        "counter",
+        ("result",),
+        "Decisions of the sample: equal, differing (page!), other_catalogue (of another release), "
+        "too_large (entities with too many events), gave_up (waited in vain).",
+    ),
+    Metric(
+        "sluice_meter_parity_ratio",
+        "gauge",
+        (),
+        "Equal of the compared, in the newest round that compared any; 1 or somebody is paged.",
+    ),
+    Metric(
+        "sluice_meter_worst_feature_info",
+        "gauge",
+        ("feature",),
+        "1 for the feature that most vectors differ in, in the newest round with a difference.",
+    ),
+    Metric(
+        "sluice_meter_waiting",
+        "gauge",
+        (),
+        "Decisions of the sample served from events that the archive does not hold yet.",
+    ),
+    Metric(
+        "sluice_meter_oldest_waiting_seconds", "gauge", (), "Age of the oldest of them, 0 for none."
+    ),
+    Metric(
+        "sluice_meter_behind_seconds",
+        "histogram",
+        ("entity",),
+        "How far behind a state was when served: age of the oldest decision about the entity that "
+        "neither it nor the pending entries held.",
+        AGE_SECONDS,
+    ),
+    Metric(
+        "sluice_meter_behind_quantile_seconds",
+        "gauge",
+        ("entity", "quantile"),
+        "The same, p50 and p99 of the newest round.",
+    ),
+    Metric(
+        "sluice_meter_pending_total",
+        "counter",
+        ("effect",),
+        "Decisions with pending entries: mattered (another vector without them) or same.",
+    ),
+    Metric(
+        "sluice_meter_defaulted_total",
+        "counter",
+        ("entity", "why"),
+        "Decisions whose features of an entity were all defaults: missing (view) or new (entity).",
+    ),
+    Metric("sluice_meter_round_seconds", "gauge", (), "How long the newest round took."),
 )
 _ROWS = {row.name: row for row in TABLE}
 

@@ -7,19 +7,23 @@ the kernel once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sluice.domain import catalogue
 from sluice.domain.decision import Decision, States
-from sluice.domain.events import WIDTH, event_row, event_rows, pending_rows
+from sluice.domain.events import ID, WIDTH, event_row, event_rows, pending_rows
+from sluice.domain.identifiers import tag32
 from sluice.domain.observation import EntityKind
 from sluice.domain.windows import Ints, Kernel, scratch, update
 
-SAMPLE_BATCH = 256
-"""Decisions recomputed together: bounds the memory for their states' events."""
+Bools = npt.NDArray[np.bool_]
+Version = Sequence[tuple[int, int]]
+"""Pairs of a source and the last offset of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,18 @@ class Journal:
     decided_us: Ints
 
 
+class Recomputed(NamedTuple):
+    """What must have been served, from the log.
+
+    features: (n, catalogue.N). without_pending: the same if no pending entry had been there.
+    versions: n times the versions of the states that the log makes, by view; None was missing.
+    """
+
+    features: Ints
+    without_pending: Ints
+    versions: list[list[Version | None]]
+
+
 class Replay:
     """Answers what a state was, and what a vector was, from a journal."""
 
@@ -49,49 +65,50 @@ class Replay:
         self._orders = []
         self._bounds = []
         for codes, keys in zip(journal.entities, journal.codes, strict=True):
-            order = np.argsort(codes, kind="stable")
+            order = np.lexsort((journal.changes[:, 2], codes))
             self._orders.append(order)
             self._bounds.append(np.searchsorted(codes[order], np.arange(len(keys) + 1)))
 
     def states(
-        self, view: int, keys: Sequence[str], versions: Sequence[Sequence[Sequence[int]] | None]
+        self, view: int, keys: Sequence[str], versions: Sequence[Version | None]
     ) -> list[bytes]:
         """State of each entity of one view, from the events up to its version; None is all.
 
-        view: index into catalogue.VIEWS. versions: (k,) lists of [source, last offset].
+        view: index into catalogue.VIEWS. versions: (k,) lists of (source, last offset).
+        States asked of one entity are made one from the other where one holds all of the other,
+        so that many cost little more than one.
         """
-        journal = self._journal
-        rows = [self._rows(view, key, version) for key, version in zip(keys, versions, strict=True)]
-        ends = np.cumsum([0, *(len(r) for r in rows)]).astype(np.int64)
-        chosen = np.concatenate(rows) if rows else np.empty(0, np.int64)
-        kind: EntityKind = catalogue.VIEWS[view]  # type: ignore[assignment]
-        if not len(chosen):
-            return [b""] * len(keys)
-        made = update(
-            [(kind, key) for key in keys],
-            [b""] * len(keys),
-            ends,
-            journal.events[chosen],
-            journal.changes[chosen],
-            self._work,
-        ).states
-        return [state if len(mine) else b"" for state, mine in zip(made, rows, strict=True)]
+        made = [b""] * len(keys)
+        for layer in self._layers(view, keys, versions):
+            rows = [rows for _, _, rows in layer]
+            bases = [b"" if base is None else made[base] for _, base, _ in layer]
+            chosen = np.concatenate(rows)
+            kind: EntityKind = catalogue.VIEWS[view]  # type: ignore[assignment]
+            states = update(
+                [(kind, keys[i]) for i, _, _ in layer],
+                bases,
+                np.cumsum([0, *map(len, rows)]).astype(np.int64),
+                self._journal.events[chosen],
+                self._journal.changes[chosen],
+                self._work,
+            ).states
+            for (i, _, mine), base, state in zip(layer, bases, states, strict=True):
+                made[i] = state if base or len(mine) else b""  # never written, not empty
+        return made
 
     def features(self, decisions: Sequence[Decision]) -> Ints:
         """(n, catalogue.N) vectors of these decisions, as they must have been served."""
-        out = np.empty((len(decisions), catalogue.N), np.int64)
-        for at in range(0, len(decisions), SAMPLE_BATCH):
-            some = decisions[at : at + SAMPLE_BATCH]
-            out[at : at + len(some)] = self._features(some)
-        return out
+        return self.recompute(decisions).features
 
-    def _features(self, decisions: Sequence[Decision]) -> Ints:
+    def recompute(self, decisions: Sequence[Decision]) -> Recomputed:
+        """Everything of (n,) decisions that can be compared. Holds 4 n states at once."""
         columns: list[list[bytes | None]] = []
         for view in range(len(catalogue.VIEWS)):
-            keys = [_key(d, view) for d in decisions]
-            versions = [_version(d.states, view) for d in decisions]
+            versions = [served_version(d.states, view) for d in decisions]
             states = self.states(
-                view, [k or "" for k in keys], [[] if v is None else v for v in versions]
+                view,
+                [entity_of(d, view) or "" for d in decisions],
+                [[] if version is None else version for version in versions],
             )
             columns.append(
                 [
@@ -102,34 +119,113 @@ class Replay:
         events = event_rows(
             [event_row(d.authorization, d.reference_amount_minor) for d in decisions]
         )
-        return self._kernel.finalise(
-            events,
-            list(zip(*columns, strict=True)),
-            [pending_rows(d.pending) for d in decisions],
-        ).features
+        held = list(zip(*columns, strict=True))
+        pending = [pending_rows(d.pending) for d in decisions]
+        served = self._kernel.finalise(events, held, pending)
+        at, found = served.versions_at, served.versions
+        return Recomputed(
+            served.features,
+            self._kernel.finalise(events, held, [()] * len(held)).features
+            if any(pending)
+            else served.features,
+            [
+                [
+                    None
+                    if columns[view][i] is None
+                    else [
+                        (source, offset)
+                        for source, offset in found[at[4 * i + view] : at[4 * i + view + 1]]
+                    ]
+                    for view in range(len(catalogue.VIEWS))
+                ]
+                for i in range(len(decisions))
+            ],
+        )
 
-    def _rows(self, view: int, key: str, version: Sequence[Sequence[int]] | None) -> Ints:
+    def behind_us(self, view: int, decision: Decision) -> int:
+        """How far behind the served state was, in microseconds; 0 if it held all.
+
+        The age, at this decision, of the oldest decision about the same entity that had been made
+        before and was neither in the state served nor among the pending entries.
+        """
+        key = entity_of(decision, view)
+        version = served_version(decision.states, view)
+        if key is None or version is None:
+            return 0
+        journal = self._journal
+        mine = self._rows(view, key)
+        decided = journal.decided_us[mine]
+        unseen = (decided > 0) & (decided < decision.decided_at)
+        unseen &= ~_up_to(journal.changes[mine], version)
+        if not unseen.any():
+            return 0
+        mine = mine[unseen]
+        if view == 0 and decision.pending:
+            seen = [tag32(p.authorization_id) for p in decision.pending]
+            mine = mine[~np.isin(journal.events[mine, ID], seen)]
+        if not len(mine):
+            return 0
+        return decision.decided_at - int(journal.decided_us[mine].min())
+
+    def _rows(self, view: int, key: str) -> Ints:
+        """Rows of one entity. Each source's are in order: versions only rise; sources may mix."""
         code = self._journal.codes[view].get(key)
         if code is None:
             return np.empty(0, np.int64)
         bounds = self._bounds[view]
-        mine = self._orders[view][bounds[code] : bounds[code + 1]]
-        changes = self._journal.changes[mine]
-        if version is not None:
-            keep = np.zeros(len(mine), np.bool_)
-            for source, offset in version:
-                keep |= (changes[:, 1] == source) & (changes[:, 2] <= offset)
-            mine, changes = mine[keep], changes[keep]
-        # Versions only rise, so each source's events must come in order; sources may mix.
-        return mine[np.argsort(changes[:, 2], kind="stable")]
+        return self._orders[view][bounds[code] : bounds[code + 1]]
+
+    def _layers(
+        self, view: int, keys: Sequence[str], versions: Sequence[Version | None]
+    ) -> Iterator[list[tuple[int, int | None, Ints]]]:
+        """Requests that can be made together: (request, the request it builds on, rows to add)."""
+        of_key: dict[str, list[int]] = {}
+        for i in sorted(range(len(keys)), key=lambda i: _size(versions[i])):
+            of_key.setdefault(keys[i], []).append(i)
+        queues = [(self._rows(view, key), requests) for key, requests in of_key.items()]
+        before: list[Bools | None] = [None] * len(queues)
+        for depth in range(max((len(requests) for _, requests in queues), default=0)):
+            layer: list[tuple[int, int | None, Ints]] = []
+            for q, (rows, requests) in enumerate(queues):
+                if depth >= len(requests) or not len(rows):
+                    continue
+                version = versions[requests[depth]]
+                held = (
+                    np.ones(len(rows), np.bool_)
+                    if version is None
+                    else _up_to(self._journal.changes[rows], version)
+                )
+                last = before[q]
+                if last is not None and not (last & ~held).any():
+                    layer.append((requests[depth], requests[depth - 1], rows[held & ~last]))
+                else:
+                    layer.append((requests[depth], None, rows[held]))
+                before[q] = held
+            if layer:
+                yield layer
 
 
-def _key(decision: Decision, view: int) -> str | None:
+def _up_to(changes: Ints, version: Version) -> Bools:
+    """(m,) whether a change is in a state of this version."""
+    held = np.zeros(len(changes), np.bool_)
+    for source, offset in version:
+        held |= (changes[:, 1] == source) & (changes[:, 2] <= offset)
+    return held
+
+
+def _size(version: Version | None) -> float:
+    """Rises from a version to any that holds all of it."""
+    return float("inf") if version is None else sum(offset + 1 for _, offset in version)
+
+
+def entity_of(decision: Decision, view: int) -> str | None:
+    """Key of the entity that a decision has in a view."""
     auth = decision.authorization
     return (auth.card_token, auth.terminal_id, auth.merchant_id, auth.device_id)[view]
 
 
-def _version(states: States, view: int) -> list[tuple[int, int]] | None:
+def served_version(states: States, view: int) -> Version | None:
+    """Version of the state served in a view; None if the view was missing."""
     return (states.card, states.terminal, states.merchant, states.device)[view]
 
 
@@ -155,7 +251,7 @@ def journal_of(
     codes: list[dict[str, int]] = []
     for view in range(len(catalogue.VIEWS)):
         table: dict[str, int] = {}
-        keys = [_key(d, view) for _, _, d in decisions] + [label[4][view] for label in labels]
+        keys = [entity_of(d, view) for _, _, d in decisions] + [label[4][view] for label in labels]
         entities.append(
             np.array(
                 [-1 if key is None else table.setdefault(key, len(table)) for key in keys],

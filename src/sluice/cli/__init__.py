@@ -26,6 +26,7 @@ VERBS: dict[str, str] = {
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
     "features": "sluice.cli.features",
+    "meter": "sluice.cli.meter",
     "release": "sluice.cli.release",
     "reference": "sluice.cli.reference",
 }

@@ -22,13 +22,15 @@ from typing import Literal
 
 from sluice.errors import Unavailable
 
-Name = Literal["decider-sync", "decider-stream", "featurizer", "archiver"]
+Name = Literal["decider-sync", "decider-stream", "featurizer", "archiver", "meter"]
 NAMES: tuple[Name, ...] = ("featurizer", "archiver", "decider-stream", "decider-sync")
+"""Of a whole Sluice. The meter only looks on: start it beside them."""
 _COMMANDS: dict[Name, list[str]] = {
     "decider-sync": ["-m", "services.decider.main", "sync"],
     "decider-stream": ["-m", "services.decider.main", "stream"],
     "featurizer": ["-m", "services.featurizer.main"],
     "archiver": ["-m", "services.archiver.main"],
+    "meter": ["-m", "services.meter.main"],
 }
 _FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
 """Set for the whole process by importing Feast; it changes how a service's metrics work."""
@@ -196,7 +198,7 @@ class Stack:
 
     def stop_all(self) -> dict[str, int]:
         """Stop them in the direction of the data. Returns the exit statuses."""
-        order = ("decider-sync", "decider-stream", "featurizer", "archiver")
+        order = ("decider-sync", "decider-stream", "featurizer", "archiver", "meter")
         names = sorted(self.processes, key=lambda n: [n.startswith(o) for o in order].index(True))
         return {name: self.stop(name) for name in names}
 

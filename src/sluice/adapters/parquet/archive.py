@@ -112,7 +112,8 @@ class Archive:
 
     def ends(self, kind: str = "decisions") -> dict[int, int]:
         """Last offset held of each partition."""
-        return {file.partition: _last(file.path) for file in self.files(kind)}
+        newest = {file.partition: file.path for file in self.files(kind)}
+        return {partition: _last(path) for partition, path in newest.items()}
 
     def opened(
         self, kind: str = "decisions", *, read_dictionary: Sequence[str] = ()

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from sluice.adapters.files.history import code_texts, dictionary, tag_texts, unsorted_history
 from sluice.adapters.parquet.archive import Archive
 from sluice.application.backfill import kernel_rows
+from sluice.application.meter import TOO_MANY
 from sluice.application.replay import Journal
 from sluice.domain import catalogue, states
 from sluice.domain.events import DECLINED, EVENT_US, WIDTH
@@ -143,7 +144,7 @@ class ArchiveJournal:
                         f"the entities chosen have more than {self._events_max:,} events",
                         where=kind.folder,
                         fix="choose fewer entities: a smaller sample, or more buckets",
-                        code="too_many_events",
+                        code=TOO_MANY,
                     )
         return Journal(
             np.concatenate([np.empty((0, WIDTH), np.int64), *(p.events for p in parts)]),

@@ -1,0 +1,1 @@
+"""A sample of served vectors, recomputed from the archive all the time."""
