@@ -60,7 +60,7 @@ class Consumer:
     def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
         return {p: self.group.offsets[p] for p in partitions if p in self.group.offsets}
 
-    def commit(self, offsets: dict[Partition, int]) -> None:
+    def commit_later(self, offsets: dict[Partition, int]) -> None:
         if self.group.down:
             raise Unavailable("the broker is down")
         self.group.offsets |= offsets
