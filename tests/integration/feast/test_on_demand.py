@@ -9,12 +9,10 @@ import pytest
 from feast import FeatureStore
 from redis import Redis
 
-from sluice.adapters.feast.finalise import finalise
-from sluice.adapters.feast.plan import FEATURES
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.domain import catalogue
 from sluice.domain.release import decode_manifest
-from sluice.errors import Corrupt, Rejected
+from sluice.errors import Rejected
 from tests.integration.feast.conftest import RELEASES, Applied
 from tests.integration.feast.history import History, history
 
@@ -68,13 +66,6 @@ def test_a_request_that_is_no_authorization_is_refused_by_field(sdk: FeatureStor
     wrong = past.rows()[0] | {"channel": "carrier pigeon"}
     with pytest.raises(Rejected, match=r"\$\.channel"):
         sdk.get_online_features(features=sdk.get_feature_service("catalogue"), entity_rows=[wrong])
-
-
-def test_bytes_that_are_no_state_are_refused_not_guessed(sdk: FeatureStore, past: History):
-    columns = {name: [value] for name, value in past.rows()[0].items()}
-    packed = {name: [None] for name in FEATURES.values()}
-    with pytest.raises(Corrupt, match="the merchant state"):
-        finalise(columns | packed | {"merchant_packed": [b"\xffno state"]})
 
 
 def test_the_stock_feature_server_answers_the_same(applied: Applied, past: History):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS
 from sluice.domain import catalogue
@@ -24,6 +25,7 @@ from sluice.domain.authorization import (
     Id,
     MicrosUtc,
     ThreeDs,
+    check,
 )
 from sluice.domain.events import event_row, event_rows
 from sluice.domain.observation import ENTITY_KINDS
@@ -42,7 +44,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     event_at: MicrosUtc
     reference_amount_minor: AmountMinor
     currency: Currency
-    mcc: str
+    mcc: Annotated[str, Meta(pattern="^[0-9]{4}$")]
     channel: Channel
     merchant_country: Country
     card_country: Country
@@ -59,6 +61,7 @@ class _Asked(Request, frozen=True, kw_only=True):
 
 
 _FIELDS = _Asked.__struct_fields__
+_NOWHERE = "feast"
 _local = threading.local()
 
 
@@ -102,8 +105,8 @@ def _asked(values: dict[str, Any]) -> _Asked:
 
 
 def _authorization(asked: _Asked) -> Authorization:
-    """What event_row wants; region and tenant are in no row."""
-    return Authorization(
+    """What event_row wants, checked as at a door; region and tenant are in no row."""
+    auth = Authorization(
         authorization_id=asked.authorization_id,
         event_at=asked.event_at,
         card_token=asked.card_token,
@@ -117,9 +120,11 @@ def _authorization(asked: _Asked) -> Authorization:
         card_country=asked.card_country,
         device_id=asked.device_id,
         three_ds=asked.three_ds,
-        region="",
-        tenant="",
+        region=_NOWHERE,
+        tenant=_NOWHERE,
     )
+    check(auth)
+    return auth
 
 
 def _kernel() -> Kernel:
