@@ -1,0 +1,60 @@
+"""``sluice backfill`` from the command line, on a real Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from sluice_simulator.config import Config
+from sluice_simulator.history import write
+from sluice_simulator.world import World
+
+from sluice.adapters.parquet.archive import Archive
+from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.adapters.redis.marker import Marker
+from sluice.adapters.redis.states import RedisStateStore
+from sluice.application.ports import READY
+from sluice.cli import main
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RedisStateStore]:
+    with EmbeddedStore() as server:
+        monkeypatch.setenv("SLUICE_STORE_URL", server.url)
+        monkeypatch.setenv("SLUICE_ARCHIVER_ROOT", str(tmp_path / "archive"))
+        made = RedisStateStore(server.url)
+        yield made
+        made.close()
+
+
+def test_the_verb_fills_archive_and_store_twice_alike_and_refuses_another_history(
+    store: RedisStateStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(World(Config(cards=60), 3), date(2026, 1, 1), 3, tmp_path)
+    file = str(tmp_path / "authorizations.parquet")
+    labels = ["--labels", str(tmp_path / "labels.parquet")]
+    until = ["--until", "2026-01-03"]
+
+    assert main(["backfill", file, *labels, *until]) == 0
+    rows = Archive(tmp_path / "archive").read("history")
+    whole = pq.read_table(file)
+    assert 0 < len(rows) < len(whole)
+    card = rows["card_token"][0].as_py()
+    (state,) = store.read([("card", card)])
+    assert state
+    assert Marker(store.connection).read().state == READY
+
+    capsys.readouterr()
+    assert main(["backfill", file, *labels, *until]) == 0
+    said = capsys.readouterr()
+    assert "0 states stored" in said.out
+    assert "0 new files" in said.err
+
+    assert main(["backfill", file, *labels]) == 78
+    assert "another history" in capsys.readouterr().err
+    assert store.read([("card", card)]) == [state]
