@@ -15,7 +15,8 @@ from sluice.testing.stack import Process
 
 BATCH = 500
 """The default of decider.batch_max."""
-SAMPLE_S = 0.25
+SAMPLE_S = 1.0
+"""Each look at the metrics costs the process a few milliseconds."""
 DRAIN_MAX_S = 300.0
 
 
