@@ -152,7 +152,9 @@ def build(
         )
         from sluice.adapters.parquet.feature_log import FeatureLog  # noqa: PLC0415 - an extra
     except ImportError as exc:
-        raise Misconfigured(f"{exc.name} is not installed", fix="install feast") from exc
+        raise Misconfigured(
+            f"{exc.name} is not installed", fix="install sluice[archive,feast]"
+        ) from exc
 
     wanted = splits(first_us, until_us, label_delay_s * SECOND_US, test_s * SECOND_US)
     if out.exists():

@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print or write the plan."""
     try:
-        from sluice.adapters.feast.registry import compile_service  # noqa: PLC0415 - not an extra
+        from sluice.adapters.feast.registry import compile_service  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as exc:
         raise Misconfigured(
-            f"Feast cannot be imported: {exc}", fix="install feast[redis]==0.67.0"
+            f"Feast cannot be imported: {exc}", fix="install sluice[feast]"
         ) from exc
     document = compile_service(args.repository, args.service).document()
     if args.out is None:
