@@ -3,8 +3,9 @@
 Acknowledgements are collected by a timer of the event loop while records are in flight, not by a
 polling thread: measured on Apache Kafka 4.4, 2 kB records, one process, at 1,000 and 4,000/s, the
 timer costs 30 % less CPU (175 against 250, 70 against 105 us a record), since the thread fights
-for the interpreter lock at every acknowledgement. Batches form behind the one request in flight
-(linger 0): p50 1.2 ms; a linger of 0.5 ms saved no CPU and made it 2.4 ms.
+for the interpreter lock at every acknowledgement. Nothing lingers: p50 1.2 ms; a linger of 0.5 ms
+saved no CPU and made it 2.4 ms. The idempotent producer keeps the order with five requests on the
+wire, so an append does not wait for the one before.
 """
 
 from __future__ import annotations
@@ -73,7 +74,6 @@ class DecisionProducer:
                 client_id,
                 extra,
                 linger_ms=0,
-                max_in_flight=1,
                 message_timeout_ms=append_max_ms + DELIVERY_SLACK_MS,
                 queue_buffering_max_messages=IN_FLIGHT_MAX,
             )
@@ -127,11 +127,13 @@ class DecisionProducer:
             raise Unavailable(f"{left} decisions are not acknowledged", where=self._topic)
 
     def _enqueue(self, decisions: Sequence[tuple[Arrival, Decision]], append: _Append) -> None:
-        for done, (arrival, decision) in enumerate(decisions):
+        # Encoded first: the sender's thread wakes at the first record, and takes what is there.
+        values = [encode(decision) for _, decision in decisions]
+        for done, ((arrival, _), value) in enumerate(zip(decisions, values, strict=True)):
             try:
                 self._producer.produce(
                     self._topic,
-                    encode(decision),
+                    value,
                     arrival.auth.card_token,
                     headers=trace_headers(arrival.traceparent) or None,
                     on_delivery=append.acknowledged,
