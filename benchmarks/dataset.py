@@ -25,7 +25,7 @@ from benchmarks.report import Row, machine, result, row, save, table
 from sluice.adapters.redis.embedded import EmbeddedStore
 
 ROOT = Path(__file__).parents[1]
-SERVICE = "catalogue"
+SERVICE = (ROOT / "models" / "releases" / "current").resolve().name
 WHOLE = ("--from", "2018-04-01", "--to", "2018-10-01", "--test", "7d")
 BOOK = ("--from", "2018-07-25", "--to", "2018-08-15", "--test", "7d")
 BOOKS_FIGURES = {"train": (67_240, 598), "test": (58_264, 385)}
@@ -98,8 +98,7 @@ _SLUICE = [str(Path(sys.executable).with_name("sluice"))]
 
 def _build(repo: Path, span: tuple[str, ...], out: Path) -> list[str]:
     return [*_SLUICE, "dataset", "build", "--service", SERVICE, *span, "--label-delay", "7d",
-            "--accept-unbounded", "card_frauds_reported", "--repo", str(repo), "--out",
-            str(out)]  # fmt: skip
+            "--repo", str(repo), "--out", str(out)]  # fmt: skip
 
 
 def _applied(work: Path, env: dict[str, str]) -> Path:

@@ -10,6 +10,7 @@ from sluice.domain import catalogue
 from sluice.domain.clock import to_datetime
 from sluice.domain.release import Provenance
 
+from sluice_models.dataset import TAUGHT
 from sluice_models.tuning import FALSE_POSITIVES_PER_10K
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def write_card(name: str, plan: Plan, made: Provenance, found: Findings) -> str:
         "",
         "## How it was made",
         "",
-        f"- Features: all {len(catalogue.NAMES)} of catalogue {catalogue.DIGEST}, from the serving kernel. "
+        f"- Features: {len(TAUGHT)} of the {catalogue.N} of catalogue {catalogue.DIGEST}, all that look back a "
+        "bounded time, from the serving kernel. "
         "A column that never varied in training (declines: a history holds none of our own) is muted.",
         "- Split by time: learnt from days 0 to "
         f"{plan.train_until}, with the frauds reported by day {plan.trained_on} (5 % are never reported, "

@@ -31,6 +31,15 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 NEVER_KNOWN = np.iinfo(np.int64).max
+TAUGHT = tuple(f.name for f in catalogue.FEATURES if catalogue.look_back(f))
+"""What a model takes. What looks back without a bound is left to policies: it would read one number
+in a store that has run for years and another in a training set that begins last spring."""
+_TAUGHT_COLUMNS = [catalogue.INDEX[name] for name in TAUGHT]
+
+
+def taught(features: Ints) -> Ints:
+    """(n, catalogue.N) to (n, len(TAUGHT)), copied."""
+    return features[:, _TAUGHT_COLUMNS]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sluice.adapters.onnx import OnnxScorer
+from sluice.domain import catalogue
 from sluice.errors import Misconfigured
 from torch import nn
 
@@ -184,9 +185,12 @@ class OnnxModel:
 
     def __init__(self, names: Sequence[str], scorer: OnnxScorer) -> None:
         self.names = tuple(names)
+        self._columns = [catalogue.INDEX[name] for name in names]
         self._scorer = scorer
 
     def predict(self, names: Sequence[str], features: Ints) -> Floats:
         """See Model. Whole parts per million."""
         check_columns(self.names, names)
-        return self._scorer.score(features).ppm / 1e6
+        served = np.zeros((len(features), catalogue.N), np.int64)
+        served[:, self._columns] = features
+        return self._scorer.score(served).ppm / 1e6

@@ -169,7 +169,7 @@ def _take_samples(plan: Plan, fx: Fx, table: Table, seed: int, material: Materia
         for i, view in enumerate(MAY_MISS):
             gone = (fate >= i * DROPOUT_OF_VIEWS) & (fate < (i + 1) * DROPOUT_OF_VIEWS)
             features[gone] = rows.rows(gone).without(view, fx)
-        sample.features.append(features)
+        sample.features.append(dataset.taught(features))
         sample.labels.append(label[chosen])
         sample.shifts.append(dataset.prior_shift(label, chosen))
 
@@ -182,7 +182,7 @@ def judged(
     for whole, untainted in zip(windows.tables, windows.untainted, strict=True):
         table = whole.rows(untainted)
         features = table.without(missing, fx) if missing and fx else table.features
-        score = model.predict(catalogue.NAMES, features)
+        score = model.predict(dataset.TAUGHT, dataset.taught(features))
         found.append(measure(score, table.fraud, table.amount_minor, table.card, table.event_us))
     return found
 
@@ -208,7 +208,7 @@ class Findings:
 
 def compare(plan: Plan, fx: Fx, material: Material) -> tuple[TorchModel, Findings]:
     """Train every seed of the net, and the trees; the first seed is the one that ships."""
-    names = catalogue.NAMES
+    names = dataset.TAUGHT
     features, label, shift = material.net.joined()
     nets = [
         train_net(names, features, label, shift, seed=seed, epochs=plan.epochs)
@@ -282,7 +282,8 @@ def _rules(policy: Policy, windows: list[Table]) -> list[tuple[str, int, int]]:
 
 
 def _ppm(model: Model, table: Table) -> Ints:
-    return np.rint(model.predict(catalogue.NAMES, table.features) * 1e6).astype(np.int64)
+    score = model.predict(dataset.TAUGHT, dataset.taught(table.features))
+    return np.rint(score * 1e6).astype(np.int64)
 
 
 def main() -> int:
@@ -340,7 +341,7 @@ def finish(
         seed=plan.net_seeds[0],
     )
     name = f"mlp-{to_datetime(created):%Y%m%d}-{provenance.data[:6]}"
-    window = material.tuning.tables[0]
+    rows = dataset.taught(material.tuning.tables[0].features)
     served = pack(
         root / name,
         net,
@@ -352,11 +353,10 @@ def finish(
         thresholds_ppm=findings.thresholds,
         tolerates=findings.tolerates,
         reference_row=np.median(sample[~label], axis=0).astype(np.int64),
-        rows=window.features,
+        rows=rows,
         key=key,
     )
-    names = catalogue.NAMES
-    apart = np.abs(net.predict(names, window.features) - served.predict(names, window.features))
+    apart = np.abs(net.predict(dataset.TAUGHT, rows) - served.predict(dataset.TAUGHT, rows))
     if apart.max() > 5e-6:
         raise AssertionError(f"ONNX and PyTorch differ by {apart.max():.1e}")
     print(f"ONNX and PyTorch differ by at most {apart.max():.1e} on {len(apart):,} rows")
