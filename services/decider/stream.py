@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from sluice import telemetry
@@ -37,6 +39,10 @@ RETRY_S, RETRY_MAX_S = 0.1, 5.0
 ABORTS_MAX = 5
 """Batches given up in a row before the door goes on one message at a time."""
 LAG_EVERY_S = 1.0
+COMMIT_HANG_S = 32.0
+"""A commit, the abort after it and the way back to the committed offsets are bounded by 10 s each.
+What is not back by then never will be: after a broker's death librdkafka 2.x has stayed in
+send_offsets_to_transaction for good, whatever its timeout."""
 
 _REPEATED = Rejected("this authorization was decided before", code=DUPLICATE)
 _CONFLICT = Rejected("this id was decided before with other content", code="conflict")
@@ -153,10 +159,23 @@ class AfterCommit:
         self._answers = []
 
 
+def leave_at_once() -> None:
+    """End the process without waiting for its threads; the next one cleans up at the broker."""
+    telemetry.event(
+        "stopped",
+        level=logging.ERROR,
+        code="hung",
+        reason=f"a commit did not come back within {COMMIT_HANG_S:.0f} s",
+    )
+    logging.shutdown()
+    os._exit(1)
+
+
 class StreamDoor:
     """Reads, decides, commits. One loop, one batch at a time.
 
-    store: the one that the decider was built with. batch_max: messages of a transaction.
+    store: the one that the decider was built with. batch_max: messages of a transaction. on_hang:
+    called when a commit is not back after hang_s; should not return.
     """
 
     def __init__(
@@ -169,6 +188,8 @@ class StreamDoor:
         clock: Clock,
         batch_max: int = BATCH_MAX,
         poll_s: float = POLL_S,
+        hang_s: float = COMMIT_HANG_S,
+        on_hang: Callable[[], None] = leave_at_once,
         metrics: telemetry.Metrics = METRICS,
         service: str = "decider",
     ) -> None:
@@ -179,6 +200,8 @@ class StreamDoor:
         self._clock = clock
         self._batch_max = batch_max
         self._poll_s = poll_s
+        self._hang_s = hang_s
+        self._on_hang = on_hang
         self._metrics = metrics
         self._service = service
         self._aborts = 0
@@ -288,10 +311,17 @@ class StreamDoor:
             else:
                 refuse(message, _REPEATED if isinstance(result, Repeated) else _CONFLICT)
         offsets = {(m.topic, m.partition): m.offset + 1 for m in batch}
-        await asyncio.to_thread(self._kafka.commit, offsets)
+        await self._commit(offsets)
         self._store.committed()
         self._cursed.clear()
         self._tell(batch, decided, trace_ids, refused, lines, time.perf_counter() - began)
+
+    async def _commit(self, offsets: dict[Partition, int]) -> None:
+        commit = asyncio.ensure_future(asyncio.to_thread(self._kafka.commit, offsets))
+        done, _ = await asyncio.wait([commit], timeout=self._hang_s)
+        if not done:
+            self._on_hang()
+        await commit
 
     async def _decide(self, arrivals: list[Arrival]) -> list[Result]:
         """Decide all, waiting for ids that another arrival holds. Raises Unavailable past the

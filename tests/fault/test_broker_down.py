@@ -14,7 +14,7 @@ from sluice.testing.world import make_world
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
-CLAIM_S = 30
+CLAIM_S = 45
 """Longer than the outage: what may have been recorded waits for the featurizer. A killed node is
 back after 10 s, when its old session with itself has ended."""
 
@@ -24,7 +24,8 @@ def test_a_killed_broker_loses_nothing_and_doubles_nothing(kafka: Node, tmp_path
     with (
         EmbeddedStore() as store,
         make_world(kafka.bootstrap, store.url, tmp_path, environment=patient) as world,
-        # A stream door that cannot even abort its transaction exits, and is started again.
+        # A stream door that cannot even abort its transaction exits, and so does one whose client
+        # hangs; it is started again.
         world.supervised(),
     ):
         world.start("decider-stream", "decider-sync", "featurizer")

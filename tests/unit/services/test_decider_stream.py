@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import subprocess
+import sys
+import threading
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -45,7 +48,7 @@ class FragileDecider(Decider):
 class World:
     """One stream door and all around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, **door: Any) -> None:
         self.clock = FakeClock()
         self.kafka = FakeTransactions()
         self.store = FakeStore(self.clock)
@@ -71,6 +74,7 @@ class World:
             clock=self.clock,
             poll_s=0,
             metrics=Metrics(self.registry),
+            **door,
         )
 
     def authorization(self, authorization_id: str, **changes: Any) -> bytes:
@@ -298,3 +302,39 @@ async def test_lag_is_shown(world: World) -> None:
     await world.door.once()
     labels = {"topic": IN, "partition": "0"}
     assert world.registry.get_sample_value("sluice_consumer_lag_messages", labels) == 0
+
+
+async def test_a_commit_that_never_comes_back_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Ended(BaseException):
+        """Stands for the end of the process."""
+
+    def end() -> None:
+        raise Ended
+
+    over = threading.Event()
+    world = World(hang_s=0.05, on_hang=end)
+    monkeypatch.setattr(world.kafka, "commit", lambda _offsets: over.wait(10))
+    world.add("a")
+    with pytest.raises(Ended):
+        await world.door.once()
+    over.set()
+    said = {"code": "decided", "door": "stream"}
+    assert not world.registry.get_sample_value("sluice_decider_requests_total", said)
+
+
+def test_a_hung_process_ends_though_a_thread_never_will() -> None:
+    code = (
+        "import threading, time\n"
+        "from services.decider.stream import leave_at_once\n"
+        "from sluice.telemetry import configure_logging\n"
+        "configure_logging('decider')\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "leave_at_once()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout or done.stderr)["code"] == "hung"
