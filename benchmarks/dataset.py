@@ -64,8 +64,9 @@ def main() -> int:
         )  # fmt: skip
         print(f"backfill: {filled}", flush=True)
         rows, wrong = _measure(work, repo, env)
-    found = result("dataset", "benchmarks/.venv/bin/python -m benchmarks.dataset FILE", about, rows,
-                   ["Handbook, 143 features, Feast's file store, a process a core"])  # fmt: skip
+    command = "benchmarks/.venv/bin/python -m benchmarks.dataset FILE"
+    notes = [f"Handbook, features of {SERVICE}, Feast's file store, a process a core"]
+    found = result("dataset", command, about, rows, notes)
     print(table(found))
     print(save(args.out, found))
     return 1 if wrong else 0

@@ -1,6 +1,6 @@
 """``make bench``: measure everything, write benchmarks/results/*.json, print a table.
 
-Starts Kafka and Valkey by itself on free ports with temporary data. Takes about nine minutes.
+Starts Kafka and Valkey by itself on free ports with temporary data. Takes about ten minutes.
 """
 
 from __future__ import annotations
