@@ -334,7 +334,8 @@ def test_a_hung_process_ends_though_a_thread_never_will() -> None:
         "leave_at_once()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=59, check=False
     )
-    assert done.returncode == 1
-    assert json.loads(done.stdout or done.stderr)["code"] == "hung"
+    assert done.returncode == 1, done.stderr
+    said = (done.stdout + done.stderr).splitlines()[-1]  # a cold import may warn before it
+    assert json.loads(said)["code"] == "hung"
