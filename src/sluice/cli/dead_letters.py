@@ -10,15 +10,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from datetime import UTC, datetime
 
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.redrive import KafkaOriginals, KafkaSender, read_letters
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.application.redrive import Sender, redrive, select
+from sluice.cli.instant import instant
 from sluice.domain.authorization import encode
-from sluice.domain.clock import SystemClock, from_datetime, to_datetime
+from sluice.domain.clock import SystemClock, to_datetime
 from sluice.domain.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
 from sluice.settings import load
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bootstrap", help="HOST:PORT (default: kafka.bootstrap of the settings)")
     parser.add_argument("--code", default="", help="only letters of this code")
     parser.add_argument("--origin", default="", help="only this one: TOPIC/PARTITION@OFFSET")
-    parser.add_argument("--since", type=_moment, default=0, help="ISO 8601, UTC without a zone")
+    parser.add_argument("--since", type=instant, default=0, help="ISO 8601, UTC without a zone")
     parser.add_argument(
         "--limit", type=int, default=LIMIT, help=f"list the newest so many (default {LIMIT})"
     )
@@ -113,8 +113,3 @@ def _redrive(
             print(f"{'would send' if dry_run else 'sent'}  {result.letter.origin}")
     print(f"{sent} {'to send' if dry_run else 'sent again'}, {refused} refused", file=sys.stderr)
     return 1 if refused else 0
-
-
-def _moment(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sluice.adapters.parquet.archive import LAST
+from sluice.adapters.parquet.archive import LAST, path_of
 from sluice.adapters.parquet.columns import SCHEMAS
 from sluice.domain.clock import DAY_US, to_datetime
 
@@ -42,6 +42,6 @@ def write_log(
             continue
         part = table.slice(first, until - first)
         day = to_datetime(int(days[first]) * DAY_US).date()
-        path = root / kind / f"date={day}" / f"part-{partition:05}-{first:020}.parquet"
+        path = path_of(root, kind, day, partition, first)
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(part.replace_schema_metadata({LAST: str(until - 1)}), path)

@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, table
+from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, fit, table
 from sluice.application.archive import Partition, Record
 from sluice.domain.decision import Decision
 from sluice.errors import Corrupt, Misconfigured, Unavailable
@@ -84,8 +84,7 @@ class ParquetFiles:
         made = table(KINDS[self._folders[topic]], rows)
         made = made.replace_schema_metadata({LAST: str(rows[-1].offset)})
         day = datetime.fromtimestamp(rows[0].written_ms / 1000, UTC).date()
-        folder = self._root / self._folders[topic] / f"date={day.isoformat()}"
-        final = folder / f"part-{number:05}-{rows[0].offset:020}.parquet"
+        final = path_of(self._root, self._folders[topic], day, number, rows[0].offset)
         if not place(made, final, compression_level=COMPRESSION_LEVEL):
             raise _occupied(final, rows[0])
         return final.stat().st_size
@@ -144,15 +143,7 @@ class Archive:
         for held in self.opened(kind):
             # A file of an older release may lack a column.
             have = held.read([name for name in names if name in held.schema_arrow.names])
-            yield pa.table(
-                [
-                    have[field.name].cast(field.type)
-                    if field.name in have.column_names
-                    else pa.nulls(have.num_rows, field.type)
-                    for field in wanted
-                ],
-                schema=wanted,
-            )
+            yield fit(have, wanted)
 
     def read(self, kind: str = "decisions", columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in one table; empty without files."""
@@ -219,6 +210,11 @@ def _occupied(path: Path, first: Record) -> Unavailable | Corrupt:
         where=str(path),
         fix="the topic was made anew: give the archive a new root",
     )
+
+
+def path_of(root: Path, kind: str, day: date, partition: int, first: int) -> Path:
+    """Where a file of the archive lies. first: offset of its first row."""
+    return root / kind / f"date={day.isoformat()}" / f"part-{partition:05}-{first:020}.parquet"
 
 
 def place(made: pa.Table, final: Path, **how: Any) -> bool:

@@ -123,6 +123,19 @@ the features that it had then; partition 0. history_labels: partition 1. A field
 did not have is null."""
 
 
+def fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The schema's columns of a table, cast; null where an older file or a history has none."""
+    return pa.table(
+        [
+            rows[field.name].cast(field.type)
+            if field.name in rows.column_names
+            else pa.nulls(len(rows), field.type)
+            for field in schema
+        ],
+        schema=schema,
+    )
+
+
 def table(kind: Kind, rows: Sequence[Record]) -> pa.Table:
     """(n,) records to a table of n rows. Raises Corrupt naming the first that does not decode."""
     decoded = []

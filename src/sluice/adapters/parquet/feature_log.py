@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.columns import SCHEMAS
+from sluice.adapters.parquet.columns import SCHEMAS, fit
 from sluice.domain import catalogue
 from sluice.domain.clock import SECOND_US
 from sluice.errors import Corrupt
@@ -32,7 +32,6 @@ _ROW_COLUMNS = ("authorization_id", "event_at", "card_token", "reference_amount_
                 "features", "rung")  # fmt: skip
 _LABEL_COLUMNS = ("authorization_id", "event_at", "known_at", "is_fraud", "kind", "source",
                   "card_token", "partition", "offset")  # fmt: skip
-_HASH_BYTES = 1 << 20
 
 
 class Group(NamedTuple):
@@ -202,15 +201,7 @@ class FeatureLog:
             event = rows["event_at"]
             inside = pc.and_(pc.greater_equal(event, first_us), pc.less(event, until_us))
             rows = rows.filter(inside)
-            yield pa.table(
-                [
-                    rows[field.name].cast(field.type)
-                    if field.name in rows.column_names
-                    else pa.nulls(len(rows), field.type)
-                    for field in wanted
-                ],
-                schema=wanted,
-            )
+            yield fit(rows, wanted)
 
 
 def _leaf(held: pq.FileMetaData, name: str) -> int:
@@ -219,8 +210,5 @@ def _leaf(held: pq.FileMetaData, name: str) -> int:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(_HASH_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sluice.adapters.files.history import tag_texts
-from sluice.adapters.parquet.archive import LAST, Archive, place
-from sluice.adapters.parquet.columns import SCHEMAS
+from sluice.adapters.parquet.archive import LAST, Archive, path_of, place
+from sluice.adapters.parquet.columns import SCHEMAS, fit
 from sluice.domain import catalogue
-from sluice.domain.clock import DAY_US
+from sluice.domain.clock import DAY_US, to_datetime
 from sluice.errors import Misconfigured
 
 Ints = npt.NDArray[np.int64]
@@ -114,10 +113,8 @@ class HistoryFiles:
             return sum(job.result() for job in jobs)
 
     def _file(self, kind: str, first: int, day: int, rows: pa.Table) -> bool:
-        date = datetime.fromtimestamp(day * DAY_US / 1e6, UTC).date()
         partition = _PARTITIONS[kind]
-        folder = self._root / kind / f"date={date.isoformat()}"
-        final = folder / f"part-{partition:05}-{first:020}.parquet"
+        final = path_of(self._root, kind, to_datetime(day * DAY_US).date(), partition, first)
         if final.exists():
             return False
         n = len(rows)
@@ -127,14 +124,10 @@ class HistoryFiles:
             **dict(zip(rows.column_names, rows.columns, strict=True)),
         }
         schema = SCHEMAS[kind]
-        columns = [
-            whole[field.name].cast(field.type) if field.name in whole else pa.nulls(n, field.type)
-            for field in schema
-        ]
         about = {LAST: str(first + n - 1), FINGERPRINT: self._mark()}
         texts = [field.name for field in schema if pa.types.is_string(field.type)]
         return place(
-            pa.table(columns, schema=schema.with_metadata(about)),
+            fit(pa.table(whole), schema.with_metadata(about)),
             final,
             compression_level=_COMPRESSION_LEVEL,
             use_dictionary=texts,
