@@ -39,10 +39,10 @@ RETRY_S, RETRY_MAX_S = 0.1, 5.0
 ABORTS_MAX = 5
 """Batches given up in a row before the door goes on one message at a time."""
 LAG_EVERY_S = 1.0
-COMMIT_HANG_S = 32.0
-"""A commit, the abort after it and the way back to the committed offsets are bounded by 10 s each.
-What is not back by then never will be: after a broker's death librdkafka 2.x has stayed in
-send_offsets_to_transaction for good, whatever its timeout."""
+COMMIT_HANG_S = 36.0
+"""A commit, the abort after it and the way back to the committed offsets are bounded by 12, 12 and
+10 s. What is not back by then never will be: where the group's coordinator was replaced by another
+broker, librdkafka may stay in send_offsets_to_transaction for good (its issue 5511)."""
 
 _REPEATED = Rejected("this authorization was decided before", code=DUPLICATE)
 _CONFLICT = Rejected("this id was decided before with other content", code="conflict")

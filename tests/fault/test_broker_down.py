@@ -19,20 +19,12 @@ CLAIM_S = 45
 back after 10 s, when its old session with itself has ended."""
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    strict=False,
-    reason="killed inside a transaction, one node of Kafka 4.4.0 sometimes comes back without it "
-    "(its log: state is COMPLETE_COMMIT, marker to send: ABORT): the transaction then hangs, and "
-    "readers of committed records wait for kafka-transactions.sh (docs/runbooks/broker-down.md)",
-)
 def test_a_killed_broker_loses_nothing_and_doubles_nothing(kafka: Node, tmp_path: Path) -> None:
     patient = {"SLUICE_STORE_CLAIM_TTL_S": str(CLAIM_S)}
     with (
         EmbeddedStore() as store,
         make_world(kafka.bootstrap, store.url, tmp_path, environment=patient) as world,
-        # A stream door that cannot even abort its transaction exits, and so does one whose client
-        # hangs; it is started again.
+        # A stream door that cannot even abort its transaction exits, and is started again.
         world.supervised(),
     ):
         world.start("decider-stream", "decider-sync", "featurizer")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from sluice.adapters.kafka.config import (
     QUEUE_WAIT_MAX_S,
@@ -28,8 +28,10 @@ from sluice.adapters.kafka.consumer import GroupConsumer, Message
 from sluice.errors import Corrupt, Rejected, SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 
-COMMIT_MAX_S = TRANSACTION_MAX_MS / 1000
-"""Past it the broker has aborted the transaction anyway."""
+COMMIT_MAX_S = TRANSACTION_MAX_MS / 1000 + 2.0
+"""By then each record is acknowledged or given up (librdkafka looks once a second), so that a
+commit knows its outcome: while one is under way, librdkafka takes no abort."""
+PAUSE_S = 0.05
 INIT_MAX_S = 30.0
 """Waits for a predecessor's open transaction to be aborted."""
 
@@ -62,6 +64,9 @@ class TransactionalProducer:
                 # The commit flushes, so waiting for more records only delays the first ones.
                 linger_ms=5,
                 delivery_report_only_error=True,
+                # By default librdkafka (2.16.0, its issue 5511) forgets its brokers when all are
+                # down, and then waits for good on the one it remembers as the group's coordinator.
+                metadata_recovery_strategy="none",
             )
         )
         try:
@@ -119,28 +124,34 @@ class TransactionalProducer:
 
         Raises Unavailable if the broker does not answer: exit, the next process cleans up.
         """
-        deadline = time.monotonic() + COMMIT_MAX_S
-        while self.open:
-            left = deadline - time.monotonic()
-            try:
-                self._producer.abort_transaction(max(0.1, left))
-            except KafkaException as exc:
-                if not exc.args[0].retriable() or left < 0:
-                    # Still open: until it is aborted, librdkafka begins no other.
-                    raise translate(exc, "abort the transaction", self.transactional_id) from exc
-                self._producer.poll(0)
-            else:
-                self.open = False
+        if not self.open:
+            return
+        try:
+            self._persist(self._producer.abort_transaction, time.monotonic() + COMMIT_MAX_S)
+        except KafkaException as exc:
+            # Still open: until it is aborted, librdkafka begins no other.
+            raise translate(exc, "abort the transaction", self.transactional_id) from exc
+        self.open = False
 
     def _retry(self, step: Callable[[float], None], what: str, deadline: float) -> None:
+        try:
+            self._persist(step, deadline)
+        except KafkaException as exc:
+            raise self._given_up(exc, what) from exc
+
+    def _persist(self, step: Callable[[float], None], deadline: float) -> None:
+        """Take a step again while that may help. Raises KafkaException."""
         while True:
             left = deadline - time.monotonic()
             try:
                 step(max(0.1, left))
             except KafkaException as exc:
-                if exc.args[0].retriable() and left > 0:
-                    continue
-                raise self._given_up(exc, what) from exc
+                error = exc.args[0]
+                # _CONFLICT: a commit under way allows no abort, however often we ask.
+                if left < 0 or not error.retriable() or error.code() == KafkaError._CONFLICT:
+                    raise
+                with suppress(KafkaException):  # a fatal one, which the next step will raise
+                    self._producer.poll(PAUSE_S)
             else:
                 return
 
