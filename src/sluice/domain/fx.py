@@ -66,6 +66,8 @@ class Fx(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
         Raises Rejected (no_rate) for a currency without a rate.
         """
+        if currency == self.reference:
+            return amount_minor
         times, over = self._parts(currency)
         whole, rest = divmod(amount_minor * times, over)
         return whole + (2 * rest > over or (2 * rest == over and whole & 1))

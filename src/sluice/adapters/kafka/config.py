@@ -49,7 +49,7 @@ TRACEPARENT = "traceparent"
 """W3C Trace Context, level 1: the header's name in Kafka as in HTTP."""
 
 Header = tuple[str, bytes]
-Record = tuple[bytes | str | None, bytes, Sequence[Header]]
+Record = tuple[bytes | str | None, bytes, list[Header]]
 """Key, value and headers."""
 Partition = tuple[str, int]
 """Topic and number."""

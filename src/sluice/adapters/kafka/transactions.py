@@ -86,16 +86,31 @@ class TransactionalProducer:
         self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
     ) -> None:
         """Queue one record of the open transaction. A failure surfaces at the commit."""
-        deadline = 0.0
-        while True:
+        self.produce_each(topic, [(key, value, [*headers])])
+
+    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
+        """Queue records of the open transaction. A failure surfaces at the commit."""
+        produce = self._producer.produce
+        for key, value, headers in records:
             try:
-                self._producer.produce(topic, value, key, headers=list(headers) or None)
+                produce(topic, value, key, headers=headers)
             except BufferError:
-                now = time.monotonic()
-                deadline = deadline or now + QUEUE_WAIT_MAX_S
-                if now > deadline:
+                self._produce_late(topic, key, value, headers)
+            except KafkaException as exc:
+                raise self._given_up(exc, "produce") from exc
+
+    def _produce_late(
+        self, topic: str, key: bytes | str | None, value: bytes, headers: list[Header]
+    ) -> None:
+        """Queue one record once there is room."""
+        deadline = time.monotonic() + QUEUE_WAIT_MAX_S
+        while True:
+            self._producer.poll(PAUSE_S)
+            try:
+                self._producer.produce(topic, value, key, headers=headers)
+            except BufferError:
+                if time.monotonic() > deadline:
                     raise Unavailable("the producer's queue stays full", where=topic) from None
-                self._producer.poll(0.05)
             except KafkaException as exc:
                 raise self._given_up(exc, "produce") from exc
             else:
@@ -206,14 +221,12 @@ class TransactionalDoor:
         self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
     ) -> None:
         """Queue one record of the open transaction. A failure surfaces at the commit."""
-        self.produce_each(topic, [(key, value, headers)])
+        self.produce_each(topic, [(key, value, [*headers])])
 
     def produce_each(self, topic: str, records: Iterable[Record]) -> None:
-        """Queue many records of the open transaction. A failure surfaces at the commit."""
-        produce = self._producer.produce
+        """Queue records of the open transaction. A failure surfaces at the commit."""
         with self._rewinding():
-            for key, value, headers in records:
-                produce(topic, key, value, headers)
+            self._producer.produce_each(topic, records)
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Make the records and the next offsets to read visible together.

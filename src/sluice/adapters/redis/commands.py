@@ -7,16 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import hiredis
 
 from sluice.adapters.feast.plan import View, encode_state, encode_timestamp
 from sluice.application.ports import StateUpdate
 
-_SIZES = tuple(b"$%d\r\n" % size for size in range(4096))
-_KEYS_PACKED = 129
-"""Identifiers have at most 64 characters of ASCII; longer keys are packed as they come."""
+_SIZES_MADE = 4096
+_KEYS_MADE = 129
+"""Identifiers have at most 64 characters of ASCII; what longer keys need is made as they come."""
+
+
+class _BySize(dict[int, bytes]):
+    """Bytes by a size, those below a bound made ahead: a look-up is no Python call."""
+
+    def __init__(self, make: Callable[[int], bytes], bound: int) -> None:
+        super().__init__({size: make(size) for size in range(bound)})
+        self._make = make
+
+    def __missing__(self, size: int) -> bytes:
+        return self._make(size)
+
+
+size_of: Callable[[int], bytes] = _BySize(lambda size: b"$%d\r\n" % size, _SIZES_MADE).__getitem__
+"""The line that announces a word of this many bytes."""
 
 
 def pack(*words: bytes) -> bytes:
@@ -34,38 +49,27 @@ def bulk(data: bytes) -> bytes:
     return b"".join((size_of(len(data)), data, b"\r\n"))
 
 
-def size_of(size: int) -> bytes:
-    """The line that announces a word of this many bytes."""
-    return _SIZES[size] if size < len(_SIZES) else b"$%d\r\n" % size
-
-
-class _KeyHead:
+def _key_head(command: bytes, view: View) -> Callable[[int], bytes]:
     """Everything before an entity's identifier in a command on its Feast key, by its length."""
+    around = len(view.head) + 4 + len(view.tail)
 
-    def __init__(self, command: bytes, view: View) -> None:
-        self._command, self._view = command, view
-        self._packed = tuple(self._pack(size) for size in range(_KEYS_PACKED))
+    def make(size: int) -> bytes:
+        return b"".join((command, size_of(around + size), view.head, struct.pack("<I", size)))
 
-    def _pack(self, size: int) -> bytes:
-        view = self._view
-        whole = len(view.head) + 4 + size + len(view.tail)
-        return b"".join((self._command, size_of(whole), view.head, struct.pack("<I", size)))
-
-    def of(self, size: int) -> bytes:
-        return self._packed[size] if size < _KEYS_PACKED else self._pack(size)
+    return _BySize(make, _KEYS_MADE).__getitem__
 
 
 class ReadState:
     """HGET of one entity's state."""
 
     def __init__(self, view: View) -> None:
-        self._head = _KeyHead(b"*3\r\n" + bulk(b"HGET"), view)
+        self._head = _key_head(b"*3\r\n" + bulk(b"HGET"), view)
         self._tail = b"".join((view.tail, b"\r\n", bulk(view.field)))
 
     def add(self, parts: list[bytes], entity: str) -> None:
         """Append the command's bytes."""
         value = entity.encode()
-        parts += (self._head.of(len(value)), value, self._tail)
+        parts += (self._head(len(value)), value, self._tail)
 
 
 SWAPS_MAX = 64
@@ -108,7 +112,7 @@ class SwapStates:
     """EVALSHA of SWAP: compare and set the states of entities of one view."""
 
     def __init__(self, view: View) -> None:
-        self._key = _KeyHead(b"", view)
+        self._key = _key_head(b"", view)
         self._tail = view.tail + b"\r\n"
         self._fields = bulk(view.field) + bulk(view.ts_field)
 
@@ -118,7 +122,7 @@ class SwapStates:
         parts += (b"*%d\r\n" % (5 + 4 * count), _EVAL_SWAP, bulk(b"%d" % count))
         for update in updates:
             key = update.key.encode()
-            parts += (self._key.of(len(key)), key, self._tail)
+            parts += (self._key(len(key)), key, self._tail)
         parts.append(self._fields)
         for update in updates:
             value, time = encode_state(update.state), encode_timestamp(update.event_us)

@@ -31,6 +31,9 @@ HANG_S = 1.0
 """A server silent for so long is taken for dead: the connection is dropped and made anew."""
 CONNECT_TIMEOUT_S = 1.0
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 1.0
+PIECE_BYTES = 16_384
+"""Fed to the parser at once. After each reply it moves what is left in its buffer to the front:
+256 kB at once cost 2.1 us for the replies of one authorization, 16 kB cost 0.7."""
 SECOND_LOOK_S = 0.0005
 """After a stall of our own loop, replies may wait unread while timers fire: read them first."""
 
@@ -109,27 +112,33 @@ class _Link(asyncio.Protocol):
             self._timer = self._loop.call_at(now + budget_s, self._expire, False)
 
     def data_received(self, data: bytes) -> None:
-        reader, calls = self._reader, self.calls
-        gets = reader.gets
+        reader = self._reader
+        size = len(data)
         try:
-            reader.feed(data)
-            while calls:
-                call = calls[0]
-                replies = call.replies
-                replies += islice(iter(gets, _NOT_YET), call.wanted - len(replies))
-                if len(replies) < call.wanted:
-                    return
-                calls.popleft()
-                if call.future is None:
-                    self._owner.posts_lost += any(isinstance(r, ReplyError) for r in replies)
-                elif not call.future.done():
-                    call.future.set_result(replies)
+            for start in range(0, size, PIECE_BYTES):
+                reader.feed(data, start, min(PIECE_BYTES, size - start))
+                self._answer()
         except hiredis.ProtocolError as exc:
             self.drop(f"the answer is not the Redis protocol ({exc})")
             return
-        if reader.has_data():
+        if not self.calls and reader.has_data():
             # A reply that nobody asked for would answer the next question.
             self.drop("the server said more than was asked")
+
+    def _answer(self) -> None:
+        """Hand on the replies that are whole. Raises hiredis.ProtocolError."""
+        calls, gets = self.calls, self._reader.gets
+        while calls:
+            call = calls[0]
+            replies = call.replies
+            replies += islice(iter(gets, _NOT_YET), call.wanted - len(replies))
+            if len(replies) < call.wanted:
+                return
+            calls.popleft()
+            if call.future is None:
+                self._owner.posts_lost += any(isinstance(r, ReplyError) for r in replies)
+            elif not call.future.done():
+                call.future.set_result(replies)
 
     def _expire(self, looked_again: bool) -> None:
         """Fail the calls past their deadline; their replies are still read and thrown away.
