@@ -69,18 +69,18 @@ def _handbook(table: pa.Table) -> pa.Table:
     def constant(value: str) -> pa.Array:
         return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value]))
 
-    terminal = table.column("TERMINAL_ID").cast(pa.string())
+    terminal = table.column("terminal_id").cast(pa.string())
     return pa.table(
         {
-            "authorization_id": table.column("TRANSACTION_ID").cast(pa.string()),
-            "event_at": table.column("TX_DATETIME").cast(pa.timestamp("us")).cast(pa.int64()),
-            "amount_minor": np.rint(table.column("TX_AMOUNT").to_numpy() * 100).astype(np.int64),
+            "authorization_id": table.column("transaction_id").cast(pa.string()),
+            "event_at": table.column("timestamp").cast(pa.timestamp("us")).cast(pa.int64()),
+            "amount_minor": table.column("amount_cents").cast(pa.int64()),
             "currency": constant("EUR"),
             "mcc": constant("5999"),
             "channel": constant("pos"),
             "merchant_country": constant("BE"),
             "card_country": constant("BE"),
-            "card_token": table.column("CUSTOMER_ID").cast(pa.string()),
+            "card_token": table.column("customer_id").cast(pa.string()),
             "terminal_id": terminal,
             "merchant_id": terminal,
         }
