@@ -221,7 +221,7 @@ class JarNode:
             raise Unavailable(
                 f"the broker ended with status {self._child.returncode}: {tail}",
                 where=str(self.data / "broker.log"),
-                fix="another process may hold the port",
+                fix=advice(tail),
             )
 
     def _pid(self) -> int | None:
@@ -293,6 +293,13 @@ class ComposeNode:
                 where=str(HERE / "compose.yaml"),
                 fix="docker compose logs kafka",
             )
+
+
+def advice(log: str) -> str:
+    """What to do about a broker whose log ends so."""
+    if "UnsupportedVersionException" in log:
+        return "a newer Kafka wrote this data: start with another --data, or remove the folder"
+    return "another process may hold the port"
 
 
 def wait_until_it_answers(
