@@ -32,6 +32,7 @@ COMMIT_MAX_S = TRANSACTION_MAX_MS / 1000 + 2.0
 """By then each record is acknowledged or given up (librdkafka looks once a second), so that a
 commit knows its outcome: while one is under way, librdkafka takes no abort."""
 PAUSE_S = 0.05
+"""Between two tries of a step, and of a record that finds the queue full."""
 INIT_MAX_S = 30.0
 """Waits for a predecessor's open transaction to be aborted."""
 
