@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sluice.adapters.kafka.producer import EventProducer
-from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.adapters.kafka.transactions import TransactionalDoor, TransactionalProducer
 from sluice.errors import Corrupt
 from sluice.testing.kafka import read_all, wait_until
 
@@ -104,6 +104,20 @@ def test_what_an_aborted_transaction_wrote_is_never_seen_and_comes_again(apache)
     door.close()
     assert decided(apache) == Counter(range(40))
     assert decided(apache, committed=False)[999] > 0
+
+
+def test_more_records_than_the_queue_holds_wait_for_room_and_keep_their_order(apache):
+    writer = TransactionalProducer(
+        apache.bootstrap,
+        transactional_id=f"{apache.topics.decisions}-full",
+        client_id="test",
+        extra={"queue.buffering.max.messages": 7},
+    )
+    writer.begin()
+    writer.produce_each(apache.topics.decisions, ((b"one", b"%d" % n, []) for n in range(100)))
+    writer.commit()
+    found = read_all(apache.bootstrap, apache.topics.decisions)
+    assert [int(message.value) for message in found] == list(range(100))
 
 
 def test_a_second_door_with_the_same_id_fences_the_first(apache):

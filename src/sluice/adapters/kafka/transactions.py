@@ -92,18 +92,19 @@ class TransactionalProducer:
     def produce_each(self, topic: str, records: Iterable[Record]) -> None:
         """Queue records of the open transaction. A failure surfaces at the commit."""
         produce = self._producer.produce
-        for key, value, headers in records:
-            try:
-                produce(topic, value, key, headers=headers)
-            except BufferError:
-                self._produce_late(topic, key, value, headers)
-            except KafkaException as exc:
-                raise self._given_up(exc, "produce") from exc
+        try:
+            for record in records:
+                key, value, headers = record
+                try:
+                    produce(topic, value, key, headers=headers)
+                except BufferError:
+                    self._produce_late(topic, record)
+        except KafkaException as exc:
+            raise self._given_up(exc, "produce") from exc
 
-    def _produce_late(
-        self, topic: str, key: bytes | str | None, value: bytes, headers: list[Header]
-    ) -> None:
-        """Queue one record once there is room."""
+    def _produce_late(self, topic: str, record: Record) -> None:
+        """Queue one record once there is room. Raises KafkaException."""
+        key, value, headers = record
         deadline = time.monotonic() + QUEUE_WAIT_MAX_S
         while True:
             self._producer.poll(PAUSE_S)
@@ -112,8 +113,6 @@ class TransactionalProducer:
             except BufferError:
                 if time.monotonic() > deadline:
                     raise Unavailable("the producer's queue stays full", where=topic) from None
-            except KafkaException as exc:
-                raise self._given_up(exc, "produce") from exc
             else:
                 return
 
