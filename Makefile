@@ -9,7 +9,7 @@ BENCH := benchmarks/.venv/bin
 # Each folder with a requirements.lock has its own environment beside it, pinned by hash; see
 # docs/how-to/update-locks.md. $(1): the folder. $(2): what is installed from this tree.
 define environment
-$(1)/.venv/.done: $(1)/requirements.lock pyproject.toml benchmarks/simulator/pyproject.toml
+$(1)/.venv/.done: $(1)/requirements.lock pyproject.toml simulator/pyproject.toml
 	@command -v uv >/dev/null || { echo "uv is missing: python3 -m pip install uv"; exit 1; }
 	@test -x $(1)/.venv/bin/python || uv venv --quiet --python ">=3.11,<3.14" $(1)/.venv
 	uv pip sync --quiet --python $(1)/.venv --require-hashes $(1)/requirements.lock
@@ -22,10 +22,10 @@ endef
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(eval $(call environment,.,-e . -e benchmarks/simulator))
-$(eval $(call environment,services,-e . -e benchmarks/simulator))
-$(eval $(call environment,models,-e . -e benchmarks/simulator -e models))
-$(eval $(call environment,benchmarks,-e . -e benchmarks/simulator))
+$(eval $(call environment,.,-e . -e simulator))
+$(eval $(call environment,services,-e . -e simulator))
+$(eval $(call environment,models,-e . -e simulator -e models))
+$(eval $(call environment,benchmarks,-e . -e simulator))
 
 setup: .venv/.done ## Install what development needs into .venv
 
@@ -41,14 +41,14 @@ test: setup ## Every test; starts a real Kafka and a real Valkey by itself
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 
 demo: services/.venv/.done ## Everything on this machine for a minute, with fraud; checks itself
-	env -u PYTHONDONTWRITEBYTECODE $(SERVE)/python -m benchmarks.demo
+	env -u PYTHONDONTWRITEBYTECODE $(SERVE)/python -m local.demo
 
 up: services/.venv/.done ## Broker, store and services on this machine, until Ctrl-C
-	env -u PYTHONDONTWRITEBYTECODE $(SERVE)/python -m services.local
+	env -u PYTHONDONTWRITEBYTECODE $(SERVE)/python -m local.up
 
 down: ## Stop what `make up` or `make kafka` left running
 	-pkill -TERM -f "[s]ervices.local"
-	-$(SERVE)/python -m services.kafka stop 2>/dev/null
+	-$(SERVE)/python -m local.kafka stop 2>/dev/null
 
 bench: benchmarks/.venv/.done ## Every benchmark, to benchmarks/results/
 	env -u PYTHONDONTWRITEBYTECODE $(BENCH)/python -m benchmarks.run --out benchmarks/results
@@ -60,11 +60,11 @@ test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6
 	$(MODELS)/pytest models
 
 kafka: setup ## Start one Kafka node on port 9092 (Docker where it is, else jars on Java 17)
-	$(BIN)/python -m services.kafka start
+	$(BIN)/python -m local.kafka start
 	$(BIN)/sluice topics apply --bootstrap localhost:9092 --replication 1
 
 kafka-stop: setup ## Stop it; its data stays
-	$(BIN)/python -m services.kafka stop
+	$(BIN)/python -m local.kafka stop
 
 locks: ## Resolve every requirements.lock anew from its pyproject.toml
 	for folder in . services models benchmarks; do (cd $$folder && uv lock --quiet --upgrade && \

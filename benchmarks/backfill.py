@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.bed import Bed
 from benchmarks.processes import MEASURED, on
 from benchmarks.report import Row, row
+from benchmarks.testbed import Bed
 from sluice.adapters.files.history import history_from
 from sluice.application.backfill import History, backfill
 

@@ -12,17 +12,17 @@ from pathlib import Path
 import msgspec
 from feast import FeatureStore
 
-from benchmarks.bed import Bed, feast_repository
 from benchmarks.processes import MEASURED
 from benchmarks.report import Row, better
+from benchmarks.testbed import Bed, feast_repository
 from sluice.adapters.feast.finalise import Request
 from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.domain import catalogue
-from sluice.domain.authorization import Authorization
-from sluice.domain.events import event_row, event_rows
-from sluice.domain.observation import ENTITY_KINDS
-from sluice.domain.windows import Kernel
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row, event_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.observation import ENTITY_KINDS
 
 TARGET = ">= 10x"
 AUTHORIZATIONS = 2_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from benchmarks.bed import Bed
 from benchmarks.processes import MEASURED, on
 from benchmarks.report import Row, row
-from benchmarks.stream_door import Drained, drain, watch
+from benchmarks.stream_processor import Drained, drain, watch
+from benchmarks.testbed import Bed
 
 EVENTS = "sluice_featurizer_events_total"
 

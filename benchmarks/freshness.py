@@ -20,17 +20,17 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from benchmarks.bed import Bed
 from benchmarks.report import Row, row
+from benchmarks.testbed import Bed
+from local.stack import Name, Stack
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.domain import states
-from sluice.domain.authorization import Authorization
-from sluice.domain.events import WIDTH, event_rows
-from sluice.domain.observation import EntityKind
-from sluice.domain.windows import Kernel
-from sluice.testing.stack import Name, Stack
+from sluice.domain.features import states
+from sluice.domain.features.events import WIDTH, event_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.observation import EntityKind
 
 RATE = 1000
 WARM_S = 5.0

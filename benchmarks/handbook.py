@@ -25,17 +25,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.report import machine, result, row, save
-from services.kafka.broker import JarNode
+from local.kafka.broker import JarNode
+from local.stack import Stack, free_port
 from sluice.adapters.kafka.topics import Topics, apply
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.journal import ENTITY_COLUMNS, ArchiveJournal, Bucket
+from sluice.adapters.parquet.event_history import ENTITY_COLUMNS, ArchiveJournal, Bucket
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.replay import Replay
-from sluice.domain import catalogue
-from sluice.domain.decision import Decision
-from sluice.domain.observation import EntityKind
-from sluice.testing.stack import Stack, free_port
+from sluice.domain.features import catalogue
+from sluice.domain.records.decision import Decision
+from sluice.domain.records.observation import EntityKind
 
 RESULTS = Path("benchmarks/results")
 SAMPLE = 10_000

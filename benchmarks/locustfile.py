@@ -16,7 +16,7 @@ from sluice_simulator.batch import Batch
 from sluice_simulator.config import Config
 from sluice_simulator.world import World
 
-from sluice.domain.authorization import encode
+from sluice.domain.records.authorization import encode
 
 CHUNK = 2048
 

@@ -24,21 +24,21 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.bed import Bed, Scale
 from benchmarks.report import Row, machine, result, row, save
+from benchmarks.testbed import Bed, Scale
+from local.stack import Name, Stack
 from services import warm
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.evidence import MILLION, ArchiveEvidence
+from sluice.adapters.parquet.samples import MILLION, ArchiveEvidence
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.application.meter import Report, check, newest
-from sluice.cli.meter import lines
-from sluice.domain.authorization import Authorization, encode
+from sluice.application.consistency import Report, check, newest
+from sluice.cli.consistency import lines
 from sluice.domain.clock import HOUR_US
+from sluice.domain.records.authorization import Authorization, encode
 from sluice.testing.factories import make_label
-from sluice.testing.stack import Name, Stack
-from sluice.testing.traffic import RETRY_S, call
+from tests.support.traffic import RETRY_S, call
 
 RESULTS = Path("benchmarks/results")
 PREFIX = "parity-"

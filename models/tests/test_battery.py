@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import make_net, make_release, make_trees
 from sklearn.metrics import roc_auc_score
-from sluice.domain import catalogue
-from sluice.domain.fx import Fx
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
 from sluice.errors import Misconfigured
 
 from sluice_models.models import Model, OnnxModel, TorchModel

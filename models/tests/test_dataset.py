@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 from conftest import PLAN
-from sluice.domain import catalogue
-from sluice.domain.events import event_row, event_rows
-from sluice.domain.fx import Fx
-from sluice.domain.windows import Kernel
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row, event_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.policy.fx import Fx
 from sluice.testing.factories import make_authorization
 
 from sluice_models import dataset

@@ -6,8 +6,8 @@ from conftest import KEY, PLAN, ROOT
 from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx import read_trust, verify
 from sluice.adapters.policyfiles import read_policy
-from sluice.domain import catalogue
-from sluice.domain.fx import Fx
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
 
 from sluice_models import dataset
 from sluice_models.train import Material, compare, finish, install, tune

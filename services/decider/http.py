@@ -33,9 +33,9 @@ from sluice.application.decide import (
     Unrecorded,
 )
 from sluice.application.ports import Arrival
-from sluice.domain.authorization import MAX_BODY_BYTES
 from sluice.domain.clock import SystemClock
-from sluice.domain.decision import Decision
+from sluice.domain.records.authorization import MAX_BODY_BYTES
+from sluice.domain.records.decision import Decision
 from sluice.errors import Rejected, SluiceError, Unavailable
 from sluice.telemetry import METRICS, Line
 

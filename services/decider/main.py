@@ -10,8 +10,8 @@ import signal
 
 from services.decider.stream import AfterCommit, StreamDoor, TransactionLog
 from sluice import bootstrap, telemetry
-from sluice.domain import catalogue
 from sluice.domain.clock import SystemClock
+from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
 from sluice.settings import Settings, load
 

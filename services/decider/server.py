@@ -32,7 +32,7 @@ from services.decider import open_inference
 from services.decider.http import AUTHORIZATIONS, CLOSE, DEADLINE_MS, Decider, Header, SyncDoor
 from services.decider.problems import Problem
 from sluice import telemetry
-from sluice.domain.authorization import MAX_BODY_BYTES
+from sluice.domain.records.authorization import MAX_BODY_BYTES
 
 CONNECTIONS_MAX = 4096
 """Past it uvicorn itself answers 503. A connection takes about 20 KB."""

@@ -21,10 +21,10 @@ from sluice.adapters.kafka.config import Header, Partition, Record, trace_header
 from sluice.adapters.kafka.consumer import Message
 from sluice.application.decide import Busy, Decided, Repeated, Result, Unrecorded
 from sluice.application.ports import Arrival, OnlineStore, Reply
-from sluice.domain.authorization import encode
 from sluice.domain.clock import Clock
-from sluice.domain.dead_letter import DUPLICATE, dead_letter
-from sluice.domain.decision import Decision, Origin
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import DUPLICATE, dead_letter
+from sluice.domain.records.decision import Decision, Origin
 from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable
 from sluice.telemetry import METRICS
 

@@ -28,10 +28,10 @@ from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.decide import Decider
 from sluice.application.featurize import Featurizer
 from sluice.application.ports import DecisionLog, OnlineStore
-from sluice.domain import catalogue
-from sluice.domain.authorization import EventTimeBounds
 from sluice.domain.clock import SECOND_US, SystemClock
-from sluice.domain.decision import Door
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import EventTimeBounds
+from sluice.domain.records.decision import Door
 from sluice.errors import SluiceError
 from sluice.settings import Settings
 

@@ -20,7 +20,7 @@ from sluice.adapters.feast.views import entity, source, state_view
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import StateUpdate
-from sluice.domain.observation import ENTITY_KINDS, EntityKind
+from sluice.domain.records.observation import ENTITY_KINDS, EntityKind
 
 EACH = 2_500
 """Of each of four kinds."""

@@ -22,7 +22,7 @@ from sluice.adapters.feast.plan import (
     encode_state,
     encode_timestamp,
 )
-from sluice.domain.observation import ENTITY_KINDS
+from sluice.domain.records.observation import ENTITY_KINDS
 
 KEYS = ["c", "card-1", "naïve-卡-🂡", "k" * 5000, " ", "a:b|c\x00d"]
 

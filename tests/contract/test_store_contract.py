@@ -18,11 +18,11 @@ from sluice.adapters.redis.marker import Marker
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, OnlineStore, StateStore, StateUpdate
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import MAX_PENDING, Origin
-from sluice.domain.events import event_row
-from sluice.domain.observation import ENTITY_KINDS
-from sluice.domain.states import etag
+from sluice.domain.features.events import event_row
+from sluice.domain.features.states import etag
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import MAX_PENDING, Origin
+from sluice.domain.records.observation import ENTITY_KINDS
 from sluice.errors import Unavailable
 from sluice.testing.store import FakeClock, FakeStore
 

@@ -21,7 +21,7 @@ def test_the_demo_decides_every_authorization_once_and_can_explain_one(
 ) -> None:
     small = ["--rate", "150", "--seconds", "8", "--cards", "2000", "--days", "4"]
     ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks.demo", *small],
+        [sys.executable, "-m", "local.demo", *small],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from services.kafka.broker import Node
+from local.kafka.broker import Node
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.testing.kafka import wait_until
-from sluice.testing.traffic import Caller, StreamTraffic
-from sluice.testing.world import make_world
+from tests.support.deployment import make_world
+from tests.support.kafka import wait_until
+from tests.support.traffic import Caller, StreamTraffic
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 

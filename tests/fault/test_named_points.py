@@ -15,17 +15,17 @@ from typing import Any, Literal
 
 import pytest
 
-from services.kafka.broker import Node
+from local.kafka.broker import Node
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.domain.authorization import encode
-from sluice.domain.decision import Decision, States
-from sluice.domain.outcome import Outcome
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import Decision, States
+from sluice.domain.records.outcome import Outcome
 from sluice.testing.factories import make_label
-from sluice.testing.kafka import wait_until
-from sluice.testing.recount import Books, wait_applied, wait_balanced
-from sluice.testing.traffic import authorizations
-from sluice.testing.world import World, make_world
+from tests.support.deployment import World, make_world
+from tests.support.kafka import wait_until
+from tests.support.recount import Books, wait_applied, wait_balanced
+from tests.support.traffic import authorizations
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 

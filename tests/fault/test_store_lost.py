@@ -12,7 +12,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from services.kafka.broker import Node, free_port
+from local.kafka.broker import Node, free_port
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.blocking import BlockingConnection
@@ -20,15 +20,15 @@ from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.marker import Marker
 from sluice.application.ports import CATCHING_UP, LOST, REBUILDING, Mark
-from sluice.domain import catalogue
-from sluice.domain.authorization import encode
 from sluice.domain.clock import SECOND_US
-from sluice.domain.decision import Decision, answer
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import Decision, answer
 from sluice.testing.factories import make_label
-from sluice.testing.kafka import wait_until
-from sluice.testing.recount import Books
-from sluice.testing.traffic import Caller, StreamTraffic, call
-from sluice.testing.world import World, make_world
+from tests.support.deployment import World, make_world
+from tests.support.kafka import wait_until
+from tests.support.recount import Books
+from tests.support.traffic import Caller, StreamTraffic, call
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 

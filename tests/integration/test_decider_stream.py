@@ -10,18 +10,18 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 
+from local.kafka.broker import Node
 from services.decider.stream import AfterCommit, StreamDoor, TransactionLog
-from services.kafka.broker import Node
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalDoor
 from sluice.application.decide import Decider
-from sluice.domain.authorization import EventTimeBounds
 from sluice.domain.clock import SystemClock
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.decision import Decision
-from sluice.testing.kafka import read_all
+from sluice.domain.records.authorization import EventTimeBounds
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.decision import Decision
 from sluice.testing.policy import make_policy
 from sluice.testing.store import FakeStore
+from tests.support.kafka import read_all
 
 pytestmark = pytest.mark.integration
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from local.kafka.broker import Node
 from services import warm
-from services.kafka.broker import Node
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.domain import catalogue
-from sluice.domain.authorization import encode
 from sluice.domain.clock import SystemClock
-from sluice.domain.decision import Decision
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import Decision
 from sluice.testing.factories import make_authorization
 from sluice.testing.store import declare_ready
-from sluice.testing.world import World, make_world
+from tests.support.deployment import World, make_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

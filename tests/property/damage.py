@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sluice.domain.catalogue import VIEWS
-from sluice.domain.events import WIDTH, event_rows
-from sluice.domain.observation import ENTITY_KINDS
-from sluice.domain.windows import Kernel, update
+from sluice.domain.features.catalogue import VIEWS
+from sluice.domain.features.events import WIDTH, event_rows
+from sluice.domain.features.kernel import Kernel, update
+from sluice.domain.records.observation import ENTITY_KINDS
 from sluice.errors import Corrupt
 from tests.property.reference import Event
 from tests.property.worlds import START, TEMPOS, WORK, Stream, world

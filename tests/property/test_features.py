@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sluice.domain.catalogue import ENTITIES, FEATURES, NAMES, VIEWS, N
-from sluice.domain.events import event_rows
-from sluice.domain.windows import backfill_entity, backfill_strangers, context_features
+from sluice.domain.features.catalogue import ENTITIES, FEATURES, NAMES, VIEWS, N
+from sluice.domain.features.events import event_rows
+from sluice.domain.features.kernel import backfill_entity, backfill_strangers, context_features
 from tests.property.reference import Event
 from tests.property.worlds import TEMPOS, WORK, Stream, Tempo, world
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sluice.domain.catalogue import FEATURES, INDEX, NEVER_S
+from sluice.domain.features.catalogue import FEATURES, INDEX, NEVER_S
 from tests.property.reference import DAY, HOUR, Event, Label
 from tests.property.test_features import differences
 from tests.property.worlds import START, TEMPOS, Change, Stream, Tempo, world

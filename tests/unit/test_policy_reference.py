@@ -3,9 +3,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sluice.domain.fx import Fx
-from sluice.domain.policy import Listing, Measured, Pack, Steps, Thresholds
-from sluice.domain.rules import Rule, When
+from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.policy import Listing, Measured, Pack, Steps, Thresholds
+from sluice.domain.policy.rules import Rule, When
 
 PAGE = Path("docs/reference/policy.md").read_text()
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sluice.domain import catalogue
 from sluice.domain.clock import to_datetime
+from sluice.domain.features import catalogue
 from sluice.domain.release import Provenance
 
 from sluice_models.dataset import TAUGHT

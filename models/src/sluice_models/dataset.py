@@ -20,9 +20,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from sluice.adapters.files.history import history_from, labels_from
 from sluice.application.backfill import Coded, History, backfill
-from sluice.domain import catalogue
 from sluice.domain.clock import DAY_US, from_datetime, to_datetime
-from sluice.domain.fx import Fx
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
 from sluice_simulator.config import Config
 from sluice_simulator.history import write
 from sluice_simulator.world import World

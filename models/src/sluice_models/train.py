@@ -21,11 +21,11 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.policyfiles import read_policy
 from sluice.cli.release import read_private_key
-from sluice.domain import catalogue
 from sluice.domain.clock import to_datetime
-from sluice.domain.economics import Worth
-from sluice.domain.fx import Fx
-from sluice.domain.policy import Policy
+from sluice.domain.features import catalogue
+from sluice.domain.policy.economics import Worth
+from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.policy import Policy
 from sluice.domain.release import MODEL, Provenance, public_line
 
 from sluice_models import dataset, tuning

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sluice.domain.economics import Worth, worth
-from sluice.domain.policy import D2, Policy
+from sluice.domain.policy.economics import Worth, worth
+from sluice.domain.policy.policy import D2, Policy
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

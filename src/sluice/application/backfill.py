@@ -15,11 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.application.ports import StateUpdate
-from sluice.domain import catalogue, states
-from sluice.domain.authorization import CHANNEL_INDEX, THREE_DS_INDEX
-from sluice.domain.countries import COUNTRY_INDEX
-from sluice.domain.currencies import CURRENCY_INDEX
-from sluice.domain.events import (
+from sluice.domain.features import catalogue, states
+from sluice.domain.features.events import (
     AMOUNT,
     CARD,
     CARD_COUNTRY,
@@ -36,10 +33,7 @@ from sluice.domain.events import (
     THREE_DS,
     WIDTH,
 )
-from sluice.domain.fx import Fx
-from sluice.domain.identifiers import tag32
-from sluice.domain.observation import EntityKind
-from sluice.domain.windows import (
+from sluice.domain.features.kernel import (
     AUTHORIZATION,
     FRAUD,
     GENUINE,
@@ -53,6 +47,12 @@ from sluice.domain.windows import (
     context_features,
     scratch,
 )
+from sluice.domain.policy.fx import Fx
+from sluice.domain.records.authorization import CHANNEL_INDEX, THREE_DS_INDEX
+from sluice.domain.records.countries import COUNTRY_INDEX
+from sluice.domain.records.currencies import CURRENCY_INDEX
+from sluice.domain.records.identifiers import tag32
+from sluice.domain.records.observation import EntityKind
 
 Ints = npt.NDArray[np.int64]
 

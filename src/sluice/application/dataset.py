@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain import catalogue
 from sluice.domain.clock import DAY_US, SECOND_US, to_datetime
+from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, Rejected
 
 Ints = npt.NDArray[np.int64]

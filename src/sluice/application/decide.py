@@ -25,20 +25,20 @@ from sluice.application.ports import (
     Reply,
     Scorer,
 )
-from sluice.domain import catalogue
-from sluice.domain.authorization import (
+from sluice.domain.clock import SECOND_US, Clock
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import WIDTH, event_row, event_rows, pending_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.policy.policy import Policy
+from sluice.domain.records.authorization import (
     Authorization,
     EventTimeBounds,
     check_event_time,
     decode_authorization,
     encode,
 )
-from sluice.domain.clock import SECOND_US, Clock
-from sluice.domain.decision import Decision, Door, Origin, Rung, States, answer
-from sluice.domain.events import WIDTH, event_row, event_rows, pending_rows
-from sluice.domain.outcome import BY_SEVERITY
-from sluice.domain.policy import Policy
-from sluice.domain.windows import Kernel
+from sluice.domain.records.decision import Decision, Door, Origin, Rung, States, answer
+from sluice.domain.records.outcome import BY_SEVERITY
 from sluice.errors import Unavailable
 
 T_co = TypeVar("T_co", covariant=True)
@@ -58,7 +58,7 @@ class Current(Protocol[T_co]):
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):
-    """A new decision, durable. answer: JSON of :class:`sluice.domain.decision.Answer`."""
+    """A new decision, durable. answer: JSON of :class:`sluice.domain.records.decision.Answer`."""
 
     decision: Decision
     answer: bytes

@@ -20,10 +20,8 @@ import numpy.typing as npt
 
 from sluice.application.decide import content_digest
 from sluice.application.ports import Ints, StateStore, StateUpdate
-from sluice.domain import states
-from sluice.domain.authorization import Authorization, encode
-from sluice.domain.decision import Answer, Rung
-from sluice.domain.events import (
+from sluice.domain.features import states
+from sluice.domain.features.events import (
     AMOUNT,
     CARD,
     DECLINED,
@@ -35,11 +33,7 @@ from sluice.domain.events import (
     event_row,
     event_rows,
 )
-from sluice.domain.identifiers import tag32
-from sluice.domain.label import Label
-from sluice.domain.observation import COLUMNS, ROWS_MAX, EntityKind, Observations
-from sluice.domain.outcome import Outcome
-from sluice.domain.windows import (
+from sluice.domain.features.kernel import (
     AUTHORIZATION,
     DONE,
     DUPLICATE,
@@ -55,6 +49,12 @@ from sluice.domain.windows import (
     scratch,
     update,
 )
+from sluice.domain.records.authorization import Authorization, encode
+from sluice.domain.records.decision import Answer, Rung
+from sluice.domain.records.identifiers import tag32
+from sluice.domain.records.label import Label
+from sluice.domain.records.observation import COLUMNS, ROWS_MAX, EntityKind, Observations
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Corrupt, Unavailable
 from sluice.faultpoints import kill_at
 

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import Decision, Origin, Pending
-from sluice.domain.observation import EntityKind
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import Decision, Origin, Pending
+from sluice.domain.records.observation import EntityKind
 
 Ints = npt.NDArray[np.int64]
 
@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """An authorization at a door, before anything was looked up.
 
-    row: the kernel's (:func:`sluice.domain.events.event_row`).
+    row: the kernel's (:func:`sluice.domain.features.events.event_row`).
     digest: 8-byte BLAKE2b of the canonical encoding; tells a repeat from a conflict.
     traceparent: W3C trace context of the caller, carried on to ``decisions.v1``.
     """
@@ -119,7 +119,7 @@ class DecisionLog(Protocol):
 class StateUpdate(msgspec.Struct, frozen=True):
     """One state to store, if the stored one still carries the etag that we read.
 
-    etag: bytes 1..9 of the state read (:func:`sluice.domain.states.etag`), b"" for none.
+    etag: bytes 1..9 of the state read (:func:`sluice.domain.features.states.etag`), b"" for none.
     event_us: newest event in the state; becomes Feast's event timestamp.
     """
 

@@ -13,11 +13,11 @@ from typing import Protocol
 
 import msgspec
 
-from sluice.domain.authorization import encode
 from sluice.domain.clock import Clock
-from sluice.domain.dead_letter import dead_letter
-from sluice.domain.decision import Origin
-from sluice.domain.label import Label
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import dead_letter
+from sluice.domain.records.decision import Origin
+from sluice.domain.records.label import Label
 from sluice.errors import Rejected, SluiceError
 
 DURABLE_EVERY = 65_536

@@ -15,9 +15,9 @@ import numpy as np
 
 from sluice.application.ports import CATCHING_UP, READY, STORE_LOST, Mark, Offsets, StateUpdate
 from sluice.application.replay import Journal
-from sluice.domain import catalogue
-from sluice.domain.observation import EntityKind
-from sluice.domain.windows import scratch, update
+from sluice.domain.features import catalogue
+from sluice.domain.features.kernel import scratch, update
+from sluice.domain.records.observation import EntityKind
 from sluice.errors import Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
 

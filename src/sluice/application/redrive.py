@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from sluice.domain.authorization import encode
 from sluice.domain.clock import Clock
-from sluice.domain.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
-from sluice.domain.decision import Origin
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
+from sluice.domain.records.decision import Origin
 
 SERVICE = "redrive"
 FILE = "file:"

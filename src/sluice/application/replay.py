@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain import catalogue
-from sluice.domain.decision import Decision, States
-from sluice.domain.events import ID, WIDTH, event_row, event_rows, pending_rows
-from sluice.domain.identifiers import tag32
-from sluice.domain.observation import EntityKind
-from sluice.domain.windows import Ints, Kernel, scratch, update
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import ID, WIDTH, event_row, event_rows, pending_rows
+from sluice.domain.features.kernel import Ints, Kernel, scratch, update
+from sluice.domain.records.decision import Decision, States
+from sluice.domain.records.identifiers import tag32
+from sluice.domain.records.observation import EntityKind
 
 Bools = npt.NDArray[np.bool_]
 Version = Sequence[tuple[int, int]]
@@ -235,7 +235,8 @@ def journal_of(
 ) -> Journal:
     """A journal from (source, offset, decision) and (source, offset, is_fraud, known_us, keys).
 
-    For small logs and tests; :mod:`sluice.adapters.parquet.journal` makes one from the archive.
+    For small logs and tests; :mod:`sluice.adapters.parquet.event_history` makes one from the
+    archive.
     """
     rows = [
         event_row(d.authorization, d.reference_amount_minor, declined=d.outcome == "decline")

@@ -31,7 +31,7 @@ from sluice.application.ports import StateStore, StateUpdate
 from sluice.application.publish import FIRST_ERRORS, BadRow
 from sluice.cli.instant import instant
 from sluice.cli.progress import Progress
-from sluice.domain.fx import Fx
+from sluice.domain.policy.fx import Fx
 from sluice.settings import load
 
 WRITE_MAX = 5_000

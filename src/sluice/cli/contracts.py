@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from sluice.domain.authorization import Authorization
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.decision import Answer, Decision
-from sluice.domain.label import Label
-from sluice.domain.observation import Observations
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.decision import Answer, Decision
+from sluice.domain.records.label import Label
+from sluice.domain.records.observation import Observations
 
 ROOT = Path("contracts")
 RECORDS: dict[str, type[msgspec.Struct]] = {

@@ -17,9 +17,9 @@ from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.application.redrive import Sender, redrive, select
 from sluice.cli.instant import instant
-from sluice.domain.authorization import encode
 from sluice.domain.clock import SystemClock, to_datetime
-from sluice.domain.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
 from sluice.settings import load
 
 LIMIT = 100

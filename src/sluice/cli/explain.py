@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 
 from sluice.adapters.parquet.archive import Archive, Archived
-from sluice.domain import catalogue
-from sluice.domain.catalogue import NEVER_S, Feature
 from sluice.domain.clock import to_datetime
-from sluice.domain.money import Money
-from sluice.domain.reasons import BY_CODE
-from sluice.domain.states import BACKFILL, DECISIONS, LABELS, PARTITIONS_MAX
+from sluice.domain.features import catalogue
+from sluice.domain.features.catalogue import NEVER_S, Feature
+from sluice.domain.features.states import BACKFILL, DECISIONS, LABELS, PARTITIONS_MAX
+from sluice.domain.policy.reasons import BY_CODE
+from sluice.domain.records.money import Money
 from sluice.settings import load
 
 _SOURCES = {DECISIONS: "decisions.v1", LABELS: "labels.v1", BACKFILL: "backfill"}

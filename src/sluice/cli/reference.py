@@ -16,8 +16,8 @@ from typing import Any, get_type_hints
 import msgspec
 
 from sluice.cli import VERBS
-from sluice.domain import catalogue
-from sluice.domain.authorization import MAX_BODY_BYTES, Authorization
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
 from sluice.settings import PREFIX, Settings
 from sluice.telemetry import TABLE, Line
 
@@ -63,7 +63,7 @@ def _code(text: object) -> str:
 
 def metrics() -> str:
     """Every metric, by component."""
-    page = _MADE.format(source="src/sluice/telemetry.py") + (
+    page = _MADE.format(source="src/sluice/telemetry/table.py") + (
         "# Metrics\n\n"
         "Prometheus, on `/metrics` of the sync door and on `service.metrics_port` elsewhere. A "
         "metric appears once it has been used. Labels are bounded words, never identifiers; past "
@@ -96,7 +96,7 @@ def log() -> str:
         for field in msgspec.structs.fields(Line)
     ]
     return (
-        _MADE.format(source="src/sluice/telemetry.py")
+        _MADE.format(source="src/sluice/telemetry/logs.py")
         + (
             "# Log\n\n"
             "JSON, one object a line. No card number can be in it (none enters), and no card "
@@ -118,7 +118,7 @@ def log() -> str:
 
 def features() -> str:
     """The catalogue, by entity."""
-    page = _MADE.format(source="src/sluice/domain/catalogue.py") + (
+    page = _MADE.format(source="src/sluice/domain/features/catalogue.py") + (
         "# Features\n\n"
         f"{catalogue.N} integers, in this order; catalogue digest `{catalogue.DIGEST}`. The unit "
         "says the scale: `_milli` is thousandths, `_ppm` millionths. Served when the entity was "
@@ -183,7 +183,7 @@ def authorization() -> str:
             )
         )
     return (
-        _MADE.format(source="src/sluice/domain/authorization.py")
+        _MADE.format(source="src/sluice/domain/records/authorization.py")
         + (
             "# Authorization, version 1\n\n"
             f"JSON, UTF-8, at most {MAX_BODY_BYTES:,} bytes. The schema is closed: a field that is "

@@ -27,15 +27,15 @@ from sluice import bootstrap
 from sluice.adapters.kafka.groups import Group
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.journal import ArchiveJournal, Bucket
+from sluice.adapters.parquet.event_history import ArchiveJournal, Bucket
 from sluice.adapters.redis.marker import Marker
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.decide import content_digest
 from sluice.application.rebuild import Rebuild, TopicNames, states_of
 from sluice.cli.progress import Progress
-from sluice.domain.authorization import encode
-from sluice.domain.catalogue import VIEWS
-from sluice.domain.decision import answer
+from sluice.domain.features.catalogue import VIEWS
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import answer
 from sluice.errors import Unavailable
 from sluice.settings import Settings, load
 

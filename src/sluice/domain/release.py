@@ -19,8 +19,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Meta
 
-from sluice.domain.authorization import MicrosUtc
-from sluice.domain.observation import EntityKind
+from sluice.domain.records.authorization import MicrosUtc
+from sluice.domain.records.observation import EntityKind
 from sluice.errors import Corrupt, Misconfigured
 
 MODEL, CARD, MANIFEST, SIGNATURE = "model.onnx", "card.md", "manifest.json", "manifest.sig"

@@ -11,17 +11,17 @@ import numpy.typing as npt
 
 from sluice.application.decide import Conflict, Decided, Repeated, Result
 from sluice.application.ports import Arrival
-from sluice.domain import catalogue
-from sluice.domain.authorization import (
+from sluice.domain.clock import Clock, SystemClock
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row
+from sluice.domain.records.authorization import (
     EventTimeBounds,
     check_event_time,
     decode_authorization,
     encode,
 )
-from sluice.domain.clock import Clock, SystemClock
-from sluice.domain.decision import Decision, Origin, States, answer
-from sluice.domain.events import event_row
-from sluice.domain.outcome import Outcome
+from sluice.domain.records.decision import Decision, Origin, States, answer
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Unavailable
 
 COLUMNS = ("amount_minor", "count_1h", "count_1d")

@@ -6,10 +6,10 @@ from typing import Any
 
 from sluice.application.decide import content_digest
 from sluice.application.ports import Arrival
-from sluice.domain.authorization import Authorization, Channel
-from sluice.domain.decision import Origin
-from sluice.domain.events import event_row
-from sluice.domain.label import Label
+from sluice.domain.features.events import event_row
+from sluice.domain.records.authorization import Authorization, Channel
+from sluice.domain.records.decision import Origin
+from sluice.domain.records.label import Label
 
 NOON_US = 1_780_056_000_000_000
 """2026-05-29 12:00 UTC."""

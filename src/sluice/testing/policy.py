@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 
-from sluice.domain import catalogue
-from sluice.domain.authorization import Channel
-from sluice.domain.fx import Fx
-from sluice.domain.outcome import Outcome
-from sluice.domain.policy import Fallback, Listing, Pack, Policy, Steps, Thresholds
-from sluice.domain.rules import FeatureLike, Rule, When
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.policy import Fallback, Listing, Pack, Policy, Steps, Thresholds
+from sluice.domain.policy.rules import FeatureLike, Rule, When
+from sluice.domain.records.authorization import Channel
+from sluice.domain.records.outcome import Outcome
 
 EUROS = Fx(
     reference="EUR",

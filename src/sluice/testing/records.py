@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sluice.domain.decision import Decision, Pending, States
-from sluice.domain.outcome import Outcome
+from sluice.domain.records.decision import Decision, Pending, States
+from sluice.domain.records.outcome import Outcome
 from sluice.testing.factories import NOON_US, make_authorization
 
 

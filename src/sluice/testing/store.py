@@ -11,10 +11,10 @@ from sluice.adapters.redis.marker import Marker
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, Reply, StateUpdate
 from sluice.domain.clock import Clock
-from sluice.domain.decision import MAX_PENDING, Pending
-from sluice.domain.events import to_pending
-from sluice.domain.observation import EntityKind
-from sluice.domain.states import etag
+from sluice.domain.features.events import to_pending
+from sluice.domain.features.states import etag
+from sluice.domain.records.decision import MAX_PENDING, Pending
+from sluice.domain.records.observation import EntityKind
 from sluice.errors import Unavailable
 
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from sluice.adapters.feast.finalise import Request
 from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS, VIEWS
 from sluice.application.ports import StateUpdate
-from sluice.domain import states
-from sluice.domain.authorization import Authorization, Channel, ThreeDs
-from sluice.domain.events import event_row, event_rows
-from sluice.domain.observation import ENTITY_KINDS, EntityKind
-from sluice.domain.windows import AUTHORIZATION, Ints, Kernel, scratch, update
+from sluice.domain.features import states
+from sluice.domain.features.events import event_row, event_rows
+from sluice.domain.features.kernel import AUTHORIZATION, Ints, Kernel, scratch, update
+from sluice.domain.records.authorization import Authorization, Channel, ThreeDs
+from sluice.domain.records.observation import ENTITY_KINDS, EntityKind
 from sluice.testing.factories import NOON_US, make_authorization
 
 WRITTEN_AFTER_US = 5_000

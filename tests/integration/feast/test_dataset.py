@@ -26,11 +26,11 @@ from sluice.application.backfill import backfill
 from sluice.application.dataset import Manifest
 from sluice.cli import main
 from sluice.cli.dataset import build
-from sluice.domain import catalogue
 from sluice.domain.clock import DAY_US, HOUR_US, from_datetime, to_datetime
+from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, Misconfigured, Rejected
-from sluice.testing.feature_log import write_log
 from tests.integration.feast.conftest import ROOT, Applied
+from tests.support.feature_log import write_log
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

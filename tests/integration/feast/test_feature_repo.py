@@ -15,8 +15,8 @@ from redis import Redis
 from sluice.adapters.feast.plan import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEWS
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import StateUpdate
-from sluice.domain import catalogue
-from sluice.domain.observation import ENTITY_KINDS
+from sluice.domain.features import catalogue
+from sluice.domain.records.observation import ENTITY_KINDS
 from sluice.domain.release import decode_manifest
 from tests.integration.feast.conftest import RELEASES, REPO, Applied
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sluice.domain import catalogue
-from sluice.domain.catalogue import Feature
+from sluice.domain.features import catalogue
+from sluice.domain.features.catalogue import Feature
 from tests.integration.feast.conftest import Applied
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

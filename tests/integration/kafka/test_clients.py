@@ -10,7 +10,7 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.transactions import TransactionalDoor
 from sluice.errors import Misconfigured
-from sluice.testing.kafka import read_all, wait_until
+from tests.support.kafka import read_all, wait_until
 
 pytestmark = pytest.mark.integration
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -4,11 +4,11 @@ import pytest
 
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.cli import main
-from sluice.domain.authorization import encode
-from sluice.domain.dead_letter import dead_letter
-from sluice.domain.decision import Origin
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import dead_letter
+from sluice.domain.records.decision import Origin
 from sluice.errors import Rejected
-from sluice.testing.kafka import read_all
+from tests.support.kafka import read_all
 
 pytestmark = pytest.mark.integration
 BODIES = [b'{"broken"', b'{"unknown":1}', b'{"again":1}']

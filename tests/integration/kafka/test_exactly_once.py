@@ -13,7 +13,7 @@ import pytest
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.transactions import TransactionalDoor, TransactionalProducer
 from sluice.errors import Corrupt
-from sluice.testing.kafka import read_all, wait_until
+from tests.support.kafka import read_all, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 DOOR = Path(__file__).with_name("door.py")

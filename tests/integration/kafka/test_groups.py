@@ -10,7 +10,7 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import TAIL, TopicReader
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.errors import SluiceError
-from sluice.testing.kafka import wait_until
+from tests.support.kafka import wait_until
 
 pytestmark = pytest.mark.integration
 

@@ -10,13 +10,13 @@ import pytest
 from sluice_simulator.config import Config
 from sluice_simulator.world import World
 
-from services.kafka.broker import Node
+from local.kafka.broker import Node
 from sluice.adapters.kafka.topics import Topics
 from sluice.cli import main
-from sluice.domain.authorization import decode_authorization
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.label import Label
-from sluice.testing.kafka import read_all
+from sluice.domain.records.authorization import decode_authorization
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.label import Label
+from tests.support.kafka import read_all
 
 pytestmark = pytest.mark.integration
 

@@ -30,9 +30,9 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, StateUpdate
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import Origin
-from sluice.domain.events import event_row
+from sluice.domain.features.events import event_row
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import Origin
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.testing.store import FakeClock, declare_ready
 

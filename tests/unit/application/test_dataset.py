@@ -18,8 +18,8 @@ from sluice.application.dataset import (
     refuse_unbounded,
     splits,
 )
-from sluice.domain import catalogue
 from sluice.domain.clock import DAY_US, HOUR_US, SECOND_US
+from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, Rejected
 
 MONDAY = 20_000 * DAY_US

@@ -12,10 +12,10 @@ from msgspec import structs
 from sluice.application.decide import Busy, Conflict, Decided, Decider, Repeated, Result, Unrecorded
 from sluice.application.featurize import Featurizer
 from sluice.application.ports import NOT_SENT, Arrival
-from sluice.domain import catalogue
-from sluice.domain.authorization import EventTimeBounds, encode
-from sluice.domain.decision import Decision, Door, Origin, answer
-from sluice.domain.observation import EntityKind
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import EventTimeBounds, encode
+from sluice.domain.records.decision import Decision, Door, Origin, answer
+from sluice.domain.records.observation import EntityKind
 from sluice.errors import Rejected, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival
 from sluice.testing.policy import make_policy

@@ -16,16 +16,16 @@ from sluice.application.decide import Decided, Decider
 from sluice.application.featurize import STATES_MAX, Featurizer
 from sluice.application.ports import Arrival, Scorer, StateUpdate
 from sluice.application.replay import Replay, journal_of
-from sluice.domain import states
-from sluice.domain.authorization import EventTimeBounds, encode
 from sluice.domain.clock import DAY_US, SECOND_US
-from sluice.domain.decision import Decision
-from sluice.domain.events import WIDTH
-from sluice.domain.identifiers import tag32
-from sluice.domain.label import Label
-from sluice.domain.observation import ROWS_MAX, Observations
-from sluice.domain.policy import Policy
-from sluice.domain.windows import FRAUD, scratch, update
+from sluice.domain.features import states
+from sluice.domain.features.events import WIDTH
+from sluice.domain.features.kernel import FRAUD, scratch, update
+from sluice.domain.policy.policy import Policy
+from sluice.domain.records.authorization import EventTimeBounds, encode
+from sluice.domain.records.decision import Decision
+from sluice.domain.records.identifiers import tag32
+from sluice.domain.records.label import Label
+from sluice.domain.records.observation import ROWS_MAX, Observations
 from sluice.errors import Corrupt, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival, make_label
 from sluice.testing.policy import make_policy

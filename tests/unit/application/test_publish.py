@@ -5,8 +5,8 @@ import msgspec
 
 from sluice.application import publish
 from sluice.application.publish import BadRow, Mapped, Publisher
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.label import Label
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.label import Label
 from sluice.errors import Rejected, Unavailable
 
 TOPICS = SimpleNamespace(authorizations="auths", labels="labels", dead_letters="dead")

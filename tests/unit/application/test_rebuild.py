@@ -11,9 +11,9 @@ from msgspec import structs
 from sluice.application.ports import CATCHING_UP, READY, REBUILDING, STORE_LOST, Mark, Offsets
 from sluice.application.rebuild import LEAVE_MAX_S, Rebuild, TopicNames, starts, states_of
 from sluice.application.replay import Journal, Replay, journal_of
-from sluice.domain import catalogue
-from sluice.domain.authorization import Channel
-from sluice.domain.outcome import Outcome
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import Channel
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Misconfigured, Unavailable
 from sluice.testing.factories import NOON_US
 from sluice.testing.records import make_decision

@@ -2,8 +2,8 @@ import hashlib
 
 from sluice.application.redrive import Original, redrive, select
 from sluice.domain.clock import SystemClock
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.decision import Origin
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.decision import Origin
 
 BODY = b'{"v":1}'
 

@@ -15,19 +15,19 @@ from sluice_simulator.world import World as Simulated
 
 from sluice.adapters.files.past import Past, map_past, read_past
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.journal import ArchiveJournal, Bucket
+from sluice.adapters.parquet.event_history import ArchiveJournal, Bucket
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.application.decide import content_digest
 from sluice.application.ports import Arrival
 from sluice.application.replay import Replay
 from sluice.cli.backfill import archive, store_states
 from sluice.cli.instant import instant
-from sluice.domain import catalogue
-from sluice.domain.authorization import Authorization, encode
 from sluice.domain.clock import DAY_US
-from sluice.domain.decision import Decision
-from sluice.domain.events import event_row
-from sluice.domain.label import Label
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row
+from sluice.domain.records.authorization import Authorization, encode
+from sluice.domain.records.decision import Decision
+from sluice.domain.records.label import Label
 from sluice.errors import Misconfigured, Rejected
 from tests.unit.application.test_featurize import World, decide
 

@@ -5,7 +5,7 @@ import pytest
 
 from services.decider.problems import KINDS
 from sluice.cli import main, reference
-from sluice.domain.authorization import Authorization
+from sluice.domain.records.authorization import Authorization
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -3,11 +3,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sluice.domain import catalogue
-from sluice.domain.authorization import Authorization, Channel
-from sluice.domain.outcome import Outcome
-from sluice.domain.policy import Listing, Policy, Steps, Thresholds, Verdicts
-from sluice.domain.rules import MAX_RULES, VIEW_BITS
+from sluice.domain.features import catalogue
+from sluice.domain.policy.policy import Listing, Policy, Steps, Thresholds, Verdicts
+from sluice.domain.policy.rules import MAX_RULES, VIEW_BITS
+from sluice.domain.records.authorization import Authorization, Channel
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Misconfigured
 from sluice.testing.policy import EUROS, make_policy, make_rule
 

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 
 from sluice.domain.clock import SystemClock, from_datetime, to_datetime
-from sluice.domain.countries import CENTRES, COUNTRY_INDEX, distance_km, root
-from sluice.domain.currencies import CURRENCY_INDEX, EXPONENTS
-from sluice.domain.decision import Answer, Decision, States, answer
-from sluice.domain.identifiers import holds_card_number, passes_luhn, tag32
-from sluice.domain.money import CurrencyMismatchError, Money
-from sluice.domain.outcome import BY_SEVERITY, Outcome
-from sluice.domain.states import DECISIONS, LABELS, PARTITIONS_MAX, etag, source
+from sluice.domain.features.states import DECISIONS, LABELS, PARTITIONS_MAX, etag, source
+from sluice.domain.records.countries import CENTRES, COUNTRY_INDEX, distance_km, root
+from sluice.domain.records.currencies import CURRENCY_INDEX, EXPONENTS
+from sluice.domain.records.decision import Answer, Decision, States, answer
+from sluice.domain.records.identifiers import holds_card_number, passes_luhn, tag32
+from sluice.domain.records.money import CurrencyMismatchError, Money
+from sluice.domain.records.outcome import BY_SEVERITY, Outcome
 from tests.unit.domain.test_authorization import AUTH
 
 

@@ -16,7 +16,7 @@ from services.decider.http import SyncDoor
 from services.decider.open_inference import MAX_ROWS
 from services.decider.problems import KINDS
 from sluice.application.decide import Busy, Unrecorded
-from sluice.domain.authorization import MAX_BODY_BYTES
+from sluice.domain.records.authorization import MAX_BODY_BYTES
 from sluice.errors import Corrupt, Unavailable
 from sluice.telemetry import Metrics
 from sluice.testing.deciding import COLUMNS, FakeDecider
@@ -521,7 +521,7 @@ async def test_the_openapi_document_is_valid_and_its_references_resolve(door: Sy
 
 
 def test_every_code_of_the_decoder_is_in_the_table_of_problems() -> None:
-    from sluice.domain import authorization as module
+    from sluice.domain.records import authorization as module
 
     for _, code in module._CODES:
         assert code in KINDS

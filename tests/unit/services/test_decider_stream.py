@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 from services.decider.stream import ABORTS_MAX, AfterCommit, StreamDoor, TransactionLog
 from sluice.application.decide import Decider
 from sluice.application.ports import Arrival
-from sluice.domain.authorization import EventTimeBounds
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.decision import Decision, Origin
+from sluice.domain.records.authorization import EventTimeBounds
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.decision import Decision, Origin
 from sluice.errors import Corrupt, Unavailable
 from sluice.telemetry import Metrics
 from sluice.testing.policy import make_policy

@@ -13,7 +13,7 @@ from sluice_simulator.config import Config
 from sluice_simulator.stream import Plan, Streamer, Tally, at_sync_door, run
 from sluice_simulator.world import World
 
-from sluice.domain.authorization import decode_authorization
+from sluice.domain.records.authorization import decode_authorization
 
 START = date(2026, 10, 1)
 
@@ -85,7 +85,7 @@ def test_labels_leave_when_they_become_known(world: World) -> None:
     run(Streamer(world, recorder, Plan(START, 1.0, rate=rate, labels_since=since)))
     import msgspec
 
-    from sluice.domain.label import Label
+    from sluice.domain.records.label import Label
 
     now, told = 0, []
     for topic, key, value in recorder.sent:

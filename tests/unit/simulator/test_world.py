@@ -10,9 +10,9 @@ from sluice_simulator.labels import DAY_US, LONGEST_DAYS
 from sluice_simulator.rows import FRAUD, KIND_INDEX, present
 from sluice_simulator.world import World
 
-from sluice.domain.authorization import decode_authorization, encode
-from sluice.domain.currencies import EXPONENTS
-from sluice.domain.identifiers import holds_card_number
+from sluice.domain.records.authorization import decode_authorization, encode
+from sluice.domain.records.currencies import EXPONENTS
+from sluice.domain.records.identifiers import holds_card_number
 
 START = date(2026, 9, 1)
 CAMPAIGNS = dict.fromkeys(FRAUD, 10.0)

@@ -14,7 +14,7 @@ import msgspec
 
 from sluice.adapters.feast.murmur3 import murmur3_32
 from sluice.adapters.feast.plan import COMPILED, FEATURES, JOIN_KEYS, PROJECT
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 
 KEY_SERIALIZATION = 3
 """Feast's entity_key_serialization_version."""

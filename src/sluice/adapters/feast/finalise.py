@@ -15,8 +15,10 @@ import msgspec
 from msgspec import Meta
 
 from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS
-from sluice.domain import catalogue
-from sluice.domain.authorization import (
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row, event_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.records.authorization import (
     AmountMinor,
     Authorization,
     Channel,
@@ -27,9 +29,7 @@ from sluice.domain.authorization import (
     ThreeDs,
     check,
 )
-from sluice.domain.events import event_row, event_rows
-from sluice.domain.observation import ENTITY_KINDS
-from sluice.domain.windows import Kernel
+from sluice.domain.records.observation import ENTITY_KINDS
 from sluice.errors import Corrupt, Rejected
 
 

@@ -39,7 +39,7 @@ from sluice.application.dataset import (
     compromised,
     in_force,
 )
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, Misconfigured, Rejected
 
 Ints = npt.NDArray[np.int64]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sluice.adapters.feast.murmur3 import murmur3_32
-from sluice.domain.observation import ENTITY_KINDS, EntityKind
+from sluice.domain.records.observation import ENTITY_KINDS, EntityKind
 
 PROJECT = "sluice"
 JOIN_KEYS: dict[EntityKind, str] = {

@@ -8,7 +8,7 @@ from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
 
 from sluice.adapters.feast.contract import Plan, ViewPlan, feature_plans, plan_of, view_plan
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.errors import Misconfigured
 
 _APPLY = "run feast apply in the feature repository"

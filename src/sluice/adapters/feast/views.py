@@ -27,8 +27,8 @@ from feast.types import Bytes, Int64, String
 
 from sluice.adapters.feast.finalise import Request
 from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS, VIEWS
-from sluice.domain import catalogue
-from sluice.domain.observation import EntityKind
+from sluice.domain.features import catalogue
+from sluice.domain.records.observation import EntityKind
 from sluice.domain.release import MANIFEST, Manifest, decode_manifest
 
 Offline = Literal["file", "spark", "snowflake", "bigquery"]

@@ -21,10 +21,10 @@ from msgspec import Meta
 
 from sluice.adapters.files.tables import RowBatch
 from sluice.application.publish import BadRow, Mapped
-from sluice.domain.authorization import Authorization, decode_authorization, encode
 from sluice.domain.clock import DAY_US
-from sluice.domain.currencies import EXPONENTS
-from sluice.domain.label import Label
+from sluice.domain.records.authorization import Authorization, decode_authorization, encode
+from sluice.domain.records.currencies import EXPONENTS
+from sluice.domain.records.label import Label
 from sluice.errors import Misconfigured, Rejected
 
 Column = list[Any]

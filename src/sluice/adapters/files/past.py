@@ -23,8 +23,8 @@ from sluice.adapters.files.history import COLUMNS, LABEL_COLUMNS, OPTIONAL, need
 from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
 from sluice.adapters.files.tables import Table
 from sluice.application.publish import BadRow
-from sluice.domain.authorization import Authorization
-from sluice.domain.label import Label
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.label import Label
 from sluice.errors import Rejected
 
 Mask = npt.NDArray[np.bool_]

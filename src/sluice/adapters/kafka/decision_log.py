@@ -18,8 +18,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from sluice.adapters.kafka.config import Extra, producer, trace_headers, translate
 from sluice.application.ports import NOT_SENT, Arrival
-from sluice.domain.authorization import encode
-from sluice.domain.decision import Decision
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import Decision
 from sluice.errors import Unavailable
 from sluice.faultpoints import kill_at
 

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (
 )
 
 from sluice.adapters.kafka.config import MESSAGE_MAX_BYTES, REQUEST_MAX_S, Extra, client, translate
-from sluice.domain.states import PARTITIONS_MAX
+from sluice.domain.features.states import PARTITIONS_MAX
 from sluice.errors import Misconfigured, Unavailable
 
 PARTITIONS = 12

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, fit, table
 from sluice.application.archive import Partition, Record
-from sluice.domain.decision import Decision
+from sluice.domain.records.decision import Decision
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
 

@@ -17,9 +17,9 @@ import msgspec
 import pyarrow as pa
 
 from sluice.application.archive import Record
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import Decision
-from sluice.domain.label import Label
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import Decision
+from sluice.domain.records.label import Label
 from sluice.errors import Corrupt
 
 

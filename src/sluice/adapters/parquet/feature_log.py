@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.columns import SCHEMAS, fit
-from sluice.domain import catalogue
 from sluice.domain.clock import SECOND_US
+from sluice.domain.features import catalogue
 from sluice.errors import Corrupt
 
 Ints = npt.NDArray[np.int64]

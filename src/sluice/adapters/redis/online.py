@@ -11,16 +11,16 @@ import msgspec
 from msgspec import structs
 
 from sluice.adapters.feast.plan import COMPILED, decode_state
-from sluice.adapters.redis import claims, marker
-from sluice.adapters.redis.claims import KeepAnswer
+from sluice.adapters.redis import idempotency, marker
 from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, pack, size_of
 from sluice.adapters.redis.connection import Connection, ReplyError
 from sluice.adapters.redis.connection import Reply as Answered
+from sluice.adapters.redis.idempotency import KeepAnswer
 from sluice.application.ports import Arrival, Reply
 from sluice.domain.clock import Clock
-from sluice.domain.decision import MAX_PENDING, Pending
-from sluice.domain.events import to_pending
-from sluice.domain.observation import EntityKind
+from sluice.domain.features.events import to_pending
+from sluice.domain.records.decision import MAX_PENDING, Pending
+from sluice.domain.records.observation import EntityKind
 
 BATCH_MAX = 1000
 """Arrivals a round trip; about 1 MB each way, some 10 ms of the server."""
@@ -115,7 +115,7 @@ class RedisOnlineStore:
 
     async def _observe(self, batch: Sequence[Arrival]) -> list[Reply]:
         now_us = self._clock.now_us()
-        claimed = [claims.claim(arrival, self._replica) for arrival in batch]
+        claimed = [idempotency.claim(arrival, self._replica) for arrival in batch]
         left = [_encode(to_pending(arrival.auth, arrival.row, now_us)) for arrival in batch]
         asked = [_COMMANDS + (arrival.auth.device_id is not None) for arrival in batch]
         # The marker last: a store emptied while it answered shows too.
@@ -153,7 +153,7 @@ class RedisOnlineStore:
         card, terminal, merchant, device = self._card, self._terminal, self._merchant, self._device
         for arrival, claim, entry in zip(batch, claimed, left, strict=True):
             auth = arrival.auth
-            key = claims.key(auth.tenant, auth.authorization_id)
+            key = idempotency.key(auth.tenant, auth.authorization_id)
             parts += (_CLAIM, size(len(key)), key, _END, size(len(claim)), claim, claim_tail)
             card.add(parts, auth.card_token)
             terminal.add(parts, auth.terminal_id)
@@ -218,16 +218,16 @@ class RedisOnlineStore:
             held.conflict,
         )
 
-    def _held(self, answer: Answered, arrival: Arrival, claim: bytes) -> claims.Held | None:
+    def _held(self, answer: Answered, arrival: Arrival, claim: bytes) -> idempotency.Held | None:
         """None if the arrival is ours to decide, though its claim was there or refused."""
         if isinstance(answer, ReplyError):
             self.counts.claims_refused += 1
             return None
-        held = claims.read(answer, claim, from_stream=arrival.origin is not None)
+        held = idempotency.read(answer, claim, from_stream=arrival.origin is not None)
         if held.earlier is not None or held.claimed_elsewhere or held.conflict:
             return held
         # Ours from before a redelivery: give it the whole time again.
-        where = claims.key(arrival.auth.tenant, arrival.auth.authorization_id)
+        where = idempotency.key(arrival.auth.tenant, arrival.auth.authorization_id)
         self.connection.post(pack(b"PEXPIRE", where, self._claim_ttl_ms), 1)
         return None
 
@@ -276,8 +276,8 @@ class RedisOnlineStore:
                     b"EVAL",
                     DELETE_IF,
                     b"1",
-                    claims.key(arrival.auth.tenant, arrival.auth.authorization_id),
-                    claims.claim(arrival, self._replica),
+                    idempotency.key(arrival.auth.tenant, arrival.auth.authorization_id),
+                    idempotency.claim(arrival, self._replica),
                 )
                 for arrival in arrivals
             )

@@ -5,7 +5,7 @@ import pytest
 
 from sluice.adapters.feast.contract import Plan, plan_of
 from sluice.adapters.feast.plan import COMPILED
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 
 NAMES = ["card_count_1h", "amount_minor"]
 

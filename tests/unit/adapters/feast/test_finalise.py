@@ -4,8 +4,8 @@ import pytest
 
 from sluice.adapters.feast.finalise import finalise
 from sluice.adapters.feast.plan import FEATURES
-from sluice.domain import catalogue
-from sluice.domain.authorization import Authorization
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import Authorization
 from sluice.errors import Corrupt, Rejected
 from tests.integration.feast.history import history, key, request
 

@@ -6,7 +6,7 @@ import pytest
 from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.parquet.archive import Archive, ParquetFiles
 from sluice.application.archive import DAY_MS
-from sluice.domain.authorization import encode
+from sluice.domain.records.authorization import encode
 from sluice.errors import Corrupt, Unavailable
 from sluice.testing.factories import make_authorization, make_label
 from sluice.testing.records import make_decision

@@ -1,0 +1,31 @@
+"""What a process shows of itself: a table of metrics, JSON logs, W3C trace context."""
+
+from sluice.telemetry.logs import Line, configure_logging, decided_line, event, write_lines
+from sluice.telemetry.metrics import METRICS, Metrics, observe_decisions, start_metrics_server
+from sluice.telemetry.table import LABEL_SETS_MAX, TABLE
+from sluice.telemetry.traces import (
+    TraceContext,
+    continue_trace,
+    continue_traces,
+    new_trace,
+    parse_traceparent,
+)
+
+__all__ = [
+    "LABEL_SETS_MAX",
+    "METRICS",
+    "TABLE",
+    "Line",
+    "Metrics",
+    "TraceContext",
+    "configure_logging",
+    "continue_trace",
+    "continue_traces",
+    "decided_line",
+    "event",
+    "new_trace",
+    "observe_decisions",
+    "parse_traceparent",
+    "start_metrics_server",
+    "write_lines",
+]
