@@ -1,4 +1,4 @@
-"""The obvious way, for comparison: ``python -m benchmarks.baseline``.
+"""The baseline, for comparison: ``python -m benchmarks.baseline``.
 
 KServe's stock ModelServer with its REST predictor, Feast's ``get_online_features`` for the states,
 confluent-kafka's produce and flush for the record. What is behind these three is our own walk:
@@ -18,8 +18,8 @@ from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
 
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
 from sluice.adapters.policyfiles.files import PolicyFiles
-from sluice.application.decide import Decided, Decider
-from sluice.application.ports import Arrival, Reply
+from sluice.application.decide import Decided, DecisionPipeline
+from sluice.application.ports import Arrival, Lookup
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import EventTimeBounds, encode
@@ -36,7 +36,7 @@ class FeastStore:
     def __init__(self, repository: Path) -> None:
         self._feast = FeatureStore(repo_path=str(repository))
 
-    async def observe(self, batch: Sequence[Arrival]) -> list[Reply]:
+    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         found = self._feast.get_online_features(
             features=FEATURES,
             entity_rows=[
@@ -50,7 +50,9 @@ class FeastStore:
             ],
         ).to_dict()
         columns = [found[name.partition(":")[2]] for name in FEATURES]
-        return [Reply(*(state or b"" for state in states)) for states in zip(*columns, strict=True)]
+        return [
+            Lookup(*(state or b"" for state in states)) for states in zip(*columns, strict=True)
+        ]
 
     def remember(self, answers: object) -> None:
         pass
@@ -75,7 +77,7 @@ class FlushedLog:
 class Predictor(Model):
     """One BYTES tensor in, the authorization's JSON; one out, the answer's."""
 
-    def __init__(self, decider: Decider) -> None:
+    def __init__(self, decider: DecisionPipeline) -> None:
         super().__init__(NAME)
         self._decider = decider
         self.ready = True
@@ -106,8 +108,8 @@ def main() -> None:
         args.release, read_trust(args.trust), catalogue.DIGEST, catalogue.FEATURES
     )
     release.poll()
-    decider = Decider(
-        door="sync",
+    decider = DecisionPipeline(
+        entrypoint="sync",
         emitter="obvious",
         store=FeastStore(args.repository),
         scorer=release,

@@ -1,7 +1,7 @@
 """A lean HTTP load client in a process of its own: ``python -m benchmarks.client``.
 
-Locust spends several hundred µs of processor time a request, more than the door it measures, so
-on a small machine it measures itself. This one spends about 30.
+Locust spends several hundred µs of processor time a request, more than the entrypoint it measures,
+so on a small machine it measures itself. This one spends about 30.
 
 closed: each connection asks again as soon as it is answered. open: each request has its moment,
 and latency counts from that moment, whether or not we were late to send it.
@@ -153,12 +153,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--connections", type=int, default=32, help="closed: how many ask")
     parser.add_argument("--rate", type=float, default=1000, help="open: requests a second")
-    parser.add_argument("--marker", default='"rung":"D0"', help="counted in the answers")
+    parser.add_argument(
+        "--marker", default='"degradation_level":"D0"', help="counted in the answers"
+    )
     args = parser.parse_args()
     bodies = args.bodies.read_bytes().splitlines()[args.first :]
     load = Load(args.url, bodies, args.marker.encode())
     busy = time.process_time()
-    # epoll wakes on whole milliseconds, which would be charged to the door as latency.
+    # epoll wakes on whole milliseconds, which would be charged to the entrypoint as latency.
     with asyncio.Runner(
         loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
     ) as runner:

@@ -29,7 +29,7 @@ from local.kafka.broker import JarNode
 from local.stack import Stack, free_port
 from sluice.adapters.kafka.topics import Topics, apply
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.event_history import ENTITY_COLUMNS, ArchiveJournal, Bucket
+from sluice.adapters.parquet.event_history import ENTITY_COLUMNS, ArchiveEventHistory, Bucket
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.replay import Replay
@@ -138,16 +138,18 @@ def _until_drained(
 
 def _count(archive: Archive, rows: int) -> dict[str, int]:
     """Rows without a decision, ids with two, holes in the emitter's sequence."""
-    table = archive.read("decisions", ["authorization_id", "emitter", "sequence", "rung"])
+    table = archive.read(
+        "decisions", ["authorization_id", "emitter", "sequence", "degradation_level"]
+    )
     ids = Counter(table["authorization_id"].to_pylist())
     sequences = np.sort(table["sequence"].to_numpy())
-    rungs = Counter(table["rung"].to_pylist())
-    print(f"archive: {len(table):,} decisions, rungs {dict(rungs)}")
+    levels = Counter(table["degradation_level"].to_pylist())
+    print(f"archive: {len(table):,} decisions, degradation levels {dict(levels)}")
     return {
         "decisions missing": rows - len(ids),
         "decided twice": len(table) - len(ids),
         "holes in the emitter's sequence": int((sequences != np.arange(len(sequences))).sum()),
-        "degraded decisions": len(table) - rungs["D0"],
+        "degraded decisions": len(table) - levels["D0"],
     }
 
 
@@ -155,7 +157,7 @@ def _recompute(root: Path, store_url: str) -> dict[str, int]:
     """Vectors of a sample of decisions, and all states of a sample of entities."""
     archive = Archive(root)
     table = archive.read("decisions", ENTITY_COLUMNS)
-    replay = Replay(ArchiveJournal(root).read(Bucket(0, 1)))
+    replay = Replay(ArchiveEventHistory(root).read(Bucket(0, 1)))
     sample = _sample(archive, len(table))
     again = replay.features(sample)
     served = np.array([d.features for d in sample], np.int64)

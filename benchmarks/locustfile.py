@@ -1,4 +1,4 @@
-"""Users of a sync door: ``locust -f benchmarks/locustfile.py --host http://localhost:8080``.
+"""Users of a sync API: ``locust -f benchmarks/locustfile.py --host http://localhost:8080``.
 
 Each request is a new authorization of the simulator's world, as an acquirer would send it. An
 answer other than 200 is a failure. With ``--tenant`` and ``--seed`` several runs do not repeat ids.

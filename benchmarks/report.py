@@ -20,7 +20,7 @@ POM = Path("local/kafka/pom.xml")
 
 
 class Row(msgspec.Struct, kw_only=True):
-    """One figure. baseline: the same figure of the obvious way, ratio: how much better we are.
+    """One figure. baseline: the same figure of the baseline, ratio: how much better we are.
 
     target: what issue and design promise, as text. command: measures it again.
     """
@@ -46,7 +46,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def better(name: str, unit: str, value: float, baseline: float, **more: str) -> Row:
-    """A row against the obvious way; the ratio is above 1 where less is better and we are less."""
+    """A row against the baseline; the ratio is above 1 where less is better and we are less."""
     ratio = baseline / value if unit.startswith(("µs", "ms")) else value / baseline
     return Row(
         name=name,

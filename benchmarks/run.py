@@ -17,15 +17,15 @@ from benchmarks import (
     featurizer,
     freshness,
     start,
-    stream_door,
-    sync_door,
+    stream_processor,
+    sync_api,
 )
 from benchmarks.report import machine, result, save, table
-from benchmarks.testbed import FULL, QUICK, Bed
+from benchmarks.testbed import FULL, QUICK, Testbed
 
 ALL = (
-    "sync_door",
-    "stream_door",
+    "sync_api",
+    "stream_processor",
     "featurizer",
     "freshness",
     "feature_read",
@@ -49,19 +49,19 @@ def main() -> int:
     os.environ.setdefault("FEAST_USAGE", "False")
     args.out.mkdir(parents=True, exist_ok=True)
     measures = {
-        "sync_door": sync_door.measure,
-        "stream_door": stream_door.measure,
+        "sync_api": sync_api.measure,
+        "stream_processor": stream_processor.measure,
         "featurizer": featurizer.measure,
         "freshness": freshness.measure,
         "feature_read": feature_read.measure,
         "backfill": functools.partial(backfill.measure, handbook=args.handbook),
         "start": start.measure,
     }
-    with Bed(QUICK if args.quick else FULL) as bed:
+    with Testbed(QUICK if args.quick else FULL) as testbed:
         for name in args.only:
             about = machine()
             began = time.perf_counter()
-            rows, notes = measures[name](bed, args.out)
+            rows, notes = measures[name](testbed, args.out)
             command = f"benchmarks/.venv/bin/python -m benchmarks.run --only {name}"
             command += " --handbook FILE" if name == "backfill" and args.handbook else ""
             command += " --quick" if args.quick else ""

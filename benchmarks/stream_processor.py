@@ -1,4 +1,4 @@
-"""The stream door: a preloaded ``authorizations.v1``, one process on one core, drained."""
+"""The stream processor: a preloaded ``authorizations.v1``, one process on one core, drained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.processes import MEASURED, Profile, cpu_s, on
 from benchmarks.report import Row, row
-from benchmarks.testbed import Bed
+from benchmarks.testbed import Testbed
 from local.stack import Process
 
 BATCH = 500
@@ -39,13 +39,18 @@ class Drained:
         return self.count / self.wall_s
 
 
-def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
+def measure(testbed: Testbed, results: Path) -> tuple[list[Row], list[str]]:
     """The default batch, repeated; other batches between; a profile."""
     runs: dict[int, list[Drained]] = {BATCH: [], 100: [], 2000: []}
-    order = [BATCH, 100, BATCH, 2000, BATCH][: 2 * bed.scale.repeats - 1]
+    order = [BATCH, 100, BATCH, 2000, BATCH][: 2 * testbed.scale.replays - 1]
     for number, batch in enumerate(order):
-        runs[batch].append(drain(bed, f"stream{number}-", batch_max=batch))
-    drain(bed, "stream-profile-", batch_max=BATCH, profile=results / "stream_door.profile.txt")
+        runs[batch].append(drain(testbed, f"stream{number}-", batch_max=batch))
+    drain(
+        testbed,
+        "stream-profile-",
+        batch_max=BATCH,
+        profile=results / "stream_processor.profile.txt",
+    )
     middle = statistics.median(run.per_core for run in runs[BATCH])
     rows = [
         row(f"decisions per second of CPU, batches of {BATCH}", "1/s", middle, target=">= 20,000"),
@@ -59,21 +64,23 @@ def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
             for run in runs[batch]
         ]
     return rows, [
-        bed.release[2],
-        f"{bed.scale.messages:,} authorizations in 4 partitions; each batch is one "
+        testbed.release[2],
+        f"{testbed.scale.messages:,} authorizations in 4 partitions; each batch is one "
         "transaction of Kafka; start and the last batches left out",
         "spread: " + ", ".join(f"{run.per_core:,.0f}" for run in runs[BATCH]),
-        "profile: stream_door.profile.txt",
+        "profile: stream_processor.profile.txt",
     ]
 
 
-def drain(bed: Bed, prefix: str, *, batch_max: int = BATCH, profile: Path | None = None) -> Drained:
-    """Preload a fresh set of topics and let one stream door decide it all."""
-    bed.preload(prefix)
-    wanted = bed.scale.messages
+def drain(
+    testbed: Testbed, prefix: str, *, batch_max: int = BATCH, profile: Path | None = None
+) -> Drained:
+    """Preload a fresh set of topics and let one stream processor decide it all."""
+    testbed.preload(prefix)
+    wanted = testbed.scale.messages
     with (
-        bed.store() as store,
-        bed.stack(store, prefix, SLUICE_DECIDER_BATCH_MAX=str(batch_max)) as stack,
+        testbed.store() as store,
+        testbed.stack(store, prefix, SLUICE_DECIDER_BATCH_MAX=str(batch_max)) as stack,
     ):
         with on(MEASURED):
             process = stack.start("decider-stream")
@@ -81,7 +88,7 @@ def drain(bed: Bed, prefix: str, *, batch_max: int = BATCH, profile: Path | None
             process,
             lambda: process.metric("sluice_decider_requests_total"),
             wanted,
-            bed.folder,
+            testbed.folder,
             profile,
         )
         decided = process.metric("sluice_decider_decisions_total")

@@ -1,4 +1,4 @@
-"""The sync door, and the obvious way beside it in the same run."""
+"""The sync API, and the baseline beside it in the same run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import msgspec
 
 from benchmarks.processes import MEASURED, OTHERS, Profile, cpu_s, on, wait_until
 from benchmarks.report import Row, better, row
-from benchmarks.testbed import POLICY, Bed, feast_repository
+from benchmarks.testbed import POLICY, Testbed, feast_repository
 from local.kafka.broker import free_port
 
 COMPARED = 200
 CONNECTIONS = 32
 RATE = 1000
 SLOW_RATE = 100
-"""A rate that the obvious way can keep."""
+"""A rate that the baseline can keep."""
 LOCUST_S = 8
 FIRST_MAX_S = 120.0
 """The very first answer may wait for the kernel to be compiled."""
@@ -41,31 +41,33 @@ class Server:
     """Bodies used so far: an authorization is sent once."""
 
 
-def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
+def measure(testbed: Testbed, results: Path) -> tuple[list[Row], list[str]]:
     """Equality of the answers, then processor time, latency, Locust's view, and a profile."""
-    traffic = bed.traffic
-    plain = bed.folder / "authorizations.jsonl"
+    traffic = testbed.traffic
+    plain = testbed.folder / "authorizations.jsonl"
     plain.write_bytes(b"\n".join(traffic.values))
-    wrapped = bed.folder / "infer.jsonl"
+    wrapped = testbed.folder / "infer.jsonl"
     wrapped.write_bytes(b"\n".join(_infer(value) for value in traffic.values))
-    with bed.store() as store, bed.stack(store, "sync-") as stack, on(MEASURED):
-        topic = bed.topics("sync-").decisions
+    with testbed.store() as store, testbed.stack(store, "sync-") as stack, on(MEASURED):
+        topic = testbed.topics("sync-").decisions
         process = stack.start("decider-sync")
         stack.wait_ready(process)
-        ours = Server(process.popen.pid, f"{stack.url}/v1/authorizations", plain, '"rung":"D0"')
-        with _obvious(bed, store.host_port, topic, wrapped) as theirs:
+        ours = Server(
+            process.popen.pid, f"{stack.url}/v1/authorizations", plain, '"degradation_level":"D0"'
+        )
+        with _baseline(testbed, store.host_port, topic, wrapped) as theirs:
             compared = _compare(ours, theirs, traffic.values)
-            return _run(bed, ours, theirs, compared, results)
+            return _run(testbed, ours, theirs, compared, results)
 
 
 def _run(
-    bed: Bed, ours: Server, theirs: Server, compared: str, results: Path
+    testbed: Testbed, ours: Server, theirs: Server, compared: str, results: Path
 ) -> tuple[list[Row], list[str]]:
-    seconds = bed.scale.seconds
+    seconds = testbed.scale.seconds
     for server in (ours, theirs):
         load(server, "closed", 1.0, connections=CONNECTIONS)
     closed: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
-    for _ in range(bed.scale.repeats):
+    for _ in range(testbed.scale.replays):
         closed["ours"].append(load(ours, "closed", seconds, connections=CONNECTIONS))
         closed["theirs"].append(load(theirs, "closed", seconds, connections=CONNECTIONS))
     a, b = (_median(closed[name]) for name in ("ours", "theirs"))
@@ -86,7 +88,7 @@ def _run(
         one = load(ours, "closed", seconds / 2, connections=connections)
         rows.append(row(f"CPU per decision, {connections} connections", "µs", one["cpu_us"]))
         rows.append(row(f"p99 at {connections} connections", "ms", one["p99_ms"]))
-    open_ours = [load(ours, "open", seconds, rate=RATE) for _ in range(bed.scale.repeats)]
+    open_ours = [load(ours, "open", seconds, rate=RATE) for _ in range(testbed.scale.replays)]
     o = _median(open_ours)
     rows += [
         row(f"p50 at {RATE}/s, record durable (acks=all)", "ms", o["p50_ms"]),
@@ -100,22 +102,22 @@ def _run(
         unit = "µs" if name == "cpu_us" else "ms"
         rows.append(better(f"{what} at {SLOW_RATE}/s", unit, slow[0][name], slow[1][name]))
     rows += _locust(ours)
-    for server, name in ((ours, "sync_door"), (theirs, "obvious")):
-        profile = Profile(server.pid, seconds, bed.folder)
+    for server, name in ((ours, "sync_api"), (theirs, "obvious")):
+        profile = Profile(server.pid, seconds, testbed.folder)
         load(server, "closed", seconds + 1, connections=CONNECTIONS)
         (results / f"{name}.profile.txt").write_text(profile.text())
     client = statistics.median(x["client_cpu_us"] for x in closed["ours"])
     return rows, [
         compared,
-        bed.release[2],
-        f"medians of {bed.scale.repeats} repetitions, ours and the obvious way in turn; each "
+        testbed.release[2],
+        f"medians of {testbed.scale.replays} repetitions, ours and the baseline in turn; each "
         "server alone on one core, broker, store and client on the others",
         f"client: benchmarks/client.py, {client:.0f} µs of CPU a request; Locust's own CPU is "
         "several times the server's, so its rows tell of a loaded machine",
-        f"all answers of the saturated runs were complete (rung D0): {_complete(closed['ours'])}; "
+        f"all answers of the saturated runs were complete (D0): {_complete(closed['ours'])}; "
         f"spread of CPU per decision: ours {_spread(closed['ours'])}, obvious "
         f"{_spread(closed['theirs'])}",
-        "profiles: sync_door.profile.txt, obvious.profile.txt",
+        "profiles: sync_api.profile.txt, obvious.profile.txt",
     ]
 
 
@@ -126,24 +128,22 @@ def _infer(value: bytes) -> bytes:
 
 
 @contextmanager
-def _obvious(bed: Bed, host_port: str, topic: str, bodies: Path) -> Iterator[Server]:
-    repository = feast_repository(bed.folder / "feast", host_port)
-    release, trust, _ = bed.release
+def _baseline(testbed: Testbed, host_port: str, topic: str, bodies: Path) -> Iterator[Server]:
+    repository = feast_repository(testbed.folder / "feast", host_port)
+    release, trust, _ = testbed.release
     port = free_port()
     command = [
         sys.executable, "-m", "benchmarks.baseline", "--port", str(port),
-        "--grpc-port", str(free_port()), "--bootstrap", bed.bootstrap, "--topic", topic,
+        "--grpc-port", str(free_port()), "--bootstrap", testbed.bootstrap, "--topic", topic,
         "--repository", str(repository), "--release", str(release), "--trust", str(trust),
         "--policy", str(POLICY),
     ]  # fmt: skip
-    with (bed.folder / "obvious.log").open("wb") as log:
+    with (testbed.folder / "obvious.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(
-            lambda: process.poll() is not None or _answers(url), "the obvious way answers", 60
-        )
-        yield Server(process.pid, url + OBVIOUS_PATH, bodies, r"\"rung\":\"D0\"")
+        wait_until(lambda: process.poll() is not None or _answers(url), "the baseline answers", 60)
+        yield Server(process.pid, url + OBVIOUS_PATH, bodies, r"\"degradation_level\":\"D0\"")
     finally:
         process.kill()
         process.wait()
@@ -160,8 +160,8 @@ def _answers(url: str) -> bool:
 def _compare(ours: Server, theirs: Server, values: list[bytes]) -> str:
     """The same authorizations, of distinct cards, to both. A difference raises AssertionError.
 
-    Where ours left something out (a busy machine made the store late), it says so in ``rung`` and
-    there is nothing to compare; at most one in ten.
+    Where ours left something out (a busy machine made the store late), it says so in
+    ``degradation_level`` and there is nothing to compare; at most one in ten.
     """
     cards: set[str] = set()
     at = compared = 0
@@ -174,7 +174,7 @@ def _compare(ours: Server, theirs: Server, values: list[bytes]) -> str:
         cards.add(card)
         found = json.loads(_post(theirs.url, _infer(value)))["outputs"][0]["data"][0]
         b, a = json.loads(found), json.loads(_post(ours.url, value))
-        if a["rung"] == "D0":
+        if a["degradation_level"] == "D0":
             compared += 1
             for field in ("authorization_id", "outcome", "reasons", "score_ppm", "release"):
                 assert a[field] == b[field], f"ours: {a}\nobvious: {b}"

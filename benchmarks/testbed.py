@@ -61,15 +61,15 @@ class Scale:
     cards: int = 60_000
     history_days: int = 12
     requests: int = 120_000
-    """For the sync door: as many as it can answer in all its runs."""
+    """For the sync API: as many as it can answer in all its runs."""
     messages: int = 60_000
     """In ``authorizations.v1``: the first of the same."""
-    repeats: int = 3
+    replays: int = 3
     seconds: float = 4.0
 
 
 FULL = Scale()
-QUICK = Scale(cards=4_000, history_days=4, requests=20_000, messages=15_000, repeats=1, seconds=2.0)
+QUICK = Scale(cards=4_000, history_days=4, requests=20_000, messages=15_000, replays=1, seconds=2.0)
 """To see that everything runs; its figures mean little."""
 
 
@@ -97,7 +97,7 @@ def feast_repository(folder: Path, host_port: str) -> Path:
     return folder
 
 
-class Bed:
+class Testbed:
     """Use as a context manager. Parts are made when first asked for."""
 
     def __init__(self, scale: Scale) -> None:
@@ -106,7 +106,7 @@ class Bed:
         self._broker: JarNode | None = None
         self._world = World(Config(cards=scale.cards), 7)
 
-    def __enter__(self) -> Bed:
+    def __enter__(self) -> Testbed:
         return self
 
     def __exit__(

@@ -18,13 +18,13 @@ from sluice.adapters.feast.views import (
     Finalised,
     bare,
     entity,
+    feature_tags,
     features,
     located,
     releases,
     request,
     source,
     state_view,
-    told,
 )
 from sluice.domain.features import catalogue
 from sluice.settings import load
@@ -72,7 +72,7 @@ authorization_features = Finalised(
     schema=bare(),
     feature_transformation=PythonTransformation(finalise, getsource(finalise)),
     description="Every feature of an authorization at its own time, from the four states",
-    tags={"catalogue": catalogue.DIGEST, "pii": "pseudonymous", **told()},
+    tags={"catalogue": catalogue.DIGEST, "pii": "pseudonymous", **feature_tags()},
     owner=OWNER,
 )
 

@@ -22,15 +22,15 @@ from typing import Literal
 
 from sluice.errors import Unavailable
 
-Name = Literal["decider-sync", "decider-stream", "featurizer", "archiver", "meter"]
+Name = Literal["decider-sync", "decider-stream", "featurizer", "archiver", "consistency"]
 NAMES: tuple[Name, ...] = ("featurizer", "archiver", "decider-stream", "decider-sync")
-"""Of a whole Sluice. The meter only looks on: start it beside them."""
+"""Of a whole Sluice. The consistency check only looks on: start it beside them."""
 _COMMANDS: dict[Name, list[str]] = {
     "decider-sync": ["-m", "services.decider.main", "sync"],
     "decider-stream": ["-m", "services.decider.main", "stream"],
     "featurizer": ["-m", "services.featurizer.main"],
     "archiver": ["-m", "services.archiver.main"],
-    "meter": ["-m", "services.consistency.main"],
+    "consistency": ["-m", "services.consistency.main"],
 }
 _FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
 """Set for the whole process by importing Feast; it changes how a service's metrics work."""
@@ -90,11 +90,11 @@ class Stack:
     environment: Mapping[str, str] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
-    """Of the sync door."""
+    """Of the sync API."""
 
     @property
     def url(self) -> str:
-        """The sync door."""
+        """The sync API."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, name: Name, *, replica: str = "1", kill_at: str = "", **more: str) -> Process:
@@ -160,19 +160,19 @@ class Stack:
             self.wait_ready(process)
 
     def wait_ready(self, process: Process) -> None:
-        """Return when it answers: the sync door on readiness, the others on ``/metrics``, where a
-        featurizer has told what it thinks of the store.
+        """Return when it answers: the sync API on readiness, the others on ``/metrics``, where a
+        featurizer has reported what it thinks of the store.
 
         Raises Unavailable with the end of its log if it exits or takes over READY_MAX_S.
         """
-        told = b"sluice_store_ready" if process.name.startswith("featurizer") else b""
+        reported = b"sluice_store_ready" if process.name.startswith("featurizer") else b""
         path = "/v2/health/ready" if process.name.startswith("decider-sync") else "/metrics"
         until = time.monotonic() + READY_MAX_S
         while time.monotonic() < until and process.alive():
             try:
                 url = f"http://127.0.0.1:{process.metrics_port}{path}"
                 with urllib.request.urlopen(url, timeout=2) as answer:
-                    if told in answer.read():
+                    if reported in answer.read():
                         return
             except (urllib.error.URLError, OSError):
                 pass
@@ -198,7 +198,7 @@ class Stack:
 
     def stop_all(self) -> dict[str, int]:
         """Stop them in the direction of the data. Returns the exit statuses."""
-        order = ("decider-sync", "decider-stream", "featurizer", "archiver", "meter")
+        order = ("decider-sync", "decider-stream", "featurizer", "archiver", "consistency")
         names = sorted(self.processes, key=lambda n: [n.startswith(o) for o in order].index(True))
         return {name: self.stop(name) for name in names}
 

@@ -16,7 +16,7 @@ from sluice.adapters.kafka.topics import Topics, apply
 from sluice.adapters.redis.embedded import EmbeddedStore
 
 FOLDER = Path("var/local")
-KAFKA_PORT, STORE_PORT, DOOR_PORT = 9092, 6379, 8080
+KAFKA_PORT, STORE_PORT, SYNC_PORT = 9092, 6379, 8080
 WATCH_S = 0.5
 
 
@@ -38,11 +38,11 @@ def main() -> int:
         apply(bootstrap, Topics())
         with (
             EmbeddedStore(port=STORE_PORT, directory=FOLDER / "store") as store,
-            Stack(bootstrap, store.url, FOLDER, port=DOOR_PORT) as stack,
+            Stack(bootstrap, store.url, FOLDER, port=SYNC_PORT) as stack,
         ):
             print(f"store      {store.url}", flush=True)
             stack.start_all(wait=False)
-            stack.start("meter")
+            stack.start("consistency")
             stack.wait_all()
             if stack.processes["featurizer"].metric("sluice_store_ready") == 0:
                 print("states     are rebuilt from archive and topics")
@@ -50,7 +50,7 @@ def main() -> int:
                 if done.returncode:
                     print(done.stderr)
                     return 1
-            print(f"sync door  {stack.url}/v1/authorizations")
+            print(f"sync API  {stack.url}/v1/authorizations")
             print(f"logs       {FOLDER}/*.log, archive in {FOLDER}/archive; Ctrl-C stops all")
             while not stop.wait(WATCH_S):
                 dead = [p.name for p in stack.processes.values() if not p.alive()]

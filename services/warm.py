@@ -47,7 +47,7 @@ def main() -> None:
             [auth],
             served.features,
             missing=served.missing,
-            rung=np.zeros(1, np.int64) if scores is not None else np.full(1, 2, np.int64),
+            level=np.zeros(1, np.int64) if scores is not None else np.full(1, 2, np.int64),
             score_ppm=scores,
             explain=None,
         )

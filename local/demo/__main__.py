@@ -37,8 +37,8 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.marker import Marker
 from sluice.adapters.redis.states import RedisStateStore
+from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.cli.backfill import archive
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.outcome import Outcome
@@ -57,8 +57,8 @@ class _Decided(msgspec.Struct, frozen=True):
 
     authorization: Authorization
     outcome: Outcome
-    rung: str
-    door: str
+    degradation_level: str
+    entrypoint: str
     reference_amount_minor: int
 
 
@@ -85,7 +85,7 @@ def main() -> int:
     ):
         stack.start_all(wait=False)
         _history(world, args.days, store.url, say)
-        say("waiting for decider (2 doors), featurizer and archiver")
+        say("waiting for decider (2 entrypoints), featurizer and archiver")
         stack.wait_all()
         truth = _truth(world, live, round(args.rate * args.seconds * 1.02) + 1000)
         tally = Tally(truth)
@@ -106,7 +106,7 @@ def main() -> int:
     (FOLDER / "summary.json").write_bytes(
         msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
     )
-    _tell(summary, time.monotonic() - began)
+    _report(summary, time.monotonic() - began)
     return 0 if summary.ok else 1
 
 
@@ -162,7 +162,7 @@ def _history(world: World, days: int, store_url: str, say: _Steps) -> None:
     made = archive(past.between(None, None), fx, FOLDER / "archive", threads=threads)
     states = RedisStateStore(store_url)
     states.write(made)
-    Marker(states.connection).initialise()
+    StoreWatermark(states.connection).initialise()
     states.close()
     say(f"ran them through the kernel, wrote the feature log and stored {len(made):,} states")
 
@@ -242,8 +242,8 @@ class _Watcher:
                     Seen(
                         part.authorization.authorization_id,
                         part.outcome,
-                        part.rung,  # type: ignore[arg-type]
-                        part.door,  # type: ignore[arg-type]
+                        part.degradation_level,  # type: ignore[arg-type]
+                        part.entrypoint,  # type: ignore[arg-type]
                         part.reference_amount_minor,
                     )
                 )
@@ -288,13 +288,13 @@ def _total(page: str | None, name: str) -> float | None:
     return None if page is None else sum(value for _, value in _samples(page, name))
 
 
-def _percentiles(page: str | None, door: str) -> tuple[float, float] | None:
-    """(p50, p99) in milliseconds, interpolated in the buckets of the door's histogram."""
+def _percentiles(page: str | None, entrypoint: str) -> tuple[float, float] | None:
+    """(p50, p99) in milliseconds, interpolated in the buckets of the entrypoint's histogram."""
     if page is None:
         return None
     buckets = []
     for labels, count in _samples(page, "sluice_decider_duration_seconds_bucket"):
-        if f'door="{door}"' in labels:
+        if f'entrypoint="{entrypoint}"' in labels:
             edge = re.search(r'le="([^"]+)"', labels)
             buckets.append((float(edge.group(1)) if edge else 0.0, count))
     if not buckets or not buckets[-1][1]:
@@ -378,7 +378,7 @@ def _ms(micros: object) -> float | None:
     return None if micros is None else round(float(str(micros)) / 1000, 2)
 
 
-def _tell(s: Summary, seconds: float) -> None:
+def _report(s: Summary, seconds: float) -> None:
     rows = [
         ("authorizations", f"{s.authorizations:,} sent at {s.rate:,.0f}/s"),
         ("decisions", f"{s.decisions:,}: {s.missing} missing, {s.duplicates} twice, "
@@ -387,8 +387,11 @@ def _tell(s: Summary, seconds: float) -> None:
         ("  stopped", f"{s.frauds_stopped:,}, EUR {s.eur_stopped:,.2f}"),
         ("  let through", f"{s.frauds - s.frauds_stopped:,}, EUR {s.eur_let_through:,.2f}"),
         ("false positives", f"{s.false_positives_per_10k:.1f} of 10,000 genuine authorizations"),
-        ("sync door", f"p50 {s.p50_ms} ms, p99 {s.p99_ms} ms, from due to answered"),
-        ("stream door", f"p50 {s.stream_p50_ms} ms, p99 {s.stream_p99_ms} ms, from read to record"),
+        ("sync API", f"p50 {s.p50_ms} ms, p99 {s.p99_ms} ms, from due to answered"),
+        (
+            "stream processor",
+            f"p50 {s.stream_p50_ms} ms, p99 {s.stream_p99_ms} ms, from read to record",
+        ),
         ("model", s.release or "none: decided by the fallback rules"),
         ("files", f"{FOLDER}/: summary.json, truth.parquet, archive/, *.log"),
         ("took", f"{seconds:.0f} s"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sluice.domain.records.decision import Door, Rung
+from sluice.domain.records.decision import DegradationLevel, Entrypoint
 from sluice.domain.records.outcome import Outcome
 
 
@@ -16,15 +16,15 @@ class Seen(msgspec.Struct, frozen=True):
 
     authorization_id: str
     outcome: Outcome
-    rung: Rung
-    door: Door
+    degradation_level: DegradationLevel
+    entrypoint: Entrypoint
     amount_minor: int
 
 
 class Summary(msgspec.Struct, kw_only=True):
     """``var/demo/summary.json``. Amounts in euros; percentiles in milliseconds.
 
-    p50_ms, p99_ms: the sync door as its caller saw it, from the moment each request was due.
+    p50_ms, p99_ms: the sync API as its caller saw it, from the moment each request was due.
     false_positives_per_10k: genuine authorizations not approved, of 10,000 genuine ones.
     """
 
@@ -64,7 +64,7 @@ class Tally:
     duplicates: int = 0
     unexpected: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    doors: Counter[str] = field(default_factory=Counter)
+    entrypoints: Counter[str] = field(default_factory=Counter)
     degraded: int = 0
     frauds: int = 0
     frauds_stopped: int = 0
@@ -81,8 +81,8 @@ class Tally:
         fraud = self.truth.get(seen.authorization_id)
         self.decisions[seen.authorization_id] = seen
         self.outcomes[seen.outcome] += 1
-        self.doors[seen.door] += 1
-        self.degraded += seen.rung != "D0"
+        self.entrypoints[seen.entrypoint] += 1
+        self.degraded += seen.degradation_level != "D0"
         stopped = seen.outcome is not Outcome.APPROVE
         if fraud is None:
             self.unexpected += 1

@@ -77,7 +77,7 @@ class View:
         return [
             f"  [{bar:<{_BAR}}] {now:3.0f} of {self._seconds:.0f} s",
             f"  decided      {len(tally.decisions):9,}   {self._rate:6.0f}/s   "
-            f"sync {tally.doors['sync']:,}   stream {tally.doors['stream']:,}",
+            f"sync {tally.entrypoints['sync']:,}   stream {tally.entrypoints['stream']:,}",
             f"  outcomes     {outcomes}",
             f"  latency      sync {_pair(gauges.sync_ms)}   stream {_pair(gauges.stream_ms)}   "
             "(p50 / p99 in ms, at the decider)",

@@ -33,7 +33,7 @@ def test_a_whole_run_leaves_a_release_its_card_and_a_tuned_pack(
     assert manifest.thresholds_ppm == findings.thresholds
     assert f"# {name}" in card
     assert "simulated" in card
-    assert manifest.plan == plan_of(dataset.TAUGHT).digest
+    assert manifest.plan == plan_of(dataset.TRAINED_ON).digest
     assert "card_frauds_reported" not in manifest.features  # counted since the log began
     assert len(files["model.onnx"]) < 200_000
     assert b"/" + b"site-packages" not in files["model.onnx"]

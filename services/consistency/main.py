@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from sluice import bootstrap, telemetry
-from sluice.adapters.parquet.samples import ArchiveEvidence
-from sluice.application.consistency import Meter, Tally
+from sluice.adapters.parquet.samples import ArchiveSampleSource
+from sluice.application.consistency import ConsistencyCheck, Tally
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
@@ -23,13 +23,13 @@ QUANTILES = {"p50": 50, "p99": 99}
 def main() -> int:
     """Run until SIGTERM. Returns the exit status: 0 stopped, 1 gave up (see the log)."""
     settings, _ = load()
-    stop = bootstrap.start("meter", settings)
-    meter = make(settings)
+    stop = bootstrap.start("consistency", settings)
+    check = make(settings)
     try:
         while not stop.is_set():
             began = time.monotonic()
-            show(meter.round(), meter.oldest_waiting_s(), time.monotonic() - began)
-            stop.wait(settings.meter.every_s)
+            show(check.round(), check.oldest_waiting_s(), time.monotonic() - began)
+            stop.wait(settings.consistency.every_s)
     except SluiceError as error:
         telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
         return 1
@@ -37,16 +37,17 @@ def main() -> int:
     return 0
 
 
-def make(settings: Settings) -> Meter:
-    """The meter over the archive. Its counters start at 0, so that the first mistake is a rise."""
+def make(settings: Settings) -> ConsistencyCheck:
+    """The consistency check over the archive. Its counters start at 0, so that the first mistake is
+    a rise."""
     for result in RESULTS:
-        telemetry.METRICS.count("sluice_meter_decisions_total", result, by=0)
-    return Meter(
-        ArchiveEvidence(Path(settings.archiver.root)),
+        telemetry.METRICS.count("sluice_consistency_decisions_total", result, by=0)
+    return ConsistencyCheck(
+        ArchiveSampleSource(Path(settings.archiver.root)),
         SystemClock(),
-        sample_ppm=settings.meter.sample_ppm,
-        settle_s=settings.meter.settle_s,
-        lookback_s=settings.meter.lookback_s,
+        sample_ppm=settings.consistency.sample_ppm,
+        settle_s=settings.consistency.settle_s,
+        lookback_s=settings.consistency.lookback_s,
     )
 
 
@@ -60,14 +61,14 @@ def show(tally: Tally, oldest_waiting_s: float, seconds: float) -> None:
         tally.too_large,
         tally.gave_up,
     )
-    metrics.count_each("sluice_meter_decisions_total", dict(zip(RESULTS, found, strict=True)))
-    metrics.set("sluice_meter_waiting", tally.waiting)
-    metrics.set("sluice_meter_oldest_waiting_seconds", oldest_waiting_s)
-    metrics.set("sluice_meter_round_seconds", seconds)
+    metrics.count_each("sluice_consistency_decisions_total", dict(zip(RESULTS, found, strict=True)))
+    metrics.set("sluice_consistency_waiting", tally.waiting)
+    metrics.set("sluice_consistency_oldest_waiting_seconds", oldest_waiting_s)
+    metrics.set("sluice_consistency_round_seconds", seconds)
     if tally.parity is not None:
-        metrics.set("sluice_meter_parity_ratio", tally.parity)
+        metrics.set("sluice_consistency_parity_ratio", tally.parity)
     if tally.worst is not None:
-        metrics.info("sluice_meter_worst_feature_info", tally.worst)
+        metrics.info("sluice_consistency_worst_feature_info", tally.worst)
         telemetry.event(
             "parity_broken",
             level=logging.ERROR,
@@ -78,18 +79,18 @@ def show(tally: Tally, oldest_waiting_s: float, seconds: float) -> None:
             fix="docs/runbooks/parity.md",
         )
     same = tally.with_pending - tally.pending_mattered
-    metrics.count("sluice_meter_pending_total", "mattered", by=tally.pending_mattered)
-    metrics.count("sluice_meter_pending_total", "same", by=same)
+    metrics.count("sluice_consistency_pending_total", "mattered", by=tally.pending_mattered)
+    metrics.count("sluice_consistency_pending_total", "same", by=same)
     for view in catalogue.VIEWS:
-        metrics.count("sluice_meter_defaulted_total", view, "missing", by=tally.missing[view])
-        metrics.count("sluice_meter_defaulted_total", view, "new", by=tally.new[view])
+        metrics.count("sluice_consistency_defaulted_total", view, "missing", by=tally.missing[view])
+        metrics.count("sluice_consistency_defaulted_total", view, "new", by=tally.new[view])
         ages = np.array(tally.behind_us[view], np.int64) / SECOND_US
         if not len(ages):
             continue
-        metrics.observe_each("sluice_meter_behind_seconds", ages.tolist(), view)
+        metrics.observe_each("sluice_consistency_behind_seconds", ages.tolist(), view)
         for name, q in QUANTILES.items():
             value = float(np.percentile(ages, q, method="higher"))
-            metrics.set("sluice_meter_behind_quantile_seconds", value, view, name)
+            metrics.set("sluice_consistency_behind_quantile_seconds", value, view, name)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The sync door: ``POST /v1/authorizations`` and Open Inference v2, in front of KServe's router.
+"""The sync API: ``POST /v1/authorizations`` and Open Inference v2, in front of KServe's router.
 
 A raw ASGI application, and under it ``authorize``, which takes a request that is whole without
 ASGI's messages and tasks. Requests that arrive while others are being decided are decided together
-(``batches``). What the door does not know itself it passes on to KServe.
+(``batches``). What the entrypoint does not know itself it passes on to KServe.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sluice.application.decide import (
     Busy,
     Conflict,
     Decided,
-    Repeated,
+    Replayed,
     Result,
     Unrecorded,
 )
@@ -51,8 +51,8 @@ AUTHORIZATIONS = "/v1/authorizations"
 DEADLINE_MS, DEADLINE_MIN_MS, DEADLINE_MAX_MS = 50, 5, 1000
 READY_FOR_S = 1.0
 """A rehearsal counts for this long, so that probes cannot become load."""
-TELL_AFTER_S = 0.05
-TELL_ROWS = 256
+REPORT_AFTER_S = 0.05
+REPORT_ROWS = 256
 """Metrics and log lines wait for either, because counting 100 together costs 1/20 each."""
 LINGER_BYTES, LINGER_S = 2 * 1024 * 1024, 2.0
 """What is read and thrown away of a body too large, so that its sender reads our answer before
@@ -70,8 +70,8 @@ _REFUSALS: dict[type, Problem] = {
 }
 
 
-class Decider(Protocol):
-    """What the doors need of :class:`sluice.application.decide.Decider`."""
+class DecisionPipeline(Protocol):
+    """What the entrypoints need of :class:`sluice.application.decide.DecisionPipeline`."""
 
     def arrive(self, raw: bytes, *, traceparent: str | None = None) -> Arrival:
         """Parse and check. Raises Rejected."""
@@ -109,7 +109,7 @@ class _Asked:
 
 
 @dataclass(slots=True)
-class _Told:
+class _Reported:
     """What is still to be counted and logged of one authorization."""
 
     code: str
@@ -119,7 +119,7 @@ class _Told:
     decision: Decision | None = None
 
 
-class SyncDoor:
+class SyncApi:
     """The ASGI application. Lives in one event loop; ``close`` when the server has stopped.
 
     name: the model's name in ``/v2/models/{name}``. columns: features of a row, in order.
@@ -129,7 +129,7 @@ class SyncDoor:
 
     def __init__(
         self,
-        decider: Decider,
+        decider: DecisionPipeline,
         fallback: App,
         *,
         name: str,
@@ -150,7 +150,7 @@ class SyncDoor:
         self._metrics = metrics
         self._service = service
         self._batches = Batches(decider, SystemClock())
-        self._told: list[_Told] = []
+        self._reported: list[_Reported] = []
         self._rehearsed_at = float("-inf")
         self._rehearsal: asyncio.Task[bool] | None = None
         self._openapi = openapi.document(name, self._columns)
@@ -224,13 +224,13 @@ class SyncDoor:
         self._in_flight -= 1
         decision = None
         headers = [asked.header]
-        if isinstance(outcome, Decided | Repeated):
+        if isinstance(outcome, Decided | Replayed):
             status, body = 200, outcome.answer
             headers.append(_JSON)
             if isinstance(outcome, Decided):
                 code, decision = "decided", outcome.decision
             else:
-                code = "repeated"
+                code = "replayed"
                 headers.append(_REPLAY)
         else:
             refusal = _refusal(outcome)
@@ -240,7 +240,7 @@ class SyncDoor:
             headers.append(CLOSE)
         asked.respond(status, headers, body)
         seconds = time.perf_counter() - asked.began
-        self._tell(_Told(code, seconds, asked.trace.trace_id, asked.arrival, decision))
+        self._report(_Reported(code, seconds, asked.trace.trace_id, asked.arrival, decision))
 
     async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same through ASGI: a body too large, or one that its sender asks leave to send."""
@@ -258,7 +258,7 @@ class SyncDoor:
             if isinstance(error, _Unread):
                 refusal = problem_of(error)
                 seconds = time.perf_counter() - asked.began
-                self._tell(_Told(refusal.code, seconds, asked.trace.trace_id))
+                self._report(_Reported(refusal.code, seconds, asked.trace.trace_id))
                 await _linger(receive, send, refusal, asked.header)
                 return
             self._in_flight += 1
@@ -347,16 +347,16 @@ class SyncDoor:
             result = row if isinstance(row, Problem) else next(decided)
             arrival = None if isinstance(row, Problem) else row
             decision = result.decision if isinstance(result, Decided) else None
-            if isinstance(result, Decided | Repeated):
+            if isinstance(result, Decided | Replayed):
                 answered = True
-                code = "decided" if isinstance(result, Decided) else "repeated"
+                code = "decided" if isinstance(result, Decided) else "replayed"
                 answers.append(result.answer)
             else:
                 refusal = result if isinstance(result, Problem) else _REFUSALS[type(result)]
                 first, code = first or refusal, refusal.code
                 answers.append(_encoder.encode(refusal))
             seconds = time.perf_counter() - began
-            self._tell(_Told(code, seconds, trace.trace_id, arrival, decision))
+            self._report(_Reported(code, seconds, trace.trace_id, arrival, decision))
         return answers if answered or first is None else first
 
     def _decided(self, arrival: Arrival) -> asyncio.Future[Result]:
@@ -452,26 +452,26 @@ class SyncDoor:
             headers = (*headers, CLOSE)
         await _respond_problem(send, what, *headers)
 
-    def _tell(self, told: _Told) -> None:
-        if not self._told:
-            asyncio.get_running_loop().call_later(TELL_AFTER_S, self.tell)
-        self._told.append(told)
-        if len(self._told) >= TELL_ROWS:
-            self.tell()
+    def _report(self, reported: _Reported) -> None:
+        if not self._reported:
+            asyncio.get_running_loop().call_later(REPORT_AFTER_S, self.report)
+        self._reported.append(reported)
+        if len(self._reported) >= REPORT_ROWS:
+            self.report()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Count and log what was answered since the last time."""
-        told, self._told = self._told, []
-        if not told:
+        reported, self._reported = self._reported, []
+        if not reported:
             return
         codes: dict[str, int] = {}
-        for one in told:
+        for one in reported:
             codes[one.code] = codes.get(one.code, 0) + 1
         self._metrics.count_each("sluice_decider_requests_total", codes, "sync")
         self._metrics.set("sluice_decider_in_flight", self._in_flight)
         sizes, self._batches.sizes = self._batches.sizes, []
         self._metrics.observe_each("sluice_decider_batch_rows", sizes, "sync")
-        decided = [one for one in told if one.decision is not None]
+        decided = [one for one in reported if one.decision is not None]
         if decided:
             telemetry.observe_decisions(
                 self._metrics,
@@ -480,36 +480,36 @@ class SyncDoor:
                 [one.seconds for one in decided],
             )
         at_us = SystemClock().now_us()
-        telemetry.write_lines([self._line(one, at_us) for one in told])
+        telemetry.write_lines([self._line(one, at_us) for one in reported])
 
-    def _line(self, told: _Told, at_us: int) -> Line:
-        duration_us = int(told.seconds * 1_000_000)
-        if told.decision is not None:
+    def _line(self, reported: _Reported, at_us: int) -> Line:
+        duration_us = int(reported.seconds * 1_000_000)
+        if reported.decision is not None:
             return telemetry.decided_line(
-                told.decision,
+                reported.decision,
                 service=self._service,
                 at_us=at_us,
                 duration_us=duration_us,
-                trace_id=told.trace_id,
+                trace_id=reported.trace_id,
             )
-        auth = told.arrival.auth if told.arrival else None
+        auth = reported.arrival.auth if reported.arrival else None
         return Line(
             at_us=at_us,
             event="authorization",
             service=self._service,
-            door="sync",
-            code=told.code,
+            entrypoint="sync",
+            code=reported.code,
             authorization_id=auth.authorization_id if auth else "",
             tenant=auth.tenant if auth else "",
             region=auth.region if auth else "",
-            trace_id=told.trace_id,
+            trace_id=reported.trace_id,
             duration_us=duration_us,
         )
 
     async def close(self) -> None:
         """Finish what was taken and tell the rest."""
         await self._batches.close()
-        self.tell()
+        self.report()
 
 
 def kserve_predict_seconds(model: str, seconds: float) -> None:

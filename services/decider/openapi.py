@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 of what the sync door answers itself; schemas come from the structs."""
+"""OpenAPI 3.1 of what the sync API answers itself; schemas come from the structs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One running Sluice, both doors: traces, bad input, one id at both doors, parity, clean stops."""
+"""One running Sluice, both entrypoints: traces, bad input, one id at both entrypoints, parity,
+clean stops."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.domain.clock import HOUR_US, SystemClock
 from sluice.domain.records.authorization import encode
 from sluice.testing.factories import make_authorization, make_label
-from tests.support.deployment import World, make_world
+from tests.support.deployment import Deployment, make_deployment
 from tests.support.kafka import read_all, wait_until
 from tests.support.traffic import Caller, StreamTraffic, call
 
@@ -30,24 +31,24 @@ CARD_NUMBER = "4111111111111111"
 
 
 @pytest.fixture(scope="module")
-def _world(kafka: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("doors")
+def _world(kafka: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("entrypoints")
     with (
         EmbeddedStore() as store,
-        make_world(kafka.bootstrap, store.url, folder) as world,
+        make_deployment(kafka.bootstrap, store.url, folder) as deployment,
     ):
-        yield world
+        yield deployment
 
 
 @pytest.fixture
-def world(_world: World) -> World:
+def deployment(_world: Deployment) -> Deployment:
     """One world for the module, all of it running."""
     _world.start(*(name for name in SERVICES if name not in _world.stack.processes))
     return _world
 
 
-def post(world: World, raw: bytes, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", world.stack.port, timeout=10)
+def post(deployment: Deployment, raw: bytes, **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", deployment.stack.port, timeout=10)
     try:
         return call(connection, raw, **headers)
     finally:
@@ -61,50 +62,54 @@ def authorization(name: str, **changes: Any) -> bytes:
     return json.dumps({key: value for key, value in fields.items() if value is not None}).encode()
 
 
-def test_a_callers_trace_is_found_in_the_record_and_in_the_log(world: World) -> None:
-    status, _ = post(world, authorization("traced"), traceparent=f"00-{TRACE}-00f067aa0ba902b7-01")
+def test_a_callers_trace_is_found_in_the_record_and_in_the_log(deployment: Deployment) -> None:
+    status, _ = post(
+        deployment, authorization("traced"), traceparent=f"00-{TRACE}-00f067aa0ba902b7-01"
+    )
     assert status == 200
-    books = world.books()
-    (message,) = [m for m, d in books.decided if d.authorization.authorization_id == "traced"]
+    ledger = deployment.ledger()
+    (message,) = [m for m, d in ledger.decided if d.authorization.authorization_id == "traced"]
     assert message.traceparent is not None
     assert message.traceparent.split("-")[1] == TRACE
 
     def line() -> str | None:
-        lines = (x for x in world.logs().splitlines() if '"authorization_id":"traced"' in x)
+        lines = (x for x in deployment.logs().splitlines() if '"authorization_id":"traced"' in x)
         return next(lines, None)
 
     said = json.loads(wait_until(line, "the line is written"))
     assert (said["trace_id"], said["code"]) == (TRACE, "decided")
 
 
-def test_one_authorization_at_both_doors_gets_one_decision(world: World) -> None:
-    producer = EventProducer(world.bootstrap, client_id="test")
+def test_one_authorization_at_both_entrypoints_gets_one_decision(deployment: Deployment) -> None:
+    producer = EventProducer(deployment.bootstrap, client_id="test")
 
     def ask(raw: bytes) -> bytes:
         status = 503
-        while status == 503:  # the stream door is at it
-            status, body = post(world, raw)
+        while status == 503:  # the stream processor is at it
+            status, body = post(deployment, raw)
         assert status == 200
         return body
 
     heard = {}
     for n in range(10):  # whoever comes first
         raw = authorization(f"race-{n}")
-        producer.produce(world.topics.authorizations, raw, key="card-1")
+        producer.produce(deployment.topics.authorizations, raw, key="card-1")
         if n % 2:
             producer.flush(10)
         heard[f"race-{n}"] = ask(raw)
     later = {f"later-{n}": authorization(f"later-{n}") for n in range(10)}
     for raw in later.values():
-        producer.produce(world.topics.authorizations, raw, key="card-1")
+        producer.produce(deployment.topics.authorizations, raw, key="card-1")
     producer.flush(10)
-    wait_until(lambda: later.keys() <= world.books().answers().keys(), "the stream door decided")
+    wait_until(
+        lambda: later.keys() <= deployment.ledger().answers().keys(), "the stream processor decided"
+    )
     heard |= {name: ask(raw) for name, raw in later.items()}
 
-    books = world.recount(heard)
-    assert {d.door for d in books.decisions if d.authorization.authorization_id in later} == {
-        "stream"
-    }
+    ledger = deployment.recount(heard)
+    assert {
+        d.entrypoint for d in ledger.decisions if d.authorization.authorization_id in later
+    } == {"stream"}
 
 
 BAD: dict[str, tuple[str, Any]] = {
@@ -137,68 +142,76 @@ RAW: dict[str, tuple[str, bytes]] = {
 }
 
 
-def test_bad_input_is_one_dead_letter_each_and_its_neighbours_are_decided(world: World) -> None:
-    producer = EventProducer(world.bootstrap, client_id="test")
+def test_bad_input_is_one_dead_letter_each_and_its_neighbours_are_decided(
+    deployment: Deployment,
+) -> None:
+    producer = EventProducer(deployment.bootstrap, client_id="test")
     good = [authorization(f"good-{n}") for n in range(len(BAD) + len(RAW) + 2)]
     bad = [(code, authorization("bad", **change)) for code, change in BAD.values()]
     bad += RAW.values()
     bad.append(("conflict", authorization("good-0", amount_minor=1)))
     ahead = SystemClock().now_us() + HOUR_US
     bad.append(("event_in_future", authorization("ahead", event_at=ahead)))
-    before = len(world.books().letters)
+    before = len(deployment.ledger().dead_letters)
     for neighbour, (_, raw) in zip(good, bad, strict=True):
         for value in (neighbour, raw):
-            producer.produce(world.topics.authorizations, value, key="card-1")
+            producer.produce(deployment.topics.authorizations, value, key="card-1")
     producer.flush(30)
 
-    books = world.recount({})
-    letters = books.letters[before:]
+    ledger = deployment.recount({})
+    dead_letters = ledger.dead_letters[before:]
     expected = Counter((code, hashlib.sha256(raw).hexdigest(), len(raw)) for code, raw in bad)
-    assert Counter((x.code, x.sha256, x.size_bytes) for x in letters) == expected
-    decided = {d.authorization.authorization_id for d in books.decisions}
+    assert Counter((x.code, x.sha256, x.size_bytes) for x in dead_letters) == expected
+    decided = {d.authorization.authorization_id for d in ledger.decisions}
     assert decided >= {f"good-{n}" for n in range(len(good))}
 
-    names = world.topics
+    names = deployment.topics
     written = [
         m.value
         for topic in (names.decisions, names.observations, names.dead_letters)
-        for m in read_all(world.bootstrap, topic)
+        for m in read_all(deployment.bootstrap, topic)
     ]
     assert not any(CARD_NUMBER.encode() in value for value in written)
-    assert CARD_NUMBER not in world.logs()
+    assert CARD_NUMBER not in deployment.logs()
 
 
-def test_every_vector_of_a_mixed_run_is_recomputed_from_the_log_bit_for_bit(world: World) -> None:
-    stream = StreamTraffic(world.bootstrap, world.topics.authorizations, "parity", repeats=10)
-    caller = Caller(world.stack.port, "parity-sync")
-    labels = EventProducer(world.bootstrap, client_id="test")
+def test_every_vector_of_a_mixed_run_is_recomputed_from_the_log_bit_for_bit(
+    deployment: Deployment,
+) -> None:
+    stream = StreamTraffic(
+        deployment.bootstrap, deployment.topics.authorizations, "parity", replays=10
+    )
+    caller = Caller(deployment.stack.port, "parity-sync")
+    labels = EventProducer(deployment.bootstrap, client_id="test")
     with stream, caller:
         for wanted in (200, 400, 600):
             wait_until(lambda wanted=wanted: stream.sent > wanted, "traffic runs")
-            for decision in world.books().decisions[-20:]:
+            for decision in deployment.ledger().decisions[-20:]:
                 label = make_label(decision.authorization, known_at=decision.decided_at)
-                labels.produce(world.topics.labels, encode(label), key=label.authorization_id)
+                labels.produce(deployment.topics.labels, encode(label), key=label.authorization_id)
             labels.flush(10)
-            world.stack.kill("featurizer")  # what it had not committed is delivered again
-            world.start("featurizer")
-    books = world.recount(caller.heard)
-    assert any(d.pending for d in books.decisions)
-    assert any(d.states.card for d in books.decisions)
+            deployment.stack.kill("featurizer")  # what it had not committed is delivered again
+            deployment.start("featurizer")
+    ledger = deployment.recount(caller.heard)
+    assert any(d.pending for d in ledger.decisions)
+    assert any(d.states.card for d in ledger.decisions)
     np.testing.assert_array_equal(
-        books.replay().features(books.decisions), [d.features for d in books.decisions]
+        ledger.replay().features(ledger.decisions), [d.features for d in ledger.decisions]
     )
 
 
-def test_sigterm_under_traffic_ends_each_service_well_and_loses_nothing(world: World) -> None:
-    stream = StreamTraffic(world.bootstrap, world.topics.authorizations, "term")
-    caller = Caller(world.stack.port, "term-sync")
+def test_sigterm_under_traffic_ends_each_service_well_and_loses_nothing(
+    deployment: Deployment,
+) -> None:
+    stream = StreamTraffic(deployment.bootstrap, deployment.topics.authorizations, "term")
+    caller = Caller(deployment.stack.port, "term-sync")
     with stream, caller:
         wait_until(lambda: stream.sent > 100 and len(caller.heard) > 20, "traffic runs")
         for name in SERVICES:
-            assert world.stack.stop(name) == 0, name
-            world.start(name)
-    books = world.recount(caller.heard)
-    assert books.holes() == {}
-    assert sum(d.authorization.authorization_id[:5] == "term-" for d in books.decisions) == (
+            assert deployment.stack.stop(name) == 0, name
+            deployment.start(name)
+    ledger = deployment.recount(caller.heard)
+    assert ledger.holes() == {}
+    assert sum(d.authorization.authorization_id[:5] == "term-" for d in ledger.decisions) == (
         stream.sent + len(caller.heard)
     )

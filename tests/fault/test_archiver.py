@@ -56,7 +56,8 @@ def start(kafka, topics: Topics, tmp_path: Path) -> Iterator:
 
 
 def decide(kafka, topics: Topics, numbers: range) -> None:
-    """Decisions in transactions, as the stream door writes them: markers leave gaps in offsets."""
+    """Decisions in transactions, as the stream processor writes them: markers leave gaps in
+    offsets."""
     writer = TransactionalProducer(
         kafka.bootstrap, transactional_id=topics.decisions, client_id="test"
     )

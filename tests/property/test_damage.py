@@ -1,4 +1,4 @@
-"""States go through bytes and come back; damaged bytes are told, and never crash or hang."""
+"""States go through bytes and come back; damaged bytes are reported, and never crash or hang."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def test_one_damaged_state_does_not_disturb_its_neighbours_in_a_batch() -> None:
 
 
 def test_damage_is_seen_or_read_as_some_state_and_nothing_worse() -> None:
-    told = run(1)
-    assert told["corrupt"] > 1000
-    assert told["read"] > 1000
+    reported = run(1)
+    assert reported["corrupt"] > 1000
+    assert reported["read"] > 1000
 
 
 @pytest.mark.slow

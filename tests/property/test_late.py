@@ -1,4 +1,5 @@
-"""DESIGN 4.6: late events go to the tile of their time; too old ones are told, and change none."""
+"""DESIGN 4.6: late events go to the tile of their time; too old ones are reported, and change
+none."""
 
 from __future__ import annotations
 

@@ -15,11 +15,11 @@ from sluice.adapters.kafka import topics as topic_table
 from sluice.adapters.kafka.topics import Topics
 from sluice.domain.release import public_line
 from sluice.testing.release import KEY, make_release
-from tests.support.recount import Books, read_books, wait_applied, wait_balanced
+from tests.support.recount import Ledger, read_ledger, wait_applied, wait_balanced
 
 
 @dataclass(frozen=True)
-class World:
+class Deployment:
     """What a test over processes holds in its hands.
 
     release: folder that the deciders follow; remove it before they start for a world without
@@ -62,28 +62,28 @@ class World:
             over.set()
             thread.join()
 
-    def books(self) -> Books:
+    def ledger(self) -> Ledger:
         """The topics as they are now."""
-        return read_books(self.bootstrap, self.topics)
+        return read_ledger(self.bootstrap, self.topics)
 
-    def settle(self, *, heard: Collection[str] = ()) -> Books:
+    def settle(self, *, heard: Collection[str] = ()) -> Ledger:
         """Wait until all that was sent is decided and all states are made."""
-        books = wait_balanced(self.bootstrap, self.topics, heard=heard)
+        ledger = wait_balanced(self.bootstrap, self.topics, heard=heard)
         wait_applied(self.bootstrap, self.topics, self.featurizer_group)
-        return books
+        return ledger
 
-    def recount(self, heard: Mapping[str, bytes]) -> Books:
+    def recount(self, heard: Mapping[str, bytes]) -> Ledger:
         """Assert what must hold whatever died, once all is settled.
 
-        heard: answers by authorization id, as callers of the sync door got them.
+        heard: answers by authorization id, as callers of the sync API got them.
         """
-        books = self.settle(heard=heard)
-        assert books.unbalanced() == {}
-        assert books.decided_twice() == []
-        answers = books.answers()
+        ledger = self.settle(heard=heard)
+        assert ledger.unbalanced() == {}
+        assert ledger.decided_twice() == []
+        answers = ledger.answers()
         assert {key: answers.get(key) for key in heard} == dict(heard)
-        assert books.wrong_states(self.stack.store_url) == []
-        return books
+        assert ledger.wrong_states(self.stack.store_url) == []
+        return ledger
 
     def logs(self) -> str:
         """All that the services said."""
@@ -93,14 +93,14 @@ class World:
 
 
 @contextmanager
-def make_world(
+def make_deployment(
     bootstrap: str,
     store_url: str,
     folder: Path,
     *,
     partitions: int = 3,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[World]:
+) -> Iterator[Deployment]:
     """Topics under a prefix of their own and a stack over them; both are gone afterwards."""
     prefix = f"w{uuid.uuid4().hex[:8]}."
     topics = Topics(prefix)
@@ -123,6 +123,6 @@ def make_world(
     }
     try:
         with Stack(bootstrap, store_url, folder / "run", settings) as stack:
-            yield World(bootstrap, topics, prefix, stack, release, policy)
+            yield Deployment(bootstrap, topics, prefix, stack, release, policy)
     finally:
         topic_table.delete(bootstrap, topics)

@@ -14,7 +14,7 @@ from sluice.adapters.kafka.config import REQUEST_MAX_S
 from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.application.replay import Replay, journal_of
+from sluice.application.replay import Replay, event_history_of
 from sluice.domain.features import catalogue, states
 from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.dead_letter import REDRIVEN, DeadLetter
@@ -28,17 +28,17 @@ Place = tuple[str, int, int]
 
 
 _decision = msgspec.json.Decoder(Decision).decode
-_letter = msgspec.json.Decoder(DeadLetter).decode
+_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 _label = msgspec.json.Decoder(Label).decode
 
 
 @dataclass(frozen=True)
-class Books:
+class Ledger:
     """All that committed readers of four topics find, by partition and offset."""
 
     authorizations: list[Message]
     decided: list[tuple[Message, Decision]]
-    letters: list[DeadLetter]
+    dead_letters: list[DeadLetter]
     labels: list[tuple[Message, Label]]
 
     @property
@@ -50,7 +50,7 @@ class Books:
         """Offsets of ``authorizations.v1`` that are not exactly one decision or dead letter."""
         ends: Counter[Place] = Counter()
         for origin in [d.origin for d in self.decisions] + [
-            x.origin for x in self.letters if x.code != REDRIVEN
+            x.origin for x in self.dead_letters if x.code != REDRIVEN
         ]:
             if origin is not None:
                 ends[_place(origin)] += 1
@@ -77,7 +77,7 @@ class Books:
     def replay(self, *, since: Callable[[Message], bool] = lambda _: True) -> Replay:
         """From the decisions and labels that lie where ``since`` says."""
         return Replay(
-            journal_of(
+            event_history_of(
                 [
                     (states.source(states.DECISIONS, m.partition), m.offset, d)
                     for m, d in self.decided
@@ -124,25 +124,25 @@ class Books:
         return wrong
 
 
-def read_books(bootstrap: str, topics: Topics) -> Books:
+def read_ledger(bootstrap: str, topics: Topics) -> Ledger:
     """Read the four topics as they are now. Waits for open transactions to end."""
-    return Books(
+    return Ledger(
         read_all(bootstrap, topics.authorizations),
         [(m, _decision(m.value)) for m in read_all(bootstrap, topics.decisions)],
-        [_letter(m.value) for m in read_all(bootstrap, topics.dead_letters)],
+        [_dead_letter(m.value) for m in read_all(bootstrap, topics.dead_letters)],
         [(m, _label(m.value)) for m in read_all(bootstrap, topics.labels)],
     )
 
 
-def wait_balanced(bootstrap: str, topics: Topics, *, heard: Collection[str] = ()) -> Books:
+def wait_balanced(bootstrap: str, topics: Topics, *, heard: Collection[str] = ()) -> Ledger:
     """Wait until every authorization of the topic has its end, and these ids a decision."""
 
-    def settled() -> Books | None:
-        books = read_books(bootstrap, topics)
-        decided = {d.authorization.authorization_id for d in books.decisions}
-        return books if not books.unbalanced() and decided.issuperset(heard) else None
+    def settled() -> Ledger | None:
+        ledger = read_ledger(bootstrap, topics)
+        decided = {d.authorization.authorization_id for d in ledger.decisions}
+        return ledger if not ledger.unbalanced() and decided.issuperset(heard) else None
 
-    found: Books = wait_until(settled, "each authorization has its decision or dead letter")
+    found: Ledger = wait_until(settled, "each authorization has its decision or dead letter")
     return found
 
 

@@ -77,14 +77,14 @@ class StreamTraffic(_Worker):
     """
 
     def __init__(
-        self, bootstrap: str, topic: str, name: str, *, rate: float = 150, repeats: int = 0
+        self, bootstrap: str, topic: str, name: str, *, rate: float = 150, replays: int = 0
     ) -> None:
         super().__init__()
         self.sent = 0
         self._topic = topic
         self._name = name
         self._rate = rate
-        self._repeats = repeats
+        self._replays = replays
         self._producer = EventProducer(
             bootstrap, client_id=name, extra={"message.timeout.ms": round(FLUSH_MAX_S * 1000)}
         )
@@ -98,13 +98,13 @@ class StreamTraffic(_Worker):
             raw = encode(auth)
             self._producer.produce(self._topic, raw, key=auth.card_token)
             self.sent += 1
-            if self._repeats and self.sent % self._repeats == 0:
+            if self._replays and self.sent % self._replays == 0:
                 self._producer.produce(self._topic, raw, key=auth.card_token)
         self._producer.flush(FLUSH_MAX_S)
 
 
 class Caller(_Worker):
-    """An acquirer at the sync door: one request after the other, each repeated until answered.
+    """An acquirer at the sync API: one request after the other, each repeated until answered.
 
     heard: the answer's bytes by authorization id. refused: how often it was told 503, or nothing.
     The one begun is finished before the end of the ``with``.

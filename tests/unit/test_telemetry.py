@@ -37,7 +37,7 @@ def test_nothing_is_shown_before_it_is_used(metrics: Metrics, registry: Collecto
     assert generate_latest(registry) == b""
     metrics.count("sluice_decider_requests_total", "sync", "decided", by=3)
     assert registry.get_sample_value(
-        "sluice_decider_requests_total", {"door": "sync", "code": "decided"}
+        "sluice_decider_requests_total", {"entrypoint": "sync", "code": "decided"}
     ) == pytest.approx(3)
 
 
@@ -49,12 +49,14 @@ def test_a_histogram_counts_each_value_in_its_bucket(
     metrics.observe(name, 0.001, "sync")
 
     def bucket(le: str) -> float | None:
-        return registry.get_sample_value(f"{name}_bucket", {"door": "sync", "le": le})
+        return registry.get_sample_value(f"{name}_bucket", {"entrypoint": "sync", "le": le})
 
     assert [bucket("0.0005"), bucket("0.001"), bucket("0.002")] == [0, 2, 3]
     assert [bucket("0.25"), bucket("2.5"), bucket("+Inf")] == [4, 4, 5]
-    assert registry.get_sample_value(f"{name}_sum", {"door": "sync"}) == pytest.approx(99.2031)
-    assert registry.get_sample_value(f"{name}_count", {"door": "sync"}) == 5
+    assert registry.get_sample_value(f"{name}_sum", {"entrypoint": "sync"}) == pytest.approx(
+        99.2031
+    )
+    assert registry.get_sample_value(f"{name}_count", {"entrypoint": "sync"}) == 5
     assert b"# TYPE sluice_decider_duration_seconds histogram" in generate_latest(registry)
 
 
@@ -142,14 +144,16 @@ def test_a_later_version_of_traceparent_is_read_by_its_first_four_fields() -> No
 
 def test_lines_of_a_batch_are_written_as_one_json_object_each() -> None:
     out = io.BytesIO()
-    line = Line(at_us=1, event="authorization", service="decider", door="sync", code="conflict")
+    line = Line(
+        at_us=1, event="authorization", service="decider", entrypoint="sync", code="conflict"
+    )
     telemetry.write_lines([line, line], out)
     assert out.getvalue().count(b"\n") == 2
     assert msgspec.json.decode(out.getvalue().splitlines()[0]) == {
         "at_us": 1,
         "event": "authorization",
         "service": "decider",
-        "door": "sync",
+        "entrypoint": "sync",
         "code": "conflict",
     }
 

@@ -140,19 +140,21 @@ class Batch:
         device = rows["device"]
         return {
             "authorization_id": self._ids(),
-            "card_token": self._letters("card_", ids.CARD, card, world.cards.generation(card, day)),
-            "customer_id": self._letters(
+            "card_token": self._dead_letters(
+                "card_", ids.CARD, card, world.cards.generation(card, day)
+            ),
+            "customer_id": self._dead_letters(
                 "c_", ids.CUSTOMER, owner, world.cards.generation(owner, day)
             ),
-            "merchant_id": self._letters("m_", ids.MERCHANT, merchant, opened),
-            "terminal_id": ids.letters(
+            "merchant_id": self._dead_letters("m_", ids.MERCHANT, merchant, opened),
+            "terminal_id": ids.dead_letters(
                 "t_", ids.mix(seed, ids.TERMINAL, merchant, opened, rows["terminal"])
             ),
-            "device_id": ids.letters("d_", ids.mix(seed, ids.DEVICE, device), device == 0),
+            "device_id": ids.dead_letters("d_", ids.mix(seed, ids.DEVICE, device), device == 0),
         }
 
-    def _letters(self, prefix: str, purpose: int, slot: Ints, generation: Ints) -> pa.Array:
-        return ids.letters(prefix, ids.mix(self.world.seed, purpose, slot, generation))
+    def _dead_letters(self, prefix: str, purpose: int, slot: Ints, generation: Ints) -> pa.Array:
+        return ids.dead_letters(prefix, ids.mix(self.world.seed, purpose, slot, generation))
 
 
 def _names(names: object, index: Ints) -> pa.Array:

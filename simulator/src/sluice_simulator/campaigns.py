@@ -342,7 +342,7 @@ _ANCHOR = 18_262
 """2020-01-01: campaigns are counted from here."""
 
 
-class Plan:
+class CampaignPlan:
     """Which campaigns start on which day, so that the wanted share of authorizations is fraud.
 
     Campaigns of a kind come evenly (their running count is a rounded-down line), so that even a

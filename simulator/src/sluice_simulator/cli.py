@@ -24,7 +24,7 @@ from sluice.errors import Misconfigured, Unavailable
 from sluice.settings import load as load_settings
 from sluice_simulator.config import load
 from sluice_simulator.history import write
-from sluice_simulator.stream import Plan, Streamer, Tally, summary_line
+from sluice_simulator.stream import Streamer, StreamOptions, Tally, summary_line
 from sluice_simulator.stream import run as run_stream
 from sluice_simulator.world import World
 
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stream.add_argument(
         "--start", type=date.fromisoformat, help="first day, UTC (default: so that it ends by now)"
     )
-    stream.add_argument("--http", help="http://HOST:PORT of the sync door")
+    stream.add_argument("--http", help="http://HOST:PORT of the sync API")
     stream.add_argument("--http-share", type=float, default=0.0, help="0 to 1, by hash of the id")
     stream.add_argument("--truth", type=Path, help="parquet file for what was true")
     stream.add_argument(
@@ -103,7 +103,7 @@ def _stream(world: World, args: argparse.Namespace) -> int:
     start = args.start or _ends_by_now(args.duration * speed)
     since = start if args.labels == date.min else args.labels
     try:
-        plan = Plan(start, args.duration, args.rate, args.speed, args.http_share, since)
+        plan = StreamOptions(start, args.duration, args.rate, args.speed, args.http_share, since)
         streamer = Streamer(
             world,
             _producer(args.bootstrap or kafka.bootstrap, kafka.extra()),

@@ -1,4 +1,4 @@
-"""Identifiers that say nothing: keyed hashes spelled with letters, and UUIDv7.
+"""Identifiers that say nothing: keyed hashes spelled with dead letters, and UUIDv7.
 
 Letters only, so that no identifier ever looks like a card number.
 """
@@ -36,7 +36,7 @@ def unit(hashed: U64) -> npt.NDArray[np.float64]:
     return (hashed >> np.uint64(11)) * 2.0**-53
 
 
-def letters(prefix: str, hashed: U64, absent: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+def dead_letters(prefix: str, hashed: U64, absent: npt.NDArray[np.bool_] | None = None) -> pa.Array:
     """(n,) hashes to strings such as ``card_bcdfghjkmnpqrs``; null where absent."""
     head = np.frombuffer(prefix.encode(), np.uint8)
     text = np.empty((len(hashed), len(head) + _LENGTH), np.uint8)

@@ -1,7 +1,8 @@
-"""Send a world's traffic as it would arrive: open loop, through both doors, with labels in time.
+"""Send a world's traffic as it would arrive: open loop, through both entrypoints, with labels in
+time.
 
-Open loop: each authorization has its moment, whether or not earlier ones were answered. A door
-that is slow gets no relief, and latency counts from that moment, not from a late send.
+Open loop: each authorization has its moment, whether or not earlier ones were answered. An
+entrypoint that is slow gets no relief, and latency counts from that moment, not from a late send.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ import pyarrow.parquet as pq
 
 from sluice.domain.records.authorization import encode
 from sluice_simulator.batch import Batch
-from sluice_simulator.door import Door, DoorError
 from sluice_simulator.labels import DAY_US
 from sluice_simulator.rows import ROW
 from sluice_simulator.seasons import day_number
+from sluice_simulator.sync_client import SyncClient, SyncClientError
 from sluice_simulator.world import World
 
 CHUNK = 2048
@@ -38,7 +39,7 @@ READ_AHEAD = 128
 LATE_S = 0.05
 """An authorization that leaves later than this after its moment counts as late."""
 PATIENCE_S = 30.0
-"""How long an authorization knocks at the sync door before it counts as an error."""
+"""How long an authorization knocks at the sync API before it counts as an error."""
 TRY_S = 5.0
 FLUSH_S = 15.0
 PROGRESS_S = 0.5
@@ -62,7 +63,7 @@ class Producer(Protocol):
 
 @dataclass
 class Tally:
-    """What happened so far. latencies_us: each answer of the sync door, from its moment."""
+    """What happened so far. latencies_us: each answer of the sync API, from its moment."""
 
     kafka: int = 0
     http: int = 0
@@ -80,7 +81,7 @@ class Tally:
 
     @property
     def sent(self) -> int:
-        """Authorizations through both doors."""
+        """Authorizations through both entrypoints."""
         return self.kafka + self.http
 
     def error(self, name: str, n: int = 1) -> None:
@@ -121,12 +122,12 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StreamOptions:
     """What to send, and how fast.
 
     rate: authorizations a second, evenly; simulated time follows. speed: instead, simulated
     seconds a second; then the rate follows the hour of the day. duration_s: seconds of sending.
-    http_share: share of authorizations for the sync door, chosen by a hash of the id.
+    http_share: share of authorizations for the sync API, chosen by a hash of the id.
     labels_since: send labels, of authorizations from this day on, when they become known.
     """
 
@@ -150,15 +151,15 @@ class _Chunk:
     values: list[bytes]
     moments_s: list[float]
     event_us: list[int]
-    at_door: list[bool]
+    at_sync_api: list[bool]
     labels: list[tuple[int, bytes, bytes]]
     truth: pa.Table
 
 
-def at_sync_door(authorization_id: str, share: float) -> bool:
-    """Which door an authorization takes: the same in every run.
+def at_sync_api(authorization_id: str, share: float) -> bool:
+    """Whether an authorization goes to the sync API: the same in every run.
 
-    >>> at_sync_door("a", 0.0), at_sync_door("a", 1.0)
+    >>> at_sync_api("a", 0.0), at_sync_api("a", 1.0)
     (False, True)
     """
     return zlib.crc32(authorization_id.encode()) < share * 2**32
@@ -171,7 +172,7 @@ class Streamer:
         self,
         world: World,
         producer: Producer,
-        plan: Plan,
+        plan: StreamOptions,
         *,
         http: str | None = None,
         truth: Path | None = None,
@@ -179,7 +180,7 @@ class Streamer:
         progress: Callable[[Tally], None] = lambda tally: None,
     ) -> None:
         if plan.http_share and not http:
-            raise ValueError("a share for the sync door needs its address")
+            raise ValueError("a share for the sync API needs its address")
         self._world, self._producer, self._plan = world, producer, plan
         self._authorizations = f"{topic_prefix}authorizations.v1"
         self._labels = f"{topic_prefix}labels.v1"
@@ -200,13 +201,13 @@ class Streamer:
         ready: queue.Queue[_Chunk | BaseException | None] = queue.Queue(READ_AHEAD)
         maker = threading.Thread(target=self._make, args=(ready,), daemon=True)
         maker.start()
-        door = Door(self._http) if self._http else None
+        entrypoint = SyncClient(self._http) if self._http else None
         asked: set[asyncio.Task[None]] = set()
         chunk = await asyncio.to_thread(self._first, ready, maker)
         began = time.perf_counter()
         try:
             while isinstance(chunk, _Chunk) and not self._stop.is_set():
-                await self._send(chunk, began, door, asked)
+                await self._send(chunk, began, entrypoint, asked)
                 chunk = await self._next(ready)
             if isinstance(chunk, BaseException):
                 raise chunk
@@ -218,8 +219,8 @@ class Streamer:
             for task in asked:
                 task.cancel()
                 self.tally.error("unanswered")
-            if door:
-                door.close()
+            if entrypoint:
+                entrypoint.close()
             left = await asyncio.to_thread(self._producer.flush, FLUSH_S)
             if left:
                 self.tally.error("undelivered", left)
@@ -241,7 +242,11 @@ class Streamer:
             return await asyncio.to_thread(ready.get)
 
     async def _send(
-        self, chunk: _Chunk, began: float, door: Door | None, asked: set[asyncio.Task[None]]
+        self,
+        chunk: _Chunk,
+        began: float,
+        entrypoint: SyncClient | None,
+        asked: set[asyncio.Task[None]],
     ) -> None:
         tally, clock = self.tally, time.perf_counter
         shown = clock()
@@ -271,9 +276,9 @@ class Streamer:
                 tally.labels += 1
                 self._produce(self._labels, label_key, label)
                 place, label_key, label = next(labels)
-            if chunk.at_door[i] and door:
+            if chunk.at_sync_api[i] and entrypoint:
                 tally.http += 1
-                task = asyncio.create_task(self._ask(door, chunk.values[i], due))
+                task = asyncio.create_task(self._ask(entrypoint, chunk.values[i], due))
                 asked.add(task)
                 task.add_done_callback(asked.discard)
             else:
@@ -301,13 +306,13 @@ class Streamer:
         else:
             self.tally.error(f"kafka {error.name() if hasattr(error, 'name') else error}")
 
-    async def _ask(self, door: Door, body: bytes, due: float) -> None:
+    async def _ask(self, entrypoint: SyncClient, body: bytes, due: float) -> None:
         """Knock until answered: again after 503, 429 and broken connections, with the same id."""
         pause = 0.05
         while True:
             try:
-                answer = await door.post(body, TRY_S)
-            except DoorError:
+                answer = await entrypoint.post(body, TRY_S)
+            except SyncClientError:
                 trouble = "http unreachable"
             else:
                 if answer.status == 200:
@@ -359,13 +364,13 @@ class Streamer:
         plan, world = self._plan, self._world
         first = day_number(plan.start)
         since = None if plan.labels_since is None else day_number(plan.labels_since)
-        untold = np.zeros(0, ROW) if since is None else world.reported(first, since).rows
+        unreported = np.zeros(0, ROW) if since is None else world.reported(first, since).rows
         limit = None if plan.rate is None else round(plan.rate * plan.duration_s)
         sent, day = 0, first
         while limit is None or sent < limit:
             rows = world.day(day).rows
             if since is not None and day >= since:
-                untold = np.concatenate([untold, rows[rows["way"] > 0]])
+                unreported = np.concatenate([unreported, rows[rows["way"] > 0]])
             for at in range(0, len(rows), CHUNK):
                 part = rows[at : at + CHUNK]
                 moments = self._moments(part["event_us"], sent, first)
@@ -373,9 +378,9 @@ class Streamer:
                 if limit is not None:
                     keep = min(limit - sent, len(moments))
                 if keep:
-                    told = untold["known_us"] <= part["event_us"][keep - 1]
-                    labels = Batch(world, untold[told]).label_structs()
-                    untold = untold[~told]
+                    reported = unreported["known_us"] <= part["event_us"][keep - 1]
+                    labels = Batch(world, unreported[reported]).label_structs()
+                    unreported = unreported[~reported]
                     yield self._chunk(Batch(world, part[:keep]), moments[:keep], labels)
                     sent += keep
                 if keep < len(part):
@@ -398,7 +403,7 @@ class Streamer:
             values=[encode(a) for a in auths],
             moments_s=moments.tolist(),
             event_us=part.rows["event_us"].tolist(),
-            at_door=[at_sync_door(a.authorization_id, share) for a in auths],
+            at_sync_api=[at_sync_api(a.authorization_id, share) for a in auths],
             labels=[
                 (int(place), label.authorization_id.encode(), encode(label))
                 for place, label in zip(places, labels, strict=True)
@@ -410,7 +415,7 @@ class Streamer:
 def run(streamer: Streamer) -> Tally:
     """Run a streamer in a loop of its own, whose timers are exact to microseconds.
 
-    epoll wakes on whole milliseconds, which would be charged to the door as latency.
+    epoll wakes on whole milliseconds, which would be charged to the entrypoint as latency.
     """
     with asyncio.Runner(
         loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())

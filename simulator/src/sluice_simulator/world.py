@@ -15,7 +15,7 @@ import numpy as np
 from sluice_simulator import geography as geo
 from sluice_simulator import identifiers as ids
 from sluice_simulator.batch import Batch
-from sluice_simulator.campaigns import DAY_US, HOUR_US, SPAN_DAYS, Plan, blocks
+from sluice_simulator.campaigns import DAY_US, HOUR_US, SPAN_DAYS, CampaignPlan, blocks
 from sluice_simulator.config import Config
 from sluice_simulator.labels import LONGEST_DAYS
 from sluice_simulator.people import (
@@ -64,7 +64,7 @@ class World:
             np.sum(self.cards.rate * ((1 - online) * usual[SHOP] + online * usual[ONLINE]))
         )
         """Expected, in a usual week."""
-        self._plan = Plan(config, seed, self.cards, self.merchants, self.genuine_a_day)
+        self._plan = CampaignPlan(config, seed, self.cards, self.merchants, self.genuine_a_day)
         self._started: OrderedDict[int, Rows] = OrderedDict()
 
     @property

@@ -1,4 +1,4 @@
-"""The truth meter: served vectors recomputed from the archive, and compared bit for bit.
+"""The consistency check: served vectors recomputed from the archive, and compared bit for bit.
 
 A decision names the version of each state it was served from, so its vector must come out of the
 archived events up to there. It is compared only once the archive holds them all: until then it
@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 import numpy as np
 
-from sluice.application.replay import Journal, Recomputed, Replay, entity_of, served_version
+from sluice.application.replay import EventHistory, Recomputed, Replay, entity_of, served_version
 from sluice.domain.clock import SECOND_US, Clock
 from sluice.domain.features import catalogue
 from sluice.domain.features.states import DECISIONS, PARTITIONS_MAX, source
@@ -29,14 +29,14 @@ VIEWS = catalogue.VIEWS
 GROUP_MAX = 5_000
 """Decisions recomputed together: with their states about 150 MB."""
 ROUND_MAX = 10_000
-"""Decisions of one round of the continuous meter; the rest comes in the next."""
+"""Decisions of one round of the continuous check; the rest comes in the next."""
 WAITING_MAX = 50_000
 """Decisions that may wait for their turn, or for the archive. Past it the oldest are given up, and
 counted."""
 EXAMPLES_MAX = 5
 """Differing decisions that a report tells in full."""
 TOO_MANY = "too_many_events"
-"""Code of a journal's refusal to hold the events of so many entities."""
+"""Code of an event history's refusal to hold the events of so many entities."""
 
 
 class Drawn(NamedTuple):
@@ -47,8 +47,8 @@ class Drawn(NamedTuple):
     decided_at: int
 
 
-class Evidence(Protocol):
-    """The archive, as the meter needs it."""
+class SampleSource(Protocol):
+    """The archive, as the consistency check needs it."""
 
     def ends(self) -> dict[int, int]:
         """Last offset held of each source."""
@@ -68,7 +68,7 @@ class Evidence(Protocol):
         """(n,) places to n decisions, decoded from their own bytes."""
         ...
 
-    def journal(self, keys: Mapping[str, Collection[str]]) -> Journal:
+    def event_history(self, keys: Mapping[str, Collection[str]]) -> EventHistory:
         """All events of these entities, keys by view. Raises Rejected (TOO_MANY)."""
         ...
 
@@ -106,12 +106,12 @@ class PendingReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a meter found. parity: equal / compared, null if nothing could be compared.
+    """What a consistency check found. parity: equal / compared, null if nothing could be compared.
 
     waiting: name events that the archive does not hold yet. too_large: their entities have more
-    events than a journal may hold. other_catalogue: of another release's features. gave_up: waited
-    in vain. features: by name, how many vectors differ there, worst first; ``<view>_version`` is
-    a version that the archive's events do not make.
+    events than an event history may hold. other_catalogue: of another release's features. gave_up:
+    waited in vain. features: by name, how many vectors differ there, worst first;
+    ``<view>_version`` is a version that the archive's events do not make.
     """
 
     compared: int
@@ -123,8 +123,8 @@ class Report(msgspec.Struct, frozen=True):
     too_large: int
     other_catalogue: int
     gave_up: int
-    doors: dict[str, int]
-    rungs: dict[str, int]
+    entrypoints: dict[str, int]
+    levels: dict[str, int]
     features: dict[str, int]
     examples: list[Example]
     freshness: dict[str, Freshness]
@@ -143,8 +143,8 @@ class Tally:
     too_large: int = 0
     other_catalogue: int = 0
     gave_up: int = 0
-    doors: Counter[str] = field(default_factory=Counter)
-    rungs: Counter[str] = field(default_factory=Counter)
+    entrypoints: Counter[str] = field(default_factory=Counter)
+    levels: Counter[str] = field(default_factory=Counter)
     features: Counter[str] = field(default_factory=Counter)
     examples: list[Example] = field(default_factory=list)
     behind_us: dict[str, list[int]] = field(default_factory=lambda: {v: [] for v in VIEWS})
@@ -177,8 +177,8 @@ class Tally:
             too_large=self.too_large,
             other_catalogue=self.other_catalogue,
             gave_up=self.gave_up,
-            doors=dict(self.doors),
-            rungs=dict(sorted(self.rungs.items())),
+            entrypoints=dict(self.entrypoints),
+            levels=dict(sorted(self.levels.items())),
             features=dict(self.features.most_common()),
             examples=self.examples,
             freshness={view: self._freshness(view) for view in VIEWS},
@@ -211,31 +211,31 @@ class Checked(NamedTuple):
     waiting: list[Drawn]
 
 
-def check(evidence: Evidence, places: Sequence[Drawn], ends: Mapping[int, int]) -> Checked:
+def check(sample_source: SampleSource, places: Sequence[Drawn], ends: Mapping[int, int]) -> Checked:
     """Recompute these decisions and compare. ends: what the archive held before they were drawn."""
     tally = Tally()
     waiting: list[Drawn] = []
     for at in range(0, len(places), GROUP_MAX):
         group = places[at : at + GROUP_MAX]
         ready: list[tuple[Drawn, Decision]] = []
-        for place, decision in zip(group, evidence.decisions(group), strict=True):
+        for place, decision in zip(group, sample_source.decisions(group), strict=True):
             if decision.catalogue != catalogue.DIGEST:
                 tally.other_catalogue += 1
             elif _is_ahead(decision, ends):
                 waiting.append(place)
             else:
                 ready.append((place, decision))
-        _compare(evidence, ready, tally)
+        _compare(sample_source, ready, tally)
     tally.waiting = len(waiting)
     return Checked(tally, waiting)
 
 
-class Meter:
+class ConsistencyCheck:
     """Goes through the archive's decisions round by round, a sample of them, each once."""
 
     def __init__(
         self,
-        evidence: Evidence,
+        sample_source: SampleSource,
         clock: Clock,
         *,
         sample_ppm: int,
@@ -244,7 +244,7 @@ class Meter:
     ) -> None:
         """settle_s: age from which a decision is looked at: by then the archive holds what was
         decided before it. lookback_s: age of the oldest that the first round looks at."""
-        self._evidence = evidence
+        self._sample_source = sample_source
         self._clock = clock
         self._sample_ppm = sample_ppm
         self._settle_us = round(settle_s * SECOND_US)
@@ -258,16 +258,16 @@ class Meter:
 
         What is new goes first, so that decisions that wait in vain hold up no others.
         """
-        ends = self._evidence.ends()
+        ends = self._sample_source.ends()
         decided = decisions_of(ends)
-        for one in self._evidence.drawn(self._sample_ppm, self._after, decided):
+        for one in self._sample_source.drawn(self._sample_ppm, self._after, decided):
             if one.decided_at >= self._since_us:
                 self._queue.append(one)
         self._after = decided
         settled_us = self._clock.now_us() - self._settle_us
         ready = [one for one in self._queue if one.decided_at <= settled_us][:ROUND_MAX]
         again = list(islice(self._waiting, ROUND_MAX - len(ready)))
-        tally, waiting = check(self._evidence, [*ready, *again], ends)
+        tally, waiting = check(self._sample_source, [*ready, *again], ends)
         taken = set(ready)
         self._queue = deque(one for one in self._queue if one not in taken)
         self._waiting = deque([*islice(self._waiting, len(again), None), *waiting])
@@ -286,9 +286,11 @@ class Meter:
         return max(0, self._clock.now_us() - oldest) / SECOND_US
 
 
-def newest(evidence: Evidence, sample_ppm: int, count: int, ends: Mapping[int, int]) -> list[Drawn]:
+def newest(
+    sample_source: SampleSource, sample_ppm: int, count: int, ends: Mapping[int, int]
+) -> list[Drawn]:
     """The newest ``count`` of a sample of the whole archive, up to ends."""
-    drawn = evidence.drawn(sample_ppm, {}, decisions_of(ends))
+    drawn = sample_source.drawn(sample_ppm, {}, decisions_of(ends))
     return heapq.nlargest(count, drawn, key=attrgetter("decided_at"))
 
 
@@ -307,13 +309,15 @@ def _is_ahead(decision: Decision, ends: Mapping[int, int]) -> bool:
     )
 
 
-def _compare(evidence: Evidence, some: Sequence[tuple[Drawn, Decision]], tally: Tally) -> None:
-    """Compare decisions; half of them at once where one journal cannot hold their events."""
+def _compare(
+    sample_source: SampleSource, some: Sequence[tuple[Drawn, Decision]], tally: Tally
+) -> None:
+    """Compare decisions; half of them at once where one event history cannot hold their events."""
     if not some:
         return
     decisions = [decision for _, decision in some]
     try:
-        replay = Replay(evidence.journal(_keys(decisions)))
+        replay = Replay(sample_source.event_history(_keys(decisions)))
     except Rejected as error:
         if error.code != TOO_MANY:
             raise
@@ -321,8 +325,8 @@ def _compare(evidence: Evidence, some: Sequence[tuple[Drawn, Decision]], tally: 
             tally.too_large += 1
             return
         half = len(some) // 2
-        _compare(evidence, some[:half], tally)
-        _compare(evidence, some[half:], tally)
+        _compare(sample_source, some[:half], tally)
+        _compare(sample_source, some[half:], tally)
         return
     again = replay.recompute(decisions)
     for i, (place, decision) in enumerate(some):
@@ -342,8 +346,8 @@ def _keys(decisions: Sequence[Decision]) -> dict[str, set[str]]:
 
 def _count(tally: Tally, place: Drawn, decision: Decision, again: Recomputed, i: int) -> None:
     tally.compared += 1
-    tally.doors[decision.door] += 1
-    tally.rungs[decision.rung] += 1
+    tally.entrypoints[decision.entrypoint] += 1
+    tally.levels[decision.degradation_level] += 1
     served = np.array(decision.features, np.int64)
     different = np.flatnonzero(served != again.features[i])
     names = [catalogue.NAMES[f] for f in different]

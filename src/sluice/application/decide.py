@@ -1,4 +1,4 @@
-"""The walk: what happens to an authorization, whichever door it came through.
+"""The decision pipeline: what happens to an authorization, whichever entrypoint it came through.
 
 observe, score, decide, record: one function over a batch of one (HTTP) or of hundreds (Kafka).
 The same input over the same states makes the same record.
@@ -21,8 +21,8 @@ from sluice.application.ports import (
     Arrival,
     DecisionLog,
     Ints,
+    Lookup,
     OnlineStore,
-    Reply,
     Scorer,
 )
 from sluice.domain.clock import SECOND_US, Clock
@@ -37,7 +37,14 @@ from sluice.domain.records.authorization import (
     decode_authorization,
     encode,
 )
-from sluice.domain.records.decision import Decision, Door, Origin, Rung, States, answer
+from sluice.domain.records.decision import (
+    Decision,
+    DegradationLevel,
+    Entrypoint,
+    Origin,
+    States,
+    answer,
+)
 from sluice.domain.records.outcome import BY_SEVERITY
 from sluice.errors import Unavailable
 
@@ -45,8 +52,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 DIGEST_BYTES = 8
 _ALL_VIEWS = (1 << len(catalogue.VIEWS)) - 1
-_MODEL_RUNGS = 2
-_RUNGS: tuple[Rung, ...] = ("D0", "D1", "D2", "D3")
+_MODEL_LEVELS = 2
+_LEVELS: tuple[DegradationLevel, ...] = ("D0", "D1", "D2", "D3")
 
 
 class Current(Protocol[T_co]):
@@ -64,7 +71,7 @@ class Decided(msgspec.Struct, frozen=True, gc=False):
     answer: bytes
 
 
-class Repeated(msgspec.Struct, frozen=True):
+class Replayed(msgspec.Struct, frozen=True):
     """Same id, same content: the same answer again."""
 
     answer: bytes
@@ -84,7 +91,7 @@ class Unrecorded(msgspec.Struct, frozen=True):
     why: str
 
 
-Result = Decided | Repeated | Conflict | Busy | Unrecorded
+Result = Decided | Replayed | Conflict | Busy | Unrecorded
 
 
 def content_digest(auth: Authorization) -> bytes:
@@ -96,13 +103,13 @@ def _no_stage(_stage: str, _seconds: float) -> None:
     """Nobody is measuring."""
 
 
-class Decider:
-    """Decides batches at one door. Not shared between threads."""
+class DecisionPipeline:
+    """Decides batches at one entrypoint. Not shared between threads."""
 
     def __init__(
         self,
         *,
-        door: Door,
+        entrypoint: Entrypoint,
         emitter: str,
         store: OnlineStore,
         scorer: Current[Scorer | None],
@@ -113,8 +120,8 @@ class Decider:
         stage: Callable[[str, float], None] = _no_stage,
     ) -> None:
         self.sequence = 0
-        """Number of the next decision. A door that takes records back sets it back too."""
-        self._door: Door = door
+        """Number of the next decision. An entrypoint that takes records back sets it back too."""
+        self._entrypoint: Entrypoint = entrypoint
         self._emitter = emitter
         self._store = store
         self._scorer = scorer
@@ -163,10 +170,10 @@ class Decider:
         deadline_us: moment by the clock after which optional parts are left out and named in
         ``degraded``. Two arrivals of one card see each other; two of one id get one decision.
         """
-        watch = _Watch(self._stage)
+        watch = _StageTimer(self._stage)
         replies, down = await self._observe(batch, deadline_us)
-        watch.lap("observe")
-        results, fresh, repeats = _sort(batch, replies)
+        watch.stage("observe")
+        results, fresh, replays = _sort(batch, replies)
         if fresh:
             chosen = [batch[i] for i in fresh]
             decisions = self._judge(chosen, [replies[i] for i in fresh], down, deadline_us, watch)
@@ -174,8 +181,9 @@ class Decider:
             try:
                 await self._log.append(list(zip(chosen, decisions, strict=True)))
             except Unavailable as error:
-                # Unless nothing was sent, a record may be durable without our knowing: the claims
-                # stay, and whoever asks again waits until the featurizer has seen it or they end.
+                # Unless nothing was sent, a record may be durable without our knowing: the
+                # idempotency records stay, and whoever asks again waits until the featurizer has
+                # seen it or they end.
                 if error.code == NOT_SENT:
                     self._store.release(chosen)
                 for i in fresh:
@@ -184,10 +192,10 @@ class Decider:
                 self._store.remember(list(zip(chosen, answers, strict=True)))
                 for i, decision, said in zip(fresh, decisions, answers, strict=True):
                     results[i] = Decided(decision, said)
-            watch.lap("record")
-        for i, before in repeats:
+            watch.stage("record")
+        for i, before in replays:
             original = results[before]
-            results[i] = Repeated(original.answer) if isinstance(original, Decided) else original
+            results[i] = Replayed(original.answer) if isinstance(original, Decided) else original
         return results
 
     async def rehearse(self) -> None:
@@ -210,7 +218,7 @@ class Decider:
 
     async def _observe(
         self, batch: Sequence[Arrival], deadline_us: int | None
-    ) -> tuple[list[Reply], list[str]]:
+    ) -> tuple[list[Lookup], list[str]]:
         if deadline_us is not None and self._clock.now_us() >= deadline_us:
             return [NOTHING] * len(batch), ["deadline"]
         try:
@@ -222,10 +230,10 @@ class Decider:
     def _judge(
         self,
         batch: Sequence[Arrival],
-        replies: Sequence[Reply],
+        replies: Sequence[Lookup],
         down: list[str],
         deadline_us: int | None,
-        watch: _Watch,
+        watch: _StageTimer,
     ) -> list[Decision]:
         """Features, score and outcome of arrivals that were never decided. No I/O."""
         events = event_rows([a.row for a in batch])
@@ -234,13 +242,13 @@ class Decider:
             [(r.card, r.terminal, r.merchant, r.device) for r in replies],
             [pending_rows(r.pending) if r.pending else () for r in replies],
         )
-        watch.lap("finalise")
+        watch.stage("finalise")
 
         scorer = self._scorer.current()
         late = deadline_us is not None and self._clock.now_us() >= deadline_us
         score_ppm, failure = self._score(scorer, served.features, late)
-        rungs = self._rungs(served.missing, scorer, score_ppm is not None)
-        watch.lap("score")
+        levels = self._levels(served.missing, scorer, score_ppm is not None)
+        watch.stage("score")
 
         policy = self._policy.current()
         auths = [a.auth for a in batch]
@@ -249,7 +257,7 @@ class Decider:
             auths,
             served.features,
             missing=served.missing,
-            rung=rungs,
+            level=levels,
             score_ppm=score_ppm,
             explain=explain,
         )
@@ -263,10 +271,10 @@ class Decider:
         self.sequence += len(batch)
         left_out = dict.fromkeys(down + failure)  # past the deadline both say the same
         decisions = []
-        for i, (arrived, rung, missing, features, severity, reasons, used) in enumerate(
+        for i, (arrived, level, missing, features, severity, reasons, used) in enumerate(
             zip(
                 batch,
-                rungs.tolist(),
+                levels.tolist(),
                 served.missing.tolist(),
                 served.features.tolist(),
                 verdicts.severity.tolist(),
@@ -275,7 +283,7 @@ class Decider:
                 strict=True,
             )
         ):
-            scored = scores is not None and rung < _MODEL_RUNGS
+            scored = scores is not None and level < _MODEL_LEVELS
             views = versions[4 * i : 4 * i + 4]
             degraded = [*left_out]
             if missing:
@@ -284,7 +292,7 @@ class Decider:
             decisions.append(
                 Decision(
                     authorization=arrived.auth,
-                    door=self._door,
+                    entrypoint=self._entrypoint,
                     origin=arrived.origin,
                     emitter=self._emitter,
                     sequence=first + i,
@@ -301,11 +309,11 @@ class Decider:
                     policy=policy.id,
                     outcome=BY_SEVERITY[severity],
                     reasons=reasons,
-                    rung=_RUNGS[rung],
+                    degradation_level=_LEVELS[level],
                     degraded=degraded,
                 )
             )
-        watch.lap("decide")
+        watch.stage("decide")
         return decisions
 
     @staticmethod
@@ -318,7 +326,7 @@ class Decider:
             return None, ["model"]
 
     @staticmethod
-    def _rungs(missing: Ints, scorer: Scorer | None, scored: bool) -> Ints:
+    def _levels(missing: Ints, scorer: Scorer | None, scored: bool) -> Ints:
         """(n,) 0 to 3: DESIGN 6. Model with all, model without some, rules, table."""
         if not scored or scorer is None:
             return np.where(missing == _ALL_VIEWS, 3, 2).astype(np.int64)
@@ -326,14 +334,14 @@ class Decider:
         return np.where(missing == 0, 0, np.where(missing & ~borne == 0, 1, 2)).astype(np.int64)
 
 
-class _Watch:
+class _StageTimer:
     """Tells the time each stage took."""
 
     def __init__(self, stage: Callable[[str, float], None]) -> None:
         self._stage = stage
         self._since = time.perf_counter()
 
-    def lap(self, name: str) -> None:
+    def stage(self, name: str) -> None:
         now = time.perf_counter()
         self._stage(name, now - self._since)
         self._since = now
@@ -343,13 +351,13 @@ _OPEN = Busy()
 
 
 def _sort(
-    batch: Sequence[Arrival], replies: Sequence[Reply]
+    batch: Sequence[Arrival], replies: Sequence[Lookup]
 ) -> tuple[list[Result], list[int], list[tuple[int, int]]]:
     """Results of what needs no decision, the indices of what does, and pairs of indices: a repeat
     inside the batch, and its first."""
     results: list[Result] = [_OPEN] * len(batch)
     fresh: list[int] = []
-    repeats: list[tuple[int, int]] = []
+    replays: list[tuple[int, int]] = []
     first: dict[tuple[str, str], int] = {}
     for i, (arrived, reply) in enumerate(zip(batch, replies, strict=True)):
         before = first.setdefault((arrived.auth.tenant, arrived.auth.authorization_id), i)
@@ -357,14 +365,14 @@ def _sort(
             if batch[before].digest != arrived.digest:
                 results[i] = Conflict()
             else:
-                repeats.append((i, before))
+                replays.append((i, before))
         elif reply.conflict:
             results[i] = Conflict()
         elif reply.earlier is not None:
-            results[i] = Repeated(reply.earlier)
-        elif not reply.claimed_elsewhere:
+            results[i] = Replayed(reply.earlier)
+        elif not reply.in_progress_elsewhere:
             fresh.append(i)
-    return results, fresh, repeats
+    return results, fresh, replays
 
 
 def deadline_after(received_at: int, deadline_ms: int) -> int:

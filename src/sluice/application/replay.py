@@ -27,7 +27,7 @@ Version = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
+class EventHistory:
     """All events that states are made of: authorizations with their outcome, and labels.
 
     events: (n, WIDTH) kernel rows. changes: (n, 4) kind, source, offset, known_us.
@@ -56,16 +56,16 @@ class Recomputed(NamedTuple):
 
 
 class Replay:
-    """Answers what a state was, and what a vector was, from a journal."""
+    """Answers what a state was, and what a vector was, from an event history."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, event_history: EventHistory) -> None:
+        self._event_history = event_history
         self._work = scratch()
         self._kernel = Kernel()
         self._orders = []
         self._bounds = []
-        for codes, keys in zip(journal.entities, journal.codes, strict=True):
-            order = np.lexsort((journal.changes[:, 2], codes))
+        for codes, keys in zip(event_history.entities, event_history.codes, strict=True):
+            order = np.lexsort((event_history.changes[:, 2], codes))
             self._orders.append(order)
             self._bounds.append(np.searchsorted(codes[order], np.arange(len(keys) + 1)))
 
@@ -88,8 +88,8 @@ class Replay:
                 [(kind, keys[i]) for i, _, _ in layer],
                 bases,
                 np.cumsum([0, *map(len, rows)]).astype(np.int64),
-                self._journal.events[chosen],
-                self._journal.changes[chosen],
+                self._event_history.events[chosen],
+                self._event_history.changes[chosen],
                 self._work,
             ).states
             for (i, _, mine), base, state in zip(layer, bases, states, strict=True):
@@ -152,24 +152,24 @@ class Replay:
         version = served_version(decision.states, view)
         if key is None or version is None:
             return 0
-        journal = self._journal
+        event_history = self._event_history
         mine = self._rows(view, key)
-        decided = journal.decided_us[mine]
+        decided = event_history.decided_us[mine]
         unseen = (decided > 0) & (decided < decision.decided_at)
-        unseen &= ~_up_to(journal.changes[mine], version)
+        unseen &= ~_up_to(event_history.changes[mine], version)
         if not unseen.any():
             return 0
         mine = mine[unseen]
         if view == 0 and decision.pending:
             seen = [tag32(p.authorization_id) for p in decision.pending]
-            mine = mine[~np.isin(journal.events[mine, ID], seen)]
+            mine = mine[~np.isin(event_history.events[mine, ID], seen)]
         if not len(mine):
             return 0
-        return decision.decided_at - int(journal.decided_us[mine].min())
+        return decision.decided_at - int(event_history.decided_us[mine].min())
 
     def _rows(self, view: int, key: str) -> Ints:
         """Rows of one entity. Each source's are in order: versions only rise; sources may mix."""
-        code = self._journal.codes[view].get(key)
+        code = self._event_history.codes[view].get(key)
         if code is None:
             return np.empty(0, np.int64)
         bounds = self._bounds[view]
@@ -193,7 +193,7 @@ class Replay:
                 held = (
                     np.ones(len(rows), np.bool_)
                     if version is None
-                    else _up_to(self._journal.changes[rows], version)
+                    else _up_to(self._event_history.changes[rows], version)
                 )
                 last = before[q]
                 if last is not None and not (last & ~held).any():
@@ -229,11 +229,12 @@ def served_version(states: States, view: int) -> Version | None:
     return (states.card, states.terminal, states.merchant, states.device)[view]
 
 
-def journal_of(
+def event_history_of(
     decisions: Sequence[tuple[int, int, Decision]],
     labels: Sequence[tuple[int, int, bool, int, tuple[str | None, ...]]] = (),
-) -> Journal:
-    """A journal from (source, offset, decision) and (source, offset, is_fraud, known_us, keys).
+) -> EventHistory:
+    """An event history from (source, offset, decision) and (source, offset, is_fraud, known_us,
+    keys).
 
     For small logs and tests; :mod:`sluice.adapters.parquet.event_history` makes one from the
     archive.
@@ -261,4 +262,4 @@ def journal_of(
         )
         codes.append(table)
     decided = np.array([d.decided_at for _, _, d in decisions] + [0] * len(labels), np.int64)
-    return Journal(events, changes, tuple(entities), tuple(codes), decided)  # type: ignore[arg-type]
+    return EventHistory(events, changes, tuple(entities), tuple(codes), decided)  # type: ignore[arg-type]

@@ -1,11 +1,11 @@
-"""Recompute served vectors from the archive and compare every bit: the truth meter, once.
+"""Recompute served vectors from the archive and compare every bit: the consistency check, once.
 
 Exit status: 0 all that was compared is equal, 1 some vector differs, 2 fewer could be compared than
---at-least. Decisions served from events that the archive does not hold yet are told, not compared:
-stop the traffic and let the archiver catch up first. `services.consistency.main` does this all the
-time.
+--at-least. Decisions served from events that the archive does not hold yet are reported, not
+compared: stop the traffic and let the archiver catch up first. `services.consistency.main` does
+this all the time.
 
-  sluice meter --archive var/demo/archive --newest 100000 --report parity.json
+  sluice consistency --archive var/demo/archive --newest 100000 --report parity.json
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from sluice.adapters.parquet.samples import MILLION, ArchiveEvidence
+from sluice.adapters.parquet.samples import MILLION, ArchiveSampleSource
 from sluice.application.consistency import Report, check, newest
 from sluice.settings import load
 
@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Returns the verdict: 0, 1 or 2."""
-    evidence = ArchiveEvidence(args.archive or Path(load()[0].archiver.root))
-    ends = evidence.ends()
-    tally, _ = check(evidence, newest(evidence, args.sample_ppm, args.newest, ends), ends)
+    sample_source = ArchiveSampleSource(args.archive or Path(load()[0].archiver.root))
+    ends = sample_source.ends()
+    tally, _ = check(sample_source, newest(sample_source, args.sample_ppm, args.newest, ends), ends)
     report = tally.report()
     if args.report:
         args.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
@@ -56,8 +56,10 @@ def run(args: argparse.Namespace) -> int:
 def lines(report: Report) -> Iterator[str]:
     """A report for a terminal."""
     parity = "unknown" if report.parity is None else f"{_percent(report):.4f} %"
-    doors = ", ".join(f"{door} {n:,}" for door, n in sorted(report.doors.items()))
-    yield f"parity        {parity} of {report.compared:,} vectors ({doors})"
+    entrypoints = ", ".join(
+        f"{entrypoint} {n:,}" for entrypoint, n in sorted(report.entrypoints.items())
+    )
+    yield f"parity        {parity} of {report.compared:,} vectors ({entrypoints})"
     for name, count in (
         ("differ", report.differing),
         ("wait for the archive", report.waiting),
@@ -70,8 +72,8 @@ def lines(report: Report) -> Iterator[str]:
         yield f"  {count:>9,}  {name}"
     for example in report.examples:
         yield f"  sluice explain {example.authorization_id}    {example.place}"
-    rungs = ", ".join(f"{rung} {n:,}" for rung, n in report.rungs.items())
-    yield f"rungs         {rungs}"
+    levels = ", ".join(f"{level} {n:,}" for level, n in report.levels.items())
+    yield f"degradation levels         {levels}"
     for view, fresh in report.freshness.items():
         yield (
             f"{view:<13} behind p50 {fresh.behind_ms_p50:,.1f} ms, p99 {fresh.behind_ms_p99:,.1f} "

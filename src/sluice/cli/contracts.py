@@ -24,7 +24,7 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "dead-letters.v1": DeadLetter,
     "answer.v1": Answer,
 }
-"""What each topic carries, and what the sync door answers."""
+"""What each topic carries, and what the sync API answers."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

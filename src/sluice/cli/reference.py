@@ -65,9 +65,9 @@ def metrics() -> str:
     """Every metric, by component."""
     page = _MADE.format(source="src/sluice/telemetry/table.py") + (
         "# Metrics\n\n"
-        "Prometheus, on `/metrics` of the sync door and on `service.metrics_port` elsewhere. A "
+        "Prometheus, on `/metrics` of the sync API and on `service.metrics_port` elsewhere. A "
         "metric appears once it has been used. Labels are bounded words, never identifiers; past "
-        "256 label sets a metric counts the rest under `other`. Beside these the sync door shows "
+        "256 label sets a metric counts the rest under `other`. Beside these the sync API shows "
         "KServe's `request_*_seconds` and every process the client's own `process_*` and "
         "`python_*`.\n"
     )
@@ -102,9 +102,9 @@ def log() -> str:
             "JSON, one object a line. No card number can be in it (none enters), and no card "
             "token, amount or customer is written to it.\n\n"
             "## One line an authorization, on stdout\n\n"
-            "Written for a batch at once: up to 50 ms after the answer at the sync door, after the "
-            "commit at the stream door. The record is `decisions.v1`; a line may be lost with its "
-            "process. A field that is empty is left out.\n\n"
+            "Written for a batch at once: up to 50 ms after the answer at the sync API, after the "
+            "commit at the stream processor. The record is `decisions.v1`; a line may be lost with "
+            "its process. A field that is empty is left out.\n\n"
         )
         + _table(("field", "present", "meaning"), rows)
         + (

@@ -28,21 +28,21 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fal
     at_us: Annotated[int, _says("When the line was made, microseconds UTC.")]
     event: Annotated[Literal["authorization"], _says("Tells this line from other events.")]
     service: Annotated[str, _says("Who wrote it.")]
-    door: Annotated[str, _says("sync or stream.")]
-    code: Annotated[str, _says("decided, repeated, or the code of the refusal.")]
+    entrypoint: Annotated[str, _says("sync or stream.")]
+    code: Annotated[str, _says("decided, replayed, or the code of the refusal.")]
     authorization_id: Annotated[str, _says("Absent where the message could not be read.")] = ""
     tenant: Annotated[str, _says("As in the authorization.")] = ""
     region: Annotated[str, _says("As in the authorization.")] = ""
     outcome: Annotated[str, _says("approve, challenge, review or decline.")] = ""
     reasons: Annotated[list[str], _says("Reason codes, strongest first.")] = []
-    rung: Annotated[str, _says("D0 complete to D3 without features and model.")] = ""
+    degradation_level: Annotated[str, _says("D0 complete to D3 without features and model.")] = ""
     degraded: Annotated[list[str], _says("Parts that were missing.")] = []
     score_ppm: Annotated[int | None, _says("Score in parts per million.")] = None
     release: Annotated[str | None, _says("The release that scored.")] = None
     policy: Annotated[str, _says("The policy that decided.")] = ""
     emitter: Annotated[str, _says("The process that decided.")] = ""
     sequence: Annotated[int, _says("Number of the decision in its emitter's count.")] = -1
-    origin: Annotated[str, _says("topic/partition@offset, at the stream door.")] = ""
+    origin: Annotated[str, _says("topic/partition@offset, at the stream processor.")] = ""
     trace_id: Annotated[str, _says("W3C trace id.")] = ""
     duration_us: Annotated[int, _says("Receipt to answer or to committed batch.")] = 0
 
@@ -56,14 +56,14 @@ def decided_line(
         at_us=at_us,
         event="authorization",
         service=service,
-        door=decision.door,
+        entrypoint=decision.entrypoint,
         code="decided",
         authorization_id=auth.authorization_id,
         tenant=auth.tenant,
         region=auth.region,
         outcome=decision.outcome,
         reasons=decision.reasons,
-        rung=decision.rung,
+        degradation_level=decision.degradation_level,
         degraded=decision.degraded,
         score_ppm=decision.score_ppm,
         release=decision.release,

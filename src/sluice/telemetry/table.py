@@ -39,13 +39,13 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         "sluice_decider_requests_total",
         "counter",
-        ("door", "code"),
-        "Authorizations by how they ended: decided, repeated, or the code of the refusal.",
+        ("entrypoint", "code"),
+        "Authorizations by how they ended: decided, replayed, or the code of the refusal.",
     ),
     Metric(
         "sluice_decider_duration_seconds",
         "histogram",
-        ("door",),
+        ("entrypoint",),
         "Receipt to answer (sync) or receipt to recorded batch (stream), per authorization.",
         SLO_SECONDS,
     ),
@@ -53,25 +53,29 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_stage_duration_seconds",
         "histogram",
         ("stage",),
-        "One stage of the walk, per micro-batch: observe, finalise, score, decide, record.",
+        "One stage of the pipeline, per micro-batch: observe, finalise, score, decide, record.",
         SLO_SECONDS,
     ),
     Metric(
         "sluice_decider_batch_rows",
         "histogram",
-        ("door",),
+        ("entrypoint",),
         "Authorizations decided together.",
         BATCH_ROWS,
     ),
+    Metric("sluice_decider_in_flight", "gauge", (), "Requests inside the sync API at this moment."),
     Metric(
-        "sluice_decider_in_flight", "gauge", (), "Requests inside the sync door at this moment."
-    ),
-    Metric(
-        "sluice_decider_decisions_total", "counter", ("door", "outcome"), "Decisions by outcome."
+        "sluice_decider_decisions_total",
+        "counter",
+        ("entrypoint", "outcome"),
+        "Decisions by outcome.",
     ),
     Metric("sluice_decider_reasons_total", "counter", ("reason",), "Reason codes given."),
     Metric(
-        "sluice_decider_rungs_total", "counter", ("rung",), "Decisions by rung, D0 is complete."
+        "sluice_decider_degradation_levels_total",
+        "counter",
+        ("degradation_level",),
+        "Decisions by degradation level, D0 is complete.",
     ),
     Metric(
         "sluice_decider_degraded_total",
@@ -169,37 +173,40 @@ TABLE: tuple[Metric, ...] = (
         "Record written to file completed.",
         AGE_SECONDS,
     ),
-    # meter
+    # consistency check
     Metric(
-        "sluice_meter_decisions_total",
+        "sluice_consistency_decisions_total",
         "counter",
         ("result",),
         "Decisions of the sample: equal, differing (page!), other_catalogue (of another release), "
         "too_large (entities with too many events), gave_up (waited in vain).",
     ),
     Metric(
-        "sluice_meter_parity_ratio",
+        "sluice_consistency_parity_ratio",
         "gauge",
         (),
         "Equal of the compared, in the newest round that compared any; 1 or somebody is paged.",
     ),
     Metric(
-        "sluice_meter_worst_feature_info",
+        "sluice_consistency_worst_feature_info",
         "gauge",
         ("feature",),
         "1 for the feature that most vectors differ in, in the newest round with a difference.",
     ),
     Metric(
-        "sluice_meter_waiting",
+        "sluice_consistency_waiting",
         "gauge",
         (),
         "Decisions of the sample served from events that the archive does not hold yet.",
     ),
     Metric(
-        "sluice_meter_oldest_waiting_seconds", "gauge", (), "Age of the oldest of them, 0 for none."
+        "sluice_consistency_oldest_waiting_seconds",
+        "gauge",
+        (),
+        "Age of the oldest of them, 0 for none.",
     ),
     Metric(
-        "sluice_meter_behind_seconds",
+        "sluice_consistency_behind_seconds",
         "histogram",
         ("entity",),
         "How far behind a state was when served: age of the oldest decision about the entity that "
@@ -207,22 +214,22 @@ TABLE: tuple[Metric, ...] = (
         AGE_SECONDS,
     ),
     Metric(
-        "sluice_meter_behind_quantile_seconds",
+        "sluice_consistency_behind_quantile_seconds",
         "gauge",
         ("entity", "quantile"),
         "The same, p50 and p99 of the newest round.",
     ),
     Metric(
-        "sluice_meter_pending_total",
+        "sluice_consistency_pending_total",
         "counter",
         ("effect",),
         "Decisions with pending entries: mattered (another vector without them) or same.",
     ),
     Metric(
-        "sluice_meter_defaulted_total",
+        "sluice_consistency_defaulted_total",
         "counter",
         ("entity", "why"),
         "Decisions whose features of an entity were all defaults: missing (view) or new (entity).",
     ),
-    Metric("sluice_meter_round_seconds", "gauge", (), "How long the newest round took."),
+    Metric("sluice_consistency_round_seconds", "gauge", (), "How long the newest round took."),
 )

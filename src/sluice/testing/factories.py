@@ -37,7 +37,7 @@ def make_authorization(authorization_id: str = "a-1", **changes: Any) -> Authori
 def make_arrival(
     authorization_id: str = "a-1", *, origin: Origin | None = None, **changes: Any
 ) -> Arrival:
-    """The same, at a door; the amount counts as it is in the reference currency."""
+    """The same, at an entrypoint; the amount counts as it is in the reference currency."""
     auth = make_authorization(authorization_id, **changes)
     row = event_row(auth, auth.amount_minor)
     return Arrival(auth, auth.amount_minor, row, content_digest(auth), auth.event_at, origin)

@@ -13,7 +13,7 @@ def make_decision(authorization_id: str = "a-1", *, sequence: int = 0, **auth: A
     """An approval by model and rules, with one pending entry and a card state that was served."""
     return Decision(
         authorization=make_authorization(authorization_id, **auth),
-        door="sync",
+        entrypoint="sync",
         origin=None,
         emitter="test/1",
         sequence=sequence,
@@ -30,6 +30,6 @@ def make_decision(authorization_id: str = "a-1", *, sequence: int = 0, **auth: A
         policy="policy-1",
         outcome=Outcome.APPROVE,
         reasons=["model_low"],
-        rung="D1",
+        degradation_level="D1",
         degraded=["terminal"],
     )

@@ -1,7 +1,7 @@
 """The main path in one thread: the real walk and featurizer over fakes, and a real archive.
 
-A mistake is planted where a port hands something over: at the door, at the featurizer's consumer,
-at its observations. Our own code stays as it is.
+A mistake is planted where a port hands something over: at the entrypoint, at the featurizer's
+consumer, at its observations. Our own code stays as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sluice_simulator.world import World as Simulated
 from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.parquet.archive import ParquetFiles
 from sluice.adapters.policyfiles.files import PolicyFiles
-from sluice.application.decide import Decided, Decider
+from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.featurize import Featurizer
 from sluice.application.ports import Arrival, Scorer
 from sluice.domain.clock import DAY_US, SECOND_US
@@ -70,11 +70,11 @@ def traffic(n: int, seed: int = 5) -> list[Authorization]:
 class Little:
     """A bank in memory.
 
-    at_door: what happens to an arrival before the walk sees it. at_consumer: to a record before
-    the featurizer does. at_observations: to observations before they are written.
+    at_door: what happens to an arrival before the decision pipeline sees it. at_consumer: to a
+    record before the featurizer does. at_observations: to observations before they are written.
     """
 
-    at_door: Callable[[Arrival], Arrival] = lambda arrival: arrival
+    at_sync_api: Callable[[Arrival], Arrival] = lambda arrival: arrival
     at_consumer: Callable[[Message], Sequence[Message]] = lambda record: [record]
     at_observations: Callable[[Observations], Observations] = lambda observations: observations
     partitions: int = 2
@@ -90,8 +90,8 @@ class Little:
         self._unread: list[Message] = []
         self._observed: list[Message] = []
         self.store = FakeStore(self.clock)
-        self.decider = Decider(
-            door="stream",
+        self.decider = DecisionPipeline(
+            entrypoint="stream",
             emitter="little",
             store=self.store,
             scorer=NoModel(),
@@ -119,7 +119,7 @@ class Little:
             self.store.missing, self.store.down = set(), False
             self._wait_for(self.clock.now_us() + rng.randrange(2 * SECOND_US))
             if rng.random() < 0.1:
-                self.tell(rng.choice(auths[:at]))
+                self.report(rng.choice(auths[:at]))
             if rng.random() < 0.4:
                 again = self._unread[-3:] + self._observed[-3:] if rng.random() < 0.5 else []
                 self.featurize()
@@ -127,11 +127,11 @@ class Little:
         self.featurize()
 
     async def decide(self, auths: Sequence[Authorization]) -> list[Decision]:
-        arrivals = [self.at_door(self.decider.arrive(encode(auth))) for auth in auths]
+        arrivals = [self.at_sync_api(self.decider.arrive(encode(auth))) for auth in auths]
         results = await self.decider.decide(arrivals)
         return [r.decision for r in results if isinstance(r, Decided)]
 
-    def tell(self, auth: Authorization) -> None:
+    def report(self, auth: Authorization) -> None:
         """It was fraud, as is known now."""
         label = make_label(auth, known_at=self.clock.now_us())
         self.log.append(self._put("labels.v1", 0, encode(label)))

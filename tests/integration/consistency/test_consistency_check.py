@@ -9,9 +9,9 @@ import msgspec
 
 from sluice import cli
 from sluice.adapters.kafka.consumer import Message
-from sluice.adapters.parquet.event_history import ArchiveJournal
-from sluice.adapters.parquet.samples import MILLION, ArchiveEvidence
-from sluice.application.consistency import Meter, Report, Tally, check, newest
+from sluice.adapters.parquet.event_history import ArchiveEventHistory
+from sluice.adapters.parquet.samples import MILLION, ArchiveSampleSource
+from sluice.application.consistency import ConsistencyCheck, Report, Tally, check, newest
 from sluice.application.ports import Arrival
 from sluice.domain.clock import HOUR_US, SECOND_US
 from sluice.domain.features import catalogue
@@ -26,9 +26,9 @@ _decision = msgspec.json.Decoder(Decision)
 
 
 def measure(root: Path, *, sample_ppm: int = MILLION, count: int = 10 * N) -> Tally:
-    evidence = ArchiveEvidence(root)
-    ends = evidence.ends()
-    return check(evidence, newest(evidence, sample_ppm, count, ends), ends).tally
+    sample_source = ArchiveSampleSource(root)
+    ends = sample_source.ends()
+    return check(sample_source, newest(sample_source, sample_ppm, count, ends), ends).tally
 
 
 async def run(little: Little, root: Path) -> Tally:
@@ -54,7 +54,7 @@ async def test_every_vector_of_a_messy_run_comes_out_again(tmp_path):
     assert (found.compared, found.differing, found.parity) == (N, 0, 1.0)
     assert found.worst is None
     assert found.pending.mattered > 0
-    assert found.rungs.keys() == {"D2", "D3"}  # there is no model in this world
+    assert found.levels.keys() == {"D2", "D3"}  # there is no model in this world
     assert found.freshness["device"].missing > found.freshness["card"].missing > 0
     assert found.freshness["card"].held > 0
     assert found.freshness["merchant"].behind > 0
@@ -77,7 +77,7 @@ async def test_arrival_time_in_the_place_of_event_time_is_named(tmp_path):
         row = (arrival.received_at, *arrival.row[1:])
         return msgspec.structs.replace(arrival, row=row)
 
-    found = await run(Little(at_door=arrived), tmp_path)
+    found = await run(Little(at_sync_api=arrived), tmp_path)
     assert found.parity is not None
     assert found.parity < 0.5
     assert {"card_since_last_s", "terminal_since_last_s"} <= found.features.keys()
@@ -104,32 +104,36 @@ async def test_what_the_archive_does_not_hold_yet_waits_and_is_compared_later(tm
     await little.run(traffic(400))
     cut = {p: max(m.offset for m in little.log if m.partition == p) // 2 for p in range(3)}
     little.archive(tmp_path, without=lambda m: m.partition == 1 and m.offset > cut[1])
-    meter = Meter(
-        ArchiveEvidence(tmp_path), little.clock, sample_ppm=MILLION, settle_s=0, lookback_s=1e8
+    check = ConsistencyCheck(
+        ArchiveSampleSource(tmp_path), little.clock, sample_ppm=MILLION, settle_s=0, lookback_s=1e8
     )
-    first = meter.round()
+    first = check.round()
     assert first.waiting > 0
     assert first.compared + first.waiting < 400
     assert first.differing == 0
-    assert meter.oldest_waiting_s() > 0
-    assert meter.round().compared == 0  # nothing new to be told of
+    assert check.oldest_waiting_s() > 0
+    assert check.round().compared == 0  # nothing new to be told of
     little.archive(tmp_path)
-    second = meter.round()
+    second = check.round()
     assert first.compared + second.compared == 400
-    assert (second.differing, second.waiting, meter.oldest_waiting_s()) == (0, 0, 0.0)
+    assert (second.differing, second.waiting, check.oldest_waiting_s()) == (0, 0, 0.0)
 
 
 async def test_decisions_that_are_too_young_are_looked_at_later(tmp_path):
     little = Little()
     await little.run(traffic(100))
     little.archive(tmp_path)
-    meter = Meter(
-        ArchiveEvidence(tmp_path), little.clock, sample_ppm=MILLION, settle_s=1e8, lookback_s=1e8
+    check = ConsistencyCheck(
+        ArchiveSampleSource(tmp_path),
+        little.clock,
+        sample_ppm=MILLION,
+        settle_s=1e8,
+        lookback_s=1e8,
     )
-    assert meter.round().compared == 0
+    assert check.round().compared == 0
     little.clock.advance(1e8)
-    assert meter.round().compared == 100
-    assert meter.round().compared == 0
+    assert check.round().compared == 100
+    assert check.round().compared == 0
 
 
 async def test_an_event_missing_in_the_archive_does_not_pass(tmp_path):
@@ -156,21 +160,21 @@ async def test_decisions_of_another_catalogue_are_counted_apart(tmp_path):
     assert found.differing == 0
 
 
-class Narrow(ArchiveEvidence):
+class Narrow(ArchiveSampleSource):
     """An archive whose journals hold few events."""
 
     def __init__(self, root: Path, events_max: int) -> None:
         super().__init__(root)
-        self._journal = ArchiveJournal(root, events_max=events_max)
+        self._event_history = ArchiveEventHistory(root, events_max=events_max)
 
 
 async def test_busy_entities_are_recomputed_in_smaller_groups_or_counted(tmp_path):
     little = Little()
     await little.run(traffic(300))
     little.archive(tmp_path)
-    evidence = Narrow(tmp_path, 8)
-    ends = evidence.ends()
-    found = check(evidence, newest(evidence, MILLION, 300, ends), ends).tally
+    sample_source = Narrow(tmp_path, 8)
+    ends = sample_source.ends()
+    found = check(sample_source, newest(sample_source, MILLION, 300, ends), ends).tally
     assert found.compared > 0
     assert found.too_large > 0
     assert found.compared + found.too_large == 300
@@ -181,13 +185,13 @@ async def test_a_sample_is_the_same_whoever_draws_it(tmp_path):
     little = Little()
     await little.run(traffic(600))
     little.archive(tmp_path)
-    evidence = ArchiveEvidence(tmp_path)
-    ends = evidence.ends()
-    tenth = newest(evidence, MILLION // 10, 600, ends)
+    sample_source = ArchiveSampleSource(tmp_path)
+    ends = sample_source.ends()
+    tenth = newest(sample_source, MILLION // 10, 600, ends)
     assert 30 < len(tenth) < 90
-    assert set(tenth) <= set(newest(evidence, MILLION // 5, 600, ends))
-    last = newest(evidence, MILLION, 50, ends)
-    everything = newest(evidence, MILLION, 600, ends)
+    assert set(tenth) <= set(newest(sample_source, MILLION // 5, 600, ends))
+    last = newest(sample_source, MILLION, 50, ends)
+    everything = newest(sample_source, MILLION, 600, ends)
     assert min(d.decided_at for d in last) >= sorted(d.decided_at for d in everything)[-50]
 
 
@@ -216,7 +220,7 @@ async def test_freshness_is_the_age_of_the_oldest_decision_not_seen(tmp_path):
 
 async def test_the_verb_gives_a_gate_its_verdict_and_a_report(tmp_path, capsys):
     archive, report = tmp_path / "archive", tmp_path / "report.json"
-    arguments = ["meter", "--archive", str(archive), "--report", str(report)]
+    arguments = ["consistency", "--archive", str(archive), "--report", str(report)]
     assert cli.main(arguments) == 2  # nothing to compare
     assert msgspec.json.decode(report.read_bytes(), type=Report).parity is None
 

@@ -87,9 +87,9 @@ def test_every_catalogue_feature_is_served_and_logged_with_what_it_means(sdk):
     served = sdk.get_on_demand_feature_view("authorization_features")
     logged = sdk.get_feature_view("decision_features")
     assert [(f.name, f.dtype) for f in served.features] == [(n, Int64) for n in catalogue.NAMES]
-    told = {f.name: f for f in logged.features}
+    reported = {f.name: f for f in logged.features}
     for feature in catalogue.FEATURES:
-        field = told[feature.name]
+        field = reported[feature.name]
         assert field.description == feature.description
         assert field.tags["unit"] == feature.unit
         assert field.tags["window"] == (feature.window or "none")

@@ -243,20 +243,20 @@ async def test_a_corrupt_card_state_is_reported_without_its_token(store, states)
     assert "card-1" not in str(caught.value)
 
 
-async def test_a_claim_of_a_newer_format_is_somebody_else_s(store):
-    await ask(store, b"SET", b"sluice:claim:acme:a-1", b"\x07" + b"digest-1" + b"whatever")
+async def test_a_idempotency_record_of_a_newer_format_is_somebody_else_s(store):
+    await ask(store, b"SET", b"sluice:idempotency:acme:a-1", b"\x07" + b"digest-1" + b"whatever")
     (reply,) = await store.observe([arrival()])
-    assert reply.claimed_elsewhere
+    assert reply.in_progress_elsewhere
 
 
-async def test_claims_answers_and_pending_lists_all_expire(store):
+async def test_idempotency_records_answers_and_pending_lists_all_expire(store):
     await store.observe([arrival("a-1"), arrival("a-2")])
     store.remember([(arrival("a-2"), b"answer")])
     left_ms = [
         await ask(store, b"PTTL", key)
         for key in (
-            b"sluice:claim:acme:a-1",
-            b"sluice:claim:acme:a-2",
+            b"sluice:idempotency:acme:a-1",
+            b"sluice:idempotency:acme:a-2",
             b"sluice:pending:acme:card-1",
         )
     ]
@@ -274,7 +274,7 @@ async def test_a_full_store_still_serves_states_and_says_what_it_refused(store, 
     await ask(store, b"CONFIG", b"SET", b"maxmemory", b"1")
     (reply,) = await store.observe([arrival()])
     assert reply.card == STATE
-    assert (store.counts.claims_refused, store.counts.pending_refused) == (1, 1)
+    assert (store.counts.idempotency_refused, store.counts.pending_refused) == (1, 1)
     with pytest.raises(Unavailable, match="OOM"):
         states.write([StateUpdate("card", "card-1", STATE[1:9], STATE, 2)])
     info = await store.info()

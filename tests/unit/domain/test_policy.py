@@ -51,7 +51,7 @@ def judge(
     policy: Policy,
     *,
     score_ppm: int | None = 0,
-    rung: int = D0,
+    level: int = D0,
     missing: tuple[str, ...] = (),
     auth: Authorization | None = None,
     explain: Any = None,
@@ -64,7 +64,7 @@ def judge(
         [auth or make_auth()],
         row,
         missing=np.array([sum(VIEW_BITS[view] for view in missing)]),
-        rung=np.array([rung]),
+        level=np.array([level]),
         score_ppm=None if score_ppm is None else np.array([score_ppm]),
         explain=explain,
     )
@@ -189,46 +189,46 @@ def test_a_rule_whose_view_is_missing_does_not_fire_and_is_named() -> None:
             make_rule("of-amount", all=["amount_minor >= 0"], reason="CARD_TESTING"),
         ]
     )
-    verdict = judge(policy, missing=("card", "terminal"), rung=D1)
+    verdict = judge(policy, missing=("card", "terminal"), level=D1)
     assert verdict.silent == [("of-card", "of-terminal")]
     assert said(verdict)[1] == ["CARD_TESTING"]
-    assert judge(policy, missing=("device",), rung=D1).silent == [()]
+    assert judge(policy, missing=("device",), level=D1).silent == [()]
 
 
 def test_fallback_rules_are_asked_only_without_a_model() -> None:
     policy = make_policy(fallback=[make_rule("fallback", reason="NEW_DEVICE")])
     assert said(judge(policy, amount_minor=100_000)) == ("approve", [])
-    assert said(judge(policy, amount_minor=100_000, rung=D2, score_ppm=None)) == (
+    assert said(judge(policy, amount_minor=100_000, level=D2, score_ppm=None)) == (
         "review",
         ["NEW_DEVICE"],
     )
 
 
-def test_a_score_is_not_read_on_the_rungs_that_have_none() -> None:
-    assert said(judge(make_policy(), rung=D2, score_ppm=999_999)) == ("approve", [])
+def test_a_score_is_not_read_on_the_degradation_levels_that_have_none() -> None:
+    assert said(judge(make_policy(), level=D2, score_ppm=999_999)) == ("approve", [])
 
 
 def test_a_row_that_should_have_a_score_must_have_one() -> None:
     with pytest.raises(ValueError, match="has no score"):
-        judge(make_policy(), rung=D1, score_ppm=None)
+        judge(make_policy(), level=D1, score_ppm=None)
 
 
 def test_without_features_and_model_the_table_of_amount_and_channel_decides() -> None:
     policy = make_policy()
     everything = tuple(VIEW_BITS)
-    small = judge(policy, rung=D3, score_ppm=None, missing=everything, amount_minor=9_999)
-    large = judge(policy, rung=D3, score_ppm=None, missing=everything, amount_minor=100_000)
+    small = judge(policy, level=D3, score_ppm=None, missing=everything, amount_minor=9_999)
+    large = judge(policy, level=D3, score_ppm=None, missing=everything, amount_minor=100_000)
     assert said(small) == ("approve", [])
     assert said(large) == ("decline", ["AMOUNT_AND_CHANNEL"])
 
 
-@pytest.mark.parametrize("rung", [D0, D2, D3])
-def test_a_blocked_card_is_declined_on_every_rung(rung: int) -> None:
+@pytest.mark.parametrize("level", [D0, D2, D3])
+def test_a_blocked_card_is_declined_on_every_degradation_level(level: int) -> None:
     policy = make_policy(lists=[(BLOCKED_CARDS, ["card-1"])])
-    missing = tuple(VIEW_BITS) if rung == D3 else ()
-    assert said(judge(policy, rung=rung, missing=missing))[0] == "decline"
+    missing = tuple(VIEW_BITS) if level == D3 else ()
+    assert said(judge(policy, level=level, missing=missing))[0] == "decline"
     other = make_auth(card_token="card-2")
-    assert said(judge(policy, rung=rung, missing=missing, auth=other))[0] == "approve"
+    assert said(judge(policy, level=level, missing=missing, auth=other))[0] == "approve"
 
 
 def test_an_allow_list_lowers_the_model_and_nothing_else() -> None:
@@ -268,16 +268,16 @@ def test_a_row_gets_the_same_verdict_alone_and_in_a_batch() -> None:
     )
     features = rng.integers(0, 4, (n, catalogue.N))
     features[:, catalogue.INDEX["amount_minor"]] = rng.integers(0, 200_000, n)
-    missing, rung = rng.integers(0, 16, n), rng.integers(0, 4, n)
+    missing, level = rng.integers(0, 16, n), rng.integers(0, 4, n)
     score = rng.integers(0, 1_000_001, n)
     auths = [make_auth()] * n
 
-    whole = policy.decide(auths, features, missing=missing, rung=rung, score_ppm=score)
+    whole = policy.decide(auths, features, missing=missing, level=level, score_ppm=score)
     assert len({*whole.severity.tolist()}) == 4
     for i in range(n):
         at = slice(i, i + 1)
         one = policy.decide(
-            auths[at], features[at], missing=missing[at], rung=rung[at], score_ppm=score[at]
+            auths[at], features[at], missing=missing[at], level=level[at], score_ppm=score[at]
         )
         assert one.severity[0] == whole.severity[i]
         assert one.reasons[0] == whole.reasons[i]
@@ -287,7 +287,7 @@ def test_a_row_gets_the_same_verdict_alone_and_in_a_batch() -> None:
 def test_no_rows_get_no_verdicts() -> None:
     none = np.zeros(0, np.int64)
     verdicts = make_policy().decide(
-        [], np.zeros((0, catalogue.N), np.int64), missing=none, rung=none, score_ppm=none
+        [], np.zeros((0, catalogue.N), np.int64), missing=none, level=none, score_ppm=none
     )
     assert verdicts.reasons == []
 

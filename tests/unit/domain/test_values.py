@@ -137,7 +137,7 @@ def test_a_source_names_its_topic_and_partition() -> None:
 def test_a_decision_survives_its_encoding_and_the_caller_sees_a_part_of_it() -> None:
     decision = Decision(
         authorization=AUTH,
-        door="sync",
+        entrypoint="sync",
         origin=None,
         emitter="decider-1",
         sequence=0,
@@ -154,11 +154,15 @@ def test_a_decision_survives_its_encoding_and_the_caller_sees_a_part_of_it() -> 
         policy="p",
         outcome=Outcome.REVIEW,
         reasons=["R1"],
-        rung="D2",
+        degradation_level="D2",
         degraded=["model"],
     )
     assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
     assert "card-1" not in repr(decision)
-    told = answer(decision)
-    assert set(told.__struct_fields__) == set(Answer.__struct_fields__)
-    assert (told.outcome, told.reasons, told.rung) == (Outcome.REVIEW, ["R1"], "D2")
+    reported = answer(decision)
+    assert set(reported.__struct_fields__) == set(Answer.__struct_fields__)
+    assert (reported.outcome, reported.reasons, reported.degradation_level) == (
+        Outcome.REVIEW,
+        ["R1"],
+        "D2",
+    )

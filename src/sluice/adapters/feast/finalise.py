@@ -105,7 +105,7 @@ def _asked(values: dict[str, Any]) -> _Asked:
 
 
 def _authorization(asked: _Asked) -> Authorization:
-    """What event_row wants, checked as at a door; region and tenant are in no row."""
+    """What event_row wants, checked as at an entrypoint; region and tenant are in no row."""
     auth = Authorization(
         authorization_id=asked.authorization_id,
         event_at=asked.event_at,

@@ -140,12 +140,12 @@ def bare() -> list[Field]:
     """Every catalogue feature by name and type alone.
 
     Feast 0.67 drops description and tags of an on-demand view's fields when it reads its registry,
-    then refuses a feature service that has them; so ``told`` says them on the view.
+    then refuses a feature service that has them; so ``feature_tags`` says them on the view.
     """
     return [Field(name=name, dtype=Int64) for name in catalogue.NAMES]
 
 
-def told() -> dict[str, str]:
+def feature_tags() -> dict[str, str]:
     """Unit, window, default and meaning of each catalogue feature, as tags of a view."""
     return {
         f.name: f"{f.unit}, window {f.window or 'none'}, default {f.default}: {f.description}"

@@ -83,9 +83,9 @@ def map_past(
     authorization; it is left out. Raises Misconfigured.
     """
     how = load_mapping(mapping)
-    told = load_labels(labels) if labels else None
+    reported = load_labels(labels) if labels else None
     table = Table(path, how.delimiter)
-    mapper = Mapper(how, told, table.columns, path.name)
+    mapper = Mapper(how, reported, table.columns, path.name)
     parts, label_parts, bad = [], [_no_labels()], 0
     for rows in table.batches(mapper.wanted):
         mapped = mapper.apply(rows)

@@ -48,7 +48,7 @@ class KafkaSender:
         self._producer.commit()
 
 
-def read_letters(reader: TopicReader, topic: str) -> Iterator[DeadLetter]:
+def read_dead_letters(reader: TopicReader, topic: str) -> Iterator[DeadLetter]:
     """Every dead letter; one that does not decode is logged and left out."""
     decoder = msgspec.json.Decoder(DeadLetter)
     for message in reader.records(topic):

@@ -66,7 +66,7 @@ TABLE: tuple[Limits, ...] = (
         "card_token",
         "Authorization",
         7,
-        "a dead letter can be redriven, and a stopped stream door catch up, within a week",
+        "a dead letter can be redriven, and a stopped stream processor catch up, within a week",
     ),
     Limits(
         "decisions.v1",

@@ -21,7 +21,7 @@ from sluice.adapters.files.history import code_texts, dictionary, tag_texts, uns
 from sluice.adapters.parquet.archive import Archive
 from sluice.application.backfill import kernel_rows
 from sluice.application.consistency import TOO_MANY
-from sluice.application.replay import Journal
+from sluice.application.replay import EventHistory
 from sluice.domain.features import catalogue, states
 from sluice.domain.features.events import DECLINED, EVENT_US, WIDTH
 from sluice.domain.features.kernel import AUTHORIZATION, FRAUD, GENUINE
@@ -32,7 +32,7 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 EVENTS_MAX = 5_000_000
-"""Events of one journal. 184 bytes each: 0.9 GB, and twice that while it is put together."""
+"""Events of one event history. 184 bytes each: 0.9 GB, and twice that while it is put together."""
 ENTITY_COLUMNS = ("card_token", "terminal_id", "merchant_id", "device_id")
 """By view, as in catalogue.VIEWS."""
 _EVENT_COLUMNS = (
@@ -44,7 +44,7 @@ _LABEL_COLUMNS = ("partition", "offset", "event_at", "known_at", "is_fraud")
 
 
 class Keep(Protocol):
-    """Says which entities a journal is about."""
+    """Says which entities an event history is about."""
 
     def __call__(self, view: int, keys: pa.StringArray) -> Mask:
         """(k,) different keys of one view, index into catalogue.VIEWS, to k answers."""
@@ -95,7 +95,7 @@ _KINDS = (
 
 
 class _Part(NamedTuple):
-    """What one file gives to a journal."""
+    """What one file gives to an event history."""
 
     events: Ints
     changes: Ints
@@ -103,7 +103,7 @@ class _Part(NamedTuple):
     decided_us: Ints
 
 
-class ArchiveJournal:
+class ArchiveEventHistory:
     """Reads journals from the archive under a folder."""
 
     def __init__(self, root: Path, *, events_max: int = EVENTS_MAX) -> None:
@@ -111,7 +111,8 @@ class ArchiveJournal:
         self._events_max = events_max
 
     def ends(self) -> dict[int, int]:
-        """Last offset that the archive holds of each source; read afterwards, a journal has it."""
+        """Last offset that the archive holds of each source; read afterwards, an event history has
+        it."""
         return {
             kind.source + partition: last
             for kind in _KINDS
@@ -124,7 +125,7 @@ class ArchiveJournal:
             held.metadata.num_rows for kind in _KINDS for held in self._archive.opened(kind.folder)
         )
 
-    def read(self, keep: Keep) -> Journal:
+    def read(self, keep: Keep) -> EventHistory:
         """All events of the entities kept; of other entities it knows nothing.
 
         Raises Rejected (too_many_events) before it takes more memory than events_max allows.
@@ -146,7 +147,7 @@ class ArchiveJournal:
                         fix="choose fewer entities: a smaller sample, or more buckets",
                         code=TOO_MANY,
                     )
-        return Journal(
+        return EventHistory(
             np.concatenate([np.empty((0, WIDTH), np.int64), *(p.events for p in parts)]),
             np.concatenate([np.empty((0, 4), np.int64), *(p.changes for p in parts)]),
             tuple(  # type: ignore[arg-type]

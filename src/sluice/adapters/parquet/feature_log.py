@@ -29,7 +29,7 @@ ROWS = ("history", "decisions")
 LABELS = ("history_labels", "labels")
 """Of two labels that an authorization got at the same microsecond the live one counts."""
 _ROW_COLUMNS = ("authorization_id", "event_at", "card_token", "reference_amount_minor", "catalogue",
-                "features", "rung")  # fmt: skip
+                "features", "degradation_level")  # fmt: skip
 _LABEL_COLUMNS = ("authorization_id", "event_at", "known_at", "is_fraud", "kind", "source",
                   "card_token", "partition", "offset")  # fmt: skip
 
@@ -80,8 +80,8 @@ class FeatureLog:
         """Authorizations of a part of the time, by (event_at, authorization_id).
 
         Columns: authorization_id, event_at, card_token, reference_amount_minor, catalogue,
-        features, rung (null for backfilled history). Raises Corrupt for features that are not
-        their catalogue's, if it is ours.
+        features, degradation level (null for backfilled history). Raises Corrupt for features that
+        are not their catalogue's, if it is ours.
         """
         tables = [
             table for kind in ROWS for table in self._read(kind, _ROW_COLUMNS, first_us, until_us)

@@ -1,4 +1,5 @@
-"""The archive as the truth meter sees it: a sample of decisions, and what they were made from."""
+"""The archive as the consistency check sees it: a sample of decisions, and what they were made
+from."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ import pyarrow.parquet as pq
 from sluice.adapters.files.history import tag_texts
 from sluice.adapters.parquet.archive import Archive, File
 from sluice.adapters.parquet.columns import RECORD
-from sluice.adapters.parquet.event_history import ArchiveJournal, Keys
+from sluice.adapters.parquet.event_history import ArchiveEventHistory, Keys
 from sluice.application.consistency import Drawn
-from sluice.application.replay import Journal
+from sluice.application.replay import EventHistory
 from sluice.domain.records.decision import Decision
 from sluice.errors import Corrupt
 
@@ -24,20 +25,20 @@ MILLION = 1_000_000
 _DECISION = msgspec.json.Decoder(Decision)
 
 
-class ArchiveEvidence:
+class ArchiveSampleSource:
     """See :class:`sluice.application.consistency.Evidence`."""
 
     def __init__(self, root: Path) -> None:
         self._archive = Archive(root)
-        self._journal = ArchiveJournal(root)
+        self._event_history = ArchiveEventHistory(root)
 
     def ends(self) -> dict[int, int]:
         """See the port."""
-        return self._journal.ends()
+        return self._event_history.ends()
 
-    def journal(self, keys: Mapping[str, Collection[str]]) -> Journal:
+    def event_history(self, keys: Mapping[str, Collection[str]]) -> EventHistory:
         """See the port."""
-        return self._journal.read(Keys(keys))
+        return self._event_history.read(Keys(keys))
 
     def drawn(
         self, sample_ppm: int, after: Mapping[int, int], upto: Mapping[int, int]

@@ -1,7 +1,8 @@
 """Who decides an authorization, and what was decided: one key an id, taken with SET NX GET.
 
-A claim is marker 1, the content's digest, and whose it is. Once decided it is replaced by marker
-2, the digest and the answer's bytes. See docs/decisions/0004-pending-and-idempotency.md.
+An idempotency record is kind 1, the content's digest, and whose it is. Once decided it is
+replaced by kind 2, the digest and the answer's bytes. See
+docs/decisions/0004-pending-and-idempotency.md.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from dataclasses import dataclass
 from sluice.adapters.redis.commands import bulk, size_of
 from sluice.application.ports import Arrival
 
-CLAIMED, ANSWERED = b"\x01", b"\x02"
+IN_PROGRESS, ANSWERED = b"\x01", b"\x02"
 DIGEST_BYTES = 8
 _BODY = 1 + DIGEST_BYTES
 
 
 def key(tenant: str, authorization_id: str) -> bytes:
-    """Where an id's claim and answer lie.
+    """Where an id's idempotency record and answer lie.
 
     >>> key("acme", "a-1")
-    b'sluice:claim:acme:a-1'
+    b'sluice:idempotency:acme:a-1'
     """
-    return f"sluice:claim:{tenant}:{authorization_id}".encode()
+    return f"sluice:idempotency:{tenant}:{authorization_id}".encode()
 
 
-def claim(arrival: Arrival, replica: bytes) -> bytes:
+def record(arrival: Arrival, replica: bytes) -> bytes:
     """The value that says: this arrival is being decided.
 
     A redelivery from the same place in Kafka makes the same value, by whichever replica, so that
@@ -38,11 +39,11 @@ def claim(arrival: Arrival, replica: bytes) -> bytes:
         if origin is not None
         else b"%b%d" % (replica, arrival.received_at)
     )
-    return b"".join((CLAIMED, arrival.digest, owner))
+    return b"".join((IN_PROGRESS, arrival.digest, owner))
 
 
 class KeepAnswer:
-    """SET of an answer over its claim, with the answer's time to live."""
+    """SET of an answer over its idempotency record, with the answer's time to live."""
 
     def __init__(self, ttl_s: float) -> None:
         self._head = b"*5\r\n" + bulk(b"SET")
@@ -59,27 +60,28 @@ class KeepAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What an id's key already held for an arrival. All empty: the arrival's own claim."""
+    """What an id's key already held for an arrival. All empty: the arrival's own idempotency
+    record."""
 
     earlier: bytes | None = None
-    claimed_elsewhere: bool = False
+    in_progress_elsewhere: bool = False
     conflict: bool = False
 
 
-_OURS, _ELSEWHERE, _CONFLICT = Held(), Held(claimed_elsewhere=True), Held(conflict=True)
+_OURS, _ELSEWHERE, _CONFLICT = Held(), Held(in_progress_elsewhere=True), Held(conflict=True)
 
 
 def read(held: bytes, mine: bytes, *, from_stream: bool) -> Held:
-    """Judge what was found under an id. mine: the claim that we tried to leave.
+    """Judge what was found under an id. mine: the idempotency record that we tried to leave.
 
-    A marker we do not know (a newer release's) is taken for a claim elsewhere: the caller tries
-    again, and nothing is decided twice.
+    A kind we do not know (a newer release's) is taken for an idempotency record elsewhere: the
+    caller tries again, and nothing is decided twice.
     """
-    marker = held[:1]
-    if marker not in (CLAIMED, ANSWERED) or len(held) < _BODY:
+    kind = held[:1]
+    if kind not in (IN_PROGRESS, ANSWERED) or len(held) < _BODY:
         return _ELSEWHERE
     if held[1:_BODY] != mine[1:_BODY]:
         return _CONFLICT
-    if marker == ANSWERED:
+    if kind == ANSWERED:
         return Held(earlier=held[_BODY:])
     return _OURS if from_stream and held == mine else _ELSEWHERE

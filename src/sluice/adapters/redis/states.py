@@ -119,7 +119,8 @@ class RedisStateStore:
                     raise self._refused(reply)
 
     def clear(self) -> int:
-        """Remove every state; claims, answers and pending entries stay. Returns how many.
+        """Remove every state; idempotency records, answers and pending entries stay. Returns how
+        many.
 
         Nobody may write meanwhile. Raises Unavailable.
         """

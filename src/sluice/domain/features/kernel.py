@@ -299,7 +299,7 @@ def _finalise(raw, lengths, events, pending, work, out, notes):  # type: ignore[
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the walk gets from the kernel.
+    """What the decision pipeline gets from the kernel.
 
     features: (n, N) int64. missing: (n,) bit i set where VIEWS[i] was absent or damaged.
     versions: all [source, offset] pairs; those of row i and view v are
@@ -545,7 +545,7 @@ def _backfill_tiles(  # type: ignore[no-untyped-def]
 
 
 @entry
-def _backfill_strangers(rows, events, work, out, view):  # type: ignore[no-untyped-def]
+def _backfill_cold_starts(rows, events, work, out, view):  # type: ignore[no-untyped-def]
     regs = work[_REGS:_STAMP]
     card, tiles = _card(work), _tiles(work)
     clear_card(card)
@@ -573,12 +573,12 @@ def context_features(events: Ints, rows: Ints, out: Ints) -> None:
     _context_features(events, rows, scratch(), out)
 
 
-def backfill_strangers(view: int, rows: Ints, events: Ints, out: Ints) -> None:
+def backfill_cold_starts(view: int, rows: Ints, events: Ints, out: Ints) -> None:
     """Write the features of one view for events that have no such entity: never seen, as online.
 
     events[i] into out[i], i of rows.
     """
-    _backfill_strangers(rows, events, scratch(), out, view)
+    _backfill_cold_starts(rows, events, scratch(), out, view)
 
 
 class Run(NamedTuple):
@@ -651,8 +651,8 @@ __all__ = [
     "Run",
     "Served",
     "Updated",
+    "backfill_cold_starts",
     "backfill_entity",
-    "backfill_strangers",
     "context_features",
     "scratch",
     "update",

@@ -98,14 +98,16 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Fallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Rung D2: rules asked only while there is no model. measured: null until measured."""
+    """Degradation level D2: rules asked only while there is no model. measured: null until
+    measured."""
 
     rules: list[Rule]
     measured: Measured | None = None
 
 
 class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``policy.yaml``. table: rung D3, steps on the amount in the reference currency."""
+    """``policy.yaml``. table: degradation level D3, steps on the amount in the reference
+    currency."""
 
     version: Annotated[int, Meta(ge=1)]
     thresholds: Thresholds
@@ -187,9 +189,9 @@ class Policy:
         )
         self._named = [(1 << i, self.rules.rules[i].reason) for i in self.rules.strict_first]
         self._silent = {
-            (missing, rung): self.rules.silent(missing, rung)
+            (missing, level): self.rules.silent(missing, level)
             for missing in range(ALL_VIEWS + 1)
-            for rung in range(D3 + 1)
+            for level in range(D3 + 1)
         }
         self._blocks, self._allows = _lists(pack.lists, lists, where)
         self._warm_up()
@@ -200,36 +202,36 @@ class Policy:
         features: Ints,
         *,
         missing: Ints,
-        rung: Ints,
+        level: Ints,
         score_ppm: Ints | None,
         explain: Callable[[Ints], list[str]] | None = None,
     ) -> Verdicts:
         """Judge n authorizations.
 
         features: (n, f) C-contiguous, catalogue columns, defaults where a view is missing.
-        missing: (n,) bits by VIEW_BITS. rung: (n,) 0 to 3 for D0 to D3. score_ppm: (n,), read
-        where rung is 0 or 1; None if no row has one. explain: reason codes of one feature row,
-        strongest first; asked only for rows that the model did not approve.
+        missing: (n,) bits by VIEW_BITS. degradation level: (n,) 0 to 3 for D0 to D3. score_ppm:
+        (n,), read where degradation level is 0 or 1; None if no row has one. explain: reason codes
+        of one feature row, strongest first; asked only for rows that the model did not approve.
         O(n x conditions); one row of which nothing is said costs 5 us.
         """
         n = len(auths)
         if features.shape != (n, self._width):
             raise ValueError(f"features are {features.shape}, expected {(n, self._width)}")
         if score_ppm is None:
-            if n and int(rung.min()) < D2:
-                raise ValueError("a row of rung D0 or D1 has no score")
-            score_ppm = rung  # never read
-        judged = self.judge(features, missing, rung, score_ppm)
+            if n and int(level.min()) < D2:
+                raise ValueError("a row of degradation level D0 or D1 has no score")
+            score_ppm = level  # never read
+        judged = self.judge(features, missing, level, score_ppm)
         severity = np.zeros(n, np.int8)
         reasons: list[list[str]] = [[] for _ in range(n)]
         silent: list[tuple[str, ...]] = [()] * n
-        said = judged[:, 1:5].any(axis=1) | (rung == D3)
+        said = judged[:, 1:5].any(axis=1) | (level == D3)
         some = range(n) if self._blocks else np.flatnonzero(said).tolist()
-        for i, (by_rules, fired, by_score, by_loss, absent, at_rung) in zip(
+        for i, (by_rules, fired, by_score, by_loss, absent, at_level) in zip(
             some, judged[some].tolist(), strict=True
         ):
             if absent:
-                silent[i] = self._silent[absent, at_rung]
+                silent[i] = self._silent[absent, at_level]
             auth = auths[i]
             blocks = self._hits(self._blocks, auth)
             blocks.sort(key=lambda listing: -listing.outcome.severity)
@@ -245,7 +247,7 @@ class Policy:
             if by_model:
                 why = explain(features[i]) if explain else []
                 codes += ["EXPECTED_LOSS", *why] if by_loss > by_score else why or ["HIGH_SCORE"]
-            if at_rung == D3:
+            if at_level == D3:
                 amount = int(features[i, self._amount_column])
                 by_table = self.pack.table[auth.channel].severity(amount)
                 final = max(final, by_table)
@@ -254,10 +256,10 @@ class Policy:
             reasons[i] = list(dict.fromkeys(codes))[:MAX_REASONS]
         return Verdicts(severity, reasons, silent)
 
-    def judge(self, features: Ints, missing: Ints, rung: Ints, score_ppm: Ints) -> Ints:
+    def judge(self, features: Ints, missing: Ints, level: Ints, score_ppm: Ints) -> Ints:
         """(n, 6) what rules and thresholds say: see :func:`sluice.domain.policy.rules.judge`."""
         return judge(
-            features, missing, rung, score_ppm,
+            features, missing, level, score_ppm,
             self._amount_column, self.rules.conditions, self.rules.table, self._steps,
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Reason codes: the bounded vocabulary in which a decision says why.
 
 A decision names at most four: lists first, then the rules that fired, strictest first, then what
-the model's score rests on. The table is closed, so that every metric, screen and letter knows
+the model's score rests on. The table is closed, so that every metric, screen and dead letter knows
 every word; a rule with a code of its own needs a line here and one in docs/reference.
 """
 

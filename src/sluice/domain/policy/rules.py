@@ -71,7 +71,8 @@ class Rules:
     """A compiled rule set.
 
     conditions: (c, 3) column, operator, operand. table: (r, 6) first condition, how many of
-    ``all``, how many of ``any``, views needed, severity, first rung at which the rule is asked.
+    ``all``, how many of ``any``, views needed, severity, first degradation level at which the rule
+    is asked.
     strict_first: bit numbers in the order in which reasons are named.
     """
 
@@ -80,31 +81,32 @@ class Rules:
     table: Ints
     strict_first: tuple[int, ...]
 
-    def silent(self, missing: int, rung: int) -> tuple[str, ...]:
+    def silent(self, missing: int, level: int) -> tuple[str, ...]:
         """Ids of the rules that cannot fire while these views are missing, in file order."""
         return tuple(
             rule.id
             for rule, row in zip(self.rules, self.table, strict=True)
-            if row[3] & missing and rung >= row[5]
+            if row[3] & missing and level >= row[5]
         )
 
 
 def compile_rules(
     packs: Sequence[tuple[str, int, Sequence[Rule]]], features: Sequence[FeatureLike]
 ) -> Rules:
-    """Compile rule lists, each with the place it came from and the first rung that asks it.
+    """Compile rule lists, each with the place it came from and the first degradation level that
+    asks it.
 
     Raises Misconfigured naming the rule: unknown feature (with the nearest name), malformed
     condition, unknown reason, id used twice, no condition at all, too many rules.
     """
     columns = {f.name: (i, VIEW_BITS.get(f.entity, 0)) for i, f in enumerate(features)}
-    rules = [(where, rung, rule) for where, rung, pack in packs for rule in pack]
+    rules = [(where, level, rule) for where, level, pack in packs for rule in pack]
     if len(rules) > MAX_RULES:
         raise Misconfigured(f"{len(rules)} rules, at most {MAX_RULES} fit", where=packs[0][0])
     seen: set[str] = set()
     conditions: list[tuple[int, int, int]] = []
     table: list[tuple[int, int, int, int, int, int]] = []
-    for source, rung, rule in rules:
+    for source, level, rule in rules:
         where = f"{source}: rule {rule.id}"
         if rule.id in seen:
             raise Misconfigured(f"the rule id {rule.id} is used twice", where=source)
@@ -128,7 +130,7 @@ def compile_rules(
             conditions.append((column, operator, operand))
             needs |= view
         table.append(
-            (first, len(rule.when.all), len(rule.when.any), needs, rule.outcome.severity, rung)
+            (first, len(rule.when.all), len(rule.when.any), needs, rule.outcome.severity, level)
         )
     order = sorted(range(len(rules)), key=lambda i: -table[i][4])
     return Rules(
@@ -190,7 +192,7 @@ def _holds(value: int, operator: int, operand: int) -> bool:
 def judge(
     features: Ints,
     missing: Ints,
-    rung: Ints,
+    level: Ints,
     score_ppm: Ints,
     amount_column: int,
     conditions: Ints,
@@ -199,17 +201,17 @@ def judge(
 ) -> Ints:
     """Rules and model thresholds for n rows.
 
-    features: (n, f). missing: (n,) view bits. rung: (n,) 0 to 3. score_ppm: (n,), read only where
-    rung < 2. steps: (2, 3) score and expected loss from which to challenge, review, decline.
-    Returns (n, 6): severity of the rules, bits of the rules fired, severity of the score,
-    severity of the expected loss, missing, rung. O(n x conditions).
+    features: (n, f). missing: (n,) view bits. degradation level: (n,) 0 to 3. score_ppm: (n,), read
+    only where degradation level < 2. steps: (2, 3) score and expected loss from which to challenge,
+    review, decline. Returns (n, 6): severity of the rules, bits of the rules fired, severity of the
+    score, severity of the expected loss, missing, degradation level. O(n x conditions).
     """
     n = features.shape[0]
     out = np.zeros((n, 6), np.int64)
     for i in range(n):
-        out[i, 4], out[i, 5] = missing[i], rung[i]
+        out[i, 4], out[i, 5] = missing[i], level[i]
         for r in range(table.shape[0]):
-            if rung[i] < table[r, 5] or (missing[i] & table[r, 3]) != 0:
+            if level[i] < table[r, 5] or (missing[i] & table[r, 3]) != 0:
                 continue
             at = table[r, 0]
             alls = table[r, 1]
@@ -228,7 +230,7 @@ def judge(
             if fires:
                 out[i, 1] |= 1 << r
                 out[i, 0] = max(out[i, 0], table[r, 4])
-        if rung[i] < 2:
+        if level[i] < 2:
             loss = score_ppm[i] * features[i, amount_column] // 1_000_000
             for s in range(3):
                 if score_ppm[i] >= steps[0, s]:

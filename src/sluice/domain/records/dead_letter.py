@@ -30,7 +30,7 @@ class DeadLetter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     dead_at: int
 
 
-def dead_letter(
+def dead_letter_of(
     raw: bytes, origin: Origin, error: SluiceError, *, service: str, now_us: int
 ) -> DeadLetter:
     """The dead letter of one message: what came, from where, and why it stops here."""

@@ -17,8 +17,8 @@ MAX_REASONS = 4
 MAX_PENDING = 64
 """Authorizations of one card that may be in flight at once; the oldest are dropped and counted."""
 
-Door = Literal["sync", "stream"]
-Rung = Literal["D0", "D1", "D2", "D3", "D4"]
+Entrypoint = Literal["sync", "stream"]
+DegradationLevel = Literal["D0", "D1", "D2", "D3", "D4"]
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -71,9 +71,9 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     v: Literal[1] = 1
     authorization: Authorization
-    door: Door
+    entrypoint: Entrypoint
     origin: Origin | None
-    """Where the authorization lay, for the stream door; None behind HTTP."""
+    """Where the authorization lay, for the stream processor; None behind HTTP."""
     emitter: str
     """The process that decided: replica name and start time."""
     sequence: Annotated[int, Meta(ge=0)]
@@ -92,7 +92,7 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     policy: str
     outcome: Outcome
     reasons: Annotated[list[str], Meta(max_length=MAX_REASONS)]
-    rung: Rung
+    degradation_level: DegradationLevel
     degraded: list[str]
 
     def __repr__(self) -> str:
@@ -107,7 +107,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     outcome: Outcome
     reasons: list[str]
     score_ppm: int | None
-    rung: Rung
+    degradation_level: DegradationLevel
     degraded: list[str]
     release: str | None
     policy: str
@@ -121,7 +121,7 @@ def answer(decision: Decision) -> Answer:
         outcome=decision.outcome,
         reasons=decision.reasons,
         score_ppm=decision.score_ppm,
-        rung=decision.rung,
+        degradation_level=decision.degradation_level,
         degraded=decision.degraded,
         release=decision.release,
         policy=decision.policy,

@@ -51,7 +51,7 @@ def test_a_purchase_without_device_has_no_device_state_whatever_feast_finds():
         ("card_token", "4111111111111111"),
     ],
 )
-def test_what_no_door_would_let_in_is_refused(field: str, value: object):
+def test_what_no_entrypoint_would_let_in_is_refused(field: str, value: object):
     (auth,) = history(1).authorizations
     with pytest.raises(Rejected):
         finalise(columns([auth], {}, **{field: value}))

@@ -1,4 +1,4 @@
-"""The sync door as its callers see it: HTTP/1.1 over kept connections, and a patient client.
+"""The sync API as its callers see it: HTTP/1.1 over kept connections, and a patient client.
 
 A generator shares its machine with what it measures, so this is a small protocol on asyncio
 rather than a general client: 60 µs a request instead of several hundred.
@@ -14,7 +14,7 @@ MAX_CONNECTIONS = 256
 MAX_HEAD_BYTES = 65_536
 
 
-class DoorError(Exception):
+class SyncClientError(Exception):
     """The connection failed, or what came back was not HTTP that we understand."""
 
 
@@ -85,10 +85,10 @@ class _Connection(asyncio.Protocol):
     def _fail(self, why: str) -> None:
         answer, self._answer = self._answer, None
         if answer and not answer.done():
-            answer.set_exception(DoorError(why))
+            answer.set_exception(SyncClientError(why))
 
 
-class Door:
+class SyncClient:
     """Posts to one address. Connections are opened as needed, at most MAX_CONNECTIONS."""
 
     def __init__(self, url: str, path: str = "/v1/authorizations") -> None:
@@ -110,9 +110,9 @@ class Door:
                 async with asyncio.timeout(timeout_s):
                     return await self._try(body)
             except TimeoutError:
-                raise DoorError(f"no answer within {timeout_s:g} s") from None
+                raise SyncClientError(f"no answer within {timeout_s:g} s") from None
             except OSError as exc:
-                raise DoorError(str(exc)) from exc
+                raise SyncClientError(str(exc)) from exc
 
     async def _try(self, body: bytes) -> Response:
         connection = None

@@ -1,4 +1,4 @@
-"""The store's marker on a real Valkey: what featurizer, rebuild and decider make of it."""
+"""The store's watermark on a real Valkey: what featurizer, rebuild and decider make of it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from sluice.adapters.redis import marker
+from sluice.adapters.redis import watermark
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.marker import Marker, Trust
+from sluice.adapters.redis.watermark import StoreWatermark, Trust
 from sluice.application.ports import CATCHING_UP, MISSING, READY, STORE_LOST, Offsets
 from sluice.errors import Unavailable
 
@@ -34,24 +34,24 @@ def connection(server: EmbeddedStore) -> Iterator[BlockingConnection]:
 
 
 @pytest.fixture
-def mark(connection: BlockingConnection) -> Marker:
-    made = Marker(connection)
+def mark(connection: BlockingConnection) -> StoreWatermark:
+    made = StoreWatermark(connection)
     assert made.initialise()
     return made
 
 
 @pytest.fixture
 def trust(connection: BlockingConnection) -> tuple[Trust, list[str]]:
-    told: list[str] = []
-    return Trust(told.append), told
+    reported: list[str] = []
+    return Trust(reported.append), reported
 
 
 def trusts(trust: tuple[Trust, list[str]], connection: BlockingConnection) -> bool:
-    (reply,) = connection.call(marker.READ, 1)
+    (reply,) = connection.call(watermark.READ, 1)
     return trust[0].judge(reply)
 
 
-def refused(mark: Marker, *args: Offsets) -> str:
+def refused(mark: StoreWatermark, *args: Offsets) -> str:
     with pytest.raises(Unavailable) as caught:
         mark.advance(*args)
     assert caught.value.code == STORE_LOST
@@ -110,11 +110,11 @@ def test_a_rebuild_goes_on_only_with_the_store_it_began_with(mark, connection):
 def test_a_decider_trusts_a_ready_store_alone_and_tells_each_change_once(mark, connection, trust):
     assert trusts(trust, connection)
     assert trusts(trust, connection)
-    mark_id = mark.begin()
+    watermark_id = mark.begin()
     assert not trusts(trust, connection)
-    mark.move(mark_id, CATCHING_UP)
+    mark.move(watermark_id, CATCHING_UP)
     assert not trusts(trust, connection)
-    mark.move(mark_id, READY)
+    mark.move(watermark_id, READY)
     assert trusts(trust, connection)
     connection.call(pack(b"FLUSHALL"), 1)
     assert not trusts(trust, connection)
@@ -126,22 +126,22 @@ def test_a_decider_notices_a_store_that_went_back_until_it_is_where_it_was(mark,
     for end in range(1, 4):
         mark.advance({FIRST: 0}, {FIRST: end})
     assert trusts(trust, connection)
-    connection.call(pack(b"HSET", marker.KEY, b"beat", b"2"), 1)  # an older replica takes over
+    connection.call(pack(b"HSET", watermark.KEY, b"epoch", b"2"), 1)  # an older replica takes over
     assert not trusts(trust, connection)
-    assert trust[1][-1] == "it went back from beat 3 to 2"
+    assert trust[1][-1] == "it went back from epoch 3 to 2"
     mark.advance({FIRST: 3}, {FIRST: 4})
     assert trusts(trust, connection)
 
 
-def test_a_rebuilt_store_may_beat_from_the_beginning_again(mark, connection, trust):
+def test_a_rebuilt_store_may_count_from_the_beginning_again(mark, connection, trust):
     mark.advance({FIRST: 0}, {FIRST: 1})
     assert trusts(trust, connection)
     mark.move(mark.begin(), READY)
     assert trusts(trust, connection)
 
 
-def test_a_marker_that_cannot_be_read_is_not_trusted(mark, connection, trust):
-    connection.call(pack(b"DEL", marker.KEY) + pack(b"SET", marker.KEY, b"text"), 2)
+def test_a_watermark_that_cannot_be_read_is_not_trusted(mark, connection, trust):
+    connection.call(pack(b"DEL", watermark.KEY) + pack(b"SET", watermark.KEY, b"text"), 2)
     assert not trusts(trust, connection)
     with pytest.raises(Unavailable, match="WRONGTYPE"):
         mark.read()

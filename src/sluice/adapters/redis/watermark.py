@@ -4,7 +4,7 @@ One hash, KEY. A store without it is new, or has lost everything. Fields:
 
 - id: made anew with each installation and each rebuild.
 - state: ready, lost, rebuilding or catching_up (:mod:`sluice.application.ports`).
-- beat: rises with every batch of a featurizer; a store whose beat falls went back in time.
+- epoch: rises with every batch of a featurizer; a store whose epoch falls went back in time.
 - ``<topic>/<partition>``: offset behind the last record whose effect is in the store. A featurizer
   writes it after the states and before it commits the offset to Kafka, so it is never behind what
   the group has committed, unless the store forgot something.
@@ -23,7 +23,15 @@ from hiredis import ReplyError
 
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import pack
-from sluice.application.ports import LOST, MISSING, READY, REBUILDING, STORE_LOST, Mark, Offsets
+from sluice.application.ports import (
+    LOST,
+    MISSING,
+    READY,
+    REBUILDING,
+    STORE_LOST,
+    Offsets,
+    Watermark,
+)
 from sluice.errors import Unavailable
 
 KEY = b"sluice:store"
@@ -44,7 +52,7 @@ for i = 1, #ARGV, 3 do
     moved = true
   end
 end
-if moved then redis.call('HINCRBY', KEYS[1], 'beat', 1) end
+if moved then redis.call('HINCRBY', KEYS[1], 'epoch', 1) end
 return 'ok'
 """
 """Arguments: field, what it must hold at least, what it holds from now on; and so on. Offsets only
@@ -53,7 +61,7 @@ _ADVANCE_SHA = hashlib.sha1(_ADVANCE, usedforsecurity=False).hexdigest().encode(
 
 _INITIALISE = b"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'id', ARGV[1], 'state', 'ready', 'beat', '0')
+redis.call('HSET', KEYS[1], 'id', ARGV[1], 'state', 'ready', 'epoch', '0')
 return 1
 """
 _MOVE = b"""
@@ -64,24 +72,24 @@ return 1
 """Set fields if the id is still the one given."""
 
 
-class Marker:
+class StoreWatermark:
     """The key, for those that write states: featurizer, backfill, rebuild."""
 
     def __init__(self, connection: BlockingConnection) -> None:
         self._connection = connection
 
-    def read(self) -> Mark:
+    def read(self) -> Watermark:
         """Raises Unavailable."""
         flat = self._call(b"HGETALL", KEY)
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        return Mark(
+        return Watermark(
             fields.get(b"id", b"").decode(),
             fields.get(b"state", MISSING.encode()).decode(),
             {_place(name): int(value) for name, value in fields.items() if b"/" in name},
         )
 
     def initialise(self) -> bool:
-        """Declare a new, empty store ready. False, and nothing changes, if it has a marker."""
+        """Declare a new, empty store ready. False, and nothing changes, if it has a watermark."""
         return bool(self._call(b"EVAL", _INITIALISE, b"1", KEY, _fresh_id()))
 
     def advance(self, known: Offsets, ends: Offsets | None = None) -> None:
@@ -89,7 +97,7 @@ class Marker:
 
         known: what was applied to it before, as far as we know. ends: of the batch just applied,
         a part of the same partitions. Raises Unavailable with code STORE_LOST if it is behind
-        ``known``, was marked, or has no marker; the caller then writes nothing more to it.
+        ``known``, was marked, or has no watermark; the caller then writes nothing more to it.
         """
         words: list[bytes] = []
         for place, offset in known.items():
@@ -114,7 +122,7 @@ class Marker:
         replies = self._connection.call(
             pack(b"MULTI")
             + pack(b"DEL", KEY)
-            + pack(b"HSET", KEY, b"id", made, b"state", REBUILDING.encode(), b"beat", b"0")
+            + pack(b"HSET", KEY, b"id", made, b"state", REBUILDING.encode(), b"epoch", b"0")
             + pack(b"EXEC"),
             4,
         )
@@ -122,7 +130,7 @@ class Marker:
             self._refuse(reply)
         return made.decode()
 
-    def move(self, mark_id: str, state: str, applied: Offsets | None = None) -> None:
+    def move(self, watermark_id: str, state: str, applied: Offsets | None = None) -> None:
         """Go on to the next state of a rebuild.
 
         Raises Unavailable with code STORE_LOST if the store is no longer the one begun with.
@@ -130,7 +138,7 @@ class Marker:
         words = [b"state", state.encode()]
         for place, offset in (applied or {}).items():
             words += (_field(place), b"%d" % offset)
-        if not self._call(b"EVAL", _MOVE, b"1", KEY, mark_id.encode(), *words):
+        if not self._call(b"EVAL", _MOVE, b"1", KEY, watermark_id.encode(), *words):
             raise Unavailable(
                 "the store was lost again, or another rebuild took it",
                 where=KEY.decode(),
@@ -174,7 +182,7 @@ def _place(field: bytes) -> tuple[str, int]:
     return topic, int(partition)
 
 
-READ = pack(b"HMGET", KEY, b"state", b"id", b"beat")
+READ = pack(b"HMGET", KEY, b"state", b"id", b"epoch")
 """Read with every batch of a decider, after the states: what was lost before, shows."""
 
 
@@ -188,7 +196,7 @@ class Trust:
         self._changed = changed
         self._why: str | None = None
         self._id = b""
-        self._beat = 0
+        self._epoch = 0
 
     def judge(self, reply: Any) -> bool:
         """True if the states read just before it are what the log makes."""
@@ -200,13 +208,13 @@ class Trust:
 
     def _why_not(self, reply: Any) -> str:
         if isinstance(reply, ReplyError):
-            return f"the marker cannot be read: {reply}"
-        state, mark_id, beat = reply
+            return f"the watermark cannot be read: {reply}"
+        state, watermark_id, epoch = reply
         if state != READY.encode():
             return MISSING if state is None else str(state.decode())
-        if mark_id != self._id:
-            self._id, self._beat = mark_id, 0
-        if int(beat) < self._beat:
-            return f"it went back from beat {self._beat} to {int(beat)}"
-        self._beat = int(beat)
+        if watermark_id != self._id:
+            self._id, self._epoch = watermark_id, 0
+        if int(epoch) < self._epoch:
+            return f"it went back from epoch {self._epoch} to {int(epoch)}"
+        self._epoch = int(epoch)
         return ""
