@@ -22,7 +22,7 @@ from sluice.domain.features import catalogue
 from sluice.domain.features.events import event_row, event_rows
 from sluice.domain.features.kernel import Kernel
 from sluice.domain.records.authorization import Authorization
-from sluice.domain.records.observation import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS
 
 TARGET = ">= 10x"
 AUTHORIZATIONS = 2_000

@@ -17,12 +17,12 @@ from sluice.adapters.feast.plan import (
     FEATURES,
     JOIN_KEYS,
     PROJECT,
-    VIEWS,
+    VIEW_NAMES,
     decode_state,
     encode_state,
     encode_timestamp,
 )
-from sluice.domain.records.observation import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS
 
 KEYS = ["c", "card-1", "naïve-卡-🂡", "k" * 5000, " ", "a:b|c\x00d"]
 
@@ -34,7 +34,7 @@ def test_our_murmur3_is_mmh3(data):
 
 @pytest.mark.parametrize("kind", ENTITY_KINDS)
 def test_hash_fields_are_those_of_feast(kind):
-    assert COMPILED[kind].field == _mmh3(f"{VIEWS[kind]}:{FEATURES[kind]}")
+    assert COMPILED[kind].field == _mmh3(f"{VIEW_NAMES[kind]}:{FEATURES[kind]}")
 
 
 @pytest.mark.parametrize("kind", ENTITY_KINDS)

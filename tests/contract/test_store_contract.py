@@ -22,7 +22,7 @@ from sluice.domain.features.events import event_row
 from sluice.domain.features.states import etag
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import MAX_PENDING, Origin
-from sluice.domain.records.observation import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Unavailable
 from sluice.testing.store import FakeClock, FakeStore
 

@@ -29,7 +29,7 @@ from sluice.domain.records.authorization import (
     ThreeDs,
     check,
 )
-from sluice.domain.records.observation import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Corrupt, Rejected
 
 

@@ -14,16 +14,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sluice.adapters.feast.murmur3 import murmur3_32
-from sluice.domain.records.observation import ENTITY_KINDS, EntityKind
+from sluice.domain.records.entity import ENTITY_KINDS, KEY_FIELDS, EntityKind
 
 PROJECT = "sluice"
-JOIN_KEYS: dict[EntityKind, str] = {
-    "card": "card_token",
-    "terminal": "terminal_id",
-    "merchant": "merchant_id",
-    "device": "device_id",
-}
-VIEWS: dict[EntityKind, str] = {kind: f"{kind}_state" for kind in ENTITY_KINDS}
+JOIN_KEYS = KEY_FIELDS
+VIEW_NAMES: dict[EntityKind, str] = {kind: f"{kind}_state" for kind in ENTITY_KINDS}
 FEATURES: dict[EntityKind, str] = {kind: f"{kind}_packed" for kind in ENTITY_KINDS}
 """The one feature of each view. Four names, because Feast's answers name features without their
 view unless asked otherwise, and an on-demand view over four of one name would read one of them."""
@@ -63,7 +58,7 @@ class View:
 
 def compile_view(kind: EntityKind, project: str = PROJECT) -> View:
     """Work out everything about a view that does not depend on the entity."""
-    name, join_key = VIEWS[kind], JOIN_KEYS[kind].encode()
+    name, join_key = VIEW_NAMES[kind], JOIN_KEYS[kind].encode()
     return View(
         kind=kind,
         name=name,

@@ -20,7 +20,7 @@ from sluice.application.ports import Arrival, Lookup
 from sluice.domain.clock import Clock
 from sluice.domain.features.events import to_pending
 from sluice.domain.records.decision import MAX_PENDING, Pending
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 
 BATCH_MAX = 1000
 """Arrivals a round trip; about 1 MB each way, some 10 ms of the server."""
