@@ -57,7 +57,7 @@ class Load:
 
     def __init__(self, url: str, bodies: list[bytes], marker: bytes) -> None:
         parts = urlsplit(url)
-        self._host, self._port = parts.hostname, parts.port
+        self._host, self._port = parts.hostname or "localhost", parts.port or 80
         head = (
             f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
             "Content-Type: application/json\r\nContent-Length: "

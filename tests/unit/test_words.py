@@ -16,7 +16,16 @@ RETIRED = {
     "cursed, bury": r"_cursed|_bury\b",
     "in force, of the configuration": r"\bInForce\b",
 }
-PLACES = ("src", "services", "local", "simulator", "feature_repo", "charts", "docs", "tests/support")
+PLACES = (
+    "src",
+    "services",
+    "local",
+    "simulator",
+    "feature_repo",
+    "charts",
+    "docs",
+    "tests/support",
+)
 
 
 def texts() -> list[Path]:
