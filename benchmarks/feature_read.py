@@ -16,7 +16,7 @@ from benchmarks.processes import MEASURED
 from benchmarks.report import Row, better
 from benchmarks.testbed import Testbed, feast_repository
 from sluice.adapters.feast.finalise import Request
-from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS
+from sluice.adapters.layout import FEATURES, JOIN_KEYS
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import event_row, event_rows

@@ -2,7 +2,7 @@
 have in common from ``sluice.adapters.feast.views``.
 
 Feast's materialisation never runs: the featurizer keeps the online store, whose layout is what
-``sluice.adapters.feast.plan`` writes, and Kafka is the truth.
+``sluice.adapters.layout`` writes, and Kafka is the truth.
 """
 
 from inspect import getsource

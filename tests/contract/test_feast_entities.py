@@ -15,8 +15,8 @@ from feast.protos.feast.types.Value_pb2 import Null, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from redis import Redis
 
-from sluice.adapters.feast.plan import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEW_NAMES
 from sluice.adapters.feast.views import entity, source, state_view
+from sluice.adapters.layout import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEW_NAMES
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import StateUpdate

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from sluice.adapters.feast.plan import COMPILED
+from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore

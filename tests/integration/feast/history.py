@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sluice.adapters.feast.finalise import Request
-from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS, VIEW_NAMES
+from sluice.adapters.layout import FEATURES, JOIN_KEYS, VIEW_NAMES
 from sluice.application.ports import StateUpdate
 from sluice.domain.features import states
 from sluice.domain.features.events import event_row, event_rows

@@ -12,7 +12,7 @@ from feast.data_source import PushMode
 from feast.types import Int64
 from redis import Redis
 
-from sluice.adapters.feast.plan import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEW_NAMES
+from sluice.adapters.layout import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEW_NAMES
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import StateUpdate
 from sluice.domain.features import catalogue

@@ -26,7 +26,7 @@ from feast.data_source import DataSource
 from feast.types import Bytes, Int64, String
 
 from sluice.adapters.feast.finalise import Request
-from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS, VIEW_NAMES
+from sluice.adapters.layout import FEATURES, JOIN_KEYS, VIEW_NAMES
 from sluice.domain.features import catalogue
 from sluice.domain.records.entity import EntityKind
 from sluice.domain.release import MANIFEST, Manifest, decode_manifest

@@ -10,7 +10,7 @@ from itertools import accumulate
 import msgspec
 from msgspec import structs
 
-from sluice.adapters.feast.plan import COMPILED, decode_state
+from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import idempotency, watermark
 from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, pack, size_of
 from sluice.adapters.redis.connection import Connection, ReplyError

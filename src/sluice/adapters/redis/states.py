@@ -7,7 +7,7 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from sluice.adapters.feast.plan import COMPILED, decode_state
+from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
 from sluice.adapters.redis.idempotency import KeepAnswer
