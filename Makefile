@@ -8,19 +8,21 @@ BENCH := benchmarks/.venv/bin
 # Cold imports of Feast and KServe cost 25 to 45 % more without .pyc files.
 RUN := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python
 
-# Of `kafka` and `kafka-stop`. Set them on the command line: make kafka KAFKA_PORT=9192
+# Of `up`, `down` and `kafka`. Set them on the command line: make up HTTP_PORT=8090 DATA=/tmp/sluice
 KAFKA_PORT := 9092
+STORE_PORT := 6379
+HTTP_PORT := 8080
 DATA := var
 # Further arguments of `test`, `demo` and `bench`: make test ARGS="tests/unit -x"
 ARGS :=
 
-# Each requirements.lock is installed by hash, see docs/how-to/update-locks.md. $(1): the folder of
-# the environment. $(2): the lock. $(3): what is installed from this tree. $(4): install or sync.
+# Each requirements.lock is installed by hash, see docs/how-to/update-locks.md. $(1): the
+# environment. $(2): the lock. $(3): what is installed from this tree. $(4): install or sync.
 define environment
-	@echo "$(1)/.venv: installing what $(2) names"
-	@test -x $(1)/.venv/bin/python || $(UV) venv --python "$${PYTHON:->=3.11,<3.14}" $(1)/.venv
-	@$(UV) pip $(4) --python $(1)/.venv --require-hashes $(if $(filter install,$(4)),--requirement) $(2)
-	@$(UV) pip install --python $(1)/.venv --no-deps $(3)
+	@echo "$(1): installing what $(2) names"
+	@test -x $(1)/bin/python || $(UV) venv --python "$${PYTHON:->=3.11,<3.14}" $(1)
+	@$(UV) pip $(4) --python $(1) --require-hashes $(if $(filter install,$(4)),--requirement) $(2)
+	@$(UV) pip install --python $(1) --no-deps $(3)
 	@touch $@
 endef
 OWN := -e . -e benchmarks/simulator
@@ -35,21 +37,39 @@ help: ## Show these verbs
 # what the services' image holds (requirements of services/); `setup` adds what only developers need.
 # The second lock holds the first, version by version: both are exported from one resolution.
 .venv/.services: services/requirements.lock $(SOURCES)
-	$(call environment,.,services/requirements.lock,$(OWN),install)
+	$(call environment,.venv,services/requirements.lock,$(OWN),install)
 .venv/.done: requirements.lock services/requirements.lock $(SOURCES)
-	$(call environment,.,requirements.lock,$(OWN),sync)
+	$(call environment,.venv,requirements.lock,$(OWN),sync)
 	@touch .venv/.services
 models/.venv/.done: models/requirements.lock $(SOURCES)
-	$(call environment,models,models/requirements.lock,$(OWN) -e models,sync)
+	$(call environment,models/.venv,models/requirements.lock,$(OWN) -e models,sync)
 benchmarks/.venv/.done: benchmarks/requirements.lock $(SOURCES)
-	$(call environment,benchmarks,benchmarks/requirements.lock,$(OWN),sync)
+	$(call environment,benchmarks/.venv,benchmarks/requirements.lock,$(OWN),sync)
 
-setup: .venv/.services ## Broker, store and services on this machine, until Ctrl-C
-	$(RUN) -m services.local
+setup: .venv/.done ## Install what development needs into .venv
+
+check: setup ## Format, lint, types, import directions, generated pages
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/sluice reference --check
+	$(BIN)/sluice contracts --check
+
+test: setup ## Every test; starts a real Kafka and a real Valkey by itself
+	$(RUN) -m services.kafka fetch
+	$(RUN) -m pytest $(ARGS)
+
+demo: .venv/.services ## Everything on this machine for a minute, with fraud; checks itself
+	$(RUN) -m benchmarks.demo $(ARGS)
+
+up: .venv/.services ## Broker, store and services on this machine, until Ctrl-C
+	$(RUN) -m services.local up --folder "$(DATA)" \
+	  --kafka-port $(KAFKA_PORT) --store-port $(STORE_PORT) --http-port $(HTTP_PORT)
 
 down: ## Stop what `make up` or `make kafka` left running
-	-pkill -TERM -f "[s]ervices.local"
-	-$(BIN)/python -m services.kafka stop 2>/dev/null
+	@if test -x $(BIN)/sluice; then $(RUN) -m services.local down --folder "$(DATA)" \
+	  --kafka-port $(KAFKA_PORT); else echo "nothing was started from here"; fi
 
 bench: benchmarks/.venv/.done ## Every benchmark, to benchmarks/results/
 	env -u PYTHONDONTWRITEBYTECODE $(BENCH)/python -m benchmarks.run --out benchmarks/results $(ARGS)
@@ -61,11 +81,11 @@ test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6
 	$(MODELS)/pytest models
 
 kafka: .venv/.services ## Start one Kafka node, on port 9092
-	$(RUN) -m services.kafka start --port $(KAFKA_PORT) --data $(DATA)/kafka
+	$(RUN) -m services.kafka start --port $(KAFKA_PORT) --data "$(DATA)/kafka"
 	$(BIN)/sluice topics apply --bootstrap localhost:$(KAFKA_PORT) --replication 1
 
 kafka-stop: .venv/.services ## Stop it; its data stays
-	$(RUN) -m services.kafka stop --port $(KAFKA_PORT) --data $(DATA)/kafka
+	$(RUN) -m services.kafka stop --port $(KAFKA_PORT) --data "$(DATA)/kafka"
 
 EXPORT := export --quiet --no-emit-local --no-header --no-annotate --format requirements.txt
 locks: .venv/.services ## Resolve every requirements.lock and the broker's jars anew
