@@ -13,7 +13,7 @@ from sluice.errors import Corrupt
 
 
 @pytest.mark.parametrize(
-    ("told", "status", "expected"),
+    ("reported", "status", "expected"),
     [
         ('openjdk version "25.0.2" 2026-01-20 LTS', 0, 25),
         ('openjdk version "17.0.15" 2025-04-15', 0, 17),
