@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sluice.domain.records.decision import Pending
+from sluice.domain.records.decision import Pending, States
 
 UNKNOWN = "of_a_newer_release"
 
@@ -26,14 +26,15 @@ def _grown(part: Any) -> Any:
 
 
 def shrunk(value: bytes, record: type[msgspec.Struct]) -> bytes:
-    """The record of release N-1: without v, nor any field that may be null or absent today."""
+    """The record of release N-1: without any field that is optional today, at every depth."""
     return msgspec.json.encode(_shrunk(msgspec.json.decode(value), record))
 
 
 def _shrunk(part: dict[str, Any], record: Any) -> dict[str, Any]:
     left = {}
     for one in msgspec.structs.fields(record):
-        if one.name in part and one.name != "v" and one.default is not None:
+        # Views were there from the first day, and one that is absent says "never written".
+        if one.name in part and (one.required or record is States):
             inner = one.type
             nested = isinstance(inner, type) and issubclass(inner, msgspec.Struct)
             held = part[one.name]

@@ -60,6 +60,7 @@ DECISION: tuple[Column, ...] = (
     Column("reasons", pa.list_(pa.string()), attrgetter("reasons")),
     Column("degradation_level", pa.string(), attrgetter("degradation_level")),
     Column("degraded", pa.list_(pa.string()), attrgetter("degraded")),
+    Column("silenced", pa.list_(pa.string()), attrgetter("silenced")),
 )
 LABEL: tuple[Column, ...] = tuple(
     Column(name, kind, attrgetter(name)) for name, kind in arrow_types(Label).items()
