@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from sluice.domain.records.authorization import Authorization, Channel, ThreeDs
 from sluice.domain.records.label import Label
+from sluice.domain.records.texts import optional_fields
 from sluice_simulator import geography as geo
 from sluice_simulator import identifiers as ids
 from sluice_simulator.labels import DAY_US, WAYS
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 AUTHORIZATION_FIELDS = Authorization.__struct_fields__
 LABEL_FIELDS = Label.__struct_fields__
+_OPTIONAL = optional_fields(Authorization)
 _CHANNELS = [Channel(c) for c in CHANNELS]
 _THREE_DS = [t and ThreeDs(t) for t in THREE_DS]
 
@@ -59,7 +61,9 @@ class Batch:
             "ip_prefix": ids.prefixes(rows["ip"]),
             "three_ds": _names(THREE_DS, rows["three_ds"]),
         }
-        return pa.table({name: columns[name] for name in AUTHORIZATION_FIELDS})
+        # An optional field that this world knows nothing of is null.
+        absent = {name: pa.nulls(n, pa.string()) for name in _OPTIONAL - set(columns)}
+        return pa.table({name: (columns | absent)[name] for name in AUTHORIZATION_FIELDS})
 
     def truth(self) -> pa.Table:
         """authorization_id, is_fraud, kind, campaign_id, known_at.

@@ -125,8 +125,34 @@ class NoScore:
 
 
 def content_digest(auth: Authorization) -> bytes:
-    """8 bytes of BLAKE2b over the canonical encoding: white space and field order do not count."""
-    return hashlib.blake2b(encode(auth), digest_size=DIGEST_BYTES).digest()
+    """Digest of what an entrypoint took, by which a repeat is told from a conflict.
+
+    Over the canonical encoding: white space and field order do not count, nor does an optional
+    field that is absent, so that deciders of two versions agree on every message that both take.
+    Only for who has read it strictly; whoever reads a record takes :func:`written_digest`.
+    """
+    return written_digest(encode(auth))
+
+
+def written_digest(authorization: bytes | msgspec.Raw) -> bytes:
+    """The same from the bytes of an authorization as they stand in a decision's record.
+
+    A reader may know fewer fields than the decider that wrote it: encoding again what it
+    understood would make a conflict of a repeat. 8 bytes of BLAKE2b.
+    """
+    return hashlib.blake2b(authorization, digest_size=DIGEST_BYTES).digest()
+
+
+class _Part(msgspec.Struct):
+    authorization: msgspec.Raw
+
+
+_part = msgspec.json.Decoder(_Part)
+
+
+def recorded_digest(decision: bytes) -> bytes:
+    """The same from the bytes of a decision's record."""
+    return written_digest(_part.decode(decision).authorization)
 
 
 def _no_stage(_stage: str, _seconds: float) -> None:

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sluice.application.decide import content_digest
+from sluice.application.decide import written_digest
 from sluice.application.ports import Ints, StateStore, StateUpdate
 from sluice.domain.features import states
 from sluice.domain.features.events import (
@@ -111,10 +111,13 @@ class ObservationLog(Protocol):
         ...
 
 
-class _DecisionPart(msgspec.Struct, frozen=True):
-    """What the featurizer needs of a Decision; skipping the rest halves the decoding."""
+class _Written(msgspec.Struct, frozen=True):
+    """What the featurizer needs of a Decision; skipping the rest halves the decoding.
 
-    authorization: Authorization
+    authorization: its bytes, of which the digest is made; it may hold fields unknown here.
+    """
+
+    authorization: msgspec.Raw
     reference_amount_minor: int
     outcome: Outcome
     reasons: list[str]
@@ -126,9 +129,22 @@ class _DecisionPart(msgspec.Struct, frozen=True):
     decided_at: int
 
 
-_decisions = msgspec.json.Decoder(_DecisionPart).decode
+class _Decided(NamedTuple):
+    """One decision, with its authorization read."""
+
+    authorization: Authorization
+    rest: _Written
+
+
+_written = msgspec.json.Decoder(_Written).decode
+_authorization = msgspec.json.Decoder(Authorization).decode
 _observations = msgspec.json.Decoder(Observations).decode
 _labels = msgspec.json.Decoder(Label).decode
+
+
+def _decisions(value: bytes) -> _Decided:
+    rest = _written(value)
+    return _Decided(_authorization(rest.authorization), rest)
 
 
 class Applied(msgspec.Struct):
@@ -205,7 +221,7 @@ class Featurizer:
             self._observe_decisions(decided, own)
         if labels:
             self._observe_labels(labels, _places(states.LABELS, records["labels"]))
-        done = Applied(Counter(), Counter(), Counter(), [part.decided_at for part in decided])
+        done = Applied(Counter(), Counter(), Counter(), [one.rest.decided_at for one in decided])
         done.results["decisions", "applied"] = len(decided)
         done.results["observations", "applied"] = len(others.entities)
         done.results["labels", "applied"] = len(labels)
@@ -214,7 +230,7 @@ class Featurizer:
         kill_at("featurizer.after_states")
         since = self._lap("write", since)
         oldest_us = self._answers_since()
-        if answers := [_answer(part) for part in decided if part.decided_at >= oldest_us]:
+        if answers := [_answer(one) for one in decided if one.rest.decided_at >= oldest_us]:
             self._store.remember(answers)
         self._observations.flush()
         kill_at("featurizer.after_observations")
@@ -227,8 +243,8 @@ class Featurizer:
         self._stage(stage, now - since)
         return now
 
-    def _observe_decisions(self, decided: Sequence[_DecisionPart], own: _Rows) -> None:
-        auths = [part.authorization for part in decided]
+    def _observe_decisions(self, decided: Sequence[_Decided], own: _Rows) -> None:
+        auths = [one.authorization for one in decided]
         events = own.events
         remote = np.flatnonzero(events[:, DEVICE])
         whose = np.concatenate([np.arange(len(auths)), np.arange(len(auths)), remote])
@@ -392,22 +408,22 @@ def _places(kind: int, records: Sequence[ConsumerRecord]) -> list[tuple[int, int
     return [(sources[record.partition], record.offset) for record in records]
 
 
-def _card_rows(decided: Sequence[_DecisionPart], places: Sequence[tuple[int, int]]) -> _Rows:
+def _card_rows(decided: Sequence[_Decided], places: Sequence[tuple[int, int]]) -> _Rows:
     """What decisions do to their cards."""
     rows = [
         event_row(
-            part.authorization,
-            part.reference_amount_minor,
-            declined=part.outcome is Outcome.DECLINE,
+            one.authorization,
+            one.rest.reference_amount_minor,
+            declined=one.rest.outcome is Outcome.DECLINE,
         )
-        for part in decided
+        for one in decided
     ]
     changes = np.zeros((len(rows), UPDATE_WIDTH), np.int64)
     changes[:, U_KIND] = AUTHORIZATION
     if places:
         changes[:, [U_SOURCE, U_OFFSET]] = places
     return _Rows(
-        [("card", part.authorization.card_token) for part in decided], event_rows(rows), changes
+        [("card", one.authorization.card_token) for one in decided], event_rows(rows), changes
     )
 
 
@@ -430,25 +446,25 @@ def _observed_rows(seen: Sequence[Observations]) -> _Rows:
     return _Rows(entities, events, changes)
 
 
-def _answer(part: _DecisionPart) -> tuple[str, str, bytes, bytes]:
+def _answer(one: _Decided) -> tuple[str, str, bytes, bytes]:
     """What to remember, with the bytes of the entrypoint's own answer
     (:func:`~.decision.answer`)."""
-    auth = part.authorization
+    auth, rest = one
     return (
         auth.tenant,
         auth.authorization_id,
-        content_digest(auth),
+        written_digest(rest.authorization),
         encode(
             Answer(
                 authorization_id=auth.authorization_id,
-                outcome=part.outcome,
-                reasons=part.reasons,
-                score_ppm=part.score_ppm,
-                degradation_level=part.degradation_level,
-                degraded=part.degraded,
-                release=part.release,
-                policy=part.policy,
-                decided_at=part.decided_at,
+                outcome=rest.outcome,
+                reasons=rest.reasons,
+                score_ppm=rest.score_ppm,
+                degradation_level=rest.degradation_level,
+                degraded=rest.degraded,
+                release=rest.release,
+                policy=rest.policy,
+                decided_at=rest.decided_at,
             )
         ),
     )

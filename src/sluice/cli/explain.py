@@ -23,6 +23,11 @@ from sluice.settings import load
 
 _SOURCES = {DECISIONS: "decisions.v1", LABELS: "labels.v1", BACKFILL: "backfill"}
 _ORDER = ("context", *catalogue.VIEWS)
+_IN_WORDS = {
+    "v", "authorization_id", "event_at", "amount_minor", "currency", "card_token", "card_country",
+    "merchant_id", "merchant_country", "mcc", "terminal_id", "channel", "three_ds", "device_id",
+}  # fmt: skip
+"""Of an authorization, in the page's first rows; every other field gets a row of its own."""
 _UNITS = {"milli": (1000, ""), "ppm": (10_000, " %")}
 """Divisor and sign of the units that read better as a fraction."""
 
@@ -47,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(found.decision), indent=2).decode())
+        print(msgspec.json.format(found.record, indent=2).decode())
     else:
         print("\n".join(_page(found, everything=args.all)))
     return 0
@@ -68,6 +73,7 @@ def _page(found: Archived, *, everything: bool) -> list[str]:
             " ".join(filter(None, [auth.channel, auth.three_ds and f"3DS {auth.three_ds}"])),
         ),
         ("device", auth.device_id or "none"),
+        *_others(found.record),
     ]
     answered = [
         ("outcome", d.outcome.upper()),
@@ -99,6 +105,19 @@ def _page(found: Archived, *, everything: bool) -> list[str]:
         return [*page, "  named by another catalogue than this release's; see --json"]
     shown = [e for e in _ORDER if everything or e != "device" or auth.device_id is not None]
     return page + _features(d.features, shown, everything)
+
+
+def _others(record: bytes) -> list[tuple[str, str]]:
+    """Fields of the authorization that the page does not put into words: all that were sent.
+
+    From the record, so that a field that only a newer release knows is shown too.
+    """
+    said = msgspec.json.decode(record)["authorization"]
+    return [
+        (name, str(value))
+        for name, value in said.items()
+        if name not in _IN_WORDS and value is not None
+    ]
 
 
 def _in_reference(found: Archived) -> str:

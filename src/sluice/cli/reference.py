@@ -187,7 +187,8 @@ def authorization() -> str:
         + (
             "# Authorization, version 1\n\n"
             f"JSON, UTF-8, at most {MAX_BODY_BYTES:,} bytes. The schema is closed: a field that is "
-            "not here is refused. Money is integer minor units of an ISO 4217 currency, countries "
+            "not here is refused ([how one is added](../how-to/change-a-contract.md)). "
+            "Money is integer minor units of an ISO 4217 currency, countries "
             "are ISO 3166-1 alpha-2, time is integer microseconds since 1970 UTC and at most 35 "
             "days old or 5 minutes ahead (`decider.max_event_age_s`, `decider.max_event_ahead_s`). "
             "A value that looks like a card number (13 to 19 digits that pass Luhn, alone or in "

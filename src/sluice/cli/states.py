@@ -30,7 +30,7 @@ from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.adapters.redis.watermark import StoreWatermark
-from sluice.application.decide import content_digest
+from sluice.application.decide import recorded_digest
 from sluice.application.rebuild import Rebuild, TopicNames, states_of
 from sluice.cli.progress import Progress
 from sluice.domain.features.catalogue import VIEWS
@@ -169,4 +169,4 @@ def _answers(root: Path, since_us: int) -> Iterator[tuple[str, str, bytes, bytes
     for held in Archive(root).decided_since(since_us):
         auth = held.decision.authorization
         said = encode(answer(held.decision))
-        yield auth.tenant, auth.authorization_id, content_digest(auth), said
+        yield auth.tenant, auth.authorization_id, recorded_digest(held.record), said

@@ -9,7 +9,7 @@ from sluice.application.ports import Arrival
 from sluice.domain.features.events import event_row
 from sluice.domain.records.authorization import Authorization, Channel
 from sluice.domain.records.decision import Origin
-from sluice.domain.records.label import Label
+from sluice.domain.records.label import Label, label_of
 
 NOON_US = 1_780_056_000_000_000
 """2026-05-29 12:00 UTC."""
@@ -45,16 +45,4 @@ def make_arrival(
 
 def make_label(auth: Authorization, *, known_at: int, is_fraud: bool = True) -> Label:
     """What becomes known of an authorization."""
-    return Label(
-        authorization_id=auth.authorization_id,
-        event_at=auth.event_at,
-        known_at=known_at,
-        is_fraud=is_fraud,
-        kind="chargeback",
-        source="test",
-        tenant=auth.tenant,
-        card_token=auth.card_token,
-        merchant_id=auth.merchant_id,
-        terminal_id=auth.terminal_id,
-        device_id=auth.device_id,
-    )
+    return label_of(auth, known_at=known_at, is_fraud=is_fraud, kind="chargeback", source="test")

@@ -46,7 +46,7 @@ def some_authorizations(n: int) -> list[Authorization]:
 
 
 def table(rows: list[msgspec.Struct]) -> pa.Table:
-    return pa.Table.from_pylist([msgspec.to_builtins(row) for row in rows])
+    return pa.Table.from_pylist([msgspec.structs.asdict(row) for row in rows])
 
 
 def test_features_equal_those_of_an_entity_never_seen_for_the_first_row() -> None:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sluice.adapters.files.arrow import arrow_types
 from sluice.adapters.files.history import COLUMNS, LABEL_COLUMNS, OPTIONAL, need
 from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
 from sluice.adapters.files.tables import Table
@@ -29,9 +30,9 @@ from sluice.errors import Rejected
 
 Mask = npt.NDArray[np.bool_]
 
-_INTEGERS = {"event_at", "amount_minor", "known_at"}
-_AUTHORIZATION = tuple(name for name in Authorization.__struct_fields__ if name != "v")
-_LABEL = tuple(name for name in Label.__struct_fields__ if name != "v")
+_TYPES = {**arrow_types(Authorization), **arrow_types(Label), "declined": pa.bool_()}
+_AUTHORIZATION = tuple(arrow_types(Authorization))
+_LABEL = tuple(arrow_types(Label))
 _decode = msgspec.json.Decoder(Authorization).decode
 
 
@@ -121,10 +122,8 @@ def _columns(rows: Iterable[Any], names: tuple[str, ...]) -> pa.Table:
 
 
 def _type(name: str) -> pa.DataType:
-    if name in _INTEGERS:
-        return pa.int64()
-    if name in ("is_fraud", "declined"):
-        return pa.bool_()
+    if not pa.types.is_string(_TYPES[name]):
+        return _TYPES[name]
     if name == "authorization_id":
         return pa.large_string()
     return pa.dictionary(pa.int32(), pa.string())

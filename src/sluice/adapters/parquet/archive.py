@@ -46,11 +46,19 @@ class File(NamedTuple):
 
 
 class Archived(NamedTuple):
-    """One decision and where it lay in ``decisions.v1``."""
+    """One decision and where it lay in ``decisions.v1``.
+
+    record: its own bytes, which may say more than this version understands.
+    """
 
     partition: int
     offset: int
     decision: Decision
+    record: bytes
+
+
+def _archived(partition: int, offset: int, record: bytes) -> Archived:
+    return Archived(partition, offset, _DECISION.decode(record), record)
 
 
 class ParquetFiles:
@@ -155,7 +163,7 @@ class Archive:
         """Every decision, decoded from its own bytes."""
         for rows in self.tables("decisions", ["partition", "offset", RECORD]):
             for partition, offset, raw in zip(*(c.to_pylist() for c in rows.columns), strict=True):
-                yield Archived(partition, offset, _DECISION.decode(raw))
+                yield _archived(partition, offset, raw)
 
     def decided_since(self, moment_us: int) -> Iterator[Archived]:
         """Decisions made at or after a moment; opens only the files that hold some."""
@@ -169,7 +177,7 @@ class Archive:
             rows = held.read_row_groups(groups, ["partition", "offset", "decided_at", RECORD])
             rows = rows.filter(pc.greater_equal(rows["decided_at"], moment_us))
             for row in rows.to_pylist():
-                yield Archived(row["partition"], row["offset"], _DECISION.decode(row[RECORD]))
+                yield _archived(row["partition"], row["offset"], row[RECORD])
 
     def find(self, authorization_id: str) -> Archived | None:
         """The decision of one authorization, newest files first; reads one column of each."""
@@ -179,9 +187,7 @@ class Archive:
             if row >= 0:
                 columns = ["partition", "offset", RECORD]
                 found = pq.ParquetFile(file.path).read(columns).slice(row, 1).to_pylist()[0]
-                return Archived(
-                    found["partition"], found["offset"], _DECISION.decode(found[RECORD])
-                )
+                return _archived(found["partition"], found["offset"], found[RECORD])
         return None
 
 

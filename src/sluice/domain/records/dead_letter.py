@@ -11,7 +11,7 @@ from sluice.domain.records.decision import Origin
 from sluice.errors import SluiceError
 
 
-class DeadLetter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """One message that was refused or already decided. The original stays where origin says.
 
     code "duplicate" is a redelivery of an authorization already decided with the same content:

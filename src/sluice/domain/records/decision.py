@@ -1,6 +1,9 @@
 """The record of one decision, version 1 of ``decisions.v1``: all that is needed to replay it.
 
 There is no float in it: features are fixed-point integers, scores are parts per million.
+
+Readers pass over fields that a newer writer added, at every level: these records are written by
+deciders alone, and a fleet is never of one version (docs/how-to/change-a-contract.md).
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ Entrypoint = Literal["sync", "stream"]
 DegradationLevel = Literal["D0", "D1", "D2", "D3"]
 
 
-class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+class Origin(msgspec.Struct, frozen=True, gc=False):
     """A place in Kafka: where a record came from."""
 
     topic: str
@@ -33,11 +36,12 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         return f"{self.topic}/{self.partition}@{self.offset}"
 
 
-class Pending(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+class Pending(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An authorization of the same card, judged moments ago, that its state did not hold yet.
 
     All a card state keeps of an authorization, so that a vector can be recomputed from the
-    record alone. Tags are :func:`sluice.domain.records.identifiers.tag32`.
+    record alone. Tags are :func:`sluice.domain.records.identifiers.tag32`. Written as an array, so
+    a field is only ever added at the end, with a default.
     """
 
     authorization_id: str
@@ -54,7 +58,7 @@ class Pending(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """When the entry was left, microseconds UTC of the decider's clock."""
 
 
-class States(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+class States(msgspec.Struct, frozen=True, gc=False):
     """Versions of the states served: for each entity, [source, last offset] pairs.
 
     source: kind * 4096 + partition; kind 0 ``decisions.v1``, 1 ``labels.v1``, 2 backfill.
@@ -72,7 +76,7 @@ class States(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         return version
 
 
-class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One decision with everything it was made from."""
 
     v: Literal[1] = 1
@@ -111,7 +115,7 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return f"Decision({self.authorization.authorization_id!r}, {self.outcome})"
 
 
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the caller hears."""
 
     v: Literal[1] = 1

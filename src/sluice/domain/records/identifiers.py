@@ -13,7 +13,9 @@ TerminalId = NewType("TerminalId", str)
 DeviceId = NewType("DeviceId", str)
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
-_DIGIT_RUN = re.compile(r"(?<![0-9A-Za-z])\d(?:[ -]?\d){12,18}(?![0-9A-Za-z])")
+CARD_DIGITS_MIN = 13
+"""Of a card number; the longest has 19 (ISO/IEC 7812-1)."""
+_DIGIT_RUN = re.compile(r"(?<![0-9A-Za-z])[0-9](?:[ -]?[0-9]){12,18}(?![0-9A-Za-z])")
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
@@ -45,11 +47,12 @@ def passes_luhn(digits: str) -> bool:
 def holds_card_number(value: str) -> bool:
     """True if the text contains 13 to 19 digits, plain or in groups, that pass Luhn.
 
-    A canonical UUID is exempt: its digit groups pass by chance.
+    Only the digits 0 to 9 count: others are refused as characters. A canonical UUID is exempt: its
+    digit groups pass by chance.
 
     >>> holds_card_number("4111 1111 1111 1111"), holds_card_number("term-00042")
     (True, False)
     """
-    if len(value) < 13 or _UUID.match(value):
+    if len(value) < CARD_DIGITS_MIN or _UUID.match(value):
         return False
     return any(passes_luhn(re.sub(r"[ -]", "", run.group())) for run in _DIGIT_RUN.finditer(value))

@@ -12,7 +12,7 @@ ROWS_MAX = 2000
 """Updates of one record: at most 0.5 MB, with keys of 64 characters and numbers of 19 digits."""
 
 
-class Observations(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Observations(msgspec.Struct, frozen=True, kw_only=True):
     """Updates of entities of one partition, as a table: each field is a column of as many rows.
 
     An entity's partition is tag32(key) modulo the partitions of the topic, so that each entity has
@@ -36,7 +36,9 @@ class Observations(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def __post_init__(self) -> None:
         """Decoding reports a ValueError as its own."""
         rows = len(self.key)
-        if any(len(getattr(self, column)) != rows for column in COLUMNS):
+        columns = [getattr(self, name) for name in COLUMNS]
+        # None: a column added later, as an optional one, that an older writer did not have.
+        if any(len(column) != rows for column in columns if column is not None):
             raise ValueError("the columns are not of one length")
 
 

@@ -166,10 +166,10 @@ def test_entities_nobody_knows_make_an_empty_event_history(tmp_path, decided, la
 
 def test_an_archived_backfill_makes_the_states_that_the_backfill_left(tmp_path, decided):
     auths = [d.authorization for _, _, d in decided]
-    history = pa.Table.from_pylist([msgspec.to_builtins(a) for a in auths])
+    history = pa.Table.from_pylist([msgspec.structs.asdict(a) for a in auths])
     history = history.append_column("declined", pa.array([i % 4 == 0 for i in range(len(auths))]))
     reported = [make_label(a, known_at=a.event_at + HOUR_US) for a in auths[:40:5]]
-    labels = pa.Table.from_pylist([msgspec.to_builtins(x) for x in reported])
+    labels = pa.Table.from_pylist([msgspec.structs.asdict(x) for x in reported])
     done = backfill(history_from(history), EUROS, labels_from(labels), keep_states=True)
 
     amounts = [EUROS.to_reference(a.amount_minor, a.currency) for a in auths]
