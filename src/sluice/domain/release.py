@@ -37,6 +37,8 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 """First 16 hex digits of a SHA-256: tells two apart, where the signature keeps forgers out."""
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+Step = Literal["challenge", "review", "decline"]
+"""What a threshold on the score leads to."""
 
 
 class FeatureLike(Protocol):
@@ -131,7 +133,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tolerance_ppm: Annotated[int, Meta(ge=0, le=1)] = 1
     provenance: Provenance
     metrics: dict[str, int]
-    thresholds_ppm: dict[Literal["challenge", "review", "decline"], Ppm]
+    thresholds_ppm: dict[Step, Ppm]
     signature: Literal["ed25519"] = "ed25519"
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ from sluice.domain.release import (
     Manifest,
     Ppm,
     Provenance,
+    Step,
     Vector,
     decode_manifest,
     used,
@@ -45,7 +46,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     warm_up: Annotated[list[list[int]], Meta(min_length=1, max_length=64)]
     provenance: Provenance
     metrics: dict[str, int] = {}
-    thresholds_ppm: dict[Literal["challenge", "review", "decline"], Ppm] = {}
+    thresholds_ppm: dict[Step, Ppm] = {}
 
 
 def write_manifest(folder: Path, description: Description) -> Manifest:
