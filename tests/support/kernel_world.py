@@ -24,7 +24,6 @@ from sluice.domain.features.events import (
     DECLINED,
     DEVICE,
     EVENT_US,
-    ID,
     MERCHANT,
     TERMINAL,
     WIDTH,
@@ -114,7 +113,7 @@ def replay() -> tuple[Ints, Ints]:
         held = [states.get((kind, int(row[at])), b"") for kind, at in zip(KINDS, KEYS, strict=True)]
         # What was judged moments ago may not be in the states yet, or be in them already.
         recent = [r for r in rows[max(0, i - 3) : i] if r[CARD] == row[CARD]]
-        pending = [tuple(map(int, r[:DECLINED])) + (0,) for r in recent]
+        pending = [(*map(int, r[:DECLINED]), 0) for r in recent]
         served = kernel.finalise(row[None], [held], [pending])
         registers.append(kernel.registers())
         features.append(served.features[0])

@@ -106,4 +106,4 @@ def test_a_kernel_that_means_something_else_is_caught_by_register(tmp_path: Path
 
 
 def family(meaning: str) -> str:
-    return ".".join(meaning.split()[0].split(".")[:2])
+    return ".".join(meaning.split(maxsplit=1)[0].split(".")[:2])

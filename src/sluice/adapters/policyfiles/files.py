@@ -124,8 +124,9 @@ class PolicyFiles:
     def poll(self) -> Policy | None:
         """Look for a change. Returns the new policy, or None if it stays.
 
-        A broken pack, or one of another reference currency, raises Misconfigured once; the last good one stays in force and the reason
-        in ``refused`` until the files change again. Costs a stat of each file.
+        A broken pack, or one of another reference currency, raises Misconfigured once; the last
+        good one stays in force and the reason in ``refused`` until the files change again. Costs a
+        stat of each file.
         """
         before = self._signature()
         if before == self._seen:
