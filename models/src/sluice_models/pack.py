@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.onnx import Description, load, write_manifest
 from sluice.domain.features import catalogue
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from sluice.domain.release import (
     CARD,
     MANIFEST,

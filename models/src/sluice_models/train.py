@@ -27,7 +27,7 @@ from sluice.domain.features import catalogue
 from sluice.domain.policy.economics import Worth
 from sluice.domain.policy.fx import Fx
 from sluice.domain.policy.policy import Policy
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from sluice.domain.release import MODEL, Provenance, Step, public_line
 from sluice.errors import Misconfigured
 

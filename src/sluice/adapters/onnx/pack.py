@@ -15,7 +15,7 @@ from sluice.adapters.onnx.release import read_file
 from sluice.adapters.onnx.scorer import OnnxScorer, graph_of
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import Currency, MicrosUtc
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from sluice.domain.release import (
     CARD,
     MANIFEST,
