@@ -105,8 +105,9 @@ def main() -> None:
     for folder in ("repository", "release", "trust", "policy"):
         parser.add_argument(f"--{folder}", type=Path, required=True)
     args = parser.parse_args()
+    policy = PolicyFiles(args.policy, catalogue.FEATURES)
     release = ReleaseDirectory(
-        args.release, read_trust(args.trust), catalogue.DIGEST, catalogue.FEATURES
+        args.release, read_trust(args.trust), catalogue.FEATURES, policy.current().fx.reference
     )
     release.poll()
     decider = DecisionPipeline(
@@ -114,7 +115,7 @@ def main() -> None:
         emitter="obvious",
         store=FeastStore(args.repository),
         scorer=release,
-        policy=PolicyFiles(args.policy, catalogue.FEATURES),
+        policy=policy,
         log=FlushedLog(args.bootstrap, args.topic),
         clock=SystemClock(),
         bounds=EventTimeBounds(max_age_us=10 * 365 * 86_400 * SECOND_US),

@@ -126,7 +126,7 @@ def service(name: str, names: list[str], description: str) -> FeatureService:
 
 every = service("catalogue", list(catalogue.NAMES), "Every feature of the catalogue")
 models = [
-    service(release.id, release.features, f"What release {release.id} scores")
+    service(release.id, release.names, f"What release {release.id} scores")
     for release in releases(ROOT / "models" / "releases")
 ]
 # Feast finds what has a name of its own in a module, so each model gets one.

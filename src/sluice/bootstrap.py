@@ -183,8 +183,8 @@ class ActiveConfiguration:
         self.releases = ReleaseDirectory(
             Path(decider.release_dir),
             read_trust(Path(decider.trust_dir)),
-            catalogue.DIGEST,
             catalogue.FEATURES,
+            self.policies.current().fx.reference,
         )
         telemetry.METRICS.info("sluice_decider_policy_info", self.policies.current().id)
         self.poll()

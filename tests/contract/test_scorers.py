@@ -17,7 +17,7 @@ from sluice.testing.scorer import FakeScorer
 
 
 def onnx(tmp_path: Path) -> OnnxScorer:
-    return load(make_release(tmp_path / "r"), TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+    return load(make_release(tmp_path / "r"), TRUSTED, catalogue.FEATURES, "EUR")
 
 
 def fake(_: Path) -> FakeScorer:
@@ -40,7 +40,7 @@ def fake_failing(_: Path) -> Scorer:
 
 def committed(_: Path) -> OnnxScorer:
     trusted = read_trust(Path("policies/trust"))
-    return load(Path("models/releases/current"), trusted, catalogue.DIGEST, catalogue.FEATURES)
+    return load(Path("models/releases/current"), trusted, catalogue.FEATURES, "EUR")
 
 
 MAKERS = {"onnx": onnx, "committed": committed, "fake": fake}
@@ -110,7 +110,7 @@ def test_a_model_that_cannot_run_is_unavailable(
         make(tmp_path).score(rows(2))
 
 
-TAKEN = decode_manifest(Path("models/releases/current/manifest.json").read_bytes()).features
+TAKEN = decode_manifest(Path("models/releases/current/manifest.json").read_bytes()).names
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from sluice.domain.policy.economics import Worth, worth
 from sluice.domain.policy.policy import D2, Policy
+from sluice.domain.release import Step
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-FALSE_POSITIVES_PER_10K = {"challenge": 15, "review": 5, "decline": 1}
+FALSE_POSITIVES_PER_10K: dict[Step, int] = {"challenge": 15, "review": 5, "decline": 1}
 """Genuine authorizations that a score may stop at each step, per 10,000 genuine: what a call
 centre bears. A setting of ours, not a law."""
 
 
-def thresholds(ppm: Ints, fraud: Bools) -> dict[str, int]:
+def thresholds(ppm: Ints, fraud: Bools) -> dict[Step, int]:
     """Steps on the score that keep to FALSE_POSITIVES_PER_10K, rounded up to two digits."""
     genuine = np.sort(ppm[~fraud])[::-1]
     found = {}
@@ -69,7 +70,7 @@ def measured_line(fallback: Worth, data: str, today: date) -> str:
     )
 
 
-def write_pack(path: Path, steps: Mapping[str, int], measured: str) -> None:
+def write_pack(path: Path, steps: Mapping[Step, int], measured: str) -> None:
     """Put thresholds and the fallback's recall into policy.yaml; all else, comments too, stays."""
     flow = ", ".join(f"{name}: {value}" for name, value in steps.items())
     text = path.read_text()

@@ -109,8 +109,9 @@ class Report(msgspec.Struct, frozen=True):
     """What a consistency check found. parity: equal / compared, null if nothing could be compared.
 
     waiting: name events that the archive does not hold yet. too_large: their entities have more
-    events than an event history may hold. other_catalogue: of another release's features. gave_up:
-    waited in vain. features: by name, how many vectors differ there, worst first;
+    events than an event history may hold. other_catalogue: made by a build with another catalogue,
+    which alone can read their vector. gave_up: waited in vain. features: by name, how many vectors
+    differ there, worst first;
     ``<view>_version`` is a version that the archive's events do not make.
     """
 

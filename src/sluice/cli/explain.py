@@ -102,7 +102,7 @@ def _page(found: Archived, *, everything: bool) -> list[str]:
         page += [f"    {p.authorization_id}" for p in d.pending]
     page += ["", f"features (catalogue {d.catalogue})"]
     if d.catalogue != catalogue.DIGEST:
-        return [*page, "  named by another catalogue than this release's; see --json"]
+        return [*page, "  named by another catalogue than this build's; see --json"]
     shown = [e for e in _ORDER if everything or e != "device" or auth.device_id is not None]
     return page + _features(d.features, shown, everything)
 

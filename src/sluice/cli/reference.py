@@ -138,7 +138,7 @@ def features() -> str:
                     f.group,
                     str(f.default),
                     f.description,
-                    _code(f.line().split("|", 2)[2].replace("|", " ").strip()),
+                    _code(f.source),
                 )
                 for f in rows
             ],

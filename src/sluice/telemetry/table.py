@@ -178,7 +178,7 @@ TABLE: tuple[Metric, ...] = (
         "sluice_consistency_decisions_total",
         "counter",
         ("result",),
-        "Decisions of the sample: equal, differing (page!), other_catalogue (of another release), "
+        "Decisions of the sample: equal, differing (page!), other_catalogue (by another build), "
         "too_large (entities with too many events), gave_up (waited in vain).",
     ),
     Metric(

@@ -106,7 +106,7 @@ def test_each_committed_release_has_a_service_of_its_features_in_order(sdk):
     assert manifests
     for manifest in manifests:
         (projection,) = sdk.get_feature_service(manifest.id).feature_view_projections
-        assert [f.name for f in projection.features] == manifest.features
+        assert [f.name for f in projection.features] == manifest.names
 
 
 def test_whatever_is_defined_says_what_it_is_and_whose(sdk):

@@ -70,8 +70,16 @@ def test_the_default_is_what_is_served_of_an_entity_never_seen() -> None:
 
 def test_the_digest_changes_with_the_meaning_of_a_name() -> None:
     assert re.fullmatch(r"[0-9a-f]{16}", catalogue.DIGEST)
-    lines = {feature.line() for feature in FEATURES}
-    assert len(lines) == N
+    assert len({feature.definition for feature in FEATURES}) == N
+
+
+def test_a_definition_holds_all_that_the_table_says_and_a_meaning_what_the_kernel_does() -> None:
+    feature = FEATURES[INDEX["card_small_count_1h"]]
+    assert feature.definition == "card_small_count_1h|card|copy card.small.1h|1h|count|0"
+    assert feature.meaning == "card.small.1h version 1 window_s 3600 small_minor 300"
+    ratio = FEATURES[INDEX["card_ecom_share_1d_milli"]]
+    assert ratio.definition.split("|")[2] == "milli card.ecom.1d card.count.1d"
+    assert ratio.meaning.count("version") == 2
 
 
 def test_risk_classes_are_of_four_digit_codes() -> None:

@@ -1,7 +1,7 @@
-"""The compiled plan as a document: what must be equal wherever a release's features are read.
+"""The compiled plan as a document: the contract between a feature service and who reads the store.
 
-A release names its digest, and a decider that would read anything else refuses the release. The
-same document is compiled from Feast's registry (``sluice features compile``) and from this build.
+Compiled from Feast's registry (``sluice features compile``) and from this build, it must be the
+same. No release holds it: a model knows its features, not where a store keeps them.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ from sluice.adapters.feast.finalise import Request
 from sluice.adapters.layout import FEATURES, JOIN_KEYS, VIEW_NAMES
 from sluice.domain.features import catalogue
 from sluice.domain.records.entity import EntityKind
-from sluice.domain.release import MANIFEST, Manifest, decode_manifest
+from sluice.domain.release import MANIFEST, Manifest, check_features, decode_manifest
+from sluice.errors import Misconfigured
 
 Offline = Literal["file", "spark", "snowflake", "bigquery"]
 """What the feature log is to Feast; ``file`` serves its file and DuckDB offline stores."""
@@ -174,4 +175,12 @@ def releases(folder: Path) -> list[Manifest]:
         for path in sorted(folder.glob(f"*/{MANIFEST}"))
         if not path.parent.is_symlink()
     ]
-    return [manifest for manifest in found if manifest.catalogue == catalogue.DIGEST]
+    return [manifest for manifest in found if _fits(manifest)]
+
+
+def _fits(manifest: Manifest) -> bool:
+    try:
+        check_features(manifest, catalogue.FEATURES)
+    except Misconfigured:
+        return False
+    return True

@@ -106,6 +106,13 @@ SMALL_MINOR = 300
 """Three euros: what card testing stays below (ACFE; see docs/explanation/simulator.md)."""
 NEVER_S = 400 * 86_400
 """Said of an age when the thing never happened; ages are cut here."""
+MCC_RISK: dict[int, int] = (
+    dict.fromkeys((4829, 5944, 5816, 6010, 6011, 6051, 6211, 6540, 7273, 7801, 7995), 3)
+    | dict.fromkeys((4722, 4816, 5045, 5094, 5122, 5691, 5732, 5734, 5815, 5817, 5818, 5912, 5967, 7011), 2)
+    | dict.fromkeys((3000, 4511, 5311, 5399, 5651, 5661, 5735, 5941, 5945, 5964, 5999, 7299), 1)
+)  # fmt: skip
+"""Risk class by merchant category: 3 cash-like and gambling, 2 easily resold goods, 1 retail by
+post, 0 the rest. Ours, not a network's."""
 
 
 def _registers() -> dict[str, int]:
@@ -120,9 +127,50 @@ def _registers() -> dict[str, int]:
 
 REGISTERS: dict[str, int] = _registers()
 
+VERSIONS: dict[str, int] = {}
+"""What the kernel makes of a register, numbered: raised by hand when it makes something else of
+the same events. By family: ``card.mean``, ``card.count`` for all its windows, ``tile.count`` for
+terminal, merchant and device. A family that is not named is at 1. tests/support/kernel_world.json
+holds values of every register; where they change without this, a test names the register."""
+
+
+def _family(register: str) -> str:
+    owner, fact, *_ = register.split(".")
+    return f"{'tile' if owner in VIEWS[1:] else owner}.{fact}"
+
+
+_AGES = {f"card.{age}" for age in ("age_s", "since_last_s", "since_here_s", "since_fraud_s")} | {
+    f"tile.{fact}" for fact in TILE_FACTS
+}
+
+
+def register_meaning(register: str) -> str:
+    """What a register's number means: its version, and the numbers of this table it is made with.
+
+    >>> register_meaning("card.small.1h")
+    'card.small.1h version 1 window_s 3600 small_minor 300'
+    """
+    family = _family(register)
+    words = [register, "version", VERSIONS.get(family, 1)]
+    if (window := register.rpartition(".")[2]) in WINDOWS:
+        words += ["window_s", WINDOWS[window]]
+    if family == "card.small":
+        words += ["small_minor", SMALL_MINOR]
+    if family in _AGES:
+        words += ["never_s", NEVER_S]
+    if family == "now.mcc_risk":
+        classes = repr(sorted(MCC_RISK.items())).encode()
+        words += ["classes", hashlib.sha256(classes).hexdigest()[:16]]
+    return " ".join(map(str, words))
+
+
+if unknown := VERSIONS.keys() - {_family(register) for register in REGISTERS}:
+    raise AssertionError(f"no register is of the family {', '.join(sorted(unknown))}")
+
 COPY, MILLI, PPM, MEAN, DIFFERENCE = range(5)
 """a; 1000 a / b; 1,000,000 a / b; a / b; a - b. Division floors; by 0 it gives 0."""
 _OPERATIONS = ("copy", "milli", "ppm", "mean", "difference")
+"""Part of a feature's definition: other arithmetic is another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +190,21 @@ class Feature:
     default: int = 0
     """Over an entity never seen before, this authorization itself left aside."""
 
-    def line(self) -> str:
-        """What the digest covers."""
-        return f"{self.name}|{self.entity}|{_OPERATIONS[self.operation]}|{self.a}|{self.b}"
+    @property
+    def source(self) -> str:
+        """The operation and its registers."""
+        return f"{_OPERATIONS[self.operation]} {self.a} {self.b}".rstrip()
+
+    @property
+    def definition(self) -> str:
+        """All that this table says of the number. What it is called in prose is not of it."""
+        told = (self.name, self.entity, self.source, self.window, self.unit, self.default)
+        return "|".join(map(str, told))
+
+    @property
+    def meaning(self) -> str:
+        """What the kernel puts into its registers."""
+        return ", ".join(register_meaning(register) for register in (self.a, self.b) if register)
 
 
 _SPOKEN = {
@@ -369,19 +429,10 @@ FEATURES: tuple[Feature, ...] = (
 NAMES: tuple[str, ...] = tuple(f.name for f in FEATURES)
 N = len(FEATURES)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(NAMES)}
-MEANING = 2
-"""Raised when the kernel computes something else under the same names."""
 DIGEST: str = hashlib.sha256(
-    "\n".join((str(MEANING), *(f.line() for f in FEATURES))).encode()
+    "\n".join(f"{f.definition}|{f.meaning}" for f in FEATURES).encode()
 ).hexdigest()[:16]
-
-MCC_RISK: dict[int, int] = (
-    dict.fromkeys((4829, 5944, 5816, 6010, 6011, 6051, 6211, 6540, 7273, 7801, 7995), 3)
-    | dict.fromkeys((4722, 4816, 5045, 5094, 5122, 5691, 5732, 5734, 5815, 5817, 5818, 5912, 5967, 7011), 2)
-    | dict.fromkeys((3000, 4511, 5311, 5399, 5651, 5661, 5735, 5941, 5945, 5964, 5999, 7299), 1)
-)  # fmt: skip
-"""Risk class by merchant category: 3 cash-like and gambling, 2 easily resold goods, 1 retail by
-post, 0 the rest. Ours, not a network's."""
+"""Of all features in their order: names the vector of a record. No release is bound to it."""
 
 
 def look_back(feature: Feature) -> str | None:

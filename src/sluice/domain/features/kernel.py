@@ -373,6 +373,10 @@ class Kernel:
             used = [[p for p in range(len(row)) if next(flags)] for row in pending]
         return Served(out, notes[:n].copy(), versions, versions_at, used)
 
+    def registers(self) -> Ints:
+        """(len(REGISTERS),) what the last authorization finalised was computed from."""
+        return self._scratch[_REGS:_STAMP].copy()
+
 
 @part
 def _update_card(card, event, change):  # type: ignore[no-untyped-def]
