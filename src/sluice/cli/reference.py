@@ -19,7 +19,7 @@ from sluice.cli import VERBS
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
 from sluice.settings import PREFIX, Settings
-from sluice.telemetry import TABLE, Line
+from sluice.telemetry import SHOWN_BY, TABLE, Line
 
 ROOT = Path("docs/reference")
 _MADE = "<!-- Made by `sluice reference` from {source}. Change it there. -->\n\n"
@@ -66,14 +66,16 @@ def metrics() -> str:
     page = _MADE.format(source="src/sluice/telemetry/table.py") + (
         "# Metrics\n\n"
         "Prometheus, on `/metrics` of the sync API and on `service.metrics_port` elsewhere. A "
-        "metric appears once it has been used. Labels are bounded words, never identifiers; past "
-        "256 label sets a metric counts the rest under `other`. Beside these the sync API shows "
-        "KServe's `request_*_seconds` and every process the client's own `process_*` and "
+        "metric appears once it has been used; the counters of what goes wrong show 0 from the "
+        "start, so that the first time is a rise. Labels are bounded words, never identifiers; "
+        "past 256 label sets a metric counts the rest under `other`. Beside these the sync API "
+        "shows KServe's `request_*_seconds` and every process the client's own `process_*` and "
         "`python_*`.\n"
     )
     for component in dict.fromkeys(row.name.split("_")[1] for row in TABLE):
         rows = [row for row in TABLE if row.name.split("_")[1] == component]
-        page += f"\n## {component}\n\n" + _table(
+        shown_by = ", ".join(SHOWN_BY[component])
+        page += f"\n## {component}\n\nShown by: {shown_by}.\n\n" + _table(
             ("name", "kind", "labels", "meaning"),
             [(_code(r.name), r.kind, ", ".join(map(_code, r.labels)), r.meaning) for r in rows],
         )

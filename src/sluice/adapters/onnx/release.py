@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx.scorer import OnnxScorer
+from sluice.application.ports import Count, uncounted
 from sluice.domain.release import (
     FILES,
     MANIFEST,
@@ -82,17 +83,23 @@ def verify(folder: Path, trusted: TrustedKeys) -> tuple[Manifest, dict[str, byte
 
 
 def load(
-    folder: Path, trusted: TrustedKeys, digest: str, features: Sequence[FeatureLike]
+    folder: Path,
+    trusted: TrustedKeys,
+    digest: str,
+    features: Sequence[FeatureLike],
+    count: Count = uncounted,
 ) -> OnnxScorer:
     """A scorer from a release that passed every check, warm-up included.
 
-    digest, features: the catalogue's. Raises Corrupt or Misconfigured, saying what differs.
+    digest, features: the catalogue's. count: of the scorer's failures. Raises Corrupt or
+    Misconfigured, saying what differs.
     """
     manifest, files, _ = verify(folder, trusted)
     columns = check_catalogue(manifest, digest, {f.name: i for i, f in enumerate(features)})
     if manifest.plan is not None:
         check_plan(manifest, plan_of(manifest.features).digest)
-    scorer = OnnxScorer(manifest, files[MODEL], columns, {f.name: f.group for f in features})
+    groups = {f.name: f.group for f in features}
+    scorer = OnnxScorer(manifest, files[MODEL], columns, groups, count)
     scorer.warm_up(manifest)
     return scorer
 
@@ -104,8 +111,14 @@ class ReleaseDirectory:
     """
 
     def __init__(
-        self, folder: Path, trusted: TrustedKeys, digest: str, features: Sequence[FeatureLike]
+        self,
+        folder: Path,
+        trusted: TrustedKeys,
+        digest: str,
+        features: Sequence[FeatureLike],
+        count: Count = uncounted,
     ) -> None:
+        self._count = count
         self._folder = folder
         self._trusted = trusted
         self._digest = digest
@@ -130,7 +143,7 @@ class ReleaseDirectory:
         if before == self._seen:
             return None
         try:
-            fresh = load(self._folder, self._trusted, self._digest, self._features)
+            fresh = load(self._folder, self._trusted, self._digest, self._features, self._count)
         except SluiceError as error:
             if self._seen is not None and self._signature() != before:
                 return None  # caught in the middle of a copy: look again at the next poll
