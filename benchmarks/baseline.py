@@ -51,7 +51,8 @@ class FeastStore:
         ).to_dict()
         columns = [found[name.partition(":")[2]] for name in FEATURES]
         return [
-            Lookup(*(state or b"" for state in states)) for states in zip(*columns, strict=True)
+            Lookup(card or b"", terminal or b"", merchant or b"", device or b"")
+            for card, terminal, merchant, device in zip(*columns, strict=True)
         ]
 
     def remember(self, answers: object) -> None:

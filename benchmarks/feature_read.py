@@ -16,13 +16,13 @@ from benchmarks.processes import MEASURED
 from benchmarks.report import Row, better
 from benchmarks.testbed import Testbed, feast_repository
 from sluice.adapters.feast.finalise import Request
-from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS
+from sluice.adapters.layout import FEATURES, JOIN_KEYS
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import event_row, event_rows
 from sluice.domain.features.kernel import Kernel
 from sluice.domain.records.authorization import Authorization
-from sluice.domain.records.observation import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS
 
 TARGET = ">= 10x"
 AUTHORIZATIONS = 2_000

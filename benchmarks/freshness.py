@@ -31,7 +31,7 @@ from sluice.domain.features import states
 from sluice.domain.features.events import WIDTH, event_rows
 from sluice.domain.features.kernel import Kernel
 from sluice.domain.records.authorization import Authorization
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 
 RATE = 1000
 WARM_S = 5.0

@@ -35,7 +35,7 @@ from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.replay import Replay
 from sluice.domain.features import catalogue
 from sluice.domain.records.decision import Decision
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 
 RESULTS = Path("benchmarks/results")
 SAMPLE = 10_000
@@ -102,8 +102,8 @@ def _run(args: argparse.Namespace, rows: int, stack: Stack, store_url: str, fold
         row("end to end, all services on this machine", "decisions/s", decided / seconds),
         *(row(name, "count", value) for name, value in checks.items()),
     ]
-    command = f"benchmarks/.venv/bin/python -m benchmarks.handbook {args.file.name}"
-    save(RESULTS, result("handbook", command, about, rows_out, []))
+    again = f"benchmarks/.venv/bin/python -m benchmarks.handbook {args.file.name}"
+    save(RESULTS, result("handbook", again, about, rows_out, []))
     wrong = {name: n for name, n in checks.items() if n and name not in _TOLD}
     print("ok" if not wrong else f"FAILED: {wrong}")
     return 1 if wrong else 0
@@ -175,7 +175,7 @@ def _recompute(root: Path, store_url: str) -> dict[str, int]:
         keys = sorted(pc.unique(table[ENTITY_COLUMNS[view]]).drop_null().to_pylist())
         keys = random.Random(7).sample(keys, min(len(keys), SAMPLE))
         stored = store.read([(_entity(kind), key) for key in keys])
-        made = replay.states(view, keys, [None] * len(keys))
+        made = replay.states(kind, keys, [None] * len(keys))
         compared += len(keys)
         differing += sum(a != b for a, b in zip(stored, made, strict=True))
     store.close()

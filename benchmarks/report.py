@@ -58,9 +58,9 @@ def better(name: str, unit: str, value: float, baseline: float, **more: str) -> 
     )
 
 
-def row(name: str, unit: str, value: float, **more: str) -> Row:
+def row(name: str, unit: str, value: float, *, target: str = "", command: str = "") -> Row:
     """A row without anything to compare with."""
-    return Row(name=name, unit=unit, value=_short(value), **more)
+    return Row(name=name, unit=unit, value=_short(value), target=target, command=command)
 
 
 def machine() -> dict[str, object]:

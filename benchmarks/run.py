@@ -9,6 +9,7 @@ import argparse
 import functools
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
@@ -20,7 +21,7 @@ from benchmarks import (
     stream_processor,
     sync_api,
 )
-from benchmarks.report import machine, result, save, table
+from benchmarks.report import Row, machine, result, save, table
 from benchmarks.testbed import FULL, QUICK, Testbed
 
 ALL = (
@@ -48,7 +49,7 @@ def main() -> int:
     args = parser.parse_args()
     os.environ.setdefault("FEAST_USAGE", "False")
     args.out.mkdir(parents=True, exist_ok=True)
-    measures = {
+    measures: dict[str, Callable[[Testbed, Path], tuple[list[Row], list[str]]]] = {
         "sync_api": sync_api.measure,
         "stream_processor": stream_processor.measure,
         "featurizer": featurizer.measure,

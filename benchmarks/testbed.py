@@ -31,6 +31,7 @@ from local.kafka.broker import JarNode, free_port
 from local.stack import Stack
 from sluice.adapters.files.history import history_from
 from sluice.adapters.kafka import topics
+from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
@@ -196,13 +197,13 @@ class Testbed:
         finally:
             embedded.stop()
 
-    def topics(self, prefix: str) -> topics.Topics:
+    def topics(self, prefix: str) -> Topics:
         """The five topics under a prefix."""
-        names = topics.Topics(prefix)
+        names = Topics(prefix)
         topics.apply(self.bootstrap, names, partitions=PARTITIONS, replication=1)
         return names
 
-    def preload(self, prefix: str) -> topics.Topics:
+    def preload(self, prefix: str) -> Topics:
         """The same, with the first of the traffic in ``authorizations.v1``."""
         names = self.topics(prefix)
         producer = Producer(

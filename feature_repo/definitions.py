@@ -2,7 +2,7 @@
 have in common from ``sluice.adapters.feast.views``.
 
 Feast's materialisation never runs: the featurizer keeps the online store, whose layout is what
-``sluice.adapters.feast.plan`` writes, and Kafka is the truth.
+``sluice.adapters.layout`` writes, and Kafka is the truth.
 """
 
 from inspect import getsource
@@ -58,7 +58,7 @@ card_state, terminal_state, merchant_state, device_state = (
 )
 
 
-def finalise(columns):
+def finalise(columns: dict[str, list[object]]) -> dict[str, list[int]]:
     """Feast keeps this text in its registry and runs it wherever features are served."""
     from sluice.adapters.feast.finalise import finalise  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
 """Run everything embedded for a minute, show it, stop it, and check the sums.
 
   make demo                          or, with other numbers:
-  services/.venv/bin/python -m local.demo --rate 1000 --seconds 30
+  make demo ARGS="--rate 1000 --seconds 30"
 
 Everything it leaves is in var/demo. Exit status 0 only if every authorization was decided once.
 """
@@ -402,7 +402,7 @@ def _report(s: Summary, seconds: float) -> None:
     print()
     if s.ok:
         print("  ok: every authorization was decided exactly once")
-        print(f"  next: sluice explain --archive {FOLDER}/archive AUTHORIZATION_ID")
+        print(f"  next: ./sluice explain --archive {FOLDER}/archive AUTHORIZATION_ID")
     for check in s.failed:
         print(f"  FAILED: {check}")
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from local.demo.tally import Tally
+from sluice.domain.records.outcome import Outcome
 
 SCREEN_S, LINE_S = 0.5, 5.0
 _BAR = 28
@@ -91,7 +92,7 @@ class View:
         ]
 
 
-_OUTCOMES = ("approve", "challenge", "review", "decline")
+_OUTCOMES = tuple(Outcome)
 
 
 def _euros(minor: int) -> str:

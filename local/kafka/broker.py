@@ -1,7 +1,8 @@
 """Starts one Apache Kafka node, broker and controller in one process, and waits until it answers.
 
-Two ways to the same broker: the jars that ``pom.xml`` names, on Java 17, or ``compose.yaml`` where
-Docker answers. Both keep their data between a stop, or a kill, and the next start.
+Two ways to the same broker: the jars that ``jars.lock`` names, on Java 17 or newer, or
+``compose.yaml`` where Docker answers. Both keep their data between a stop, or a kill, and the next
+start.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from sluice.errors import Misconfigured, Unavailable
+from local.kafka.jars import class_path
+from local.kafka.java import java
+from sluice.errors import Misconfigured, SluiceError, Unavailable
 
 HERE = Path(__file__).parent
-START_MAX_S = 60.0
-"""A node is up in 3 s on an idle machine; a shared, loaded one has needed 15."""
+START_MAX_S = 120.0
+"""A node is up in 3 s on an idle machine; one with a load of 15 a core has needed 47."""
 STOP_MAX_S = 30.0
 HEAP = "-Xmx512m"
 CLUSTER_ID = "c2x1aWNlLWRldmVsb3BtZW"  # any 16 bytes in URL-safe base64; one node, one cluster
-CLASS_PATH_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:build-classpath"
 
 CONFIG = """\
 process.roles=broker,controller
@@ -90,50 +93,15 @@ def docker_answers() -> bool:
 
 
 def jars_possible() -> bool:
-    """True if Java and Maven are installed."""
-    return shutil.which("java") is not None and shutil.which("mvn") is not None
-
-
-def class_path() -> str:
-    """The broker's jars, from Maven's local repository; the first call downloads 44 MB.
-
-    Raises Misconfigured without Java or Maven, Unavailable if the jars cannot be fetched.
-    """
-    if not jars_possible():
-        raise Misconfigured(
-            "neither Docker nor Java 17 with Maven is here, so no broker can run",
-            where="PATH",
-            fix="install Docker, or: apt-get install openjdk-17-jre-headless maven",
-        )
-    pom = HERE / "pom.xml"
-    cached = Path("~/.m2/sluice-kafka.classpath").expanduser()
-    if cached.exists() and cached.stat().st_mtime > pom.stat().st_mtime:
-        found = cached.read_text()
-        if all(Path(jar).exists() for jar in found.split(":")):
-            return found
-    fresh = cached.with_suffix(f".{os.getpid()}")  # two sessions may resolve at once
-    fresh.parent.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [
-            *("mvn", "-q", "-B", "-f", str(pom), CLASS_PATH_GOAL),
-            *("-DincludeScope=runtime", f"-Dmdep.outputFile={fresh}"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise Unavailable(
-            f"Maven could not resolve the broker's jars: {done.stdout[-600:]}",
-            where=str(pom),
-            fix="check the network or ~/.m2/settings.xml",
-        )
-    fresh.replace(cached)
-    return cached.read_text()
+    """True if Java and the jars are here, or could just be fetched."""
+    try:
+        return bool(java() and class_path())
+    except SluiceError:
+        return False
 
 
 class JarNode:
-    """A broker on this machine's Java.
+    """A broker from jars, on this machine's Java or one from PyPI.
 
     data: its folder, created if need be; holds logs/, server.properties, broker.log, broker.pid.
     detached: it outlives us, and any later JarNode with the same data may stop it. Otherwise it
@@ -163,14 +131,20 @@ class JarNode:
             self._child = subprocess.Popen(
                 [
                     *self._tie(),
-                    *("java", "-Xms128m", HEAP, "-XX:+UseSerialGC", "-Djava.awt.headless=true"),
+                    *(
+                        str(java()),
+                        "-Xms128m",
+                        HEAP,
+                        "-XX:+UseSerialGC",
+                        "-Djava.awt.headless=true",
+                    ),
                     f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}",
                     *("-cp", jars, "kafka.Kafka", str(config)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=self.detached,
+                start_new_session=True,  # Ctrl-C goes to whoever started us, who stops us last
             )
         (self.data / "broker.pid").write_text(str(self._child.pid))
         wait_until_it_answers(self.bootstrap, self._still_starting)
@@ -200,7 +174,7 @@ class JarNode:
     def _format(self, jars: str, config: Path) -> None:
         done = subprocess.run(
             [
-                *("java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", jars),
+                *(str(java()), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", jars),
                 *("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(config)),
             ],
             capture_output=True,
@@ -211,7 +185,7 @@ class JarNode:
             raise Misconfigured(
                 f"the broker's folder cannot be formatted: {(done.stderr or done.stdout)[-400:]}",
                 where=str(self.data),
-                fix="Java 17 or newer is needed; the folder must be writable",
+                fix="the folder must be writable, and free of another broker's data",
             )
 
     def _still_starting(self) -> None:
@@ -224,17 +198,19 @@ class JarNode:
                 fix=advice(tail),
             )
 
+    @property
+    def runs(self) -> bool:
+        """True if a broker of this folder runs, whoever started it."""
+        return self._pid() is not None
+
     def _pid(self) -> int | None:
         """The running broker of this folder, ours or one that an earlier process started."""
         if self._child is not None:
             return self._child.pid if self._child.poll() is None else None
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, psutil.Error):
             pid = int((self.data / "broker.pid").read_text())
-            command = subprocess.run(
-                ["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
-            )
             # The number may belong to another process by now.
-            if str(self.data / "server.properties") in command.stdout:
+            if str(self.data / "server.properties") in psutil.Process(pid).cmdline():
                 return pid
         return None
 

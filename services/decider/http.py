@@ -8,10 +8,9 @@ ASGI's messages and tasks. Requests that arrive while others are being decided a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -21,8 +20,22 @@ import numpy as np
 import numpy.typing as npt
 
 from services.decider import open_inference, openapi
+from services.decider.asgi import (
+    CLOSE,
+    App,
+    Header,
+    Receive,
+    Scope,
+    Send,
+    Unread,
+    linger,
+    problem_headers,
+    read_body,
+    respond,
+    respond_problem,
+)
 from services.decider.batches import Batches
-from services.decider.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem, problem, problem_of
+from services.decider.problems import Problem, problem, problem_of
 from sluice import telemetry
 from sluice.application.decide import (
     Busy,
@@ -39,11 +52,6 @@ from sluice.domain.records.decision import Decision
 from sluice.errors import Rejected, SluiceError, Unavailable
 from sluice.telemetry import METRICS, Line
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Header = tuple[bytes, bytes]
 Respond = Callable[[int, list[Header], bytes], None]
 """Sends status, headers (all but content-length) and body. Called once a request."""
 
@@ -54,13 +62,7 @@ READY_FOR_S = 1.0
 REPORT_AFTER_S = 0.05
 REPORT_ROWS = 256
 """Metrics and log lines wait for either, because counting 100 together costs 1/20 each."""
-LINGER_BYTES, LINGER_S = 2 * 1024 * 1024, 2.0
-"""What is read and thrown away of a body too large, so that its sender reads our answer before
-the connection is reset; then we close."""
-
 _JSON = (b"content-type", b"application/json")
-CLOSE = (b"connection", b"close")
-"""Whoever sends this header closes the connection after the answer."""
 _REPLAY = (b"idempotent-replay", b"true")
 _encoder = msgspec.json.Encoder()
 _REFUSALS: dict[type, Problem] = {
@@ -235,7 +237,7 @@ class SyncApi:
         else:
             refusal = _refusal(outcome)
             status, code, body = refusal.status, refusal.code, _encoder.encode(refusal)
-            headers += _problem_headers(refusal)
+            headers += problem_headers(refusal)
         if self.draining:
             headers.append(CLOSE)
         asked.respond(status, headers, body)
@@ -247,26 +249,26 @@ class SyncApi:
         answered: asyncio.Future[tuple[int, list[Header], bytes]]
         answered = asyncio.get_running_loop().create_future()
 
-        def respond(*answer: Any) -> None:
+        def keep(*answer: Any) -> None:
             if not answered.done():
                 answered.set_result(answer)
 
         try:
-            raw = await _body(scope, receive, MAX_BODY_BYTES)
+            raw = await read_body(scope, receive, MAX_BODY_BYTES)
         except SluiceError as error:
-            asked = self._asked(scope["headers"], respond)
-            if isinstance(error, _Unread):
+            asked = self._asked(scope["headers"], keep)
+            if isinstance(error, Unread):
                 refusal = problem_of(error)
                 seconds = time.perf_counter() - asked.began
                 self._report(_Reported(refusal.code, seconds, asked.trace.trace_id))
-                await _linger(receive, send, refusal, asked.header)
+                await linger(receive, send, refusal, asked.header)
                 return
             self._in_flight += 1
             self._settle(asked, error)
         else:
-            self.authorize(scope["headers"], raw, respond)
+            self.authorize(scope["headers"], raw, keep)
         status, headers, body = await answered
-        await _respond(send, status, body, *headers)
+        await respond(send, status, body, *headers)
 
     # ------------------------------------------------------------ Open Inference v2
 
@@ -288,7 +290,7 @@ class SyncApi:
         try:
             if encoding:
                 raise Rejected("", code="unsupported_content_type")
-            raw = await _body(scope, receive, open_inference.MAX_INFER_BYTES)
+            raw = await read_body(scope, receive, open_inference.MAX_INFER_BYTES)
             length = int(json_length) if json_length.isdigit() else None
             request = open_inference.decode(raw, length, columns=self._columns)
             result: npt.NDArray[np.int64] | list[bytes]
@@ -302,8 +304,8 @@ class SyncApi:
                 result = outcome
         except SluiceError as error:
             refusal = problem_of(error)
-            if isinstance(error, _Unread):
-                await _linger(receive, send, refusal)
+            if isinstance(error, Unread):
+                await linger(receive, send, refusal)
             else:
                 await self._refuse(send, refusal)
             return
@@ -316,7 +318,7 @@ class SyncApi:
         if json_part is None:
             await self._answer(send, body)
             return
-        await _respond(
+        await respond(
             send,
             200,
             body,
@@ -429,7 +431,7 @@ class SyncApi:
         left = open_inference.MAX_INFER_BYTES
         for name, value in scope["headers"]:
             if name == b"content-length" and int(value) > left:
-                await _linger(receive, send, problem("too_large"))
+                await linger(receive, send, problem("too_large"))
                 return
 
         async def bounded() -> MutableMapping[str, Any]:
@@ -445,12 +447,12 @@ class SyncApi:
     async def _answer(self, send: Send, body: bytes, *headers: tuple[bytes, bytes]) -> None:
         if self.draining:
             headers = (*headers, CLOSE)
-        await _respond(send, 200, body, _JSON, *headers)
+        await respond(send, 200, body, _JSON, *headers)
 
     async def _refuse(self, send: Send, what: Problem, *headers: tuple[bytes, bytes]) -> None:
         if self.draining:
             headers = (*headers, CLOSE)
-        await _respond_problem(send, what, *headers)
+        await respond_problem(send, what, *headers)
 
     def _report(self, reported: _Reported) -> None:
         if not self._reported:
@@ -532,85 +534,7 @@ def _deadline_ms(header: bytes) -> int:
     return int(header)
 
 
-async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Read the body; stop as soon as it is past the limit. Raises Rejected, or _Unread."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if len(body) <= limit and not message.get("more_body", False):
-        return body
-    more = message.get("more_body", False)
-    for name, value in scope["headers"]:
-        if more and name == b"content-length" and int(value) > limit:
-            raise _unread(limit)
-    chunks, size = [body], len(body)
-    while more and size <= limit:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Rejected("the sender left before the end of the body", code="invalid_json")
-        more = message.get("more_body", False)
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-    if more:
-        raise _unread(limit)
-    if size > limit:
-        raise Rejected(f"at most {limit} bytes are read", code="too_large")
-    return b"".join(chunks)
-
-
-class _Unread(Rejected):
-    """A body past its limit, whose rest is still to come."""
-
-    code = "too_large"
-
-
-def _unread(limit: int) -> _Unread:
-    return _Unread(f"at most {limit} bytes are read")
-
-
-async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
-    await send({"type": "http.response.body", "body": body})
-
-
 def _refusal(outcome: Conflict | Busy | Unrecorded | SluiceError) -> Problem:
     if not isinstance(outcome, SluiceError):
         return _REFUSALS[type(outcome)]
     return problem("overloaded") if outcome.code == "overloaded" else problem_of(outcome)
-
-
-def _problem_headers(what: Problem) -> list[tuple[bytes, bytes]]:
-    headers = [(b"content-type", PROBLEM_JSON)]
-    if what.status == 503:
-        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
-    return headers
-
-
-async def _respond_problem(send: Send, what: Problem, *headers: tuple[bytes, bytes]) -> None:
-    body = _encoder.encode(what)
-    await _respond(send, what.status, body, *_problem_headers(what), *headers)
-
-
-async def _linger(
-    receive: Receive, send: Send, what: Problem, *headers: tuple[bytes, bytes]
-) -> None:
-    """Answer, throw away the rest of the body up to a bound, close."""
-    body = _encoder.encode(what)
-    length = (b"content-length", str(len(body)).encode())
-    await send(
-        {
-            "type": "http.response.start",
-            "status": what.status,
-            "headers": [length, *_problem_headers(what), *headers, CLOSE],
-        }
-    )
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    left = LINGER_BYTES
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
-            while left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    break
-    await send({"type": "http.response.body", "body": b""})

@@ -29,14 +29,8 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from services.decider import open_inference
-from services.decider.http import (
-    AUTHORIZATIONS,
-    CLOSE,
-    DEADLINE_MS,
-    DecisionPipeline,
-    Header,
-    SyncApi,
-)
+from services.decider.asgi import CLOSE, Header
+from services.decider.http import AUTHORIZATIONS, DEADLINE_MS, DecisionPipeline, SyncApi
 from services.decider.problems import Problem
 from sluice import telemetry
 from sluice.domain.records.authorization import MAX_BODY_BYTES

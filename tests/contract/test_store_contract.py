@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from sluice.adapters.feast.plan import COMPILED
+from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
@@ -22,7 +22,7 @@ from sluice.domain.features.events import event_row
 from sluice.domain.features.states import etag
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import MAX_PENDING, Origin
-from sluice.domain.records.observation import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Unavailable
 from sluice.testing.store import FakeClock, FakeStore
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from local.kafka.broker import Node, free_port
-from sluice.adapters.feast.plan import COMPILED
 from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.domain.clock import SystemClock

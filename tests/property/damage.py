@@ -15,7 +15,7 @@ import numpy as np
 from sluice.domain.features.catalogue import VIEWS
 from sluice.domain.features.events import WIDTH, event_rows
 from sluice.domain.features.kernel import Kernel, update
-from sluice.domain.records.observation import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Corrupt
 from tests.property.reference import Event
 from tests.property.worlds import START, TEMPOS, WORK, Stream, world

@@ -13,7 +13,7 @@ import pytest
 from sluice.domain.features.compiled import FOLDER
 from sluice.domain.features.events import WIDTH, event_rows
 from sluice.domain.features.kernel import Kernel, update
-from sluice.domain.records.observation import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Corrupt
 from tests.property.damage import PROBE, good_states, run
 from tests.property.worlds import WORK

@@ -9,7 +9,7 @@ import pytest
 
 from sluice.domain.features.catalogue import INDEX
 from sluice.domain.features.kernel import DONE, TOO_OLD
-from sluice.domain.records.observation import ENTITY_KINDS, EntityKind
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 from tests.property.reference import DAY, HOUR, MINUTE, Event, Label
 from tests.property.test_features import differences
 from tests.property.worlds import START, TEMPOS, Change, Stream, Tempo, apply_to, world

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.domain.features.kernel import DONE, DUPLICATE, TOO_OLD
-from sluice.domain.records.observation import ENTITY_KINDS, EntityKind
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 from tests.property.reference import DAY, HOUR, MINUTE, Event, Label
 from tests.property.worlds import START, TEMPOS, Change, Tempo, apply_to, entities, world
 

@@ -12,7 +12,7 @@ from sluice.domain.features.cardstate import SOURCES_MAX
 from sluice.domain.features.catalogue import N
 from sluice.domain.features.events import event_rows
 from sluice.domain.features.kernel import REDELIVERED, Kernel, backfill_entity
-from sluice.domain.records.observation import ENTITY_KINDS, EntityKind
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 from sluice.errors import Corrupt
 from tests.property.reference import Event
 from tests.property.worlds import START, TEMPOS, WORK, Change, Tempo, apply_to, entities, world

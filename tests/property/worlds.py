@@ -22,7 +22,7 @@ from sluice.domain.features.kernel import (
     scratch,
     update,
 )
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from tests.property import reference
 from tests.property.reference import DAY, HOUR, MINUTE, SECOND, Applied, Event, Label
 

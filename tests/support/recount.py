@@ -15,12 +15,12 @@ from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.replay import Replay, event_history_of
-from sluice.domain.features import catalogue, states
+from sluice.domain.features import states
 from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.dead_letter import REDRIVEN, DeadLetter
 from sluice.domain.records.decision import Decision, Origin, answer
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind, keys_of
 from sluice.domain.records.label import Label
-from sluice.domain.records.observation import EntityKind
 from tests.support.kafka import read_all, wait_until
 
 Place = tuple[str, int, int]
@@ -99,14 +99,12 @@ class Ledger:
 
     def entities(self) -> dict[EntityKind, list[str]]:
         """Every entity named, by view."""
-        found: dict[EntityKind, set[str | None]] = {kind: set() for kind in catalogue.VIEWS}  # type: ignore[misc]
+        found: dict[EntityKind, set[str | None]] = {kind: set() for kind in ENTITY_KINDS}
         named: list[Authorization | Label] = [d.authorization for d in self.decisions]
         named += [label for _, label in self.labels]
         for one in named:
-            found["card"].add(one.card_token)
-            found["terminal"].add(one.terminal_id)
-            found["merchant"].add(one.merchant_id)
-            found["device"].add(one.device_id)
+            for kind, key in zip(ENTITY_KINDS, keys_of(one), strict=True):
+                found[kind].add(key)
         return {kind: sorted(k for k in keys if k is not None) for kind, keys in found.items()}
 
     def wrong_states(
@@ -116,9 +114,9 @@ class Ledger:
         replay = self.replay(since=since)
         store = RedisStateStore(store_url)
         wrong: list[tuple[EntityKind, str]] = []
-        for view, (kind, keys) in enumerate(self.entities().items()):
+        for kind, keys in self.entities().items():
             stored = store.read([(kind, key) for key in keys])
-            again = replay.states(view, keys, [None] * len(keys))
+            again = replay.states(kind, keys, [None] * len(keys))
             wrong += [(kind, key) for key, a, b in zip(keys, stored, again, strict=True) if a != b]
         store.close()
         return wrong

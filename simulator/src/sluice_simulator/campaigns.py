@@ -359,7 +359,8 @@ class CampaignPlan:
         whole = sum(config.campaigns.values()) or 1.0
         rng = stream(seed, 3)
         self._phase = {kind: float(rng.random()) for kind in GENERATORS}
-        weights: dict[str, float] = {kind: config.campaigns.get(kind, 0.0) for kind in FRAUD}
+        chosen = {str(kind): weight for kind, weight in config.campaigns.items()}
+        weights: dict[str, float] = {kind: chosen.get(kind, 0.0) for kind in FRAUD}
         weights["false_claim"] = whole * config.false_claims * 0.7
         weights["unlucky_terminal"] = whole * config.false_claims * 0.3
         drifting = {step.kind for step in config.drift}

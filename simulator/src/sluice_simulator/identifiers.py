@@ -33,7 +33,7 @@ def mix(*parts: Any) -> U64:
 
 def unit(hashed: U64) -> npt.NDArray[np.float64]:
     """Hashes to [0, 1)."""
-    return (hashed >> np.uint64(11)) * 2.0**-53
+    return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def dead_letters(prefix: str, hashed: U64, absent: npt.NDArray[np.bool_] | None = None) -> pa.Array:

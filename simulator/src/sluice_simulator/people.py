@@ -195,9 +195,10 @@ def relays(seed: int, rng: np.random.Generator, size: int) -> npt.NDArray[np.uin
 def country_shares(config: Config) -> Floats:
     """(countries,) share of the cards that live in each."""
     share = np.array([c.weight for c in geo.COUNTRIES], float)
+    chosen = {str(region): weight for region, weight in config.regions.items()}
     for index, region in enumerate(geo.REGIONS):
         inside = index == geo.REGION_OF
-        share[inside] *= config.regions.get(region, 0.0) / share[inside].sum()
+        share[inside] *= chosen.get(region, 0.0) / share[inside].sum()
     return share / share.sum()
 
 

@@ -323,7 +323,7 @@ class Streamer:
                 if answer.status not in (429, 503):
                     self.tally.error(trouble)
                     return
-                pause = max(_seconds(answer.headers.get("retry-after")), pause)
+                pause = max(_seconds(answer.header("retry-after")), pause)
             if time.perf_counter() - due + pause > PATIENCE_S:
                 self.tally.error(trouble)
                 return

@@ -51,8 +51,8 @@ from sluice.domain.policy.fx import Fx
 from sluice.domain.records.authorization import CHANNEL_INDEX, THREE_DS_INDEX
 from sluice.domain.records.countries import COUNTRY_INDEX
 from sluice.domain.records.currencies import CURRENCY_INDEX
+from sluice.domain.records.entity import ENTITY_KINDS, KEY_FIELDS
 from sluice.domain.records.identifiers import tag32
-from sluice.domain.records.observation import EntityKind
 
 Ints = npt.NDArray[np.int64]
 
@@ -107,7 +107,7 @@ class History:
 
     def entity(self, view: int) -> Coded:
         """The column of a view, by index into catalogue.VIEWS."""
-        return (self.card_token, self.terminal_id, self.merchant_id, self.device_id)[view]
+        return getattr(self, KEY_FIELDS[ENTITY_KINDS[view]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class PastLabels:
 
     def entity(self, view: int) -> Coded:
         """The column of a view, by index into catalogue.VIEWS."""
-        return (self.card_token, self.terminal_id, self.merchant_id, self.device_id)[view]
+        return getattr(self, KEY_FIELDS[ENTITY_KINDS[view]])
 
 
 def reference_amounts(history: History, fx: Fx) -> Ints:
@@ -198,7 +198,7 @@ class _View:
 
     def __init__(self, history: History, labels: PastLabels | None, view: int) -> None:
         own = history.entity(view)
-        self.kind: EntityKind = catalogue.VIEWS[view]  # type: ignore[assignment]
+        self.kind = ENTITY_KINDS[view]
         self.codes = own.codes
         self.label_codes: Ints = np.zeros(0, np.int64)
         self.keys = list(own.values)

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 import numpy as np
 
-from sluice.application.replay import EventHistory, Recomputed, Replay, entity_of, served_version
+from sluice.application.replay import EventHistory, Recomputed, Replay
 from sluice.domain.clock import SECOND_US, Clock
 from sluice.domain.features import catalogue
 from sluice.domain.features.states import DECISIONS, PARTITIONS_MAX, source
@@ -304,8 +304,8 @@ def _is_ahead(decision: Decision, ends: Mapping[int, int]) -> bool:
     """Whether it was served from events that the archive does not hold yet."""
     return any(
         offset > ends.get(source, -1)
-        for view in range(len(VIEWS))
-        for source, offset in served_version(decision.states, view) or ()
+        for view in VIEWS
+        for source, offset in decision.states.of(view) or ()
     )
 
 
@@ -331,17 +331,14 @@ def _compare(
     again = replay.recompute(decisions)
     for i, (place, decision) in enumerate(some):
         _count(tally, place, decision, again, i)
-        for view, name in enumerate(VIEWS):
-            if served_version(decision.states, view) is not None:
-                tally.behind_us[name].append(replay.behind_us(view, decision))
+        for view in VIEWS:
+            if decision.states.of(view) is not None:
+                tally.behind_us[view].append(replay.behind_us(view, decision))
 
 
 def _keys(decisions: Sequence[Decision]) -> dict[str, set[str]]:
-    keys: dict[str, set[str]] = {}
-    for view, name in enumerate(VIEWS):
-        named = {entity_of(d, view) for d in decisions}
-        keys[name] = {key for key in named if key is not None}
-    return keys
+    named = {view: {decision.entity(view) for decision in decisions} for view in VIEWS}
+    return {view: {key for key in keys if key is not None} for view, keys in named.items()}
 
 
 def _count(tally: Tally, place: Drawn, decision: Decision, again: Recomputed, i: int) -> None:
@@ -351,12 +348,12 @@ def _count(tally: Tally, place: Drawn, decision: Decision, again: Recomputed, i:
     served = np.array(decision.features, np.int64)
     different = np.flatnonzero(served != again.features[i])
     names = [catalogue.NAMES[f] for f in different]
-    for view, name in enumerate(VIEWS):
-        version = served_version(decision.states, view)
-        tally.missing[name] += version is None
-        tally.new[name] += version == []
-        if version is not None and list(map(tuple, version)) != again.versions[i][view]:
-            names.append(f"{name}_version")
+    for view, made in zip(VIEWS, again.versions[i], strict=True):
+        version = decision.states.of(view)
+        tally.missing[view] += version is None
+        tally.new[view] += version == []
+        if version is not None and list(map(tuple, version)) != made:
+            names.append(f"{view}_version")
     if names:
         tally.differing += 1
         tally.features.update(names)

@@ -51,9 +51,10 @@ from sluice.domain.features.kernel import (
 )
 from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.decision import Answer, DegradationLevel
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind, key_of
 from sluice.domain.records.identifiers import tag32
 from sluice.domain.records.label import Label
-from sluice.domain.records.observation import COLUMNS, ROWS_MAX, EntityKind, Observations
+from sluice.domain.records.observation import COLUMNS, ROWS_MAX, Observations
 from sluice.domain.records.outcome import Outcome
 from sluice.errors import Corrupt, Unavailable
 from sluice.faultpoints import kill_at
@@ -243,13 +244,8 @@ class Featurizer:
         changes: list[tuple[int, ...]] = []
         for label, place in zip(labels, places, strict=True):
             kind = FRAUD if label.is_fraud else GENUINE
-            named: tuple[tuple[EntityKind, str | None], ...] = (
-                ("card", label.card_token),
-                ("terminal", label.terminal_id),
-                ("merchant", label.merchant_id),
-                ("device", label.device_id),
-            )
-            for entity, key in named:
+            for entity in ENTITY_KINDS:
+                key = key_of(label, entity)
                 if key is not None:
                     entities.append((entity, key))
                     tags.append(tag32(key))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Decision, Origin, Pending
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 
 Ints = npt.NDArray[np.int64]
 

@@ -16,9 +16,8 @@ import numpy as np
 
 from sluice.application.ports import CATCHING_UP, READY, STORE_LOST, Offsets, StateUpdate, Watermark
 from sluice.application.replay import EventHistory
-from sluice.domain.features import catalogue
 from sluice.domain.features.kernel import scratch, update
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -223,8 +222,7 @@ def states_of(
     In pieces of about so many events; one entity is never cut.
     """
     work = scratch()
-    for view, name in enumerate(catalogue.VIEWS):
-        kind: EntityKind = name  # type: ignore[assignment]
+    for view, kind in enumerate(ENTITY_KINDS):
         codes, keys = event_history.entities[view], list(event_history.codes[view])
         # Versions only rise, so each source's events must come in order; sources may mix.
         order = np.lexsort((event_history.changes[:, 2], codes))

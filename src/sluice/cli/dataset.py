@@ -153,7 +153,8 @@ def build(
         from sluice.adapters.parquet.feature_log import FeatureLog  # noqa: PLC0415 - an extra
     except ImportError as exc:
         raise Misconfigured(
-            f"{exc.name} is not installed", fix="install sluice[archive,feast]"
+            f"{exc.name} is not installed",
+            fix="install sluice[archive,feast]; in a checkout: make setup",
         ) from exc
 
     wanted = splits(first_us, until_us, label_delay_s * SECOND_US, test_s * SECOND_US)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from msgspec import Meta
 
 from sluice.domain.records.authorization import MicrosUtc
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt, Misconfigured
 
 MODEL, CARD, MANIFEST, SIGNATURE = "model.onnx", "card.md", "manifest.json", "manifest.sig"

@@ -14,7 +14,7 @@ from sluice.domain.clock import Clock
 from sluice.domain.features.events import to_pending
 from sluice.domain.features.states import etag
 from sluice.domain.records.decision import MAX_PENDING, Pending
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Unavailable
 
 

@@ -78,7 +78,7 @@ def place_after(batch) -> dict:
     "point",
     ["stream.before_offsets:3", "stream.before_commit:3", "stream.after_commit:3"],
 )
-def test_a_entrypoint_killed_around_its_commit_decides_each_authorization_once(
+def test_an_entrypoint_killed_around_its_commit_decides_each_authorization_once(
     apache, start, point
 ):
     send(apache, range(600))

@@ -24,7 +24,7 @@ from sluice.application.ports import NOT_SENT, Arrival
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import EventTimeBounds, encode
 from sluice.domain.records.decision import Decision, Entrypoint, Origin, answer
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Rejected, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival
 from sluice.testing.policy import make_policy

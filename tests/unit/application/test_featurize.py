@@ -23,6 +23,7 @@ from sluice.domain.features.kernel import FRAUD, scratch, update
 from sluice.domain.policy.policy import Policy
 from sluice.domain.records.authorization import EventTimeBounds, encode
 from sluice.domain.records.decision import Decision
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.domain.records.identifiers import tag32
 from sluice.domain.records.label import Label
 from sluice.domain.records.observation import ROWS_MAX, Observations
@@ -167,11 +168,11 @@ async def test_served_vectors_and_states_are_recomputed_from_the_log_bit_for_bit
     replay = Replay(event_history_of(harness.bus.decided, reported))
     np.testing.assert_array_equal(replay.features(served), [d.features for d in served])
     harness.drain()
-    for view, kind in enumerate(("card", "terminal", "merchant", "device")):
+    for kind in ENTITY_KINDS:
         stored = {
             key: state for (of, key), (state, _) in harness.store.states.items() if of == kind
         }
-        again = replay.states(view, list(stored), [None] * len(stored))
+        again = replay.states(kind, list(stored), [None] * len(stored))
         assert dict(zip(stored, again, strict=True)) == stored
 
 

@@ -185,7 +185,7 @@ def test_every_state_of_an_event_history_is_what_a_replay_makes(chunk):
     made = [update for piece in states_of(event_history, chunk) for update in piece]
     for view, kind in enumerate(catalogue.VIEWS):
         keys = list(event_history.codes[view])
-        again = replay.states(view, keys, [None] * len(keys))
+        again = replay.states(kind, keys, [None] * len(keys))
         mine = {u.key: u.state for u in made if u.entity == kind}
         assert mine == dict(zip(keys, again, strict=True))
     assert {u.etag for u in made} == {b""}

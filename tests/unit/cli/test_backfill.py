@@ -27,6 +27,7 @@ from sluice.domain.features import catalogue
 from sluice.domain.features.events import event_row
 from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.decision import Decision
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.domain.records.label import Label
 from sluice.errors import Misconfigured, Rejected
 from tests.unit.application.test_featurize import Harness, decide
@@ -121,10 +122,10 @@ def test_states_are_made_again_from_the_archive_alone(past: Past, tmp_path: Path
     end = past.between(None, int(past.authorizations["event_at"][-1].as_py()))
     states = archive(end, FX, tmp_path, threads=2)
     replay = Replay(ArchiveEventHistory(tmp_path).read(Bucket(0, 1)))
-    for view, kind in enumerate(catalogue.VIEWS):
+    for kind in ENTITY_KINDS:
         kept = {u.key: u.state for u in states if u.entity == kind}
         assert kept
-        again = replay.states(view, list(kept), [None] * len(kept))
+        again = replay.states(kind, list(kept), [None] * len(kept))
         assert dict(zip(kept, again, strict=True)) == kept
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from sluice.domain.features import catalogue
-from sluice.domain.policy.policy import Listing, Policy, Steps, Thresholds, Verdicts
-from sluice.domain.policy.rules import MAX_RULES, VIEW_BITS
+from sluice.domain.policy.policy import Listing, Policy, Thresholds, Verdicts
+from sluice.domain.policy.rules import MAX_RULES
 from sluice.domain.records.authorization import Authorization, Channel
+from sluice.domain.records.entity import ENTITY_KINDS, mask_of
 from sluice.domain.records.outcome import Outcome
 from sluice.errors import Misconfigured
 from sluice.testing.policy import EUROS, make_policy, make_rule
@@ -63,7 +64,7 @@ def judge(
     return policy.decide(
         [auth or make_auth()],
         row,
-        missing=np.array([sum(VIEW_BITS[view] for view in missing)]),
+        missing=np.array([mask_of(missing)]),
         level=np.array([level]),
         score_ppm=None if score_ppm is None else np.array([score_ppm]),
         explain=explain,
@@ -95,7 +96,7 @@ def test_an_approval_names_no_reason() -> None:
 
 def test_expected_loss_is_score_times_amount() -> None:
     policy = make_policy(
-        thresholds=Thresholds(score_ppm=Steps(), expected_loss_minor=Steps(review=5_000))
+        thresholds=Thresholds(score_ppm={}, expected_loss_minor={Outcome.REVIEW: 5_000})
     )
     assert said(judge(policy, score_ppm=50_000, amount_minor=99_999))[0] == "approve"
     assert said(judge(policy, score_ppm=50_000, amount_minor=100_000)) == (
@@ -190,9 +191,9 @@ def test_a_rule_whose_view_is_missing_does_not_fire_and_is_named() -> None:
         ]
     )
     verdict = judge(policy, missing=("card", "terminal"), level=D1)
-    assert verdict.silent == [("of-card", "of-terminal")]
+    assert verdict.silenced == [("of-card", "of-terminal")]
     assert said(verdict)[1] == ["CARD_TESTING"]
-    assert judge(policy, missing=("device",), level=D1).silent == [()]
+    assert judge(policy, missing=("device",), level=D1).silenced == [()]
 
 
 def test_fallback_rules_are_asked_only_without_a_model() -> None:
@@ -215,7 +216,7 @@ def test_a_row_that_should_have_a_score_must_have_one() -> None:
 
 def test_without_features_and_model_the_table_of_amount_and_channel_decides() -> None:
     policy = make_policy()
-    everything = tuple(VIEW_BITS)
+    everything = ENTITY_KINDS
     small = judge(policy, level=D3, score_ppm=None, missing=everything, amount_minor=9_999)
     large = judge(policy, level=D3, score_ppm=None, missing=everything, amount_minor=100_000)
     assert said(small) == ("approve", [])
@@ -225,7 +226,7 @@ def test_without_features_and_model_the_table_of_amount_and_channel_decides() ->
 @pytest.mark.parametrize("level", [D0, D2, D3])
 def test_a_blocked_card_is_declined_on_every_degradation_level(level: int) -> None:
     policy = make_policy(lists=[(BLOCKED_CARDS, ["card-1"])])
-    missing = tuple(VIEW_BITS) if level == D3 else ()
+    missing = ENTITY_KINDS if level == D3 else ()
     assert said(judge(policy, level=level, missing=missing))[0] == "decline"
     other = make_auth(card_token="card-2")
     assert said(judge(policy, level=level, missing=missing, auth=other))[0] == "approve"
@@ -281,7 +282,7 @@ def test_a_row_gets_the_same_verdict_alone_and_in_a_batch() -> None:
         )
         assert one.severity[0] == whole.severity[i]
         assert one.reasons[0] == whole.reasons[i]
-        assert one.silent[0] == whole.silent[i]
+        assert one.silenced[0] == whole.silenced[i]
 
 
 def test_no_rows_get_no_verdicts() -> None:
@@ -313,8 +314,11 @@ def test_the_id_changes_with_what_the_pack_means_and_with_nothing_else() -> None
         ({"rules": [make_rule("a"), make_rule("a")]}, "used twice"),
         ({"rules": [make_rule("a")], "fallback": [make_rule("a")]}, "used twice"),
         ({"rules": [make_rule(f"r{i}") for i in range(MAX_RULES + 1)]}, "63 rules"),
-        ({"table": {Channel.POS: Steps()}}, "no steps for contactless, ecom, moto, atm"),
-        ({"thresholds": Thresholds(score_ppm=Steps(challenge=5, decline=4))}, "do not rise"),
+        ({"table": {Channel.POS: {}}}, "no steps for contactless, ecom, moto, atm"),
+        (
+            {"thresholds": Thresholds(score_ppm={Outcome.CHALLENGE: 5, Outcome.DECLINE: 4})},
+            "do not rise",
+        ),
         ({"features": catalogue.FEATURES[1:]}, "no amount_minor"),
     ],
 )

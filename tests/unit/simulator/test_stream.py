@@ -242,7 +242,7 @@ async def test_an_answer_without_a_length_is_an_unreachable_entrypoint(
     assert tally.errors == {"http unreachable": tally.http}
 
 
-async def test_a_entrypoint_that_is_slow_gets_no_relief(world: World) -> None:
+async def test_an_entrypoint_that_is_slow_gets_no_relief(world: World) -> None:
     """The first answer waits for the 20th request: a closed loop would never get there."""
     crowd = asyncio.Event()
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS
+from sluice.adapters.layout import FEATURES, JOIN_KEYS
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import event_row, event_rows
 from sluice.domain.features.kernel import Kernel
@@ -29,7 +29,7 @@ from sluice.domain.records.authorization import (
     ThreeDs,
     check,
 )
-from sluice.domain.records.observation import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Corrupt, Rejected
 
 

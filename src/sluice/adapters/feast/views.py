@@ -26,9 +26,9 @@ from feast.data_source import DataSource
 from feast.types import Bytes, Int64, String
 
 from sluice.adapters.feast.finalise import Request
-from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS, VIEWS
+from sluice.adapters.layout import FEATURES, JOIN_KEYS, VIEW_NAMES
 from sluice.domain.features import catalogue
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from sluice.domain.release import MANIFEST, Manifest, decode_manifest
 
 Offline = Literal["file", "spark", "snowflake", "bigquery"]
@@ -109,7 +109,7 @@ def source(kind: Offline, log: str, name: str, time: str = "event_timestamp") ->
 def state_view(owner: Entity, kind: EntityKind, log: DataSource) -> FeatureView:
     """The view with the packed state of an entity, pushed by whoever owns the online store."""
     return FeatureView(
-        name=VIEWS[kind],
+        name=VIEW_NAMES[kind],
         entities=[owner],
         schema=[
             Field(
@@ -120,7 +120,7 @@ def state_view(owner: Entity, kind: EntityKind, log: DataSource) -> FeatureView:
             ),
             Field(name=JOIN_KEYS[kind], dtype=String),
         ],
-        source=PushSource(name=f"{VIEWS[kind]}_push", batch_source=log),
+        source=PushSource(name=f"{VIEW_NAMES[kind]}_push", batch_source=log),
         ttl=FOR_EVER,
         online=True,
         description=f"What is remembered of a {kind}; authorization_features makes numbers of it",

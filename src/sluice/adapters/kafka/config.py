@@ -65,10 +65,11 @@ _FENCED = {
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.FENCED_INSTANCE_ID,
 }
+CREDENTIALS = "the credentials: kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password"
 _WRONG = {
     KafkaError._INVALID_ARG: "name and value of the property",
-    KafkaError._AUTHENTICATION: "the credentials in kafka.security",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "the credentials in kafka.security",
+    KafkaError._AUTHENTICATION: CREDENTIALS,
+    KafkaError.SASL_AUTHENTICATION_FAILED: CREDENTIALS,
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "the ACLs of this user on the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "the ACLs of this user on the group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the ACLs of this user on the cluster",

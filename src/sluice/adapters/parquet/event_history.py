@@ -104,7 +104,7 @@ class _Part(NamedTuple):
 
 
 class ArchiveEventHistory:
-    """Reads journals from the archive under a folder."""
+    """Reads event histories from the archive under a folder."""
 
     def __init__(self, root: Path, *, events_max: int = EVENTS_MAX) -> None:
         self._archive = Archive(root)

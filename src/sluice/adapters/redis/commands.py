@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import hiredis
 
-from sluice.adapters.feast.plan import View, encode_state, encode_timestamp
+from sluice.adapters.layout import View, encode_state, encode_timestamp
 from sluice.application.ports import StateUpdate
 
 _SIZES_MADE = 4096

@@ -9,7 +9,7 @@ from itertools import accumulate
 import msgspec
 from msgspec import structs
 
-from sluice.adapters.feast.plan import COMPILED, decode_state
+from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import figures, idempotency, watermark
 from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, code_of, pack, size_of
 from sluice.adapters.redis.connection import Connection, ReplyError
@@ -19,7 +19,7 @@ from sluice.application.ports import Arrival, Count, Lookup, uncounted
 from sluice.domain.clock import Clock
 from sluice.domain.features.events import to_pending
 from sluice.domain.records.decision import MAX_PENDING, Pending
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 
 BATCH_MAX = 1000
 """Arrivals a round trip; about 1 MB each way, some 10 ms of the server."""

@@ -7,13 +7,13 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from sluice.adapters.feast.plan import COMPILED, decode_state
+from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import figures
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
 from sluice.adapters.redis.idempotency import KeepAnswer
 from sluice.application.ports import Count, StateUpdate, uncounted
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt
 
 COMMANDS_MAX = 1000

@@ -18,9 +18,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Entity = Literal["card", "terminal", "merchant", "device", "context"]
-ENTITIES: tuple[Entity, ...] = ("card", "terminal", "merchant", "device", "context")
-VIEWS: tuple[Entity, ...] = ENTITIES[:4]
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
+
+Entity = EntityKind | Literal["context"]
+ENTITIES: tuple[Entity, ...] = (*ENTITY_KINDS, "context")
+VIEWS = ENTITY_KINDS
 """The entities whose state is read from the store; bit i of a missing mask is VIEWS[i]."""
 
 WINDOWS: dict[str, int] = {

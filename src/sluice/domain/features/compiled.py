@@ -26,6 +26,7 @@ SOURCES = (
     "features/kernel",
     "features/tilestate",
     "records/countries",
+    "records/entity",
 )
 """Modules of the domain whose code or numbers end up in the machine code."""
 _DIGEST = hashlib.sha256(

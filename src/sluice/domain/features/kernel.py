@@ -77,7 +77,7 @@ from sluice.domain.features.tilestate import (
     clear_tiles,
     tile_registers,
 )
-from sluice.domain.records.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt
 
 Ints = npt.NDArray[np.int64]
@@ -312,6 +312,16 @@ class Served:
     versions: list[list[int]]
     versions_at: list[int]
     used: list[list[int]]
+
+    def states(self, i: int) -> list[list[list[int]] | None]:
+        """By view, the versions of the states that row i was served from; None was missing."""
+        versions = self.versions
+        a, b, c, d, e = self.versions_at[4 * i : 4 * i + 5]
+        views: list[list[list[int]] | None]
+        views = [versions[a:b], versions[b:c], versions[c:d], versions[d:e]]
+        if missing := self.missing[i]:
+            return [None if missing >> v & 1 else view for v, view in enumerate(views)]
+        return views
 
 
 _NO_ROWS: Ints = np.zeros((0, WIDTH), np.int64)

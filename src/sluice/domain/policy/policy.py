@@ -21,17 +21,18 @@ from msgspec import Meta
 
 from sluice.domain.policy.fx import Fx
 from sluice.domain.policy.rules import (
-    ALL_VIEWS,
     FeatureLike,
     Rule,
     Rules,
+    Said,
     check_reason,
     compile_rules,
     judge,
 )
 from sluice.domain.records.authorization import Authorization, Channel
 from sluice.domain.records.decision import MAX_REASONS
-from sluice.domain.records.outcome import BY_SEVERITY, Outcome
+from sluice.domain.records.entity import ALL_VIEWS, EntityKind, key_of
+from sluice.domain.records.outcome import BY_SEVERITY, STRICTER, Outcome
 from sluice.errors import Misconfigured
 
 Ints = npt.NDArray[np.int64]
@@ -43,28 +44,31 @@ NEVER = 2**63 - 1
 MAX_LIST_ENTRIES = 1_000_000
 """About 100 MB in memory; what is longer belongs in a feature."""
 D2, D3 = 2, 3
-"""Rungs of the ladder from which the fallback rules, then the table, are asked (DESIGN 6)."""
+"""Degradation levels from which the fallback rules, then the table, are asked (DESIGN 6)."""
 
 
-class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """From which value on to challenge, review and decline; null is never."""
+Steps = dict[Outcome, Minor | None]
+"""From which value on each outcome is asked for; absent or null is never."""
 
-    challenge: Minor | None = None
-    review: Minor | None = None
-    decline: Minor | None = None
 
-    def row(self, where: str) -> list[int]:
-        """The three as integers, NEVER for null. Raises Misconfigured if they do not rise."""
-        row = [NEVER if s is None else s for s in (self.challenge, self.review, self.decline)]
-        given = [s for s in row if s != NEVER]
-        if given != sorted(given):
-            raise Misconfigured("thresholds do not rise with severity", where=where)
-        return row
+def steps_row(steps: Steps, where: str) -> list[int]:
+    """The steps of STRICTER as integers, NEVER for none.
 
-    def severity(self, value: int) -> int:
-        """0 to 3: the strictest step that the value reaches."""
-        steps = (self.challenge, self.review, self.decline)
-        return max((i for i, s in enumerate(steps, 1) if s is not None and value >= s), default=0)
+    Raises Misconfigured if they do not rise with severity, or one is for approve.
+    """
+    if Outcome.APPROVE in steps:
+        raise Misconfigured("approve is what is below all steps", where=where)
+    row = [NEVER if s is None else s for s in map(steps.get, STRICTER)]
+    given = [s for s in row if s != NEVER]
+    if given != sorted(given):
+        raise Misconfigured("thresholds do not rise with severity", where=where)
+    return row
+
+
+def severity_at(steps: Steps, value: int) -> int:
+    """The severity of the strictest step that the value reaches, 0 for none."""
+    reached = [o.severity for o, step in steps.items() if step is not None and value >= step]
+    return max(reached, default=0)
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -74,14 +78,14 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """
 
     score_ppm: Steps
-    expected_loss_minor: Steps = Steps()
+    expected_loss_minor: Steps = {}
 
 
 class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A file of identifiers. block: at least ``outcome``. allow: of the model, at most that."""
 
     file: Annotated[str, Meta(pattern=r"^lists/[a-z0-9-]+\.txt$")]
-    entity: Literal["card", "terminal", "merchant", "device"]
+    entity: EntityKind
     effect: Literal["block", "allow"]
     outcome: Outcome
     reason: str
@@ -121,32 +125,23 @@ class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Verdicts:
     """What the policy says of n rows.
 
-    severity: (n,) 0 approve to 3 decline. reasons: at most four codes a row. silent: ids of the
+    severity: (n,) places in BY_SEVERITY. reasons: at most four codes a row. silenced: ids of the
     rules that a missing view kept from firing.
     """
 
     severity: npt.NDArray[np.int8]
     reasons: list[list[str]]
-    silent: list[tuple[str, ...]]
+    silenced: list[tuple[str, ...]]
 
     def outcome(self, i: int) -> Outcome:
         """The outcome of row i."""
         return BY_SEVERITY[self.severity[i]]
 
 
-_ID_OF: dict[str, Callable[[Authorization], str | None]] = {
-    "card": lambda a: a.card_token,
-    "terminal": lambda a: a.terminal_id,
-    "merchant": lambda a: a.merchant_id,
-    "device": lambda a: a.device_id,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class _List:
     spec: Listing
     members: frozenset[str]
-    of: Callable[[Authorization], str | None]
 
 
 class Policy:
@@ -170,11 +165,14 @@ class Policy:
         if absent := [c for c in Channel if c not in pack.table]:
             raise Misconfigured(f"no steps for {', '.join(absent)}", where=f"{where}: table")
         for channel, steps in pack.table.items():
-            steps.row(f"{where}: table.{channel}")
+            steps_row(steps, f"{where}: table.{channel}")
         self._steps = np.array(
             [
-                pack.thresholds.score_ppm.row(f"{where}: thresholds.score_ppm"),
-                pack.thresholds.expected_loss_minor.row(f"{where}: thresholds.expected_loss_minor"),
+                steps_row(pack.thresholds.score_ppm, f"{where}: thresholds.score_ppm"),
+                steps_row(
+                    pack.thresholds.expected_loss_minor,
+                    f"{where}: thresholds.expected_loss_minor",
+                ),
             ],
             np.int64,
         )
@@ -188,8 +186,8 @@ class Policy:
             features,
         )
         self._named = [(1 << i, self.rules.rules[i].reason) for i in self.rules.strict_first]
-        self._silent = {
-            (missing, level): self.rules.silent(missing, level)
+        self._silenced = {
+            (missing, level): self.rules.silenced(missing, level)
             for missing in range(ALL_VIEWS + 1)
             for level in range(D3 + 1)
         }
@@ -209,8 +207,8 @@ class Policy:
         """Judge n authorizations.
 
         features: (n, f) C-contiguous, catalogue columns, defaults where a view is missing.
-        missing: (n,) bits by VIEW_BITS. degradation level: (n,) 0 to 3 for D0 to D3. score_ppm:
-        (n,), read where degradation level is 0 or 1; None if no row has one. explain: reason codes
+        missing: (n,) masks of views. level: (n,) 0 to 3 for D0 to D3. score_ppm:
+        (n,), read where level is 0 or 1; None if no row has one. explain: reason codes
         of one feature row, strongest first; asked only for rows that the model did not approve.
         O(n x conditions); one row of which nothing is said costs 5 us.
         """
@@ -224,21 +222,20 @@ class Policy:
         judged = self.judge(features, missing, level, score_ppm)
         severity = np.zeros(n, np.int8)
         reasons: list[list[str]] = [[] for _ in range(n)]
-        silent: list[tuple[str, ...]] = [()] * n
+        silenced: list[tuple[str, ...]] = [()] * n
         said = judged[:, 1:5].any(axis=1) | (level == D3)
         some = range(n) if self._blocks else np.flatnonzero(said).tolist()
-        for i, (by_rules, fired, by_score, by_loss, absent, at_level) in zip(
-            some, judged[some].tolist(), strict=True
-        ):
-            if absent:
-                silent[i] = self._silent[absent, at_level]
+        for i, row in zip(some, judged[some].tolist(), strict=True):
+            of = Said(*row)
+            if of.missing:
+                silenced[i] = self._silenced[of.missing, of.level]
             auth = auths[i]
             blocks = self._hits(self._blocks, auth)
             blocks.sort(key=lambda listing: -listing.outcome.severity)
             codes = [listing.reason for listing in blocks]
-            codes += [reason for bit, reason in self._named if fired & bit]
-            final = max([by_rules, *(listing.outcome.severity for listing in blocks)])
-            by_model = max(by_score, by_loss)
+            codes += [reason for bit, reason in self._named if of.fired & bit]
+            final = max([of.by_rules, *(listing.outcome.severity for listing in blocks)])
+            by_model = max(of.by_score, of.by_loss)
             if by_model:
                 for listing in self._hits(self._allows, auth):
                     if by_model > listing.outcome.severity:
@@ -246,18 +243,20 @@ class Policy:
                         codes.append(listing.reason)
             if by_model:
                 why = explain(features[i]) if explain else []
-                codes += ["EXPECTED_LOSS", *why] if by_loss > by_score else why or ["HIGH_SCORE"]
-            if at_level == D3:
+                codes += (
+                    ["EXPECTED_LOSS", *why] if of.by_loss > of.by_score else why or ["HIGH_SCORE"]
+                )
+            if of.level == D3:
                 amount = int(features[i, self._amount_column])
-                by_table = self.pack.table[auth.channel].severity(amount)
+                by_table = severity_at(self.pack.table[auth.channel], amount)
                 final = max(final, by_table)
                 codes += ["AMOUNT_AND_CHANNEL"] if by_table else []
             severity[i] = max(final, by_model)
             reasons[i] = list(dict.fromkeys(codes))[:MAX_REASONS]
-        return Verdicts(severity, reasons, silent)
+        return Verdicts(severity, reasons, silenced)
 
     def judge(self, features: Ints, missing: Ints, level: Ints, score_ppm: Ints) -> Ints:
-        """(n, 6) what rules and thresholds say: see :func:`sluice.domain.policy.rules.judge`."""
+        """What rules and thresholds say: see :func:`sluice.domain.policy.rules.judge`."""
         return judge(
             features, missing, level, score_ppm,
             self._amount_column, self.rules.conditions, self.rules.table, self._steps,
@@ -270,7 +269,7 @@ class Policy:
 
     @staticmethod
     def _hits(lists: Sequence[_List], auth: Authorization) -> list[Listing]:
-        return [entry.spec for entry in lists if entry.of(auth) in entry.members]
+        return [entry.spec for entry in lists if key_of(auth, entry.spec.entity) in entry.members]
 
 
 def _lists(
@@ -292,7 +291,7 @@ def _lists(
                 f"{len(members)} entries, at most {MAX_LIST_ENTRIES} fit", where=place
             )
         if members:
-            by_effect[spec.effect].append(_List(spec, members, _ID_OF[spec.entity]))
+            by_effect[spec.effect].append(_List(spec, members))
     return by_effect["block"], by_effect["allow"]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -19,7 +19,7 @@ from msgspec import Meta
 from numba import njit
 
 from sluice.domain.policy.reasons import BY_CODE
-from sluice.domain.records.observation import ENTITY_KINDS
+from sluice.domain.records.entity import mask_of
 from sluice.domain.records.outcome import Outcome
 from sluice.errors import Misconfigured
 
@@ -29,13 +29,31 @@ MAX_RULES = 62
 """Fired rules are bits of one signed 64-bit integer."""
 MAX_CONDITIONS = 16
 """Of one rule; more is better said as two rules."""
-VIEW_BITS: dict[str, int] = {kind: 1 << i for i, kind in enumerate(ENTITY_KINDS)}
-"""Bit of each view in a mask of missing views; the context has none, it is never missing."""
-ALL_VIEWS = (1 << len(ENTITY_KINDS)) - 1
 
 _CONDITION = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(==|!=|<=|>=|<|>)\s*(-?[0-9][0-9_]*)\s*")
 _OPERATORS = {"<": 0, "<=": 1, ">": 2, ">=": 3, "==": 4, "!=": 5}
 _LIMIT = 2**63
+
+
+class Said(NamedTuple):
+    """What :func:`judge` says of one row: its columns."""
+
+    by_rules: int
+    """Severity of the rules that fired."""
+    fired: int
+    """Their bits."""
+    by_score: int
+    """Severity of the score."""
+    by_loss: int
+    """Severity of the expected loss."""
+    missing: int
+    """Mask of the views that were missing."""
+    level: int
+    """Degradation level, 0 to 3."""
+
+
+_SAID = len(Said._fields)
+_BY_RULES, _FIRED, _BY_SCORE, _BY_LOSS, _MISSING, _LEVEL = range(_SAID)
 
 
 class FeatureLike(Protocol):
@@ -81,7 +99,7 @@ class Rules:
     table: Ints
     strict_first: tuple[int, ...]
 
-    def silent(self, missing: int, level: int) -> tuple[str, ...]:
+    def silenced(self, missing: int, level: int) -> tuple[str, ...]:
         """Ids of the rules that cannot fire while these views are missing, in file order."""
         return tuple(
             rule.id
@@ -99,7 +117,7 @@ def compile_rules(
     Raises Misconfigured naming the rule: unknown feature (with the nearest name), malformed
     condition, unknown reason, id used twice, no condition at all, too many rules.
     """
-    columns = {f.name: (i, VIEW_BITS.get(f.entity, 0)) for i, f in enumerate(features)}
+    columns = {f.name: (i, mask_of((f.entity,))) for i, f in enumerate(features)}
     rules = [(where, level, rule) for where, level, pack in packs for rule in pack]
     if len(rules) > MAX_RULES:
         raise Misconfigured(f"{len(rules)} rules, at most {MAX_RULES} fit", where=packs[0][0])
@@ -201,15 +219,14 @@ def judge(
 ) -> Ints:
     """Rules and model thresholds for n rows.
 
-    features: (n, f). missing: (n,) view bits. degradation level: (n,) 0 to 3. score_ppm: (n,), read
-    only where degradation level < 2. steps: (2, 3) score and expected loss from which to challenge,
-    review, decline. Returns (n, 6): severity of the rules, bits of the rules fired, severity of the
-    score, severity of the expected loss, missing, degradation level. O(n x conditions).
+    features: (n, f). missing: (n,) masks of views. level: (n,) degradation level, 0 to 3.
+    score_ppm: (n,), read only where level < 2. steps: (2, len(STRICTER)) score and expected loss
+    from which each outcome is asked for. Returns (n, len(Said)). O(n x conditions).
     """
     n = features.shape[0]
-    out = np.zeros((n, 6), np.int64)
+    out = np.zeros((n, _SAID), np.int64)
     for i in range(n):
-        out[i, 4], out[i, 5] = missing[i], level[i]
+        out[i, _MISSING], out[i, _LEVEL] = missing[i], level[i]
         for r in range(table.shape[0]):
             if level[i] < table[r, 5] or (missing[i] & table[r, 3]) != 0:
                 continue
@@ -228,13 +245,13 @@ def judge(
                         fires = True
                         break
             if fires:
-                out[i, 1] |= 1 << r
-                out[i, 0] = max(out[i, 0], table[r, 4])
+                out[i, _FIRED] |= 1 << r
+                out[i, _BY_RULES] = max(out[i, _BY_RULES], table[r, 4])
         if level[i] < 2:
             loss = score_ppm[i] * features[i, amount_column] // 1_000_000
-            for s in range(3):
+            for s in range(steps.shape[1]):
                 if score_ppm[i] >= steps[0, s]:
-                    out[i, 2] = s + 1
+                    out[i, _BY_SCORE] = s + 1
                 if loss >= steps[1, s]:
-                    out[i, 3] = s + 1
+                    out[i, _BY_LOSS] = s + 1
     return out

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.entity import EntityKind, key_of
 from sluice.domain.records.outcome import Outcome
 
 MAX_REASONS = 4
@@ -18,7 +19,7 @@ MAX_PENDING = 64
 """Authorizations of one card that may be in flight at once; the oldest are dropped and counted."""
 
 Entrypoint = Literal["sync", "stream"]
-DegradationLevel = Literal["D0", "D1", "D2", "D3", "D4"]
+DegradationLevel = Literal["D0", "D1", "D2", "D3"]
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -65,6 +66,11 @@ class States(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     merchant: list[tuple[int, int]] | None = []
     device: list[tuple[int, int]] | None = []
 
+    def of(self, kind: EntityKind) -> list[tuple[int, int]] | None:
+        """Version of the state served in a view."""
+        version: list[tuple[int, int]] | None = getattr(self, kind)
+        return version
+
 
 class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """One decision with everything it was made from."""
@@ -94,6 +100,12 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     reasons: Annotated[list[str], Meta(max_length=MAX_REASONS)]
     degradation_level: DegradationLevel
     degraded: list[str]
+    silenced: list[str] = []
+    """Ids of the rules that a missing view kept from firing."""
+
+    def entity(self, kind: EntityKind) -> str | None:
+        """Key of the entity of this kind that was judged; None without a device."""
+        return key_of(self.authorization, kind)
 
     def __repr__(self) -> str:
         return f"Decision({self.authorization.authorization_id!r}, {self.outcome})"

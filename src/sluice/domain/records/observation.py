@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-EntityKind = Literal["card", "terminal", "merchant", "device"]
-ENTITY_KINDS: tuple[EntityKind, ...] = ("card", "terminal", "merchant", "device")
+from sluice.domain.records.entity import EntityKind
+
 ROWS_MAX = 2000
 """Updates of one record: at most 0.5 MB, with keys of 64 characters and numbers of 19 digits."""
 

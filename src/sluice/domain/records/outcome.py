@@ -1,4 +1,7 @@
-"""The four answers, and the lattice approve < challenge < review < decline."""
+"""The answers, and their lattice: approve < challenge < review < decline.
+
+One more is a line here, in its place between the others, and a step for it in the policy.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What we tell the acquirer. Joining two takes the stricter."""
+    """What the acquirer hears, mildest first. Joining two takes the stricter."""
 
     APPROVE = "approve"
     CHALLENGE = "challenge"
@@ -15,7 +18,7 @@ class Outcome(StrEnum):
 
     @property
     def severity(self) -> int:
-        """0 for approve to 3 for decline."""
+        """Place in the lattice, 0 for approve."""
         return SEVERITY[self]
 
     def joined(self, other: Outcome) -> Outcome:
@@ -28,4 +31,6 @@ class Outcome(StrEnum):
 
 
 BY_SEVERITY: tuple[Outcome, ...] = tuple(Outcome)
+STRICTER = BY_SEVERITY[1:]
+"""All but approve."""
 SEVERITY: dict[Outcome, int] = {outcome: i for i, outcome in enumerate(BY_SEVERITY)}

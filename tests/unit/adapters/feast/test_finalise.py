@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from sluice.adapters.feast.finalise import finalise
-from sluice.adapters.feast.plan import FEATURES
+from sluice.adapters.layout import FEATURES
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import Authorization
 from sluice.errors import Corrupt, Rejected

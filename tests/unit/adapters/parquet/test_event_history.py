@@ -22,6 +22,7 @@ from sluice.domain.clock import HOUR_US
 from sluice.domain.features import catalogue, states
 from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.decision import Decision
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.domain.records.label import Label
 from sluice.domain.records.outcome import Outcome
 from sluice.errors import Rejected
@@ -83,7 +84,7 @@ def keys_of(auth: Authorization | Label) -> tuple[str | None, ...]:
 
 def all_states(event_history: EventHistory, view: int) -> dict[str, bytes]:
     keys = list(event_history.codes[view])
-    made = Replay(event_history).states(view, keys, [None] * len(keys))
+    made = Replay(event_history).states(ENTITY_KINDS[view], keys, [None] * len(keys))
     return dict(zip(keys, made, strict=True))
 
 
@@ -159,7 +160,7 @@ def test_too_many_events_are_refused_before_they_are_held(tmp_path, decided, lab
 def test_entities_nobody_knows_make_an_empty_event_history(tmp_path, decided, labels):
     archive(tmp_path, decided, labels)
     event_history = ArchiveEventHistory(tmp_path).read(Keys({"card": ["nobody"]}))
-    assert Replay(event_history).states(0, ["nobody"], [None]) == [b""]
+    assert Replay(event_history).states("card", ["nobody"], [None]) == [b""]
     assert len(ArchiveEventHistory(tmp_path / "nothing").read(Bucket(0, 1)).events) == 0
 
 
