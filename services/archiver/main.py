@@ -56,6 +56,7 @@ class Service:
             on_assign=self._taken,
             on_revoke=self._leave,
             extra=settings.kafka.extra(),
+            count=telemetry.METRICS.count,
         )
 
     def once(self) -> None:
@@ -65,8 +66,7 @@ class Service:
         self._commit(rolled + self._archiver.roll(self._archiver.due(time.monotonic())))
         if time.monotonic() >= self._lag_at:
             self._lag_at = time.monotonic() + LAG_EVERY_S
-            for (topic, partition), lag in self._consumer.lag().items():
-                telemetry.METRICS.set("sluice_consumer_lag_messages", lag, topic, str(partition))
+            telemetry.show_lag(telemetry.METRICS, self._consumer.lag())
 
     def close(self) -> None:
         """Write what is buffered, commit, leave the group."""

@@ -119,6 +119,7 @@ class Batches:
                 row.done(outcome)
             except Exception:  # one caller's trouble is not its neighbours'
                 telemetry.event("answer_failed", level=logging.ERROR, error=True)
+                telemetry.METRICS.count("sluice_decider_answers_failed_total")
 
     async def close(self) -> None:
         """Return when all that was added is decided."""

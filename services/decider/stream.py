@@ -270,6 +270,7 @@ class StreamProcessor:
                 self._singly = max(self._singly, len(batch))
         elif len(batch) == 1:
             self._poison[_place(batch[0])] = code
+            self._metrics.count("sluice_consumer_poison_total", code)
         else:
             self._singly = max(self._singly, len(batch))
 
@@ -411,8 +412,7 @@ class StreamProcessor:
         if time.monotonic() < self._lag_at:
             return
         self._lag_at = time.monotonic() + LAG_EVERY_S
-        for (topic, partition), lag in self._kafka.lag().items():
-            self._metrics.set("sluice_consumer_lag_messages", lag, topic, str(partition))
+        telemetry.show_lag(self._metrics, self._kafka.lag())
 
 
 def _place(message: Message) -> Origin:

@@ -11,6 +11,7 @@ from collections import Counter
 from sluice import bootstrap, telemetry
 from sluice.adapters.kafka.config import Partition
 from sluice.adapters.kafka.consumer import GroupConsumer, Message
+from sluice.adapters.redis.figures import UNKNOWN, StoreInfo
 from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.featurize import Applied
 from sluice.application.ports import MISSING, STORE_LOST, WRITABLE
@@ -25,6 +26,9 @@ RETRIES_MAX = 60
 """Half a minute of a store or broker that is down; then exit, and let Kubernetes start us."""
 CHECK_EVERY_S = 0.25
 """How often the store is asked whether it still holds what we wrote, idle or not."""
+FIGURES_EVERY_S = 10.0
+"""How often it is asked for its memory and evictions: a fraction of a millisecond each."""
+NOEVICTION = "noeviction"
 
 
 def main() -> int:
@@ -95,6 +99,8 @@ class Loop:
         self._batch_max = batch_max
         self._lag_at = 0.0
         self._checked_at = float("-inf")
+        self._figures_at = 0.0
+        self._policy = NOEVICTION
         self._known: dict[Partition, int] = {}
         """What of each of our partitions is in the store, for all that we know."""
 
@@ -117,8 +123,31 @@ class Loop:
             observe(applied, time.perf_counter() - began)
         if time.monotonic() >= self._lag_at:
             self._lag_at = time.monotonic() + LAG_EVERY_S
-            for (topic, partition), lag in consumer.lag().items():
-                telemetry.METRICS.set("sluice_consumer_lag_messages", lag, topic, str(partition))
+            telemetry.show_lag(telemetry.METRICS, consumer.lag())
+        if time.monotonic() >= self._figures_at:
+            self._figures_at = time.monotonic() + FIGURES_EVERY_S
+            self._show_store()
+
+    def _show_store(self) -> None:
+        """Show the store's own figures. A store that does not tell them stops nothing."""
+        policy, why = UNKNOWN, ""
+        try:
+            info = self._parts.store.info()
+        except Unavailable as error:
+            why = str(error)
+        else:
+            policy = info.eviction_policy
+            show_figures(info)
+        telemetry.METRICS.info("sluice_store_eviction_policy_info", policy)
+        if policy != self._policy:
+            self._policy = policy
+            telemetry.event(
+                "eviction_policy",
+                level=logging.INFO if policy == NOEVICTION else logging.WARNING,
+                policy=policy,
+                reason=why,
+                fix="docs/reference/online-store.md, section When it is down",
+            )
 
     def rewind(self) -> None:
         """Go back to what is committed. Raises Unavailable."""
@@ -145,6 +174,14 @@ class Loop:
         if first:
             bootstrap.report_store("")
         self._checked_at = time.monotonic()
+
+
+def show_figures(info: StoreInfo) -> None:
+    """The store's figures as gauges."""
+    metrics = telemetry.METRICS
+    metrics.set("sluice_store_used_memory_bytes", info.used_memory_bytes)
+    metrics.set("sluice_store_max_memory_bytes", info.max_memory_bytes)
+    metrics.set("sluice_store_evicted_keys", info.evicted_keys)
 
 
 def commit(consumer: GroupConsumer, batch: list[Message], ends: dict[Partition, int]) -> None:

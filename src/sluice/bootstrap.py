@@ -115,7 +115,11 @@ class FeaturizerParts:
 
 def state_store(settings: Settings) -> RedisStateStore:
     """The featurizer's side of the store."""
-    return RedisStateStore(settings.store.url, answer_ttl_s=settings.store.answer_ttl_s)
+    return RedisStateStore(
+        settings.store.url,
+        answer_ttl_s=settings.store.answer_ttl_s,
+        count=telemetry.METRICS.count,
+    )
 
 
 def featurizer(settings: Settings) -> FeaturizerParts:
@@ -132,6 +136,7 @@ def featurizer(settings: Settings) -> FeaturizerParts:
         # If one were given up and the next arrived, states would take the first for seen.
         delivery_max_ms=0,
         extra=extra,
+        count=telemetry.METRICS.count,
     )
     stems = {
         names.decisions: "decisions",
@@ -145,6 +150,7 @@ def featurizer(settings: Settings) -> FeaturizerParts:
             topics=list(stems),
             client_id=client_id,
             extra=extra,
+            count=telemetry.METRICS.count,
         ),
         Featurizer(
             store=store,
@@ -185,6 +191,7 @@ class ActiveConfiguration:
             read_trust(Path(decider.trust_dir)),
             catalogue.FEATURES,
             self.policies.current().fx.reference,
+            telemetry.METRICS.count,
         )
         telemetry.METRICS.info("sluice_decider_policy_info", self.policies.current().id)
         self.poll()
@@ -193,6 +200,8 @@ class ActiveConfiguration:
         """Take over what changed; what is wrong is refused, told, and changes nothing."""
         self._follow("release", self.releases.poll, lambda scorer: scorer.release)
         self._follow("policy", self.policies.poll, lambda policy: policy.id)
+        for what, one in (("release", self.releases), ("policy", self.policies)):
+            telemetry.METRICS.set("sluice_decider_refusing", one.refused is not None, what)
 
     @staticmethod
     def _follow(what: str, poll: Callable[[], T | None], name: Callable[[T], str]) -> None:
@@ -219,6 +228,7 @@ def online_store(settings: Settings, *, batches: bool) -> RedisOnlineStore:
         in_progress_ttl_s=store.in_progress_ttl_s,
         answer_ttl_s=store.answer_ttl_s,
         on_trust=report_store,
+        count=telemetry.METRICS.count,
     )
 
 
@@ -256,6 +266,7 @@ def decision_producer(settings: Settings) -> DecisionProducer:
         client_id=f"decider-{settings.service.name()}",
         append_max_ms=settings.decider.record_budget_ms,
         extra=settings.kafka.extra(),
+        count=telemetry.METRICS.count,
     )
 
 
@@ -269,4 +280,5 @@ def transactional_stream(settings: Settings) -> TransactionalStream:
         transactional_id=f"{settings.kafka.topic_prefix}{name}",
         client_id=name,
         extra=settings.kafka.extra(),
+        count=telemetry.METRICS.count,
     )

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from sluice.adapters.onnx import OnnxScorer, load, read_trust
-from sluice.application.ports import Scorer
+from sluice.application.ports import Count, Scorer, uncounted
 from sluice.domain.features import catalogue
 from sluice.domain.policy.reasons import BY_CODE, MODEL_CODES
 from sluice.domain.release import decode_manifest
 from sluice.errors import Unavailable
+from sluice.testing.counting import Counted
 from sluice.testing.release import FEATURES, TRUSTED, make_model, make_release
 from sluice.testing.scorer import FakeScorer
 
@@ -24,12 +25,12 @@ def fake(_: Path) -> FakeScorer:
     return FakeScorer()
 
 
-def onnx_failing(tmp_path: Path) -> Scorer:
+def onnx_failing(tmp_path: Path, count: Count = uncounted) -> Scorer:
     folder = make_release(tmp_path / "r")
     manifest = decode_manifest((folder / "manifest.json").read_bytes())
     columns = [catalogue.INDEX[name] for name in FEATURES]
     groups = {f.name: f.group for f in catalogue.FEATURES}
-    return OnnxScorer(manifest, make_model(rows_fixed_to=3), columns, groups)
+    return OnnxScorer(manifest, make_model(rows_fixed_to=3), columns, groups, count)
 
 
 def fake_failing(_: Path) -> Scorer:
@@ -108,6 +109,13 @@ def test_a_model_that_cannot_run_is_unavailable(
 ) -> None:
     with pytest.raises(Unavailable):
         make(tmp_path).score(rows(2))
+
+
+def test_a_run_that_fails_is_counted(tmp_path: Path) -> None:
+    counted = Counted()
+    with pytest.raises(Unavailable):
+        onnx_failing(tmp_path, counted).score(rows(2))
+    assert counted == {"sluice_decider_scorer_failures_total runtime": 1}
 
 
 TAKEN = decode_manifest(Path("models/releases/current/manifest.json").read_bytes()).names

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
+import prometheus_client
 import pytest
 
+from services.featurizer import main as featurizer
 from services.featurizer.main import Loop
+from sluice import telemetry
 from sluice.adapters.kafka.config import Partition
 from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.redis import watermark
@@ -190,3 +193,30 @@ def test_a_flush_between_two_batches_stops_the_second(store):
         member.handle(A, 10, 5)
     assert caught.value.code == STORE_LOST
     assert group.offsets == {A: 10}
+
+
+def test_the_store_s_own_figures_are_shown_and_one_that_hides_them_stops_nothing(
+    store, monkeypatch, caplog
+):
+    registry = prometheus_client.CollectorRegistry()
+    monkeypatch.setattr(telemetry, "METRICS", telemetry.Metrics(registry))
+    monkeypatch.setattr(featurizer, "FIGURES_EVERY_S", 0.0)
+    policy, value = "sluice_store_eviction_policy_info", registry.get_sample_value
+    member = Member(store, Group(), A)
+    with caplog.at_level("INFO", "sluice"):
+        member.loop.once()
+        assert value("sluice_store_used_memory_bytes") > 100_000
+        assert value("sluice_store_max_memory_bytes") == 0
+        assert value("sluice_store_evicted_keys") == 0
+        assert value(policy, {"policy": "noeviction"}) == 1
+        assert "eviction_policy" not in caplog.text
+        store.connection.call(pack(b"ACL", b"SETUSER", b"default", b"-info"), 1)
+        try:
+            member.handle(A, 0, 10)
+            member.handle(A, 10, 10)
+        finally:
+            store.connection.call(pack(b"ACL", b"SETUSER", b"default", b"+info"), 1)
+    assert member.consumer.group.offsets == {A: 20}
+    assert value(policy, {"policy": "unknown"}) == 1
+    assert value(policy, {"policy": "noeviction"}) is None
+    assert [record.message for record in caplog.records].count("eviction_policy") == 1, "said once"

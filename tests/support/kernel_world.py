@@ -31,9 +31,10 @@ from sluice.domain.features.events import (
 from sluice.domain.features.kernel import AUTHORIZATION, FRAUD, GENUINE, Kernel, scratch, update
 from sluice.domain.records.countries import COUNTRY_INDEX
 from sluice.domain.records.currencies import CURRENCY_INDEX
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 
 GOLDEN = Path(__file__).with_suffix(".json")
-KINDS = ("card", "terminal", "merchant", "device")
+KINDS = ENTITY_KINDS
 KEYS = (CARD, TERMINAL, MERCHANT, DEVICE)
 START_US = 1_772_323_200_000_000
 """2026-03-01, a Sunday."""
@@ -104,7 +105,7 @@ def replay() -> tuple[Ints, Ints]:
     """Registers and features of every event."""
     dice = _Dice(1)
     kernel, work = Kernel(), scratch()
-    states: dict[tuple[str, int], bytes] = {}
+    states: dict[tuple[EntityKind, int], bytes] = {}
     rows = events()
     registers, features = [], []
     for i, row in enumerate(rows):

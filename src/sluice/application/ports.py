@@ -18,6 +18,21 @@ from sluice.domain.records.entity import EntityKind
 Ints = npt.NDArray[np.int64]
 
 
+class Count(Protocol):
+    """Where an adapter counts what goes wrong and stops nobody, at the place where it happens.
+
+    metric, labels: a row of :data:`sluice.telemetry.TABLE`, which adapters do not import.
+    """
+
+    def __call__(self, metric: str, /, *labels: str, by: float = 1) -> None:
+        """Add to a counter."""
+        ...
+
+
+def uncounted(metric: str, /, *labels: str, by: float = 1) -> None:
+    """The Count of verbs and tests that show no metrics."""
+
+
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """An authorization at an entrypoint, before anything was looked up.
 

@@ -1,6 +1,6 @@
 """Write the pages of docs/reference that the code itself can tell; --check fails if one is stale.
 
-Metrics, log fields, features, settings, the authorization's fields, and the verbs.
+Metrics, alerts, log fields, features, settings, the authorization's fields, and the verbs.
 """
 
 from __future__ import annotations
@@ -8,20 +8,25 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
+import yaml
 
 from sluice.cli import VERBS
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
 from sluice.settings import PREFIX, Settings
-from sluice.telemetry import TABLE, Line
+from sluice.telemetry import SHOWN_BY, TABLE, Line
 
 ROOT = Path("docs/reference")
+ALERTS = Path("charts/sluice/alerts")
+_LABEL = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
+_VALUE = re.compile(r"\{\{ \$value [^}]*\}\}")
 _MADE = "<!-- Made by `sluice reference` from {source}. Change it there. -->\n\n"
 
 
@@ -66,14 +71,16 @@ def metrics() -> str:
     page = _MADE.format(source="src/sluice/telemetry/table.py") + (
         "# Metrics\n\n"
         "Prometheus, on `/metrics` of the sync API and on `service.metrics_port` elsewhere. A "
-        "metric appears once it has been used. Labels are bounded words, never identifiers; past "
-        "256 label sets a metric counts the rest under `other`. Beside these the sync API shows "
-        "KServe's `request_*_seconds` and every process the client's own `process_*` and "
+        "metric appears once it has been used; the counters of what goes wrong show 0 from the "
+        "start, so that the first time is a rise. Labels are bounded words, never identifiers; "
+        "past 256 label sets a metric counts the rest under `other`. Beside these the sync API "
+        "shows KServe's `request_*_seconds` and every process the client's own `process_*` and "
         "`python_*`.\n"
     )
     for component in dict.fromkeys(row.name.split("_")[1] for row in TABLE):
         rows = [row for row in TABLE if row.name.split("_")[1] == component]
-        page += f"\n## {component}\n\n" + _table(
+        shown_by = ", ".join(SHOWN_BY[component])
+        page += f"\n## {component}\n\nShown by: {shown_by}.\n\n" + _table(
             ("name", "kind", "labels", "meaning"),
             [(_code(r.name), r.kind, ", ".join(map(_code, r.labels)), r.meaning) for r in rows],
         )
@@ -236,6 +243,41 @@ def verbs() -> str:
     return page
 
 
+def alerts() -> str:
+    """Every alert rule, by what it watches."""
+    page = _MADE.format(source=f"{ALERTS}/") + (
+        "# Alerts\n\n"
+        f"Prometheus rules in `{ALERTS}/`, made of [our metrics](metrics.md). `page` is worth "
+        "waking somebody, `ticket` is for the next working day. They ask nothing of the scrape "
+        "but the usual labels `job` and `instance`. Why a threshold is what it is, is said in the "
+        "rules; `tests/deploy/alerts/` has for each a case in which it fires and one in which it "
+        "is silent.\n"
+    )
+    for file in sorted(ALERTS.glob("*.yaml")):
+        rules = [
+            rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
+        ]
+        page += f"\n## {file.stem}\n\n" + _table(
+            ("alert", "severity", "after", "means", "runbook"),
+            [
+                (
+                    _code(rule["alert"]),
+                    rule["labels"]["severity"],
+                    rule.get("for", "at once"),
+                    _said(rule["annotations"]),
+                    "[{0}](../runbooks/{0})".format(Path(rule["annotations"]["runbook_url"]).name),
+                )
+                for rule in rules
+            ],
+        )
+    return page
+
+
+def _said(annotations: dict[str, str]) -> str:
+    text = "{summary}. {description}".format(**annotations)
+    return _VALUE.sub("N", _LABEL.sub(r"(\1)", text)).replace("((", "(").replace("))", ")")
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics,
     "log.md": log,
@@ -243,5 +285,6 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "authorization.md": authorization,
     "verbs.md": verbs,
+    "alerts.md": alerts,
 }
 """File name and what makes its text."""

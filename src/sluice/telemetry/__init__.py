@@ -1,8 +1,14 @@
 """What a process shows of itself: a table of metrics, JSON logs, W3C trace context."""
 
 from sluice.telemetry.logs import Line, configure_logging, decided_line, event, write_lines
-from sluice.telemetry.metrics import METRICS, Metrics, observe_decisions, start_metrics_server
-from sluice.telemetry.table import LABEL_SETS_MAX, TABLE
+from sluice.telemetry.metrics import (
+    METRICS,
+    Metrics,
+    observe_decisions,
+    show_lag,
+    start_metrics_server,
+)
+from sluice.telemetry.table import LABEL_SETS_MAX, SHOWN_BY, TABLE
 from sluice.telemetry.traces import (
     TraceContext,
     continue_trace,
@@ -14,6 +20,7 @@ from sluice.telemetry.traces import (
 __all__ = [
     "LABEL_SETS_MAX",
     "METRICS",
+    "SHOWN_BY",
     "TABLE",
     "Line",
     "Metrics",
@@ -26,6 +33,7 @@ __all__ = [
     "new_trace",
     "observe_decisions",
     "parse_traceparent",
+    "show_lag",
     "start_metrics_server",
     "write_lines",
 ]

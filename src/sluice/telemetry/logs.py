@@ -117,11 +117,13 @@ class _JsonHandler(logging.Handler):
 
 
 def configure_logging(service: str, *, level: str = "INFO", stream: BinaryIO | None = None) -> None:
-    """Send every log record of this process to stderr as JSON, and name it in the metrics."""
+    """Send every log record of this process to stderr as JSON; name it in the metrics, and begin
+    its counters."""
     handler = _JsonHandler(service, sys.stderr.buffer if stream is None else stream)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     METRICS.info("sluice_build_info", service, __version__)
+    METRICS.begin(service)
 
 
 _log = logging.getLogger("sluice")

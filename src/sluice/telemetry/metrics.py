@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import prometheus_client
@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from sluice.domain.features import catalogue
 from sluice.domain.records.decision import Decision
-from sluice.telemetry.table import AGE_SAMPLE, LABEL_SETS_MAX, TABLE, Kind, Metric
+from sluice.telemetry.table import AGE_SAMPLE, LABEL_SETS_MAX, SHOWN_BY, TABLE, Kind, Metric
 
 T = TypeVar("T")
 _SINCE_LAST = {entity: catalogue.INDEX[f"{entity}_since_last_s"] for entity in catalogue.VIEWS}
@@ -58,7 +58,7 @@ class _Histogram(Collector):
 
 
 class Metrics:
-    """The metrics of one process. Created on first use, so that a page shows only what runs.
+    """The metrics of one process. Created on first use, or by ``begin``: a page shows what runs.
 
     registry: by default the one that KServe's ``/metrics`` serves. Thread-safe.
     Raises LookupError for a name or a number of labels that TABLE does not hold.
@@ -70,7 +70,14 @@ class Metrics:
         self._children: dict[tuple[str, ...], Any] = {}
         self._lock = threading.Lock()
 
-    def count(self, name: str, *labels: str, by: float = 1) -> None:
+    def begin(self, service: str) -> None:
+        """Show the counters of a service's mistakes at 0, so that the first one is a rise."""
+        for row in TABLE:
+            if row.kind == "counter" and service in SHOWN_BY[row.name.split("_")[1]]:
+                for labels in row.begins if row.labels else ((),):
+                    self.count(row.name, *labels, by=0)
+
+    def count(self, name: str, /, *labels: str, by: float = 1) -> None:
         """Add to a counter."""
         child = self._children.get((name, *labels)) or self._child(name, "counter", labels)
         child.inc(by)
@@ -84,6 +91,17 @@ class Metrics:
         """Set a gauge."""
         child = self._children.get((name, *labels)) or self._child(name, "gauge", labels)
         child.set(value)
+
+    def replace(self, name: str, values: Mapping[tuple[str, ...], float]) -> None:
+        """Set a gauge under these label sets and drop every other: what left is not shown."""
+        for labels, value in values.items():
+            self.set(name, value, *labels)
+        family = self._family(name, "gauge", _ROWS[name].labels)
+        with self._lock:
+            shown = [key for key in self._children if key[0] == name and "other" not in key]
+            for key in [key for key in shown if key[1:] not in values]:
+                del self._children[key]
+                family.remove(*key[1:])
 
     def info(self, name: str, *labels: str) -> None:
         """Set an info gauge to 1 under these labels and drop what it said before."""
@@ -180,6 +198,14 @@ def observe_decisions(
             "sluice_decider_state_age_seconds", [a for a in ages if a < catalogue.NEVER_S], entity
         )
     metrics.observe_each("sluice_decider_duration_seconds", seconds, entrypoint)
+
+
+def show_lag(metrics: Metrics, lag: Mapping[tuple[str, int], int]) -> None:
+    """Messages behind the end, by topic and partition, of the partitions that are ours now."""
+    metrics.replace(
+        "sluice_consumer_lag_messages",
+        {(topic, str(partition)): behind for (topic, partition), behind in lag.items()},
+    )
 
 
 def start_metrics_server(port: int, *, host: str = "0.0.0.0") -> int:

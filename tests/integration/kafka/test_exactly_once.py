@@ -13,6 +13,7 @@ import pytest
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.transactions import TransactionalProducer, TransactionalStream
 from sluice.errors import Corrupt
+from sluice.testing.counting import Counted
 from tests.support.kafka import read_all, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -110,17 +111,20 @@ def test_what_an_aborted_transaction_wrote_is_never_seen_and_comes_again(apache)
 
 
 def test_more_records_than_the_queue_holds_wait_for_room_and_keep_their_order(apache):
+    counted = Counted()
     writer = TransactionalProducer(
         apache.bootstrap,
         transactional_id=f"{apache.topics.decisions}-full",
         client_id="test",
         extra={"queue.buffering.max.messages": 7},
+        count=counted,
     )
     writer.begin()
     writer.produce_each(apache.topics.decisions, ((b"one", b"%d" % n, []) for n in range(100)))
     writer.commit()
     found = read_all(apache.bootstrap, apache.topics.decisions)
     assert [int(message.value) for message in found] == list(range(100))
+    assert counted["sluice_producer_queue_full_total"] > 0
 
 
 def test_a_second_entrypoint_with_the_same_id_fences_the_first(apache):

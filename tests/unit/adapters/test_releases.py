@@ -171,8 +171,8 @@ def test_a_feature_that_is_defined_otherwise_is_named(
 
 
 def test_a_feature_is_called_and_grouped_as_one_likes(tmp_path: Path) -> None:
-    told = [replace(f, description="Another word", group="place") for f in catalogue.FEATURES]
-    assert load(make_release(tmp_path / "r"), TRUSTED, told, "EUR").release == "test-1"
+    renamed = [replace(f, description="Another word", group="place") for f in catalogue.FEATURES]
+    assert load(make_release(tmp_path / "r"), TRUSTED, renamed, "EUR").release == "test-1"
 
 
 def test_a_feature_that_the_kernel_computes_otherwise_is_named_with_its_version(

@@ -24,6 +24,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> prometheus_client.CollectorRegistr
 
 def test_before_the_first_round_every_result_counts_zero(shown, tmp_path: Path):
     archiver = msgspec.structs.replace(Settings().archiver, root=str(tmp_path))
+    telemetry.METRICS.begin("consistency")
     check = service.make(msgspec.structs.replace(Settings(), archiver=archiver))
     for result in service.RESULTS:
         labels = {"result": result}

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
+import prometheus_client
 import pytest
 
 from services.decider.batches import BATCH_MAX, Batches
+from sluice import telemetry
 from sluice.application.decide import Conflict, Decided, Replayed, Result
 from sluice.errors import Corrupt, SluiceError, Unavailable
 from sluice.testing.deciding import FakePipeline
@@ -182,7 +184,12 @@ async def test_a_batch_that_fails_tells_each_arrival_and_the_next_goes_on(
     assert isinstance(bench.reported["c"], Decided)
 
 
-async def test_an_arrival_whose_answer_cannot_be_given_harms_no_other(bench: Bench) -> None:
+async def test_an_arrival_whose_answer_cannot_be_given_harms_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = prometheus_client.CollectorRegistry()
+    monkeypatch.setattr(telemetry, "METRICS", telemetry.Metrics(registry))
+
     def broken(_result: Result | SluiceError) -> None:
         raise RuntimeError("nobody listens")
 
@@ -191,6 +198,7 @@ async def test_an_arrival_whose_answer_cannot_be_given_harms_no_other(bench: Ben
     await bench.batches.close()
     assert isinstance(bench.reported["b"], Decided)
     assert msgspec.json.decode(bench.reported["b"].answer)["authorization_id"] == "b"
+    assert registry.get_sample_value("sluice_decider_answers_failed_total") == 1
 
 
 async def test_closing_decides_what_still_waits(bench: Bench) -> None:

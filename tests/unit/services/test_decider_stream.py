@@ -203,6 +203,8 @@ async def test_a_message_that_breaks_us_is_buried_and_stops_no_other(harness: Ha
     await harness.drain()
     assert harness.ids() == ["a", "b"]
     assert harness.dead() == [(1, "internal")]
+    poison = harness.registry.get_sample_value("sluice_consumer_poison_total", {"code": "internal"})
+    assert poison == 1
     assert [d.sequence for d in harness.decisions()] == [0, 1]
     harness.add("c", "d")
     await harness.drain()

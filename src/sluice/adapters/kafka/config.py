@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
+from sluice.application.ports import Count
 from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable
 
 RECONNECT_MAX_MS = 1_000
@@ -85,6 +86,33 @@ REBALANCED = {
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError._ASSIGNMENT_LOST,
 }
+
+
+ERROR_CODES = frozenset(
+    {
+        *("_TRANSPORT", "_ALL_BROKERS_DOWN", "_MAX_POLL_EXCEEDED", "_TIMED_OUT", "_MSG_TIMED_OUT"),
+        *("_ASSIGNMENT_LOST", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "REBALANCE_IN_PROGRESS"),
+        *("REQUEST_TIMED_OUT", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE"),
+        *("NOT_ENOUGH_REPLICAS", "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE"),
+        *("COORDINATOR_LOAD_IN_PROGRESS", "CONCURRENT_TRANSACTIONS", "MSG_SIZE_TOO_LARGE"),
+    }
+)
+"""librdkafka's names of the errors that are counted by name."""
+
+
+def code_of(error: KafkaError) -> str:
+    """The word by which an error is counted.
+
+    >>> code_of(KafkaError(KafkaError._TRANSPORT))
+    '_TRANSPORT'
+    """
+    name: str = error.name()
+    return name if name in ERROR_CODES else "other"
+
+
+def error_counter(count: Count) -> Callable[[KafkaError], None]:
+    """For a client's error_cb: what librdkafka heals by itself and tells nobody else."""
+    return lambda error: count("sluice_kafka_errors_total", code_of(error))
 
 
 def client(bootstrap: str, client_id: str, extra: Extra | None, **own: Any) -> dict[str, Any]:

@@ -20,9 +20,12 @@ from sluice.adapters.kafka.config import (
     Extra,
     Partition,
     client,
+    code_of,
+    error_counter,
     traceparent_of,
     translate,
 )
+from sluice.application.ports import Count, uncounted
 
 OnRevoke = Callable[[list[Partition], bool], None]
 """Told which partitions leave. True: they are lost already, another member may have them, and a
@@ -63,6 +66,7 @@ class GroupConsumer:
     Nothing is committed by itself: the owner commits after effect. A new group starts at the
     oldest record. One thread only, ``lag`` included: asked from a second one, librdkafka and the
     interpreter lock can wait for each other. Callbacks run inside ``poll_batch`` and ``close``.
+    count: of what goes wrong.
     """
 
     def __init__(
@@ -75,8 +79,10 @@ class GroupConsumer:
         on_assign: OnAssign = lambda _: None,
         on_revoke: OnRevoke = lambda _, __: None,
         extra: Extra | None = None,
+        count: Count = uncounted,
     ) -> None:
         self.group = group
+        self.count = count
         self.member = ""
         """Our id in the group when partitions last came to us."""
         self._on_assign = on_assign
@@ -100,6 +106,7 @@ class GroupConsumer:
                 enable_auto_offset_store=False,
                 enable_partition_eof=True,
                 on_commit=self._committed_later,
+                error_cb=error_counter(count),
                 session_timeout_ms=SESSION_MAX_MS,
                 heartbeat_interval_ms=HEARTBEAT_MS,
                 max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
@@ -256,7 +263,10 @@ class GroupConsumer:
 
     def _committed_later(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         for found in (error, *(place.error for place in places)):
-            if found is not None and not found.retriable() and found.code() not in REBALANCED:
+            if found is None:
+                continue
+            self.count("sluice_consumer_commits_failed_total", code_of(found))
+            if not found.retriable() and found.code() not in REBALANCED:
                 self._uncommitted = found
 
     def _take_note(self, error: KafkaError, message: Any) -> None:
@@ -270,6 +280,7 @@ class GroupConsumer:
             KafkaError._ALL_BROKERS_DOWN,
             KafkaError._MAX_POLL_EXCEEDED,
         ):
+            self.count("sluice_kafka_errors_total", code_of(error))
             return  # librdkafka reconnects and rejoins; lag and readiness tell of it
         raise translate(error, "read", f"{message.topic()}/{message.partition()}")
 
@@ -277,6 +288,7 @@ class GroupConsumer:
         self.member = consumer.memberid()
         starts = self._on_assign([(place.topic, place.partition) for place in places]) or {}
         for place in places:
+            self.count("sluice_consumer_partitions_lost_total", place.topic, by=0)
             place.offset = starts.get((place.topic, place.partition), place.offset)
         consumer.incremental_assign(places)
 
@@ -284,6 +296,8 @@ class GroupConsumer:
         self._leave(places, lost=False)
 
     def _lost(self, _consumer: Any, places: list[TopicPartition]) -> None:
+        for place in places:
+            self.count("sluice_consumer_partitions_lost_total", place.topic)
         self._leave(places, lost=True)
 
     def _leave(self, places: list[TopicPartition], *, lost: bool) -> None:

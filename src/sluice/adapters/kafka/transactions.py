@@ -21,10 +21,13 @@ from sluice.adapters.kafka.config import (
     Header,
     Partition,
     ProducerRecord,
+    code_of,
+    error_counter,
     producer,
     translate,
 )
 from sluice.adapters.kafka.consumer import GroupConsumer, Message
+from sluice.application.ports import Count, uncounted
 from sluice.errors import Corrupt, Rejected, SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -42,6 +45,7 @@ class TransactionalProducer:
 
     transactional_id: one per replica, stable over its restarts, so that a new process ends what
     the old one left open. A second live process with the same id fences the first: Corrupt.
+    count: of what goes wrong.
     """
 
     def __init__(
@@ -51,7 +55,9 @@ class TransactionalProducer:
         transactional_id: str,
         client_id: str,
         extra: Extra | None = None,
+        count: Count = uncounted,
     ) -> None:
+        self._count = count
         self.transactional_id = transactional_id
         self.open = False
         self._producer = Producer(
@@ -65,6 +71,7 @@ class TransactionalProducer:
                 # The commit flushes, so waiting for more records only delays the first ones.
                 linger_ms=5,
                 delivery_report_only_error=True,
+                error_cb=error_counter(count),
                 # By default librdkafka (2.16.0, its issue 5511) forgets its brokers when all are
                 # down, and then waits for good on the one it remembers as the group's coordinator.
                 metadata_recovery_strategy="none",
@@ -104,6 +111,7 @@ class TransactionalProducer:
 
     def _produce_late(self, topic: str, record: ProducerRecord) -> None:
         """Queue one record once there is room. Raises KafkaException."""
+        self._count("sluice_producer_queue_full_total")
         key, value, headers = record
         deadline = time.monotonic() + QUEUE_WAIT_MAX_S
         while True:
@@ -165,6 +173,7 @@ class TransactionalProducer:
                 # _CONFLICT: a commit under way allows no abort, however often we ask.
                 if left < 0 or not error.retriable() or error.code() == KafkaError._CONFLICT:
                     raise
+                self._count("sluice_producer_retries_total", code_of(error))
                 with suppress(KafkaException):  # a fatal one, which the next step will raise
                     self._producer.poll(PAUSE_S)
             else:
@@ -191,13 +200,19 @@ class TransactionalStream:
         transactional_id: str,
         client_id: str,
         extra: Extra | None = None,
+        count: Count = uncounted,
     ) -> None:
         self._metadata: Any = None
+        self._count = count
         self._producer = TransactionalProducer(
-            bootstrap, transactional_id=transactional_id, client_id=client_id, extra=extra
+            bootstrap,
+            transactional_id=transactional_id,
+            client_id=client_id,
+            extra=extra,
+            count=count,
         )
         self._consumer = GroupConsumer(
-            bootstrap, group=group, topics=topics, client_id=client_id, extra=extra
+            bootstrap, group=group, topics=topics, client_id=client_id, extra=extra, count=count
         )
 
     def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
@@ -209,6 +224,7 @@ class TransactionalStream:
         # is refused. A member thrown out gets a new id; its metadata would be accepted unchecked.
         self._metadata = self._consumer.raw.consumer_group_metadata()
         if self._consumer.raw.memberid() != self._consumer.member:
+            self._count("sluice_consumer_aborts_total", "rebalanced")
             self._consumer.rewind()
             return []
         return batch

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sluice.adapters.onnx.scorer import OnnxScorer
+from sluice.application.ports import Count, uncounted
 from sluice.domain.release import (
     FILES,
     MANIFEST,
@@ -70,17 +71,22 @@ def verify(folder: Path, trusted: TrustedKeys) -> tuple[Manifest, dict[str, byte
 
 
 def load(
-    folder: Path, trusted: TrustedKeys, features: Sequence[FeatureLike], reference: str
+    folder: Path,
+    trusted: TrustedKeys,
+    features: Sequence[FeatureLike],
+    reference: str,
+    count: Count = uncounted,
 ) -> OnnxScorer:
     """A scorer from a release that passed every check, warm-up included.
 
-    features: the catalogue's. reference: currency that the policy converts amounts to. Raises
-    Corrupt or Misconfigured, saying what differs.
+    features: the catalogue's. reference: currency that the policy converts amounts to. count: of
+    the scorer's failures. Raises Corrupt or Misconfigured, saying what differs.
     """
     manifest, files, _ = verify(folder, trusted)
     columns = check_features(manifest, features)
     check_reference(manifest, reference)
-    scorer = OnnxScorer(manifest, files[MODEL], columns, {f.name: f.group for f in features})
+    groups = {f.name: f.group for f in features}
+    scorer = OnnxScorer(manifest, files[MODEL], columns, groups, count)
     scorer.warm_up(manifest)
     return scorer
 
@@ -92,9 +98,15 @@ class ReleaseDirectory:
     """
 
     def __init__(
-        self, folder: Path, trusted: TrustedKeys, features: Sequence[FeatureLike], reference: str
+        self,
+        folder: Path,
+        trusted: TrustedKeys,
+        features: Sequence[FeatureLike],
+        reference: str,
+        count: Count = uncounted,
     ) -> None:
-        """features, reference: as of :func:`load`."""
+        """features, reference, count: as of :func:`load`."""
+        self._count = count
         self._folder = folder
         self._trusted = trusted
         self._features = features
@@ -119,7 +131,7 @@ class ReleaseDirectory:
         if before == self._seen:
             return None
         try:
-            fresh = load(self._folder, self._trusted, self._features, self._reference)
+            fresh = load(self._folder, self._trusted, self._features, self._reference, self._count)
         except SluiceError as error:
             if self._seen is not None and self._signature() != before:
                 return None  # caught in the middle of a copy: look again at the next poll

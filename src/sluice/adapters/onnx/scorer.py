@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from sluice.application.ports import Ints, Scores
+from sluice.application.ports import Count, Ints, Scores, uncounted
 from sluice.domain.policy.reasons import MODEL_CODES
 from sluice.domain.release import FEATURES_KEY, Manifest
 from sluice.errors import Corrupt, Misconfigured, Unavailable
@@ -83,12 +83,19 @@ class OnnxScorer:
     """One model in this process, one thread."""
 
     def __init__(
-        self, manifest: Manifest, model: bytes, columns: Sequence[int], groups: Mapping[str, str]
+        self,
+        manifest: Manifest,
+        model: bytes,
+        columns: Sequence[int],
+        groups: Mapping[str, str],
+        count: Count = uncounted,
     ) -> None:
-        """columns: of the manifest's features in catalogue rows. groups: feature to group.
+        """columns: of the manifest's features in catalogue rows. groups: feature to group. count:
+        of what goes wrong.
 
         Raises Misconfigured if the graph does not have the manifest's input, width and output.
         """
+        self._count = count
         self.release = manifest.id
         self.tolerates: frozenset[str] = frozenset(manifest.tolerates)
         self._columns = np.array(columns, np.int64)
@@ -132,6 +139,7 @@ class OnnxScorer:
             p = np.concatenate([self.probability(rows[i : i + MAX_ROWS]) for i in starts])
         ppm = np.rint(p.astype(np.float64) * 1e6).astype(np.int64)
         if (ppm.view(np.uint64) > 1_000_000).any():  # below 0 and not a number come out huge
+            self._count("sluice_decider_scorer_failures_total", "no_probability")
             raise Unavailable(f"{self.release} gave what is not a probability")
         return Scores(ppm, self.release)
 
@@ -169,5 +177,6 @@ class OnnxScorer:
         try:
             (out,) = self._session.run([self._output], {self._input: padded})
         except Exception as exc:
+            self._count("sluice_decider_scorer_failures_total", "runtime")
             raise Unavailable(f"onnxruntime failed on {self.release}: {exc}") from exc
         return np.asarray(out, np.float32).reshape(-1)[:n]

@@ -40,6 +40,25 @@ def pack(*words: bytes) -> bytes:
     return packed
 
 
+ERROR_CODES = frozenset(
+    {
+        *("ERR", "OOM", "READONLY", "MISCONF", "LOADING", "BUSY", "WRONGTYPE", "EXECABORT"),
+        *("NOAUTH", "WRONGPASS", "NOPERM", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED"),
+    }
+)
+"""First words of the server's errors that are counted by name."""
+
+
+def code_of(error: hiredis.ReplyError) -> str:
+    """The word by which a refusal is counted.
+
+    >>> code_of(hiredis.ReplyError("OOM command not allowed"))
+    'OOM'
+    """
+    word = str(error).partition(" ")[0]
+    return word if word in ERROR_CODES else "other"
+
+
 def bulk(data: bytes) -> bytes:
     """One word of a command.
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 
 import msgspec
 from msgspec import structs
 
 from sluice.adapters.layout import COMPILED, decode_state
-from sluice.adapters.redis import idempotency, watermark
-from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, pack, size_of
+from sluice.adapters.redis import figures, idempotency, watermark
+from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, code_of, pack, size_of
 from sluice.adapters.redis.connection import Connection, ReplyError
 from sluice.adapters.redis.connection import Reply as Answered
 from sluice.adapters.redis.idempotency import KeepAnswer
-from sluice.application.ports import Arrival, Lookup
+from sluice.application.ports import Arrival, Count, Lookup, uncounted
 from sluice.domain.clock import Clock
 from sluice.domain.features.events import to_pending
 from sluice.domain.records.decision import MAX_PENDING, Pending
@@ -24,6 +23,9 @@ from sluice.domain.records.entity import EntityKind
 
 BATCH_MAX = 1000
 """Arrivals a round trip; about 1 MB each way, some 10 ms of the server."""
+PENDING_TTL_S = 30.0
+"""How long a pending entry stands in for a state: a featurizer further behind than this leaves an
+authorization that nobody sees. The alerts' thresholds follow it (tests/deploy/test_alerts.py)."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Pending).decode
@@ -39,38 +41,12 @@ _NEWEST = _END + b"".join(map(bulk, _NEWEST_RANGE))
 _EXPIRE = b"*3\r\n" + bulk(b"PEXPIRE")
 
 
-@dataclass(slots=True)
-class Counts:
-    """What went wrong without stopping anyone, since the start. For the metrics."""
-
-    views_missing: dict[EntityKind, int] = field(default_factory=lambda: dict.fromkeys(COMPILED, 0))
-    """Replies that were errors, or no state."""
-    idempotency_refused: int = 0
-    """Arrivals that go on without an idempotency record: the store refused to keep one."""
-    pending_refused: int = 0
-    """Arrivals that left no entry for the next one of their card."""
-    pending_dropped: int = 0
-    """Entries pushed out by MAX_PENDING newer ones of the same card."""
-    pending_undecodable: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """The server's own figures. An evicted state reads as never written: evicted_keys must be 0."""
-
-    used_memory_bytes: int
-    max_memory_bytes: int
-    """0: no bound."""
-    evicted_keys: int
-    process_id: int
-
-
 class RedisOnlineStore:
     """The port OnlineStore on one Redis or Valkey server.
 
     budget_s: longest wait for a batch's replies. The TTLs: of an idempotency record while its
     decision is made, of an answer, and of a pending entry (longer than the featurizer's lag).
-    on_trust: told why states are not served, "" when they are again.
+    on_trust: told why states are not served, "" when they are again. count: of what goes wrong.
     """
 
     def __init__(
@@ -81,12 +57,13 @@ class RedisOnlineStore:
         budget_s: float = 0.010,
         in_progress_ttl_s: float = 10.0,
         answer_ttl_s: float = 3600.0,
-        pending_ttl_s: float = 30.0,
+        pending_ttl_s: float = PENDING_TTL_S,
         on_trust: Callable[[str], None] = lambda _why: None,
+        count: Count = uncounted,
     ) -> None:
-        self.connection = Connection(url, budget_s=budget_s)
+        self.connection = Connection(url, budget_s=budget_s, count=count)
+        self._count = count
         self._trust = watermark.Trust(on_trust)
-        self.counts = Counts()
         self._clock = clock
         self._pending_ttl_us = round(pending_ttl_s * 1_000_000)
         self._replica = os.urandom(8)
@@ -124,7 +101,8 @@ class RedisOnlineStore:
         payload = self._ask(batch, records, left) + watermark.READ
         answers = await self.connection.call(payload, sum(asked) + 1)
         if isinstance(answers[0], ReplyError) and all(isinstance(a, ReplyError) for a in answers):
-            raise self.connection.unavailable(f"it refuses every command ({answers[0]})")
+            self._count("sluice_store_errors_total", code_of(answers[0]), by=len(answers))
+            raise self.connection.failed("refused", f"it refuses every command ({answers[0]})")
         oldest_us = now_us - self._pending_ttl_us
         replies = [
             self._reply(answers[end - number : end], arrival, record, entry, oldest_us)
@@ -134,6 +112,8 @@ class RedisOnlineStore:
         ]
         if self._trust.judge(answers[-1]):
             return replies
+        if isinstance(answers[-1], ReplyError):
+            self._count("sluice_store_errors_total", code_of(answers[-1]))
         # Idempotency records and answers still hold: what is there was left there.
         return [
             structs.replace(
@@ -199,15 +179,18 @@ class RedisOnlineStore:
         terminal = self._state("terminal", terminal)
         merchant = self._state("merchant", merchant)
         if isinstance(length, ReplyError):
-            self.counts.pending_refused += 1
+            self._count("sluice_store_pending_refused_total")
+            self._count("sluice_store_errors_total", code_of(length))
         elif length > MAX_PENDING:
-            self.counts.pending_dropped += 1
+            self._count("sluice_store_pending_dropped_total")
             key = _pending_key(auth.tenant, auth.card_token)
             self.connection.post(pack(b"LTRIM", key, *_NEWEST_RANGE), 1)
         pending: tuple[Pending, ...] = ()
         if isinstance(entries, ReplyError):
             # Without them the card's windows may lack what was judged moments ago: not exact.
-            self.counts.views_missing["card"] += card is not None
+            self._count("sluice_store_errors_total", code_of(entries))
+            if card is not None:
+                self._count("sluice_store_states_unreadable_total", "card")
             card = None
         elif entries != [entry]:
             pending = self._pending(entries, entry, auth.authorization_id, oldest_us)
@@ -232,7 +215,8 @@ class RedisOnlineStore:
         """None if the arrival is ours to decide, though its idempotency record was there or
         refused."""
         if isinstance(answer, ReplyError):
-            self.counts.idempotency_refused += 1
+            self._count("sluice_store_idempotency_refused_total")
+            self._count("sluice_store_errors_total", code_of(answer))
             return None
         held = idempotency.read(answer, record, from_stream=arrival.origin is not None)
         if held.earlier is not None or held.in_progress_elsewhere or held.conflict:
@@ -245,12 +229,14 @@ class RedisOnlineStore:
     def _state(self, kind: EntityKind, answer: Answered) -> bytes | None:
         if answer is None:
             return b""
-        if not isinstance(answer, ReplyError):
+        if isinstance(answer, ReplyError):
+            self._count("sluice_store_errors_total", code_of(answer))
+        else:
             try:
                 return decode_state(answer)
             except ValueError:
                 pass
-        self.counts.views_missing[kind] += 1
+        self._count("sluice_store_states_unreadable_total", kind)
         return None
 
     def _pending(
@@ -264,7 +250,7 @@ class RedisOnlineStore:
             try:
                 entry = _decode(raw)
             except msgspec.DecodeError:
-                self.counts.pending_undecodable += 1
+                self._count("sluice_store_pending_undecodable_total")
                 continue
             if entry.left_at >= oldest_us and entry.authorization_id != own_id:
                 others.setdefault(entry.authorization_id, entry)
@@ -299,19 +285,12 @@ class RedisOnlineStore:
         """Raises Unavailable unless the server answers within the budget."""
         await self.connection.call(pack(b"PING"), 1)
 
-    async def info(self) -> StoreInfo:
+    async def info(self) -> figures.StoreInfo:
         """Memory and evictions. Raises Unavailable."""
-        (answer,) = await self.connection.call(pack(b"INFO", b"server", b"memory", b"stats"), 1)
+        (answer,) = await self.connection.call(figures.ASK, 1)
         if isinstance(answer, ReplyError):
             raise self.connection.unavailable(f"it refuses INFO ({answer})")
-        lines = answer.decode().splitlines()
-        figures = dict(line.split(":", 1) for line in lines if ":" in line)
-        return StoreInfo(
-            used_memory_bytes=int(figures["used_memory"]),
-            max_memory_bytes=int(figures["maxmemory"]),
-            evicted_keys=int(figures["evicted_keys"]),
-            process_id=int(figures["process_id"]),
-        )
+        return figures.read(answer)
 
 
 def _pending_key(tenant: str, card_token: str) -> bytes:

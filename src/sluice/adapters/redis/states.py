@@ -8,12 +8,13 @@ from typing import Any
 from hiredis import ReplyError
 
 from sluice.adapters.layout import COMPILED, decode_state
+from sluice.adapters.redis import figures
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
 from sluice.adapters.redis.idempotency import KeepAnswer
-from sluice.application.ports import StateUpdate
+from sluice.application.ports import Count, StateUpdate, uncounted
 from sluice.domain.records.entity import EntityKind
-from sluice.errors import Corrupt, Unavailable
+from sluice.errors import Corrupt
 
 COMMANDS_MAX = 1000
 """Commands a round trip: bounds what client and server hold for one batch to a few MB."""
@@ -22,11 +23,19 @@ COMMANDS_MAX = 1000
 class RedisStateStore:
     """The port StateStore on one Redis or Valkey server. Connects when first used.
 
-    timeout_s: longest silence of the server. answer_ttl_s: as the decider's.
+    timeout_s: longest silence of the server. answer_ttl_s: as the decider's. count: of what goes
+    wrong.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0, answer_ttl_s: float = 3600.0) -> None:
-        self.connection = BlockingConnection(url, timeout_s=timeout_s)
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 5.0,
+        answer_ttl_s: float = 3600.0,
+        count: Count = uncounted,
+    ) -> None:
+        self.connection = BlockingConnection(url, timeout_s=timeout_s, count=count)
         self._keep = KeepAnswer(answer_ttl_s)
         self._read = {kind: ReadState(view) for kind, view in COMPILED.items()}
         self._swap = {kind: SwapStates(view) for kind, view in COMPILED.items()}
@@ -56,11 +65,12 @@ class RedisStateStore:
             if not isinstance(answer, ReplyError):
                 return decode_state(answer)
             if not str(answer).startswith("WRONGTYPE"):
-                raise self._refused(answer)
+                raise self.connection.refused(answer)
             why = str(answer)
         except ValueError as exc:
             why = str(exc)
         kind, key = entity
+        self.connection.count("sluice_store_states_unreadable_total", kind)
         # A card's key is its token, which no log line may hold.
         raise Corrupt(
             f"the online store holds no {kind} state where one belongs: {why}",
@@ -96,7 +106,7 @@ class RedisStateStore:
         written = [False] * len(updates)
         for places, answer in zip(calls, answers, strict=True):
             if isinstance(answer, ReplyError):
-                raise self._refused(answer)
+                raise self.connection.refused(answer)
             for i, swapped in zip(places, answer, strict=True):
                 written[i] = swapped == 1
         return written
@@ -116,7 +126,11 @@ class RedisStateStore:
                 self._keep.add(parts, tenant, authorization_id, digest, answer)
             for reply in self.connection.call(b"".join(parts), len(some)):
                 if isinstance(reply, ReplyError):
-                    raise self._refused(reply)
+                    raise self.connection.refused(reply)
+
+    def info(self) -> figures.StoreInfo:
+        """Memory and evictions. Raises Unavailable, also where the user may not ask."""
+        return figures.read(self._one(figures.ASK))
 
     def clear(self) -> int:
         """Remove every state; idempotency records, answers and pending entries stay. Returns how
@@ -137,15 +151,8 @@ class RedisStateStore:
     def _one(self, payload: bytes) -> Any:
         (answer,) = self.connection.call(payload, 1)
         if isinstance(answer, ReplyError):
-            raise self._refused(answer)
+            raise self.connection.refused(answer)
         return answer
-
-    def _refused(self, answer: ReplyError) -> Unavailable:
-        return Unavailable(
-            f"the online store refuses a command: {answer}",
-            where=str(self.connection.address),
-            fix="docs/reference/online-store.md, section When it is down",
-        )
 
 
 def _lacks_script(answer: Any) -> bool:

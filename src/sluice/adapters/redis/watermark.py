@@ -153,11 +153,7 @@ class StoreWatermark:
 
     def _refuse(self, reply: Any) -> None:
         if isinstance(reply, ReplyError):
-            raise Unavailable(
-                f"the online store refuses a command: {reply}",
-                where=str(self._connection.address),
-                fix="docs/reference/online-store.md, section When it is down",
-            ) from reply
+            raise self._connection.refused(reply) from reply
 
 
 def _lost(said: str) -> Unavailable:
