@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
-from numba import njit
 
+from sluice.domain.compiled import entry, part
 from sluice.domain.observation import ENTITY_KINDS
 from sluice.domain.outcome import Outcome
 from sluice.domain.reasons import BY_CODE
@@ -171,7 +171,7 @@ def _condition(
     return column, _OPERATORS[operator], value, view
 
 
-@njit(cache=True)
+@part
 def _holds(value: int, operator: int, operand: int) -> bool:
     if operator == 0:
         return value < operand
@@ -186,7 +186,7 @@ def _holds(value: int, operator: int, operand: int) -> bool:
     return value != operand
 
 
-@njit(cache=True)
+@entry
 def judge(
     features: Ints,
     missing: Ints,
