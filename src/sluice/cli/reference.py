@@ -152,7 +152,13 @@ def settings() -> str:
         "# Settings\n\n"
         "From the default, then `sluice.yaml` (or the file that `SLUICE_CONFIG` names), then the "
         "environment. An unknown key refuses to start. `sluice config` prints each value and "
-        "where it came from.\n"
+        "where it came from.\n\n"
+        "Kubernetes tells every pod of the Services beside it. A Service whose name begins with "
+        "`sluice` is told of in variables of this prefix (`SLUICE_PREDICTOR_PORT=tcp://...`, "
+        "`..._SERVICE_HOST`, `..._SERVICE_PORT`, `..._PORT_80_TCP_ADDR`): they are no settings, "
+        "and ignored. A variable of that shape counts as one only if a Service's URL is given "
+        "beside it and its value is what Kubernetes puts there, so `SLUICE_DECIDER_PORT=8080` is "
+        "read, `SLUICE_DECIDER_PORT=tcp://10.0.0.1:80` ignored, and a misspelt setting refused.\n"
     )
     for section, kind in get_type_hints(Settings).items():
         hints = get_type_hints(kind, include_extras=True)
