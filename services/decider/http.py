@@ -124,7 +124,7 @@ class SyncDoor:
 
     name: the model's name in ``/v2/models/{name}``. columns: features of a row, in order.
     fallback: KServe's application. in_flight_max: requests past it are refused, never queued.
-    deadline_ms: of a request that names none.
+    deadline_ms: of a request that names none. sampler: of the log's lines.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class SyncDoor:
         in_flight_max: int,
         deadline_ms: int = DEADLINE_MS,
         metrics: telemetry.Metrics = METRICS,
+        sampler: telemetry.Sampler | None = None,
         service: str = "decider",
     ) -> None:
         self.draining = False
@@ -148,6 +149,7 @@ class SyncDoor:
         self._in_flight = 0
         self._in_flight_max = in_flight_max
         self._metrics = metrics
+        self._sampler = sampler or telemetry.Sampler()
         self._service = service
         self._batches = Batches(decider, SystemClock())
         self._told: list[_Told] = []
@@ -480,9 +482,25 @@ class SyncDoor:
                 [one.seconds for one in decided],
             )
         at_us = SystemClock().now_us()
-        telemetry.write_lines([self._line(one, at_us) for one in told])
+        usual = self._sampler.usual
+        shares = self._sampler.shares(
+            [
+                one.arrival.auth.authorization_id
+                if one.arrival is not None and usual(one.code, one.decision)
+                else None
+                for one in told
+            ]
+        )
+        telemetry.count_lines(self._metrics, "sync", shares)
+        telemetry.write_lines(
+            [
+                self._line(one, at_us, share)
+                for one, share in zip(told, shares, strict=True)
+                if share
+            ]
+        )
 
-    def _line(self, told: _Told, at_us: int) -> Line:
+    def _line(self, told: _Told, at_us: int, sample_ppm: int) -> Line:
         duration_us = int(told.seconds * 1_000_000)
         if told.decision is not None:
             return telemetry.decided_line(
@@ -490,6 +508,7 @@ class SyncDoor:
                 service=self._service,
                 at_us=at_us,
                 duration_us=duration_us,
+                sample_ppm=sample_ppm,
                 trace_id=told.trace_id,
             )
         auth = told.arrival.auth if told.arrival else None
@@ -499,6 +518,7 @@ class SyncDoor:
             service=self._service,
             door="sync",
             code=told.code,
+            sample_ppm=sample_ppm,
             authorization_id=auth.authorization_id if auth else "",
             tenant=auth.tenant if auth else "",
             region=auth.region if auth else "",

@@ -190,6 +190,24 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         int, _says("Port of /metrics for services without HTTP; 0 is none.", ge=0, le=65_535)
     ] = 9090
     log_level: Annotated[str, _says("DEBUG, INFO, WARNING or ERROR.")] = "INFO"
+    log_sample_ppm: Annotated[
+        int,
+        _says(
+            "Share of the usual authorizations with a line in the log, in millionths, by the hash "
+            "of the id. Refusals, declines and incomplete decisions always have one.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 1_000_000
+    log_lines_per_s: Annotated[
+        int,
+        _says(
+            "Of those lines at most so many a second, about 500 bytes each; of more a smaller "
+            "share, which stands in the line.",
+            ge=1,
+            le=100_000,
+        ),
+    ] = 20
 
     def name(self) -> str:
         """The replica's name: a StatefulSet's pod name stays, so transactions are fenced."""

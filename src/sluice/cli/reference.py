@@ -105,6 +105,14 @@ def log() -> str:
             "Written for a batch at once: up to 50 ms after the answer at the sync door, after the "
             "commit at the stream door. The record is `decisions.v1`; a line may be lost with its "
             "process. A field that is empty is left out.\n\n"
+            "A refusal, a decline and a decision that lacked a part (a degradation, or a view) "
+            "always have their line. Of the usual ones, at most `service.log_lines_per_s` a "
+            "second are written and at most the share `service.log_sample_ppm`: at full rate all "
+            "of them would be 10 MB/s. Which ones is decided by the hash of the id, so that "
+            "replicas at one share write of the same authorizations and a smaller share is part of "
+            "a larger one. `sample_ppm` is the share: to count, let each line stand for "
+            "`1000000 / sample_ppm`. What was left out is counted in "
+            "`sluice_decider_log_lines_total`.\n\n"
         )
         + _table(("field", "present", "meaning"), rows)
         + (

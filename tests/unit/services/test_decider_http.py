@@ -18,7 +18,7 @@ from services.decider.problems import KINDS
 from sluice.application.decide import Busy, Unrecorded
 from sluice.domain.authorization import MAX_BODY_BYTES
 from sluice.errors import Corrupt, Unavailable
-from sluice.telemetry import Metrics
+from sluice.telemetry import Metrics, Sampler
 from sluice.testing.deciding import COLUMNS, FakeDecider
 
 NOW_US = time.time_ns() // 1000
@@ -75,8 +75,7 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-@pytest.fixture
-def door(decider: FakeDecider, registry: CollectorRegistry) -> SyncDoor:
+def make_door(decider: FakeDecider, registry: CollectorRegistry, **more: Any) -> SyncDoor:
     async def fallback(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "http.response.start", "status": 299, "headers": []})
@@ -89,7 +88,13 @@ def door(decider: FakeDecider, registry: CollectorRegistry) -> SyncDoor:
         columns=COLUMNS,
         in_flight_max=4,
         metrics=Metrics(registry),
+        **more,
     )
+
+
+@pytest.fixture
+def door(decider: FakeDecider, registry: CollectorRegistry) -> SyncDoor:
+    return make_door(decider, registry)
 
 
 async def ask(
@@ -386,6 +391,29 @@ async def test_requests_are_counted_and_logged_by_how_they_ended(
     assert [line["code"] for line in lines] == ["decided", "repeated", "missing_field"]
     assert lines[0]["outcome"] == "approve"
     assert "tok_1" not in str(lines)
+
+
+@pytest.mark.parametrize(
+    ("amount", "codes"), [(1999, ["missing_field"]), (100_001, ["decided", "missing_field"])]
+)
+async def test_usual_answers_and_no_declines_may_be_left_out_of_the_log_and_are_counted(
+    decider: FakeDecider,
+    registry: CollectorRegistry,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    amount: int,
+    codes: list[str],
+) -> None:
+    door = make_door(decider, registry, sampler=Sampler(sample_ppm=0))
+    await ask(door, body=with_(amount_minor=amount))
+    await ask(door, body=with_(amount_minor=amount))
+    await ask(door, body=b"{}")
+    await door.close()
+    lines = [msgspec.json.decode(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [line["code"] for line in lines] == codes
+    assert {line["sample_ppm"] for line in lines} == {1_000_000}
+    for result, count in (("written", len(codes)), ("left_out", 3 - len(codes))):
+        labels = {"door": "sync", "result": result}
+        assert registry.get_sample_value("sluice_decider_log_lines_total", labels) == count
 
 
 # ---------------------------------------------------------------- Open Inference v2
