@@ -17,7 +17,7 @@ $(1)/.venv/.done: $(1)/requirements.lock pyproject.toml benchmarks/simulator/pyp
 	@touch $$@
 endef
 
-.PHONY: help setup check test test-models train up down demo bench kafka kafka-stop locks
+.PHONY: help setup check test test-image test-models train up down demo bench kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check: setup ## Format, lint, types, import directions, generated pages
 
 test: setup ## Every test; starts a real Kafka and a real Valkey by itself
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
+
+test-image: setup ## Build the image on a stand-in base and start it confined; root, minutes
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -m image -rP tests/image
 
 demo: services/.venv/.done ## Everything on this machine for a minute, with fraud; checks itself
 	env -u PYTHONDONTWRITEBYTECODE $(SERVE)/python -m benchmarks.demo
@@ -69,3 +72,4 @@ kafka-stop: setup ## Stop it; its data stays
 locks: ## Resolve every requirements.lock anew from its pyproject.toml
 	for folder in . services models benchmarks; do (cd $$folder && uv lock --quiet --upgrade && \
 	  uv export --quiet --no-emit-local --no-header --no-annotate --format requirements.txt -o requirements.lock); done
+	cd services && uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate --group build -o build.lock
