@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from sluice.adapters.policyfiles.files import read_policy
-from sluice.domain import catalogue
-from sluice.domain.authorization import Authorization, Channel
-from sluice.domain.events import event_row, event_rows, pending_rows, to_pending
-from sluice.domain.windows import Kernel, scratch, update
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row, event_rows, pending_rows, to_pending
+from sluice.domain.features.kernel import Kernel, scratch, update
+from sluice.domain.records.authorization import Authorization, Channel
 
 POLICY = Path("policies/default")
 
@@ -47,7 +47,7 @@ def main() -> None:
             [auth],
             served.features,
             missing=served.missing,
-            rung=np.zeros(1, np.int64) if scores is not None else np.full(1, 2, np.int64),
+            level=np.zeros(1, np.int64) if scores is not None else np.full(1, 2, np.int64),
             score_ppm=scores,
             explain=None,
         )

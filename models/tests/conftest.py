@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.policyfiles import read_policy
-from sluice.domain import catalogue
-from sluice.domain.fx import Fx
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
 from sluice.domain.release import Provenance
 
 from sluice_models.models import OnnxModel, TorchModel, Trees, train_net, train_trees
 from sluice_models.pack import pack
-from sluice_models.train import Material, Plan, gather
+from sluice_models.train import Material, TrainingPlan, gather
 
 ROOT = Path(__file__).parents[2]
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
-PLAN = Plan(
+PLAN = TrainingPlan(
     start=date(2026, 3, 1),
     cards=800,
     fraud_bp=250.0,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import make_net, make_release, make_trees
 from sklearn.metrics import roc_auc_score
-from sluice.domain import catalogue
-from sluice.domain.fx import Fx
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
 from sluice.errors import Misconfigured
 
 from sluice_models.models import Model, OnnxModel, TorchModel
@@ -56,7 +56,7 @@ def test_scores_are_probabilities_that_tell_fraud_and_keep_its_rate(
     assert roc_auc_score(table.fraud, score) > 0.9
     assert (
         0.1 < score.sum() / table.fraud.sum() < 2
-    )  # half of them were reported in time to be taught
+    )  # half of them were reported in time to be trained on
 
 
 def test_no_rows_get_no_scores(model: Model) -> None:

@@ -6,8 +6,8 @@ from conftest import KEY, PLAN, ROOT
 from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx import read_trust, verify
 from sluice.adapters.policyfiles import read_policy
-from sluice.domain import catalogue
-from sluice.domain.fx import Fx
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
 
 from sluice_models import dataset
 from sluice_models.train import Material, compare, finish, install, tune
@@ -33,7 +33,7 @@ def test_a_whole_run_leaves_a_release_its_card_and_a_tuned_pack(
     assert manifest.thresholds_ppm == findings.thresholds
     assert f"# {name}" in card
     assert "simulated" in card
-    assert manifest.plan == plan_of(dataset.TAUGHT).digest
+    assert manifest.plan == plan_of(dataset.TRAINED_ON).digest
     assert "card_frauds_reported" not in manifest.features  # counted since the log began
     assert len(files["model.onnx"]) < 200_000
     assert b"/" + b"site-packages" not in files["model.onnx"]

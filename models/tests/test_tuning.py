@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from sluice.adapters.policyfiles import read_policy
-from sluice.domain import catalogue
-from sluice.domain.economics import worth
+from sluice.domain.features import catalogue
+from sluice.domain.policy.economics import worth
 
 from sluice_models import tuning
 from sluice_models.models import TorchModel

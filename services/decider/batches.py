@@ -31,7 +31,7 @@ Done = Callable[[Result | SluiceError], None]
 
 
 class Walk(Protocol):
-    """What this needs of :class:`sluice.application.decide.Decider`."""
+    """What this needs of :class:`sluice.application.decide.DecisionPipeline`."""
 
     async def decide(
         self, batch: Sequence[Arrival], *, deadline_us: int | None = None

@@ -1,4 +1,4 @@
-"""The stream door: micro-batches of ``authorizations.v1``, each one transaction of Kafka.
+"""The stream processor: micro-batches of ``authorizations.v1``, each one transaction of Kafka.
 
 Decisions, dead letters and the offsets read become visible together or not at all, so that every
 offset ends as exactly one of the two. Nothing else leaves this process before the commit: neither
@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from sluice import telemetry
-from sluice.adapters.kafka.config import Header, Partition, Record, trace_headers
+from sluice.adapters.kafka.config import Header, Partition, ProducerRecord, trace_headers
 from sluice.adapters.kafka.consumer import Message
-from sluice.application.decide import Busy, Decided, Repeated, Result, Unrecorded
-from sluice.application.ports import Arrival, OnlineStore, Reply
-from sluice.domain.authorization import encode
+from sluice.application.decide import Busy, Decided, Replayed, Result, Unrecorded
+from sluice.application.ports import Arrival, Lookup, OnlineStore
 from sluice.domain.clock import Clock
-from sluice.domain.dead_letter import DUPLICATE, dead_letter
-from sluice.domain.decision import Decision, Origin
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import DUPLICATE, dead_letter_of
+from sluice.domain.records.decision import Decision, Origin
 from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable
 from sluice.telemetry import METRICS
 
@@ -33,23 +33,24 @@ POLL_S = 0.1
 """Waits so long for a first message; also how late SIGTERM may be noticed."""
 BUSY_EVERY_S, BUSY_MAX_S = 0.05, 2.0
 """An id that another arrival is deciding is asked again so often, and inside one transaction so
-long; then the batch is given up and comes again. The claim itself ends after claim_ttl_s."""
+long; then the batch is given up and comes again. The idempotency record itself ends after
+in_progress_ttl_s."""
 RETRY_S, RETRY_MAX_S = 0.1, 5.0
 """Pause after a batch was given up; doubles."""
 ABORTS_MAX = 5
-"""Batches given up in a row before the door goes on one message at a time."""
+"""Batches given up in a row before the entrypoint goes on one message at a time."""
 LAG_EVERY_S = 1.0
 COMMIT_HANG_S = 36.0
 """A commit, the abort after it and the way back to the committed offsets are bounded by 12, 12 and
 10 s. What is not back by then never will be: where the group's coordinator was replaced by another
 broker, librdkafka may stay in send_offsets_to_transaction for good (its issue 5511)."""
 
-_REPEATED = Rejected("this authorization was decided before", code=DUPLICATE)
+_REPLAYED = Rejected("this authorization was decided before", code=DUPLICATE)
 _CONFLICT = Rejected("this id was decided before with other content", code="conflict")
 
 
 class Transactions(Protocol):
-    """What we need of :class:`sluice.adapters.kafka.transactions.TransactionalDoor`."""
+    """What we need of :class:`sluice.adapters.kafka.transactions.TransactionalStream`."""
 
     def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
         """Up to limit messages, in order within a partition."""
@@ -65,7 +66,7 @@ class Transactions(Protocol):
         """Queue one record of it."""
         ...
 
-    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
+    def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
         """Queue many."""
         ...
 
@@ -90,8 +91,8 @@ class Transactions(Protocol):
         ...
 
 
-class Decider(Protocol):
-    """What we need of :class:`sluice.application.decide.Decider`."""
+class DecisionPipeline(Protocol):
+    """What we need of :class:`sluice.application.decide.DecisionPipeline`."""
 
     sequence: int
 
@@ -109,7 +110,7 @@ class Decider(Protocol):
 
 
 class TransactionLog:
-    """The port DecisionLog inside the open transaction: durable when the door commits."""
+    """The port DecisionLog inside the open transaction: durable when the entrypoint commits."""
 
     def __init__(self, kafka: Transactions, topic: str) -> None:
         self._kafka = kafka
@@ -137,7 +138,7 @@ class AfterCommit:
         self._store = store
         self._answers: list[tuple[Arrival, bytes]] = []
 
-    async def observe(self, batch: Sequence[Arrival]) -> list[Reply]:
+    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         """See the port."""
         return await self._store.observe(batch)
 
@@ -155,7 +156,8 @@ class AfterCommit:
         self._answers = []
 
     def aborted(self) -> None:
-        """Forget it. The claims stay: a redelivery from the same place takes them up again."""
+        """Forget it. The idempotency records stay: a redelivery from the same place takes them up
+        again."""
         self._answers = []
 
 
@@ -171,7 +173,7 @@ def leave_at_once() -> None:
     os._exit(1)
 
 
-class StreamDoor:
+class StreamProcessor:
     """Reads, decides, commits. One loop, one batch at a time.
 
     store: the one that the decider was built with. batch_max: messages of a transaction. on_hang:
@@ -181,7 +183,7 @@ class StreamDoor:
     def __init__(
         self,
         kafka: Transactions,
-        decider: Decider,
+        decider: DecisionPipeline,
         store: AfterCommit,
         *,
         dead_letters: str,
@@ -209,7 +211,7 @@ class StreamDoor:
         self._aborts = 0
         self._singly = 0
         """Messages still to be taken one at a time, after a batch failed as a whole."""
-        self._cursed: dict[Origin, str] = {}
+        self._poison: dict[Origin, str] = {}
         """Messages that broke us when they were alone, with the code; buried when they come."""
         self._pause_s = 0.0
         self._lag_at = 0.0
@@ -239,7 +241,7 @@ class StreamDoor:
             batch = self._kafka.poll_batch(limit, 0) or await asyncio.to_thread(
                 self._kafka.poll_batch, limit, self._poll_s
             )
-            self._tell_lag()
+            self._report_lag()
             if batch:
                 await self._transact(batch)
         except Exception as error:  # a batch may fail in any way, and must not fail forever
@@ -269,7 +271,7 @@ class StreamDoor:
             if self._aborts >= ABORTS_MAX:
                 self._singly = max(self._singly, len(batch))
         elif len(batch) == 1:
-            self._cursed[_place(batch[0])] = code
+            self._poison[_place(batch[0])] = code
         else:
             self._singly = max(self._singly, len(batch))
 
@@ -283,15 +285,15 @@ class StreamDoor:
         lines: list[tuple[Message, str]] = []
 
         def refuse(message: Message, error: SluiceError) -> None:
-            self._bury(message, error)
+            self._send_dead_letter(message, error)
             refused[error.code] += 1
             lines.append((message, error.code))
 
         traces = telemetry.continue_traces([message.traceparent for message in batch])
         for message, trace in zip(batch, traces, strict=True):
             origin = _place(message)
-            if self._cursed and origin in self._cursed:
-                refuse(message, Rejected("it broke the decider", code=self._cursed[origin]))
+            if self._poison and origin in self._poison:
+                refuse(message, Rejected("it broke the decider", code=self._poison[origin]))
                 continue
             try:
                 arrivals.append(
@@ -311,12 +313,12 @@ class StreamDoor:
             elif isinstance(result, Unrecorded):
                 raise Unavailable(result.why)
             else:
-                refuse(message, _REPEATED if isinstance(result, Repeated) else _CONFLICT)
+                refuse(message, _REPLAYED if isinstance(result, Replayed) else _CONFLICT)
         offsets = {(m.topic, m.partition): m.offset + 1 for m in batch}
         await self._commit(offsets)
         self._store.committed()
-        self._cursed.clear()
-        self._tell(batch, decided, trace_ids, refused, lines, time.perf_counter() - began)
+        self._poison.clear()
+        self._report(batch, decided, trace_ids, refused, lines, time.perf_counter() - began)
 
     async def _commit(self, offsets: dict[Partition, int]) -> None:
         commit = asyncio.ensure_future(asyncio.to_thread(self._kafka.commit, offsets))
@@ -327,22 +329,25 @@ class StreamDoor:
 
     async def _decide(self, arrivals: list[Arrival]) -> list[Result]:
         """Decide all, waiting for ids that another arrival holds. Raises Unavailable past the
-        bound. Two of one id in the batch are no such case: the walk pairs them itself."""
+        bound. Two of one id in the batch are no such case: the decision pipeline pairs them
+        itself."""
         if not arrivals:
             return []
         results = await self._decider.decide(arrivals)
         deadline = time.monotonic() + BUSY_MAX_S
         while busy := [i for i, result in enumerate(results) if isinstance(result, Busy)]:
             if time.monotonic() > deadline:
-                raise Unavailable(f"{len(busy)} authorizations are claimed elsewhere", code="busy")
+                raise Unavailable(
+                    f"{len(busy)} authorizations are in progress elsewhere", code="busy"
+                )
             await asyncio.sleep(BUSY_EVERY_S)
             again = await self._decider.decide([arrivals[i] for i in busy])
             for i, result in zip(busy, again, strict=True):
                 results[i] = result
         return results
 
-    def _bury(self, message: Message, error: SluiceError) -> None:
-        letter = dead_letter(
+    def _send_dead_letter(self, message: Message, error: SluiceError) -> None:
+        dead_letter = dead_letter_of(
             message.value,
             _place(message),
             error,
@@ -352,13 +357,13 @@ class StreamDoor:
         self._kafka.produce(
             self._dead_letters,
             f"{message.topic}/{message.partition}",
-            encode(letter),
+            encode(dead_letter),
             trace_headers(message.traceparent),
         )
 
     # ------------------------------------------------------------ metrics and log
 
-    def _tell(
+    def _report(
         self,
         batch: list[Message],
         decided: list[Decided],
@@ -405,7 +410,7 @@ class StreamDoor:
                     at_us=now_us,
                     event="authorization",
                     service=self._service,
-                    door="stream",
+                    entrypoint="stream",
                     code=code,
                     sample_ppm=telemetry.ALL_PPM,
                     origin=str(_place(message)),
@@ -415,7 +420,7 @@ class StreamDoor:
             ]
         )
 
-    def _tell_lag(self) -> None:
+    def _report_lag(self) -> None:
         if time.monotonic() < self._lag_at:
             return
         self._lag_at = time.monotonic() + LAG_EVERY_S

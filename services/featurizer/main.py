@@ -11,7 +11,7 @@ from collections import Counter
 from sluice import bootstrap, telemetry
 from sluice.adapters.kafka.config import Partition
 from sluice.adapters.kafka.consumer import GroupConsumer, Message
-from sluice.adapters.redis.marker import Marker
+from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.featurize import Applied
 from sluice.application.ports import MISSING, STORE_LOST, WRITABLE
 from sluice.errors import SluiceError, Unavailable
@@ -41,7 +41,7 @@ def main() -> int:
                 telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
                 return 1
             # Leave the group, because a rebuild sets its offsets while nobody is in it.
-            bootstrap.tell_store(str(error))
+            bootstrap.report_store(str(error))
         finally:
             parts.close()
     telemetry.event("stopped", code="sigterm")
@@ -71,16 +71,16 @@ def work(loop: Loop, stop: threading.Event) -> None:
 def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
     """Wait while the store is lost, or cleared and filled by a rebuild. False: told to stop."""
     store = bootstrap.state_store(settings)
-    marker, told = Marker(store.connection), ""
+    watermark, reported = StoreWatermark(store.connection), ""
     try:
         while not stop.is_set():
             with contextlib.suppress(Unavailable):
-                state = marker.read().state
+                state = watermark.read().state
                 if state in WRITABLE or state == MISSING:
                     return True
-                if state != told:
-                    bootstrap.tell_store(f"the online store's states are {state}")
-                    told = state
+                if state != reported:
+                    bootstrap.report_store(f"the online store's states are {state}")
+                    reported = state
             stop.wait(RETRY_S)
         return False
     finally:
@@ -109,7 +109,7 @@ class Loop:
             began = time.perf_counter()
             applied = self._parts.featurizer.apply(batch)
             kill_at("featurizer.before_commit")
-            self._parts.marker.advance({p: self._known.get(p, 0) for p in ends}, ends)
+            self._parts.watermark.advance({p: self._known.get(p, 0) for p in ends}, ends)
             self._known.update(ends)
             kill_at("featurizer.after_mark")
             commit(consumer, batch, ends)
@@ -127,23 +127,23 @@ class Loop:
 
     def _check(self) -> None:
         """Raises Unavailable with code STORE_LOST if the store forgot what it held."""
-        consumer, marker = self._parts.consumer, self._parts.marker
+        consumer, watermark = self._parts.consumer, self._parts.watermark
         mine = consumer.assignment()
         fresh = [place for place in mine if place not in self._known]
         committed = consumer.committed(fresh)
         self._known = {p: self._known.get(p, committed.get(p, 0)) for p in mine}
         first = self._checked_at == float("-inf")
         try:
-            marker.advance(self._known)
+            watermark.advance(self._known)
         except Unavailable as error:
-            if error.code != STORE_LOST or marker.read().state != MISSING:
+            if error.code != STORE_LOST or watermark.read().state != MISSING:
                 raise
             if consumer.committed(consumer.partitions()):
-                marker.lose()
+                watermark.lose()
                 raise
-            marker.initialise()  # nothing was ever applied by this group: a new installation
+            watermark.initialise()  # nothing was ever applied by this group: a new installation
         if first:
-            bootstrap.tell_store("")
+            bootstrap.report_store("")
         self._checked_at = time.monotonic()
 
 

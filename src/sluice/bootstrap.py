@@ -19,19 +19,19 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
-from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
 from sluice.adapters.policyfiles.files import PolicyFiles
-from sluice.adapters.redis.marker import RUNBOOK, Marker
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.application.decide import Decider
+from sluice.adapters.redis.watermark import RUNBOOK, StoreWatermark
+from sluice.application.decide import DecisionPipeline
 from sluice.application.featurize import Featurizer
 from sluice.application.ports import DecisionLog, OnlineStore
-from sluice.domain import catalogue
-from sluice.domain.authorization import EventTimeBounds
 from sluice.domain.clock import SECOND_US, SystemClock
-from sluice.domain.decision import Door
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import EventTimeBounds
+from sluice.domain.records.decision import Entrypoint
 from sluice.errors import SluiceError
 from sluice.settings import Settings
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 FLUSH_MAX_S = 30.0
 COLLECT_EVERY = 50_000
 """New containers until the collector looks for cycles. A batch of 500 makes some 10,000, all alive
-until it ends: Python's 700 would walk them 15 times, a tenth of the stream door's time."""
+until it ends: Python's 700 would walk them 15 times, a tenth of the stream processor's time."""
 
 
 def start(service: str, settings: Settings) -> threading.Event:
@@ -105,7 +105,7 @@ class FeaturizerParts:
     consumer: GroupConsumer
     featurizer: Featurizer
     store: RedisStateStore
-    marker: Marker
+    watermark: StoreWatermark
 
     def close(self) -> None:
         """Leave the group, then the store."""
@@ -156,11 +156,11 @@ def featurizer(settings: Settings) -> FeaturizerParts:
             answers_since=lambda: SystemClock().now_us() - settings.store.answer_ttl_s * SECOND_US,
         ),
         store,
-        Marker(store.connection),
+        StoreWatermark(store.connection),
     )
 
 
-def tell_store(why: str) -> None:
+def report_store(why: str) -> None:
     """Show whether the store's states are used; why not, "" if they are."""
     telemetry.METRICS.set("sluice_store_ready", 0 if why else 1)
     if why:
@@ -174,7 +174,7 @@ def policies(settings: Settings) -> PolicyFiles:
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
 
 
-class InForce:
+class ActiveConfiguration:
     """The release and the policy that decide now, followed on disk."""
 
     def __init__(self, settings: Settings) -> None:
@@ -205,33 +205,37 @@ class InForce:
             telemetry.METRICS.count("sluice_decider_refused_total", what, error.code)
             return
         if fresh is not None:
-            telemetry.event("in_force", what=what, id=name(fresh))
+            telemetry.event("activated", what=what, id=name(fresh))
             telemetry.METRICS.info(f"sluice_decider_{what}_info", name(fresh))
 
 
 def online_store(settings: Settings, *, batches: bool) -> RedisOnlineStore:
-    """The decider's side of the store. batches: with the stream door's budget."""
+    """The decider's side of the store. batches: with the stream processor's budget."""
     store = settings.store
     return RedisOnlineStore(
         store.url,
         SystemClock(),
         budget_s=(store.batch_budget_ms if batches else store.budget_ms) / 1000,
-        claim_ttl_s=store.claim_ttl_s,
+        in_progress_ttl_s=store.in_progress_ttl_s,
         answer_ttl_s=store.answer_ttl_s,
-        on_trust=tell_store,
+        on_trust=report_store,
     )
 
 
 def decider(
-    settings: Settings, door: Door, store: OnlineStore, log: DecisionLog, in_force: InForce
-) -> Decider:
-    """The walk behind one door."""
-    return Decider(
-        door=door,
+    settings: Settings,
+    entrypoint: Entrypoint,
+    store: OnlineStore,
+    log: DecisionLog,
+    active: ActiveConfiguration,
+) -> DecisionPipeline:
+    """The decision pipeline behind one entrypoint."""
+    return DecisionPipeline(
+        entrypoint=entrypoint,
         emitter=emitter(settings),
         store=store,
-        scorer=in_force.releases,
-        policy=in_force.policies,
+        scorer=active.releases,
+        policy=active.policies,
         log=log,
         clock=SystemClock(),
         bounds=EventTimeBounds(
@@ -245,13 +249,13 @@ def decider(
 
 
 def sampler(settings: Settings) -> telemetry.Sampler:
-    """Which lines of authorizations a door writes."""
+    """Which lines of authorizations an entrypoint writes."""
     service = settings.service
     return telemetry.Sampler(service.log_sample_ppm, service.log_lines_per_s)
 
 
 def decision_producer(settings: Settings) -> DecisionProducer:
-    """``decisions.v1`` for the sync door."""
+    """``decisions.v1`` for the sync API."""
     return DecisionProducer(
         settings.kafka.bootstrap,
         topic=topics(settings).decisions,
@@ -261,10 +265,10 @@ def decision_producer(settings: Settings) -> DecisionProducer:
     )
 
 
-def transactional_door(settings: Settings) -> TransactionalDoor:
-    """``authorizations.v1`` in, transactions out, for the stream door."""
+def transactional_stream(settings: Settings) -> TransactionalStream:
+    """``authorizations.v1`` in, transactions out, for the stream processor."""
     name = f"decider-{settings.service.name()}"
-    return TransactionalDoor(
+    return TransactionalStream(
         settings.kafka.bootstrap,
         group=group("decider", settings),
         topics=[topics(settings).authorizations],

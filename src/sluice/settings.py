@@ -76,12 +76,12 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         int, _says("Longest a read may take; past it the views are missing.", ge=1, le=1000)
     ] = 10
     batch_budget_ms: Annotated[
-        int, _says("The same for a micro-batch of the stream door.", ge=1, le=10_000)
+        int, _says("The same for a micro-batch of the stream processor.", ge=1, le=10_000)
     ] = 1000
     answer_ttl_s: Annotated[
         int, _says("How long an id's answer is remembered: about 400 bytes each.", ge=1)
     ] = 3600
-    claim_ttl_s: Annotated[
+    in_progress_ttl_s: Annotated[
         int,
         _says(
             "After this an id that was never answered may be decided again; longer than a restart "
@@ -95,10 +95,10 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class DeciderSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename=None
 ):
-    """Both doors."""
+    """Both entrypoints."""
 
-    host: Annotated[str, _says("Address the sync door listens on.")] = "0.0.0.0"
-    port: Annotated[int, _says("Port of the sync door.", ge=0, le=65_535)] = 8080
+    host: Annotated[str, _says("Address the sync API listens on.")] = "0.0.0.0"
+    port: Annotated[int, _says("Port of the sync API.", ge=0, le=65_535)] = 8080
     model_name: Annotated[str, _says("Name in the Open Inference Protocol.")] = "sluice"
     release_dir: Annotated[str, _says("Folder of the release to serve; polled.")] = (
         "models/releases/current"
@@ -112,7 +112,7 @@ class DeciderSettings(
         int, _says("Longest wait for the record to be durable; then 503.", ge=1, le=60_000)
     ] = 1000
     in_flight_max: Annotated[
-        int, _says("Requests inside the sync door; beyond it 503, no queue.", ge=1)
+        int, _says("Requests inside the sync API; beyond it 503, no queue.", ge=1)
     ] = 256
     drain_s: Annotated[
         int, _says("After SIGTERM: not ready, still answering, this long.", ge=0, le=600)
@@ -124,7 +124,7 @@ class DeciderSettings(
         int, _says("Authorizations further ahead of our clock are refused.", ge=0)
     ] = 300
     batch_max: Annotated[
-        int, _says("Authorizations of one micro-batch of the stream door.", ge=1, le=5000)
+        int, _says("Authorizations of one micro-batch of the stream processor.", ge=1, le=5000)
     ] = 500
     reload_s: Annotated[
         int, _says("How often release and policy are looked at for changes.", ge=1, le=3600)
@@ -164,8 +164,8 @@ class FeastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     registry: Annotated[str, _says("SQL registry, an SQLAlchemy URL; may hold a password.")] = ""
 
 
-class MeterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The truth meter. It reads the archive under ``archiver.root``."""
+class ConsistencySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The consistency check. It reads the archive under ``archiver.root``."""
 
     sample_ppm: Annotated[
         int, _says("Share of the decisions that are recomputed, in millionths.", ge=1, le=1_000_000)
@@ -223,7 +223,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     featurizer: FeaturizerSettings = FeaturizerSettings()
     archiver: ArchiverSettings = ArchiverSettings()
     feast: FeastSettings = FeastSettings()
-    meter: MeterSettings = MeterSettings()
+    consistency: ConsistencySettings = ConsistencySettings()
     service: Service = Service()
 
 

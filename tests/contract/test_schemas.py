@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from sluice.cli.contracts import RECORDS, schema
-from sluice.domain.authorization import encode
+from sluice.domain.records.authorization import encode
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 

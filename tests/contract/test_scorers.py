@@ -8,8 +8,8 @@ import pytest
 
 from sluice.adapters.onnx import OnnxScorer, load, read_trust
 from sluice.application.ports import Scorer
-from sluice.domain import catalogue
-from sluice.domain.reasons import BY_CODE, MODEL_CODES
+from sluice.domain.features import catalogue
+from sluice.domain.policy.reasons import BY_CODE, MODEL_CODES
 from sluice.domain.release import decode_manifest
 from sluice.errors import Unavailable
 from sluice.testing.release import FEATURES, TRUSTED, make_model, make_release

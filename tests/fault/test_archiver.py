@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from services.kafka.broker import free_port
+from local.kafka.broker import free_port
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.parquet.archive import Archive
-from sluice.domain.authorization import encode
+from sluice.domain.records.authorization import encode
 from sluice.testing.factories import make_authorization, make_label
-from sluice.testing.kafka import read_all, wait_until
 from sluice.testing.records import make_decision
+from tests.support.kafka import read_all, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
@@ -56,7 +56,8 @@ def start(kafka, topics: Topics, tmp_path: Path) -> Iterator:
 
 
 def decide(kafka, topics: Topics, numbers: range) -> None:
-    """Decisions in transactions, as the stream door writes them: markers leave gaps in offsets."""
+    """Decisions in transactions, as the stream processor writes them: markers leave gaps in
+    offsets."""
     writer = TransactionalProducer(
         kafka.bootstrap, transactional_id=topics.decisions, client_id="test"
     )

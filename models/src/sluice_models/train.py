@@ -21,11 +21,11 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.policyfiles import read_policy
 from sluice.cli.release import read_private_key
-from sluice.domain import catalogue
 from sluice.domain.clock import to_datetime
-from sluice.domain.economics import Worth
-from sluice.domain.fx import Fx
-from sluice.domain.policy import Policy
+from sluice.domain.features import catalogue
+from sluice.domain.policy.economics import Worth
+from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.policy import Policy
 from sluice.domain.release import MODEL, Provenance, public_line
 
 from sluice_models import dataset, tuning
@@ -47,7 +47,7 @@ TOLERATED_LOSS = 0.05
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """Days count from ``start``. Rows before ``train_until`` are learnt from, with the reports
     known on the day of training; ``tuned_on`` sets thresholds; the weeks after that judge."""
 
@@ -77,7 +77,7 @@ class Plan:
 
 @dataclass
 class Sample:
-    """What a kind of model is taught, world by world."""
+    """What a kind of model is trained on, world by world."""
 
     features: list[Ints] = field(default_factory=list)
     labels: list[Bools] = field(default_factory=list)
@@ -118,13 +118,13 @@ class Material:
     cold: Windows = field(default_factory=Windows)
     rows: int = 0
     frauds: int = 0
-    taught: list[str] = field(default_factory=list)
+    trained_on: list[str] = field(default_factory=list)
     """Digests of the histories learnt from."""
     judged_by: list[str] = field(default_factory=list)
     """Digests of all histories: each gives weeks that judge."""
 
 
-def gather(plan: Plan, fx: Fx, work: Path) -> Material:
+def gather(plan: TrainingPlan, fx: Fx, work: Path) -> Material:
     """Simulate the worlds, run them through the kernel, keep samples and windows."""
     material = Material()
     for seed in (*plan.train_worlds, *plan.new_worlds):
@@ -136,7 +136,7 @@ def gather(plan: Plan, fx: Fx, work: Path) -> Material:
         table = dataset.read(folder, fx)
         material.judged_by.append(table.digest)
         if seed in plan.train_worlds:
-            material.taught.append(table.digest)
+            material.trained_on.append(table.digest)
             _take_samples(plan, fx, table, seed, material)
             material.tuning.add(table, plan.at(plan.tuned_on), plan.at(plan.tuned_on + 7))
         else:
@@ -152,7 +152,7 @@ def gather(plan: Plan, fx: Fx, work: Path) -> Material:
     return material
 
 
-def _take_samples(plan: Plan, fx: Fx, table: Table, seed: int, material: Material) -> None:
+def _take_samples(plan: TrainingPlan, fx: Fx, table: Table, seed: int, material: Material) -> None:
     past = np.flatnonzero(table.event_us < plan.at(plan.train_until))
     label = table.reported(plan.at(plan.trained_on))[past]
     material.rows += len(past)
@@ -169,7 +169,7 @@ def _take_samples(plan: Plan, fx: Fx, table: Table, seed: int, material: Materia
         for i, view in enumerate(MAY_MISS):
             gone = (fate >= i * DROPOUT_OF_VIEWS) & (fate < (i + 1) * DROPOUT_OF_VIEWS)
             features[gone] = rows.rows(gone).without(view, fx)
-        sample.features.append(dataset.taught(features))
+        sample.features.append(dataset.trained_on(features))
         sample.labels.append(label[chosen])
         sample.shifts.append(dataset.prior_shift(label, chosen))
 
@@ -182,7 +182,7 @@ def judged(
     for whole, untainted in zip(windows.tables, windows.untainted, strict=True):
         table = whole.rows(untainted)
         features = table.without(missing, fx) if missing and fx else table.features
-        score = model.predict(dataset.TAUGHT, dataset.taught(features))
+        score = model.predict(dataset.TRAINED_ON, dataset.trained_on(features))
         found.append(measure(score, table.fraud, table.amount_minor, table.card, table.event_us))
     return found
 
@@ -206,9 +206,9 @@ class Findings:
     rules: list[tuple[str, int, int]] = field(default_factory=list)
 
 
-def compare(plan: Plan, fx: Fx, material: Material) -> tuple[TorchModel, Findings]:
+def compare(plan: TrainingPlan, fx: Fx, material: Material) -> tuple[TorchModel, Findings]:
     """Train every seed of the net, and the trees; the first seed is the one that ships."""
-    names = dataset.TAUGHT
+    names = dataset.TRAINED_ON
     features, label, shift = material.net.joined()
     nets = [
         train_net(names, features, label, shift, seed=seed, epochs=plan.epochs)
@@ -282,7 +282,7 @@ def _rules(policy: Policy, windows: list[Table]) -> list[tuple[str, int, int]]:
 
 
 def _ppm(model: Model, table: Table) -> Ints:
-    score = model.predict(dataset.TAUGHT, dataset.taught(table.features))
+    score = model.predict(dataset.TRAINED_ON, dataset.trained_on(table.features))
     return np.rint(score * 1e6).astype(np.int64)
 
 
@@ -296,7 +296,7 @@ def main() -> int:
     parser.add_argument("--install", action="store_true", help="put the release in force")
     args = parser.parse_args()
     began = time.monotonic()
-    plan = Plan()
+    plan = TrainingPlan()
     policy_dir = Path("policies/default")
     key = read_private_key(args.key) if args.key else Ed25519PrivateKey.generate()
     fx = read_policy(policy_dir, catalogue.FEATURES).fx
@@ -316,7 +316,7 @@ def main() -> int:
 
 
 def finish(
-    plan: Plan,
+    plan: TrainingPlan,
     material: Material,
     net: TorchModel,
     findings: Findings,
@@ -331,7 +331,7 @@ def finish(
     sample, label, shift = material.net.joined()
     provenance = Provenance(
         kind="MLP 64-32 (PyTorch) over standardised signed logarithms",
-        data=dataset.joined_digest(material.taught),
+        data=dataset.joined_digest(material.trained_on),
         code=code_digest(),
         trained_from=plan.at(0),
         trained_until=plan.at(plan.train_until),
@@ -341,7 +341,7 @@ def finish(
         seed=plan.net_seeds[0],
     )
     name = f"mlp-{to_datetime(created):%Y%m%d}-{provenance.data[:6]}"
-    rows = dataset.taught(material.tuning.tables[0].features)
+    rows = dataset.trained_on(material.tuning.tables[0].features)
     served = pack(
         root / name,
         net,
@@ -356,7 +356,7 @@ def finish(
         rows=rows,
         key=key,
     )
-    apart = np.abs(net.predict(dataset.TAUGHT, rows) - served.predict(dataset.TAUGHT, rows))
+    apart = np.abs(net.predict(dataset.TRAINED_ON, rows) - served.predict(dataset.TRAINED_ON, rows))
     if apart.max() > 5e-6:
         raise AssertionError(f"ONNX and PyTorch differ by {apart.max():.1e}")
     print(f"ONNX and PyTorch differ by at most {apart.max():.1e} on {len(apart):,} rows")
@@ -391,8 +391,8 @@ def _metrics(findings: Findings) -> dict[str, int]:
 
 def _report(folder: Path, policy_id: str, findings: Findings) -> None:
     model = (folder / MODEL).read_bytes()
-    in_force = Path("models/releases/current") / MODEL
-    same = in_force.exists() and in_force.read_bytes() == model
+    active = Path("models/releases/current") / MODEL
+    same = active.exists() and active.read_bytes() == model
     print(f"{folder}: {len(model):,} bytes, policy {policy_id}")
     print(f"thresholds {findings.thresholds}, tolerates {findings.tolerates}")
     print(f"the model in force is {'the same, bit for bit' if same else 'another one'}")

@@ -20,7 +20,7 @@ DAY_MS = 86_400_000
 Partition = tuple[str, int]
 
 
-class Record(Protocol):
+class ConsumerRecord(Protocol):
     """What we need of a record in Kafka."""
 
     @property
@@ -56,7 +56,7 @@ class Files(Protocol):
         """Offset behind the newest file of a partition; 0 without one."""
         ...
 
-    def write(self, partition: Partition, rows: Sequence[Record]) -> int:
+    def write(self, partition: Partition, rows: Sequence[ConsumerRecord]) -> int:
         """One file of these rows, in order of offset, durable on return. Returns its bytes.
 
         Raises Unavailable (overtaken) if another archiver wrote it first, Corrupt if a file of
@@ -70,7 +70,7 @@ class _Buffer:
     since_s: float
     day: int
     """Of its newest record's writing: a file lies in one day's folder."""
-    rows: list[Record] = field(default_factory=list)
+    rows: list[ConsumerRecord] = field(default_factory=list)
     size_bytes: int = 0
 
 
@@ -79,7 +79,7 @@ class Rolled:
     """One file that was completed. rows: its records, in order."""
 
     partition: Partition
-    rows: Sequence[Record]
+    rows: Sequence[ConsumerRecord]
     size_bytes: int
 
 
@@ -103,7 +103,7 @@ class Archiver:
                 starts[partition] = offset
         return starts
 
-    def add(self, batch: Iterable[Record], now_s: float) -> list[Rolled]:
+    def add(self, batch: Iterable[ConsumerRecord], now_s: float) -> list[Rolled]:
         """Take records in. Returns the files that a new day made necessary."""
         rolled = []
         for record in batch:

@@ -20,10 +20,8 @@ import numpy.typing as npt
 
 from sluice.application.decide import content_digest
 from sluice.application.ports import Ints, StateStore, StateUpdate
-from sluice.domain import states
-from sluice.domain.authorization import Authorization, encode
-from sluice.domain.decision import Answer, Rung
-from sluice.domain.events import (
+from sluice.domain.features import states
+from sluice.domain.features.events import (
     AMOUNT,
     CARD,
     DECLINED,
@@ -35,11 +33,7 @@ from sluice.domain.events import (
     event_row,
     event_rows,
 )
-from sluice.domain.identifiers import tag32
-from sluice.domain.label import Label
-from sluice.domain.observation import COLUMNS, ROWS_MAX, EntityKind, Observations
-from sluice.domain.outcome import Outcome
-from sluice.domain.windows import (
+from sluice.domain.features.kernel import (
     AUTHORIZATION,
     DONE,
     DUPLICATE,
@@ -55,6 +49,13 @@ from sluice.domain.windows import (
     scratch,
     update,
 )
+from sluice.domain.records.authorization import Authorization, encode
+from sluice.domain.records.decision import Answer, DegradationLevel
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind, key_of
+from sluice.domain.records.identifiers import tag32
+from sluice.domain.records.label import Label
+from sluice.domain.records.observation import COLUMNS, ROWS_MAX, Observations
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Corrupt, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -69,7 +70,7 @@ Flags = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
 
-class Record(Protocol):
+class ConsumerRecord(Protocol):
     """A message of one of the three topics."""
 
     @property
@@ -118,7 +119,7 @@ class _DecisionPart(msgspec.Struct, frozen=True):
     outcome: Outcome
     reasons: list[str]
     score_ppm: int | None
-    rung: Rung
+    degradation_level: DegradationLevel
     degraded: list[str]
     release: str | None
     policy: str
@@ -180,14 +181,18 @@ class Featurizer:
         self._answers_since = answers_since
         self._work = scratch()
 
-    def apply(self, batch: Sequence[Record]) -> Applied:
+    def apply(self, batch: Sequence[ConsumerRecord]) -> Applied:
         """Take effect of a batch; when it returns, its offsets may be committed.
 
         Raises Corrupt for a record that is none of ours: these topics have no other writers.
         Raises Unavailable if store or broker is; the batch can then be applied again.
         """
         since = time.perf_counter()
-        records: dict[str, list[Record]] = {"decisions": [], "observations": [], "labels": []}
+        records: dict[str, list[ConsumerRecord]] = {
+            "decisions": [],
+            "observations": [],
+            "labels": [],
+        }
         for record in batch:
             records[self._topics[record.topic]].append(record)
         decided = _decoded(_decisions, records["decisions"], "decisions")
@@ -239,13 +244,8 @@ class Featurizer:
         changes: list[tuple[int, ...]] = []
         for label, place in zip(labels, places, strict=True):
             kind = FRAUD if label.is_fraud else GENUINE
-            named: tuple[tuple[EntityKind, str | None], ...] = (
-                ("card", label.card_token),
-                ("terminal", label.terminal_id),
-                ("merchant", label.merchant_id),
-                ("device", label.device_id),
-            )
-            for entity, key in named:
+            for entity in ENTITY_KINDS:
+                key = key_of(label, entity)
                 if key is not None:
                     entities.append((entity, key))
                     tags.append(tag32(key))
@@ -364,14 +364,14 @@ class Featurizer:
 
 def _count_others(own: Flags, statuses: Ints, lost: Flags, done: Applied) -> None:
     """Every row counts as applied when it is read; count those again that were not."""
-    told = np.flatnonzero((statuses != DONE) & ~lost)
-    for is_own, status in zip(own[told].tolist(), statuses[told].tolist(), strict=True):
+    reported = np.flatnonzero((statuses != DONE) & ~lost)
+    for is_own, status in zip(own[reported].tolist(), statuses[reported].tolist(), strict=True):
         stem = "decisions" if is_own else "observations"
         done.results[stem, "applied"] -= 1
         done.results[stem, _RESULTS[status]] += 1
 
 
-def _decoded(decode: Callable[[bytes], T], records: Sequence[Record], stem: str) -> list[T]:
+def _decoded(decode: Callable[[bytes], T], records: Sequence[ConsumerRecord], stem: str) -> list[T]:
     done: list[T] = []
     try:
         for record in records:
@@ -386,7 +386,7 @@ def _decoded(decode: Callable[[bytes], T], records: Sequence[Record], stem: str)
     return done
 
 
-def _places(kind: int, records: Sequence[Record]) -> list[tuple[int, int]]:
+def _places(kind: int, records: Sequence[ConsumerRecord]) -> list[tuple[int, int]]:
     """Source and offset of each."""
     sources = {p: states.source(kind, p) for p in {record.partition for record in records}}
     return [(sources[record.partition], record.offset) for record in records]
@@ -431,7 +431,8 @@ def _observed_rows(seen: Sequence[Observations]) -> _Rows:
 
 
 def _answer(part: _DecisionPart) -> tuple[str, str, bytes, bytes]:
-    """What to remember, with the bytes of the door's own answer (:func:`~.decision.answer`)."""
+    """What to remember, with the bytes of the entrypoint's own answer
+    (:func:`~.decision.answer`)."""
     auth = part.authorization
     return (
         auth.tenant,
@@ -443,7 +444,7 @@ def _answer(part: _DecisionPart) -> tuple[str, str, bytes, bytes]:
                 outcome=part.outcome,
                 reasons=part.reasons,
                 score_ppm=part.score_ppm,
-                rung=part.rung,
+                degradation_level=part.degradation_level,
                 degraded=part.degraded,
                 release=part.release,
                 policy=part.policy,

@@ -1,4 +1,5 @@
-"""What the walk needs of the outside. Adapters keep these promises, fakes keep the same ones."""
+"""What the decision pipeline needs of the outside. Adapters keep these promises, fakes keep the
+same ones."""
 
 from __future__ import annotations
 
@@ -10,17 +11,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import Decision, Origin, Pending
-from sluice.domain.observation import EntityKind
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import Decision, Origin, Pending
+from sluice.domain.records.entity import EntityKind
 
 Ints = npt.NDArray[np.int64]
 
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """An authorization at a door, before anything was looked up.
+    """An authorization at an entrypoint, before anything was looked up.
 
-    row: the kernel's (:func:`sluice.domain.events.event_row`).
+    row: the kernel's (:func:`sluice.domain.features.events.event_row`).
     digest: 8-byte BLAKE2b of the canonical encoding; tells a repeat from a conflict.
     traceparent: W3C trace context of the caller, carried on to ``decisions.v1``.
     """
@@ -35,11 +36,11 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     traceparent: str | None = None
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False):
+class Lookup(msgspec.Struct, frozen=True, gc=False):
     """What the store knew of one arrival, in one round trip that also left a pending entry.
 
     A state is None where its view could not be read, b"" where the entity was never written.
-    earlier: the answer's bytes if this id was decided before; claimed_elsewhere: another
+    earlier: the answer's bytes if this id was decided before; in_progress_elsewhere: another
     arrival holds the id and has not answered yet; conflict: the id came with other content.
     lost: the store forgot what it held and is not rebuilt yet; every view is None.
     """
@@ -50,19 +51,19 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     device: bytes | None
     pending: tuple[Pending, ...] = ()
     earlier: bytes | None = None
-    claimed_elsewhere: bool = False
+    in_progress_elsewhere: bool = False
     conflict: bool = False
     lost: bool = False
 
 
-NOTHING = Reply(None, None, None, None)
-"""The reply of a store that is down: every view missing."""
+NOTHING = Lookup(None, None, None, None)
+"""The lookup in a store that is down: every view missing."""
 
 
 class OnlineStore(Protocol):
     """Reads states and leaves pending entries; one round trip for the whole batch."""
 
-    async def observe(self, batch: Sequence[Arrival]) -> list[Reply]:
+    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         """(n,) arrivals to (n,) replies, in order: of two arrivals of one card, the second
         sees the first as pending. Raises Unavailable past its budget."""
         ...
@@ -72,7 +73,8 @@ class OnlineStore(Protocol):
         ...
 
     def release(self, arrivals: Sequence[Arrival]) -> None:
-        """Give up the claims of arrivals that got no decision; does not wait, may be lost."""
+        """Give up the idempotency records of arrivals that got no decision; does not wait, may be
+        lost."""
         ...
 
 
@@ -92,7 +94,7 @@ class Scorer(Protocol):
 
     release: str
     tolerates: frozenset[str]
-    """Views that may be missing (rung D1)."""
+    """Views that may be missing (degradation level D1)."""
 
     def score(self, features: Ints) -> Scores:
         """(n, f) catalogue features to n scores. Raises Unavailable if the model cannot run."""
@@ -119,7 +121,7 @@ class DecisionLog(Protocol):
 class StateUpdate(msgspec.Struct, frozen=True):
     """One state to store, if the stored one still carries the etag that we read.
 
-    etag: bytes 1..9 of the state read (:func:`sluice.domain.states.etag`), b"" for none.
+    etag: bytes 1..9 of the state read (:func:`sluice.domain.features.states.etag`), b"" for none.
     event_us: newest event in the state; becomes Feast's event timestamp.
     """
 
@@ -150,7 +152,7 @@ READY, LOST, REBUILDING, CATCHING_UP = "ready", "lost", "rebuilding", "catching_
 """What a store is: its states are what the log makes; it forgot some; they are being made again
 from the archive; featurizers apply what the archive does not hold yet. Only READY is served."""
 MISSING = "missing"
-"""A store without a marker: new, or emptied."""
+"""A store without a watermark: new, or emptied."""
 WRITABLE = frozenset({READY, CATCHING_UP})
 """What featurizers write to."""
 STORE_LOST = "store_lost"
@@ -161,7 +163,7 @@ Offsets = Mapping[tuple[str, int], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Watermark:
     """What a store says of itself. id: made anew with each installation and each rebuild."""
 
     id: str

@@ -25,13 +25,13 @@ from sluice import bootstrap
 from sluice.adapters.files.history import labels_from, unsorted_history
 from sluice.adapters.files.past import Past, map_past, read_past
 from sluice.adapters.parquet.history import HistoryFiles, fingerprint
-from sluice.adapters.redis.marker import Marker
+from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.backfill import Backfill
 from sluice.application.ports import StateStore, StateUpdate
 from sluice.application.publish import FIRST_ERRORS, BadRow
 from sluice.cli.instant import instant
 from sluice.cli.progress import Progress
-from sluice.domain.fx import Fx
+from sluice.domain.policy.fx import Fx
 from sluice.settings import load
 
 WRITE_MAX = 5_000
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     settings, _ = load()
     began = time.perf_counter()
     if args.mapping:
-        past = map_past(args.history, args.mapping, args.labels, _teller())
+        past = map_past(args.history, args.mapping, args.labels, _reporter())
     else:
         past = read_past(args.history, Path(args.labels) if args.labels else None)
     if past.bad > args.allow_bad:
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     store = bootstrap.state_store(settings)
     try:
         others = store_states(states, store)
-        Marker(store.connection).initialise()
+        StoreWatermark(store.connection).initialise()
     finally:
         store.close()
     if others:
@@ -130,11 +130,11 @@ def store_states(states: Sequence[StateUpdate], store: StateStore) -> int:
     return others
 
 
-def _teller() -> Callable[[BadRow], None]:
-    told = itertools.count(1)
+def _reporter() -> Callable[[BadRow], None]:
+    reported = itertools.count(1)
 
-    def tell(row: BadRow) -> None:
-        if next(told) <= FIRST_ERRORS:
+    def report(row: BadRow) -> None:
+        if next(reported) <= FIRST_ERRORS:
             print(f"{row.error.where}: {row.error.what}", file=sys.stderr)
 
-    return tell
+    return report

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from sluice.domain.authorization import Authorization
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.decision import Answer, Decision
-from sluice.domain.label import Label
-from sluice.domain.observation import Observations
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.decision import Answer, Decision
+from sluice.domain.records.label import Label
+from sluice.domain.records.observation import Observations
 
 ROOT = Path("contracts")
 RECORDS: dict[str, type[msgspec.Struct]] = {
@@ -24,7 +24,7 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "dead-letters.v1": DeadLetter,
     "answer.v1": Answer,
 }
-"""What each topic carries, and what the sync door answers."""
+"""What each topic carries, and what the sync API answers."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

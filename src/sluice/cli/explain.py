@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 
 from sluice.adapters.parquet.archive import Archive, Archived
-from sluice.domain import catalogue
-from sluice.domain.catalogue import NEVER_S, Feature
 from sluice.domain.clock import to_datetime
-from sluice.domain.money import Money
-from sluice.domain.reasons import BY_CODE
-from sluice.domain.states import BACKFILL, DECISIONS, LABELS, PARTITIONS_MAX
+from sluice.domain.features import catalogue
+from sluice.domain.features.catalogue import NEVER_S, Feature
+from sluice.domain.features.states import BACKFILL, DECISIONS, LABELS, PARTITIONS_MAX
+from sluice.domain.policy.reasons import BY_CODE
+from sluice.domain.records.money import Money
 from sluice.settings import load
 
 _SOURCES = {DECISIONS: "decisions.v1", LABELS: "labels.v1", BACKFILL: "backfill"}
@@ -72,10 +72,13 @@ def _page(found: Archived, *, everything: bool) -> list[str]:
     answered = [
         ("outcome", d.outcome.upper()),
         ("score", "none" if d.score_ppm is None else f"{d.score_ppm / 10_000:.4f} % fraud"),
-        ("rung", d.rung + (f", without {', '.join(d.degraded)}" if d.degraded else "")),
+        (
+            "degradation_level",
+            d.degradation_level + (f", without {', '.join(d.degraded)}" if d.degraded else ""),
+        ),
         ("release", d.release or "none"),
         ("policy", d.policy),
-        ("door", d.door + (f", from {d.origin}" if d.origin else "")),
+        ("entrypoint", d.entrypoint + (f", from {d.origin}" if d.origin else "")),
         ("decided", f"{(d.decided_at - d.received_at) / 1000:.1f} ms after receipt"),
         ("recorded", f"decisions.v1/{found.partition}@{found.offset}"),
         ("emitter", f"{d.emitter}, number {d.sequence}"),

@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         from sluice.adapters.feast.registry import compile_service  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as exc:
         raise Misconfigured(
-            f"Feast cannot be imported: {exc}", fix="install sluice[feast]"
+            f"Feast cannot be imported: {exc}",
+            fix="install sluice[feast]; in a checkout: make setup",
         ) from exc
     document = compile_service(args.repository, args.service).document()
     if args.out is None:

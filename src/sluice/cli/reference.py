@@ -16,8 +16,8 @@ from typing import Any, get_type_hints
 import msgspec
 
 from sluice.cli import VERBS
-from sluice.domain import catalogue
-from sluice.domain.authorization import MAX_BODY_BYTES, Authorization
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
 from sluice.settings import PREFIX, Settings
 from sluice.telemetry import TABLE, Line
 
@@ -63,11 +63,11 @@ def _code(text: object) -> str:
 
 def metrics() -> str:
     """Every metric, by component."""
-    page = _MADE.format(source="src/sluice/telemetry.py") + (
+    page = _MADE.format(source="src/sluice/telemetry/table.py") + (
         "# Metrics\n\n"
-        "Prometheus, on `/metrics` of the sync door and on `service.metrics_port` elsewhere. A "
+        "Prometheus, on `/metrics` of the sync API and on `service.metrics_port` elsewhere. A "
         "metric appears once it has been used. Labels are bounded words, never identifiers; past "
-        "256 label sets a metric counts the rest under `other`. Beside these the sync door shows "
+        "256 label sets a metric counts the rest under `other`. Beside these the sync API shows "
         "KServe's `request_*_seconds` and every process the client's own `process_*` and "
         "`python_*`.\n"
     )
@@ -96,15 +96,15 @@ def log() -> str:
         for field in msgspec.structs.fields(Line)
     ]
     return (
-        _MADE.format(source="src/sluice/telemetry.py")
+        _MADE.format(source="src/sluice/telemetry/logs.py")
         + (
             "# Log\n\n"
             "JSON, one object a line. No card number can be in it (none enters), and no card "
             "token, amount or customer is written to it.\n\n"
             "## One line an authorization, on stdout\n\n"
-            "Written for a batch at once: up to 50 ms after the answer at the sync door, after the "
-            "commit at the stream door. The record is `decisions.v1`; a line may be lost with its "
-            "process. A field that is empty is left out.\n\n"
+            "Written for a batch at once: up to 50 ms after the answer at the sync API, after the "
+            "commit at the stream processor. The record is `decisions.v1`; a line may be lost with "
+            "its process. A field that is empty is left out.\n\n"
             "A refusal, a decline and a decision that lacked a part (a degradation, or a view) "
             "always have their line. Of the usual ones, at most `service.log_lines_per_s` a "
             "second are written and at most the share `service.log_sample_ppm`: at full rate all "
@@ -126,7 +126,7 @@ def log() -> str:
 
 def features() -> str:
     """The catalogue, by entity."""
-    page = _MADE.format(source="src/sluice/domain/catalogue.py") + (
+    page = _MADE.format(source="src/sluice/domain/features/catalogue.py") + (
         "# Features\n\n"
         f"{catalogue.N} integers, in this order; catalogue digest `{catalogue.DIGEST}`. The unit "
         "says the scale: `_milli` is thousandths, `_ppm` millionths. Served when the entity was "
@@ -197,7 +197,7 @@ def authorization() -> str:
             )
         )
     return (
-        _MADE.format(source="src/sluice/domain/authorization.py")
+        _MADE.format(source="src/sluice/domain/records/authorization.py")
         + (
             "# Authorization, version 1\n\n"
             f"JSON, UTF-8, at most {MAX_BODY_BYTES:,} bytes. The schema is closed: a field that is "

@@ -17,8 +17,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sluice.domain import catalogue
 from sluice.domain.clock import to_datetime
+from sluice.domain.features import catalogue
 from sluice.domain.release import (
     MANIFEST,
     SIGNATURE,

@@ -1,8 +1,8 @@
 """Make the online store's states again after it lost some: from the archive, then the topics.
 
-Decisions go on meanwhile, at rung D2, and say so (`degraded` names `store`). Featurizers leave by
-themselves, and must be running for the last part: what the archive does not hold yet. Killed
-half-way, it can be run again.
+Decisions go on meanwhile, at degradation level D2, and say so (`degraded` names `store`).
+Featurizers leave by themselves, and must be running for the last part: what the archive does not
+hold yet. Killed half-way, it can be run again.
 
   sluice states rebuild
   sluice states rebuild --archive /mnt/archive --processes 8
@@ -27,15 +27,15 @@ from sluice import bootstrap
 from sluice.adapters.kafka.groups import Group
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.journal import ArchiveJournal, Bucket
-from sluice.adapters.redis.marker import Marker
+from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
 from sluice.adapters.redis.states import RedisStateStore
+from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.decide import content_digest
 from sluice.application.rebuild import Rebuild, TopicNames, states_of
 from sluice.cli.progress import Progress
-from sluice.domain.authorization import encode
-from sluice.domain.catalogue import VIEWS
-from sluice.domain.decision import answer
+from sluice.domain.features.catalogue import VIEWS
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import answer
 from sluice.errors import Unavailable
 from sluice.settings import Settings, load
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     progress.show(f"from {root} and the topics" if use else "from the topics alone", last=True)
     try:
         Rebuild(
-            marker=Marker(store.connection),
+            watermark=StoreWatermark(store.connection),
             group=Group(
                 settings.kafka.bootstrap,
                 bootstrap.group("featurizer", settings),
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             fill=partial(_fill, settings, root, args.processes, progress) if use else None,
             archived=_archived(archive, names.decisions, names.labels) if use else {},
             accept_gaps=args.accept_gaps,
-            tell=progress.show,
+            report=progress.show,
         ).run()
     finally:
         reader.close()
@@ -118,7 +118,7 @@ class _Job(NamedTuple):
 def _fill(settings: Settings, root: Path, processes: int, progress: Progress) -> None:
     """Write all that the archive makes: states on all cores, then the answers still remembered."""
     # An event is of up to four entities, each perhaps in another bucket.
-    events = ArchiveJournal(root).events() * len(VIEWS)
+    events = ArchiveEventHistory(root).events() * len(VIEWS)
     of = max(processes, math.ceil(events / BUCKET_EVENTS))
     jobs = [_Job(root, settings, Bucket(number, of)) for number in range(of)]
     began, written = time.monotonic(), 0
@@ -137,7 +137,7 @@ def _write_bucket(job: _Job) -> int:
     store = bootstrap.state_store(job.settings)
     written = 0
     try:
-        for updates in states_of(ArchiveJournal(job.root).read(job.bucket)):
+        for updates in states_of(ArchiveEventHistory(job.root).read(job.bucket)):
             if not all(store.write(updates)):
                 raise Unavailable(
                     "something else writes states while they are rebuilt",

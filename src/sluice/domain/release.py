@@ -19,8 +19,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Meta
 
-from sluice.domain.authorization import MicrosUtc
-from sluice.domain.observation import EntityKind
+from sluice.domain.records.authorization import MicrosUtc
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt, Misconfigured
 
 MODEL, CARD, MANIFEST, SIGNATURE = "model.onnx", "card.md", "manifest.json", "manifest.sig"
@@ -67,7 +67,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     files: SHA-256 by name, of model.onnx and card.md. catalogue: digest of the catalogue that the
     features belong to. plan: digest of the compiled plan by which they are read; releases packed
-    before there was one have none. tolerates: views that may be missing (rung D1).
+    before there was one have none. tolerates: views that may be missing (degradation level D1).
     reference_row: medians, what a group of features is set to when its weight is asked.
     tolerance_ppm: how far a warm-up score may be off, for the last bit differs between makes of
     processor. metrics: integers, unit in the name. thresholds_ppm: suggestion to the policy pack.

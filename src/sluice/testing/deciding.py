@@ -1,4 +1,4 @@
-"""A decider for tests of the doors: keeps its answers in memory, decides by amount."""
+"""A decider for tests of the entrypoints: keeps its answers in memory, decides by amount."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sluice.application.decide import Conflict, Decided, Repeated, Result
+from sluice.application.decide import Conflict, Decided, Replayed, Result
 from sluice.application.ports import Arrival
-from sluice.domain import catalogue
-from sluice.domain.authorization import (
+from sluice.domain.clock import Clock, SystemClock
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row
+from sluice.domain.records.authorization import (
     EventTimeBounds,
     check_event_time,
     decode_authorization,
     encode,
 )
-from sluice.domain.clock import Clock, SystemClock
-from sluice.domain.decision import Decision, Origin, States, answer
-from sluice.domain.events import event_row
-from sluice.domain.outcome import Outcome
+from sluice.domain.records.decision import Decision, Origin, States, answer
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Unavailable
 
 COLUMNS = ("amount_minor", "count_1h", "count_1d")
 DECLINE_ABOVE_MINOR = 100_000
 
 
-class FakeDecider:
+class FakePipeline:
     """Declines above 1,000.00, approves the rest; the score of a row is its sum in ppm.
 
     gate: while set to an unset Event, decisions wait there. healthy: whether rehearsals succeed.
@@ -77,11 +77,11 @@ class FakeDecider:
             return instead
         known = self._known.get(auth.authorization_id)
         if known is not None:
-            return Repeated(known[1]) if known[0] == arrival.digest else Conflict()
+            return Replayed(known[1]) if known[0] == arrival.digest else Conflict()
         decline = auth.amount_minor > DECLINE_ABOVE_MINOR
         decision = Decision(
             authorization=auth,
-            door="stream" if arrival.origin else "sync",
+            entrypoint="stream" if arrival.origin else "sync",
             origin=arrival.origin,
             emitter="fake",
             sequence=len(self._known),
@@ -98,7 +98,7 @@ class FakeDecider:
             policy="fake",
             outcome=Outcome.DECLINE if decline else Outcome.APPROVE,
             reasons=["AMOUNT_HIGH"] if decline else [],
-            rung="D0",
+            degradation_level="D0",
             degraded=[],
         )
         said = encode(answer(decision))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.domain.release import (
     CARD,
     FEATURES_KEY,

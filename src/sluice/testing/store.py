@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from sluice.adapters.redis.marker import Marker
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.application.ports import Arrival, Reply, StateUpdate
+from sluice.adapters.redis.watermark import StoreWatermark
+from sluice.application.ports import Arrival, Lookup, StateUpdate
 from sluice.domain.clock import Clock
-from sluice.domain.decision import MAX_PENDING, Pending
-from sluice.domain.events import to_pending
-from sluice.domain.observation import EntityKind
-from sluice.domain.states import etag
+from sluice.domain.features.events import to_pending
+from sluice.domain.features.states import etag
+from sluice.domain.records.decision import MAX_PENDING, Pending
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Unavailable
 
 
@@ -35,7 +35,7 @@ class FakeClock:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Under an authorization id: a claim, or an answer once there is one."""
+    """Under an authorization id: an idempotency record, or an answer once there is one."""
 
     digest: bytes
     owner: object
@@ -54,7 +54,7 @@ class FakeStore:
         self,
         clock: Clock,
         *,
-        claim_ttl_s: float = 10.0,
+        in_progress_ttl_s: float = 10.0,
         answer_ttl_s: float = 3600.0,
         pending_ttl_s: float = 30.0,
     ) -> None:
@@ -63,7 +63,7 @@ class FakeStore:
         self.missing: set[EntityKind] = set()
         self.states: dict[tuple[EntityKind, str], tuple[bytes, int]] = {}
         self._clock = clock
-        self._claim_us = round(claim_ttl_s * 1_000_000)
+        self._in_progress_us = round(in_progress_ttl_s * 1_000_000)
         self._answer_us = round(answer_ttl_s * 1_000_000)
         self._pending_us = round(pending_ttl_s * 1_000_000)
         self._held: dict[tuple[str, str], _Held] = {}
@@ -73,14 +73,14 @@ class FakeStore:
         if self.down:
             raise Unavailable("the fake store is down")
 
-    async def observe(self, batch: Sequence[Arrival]) -> list[Reply]:
+    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         """See the port."""
         self._check()
         return [self._observe(arrival) for arrival in batch]
 
-    def _observe(self, arrival: Arrival) -> Reply:
+    def _observe(self, arrival: Arrival) -> Lookup:
         auth, now = arrival.auth, self._clock.now_us()
-        reply = Reply(
+        reply = Lookup(
             card=self._view("card", auth.card_token),
             terminal=self._view("terminal", auth.terminal_id),
             merchant=self._view("merchant", auth.merchant_id),
@@ -88,7 +88,7 @@ class FakeStore:
             pending=self._others(arrival, now),
         )
         if self.lost:
-            reply = Reply(None, None, None, None, lost=True)
+            reply = Lookup(None, None, None, None, lost=True)
         where = _id_key(arrival)
         held = self._held.get(where)
         if held is None or held.until_us <= now:
@@ -98,8 +98,8 @@ class FakeStore:
         elif held.answer is not None:
             return structs.replace(reply, earlier=held.answer)
         elif arrival.origin is None or held.owner != arrival.origin:
-            return structs.replace(reply, claimed_elsewhere=True)
-        self._held[where] = _Held(arrival.digest, _owner(arrival), now + self._claim_us)
+            return structs.replace(reply, in_progress_elsewhere=True)
+        self._held[where] = _Held(arrival.digest, _owner(arrival), now + self._in_progress_us)
         entries = self._pending.setdefault((auth.tenant, auth.card_token), [])
         entries.append(to_pending(auth, arrival.row, now))
         del entries[:-MAX_PENDING]
@@ -166,9 +166,9 @@ class FakeStore:
 
 
 def declare_ready(url: str) -> None:
-    """Give a new store its marker, as the first start of a featurizer does."""
+    """Give a new store its watermark, as the first start of a featurizer does."""
     store = RedisStateStore(url)
-    Marker(store.connection).initialise()
+    StoreWatermark(store.connection).initialise()
     store.close()
 
 

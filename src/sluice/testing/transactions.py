@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sluice.adapters.kafka.config import Header, Partition, Record
+from sluice.adapters.kafka.config import Header, Partition, ProducerRecord
 from sluice.adapters.kafka.consumer import Message
 from sluice.errors import Unavailable
 
 
 class FakeTransactions:
-    """Keeps the promises of TransactionalDoor for one group and one member.
+    """Keeps the promises of TransactionalStream for one group and one member.
 
     committed: (topic, key, value, headers) that read_committed readers see, in order.
     offsets: next to read. fail: exceptions that the next steps of that name raise, in turn.
@@ -63,7 +63,7 @@ class FakeTransactions:
         text = key.decode() if isinstance(key, bytes) else key or ""
         self._open.append((topic, text, value, dict(headers)))
 
-    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
+    def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
         """Queue many."""
         for key, value, headers in records:
             self.produce(topic, key, value, headers)

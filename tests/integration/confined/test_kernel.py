@@ -20,12 +20,13 @@ import logging
 
 logging.basicConfig(format="%(message)s")
 from services import warm
-from sluice.domain import rules, windows
+from sluice.domain.features import kernel
+from sluice.domain.policy import rules
 
 warm.main()
 stats = {
     name: [sum(f.stats.cache_hits.values()), sum(f.stats.cache_misses.values())]
-    for module in (rules, windows)
+    for module in (rules, kernel)
     for name, f in vars(module).items()
     if hasattr(f, "stats") and f.__module__ == module.__name__
 }

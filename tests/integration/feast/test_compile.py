@@ -12,7 +12,7 @@ import pytest
 from feast import FeatureStore
 
 from sluice.adapters.feast.contract import plan_of
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.domain.release import decode_manifest
 from tests.integration.feast.conftest import RELEASES, Applied
 

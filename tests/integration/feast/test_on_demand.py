@@ -10,7 +10,7 @@ from feast import FeatureStore
 from redis import Redis
 
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.domain.release import decode_manifest
 from sluice.errors import Rejected
 from tests.integration.feast.conftest import RELEASES, Applied

@@ -10,11 +10,11 @@ import pytest
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.producer import EventProducer
-from sluice.domain.authorization import encode
+from sluice.domain.records.authorization import encode
 from sluice.errors import Misconfigured, Unavailable
 from sluice.testing.factories import make_arrival
-from sluice.testing.kafka import read_all, wait_until
 from sluice.testing.records import make_decision
+from tests.support.kafka import read_all, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -114,7 +114,7 @@ def test_a_broker_of_a_killed_test_run_dies_with_it(tmp_path):
     program = f"""
 import os, signal
 from pathlib import Path
-from services.kafka.broker import JarNode, free_port
+from local.kafka.broker import JarNode, free_port
 node = JarNode(Path({str(tmp_path)!r}), free_port(), detached=False)
 node.start()
 os.kill(os.getpid(), signal.SIGKILL)

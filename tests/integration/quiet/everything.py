@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def import_all() -> list[str]:
-    """Every module of the library and the services, but those that run when imported."""
+    """Every module of ours that serves, but those that run when imported."""
     names = []
-    for package in ("sluice", "services"):
+    for package in ("sluice", "services", "local"):
         made = importlib.import_module(package)
         for found in pkgutil.walk_packages(made.__path__, f"{package}."):
             if not found.name.endswith("__main__"):
@@ -34,7 +34,7 @@ def decide() -> None:
     """Score and judge: the committed release with its warm-up rows, the default policy."""
     from services import warm
     from sluice.adapters.onnx import load, read_trust
-    from sluice.domain import catalogue
+    from sluice.domain.features import catalogue
 
     warm.main()
     release = ROOT / "models/releases/current"
@@ -46,7 +46,7 @@ def archive(folder: Path) -> None:
     """Write a decision to parquet and read it."""
     from sluice.adapters.kafka.consumer import Message
     from sluice.adapters.parquet.archive import Archive, ParquetFiles
-    from sluice.domain.authorization import encode
+    from sluice.domain.records.authorization import encode
     from sluice.testing.records import make_decision
 
     value = encode(make_decision("a-1", sequence=1))

@@ -14,8 +14,8 @@ from sluice_simulator.world import World
 
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.marker import Marker
 from sluice.adapters.redis.states import RedisStateStore
+from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.ports import READY
 from sluice.cli import main
 
@@ -47,7 +47,7 @@ def test_the_verb_fills_archive_and_store_twice_alike_and_refuses_another_histor
     card = rows["card_token"][0].as_py()
     (state,) = store.read([("card", card)])
     assert state
-    assert Marker(store.connection).read().state == READY
+    assert StoreWatermark(store.connection).read().state == READY
 
     capsys.readouterr()
     assert main(["backfill", file, *labels, *until]) == 0

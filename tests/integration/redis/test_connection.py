@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from sluice.adapters.feast.plan import COMPILED
+from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import pack
@@ -30,9 +30,9 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, StateUpdate
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import Origin
-from sluice.domain.events import event_row
+from sluice.domain.features.events import event_row
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import Origin
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.testing.store import FakeClock, declare_ready
 
@@ -243,20 +243,20 @@ async def test_a_corrupt_card_state_is_reported_without_its_token(store, states)
     assert "card-1" not in str(caught.value)
 
 
-async def test_a_claim_of_a_newer_format_is_somebody_else_s(store):
-    await ask(store, b"SET", b"sluice:claim:acme:a-1", b"\x07" + b"digest-1" + b"whatever")
+async def test_a_idempotency_record_of_a_newer_format_is_somebody_else_s(store):
+    await ask(store, b"SET", b"sluice:idempotency:acme:a-1", b"\x07" + b"digest-1" + b"whatever")
     (reply,) = await store.observe([arrival()])
-    assert reply.claimed_elsewhere
+    assert reply.in_progress_elsewhere
 
 
-async def test_claims_answers_and_pending_lists_all_expire(store):
+async def test_idempotency_records_answers_and_pending_lists_all_expire(store):
     await store.observe([arrival("a-1"), arrival("a-2")])
     store.remember([(arrival("a-2"), b"answer")])
     left_ms = [
         await ask(store, b"PTTL", key)
         for key in (
-            b"sluice:claim:acme:a-1",
-            b"sluice:claim:acme:a-2",
+            b"sluice:idempotency:acme:a-1",
+            b"sluice:idempotency:acme:a-2",
             b"sluice:pending:acme:card-1",
         )
     ]
@@ -274,7 +274,7 @@ async def test_a_full_store_still_serves_states_and_says_what_it_refused(store, 
     await ask(store, b"CONFIG", b"SET", b"maxmemory", b"1")
     (reply,) = await store.observe([arrival()])
     assert reply.card == STATE
-    assert (store.counts.claims_refused, store.counts.pending_refused) == (1, 1)
+    assert (store.counts.idempotency_refused, store.counts.pending_refused) == (1, 1)
     with pytest.raises(Unavailable, match="OOM"):
         states.write([StateUpdate("card", "card-1", STATE[1:9], STATE, 2)])
     info = await store.info()

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from sluice.adapters.policyfiles import PolicyFiles, read_policy
-from sluice.domain import catalogue
-from sluice.domain.currencies import EXPONENTS
+from sluice.domain.features import catalogue
+from sluice.domain.records.currencies import EXPONENTS
 from sluice.errors import Misconfigured
 
 DEFAULT = Path("policies/default")

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx import ReleaseDirectory, load, read_trust, verify
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.domain.release import parse_trust, public_line, sign
 from sluice.errors import Corrupt, Misconfigured, SluiceError
 from sluice.testing.release import FEATURES, KEY, TRUSTED, make_model, make_release

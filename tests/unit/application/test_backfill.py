@@ -17,11 +17,11 @@ from sluice.adapters.files.history import (
     tag_texts,
 )
 from sluice.application.backfill import backfill
-from sluice.domain.authorization import Authorization
 from sluice.domain.clock import DAY_US, HOUR_US
-from sluice.domain.events import event_row, event_rows
-from sluice.domain.identifiers import tag32
-from sluice.domain.windows import Kernel
+from sluice.domain.features.events import event_row, event_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.identifiers import tag32
 from sluice.errors import Rejected
 from sluice.testing.factories import NOON_US, make_authorization, make_label
 from sluice.testing.policy import EUROS

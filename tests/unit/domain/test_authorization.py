@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from sluice.domain.authorization import (
+from sluice.domain.clock import DAY_US, MINUTE_US
+from sluice.domain.records.authorization import (
     MAX_AMOUNT_MINOR,
     MAX_BODY_BYTES,
     Authorization,
@@ -16,7 +17,6 @@ from sluice.domain.authorization import (
     decode_authorization,
     encode,
 )
-from sluice.domain.clock import DAY_US, MINUTE_US
 from sluice.errors import Rejected
 
 AUTH = Authorization(

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from sluice.domain.authorization import Authorization, Channel, ThreeDs
-from sluice.domain.countries import COUNTRY_INDEX
-from sluice.domain.currencies import CURRENCY_INDEX
-from sluice.domain.events import COLUMNS, WIDTH, event_row, event_rows, pending_rows, to_pending
-from sluice.domain.identifiers import tag32
+from sluice.domain.features.events import (
+    COLUMNS,
+    WIDTH,
+    event_row,
+    event_rows,
+    pending_rows,
+    to_pending,
+)
+from sluice.domain.records.authorization import Authorization, Channel, ThreeDs
+from sluice.domain.records.countries import COUNTRY_INDEX
+from sluice.domain.records.currencies import CURRENCY_INDEX
+from sluice.domain.records.identifiers import tag32
 from tests.unit.domain.test_authorization import AUTH
 
 

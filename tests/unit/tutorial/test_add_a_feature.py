@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/tutorial/add-a-feature.md").read_text()
@@ -28,9 +28,9 @@ import numpy as np
 
 from sluice.adapters.feast.contract import plan_of
 from sluice.cli.reference import PAGES
-from sluice.domain import catalogue, compiled
-from sluice.domain.events import AMOUNT, EVENT_US, ID, WIDTH
-from sluice.domain.windows import Kernel
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import AMOUNT, EVENT_US, ID, WIDTH
+from sluice.domain.features.kernel import Kernel
 
 # The kernel as Python reads it: the same code, without minutes of compiling it anew.
 event = np.zeros((1, WIDTH), np.int64)
@@ -60,7 +60,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=ignored)
     (row,) = re.findall(r"```python\n(.*)\n```", PAGE)
-    table = copy / "src/sluice/domain/catalogue.py"
+    table = copy / "src/sluice/domain/features/catalogue.py"
     text = table.read_text()
     assert text.count(BESIDE) == 1
     table.write_text(text.replace(BESIDE, f"        {row}\n{BESIDE}"))

@@ -14,9 +14,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS
-from sluice.domain import catalogue
-from sluice.domain.authorization import (
+from sluice.adapters.layout import FEATURES, JOIN_KEYS
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row, event_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.records.authorization import (
     AmountMinor,
     Authorization,
     Channel,
@@ -27,9 +29,7 @@ from sluice.domain.authorization import (
     ThreeDs,
     check,
 )
-from sluice.domain.events import event_row, event_rows
-from sluice.domain.observation import ENTITY_KINDS
-from sluice.domain.windows import Kernel
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Corrupt, Rejected
 
 
@@ -105,7 +105,7 @@ def _asked(values: dict[str, Any]) -> _Asked:
 
 
 def _authorization(asked: _Asked) -> Authorization:
-    """What event_row wants, checked as at a door; region and tenant are in no row."""
+    """What event_row wants, checked as at an entrypoint; region and tenant are in no row."""
     auth = Authorization(
         authorization_id=asked.authorization_id,
         event_at=asked.event_at,

@@ -21,10 +21,10 @@ from msgspec import Meta
 
 from sluice.adapters.files.tables import RowBatch
 from sluice.application.publish import BadRow, Mapped
-from sluice.domain.authorization import Authorization, decode_authorization, encode
 from sluice.domain.clock import DAY_US
-from sluice.domain.currencies import EXPONENTS
-from sluice.domain.label import Label
+from sluice.domain.records.authorization import Authorization, decode_authorization, encode
+from sluice.domain.records.currencies import EXPONENTS
+from sluice.domain.records.label import Label
 from sluice.errors import Misconfigured, Rejected
 
 Column = list[Any]
@@ -225,8 +225,8 @@ class Mapper:
                 auth, value = _authorization(names, values)
             except Rejected as error:
                 where = f"{self._file}:{rows.lines[i]}"
-                told = Rejected(error.what, where=where, fix=error.fix, code=error.code)
-                mapped.bad.append(BadRow(rows.lines[i], rows.raw(i), told))
+                reported = Rejected(error.what, where=where, fix=error.fix, code=error.code)
+                mapped.bad.append(BadRow(rows.lines[i], rows.raw(i), reported))
                 continue
             mapped.keys.append(auth.card_token)
             mapped.values.append(value)
@@ -295,7 +295,7 @@ class Mapper:
 
 
 def _authorization(names: list[str], values: Iterable[Any]) -> tuple[Authorization, bytes]:
-    """Build, encode, and check as the door would. Raises Rejected."""
+    """Build, encode, and check as the entrypoint would. Raises Rejected."""
     raw = encode(Authorization(**dict(zip(names, values, strict=True))))
     return decode_authorization(raw), raw
 

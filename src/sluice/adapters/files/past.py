@@ -23,8 +23,8 @@ from sluice.adapters.files.history import COLUMNS, LABEL_COLUMNS, OPTIONAL, need
 from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
 from sluice.adapters.files.tables import Table
 from sluice.application.publish import BadRow
-from sluice.domain.authorization import Authorization
-from sluice.domain.label import Label
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.label import Label
 from sluice.errors import Rejected
 
 Mask = npt.NDArray[np.bool_]
@@ -83,9 +83,9 @@ def map_past(
     authorization; it is left out. Raises Misconfigured.
     """
     how = load_mapping(mapping)
-    told = load_labels(labels) if labels else None
+    reported = load_labels(labels) if labels else None
     table = Table(path, how.delimiter)
-    mapper = Mapper(how, told, table.columns, path.name)
+    mapper = Mapper(how, reported, table.columns, path.name)
     parts, label_parts, bad = [], [_no_labels()], 0
     for rows in table.batches(mapper.wanted):
         mapped = mapper.apply(rows)

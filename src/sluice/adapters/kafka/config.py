@@ -38,7 +38,7 @@ FETCH_AGAIN_MS = 50
 second of work: with librdkafka's default of 1,000 a service that catches up runs dry."""
 TRANSACTION_MAX_MS = 10_000
 """A transaction open for so long is aborted by the broker: until then, readers of committed
-records wait behind a dead door."""
+records wait behind a dead entrypoint."""
 TRANSACTION_RETRY_MS = 10
 """The next transaction is refused (CONCURRENT_TRANSACTIONS) while the broker still writes the
 markers of the last, a few milliseconds. With librdkafka's default of 100, begin to commit of 500
@@ -49,7 +49,7 @@ TRACEPARENT = "traceparent"
 """W3C Trace Context, level 1: the header's name in Kafka as in HTTP."""
 
 Header = tuple[str, bytes]
-Record = tuple[bytes | str | None, bytes, list[Header]]
+ProducerRecord = tuple[bytes | str | None, bytes, list[Header]]
 """Key, value and headers."""
 Partition = tuple[str, int]
 """Topic and number."""
@@ -64,10 +64,11 @@ _FENCED = {
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.FENCED_INSTANCE_ID,
 }
+CREDENTIALS = "the credentials: kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password"
 _WRONG = {
     KafkaError._INVALID_ARG: "name and value of the property",
-    KafkaError._AUTHENTICATION: "the credentials in kafka.security",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "the credentials in kafka.security",
+    KafkaError._AUTHENTICATION: CREDENTIALS,
+    KafkaError.SASL_AUTHENTICATION_FAILED: CREDENTIALS,
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "the ACLs of this user on the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "the ACLs of this user on the group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the ACLs of this user on the cluster",

@@ -1,4 +1,4 @@
-"""The sync door's way into ``decisions.v1``: an append returns when its records are durable.
+"""The sync API's way into ``decisions.v1``: an append returns when its records are durable.
 
 Acknowledgements are collected by a timer of the event loop while records are in flight, not by a
 polling thread: measured on Apache Kafka 4.4, 2 kB records, one process, at 1,000 and 4,000/s, the
@@ -18,8 +18,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from sluice.adapters.kafka.config import Extra, producer, trace_headers, translate
 from sluice.application.ports import NOT_SENT, Arrival
-from sluice.domain.authorization import encode
-from sluice.domain.decision import Decision
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import Decision
 from sluice.errors import Unavailable
 from sluice.faultpoints import kill_at
 

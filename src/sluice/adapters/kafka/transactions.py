@@ -1,6 +1,6 @@
 """Transactions: records, and the offsets they were made from, all visible together or none.
 
-The stream door reads a batch of ``authorizations.v1`` and commits ``decisions.v1``,
+The stream processor reads a batch of ``authorizations.v1`` and commits ``decisions.v1``,
 ``dead-letters.v1`` and its offsets at once (KIP-98, KIP-447), whenever the process dies.
 """
 
@@ -20,7 +20,7 @@ from sluice.adapters.kafka.config import (
     Extra,
     Header,
     Partition,
-    Record,
+    ProducerRecord,
     producer,
     translate,
 )
@@ -89,7 +89,7 @@ class TransactionalProducer:
         """Queue one record of the open transaction. A failure surfaces at the commit."""
         self.produce_each(topic, [(key, value, [*headers])])
 
-    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
+    def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
         """Queue records of the open transaction. A failure surfaces at the commit."""
         produce = self._producer.produce
         try:
@@ -102,7 +102,7 @@ class TransactionalProducer:
         except KafkaException as exc:
             raise self._given_up(exc, "produce") from exc
 
-    def _produce_late(self, topic: str, record: Record) -> None:
+    def _produce_late(self, topic: str, record: ProducerRecord) -> None:
         """Queue one record once there is room. Raises KafkaException."""
         key, value, headers = record
         deadline = time.monotonic() + QUEUE_WAIT_MAX_S
@@ -123,14 +123,14 @@ class TransactionalProducer:
         abort: nothing became visible. Raises Corrupt if fenced: exit.
         """
         deadline = time.monotonic() + COMMIT_MAX_S
-        kill_at("door.before_offsets")
+        kill_at("stream.before_offsets")
         if offsets:
             self._retry(
                 lambda left: self._producer.send_offsets_to_transaction(list(offsets), group, left),
                 "add offsets to the transaction",
                 deadline,
             )
-        kill_at("door.before_commit")
+        kill_at("stream.before_commit")
         self._retry(self._producer.commit_transaction, "commit the transaction", deadline)
         self.open = False
 
@@ -179,7 +179,7 @@ class TransactionalProducer:
         return error
 
 
-class TransactionalDoor:
+class TransactionalStream:
     """A group member on ``authorizations.v1`` with a transactional producer."""
 
     def __init__(
@@ -223,7 +223,7 @@ class TransactionalDoor:
         """Queue one record of the open transaction. A failure surfaces at the commit."""
         self.produce_each(topic, [(key, value, [*headers])])
 
-    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
+    def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
         """Queue records of the open transaction. A failure surfaces at the commit."""
         with self._rewinding():
             self._producer.produce_each(topic, records)
@@ -239,7 +239,7 @@ class TransactionalDoor:
         with self._rewinding():
             self._producer.commit(places, self._metadata)
         self._consumer.committed_elsewhere(offsets)
-        kill_at("door.after_commit")
+        kill_at("stream.after_commit")
 
     def abort(self) -> None:
         """Drop the open transaction and go back to the committed offsets; harmless if none is open.

@@ -29,7 +29,7 @@ Signature = tuple[tuple[int, int, int], ...]
 
 
 class FeatureLike(Protocol):
-    """What a scorer needs to know of a feature: see :class:`sluice.domain.catalogue.Feature`."""
+    """What a scorer needs of a :class:`sluice.domain.features.catalogue.Feature`."""
 
     @property
     def name(self) -> str:  # noqa: D102

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from sluice.application.ports import Ints, Scores
-from sluice.domain.reasons import MODEL_CODES
+from sluice.domain.policy.reasons import MODEL_CODES
 from sluice.domain.release import FEATURES_KEY, Manifest
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 

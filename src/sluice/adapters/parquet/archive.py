@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, fit, table
-from sluice.application.archive import Partition, Record
-from sluice.domain.decision import Decision
+from sluice.application.archive import ConsumerRecord, Partition
+from sluice.domain.records.decision import Decision
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -78,7 +78,7 @@ class ParquetFiles:
                 return _last(mine[-1]) + 1
         return 0
 
-    def write(self, partition: Partition, rows: Sequence[Record]) -> int:
+    def write(self, partition: Partition, rows: Sequence[ConsumerRecord]) -> int:
         """See :class:`sluice.application.archive.Files`."""
         topic, number = partition
         made = table(KINDS[self._folders[topic]], rows)
@@ -187,15 +187,15 @@ class Archive:
 
 def _newest(group: Any, column: int) -> float:
     """Largest decided_at of a row group; unknown is assumed to be new."""
-    told = group.column(column).statistics
-    return float(told.max) if told is not None and told.has_min_max else math.inf
+    reported = group.column(column).statistics
+    return float(reported.max) if reported is not None and reported.has_min_max else math.inf
 
 
 def _last(path: Path) -> int:
     return int(pq.read_schema(path).metadata[LAST])
 
 
-def _occupied(path: Path, first: Record) -> Unavailable | Corrupt:
+def _occupied(path: Path, first: ConsumerRecord) -> Unavailable | Corrupt:
     """Why the name is taken: the same record means another archiver, another one another topic."""
     held = pq.ParquetFile(path).read_row_group(0, columns=[RECORD])[RECORD][0].as_py()
     if held == first.value:

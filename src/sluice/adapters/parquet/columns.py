@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from sluice.application.archive import Record
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import Decision
-from sluice.domain.label import Label
+from sluice.application.archive import ConsumerRecord
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import Decision
+from sluice.domain.records.label import Label
 from sluice.errors import Corrupt
 
 
@@ -43,7 +43,7 @@ DECISION: tuple[Column, ...] = (
         )
         for name in AUTHORIZATION
     ),
-    Column("door", pa.string(), attrgetter("door")),
+    Column("entrypoint", pa.string(), attrgetter("entrypoint")),
     Column("origin_topic", pa.string(), lambda d: d.origin and d.origin.topic),
     Column("origin_partition", pa.int32(), lambda d: d.origin and d.origin.partition),
     Column("origin_offset", pa.int64(), lambda d: d.origin and d.origin.offset),
@@ -61,7 +61,7 @@ DECISION: tuple[Column, ...] = (
     Column("policy", pa.string(), attrgetter("policy")),
     Column("outcome", pa.string(), attrgetter("outcome")),
     Column("reasons", pa.list_(pa.string()), attrgetter("reasons")),
-    Column("rung", pa.string(), attrgetter("rung")),
+    Column("degradation_level", pa.string(), attrgetter("degradation_level")),
     Column("degraded", pa.list_(pa.string()), attrgetter("degraded")),
 )
 LABEL: tuple[Column, ...] = (
@@ -136,7 +136,7 @@ def fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     )
 
 
-def table(kind: Kind, rows: Sequence[Record]) -> pa.Table:
+def table(kind: Kind, rows: Sequence[ConsumerRecord]) -> pa.Table:
     """(n,) records to a table of n rows. Raises Corrupt naming the first that does not decode."""
     decoded = []
     for row in rows:

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from sluice.domain.fx import Fx
-from sluice.domain.identifiers import holds_card_number
-from sluice.domain.policy import Pack, Policy
-from sluice.domain.rules import FeatureLike
+from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.policy import Pack, Policy
+from sluice.domain.policy.rules import FeatureLike
+from sluice.domain.records.identifiers import holds_card_number
 from sluice.errors import Misconfigured
 
 MAX_FILE_BYTES = 100_000_000

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import hiredis
 
-from sluice.adapters.feast.plan import View, encode_state, encode_timestamp
+from sluice.adapters.layout import View, encode_state, encode_timestamp
 from sluice.application.ports import StateUpdate
 
 _SIZES_MADE = 4096
@@ -97,7 +97,7 @@ return done
 
 Arguments: the fields of state and timestamp, then etag, state and timestamp of each key. A stored
 value is a ValueProto: tag 10, a varint length that ends at ``at``, then the state, whose bytes
-1..9 are the etag (``sluice.domain.states.etag``). Missing or null has etag "".
+1..9 are the etag (``sluice.domain.features.states.etag``). Missing or null has etag "".
 """
 SWAP_SHA = hashlib.sha1(SWAP, usedforsecurity=False).hexdigest().encode()
 

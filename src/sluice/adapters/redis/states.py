@@ -7,12 +7,12 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from sluice.adapters.feast.plan import COMPILED, decode_state
+from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis.blocking import BlockingConnection
-from sluice.adapters.redis.claims import KeepAnswer
 from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
+from sluice.adapters.redis.idempotency import KeepAnswer
 from sluice.application.ports import StateUpdate
-from sluice.domain.observation import EntityKind
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt, Unavailable
 
 COMMANDS_MAX = 1000
@@ -119,7 +119,8 @@ class RedisStateStore:
                     raise self._refused(reply)
 
     def clear(self) -> int:
-        """Remove every state; claims, answers and pending entries stay. Returns how many.
+        """Remove every state; idempotency records, answers and pending entries stay. Returns how
+        many.
 
         Nobody may write meanwhile. Raises Unavailable.
         """
