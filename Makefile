@@ -28,7 +28,7 @@ endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test test-models train up down demo bench kafka kafka-stop locks
+.PHONY: help setup check test test-image test-models train up down demo bench kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ check: setup ## Format, lint, types, import directions, generated pages
 test: setup ## Every test; starts a real Kafka and a real Valkey by itself
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest $(ARGS)
+
+test-image: setup ## Build the image on a stand-in base and start it confined; root, minutes
+	$(RUN) -m local.kafka fetch
+	$(RUN) -m pytest -m image -rP tests/image $(ARGS)
 
 demo: .venv/.services ## Everything on this machine for a minute, with fraud; checks itself
 	$(RUN) -m local.demo $(ARGS)
@@ -93,6 +97,7 @@ locks: .venv/.services ## Resolve every requirements.lock and the broker's jars 
 	  $(UV) lock --upgrade --project $$folder; \
 	  $(UV) $(EXPORT) --project $$folder --output-file $$folder/requirements.lock; done
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock
+	$(UV) $(EXPORT) --only-group build --output-file services/build.lock
 	$(UV) lock --upgrade --project local/kafka
 	for group in java jgo; do $(UV) $(EXPORT) --project local/kafka --only-group $$group \
 	  --output-file local/kafka/$$group.lock; done

@@ -126,7 +126,7 @@ class SyncApi:
 
     name: the model's name in ``/v2/models/{name}``. columns: features of a row, in order.
     fallback: KServe's application. in_flight_max: requests past it are refused, never queued.
-    deadline_ms: of a request that names none.
+    deadline_ms: of a request that names none. sampler: of the log's lines.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class SyncApi:
         in_flight_max: int,
         deadline_ms: int = DEADLINE_MS,
         metrics: telemetry.Metrics = METRICS,
+        sampler: telemetry.Sampler | None = None,
         service: str = "decider",
     ) -> None:
         self.draining = False
@@ -150,6 +151,7 @@ class SyncApi:
         self._in_flight = 0
         self._in_flight_max = in_flight_max
         self._metrics = metrics
+        self._sampler = sampler or telemetry.Sampler()
         self._service = service
         self._batches = Batches(decider, SystemClock())
         self._reported: list[_Reported] = []
@@ -482,9 +484,25 @@ class SyncApi:
                 [one.seconds for one in decided],
             )
         at_us = SystemClock().now_us()
-        telemetry.write_lines([self._line(one, at_us) for one in reported])
+        usual = self._sampler.usual
+        shares = self._sampler.shares(
+            [
+                one.arrival.auth.authorization_id
+                if one.arrival is not None and usual(one.code, one.decision)
+                else None
+                for one in reported
+            ]
+        )
+        telemetry.count_lines(self._metrics, "sync", shares)
+        telemetry.write_lines(
+            [
+                self._line(one, at_us, share)
+                for one, share in zip(reported, shares, strict=True)
+                if share
+            ]
+        )
 
-    def _line(self, reported: _Reported, at_us: int) -> Line:
+    def _line(self, reported: _Reported, at_us: int, sample_ppm: int) -> Line:
         duration_us = int(reported.seconds * 1_000_000)
         if reported.decision is not None:
             return telemetry.decided_line(
@@ -492,6 +510,7 @@ class SyncApi:
                 service=self._service,
                 at_us=at_us,
                 duration_us=duration_us,
+                sample_ppm=sample_ppm,
                 trace_id=reported.trace_id,
             )
         auth = reported.arrival.auth if reported.arrival else None
@@ -501,6 +520,7 @@ class SyncApi:
             service=self._service,
             entrypoint="sync",
             code=reported.code,
+            sample_ppm=sample_ppm,
             authorization_id=auth.authorization_id if auth else "",
             tenant=auth.tenant if auth else "",
             region=auth.region if auth else "",

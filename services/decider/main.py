@@ -62,6 +62,7 @@ async def _sync(settings: Settings) -> None:
         drain_s=settings.decider.drain_s,
         in_flight_max=settings.decider.in_flight_max,
         deadline_ms=settings.decider.deadline_ms,
+        sampler=bootstrap.sampler(settings),
         on_stop=finish,
     )
 
@@ -90,6 +91,7 @@ async def _stream(settings: Settings) -> None:
         dead_letters=names.dead_letters,
         clock=SystemClock(),
         batch_max=settings.decider.batch_max,
+        sampler=bootstrap.sampler(settings),
     )
     bootstrap.settle()
     telemetry.event("started", entrypoint="stream", replica=settings.service.name())

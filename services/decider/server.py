@@ -281,6 +281,7 @@ async def serve(
     drain_s: float,
     in_flight_max: int,
     deadline_ms: int = DEADLINE_MS,
+    sampler: telemetry.Sampler | None = None,
     on_stop: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Answer until SIGTERM: then readiness turns 503, the listener stays open for drain_s,
@@ -297,6 +298,7 @@ async def serve(
         columns=columns,
         in_flight_max=in_flight_max,
         deadline_ms=deadline_ms,
+        sampler=sampler,
     )
     _behind(name, entrypoint, len(columns))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

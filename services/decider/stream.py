@@ -177,7 +177,7 @@ class StreamProcessor:
     """Reads, decides, commits. One loop, one batch at a time.
 
     store: the one that the decider was built with. batch_max: messages of a transaction. on_hang:
-    called when a commit is not back after hang_s; should not return.
+    called when a commit is not back after hang_s; should not return. sampler: of the log's lines.
     """
 
     def __init__(
@@ -193,6 +193,7 @@ class StreamProcessor:
         hang_s: float = COMMIT_HANG_S,
         on_hang: Callable[[], None] = leave_at_once,
         metrics: telemetry.Metrics = METRICS,
+        sampler: telemetry.Sampler | None = None,
         service: str = "decider",
     ) -> None:
         self._kafka = kafka
@@ -205,6 +206,7 @@ class StreamProcessor:
         self._hang_s = hang_s
         self._on_hang = on_hang
         self._metrics = metrics
+        self._sampler = sampler or telemetry.Sampler()
         self._service = service
         self._aborts = 0
         self._singly = 0
@@ -383,6 +385,14 @@ class StreamProcessor:
         if decided:
             decisions = [d.decision for d in decided]
             telemetry.observe_decisions(metrics, "stream", decisions, ages)
+        usual = self._sampler.usual
+        shares = self._sampler.shares(
+            [
+                d.decision.authorization.authorization_id if usual("decided", d.decision) else None
+                for d in decided
+            ]
+        )
+        telemetry.count_lines(metrics, "stream", [*shares, *(telemetry.ALL_PPM for _ in lines)])
         telemetry.write_lines(
             [
                 telemetry.decided_line(
@@ -390,9 +400,11 @@ class StreamProcessor:
                     service=self._service,
                     at_us=now_us,
                     duration_us=int(age * 1_000_000),
+                    sample_ppm=share,
                     trace_id=trace_id,
                 )
-                for one, trace_id, age in zip(decided, trace_ids, ages, strict=True)
+                for one, trace_id, age, share in zip(decided, trace_ids, ages, shares, strict=True)
+                if share
             ]
             + [
                 telemetry.Line(
@@ -401,6 +413,7 @@ class StreamProcessor:
                     service=self._service,
                     entrypoint="stream",
                     code=code,
+                    sample_ppm=telemetry.ALL_PPM,
                     origin=str(_place(message)),
                     duration_us=int(seconds * 1_000_000),
                 )

@@ -258,6 +258,12 @@ def decider(
     )
 
 
+def sampler(settings: Settings) -> telemetry.Sampler:
+    """Which lines of authorizations an entrypoint writes."""
+    service = settings.service
+    return telemetry.Sampler(service.log_sample_ppm, service.log_lines_per_s)
+
+
 def decision_producer(settings: Settings) -> DecisionProducer:
     """``decisions.v1`` for the sync API."""
     return DecisionProducer(

@@ -12,7 +12,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from sluice import telemetry
 from sluice.adapters.kafka import config as kafka
 from sluice.adapters.redis import commands as redis
-from sluice.telemetry import LABEL_SETS_MAX, SHOWN_BY, TABLE, Line, Metrics
+from sluice.domain.records.outcome import Outcome
+from sluice.telemetry import ALL_PPM, LABEL_SETS_MAX, SHOWN_BY, TABLE, Line, Metrics, Sampler
+from sluice.testing.records import make_decision
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -235,7 +237,12 @@ def test_a_later_version_of_traceparent_is_read_by_its_first_four_fields() -> No
 def test_lines_of_a_batch_are_written_as_one_json_object_each() -> None:
     out = io.BytesIO()
     line = Line(
-        at_us=1, event="authorization", service="decider", entrypoint="sync", code="conflict"
+        at_us=1,
+        event="authorization",
+        service="decider",
+        entrypoint="sync",
+        code="conflict",
+        sample_ppm=1_000_000,
     )
     telemetry.write_lines([line, line], out)
     assert out.getvalue().count(b"\n") == 2
@@ -245,6 +252,7 @@ def test_lines_of_a_batch_are_written_as_one_json_object_each() -> None:
         "service": "decider",
         "entrypoint": "sync",
         "code": "conflict",
+        "sample_ppm": 1_000_000,
     }
 
 
@@ -269,3 +277,80 @@ def test_every_log_record_of_the_process_becomes_json() -> None:
     assert second["level"] == "error"
     assert "ValueError: invalid literal" in second["error"]
     assert third["event"] == "odd thing"
+
+
+# ---------------------------------------------------------------- which lines
+
+
+class Seconds:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+IDS = [f"a-{i}" for i in range(20_000)]
+
+
+def test_a_developers_few_lines_are_all_written() -> None:
+    clock = Seconds()
+    sampler = Sampler(per_s=20, monotonic=clock)
+    for second in range(5):
+        clock.now += 1
+        assert sampler.shares(IDS[second * 20 : second * 20 + 20]) == [ALL_PPM] * 20
+
+
+@pytest.mark.parametrize("batch", [1, 25, 500])
+def test_at_full_rate_few_lines_stand_for_all(batch: int) -> None:
+    """20,000 authorizations a second for 10 seconds."""
+    clock = Seconds()
+    sampler = Sampler(per_s=1000, monotonic=clock)
+    written: list[int] = []
+    for start in range(0, 200_000, batch):
+        clock.now += batch / 20_000
+        written += [s for s in sampler.shares([f"a-{i}" for i in range(start, start + batch)]) if s]
+    assert len(written) == pytest.approx(10 * 1000 + 1000, rel=0.05)
+    assert sum(ALL_PPM / share for share in written) == pytest.approx(200_000, rel=0.05)
+
+
+def test_what_is_always_written_is_neither_counted_nor_left_out() -> None:
+    sampler = Sampler(sample_ppm=0, per_s=1, monotonic=Seconds())
+    assert sampler.shares([None, "a", None, "b"]) == [ALL_PPM, 0, ALL_PPM, 0]
+    assert Sampler(per_s=2, monotonic=Seconds()).shares([None] * 9 + ["a", "b"]) == [ALL_PPM] * 11
+
+
+def test_replicas_of_one_share_write_of_the_same_and_a_smaller_share_is_part_of_it() -> None:
+    def ids(share: int, order: list[str]) -> set[str]:
+        sampler = Sampler(share, per_s=1e9, monotonic=Seconds())
+        return {one for one, kept in zip(order, sampler.shares(order), strict=True) if kept}
+
+    one, other = ids(50_000, IDS), ids(50_000, IDS[::-1])
+    assert one == other
+    assert ids(10_000, IDS) < one
+    assert len(one) == pytest.approx(1000, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("code", "changed", "usual"),
+    [
+        ("decided", {"degradation_level": "D0", "degraded": []}, True),
+        ("decided", {"degradation_level": "D0", "degraded": [], "outcome": Outcome.REVIEW}, True),
+        ("decided", {"degradation_level": "D0", "degraded": [], "outcome": Outcome.DECLINE}, False),
+        ("decided", {"degradation_level": "D0", "degraded": ["store"]}, False),
+        ("decided", {"degradation_level": "D2", "degraded": []}, False),
+        ("replayed", None, True),
+        ("conflict", None, False),
+        ("overloaded", None, False),
+        ("missing_field", None, False),
+    ],
+)
+def test_a_complete_answer_is_usual_and_what_went_wrong_or_against_somebody_is_not(
+    code: str, changed: dict[str, object] | None, usual: bool
+) -> None:
+    decision = None
+    if changed is not None:
+        decision = msgspec.structs.replace(make_decision("a-1", sequence=1), **changed)
+    assert Sampler.usual(code, decision) is usual

@@ -112,6 +112,14 @@ def log() -> str:
             "Written for a batch at once: up to 50 ms after the answer at the sync API, after the "
             "commit at the stream processor. The record is `decisions.v1`; a line may be lost with "
             "its process. A field that is empty is left out.\n\n"
+            "A refusal, a decline and a decision that lacked a part (a degradation, or a view) "
+            "always have their line. Of the usual ones, at most `service.log_lines_per_s` a "
+            "second are written and at most the share `service.log_sample_ppm`: at full rate all "
+            "of them would be 10 MB/s. Which ones is decided by the hash of the id, so that "
+            "replicas at one share write of the same authorizations and a smaller share is part of "
+            "a larger one. `sample_ppm` is the share: to count, let each line stand for "
+            "`1000000 / sample_ppm`. What was left out is counted in "
+            "`sluice_decider_log_lines_total`.\n\n"
         )
         + _table(("field", "present", "meaning"), rows)
         + (
@@ -159,7 +167,13 @@ def settings() -> str:
         "# Settings\n\n"
         "From the default, then `sluice.yaml` (or the file that `SLUICE_CONFIG` names), then the "
         "environment. An unknown key refuses to start. `sluice config` prints each value and "
-        "where it came from.\n"
+        "where it came from.\n\n"
+        "Kubernetes tells every pod of the Services beside it. A Service whose name begins with "
+        "`sluice` is told of in variables of this prefix (`SLUICE_PREDICTOR_PORT=tcp://...`, "
+        "`..._SERVICE_HOST`, `..._SERVICE_PORT`, `..._PORT_80_TCP_ADDR`): they are no settings, "
+        "and ignored. A variable of that shape counts as one only if a Service's URL is given "
+        "beside it and its value is what Kubernetes puts there, so `SLUICE_DECIDER_PORT=8080` is "
+        "read, `SLUICE_DECIDER_PORT=tcp://10.0.0.1:80` ignored, and a misspelt setting refused.\n"
     )
     for section, kind in get_type_hints(Settings).items():
         hints = get_type_hints(kind, include_extras=True)

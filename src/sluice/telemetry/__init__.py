@@ -1,6 +1,15 @@
 """What a process shows of itself: a table of metrics, JSON logs, W3C trace context."""
 
-from sluice.telemetry.logs import Line, configure_logging, decided_line, event, write_lines
+from sluice.telemetry.logs import (
+    ALL_PPM,
+    Line,
+    Sampler,
+    configure_logging,
+    count_lines,
+    decided_line,
+    event,
+    write_lines,
+)
 from sluice.telemetry.metrics import (
     METRICS,
     Metrics,
@@ -18,16 +27,19 @@ from sluice.telemetry.traces import (
 )
 
 __all__ = [
+    "ALL_PPM",
     "LABEL_SETS_MAX",
     "METRICS",
     "SHOWN_BY",
     "TABLE",
     "Line",
     "Metrics",
+    "Sampler",
     "TraceContext",
     "configure_logging",
     "continue_trace",
     "continue_traces",
+    "count_lines",
     "decided_line",
     "event",
     "new_trace",

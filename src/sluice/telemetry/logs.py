@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import traceback
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
 
 from sluice import __version__
 from sluice.domain.records.decision import Decision
-from sluice.telemetry.metrics import METRICS
+from sluice.domain.records.outcome import Outcome
+from sluice.telemetry.metrics import METRICS, Metrics
 
 
 def _says(text: str) -> msgspec.Meta:
@@ -30,6 +33,9 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fal
     service: Annotated[str, _says("Who wrote it.")]
     entrypoint: Annotated[str, _says("sync or stream.")]
     code: Annotated[str, _says("decided, replayed, or the code of the refusal.")]
+    sample_ppm: Annotated[
+        int, _says("Share of such lines that is written, in millionths; each stands for 1 / share.")
+    ]
     authorization_id: Annotated[str, _says("Absent where the message could not be read.")] = ""
     tenant: Annotated[str, _says("As in the authorization.")] = ""
     region: Annotated[str, _says("As in the authorization.")] = ""
@@ -48,7 +54,13 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fal
 
 
 def decided_line(
-    decision: Decision, *, service: str, at_us: int, duration_us: int, trace_id: str = ""
+    decision: Decision,
+    *,
+    service: str,
+    at_us: int,
+    duration_us: int,
+    sample_ppm: int,
+    trace_id: str = "",
 ) -> Line:
     """The canonical line of a decision."""
     auth = decision.authorization
@@ -58,6 +70,7 @@ def decided_line(
         service=service,
         entrypoint=decision.entrypoint,
         code="decided",
+        sample_ppm=sample_ppm,
         authorization_id=auth.authorization_id,
         tenant=auth.tenant,
         region=auth.region,
@@ -76,7 +89,72 @@ def decided_line(
     )
 
 
+ALL_PPM = 1_000_000
+LINES_PER_S = 20
+"""10 kB/s, a gigabyte a day and replica; a thousand a minute are enough to tell what is usual."""
+
+
+class Sampler:
+    """Which lines of authorizations are written: what needs to be seen always, of the rest a share.
+
+    The share is sample_ppm, less while that would be over per_s lines a second (a second's worth
+    may come at once). Within a share the id's hash decides: replicas of the same share write of the
+    same authorizations, and what is written at a smaller share is written at any larger one.
+    """
+
+    def __init__(
+        self,
+        sample_ppm: int = ALL_PPM,
+        per_s: float = LINES_PER_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sample_ppm = sample_ppm
+        self._per_s = per_s
+        self._monotonic = monotonic
+        self._room = float(per_s)
+        self._at = monotonic()
+
+    @staticmethod
+    def usual(code: str, decision: Decision | None) -> bool:
+        """Whether a line may be left out: of an answer that is complete and no decline.
+
+        Refusals, declines and decisions that lacked a part are always written.
+        """
+        if decision is None:
+            return code == "replayed"
+        complete = decision.degradation_level == "D0" and not decision.degraded
+        return complete and decision.outcome is not Outcome.DECLINE
+
+    def shares(self, ids: Sequence[str | None]) -> list[int]:
+        """(n,) ids of a batch, None for a line that is always written, to (n,) shares in ppm.
+
+        0 says that the line is left out; another number belongs into it.
+        """
+        usual = len(ids) - ids.count(None)
+        share = self._share(usual) if usual else 0
+        bound = share << 32
+        return [
+            ALL_PPM if one is None else share if zlib.crc32(one.encode()) * ALL_PPM < bound else 0
+            for one in ids
+        ]
+
+    def _share(self, usual: int) -> int:
+        now = self._monotonic()
+        self._room = min(self._room + (now - self._at) * self._per_s, float(self._per_s))
+        self._at = now
+        share = min(self._sample_ppm, max(1, int(ALL_PPM * min(1.0, self._room / usual))))
+        self._room = max(0.0, self._room - usual * share / ALL_PPM)
+        return share
+
+
 _line_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+def count_lines(metrics: Metrics, entrypoint: str, shares: Sequence[int]) -> None:
+    """Count the lines of a batch that are written, and those left out (share 0)."""
+    left_out = shares.count(0)
+    counts = {"written": len(shares) - left_out, "left_out": left_out}
+    metrics.count_each("sluice_decider_log_lines_total", counts, entrypoint)
 
 
 def write_lines(lines: Sequence[Line], stream: BinaryIO | None = None) -> None:

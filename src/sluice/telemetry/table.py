@@ -164,6 +164,12 @@ TABLE: tuple[Metric, ...] = (
         (),
         "Authorizations judged at the sync API whose answer could not be handed to the caller.",
     ),
+    Metric(
+        "sluice_decider_log_lines_total",
+        "counter",
+        ("entrypoint", "result"),
+        "Lines of authorizations in the log: written, or left_out by sampling.",
+    ),
     Metric("sluice_decider_ready", "gauge", (), "1 if the last readiness rehearsal succeeded."),
     Metric("sluice_decider_release_info", "gauge", ("release",), "1 for the serving release."),
     Metric("sluice_decider_policy_info", "gauge", ("policy",), "1 for the policy in force."),

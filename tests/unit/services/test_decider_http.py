@@ -18,7 +18,7 @@ from services.decider.problems import KINDS
 from sluice.application.decide import Busy, Unrecorded
 from sluice.domain.records.authorization import MAX_BODY_BYTES
 from sluice.errors import Corrupt, Unavailable
-from sluice.telemetry import Metrics
+from sluice.telemetry import Metrics, Sampler
 from sluice.testing.deciding import COLUMNS, FakePipeline
 
 NOW_US = time.time_ns() // 1000
@@ -75,8 +75,7 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-@pytest.fixture
-def entrypoint(decider: FakePipeline, registry: CollectorRegistry) -> SyncApi:
+def make_entrypoint(decider: FakePipeline, registry: CollectorRegistry, **more: Any) -> SyncApi:
     async def fallback(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "http.response.start", "status": 299, "headers": []})
@@ -89,7 +88,13 @@ def entrypoint(decider: FakePipeline, registry: CollectorRegistry) -> SyncApi:
         columns=COLUMNS,
         in_flight_max=4,
         metrics=Metrics(registry),
+        **more,
     )
+
+
+@pytest.fixture
+def entrypoint(decider: FakePipeline, registry: CollectorRegistry) -> SyncApi:
+    return make_entrypoint(decider, registry)
 
 
 async def ask(
@@ -391,6 +396,29 @@ async def test_requests_are_counted_and_logged_by_how_they_ended(
     assert [line["code"] for line in lines] == ["decided", "replayed", "missing_field"]
     assert lines[0]["outcome"] == "approve"
     assert "tok_1" not in str(lines)
+
+
+@pytest.mark.parametrize(
+    ("amount", "codes"), [(1999, ["missing_field"]), (100_001, ["decided", "missing_field"])]
+)
+async def test_usual_answers_and_no_declines_may_be_left_out_of_the_log_and_are_counted(
+    decider: FakePipeline,
+    registry: CollectorRegistry,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    amount: int,
+    codes: list[str],
+) -> None:
+    entrypoint = make_entrypoint(decider, registry, sampler=Sampler(sample_ppm=0))
+    await ask(entrypoint, body=with_(amount_minor=amount))
+    await ask(entrypoint, body=with_(amount_minor=amount))
+    await ask(entrypoint, body=b"{}")
+    await entrypoint.close()
+    lines = [msgspec.json.decode(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [line["code"] for line in lines] == codes
+    assert {line["sample_ppm"] for line in lines} == {1_000_000}
+    for result, count in (("written", len(codes)), ("left_out", 3 - len(codes))):
+        labels = {"entrypoint": "sync", "result": result}
+        assert registry.get_sample_value("sluice_decider_log_lines_total", labels) == count
 
 
 # ---------------------------------------------------------------- Open Inference v2

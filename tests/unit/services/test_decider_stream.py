@@ -18,7 +18,7 @@ from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.dead_letter import DeadLetter
 from sluice.domain.records.decision import Decision, Origin
 from sluice.errors import Corrupt, Unavailable
-from sluice.telemetry import Metrics
+from sluice.telemetry import Metrics, Sampler
 from sluice.testing.policy import make_policy
 from sluice.testing.store import FakeClock, FakeStore
 from sluice.testing.transactions import FakeTransactions
@@ -301,6 +301,22 @@ async def test_each_authorization_gets_its_line_and_tells_no_card(
     assert [line["code"] for line in lines] == ["decided", "duplicate"]
     assert [line["origin"] for line in lines] == [f"{IN}/0@0", f"{IN}/0@1"]
     assert "tok_1" not in str(lines)
+
+
+async def test_of_the_log_only_what_is_usual_may_be_left_out(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    harness = Harness(sampler=Sampler(sample_ppm=0))
+    harness.add("a", "a")
+    await harness.entrypoint.once()
+    (first, second) = [msgspec.json.decode(x) for x in capfdbinary.readouterr().out.splitlines()]
+    assert (first["degradation_level"], second["code"]) == (
+        "D2",
+        "duplicate",
+    )  # no model, and refused
+    assert first["sample_ppm"] == second["sample_ppm"] == 1_000_000
+    labels = {"entrypoint": "stream", "result": "written"}
+    assert harness.registry.get_sample_value("sluice_decider_log_lines_total", labels) == 2
 
 
 async def test_lag_is_shown(harness: Harness) -> None:

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
-from numba import njit
 
+from sluice.domain.features.compiled import entry, part
 from sluice.domain.policy.reasons import BY_CODE
 from sluice.domain.records.entity import mask_of
 from sluice.domain.records.outcome import Outcome
@@ -191,7 +191,7 @@ def _condition(
     return column, _OPERATORS[operator], value, view
 
 
-@njit(cache=True)
+@part
 def _holds(value: int, operator: int, operand: int) -> bool:
     if operator == 0:
         return value < operand
@@ -206,7 +206,7 @@ def _holds(value: int, operator: int, operand: int) -> bool:
     return value != operand
 
 
-@njit(cache=True)
+@entry
 def judge(
     features: Ints,
     missing: Ints,
