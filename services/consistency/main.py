@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
 import numpy as np
 
 from sluice import bootstrap, telemetry
-from sluice.adapters.parquet.samples import ArchiveSampleSource
 from sluice.application.consistency import ConsistencyCheck, Tally
-from sluice.domain.clock import SECOND_US, SystemClock
+from sluice.domain.clock import SECOND_US
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
 from sluice.settings import Settings, load
@@ -42,13 +40,7 @@ def make(settings: Settings) -> ConsistencyCheck:
     a rise."""
     for result in RESULTS:
         telemetry.METRICS.count("sluice_consistency_decisions_total", result, by=0)
-    return ConsistencyCheck(
-        ArchiveSampleSource(Path(settings.archiver.root)),
-        SystemClock(),
-        sample_ppm=settings.consistency.sample_ppm,
-        settle_s=settings.consistency.settle_s,
-        lookback_s=settings.consistency.lookback_s,
-    )
+    return bootstrap.consistency_check(settings)
 
 
 def show(tally: Tally, oldest_waiting_s: float, seconds: float) -> None:

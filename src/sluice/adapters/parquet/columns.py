@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from sluice.application.archive import ConsumerRecord
+from sluice.application.ports import Message
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.label import Label
@@ -136,7 +136,7 @@ def fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     )
 
 
-def table(kind: Kind, rows: Sequence[ConsumerRecord]) -> pa.Table:
+def table(kind: Kind, rows: Sequence[Message]) -> pa.Table:
     """(n,) records to a table of n rows. Raises Corrupt naming the first that does not decode."""
     decoded = []
     for row in rows:

@@ -9,6 +9,7 @@ from hiredis import ReplyError
 
 from sluice.adapters.feast.plan import COMPILED, decode_state
 from sluice.adapters.redis.blocking import BlockingConnection
+from sluice.adapters.redis.client import connect, translated
 from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
 from sluice.adapters.redis.idempotency import KeepAnswer
 from sluice.application.ports import StateUpdate
@@ -27,6 +28,7 @@ class RedisStateStore:
 
     def __init__(self, url: str, *, timeout_s: float = 5.0, answer_ttl_s: float = 3600.0) -> None:
         self.connection = BlockingConnection(url, timeout_s=timeout_s)
+        self._address = self.connection.address
         self._keep = KeepAnswer(answer_ttl_s)
         self._read = {kind: ReadState(view) for kind, view in COMPILED.items()}
         self._swap = {kind: SwapStates(view) for kind, view in COMPILED.items()}
@@ -119,26 +121,20 @@ class RedisStateStore:
                     raise self._refused(reply)
 
     def clear(self) -> int:
-        """Remove every state; idempotency records, answers and pending entries stay. Returns how
-        many.
-
-        Nobody may write meanwhile. Raises Unavailable.
-        """
+        """See the port. Idempotency records, answers and pending entries stay."""
         shapes = [(view.head, view.tail) for view in COMPILED.values()]
-        cursor, removed = b"0", 0
-        while True:
-            cursor, keys = self._one(pack(b"SCAN", cursor, b"COUNT", b"%d" % COMMANDS_MAX))
-            mine = [k for k in keys if any(k.startswith(h) and k.endswith(t) for h, t in shapes)]
-            if mine:
-                removed += self._one(pack(b"UNLINK", *mine))
-            if cursor == b"0":
-                return removed
-
-    def _one(self, payload: bytes) -> Any:
-        (answer,) = self.connection.call(payload, 1)
-        if isinstance(answer, ReplyError):
-            raise self._refused(answer)
-        return answer
+        removed = 0
+        with translated(self._address), connect(self._address) as server:
+            cursor = 0
+            while True:
+                cursor, keys = server.scan(cursor, count=COMMANDS_MAX)
+                mine = [
+                    k for k in keys if any(k.startswith(h) and k.endswith(t) for h, t in shapes)
+                ]
+                if mine:
+                    removed += server.unlink(*mine)
+                if not cursor:
+                    return removed
 
     def _refused(self, answer: ReplyError) -> Unavailable:
         return Unavailable(
