@@ -29,26 +29,33 @@ def main() -> int:
     settings, _ = load()
     stop = bootstrap.start("featurizer", settings)
     try:
-        while wait_until_writable(settings, stop):
-            parts = bootstrap.featurizer(settings)
-            bootstrap.settle()
-            loop = ConsumerLoop(
-                parts.consumer, Featurizing(parts), limits(settings.featurizer.batch_max)
-            )
-            try:
-                loop.run(stop)
-            except Unavailable as error:
-                if error.code != STORE_LOST:
-                    raise
-                # It left the group, because a rebuild sets its offsets while nobody is in it.
-                bootstrap.report_store(str(error))
-            finally:
-                parts.close()
+        serve(settings, stop)
     except SluiceError as error:
         telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
         return 1
     telemetry.event("stopped", code="sigterm")
     return 0
+
+
+def serve(settings: Settings, stop: threading.Event) -> None:
+    """Work until stop is set; while the store is lost, wait outside the group.
+
+    Raises Unavailable if store or broker stay away, Corrupt, Misconfigured.
+    """
+    while wait_until_writable(settings, stop):
+        parts = bootstrap.featurizer(settings)
+        bootstrap.settle()
+        batch_max = settings.featurizer.batch_max
+        loop = ConsumerLoop(parts.consumer, Featurizing(parts), limits(batch_max))
+        try:
+            loop.run(stop)
+        except Unavailable as error:
+            if error.code != STORE_LOST:
+                raise
+            # It left the group, because a rebuild sets its offsets while nobody is in it.
+            bootstrap.report_store(str(error))
+        finally:
+            parts.close()
 
 
 def limits(batch_max: int) -> Limits:

@@ -103,12 +103,12 @@ port Store (``tests/contract/test_store_contract.py``), and an entry here."""
 
 def store(settings: Settings) -> Store:
     """The online store, chosen by its URL. Connects to nothing. Raises Misconfigured."""
-    scheme = settings.store.url.partition(":")[0]
-    if scheme not in STORES:
+    scheme, found, _ = settings.store.url.partition("://")
+    if not found or scheme not in STORES:
         raise Misconfigured(
-            f"no online store has the scheme {scheme!r}",
+            "no online store is known by the scheme of this URL",  # which may hold a password
             where="store.url",
-            fix=f"one of {', '.join(STORES)}",
+            fix=f"one of {', '.join(STORES)}, then ://",
         )
     return STORES[scheme](settings.store)
 
