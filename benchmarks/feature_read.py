@@ -17,7 +17,7 @@ from benchmarks.report import Row, better
 from benchmarks.testbed import Testbed, feast_repository
 from sluice.adapters.feast.finalise import Request
 from sluice.adapters.layout import FEATURES, JOIN_KEYS
-from sluice.adapters.redis.states import RedisStateStore
+from sluice.bootstrap import store_at
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import event_row, event_rows
 from sluice.domain.features.kernel import Kernel
@@ -37,7 +37,7 @@ class _Ours:
     """States and features as decider and featurizer read them."""
 
     def __init__(self, url: str, testbed: Testbed) -> None:
-        self._store = RedisStateStore(url)
+        self._store = store_at(url).states()
         self._kernel = Kernel()
         self._fx = testbed.fx
 

@@ -26,7 +26,7 @@ from benchmarks.testbed import Testbed
 from local.stack import Name, Stack
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
-from sluice.adapters.redis.states import RedisStateStore
+from sluice.bootstrap import store_at
 from sluice.domain.features import states
 from sluice.domain.features.events import WIDTH, event_rows
 from sluice.domain.features.kernel import Kernel
@@ -167,7 +167,7 @@ class _Watcher:
         self._consumer = GroupConsumer(
             bootstrap, group=f"{topic}-watcher", topics=[topic], client_id="watcher"
         )
-        self._store = RedisStateStore(store_url)
+        self._store = store_at(store_url).states()
         self._kernel = Kernel()
         self._decode = msgspec.json.Decoder(_Part).decode
         self._waiting: list[_Awaited] = []

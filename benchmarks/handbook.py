@@ -31,8 +31,8 @@ from sluice.adapters.kafka.topics import Topics, apply
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.event_history import ENTITY_COLUMNS, ArchiveEventHistory, Bucket
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.replay import Replay
+from sluice.bootstrap import store_at
 from sluice.domain.features import catalogue
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.entity import EntityKind
@@ -169,7 +169,7 @@ def _recompute(root: Path, store_url: str) -> dict[str, int]:
     print(f"vectors: {len(sample):,} compared, {unequal} differ; {pending:,} had pending entries")
     if worst:
         print(f"  worst features: {worst.most_common(5)}")
-    store = RedisStateStore(store_url)
+    store = store_at(store_url).states()
     compared = differing = 0
     for view, kind in enumerate(catalogue.VIEWS):
         keys = sorted(pc.unique(table[ENTITY_COLUMNS[view]]).drop_null().to_pylist())

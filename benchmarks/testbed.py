@@ -34,9 +34,9 @@ from sluice.adapters.kafka import topics
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.backfill import History, backfill
 from sluice.application.ports import StateUpdate
+from sluice.bootstrap import store_at
 from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
 from sluice.domain.records.authorization import encode
@@ -189,10 +189,11 @@ class Testbed:
         with on(OTHERS):
             embedded = EmbeddedStore().start()
         try:
-            states = RedisStateStore(embedded.url)
+            store = store_at(embedded.url)
+            states = store.states()
             assert all(states.write(self.states))
             states.close()
-            declare_ready(embedded.url)
+            declare_ready(store)
             yield embedded
         finally:
             embedded.stop()

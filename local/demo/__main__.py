@@ -37,8 +37,6 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.states import RedisStateStore
-from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.cli.backfill import archive
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.outcome import Outcome
@@ -160,10 +158,12 @@ def _history(world: World, days: int, store_url: str, say: _Steps) -> None:
     fx = bootstrap.policies(load_settings()[0]).current().fx
     threads = os.cpu_count() or 1
     made = archive(past.between(None, None), fx, FOLDER / "archive", threads=threads)
-    states = RedisStateStore(store_url)
+    store = bootstrap.store_at(store_url)
+    states, watermark = store.states(), store.watermark()
     states.write(made)
-    StoreWatermark(states.connection).initialise()
+    watermark.initialise()
     states.close()
+    watermark.close()
     say(f"ran them through the kernel, wrote the feature log and stored {len(made):,} states")
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
 import numpy as np
 
 from sluice import bootstrap, telemetry
-from sluice.adapters.parquet.samples import ArchiveSampleSource
 from sluice.application.consistency import ConsistencyCheck, Tally
-from sluice.domain.clock import SECOND_US, SystemClock
+from sluice.domain.clock import SECOND_US
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
 from sluice.settings import Settings, load
@@ -39,13 +37,7 @@ def main() -> int:
 
 def make(settings: Settings) -> ConsistencyCheck:
     """The consistency check over the archive."""
-    return ConsistencyCheck(
-        ArchiveSampleSource(Path(settings.archiver.root)),
-        SystemClock(),
-        sample_ppm=settings.consistency.sample_ppm,
-        settle_s=settings.consistency.settle_s,
-        lookback_s=settings.consistency.lookback_s,
-    )
+    return bootstrap.consistency_check(settings)
 
 
 def show(tally: Tally, oldest_waiting_s: float, seconds: float) -> None:

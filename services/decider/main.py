@@ -7,9 +7,12 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 
-from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog
+from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
+from services.loop import ConsumerLoop
 from sluice import bootstrap, telemetry
+from sluice.application.active import ActiveConfiguration
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
@@ -39,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 async def _sync(settings: Settings) -> None:
     from services.decider.server import serve  # noqa: PLC0415
 
-    active = bootstrap.ActiveConfiguration(settings)
+    active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
     with contextlib.suppress(SluiceError):
         await store.open()  # a store that is down now degrades decisions, it stops none
@@ -70,11 +73,11 @@ async def _sync(settings: Settings) -> None:
 async def _stream(settings: Settings) -> None:
     if settings.service.metrics_port:
         telemetry.start_metrics_server(settings.service.metrics_port)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stop = threading.Event()
+    events = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    active = bootstrap.ActiveConfiguration(settings)
+        events.add_signal_handler(number, stop.set)
+    active = bootstrap.active_configuration(settings)
     online = bootstrap.online_store(settings, batches=True)
     with contextlib.suppress(SluiceError):
         await online.open()
@@ -84,27 +87,28 @@ async def _stream(settings: Settings) -> None:
     decider = bootstrap.decider(
         settings, "stream", store, TransactionLog(kafka, names.decisions), active
     )
-    entrypoint = StreamProcessor(
+    handler = StreamProcessor(
         kafka,
         decider,
         store,
         dead_letters=names.dead_letters,
         clock=SystemClock(),
-        batch_max=settings.decider.batch_max,
+        events=events,
         sampler=bootstrap.sampler(settings),
     )
+    loop = ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
     bootstrap.settle()
     telemetry.event("started", entrypoint="stream", replica=settings.service.name())
     follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
     try:
-        await entrypoint.run(stop)
+        await asyncio.to_thread(loop.run, stop)
     finally:
         follower.cancel()
         await online.close()
     telemetry.event("stopped")
 
 
-async def _follow(active: bootstrap.ActiveConfiguration, every_s: float) -> None:
+async def _follow(active: ActiveConfiguration, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s)
         active.poll()

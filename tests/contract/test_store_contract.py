@@ -16,7 +16,7 @@ from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.adapters.redis.watermark import StoreWatermark
+from sluice.adapters.redis.watermark import RedisWatermark
 from sluice.application.ports import Arrival, OnlineStore, StateStore, StateUpdate
 from sluice.domain.features.events import event_row
 from sluice.domain.features.states import etag
@@ -24,7 +24,7 @@ from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import MAX_PENDING, Origin
 from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Unavailable
-from sluice.testing.store import FakeClock, FakeStore
+from sluice.testing.store import FakeClock, FakeStore, FakeWatermark
 
 KEYS = {"card": "card-1", "terminal": "term-1", "merchant": "merch-1", "device": "dev-1"}
 
@@ -105,7 +105,7 @@ class FakeHarness(Harness):
         self.fake.missing.add(kind)
 
     def lose_states(self) -> None:
-        self.fake.lost = True
+        FakeWatermark(self.fake).lose()
 
     async def stop(self) -> None:
         self.fake.down = True
@@ -119,7 +119,7 @@ class RedisHarness(Harness):
         self.clock = FakeClock()
         self.store = self.redis = RedisOnlineStore(url, self.clock, budget_s=0.5, **ttls)
         self.states = self.blocking = RedisStateStore(url, timeout_s=0.5)
-        self.watermark = StoreWatermark(self.blocking.connection)
+        self.watermark = RedisWatermark(url)
         self.process_id = 0
 
     async def open(self) -> None:

@@ -14,6 +14,7 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.bootstrap import store_at
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import Channel, encode
@@ -42,7 +43,7 @@ def deployment(
     folder = tmp_path_factory.mktemp("degradation levels")
     with make_deployment(kafka.bootstrap, store.url, folder) as deployment:
         deployment.release.rename(aside(deployment))
-        declare_ready(store.url)
+        declare_ready(store_at(store.url))
         deployment.start("decider-stream")
         yield deployment
 
@@ -105,7 +106,7 @@ def test_each_degradation_level_decides_and_says_what_is_missing(
     store.start()
     emptied = ask.decide()
     assert (emptied.degradation_level, emptied.degraded) == ("D2", ["store", *catalogue.VIEWS])
-    declare_ready(store.url)
+    declare_ready(store_at(store.url))
     wait_until(lambda: ask.decide().degradation_level == "D0", "all is back")
     complete = ask.decide()
     assert (complete.degraded, complete.release) == ([], "test-1")

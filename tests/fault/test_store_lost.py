@@ -18,7 +18,7 @@ from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.watermark import StoreWatermark
+from sluice.adapters.redis.watermark import RedisWatermark
 from sluice.application.ports import CATCHING_UP, LOST, REBUILDING, Watermark
 from sluice.domain.clock import SECOND_US
 from sluice.domain.features import catalogue
@@ -89,9 +89,9 @@ def command(store: EmbeddedStore, *words: bytes) -> object:
 
 
 def mark(store: EmbeddedStore) -> Watermark:
-    connection = BlockingConnection(store.url, timeout_s=5)
-    found = StoreWatermark(connection).read()
-    connection.close()
+    watermark = RedisWatermark(store.url)
+    found = watermark.read()
+    watermark.close()
     return found
 
 

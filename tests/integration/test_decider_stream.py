@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections import Counter
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 from confluent_kafka import Producer
+from prometheus_client import REGISTRY
 
 from local.kafka.broker import Node
-from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog
+from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
+from services.loop import ConsumerLoop
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.application.decide import DecisionPipeline
@@ -27,6 +30,17 @@ pytestmark = pytest.mark.integration
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 COUNT = 1000
+
+
+def _drained(topic: str) -> bool:
+    """Read to the end of all four partitions, as the loop's own metric tells."""
+    lags = [
+        sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name == "sluice_consumer_lag_messages" and sample.labels["topic"] == topic
+    ]
+    return len(lags) == 4 and not any(lags)
 
 
 class Now:
@@ -93,13 +107,19 @@ async def test_every_offset_ends_as_exactly_one_decision_or_dead_letter(
         clock=clock,
         bounds=EventTimeBounds(),
     )
-    stream = StreamProcessor(
-        entrypoint, decider, store, dead_letters=topics.dead_letters, clock=clock, batch_max=200
+    handler = StreamProcessor(
+        entrypoint,
+        decider,
+        store,
+        dead_letters=topics.dead_letters,
+        clock=clock,
+        events=asyncio.get_running_loop(),
     )
-    stop = asyncio.Event()
-    running = asyncio.create_task(stream.run(stop))
+    loop = ConsumerLoop(entrypoint, handler, limits(batch_max=200))
+    stop = threading.Event()
+    running = asyncio.create_task(asyncio.to_thread(loop.run, stop))
     deadline = time.monotonic() + 60
-    while decider.sequence < COUNT or any(entrypoint.lag().values()):
+    while decider.sequence < COUNT or not _drained(topics.authorizations):
         assert time.monotonic() < deadline, decider.sequence
         assert not running.done()
         await asyncio.sleep(0.05)

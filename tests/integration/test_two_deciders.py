@@ -12,6 +12,7 @@ import pytest
 from local.kafka.broker import Node
 from services import warm
 from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.bootstrap import store_at
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import encode
@@ -35,7 +36,7 @@ def deployment(kafka: Node, tmp_path: Path) -> Iterator[Deployment]:
         EmbeddedStore() as store,
         make_deployment(kafka.bootstrap, store.url, tmp_path) as deployment,
     ):
-        declare_ready(store.url)
+        declare_ready(store_at(store.url))
         entrypoints = [deployment.stack.start("decider-sync", replica=name) for name in ("1", "2")]
         for entrypoint in entrypoints:
             deployment.stack.wait_ready(entrypoint)

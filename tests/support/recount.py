@@ -11,10 +11,10 @@ from confluent_kafka import ConsumerGroupTopicPartitions
 from confluent_kafka.admin import AdminClient
 
 from sluice.adapters.kafka.config import REQUEST_MAX_S
-from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.kafka.topics import Topics
-from sluice.adapters.redis.states import RedisStateStore
+from sluice.application.ports import Message
 from sluice.application.replay import Replay, event_history_of
+from sluice.bootstrap import store_at
 from sluice.domain.features import states
 from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.dead_letter import REDRIVEN, DeadLetter
@@ -112,7 +112,7 @@ class Ledger:
     ) -> list[tuple[EntityKind, str]]:
         """Entities whose state in the store is not what the log makes."""
         replay = self.replay(since=since)
-        store = RedisStateStore(store_url)
+        store = store_at(store_url).states()
         wrong: list[tuple[EntityKind, str]] = []
         for kind, keys in self.entities().items():
             stored = store.read([(kind, key) for key in keys])

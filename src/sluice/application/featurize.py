@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.application.decide import written_digest
-from sluice.application.ports import Ints, StateStore, StateUpdate
+from sluice.application.ports import Ints, Message, StateStore, StateUpdate
 from sluice.domain.features import states
 from sluice.domain.features.events import (
     AMOUNT,
@@ -68,30 +68,6 @@ _RESULTS = {REDELIVERED: "redelivered", DUPLICATE: "duplicate", TOO_OLD: "too_ol
 Entity = tuple[EntityKind, str]
 Flags = npt.NDArray[np.bool_]
 T = TypeVar("T")
-
-
-class ConsumerRecord(Protocol):
-    """A message of one of the three topics."""
-
-    @property
-    def value(self) -> bytes:
-        """JSON of a Decision, Observations or Label."""
-        ...
-
-    @property
-    def topic(self) -> str:
-        """Where it lay."""
-        ...
-
-    @property
-    def partition(self) -> int:
-        """Where it lay."""
-        ...
-
-    @property
-    def offset(self) -> int:
-        """Where it lay."""
-        ...
 
 
 class ObservationLog(Protocol):
@@ -197,14 +173,14 @@ class Featurizer:
         self._answers_since = answers_since
         self._work = scratch()
 
-    def apply(self, batch: Sequence[ConsumerRecord]) -> Applied:
+    def apply(self, batch: Sequence[Message]) -> Applied:
         """Take effect of a batch; when it returns, its offsets may be committed.
 
         Raises Corrupt for a record that is none of ours: these topics have no other writers.
         Raises Unavailable if store or broker is; the batch can then be applied again.
         """
         since = time.perf_counter()
-        records: dict[str, list[ConsumerRecord]] = {
+        records: dict[str, list[Message]] = {
             "decisions": [],
             "observations": [],
             "labels": [],
@@ -387,7 +363,7 @@ def _count_others(own: Flags, statuses: Ints, lost: Flags, done: Applied) -> Non
         done.results[stem, _RESULTS[status]] += 1
 
 
-def _decoded(decode: Callable[[bytes], T], records: Sequence[ConsumerRecord], stem: str) -> list[T]:
+def _decoded(decode: Callable[[bytes], T], records: Sequence[Message], stem: str) -> list[T]:
     done: list[T] = []
     try:
         for record in records:
@@ -402,7 +378,7 @@ def _decoded(decode: Callable[[bytes], T], records: Sequence[ConsumerRecord], st
     return done
 
 
-def _places(kind: int, records: Sequence[ConsumerRecord]) -> list[tuple[int, int]]:
+def _places(kind: int, records: Sequence[Message]) -> list[tuple[int, int]]:
     """Source and offset of each."""
     sources = {p: states.source(kind, p) for p in {record.partition for record in records}}
     return [(sources[record.partition], record.offset) for record in records]

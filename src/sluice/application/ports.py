@@ -3,7 +3,7 @@ same ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,105 @@ from sluice.domain.records.decision import Decision, Origin, Pending
 from sluice.domain.records.entity import EntityKind
 
 Ints = npt.NDArray[np.int64]
+
+Partition = tuple[str, int]
+"""Topic and number."""
+Offsets = Mapping[Partition, int]
+"""By topic and partition: the next offset to read."""
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One record as it lies in Kafka. value is b"" for a tombstone."""
+
+    value: bytes
+    key: bytes | None
+    topic: str
+    partition: int
+    offset: int
+    traceparent: str | None
+    written_ms: int = 0
+    """When its producer wrote it, milliseconds UTC."""
+
+
+OnAssign = Callable[[list[Partition]], Offsets | None]
+"""Told which partitions come; may answer with offsets to start at instead of the committed ones."""
+OnRevoke = Callable[[list[Partition], bool], None]
+"""Told which partitions leave. True: they are lost already, another member may have them, and a
+commit would be refused; drop what is unfinished. False: finish and commit now."""
+
+
+class Consumer(Protocol):
+    """A member of a consumer group. Commits nothing by itself. One thread only."""
+
+    def listen(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
+        """Whom to tell of partitions that come and leave; before the first poll_batch. They are
+        called inside poll_batch and close."""
+        ...
+
+    def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
+        """Up to limit messages, in order within a partition; waits at most wait_s for the first.
+        Raises Unavailable, Misconfigured."""
+        ...
+
+    def commit(self, offsets: Offsets) -> None:
+        """Commit the next offset of each partition. Raises Unavailable, with code "rebalanced" if
+        they are no longer ours."""
+        ...
+
+    def rewind(self) -> None:
+        """Go back to the committed offsets: what was read since comes again. Raises Unavailable."""
+        ...
+
+    def committed(self, partitions: Iterable[Partition]) -> Offsets:
+        """The committed offset of each, those without one left out. Raises Unavailable."""
+        ...
+
+    def assignment(self) -> list[Partition]:
+        """The partitions that are ours now."""
+        ...
+
+    def partitions(self) -> list[Partition]:
+        """All of our topics, whoever in the group has them. Raises Unavailable."""
+        ...
+
+    def lag(self) -> Offsets:
+        """Messages behind the end, of each partition of ours; makes no request."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group; tells of what we hold."""
+        ...
+
+
+ProducerRecord = tuple[bytes | str | None, bytes, str | None]
+"""Key, value and traceparent."""
+
+
+class Transactions(Consumer, Protocol):
+    """A member whose offsets are committed together with the records made from its messages.
+
+    ``commit`` shows both at once. Where it raises, neither is visible and the same messages come
+    again; Corrupt (fenced): exit. ``rewind`` first drops what is open, and raises Unavailable with
+    code NOT_ABORTED where that fails: exit, the next process cleans up.
+    """
+
+    def begin(self) -> None:
+        """Open a transaction. Raises Corrupt if another process took our id."""
+        ...
+
+    def produce(
+        self, topic: str, key: bytes | str | None, value: bytes, traceparent: str | None = None
+    ) -> None:
+        """Queue one record of it. A failure may surface at the commit only."""
+        ...
+
+    def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
+        """Queue many."""
+        ...
+
+
+NOT_ABORTED = "not_aborted"
+"""Code of an Unavailable: a transaction stays open, and no other can begin."""
 
 
 class Count(Protocol):
@@ -93,6 +192,18 @@ class OnlineStore(Protocol):
         ...
 
 
+class OnlineConnection(OnlineStore, Protocol):
+    """The same, and its connection."""
+
+    async def open(self) -> None:
+        """Connect. Raises Unavailable if it is down now; it is tried again forever."""
+        ...
+
+    async def close(self) -> None:
+        """Leave what is unanswered and disconnect."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Probability of fraud in parts per million, and what speaks for it.
@@ -147,6 +258,25 @@ class StateUpdate(msgspec.Struct, frozen=True):
     event_us: int
 
 
+UNKNOWN = "unknown"
+"""The eviction policy of a store that does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """The store's own figures. An evicted state reads as never written: evicted_keys must be 0, the
+    policy noeviction."""
+
+    used_memory_bytes: int
+    max_memory_bytes: int
+    """0: no bound."""
+    evicted_keys: int
+    """Since the server started."""
+    process_id: int
+    eviction_policy: str
+    """UNKNOWN where the server hides it."""
+
+
 class StateStore(Protocol):
     """The featurizer's side of the online store. Synchronous: its caller works in batches."""
 
@@ -162,6 +292,19 @@ class StateStore(Protocol):
         """Keep (tenant, authorization_id, digest, answer) of decided authorizations."""
         ...
 
+    def info(self) -> StoreInfo:
+        """Memory and evictions. Raises Unavailable, also where we may not ask."""
+        ...
+
+    def clear(self) -> int:
+        """Remove every state, and nothing else; nobody may write meanwhile. Returns how many.
+        Raises Unavailable."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
+
 
 READY, LOST, REBUILDING, CATCHING_UP = "ready", "lost", "rebuilding", "catching_up"
 """What a store is: its states are what the log makes; it forgot some; they are being made again
@@ -172,9 +315,7 @@ WRITABLE = frozenset({READY, CATCHING_UP})
 """What featurizers write to."""
 STORE_LOST = "store_lost"
 """Code of an Unavailable: the store lacks what it once held, and waiting does not help."""
-
-Offsets = Mapping[tuple[str, int], int]
-"""By topic and partition: the next offset to read."""
+STORE_RUNBOOK = "docs/runbooks/store-down.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,3 +326,63 @@ class Watermark:
     state: str
     applied: Offsets
     """What has taken effect in it."""
+
+
+class WatermarkStore(Protocol):
+    """A store's watermark, for those that write states: featurizer, backfill, rebuild.
+
+    Every method raises Unavailable where the store is, Misconfigured where it refuses our password.
+    """
+
+    def read(self) -> Watermark:
+        """What the store says of itself; state MISSING without a watermark."""
+        ...
+
+    def initialise(self) -> bool:
+        """Declare a new, empty store READY. False, and nothing changes, if it has a watermark."""
+        ...
+
+    def advance(self, known: Offsets, ends: Offsets | None = None) -> None:
+        """Check that the store holds what it must, and note what it holds from now on.
+
+        known: what was applied to it before, as far as we know. ends: of the batch just applied,
+        a part of the same partitions. Offsets only rise. Raises Unavailable with code STORE_LOST if
+        it is behind ``known`` (it is LOST from then on), is not WRITABLE, or has no watermark; the
+        caller then writes nothing more to it.
+        """
+        ...
+
+    def lose(self) -> None:
+        """Mark the store as LOST: nobody serves it or writes to it until it is rebuilt."""
+        ...
+
+    def begin(self) -> str:
+        """Take the store for a rebuild. Returns the new id, by which later moves prove theirs."""
+        ...
+
+    def move(self, watermark_id: str, state: str, applied: Offsets | None = None) -> None:
+        """Go on to the next state of a rebuild. Raises Unavailable with code STORE_LOST if the
+        store is no longer the one begun with."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
+
+
+class Store(Protocol):
+    """One online store, by its three sides. Each call makes a connection of its own, which its
+    caller closes."""
+
+    def online(self, *, batches: bool, on_trust: Callable[[str], None]) -> OnlineConnection:
+        """The decider's. batches: with the stream processor's budget. on_trust: told why states
+        are not served, "" when they are again."""
+        ...
+
+    def states(self) -> StateStore:
+        """The featurizer's."""
+        ...
+
+    def watermark(self) -> WatermarkStore:
+        """What it says of itself."""
+        ...

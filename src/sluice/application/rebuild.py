@@ -14,7 +14,16 @@ from typing import Protocol
 
 import numpy as np
 
-from sluice.application.ports import CATCHING_UP, READY, STORE_LOST, Offsets, StateUpdate, Watermark
+from sluice.application.ports import (
+    CATCHING_UP,
+    READY,
+    STORE_LOST,
+    Offsets,
+    Partition,
+    StateUpdate,
+    Watermark,
+    WatermarkStore,
+)
 from sluice.application.replay import EventHistory
 from sluice.domain.features.kernel import scratch, update
 from sluice.domain.records.entity import ENTITY_KINDS
@@ -27,24 +36,8 @@ LEAVE_MAX_S = 90.0
 """A featurizer leaves its group within a batch; one that was killed, when its session ends."""
 LOOK_EVERY_S = 0.5
 
-Spans = Mapping[tuple[str, int], tuple[int, int]]
+Spans = Mapping[Partition, tuple[int, int]]
 """By topic and partition: the first offset still there, and the next to be written."""
-
-
-class StoreMarker(Protocol):
-    """:class:`sluice.adapters.redis.watermark.Marker`."""
-
-    def read(self) -> Watermark:
-        """What the store says of itself."""
-        ...
-
-    def begin(self) -> str:
-        """Take it for a rebuild; returns its new id."""
-        ...
-
-    def move(self, watermark_id: str, state: str, applied: Offsets | None = None) -> None:
-        """Go on to a state, if the store still has this id."""
-        ...
 
 
 class Group(Protocol):
@@ -82,7 +75,7 @@ class TopicNames:
 
 def starts(
     spans: Spans, archived: Offsets, observations: str, *, accept_gaps: bool = False
-) -> dict[tuple[str, int], int]:
+) -> dict[Partition, int]:
     """Where featurizers read on: behind the archive, else at the beginning; observations at their
     end, since they are made again from decisions and labels.
 
@@ -90,7 +83,7 @@ def starts(
     empty without an archive. Raises Misconfigured where records are in neither, unless
     accept_gaps, and where the archive is of another topic.
     """
-    found: dict[tuple[str, int], int] = {}
+    found: dict[Partition, int] = {}
     gaps: list[str] = []
     for place, (first, end) in spans.items():
         topic, number = place
@@ -122,7 +115,7 @@ class Rebuild:
     def __init__(
         self,
         *,
-        watermark: StoreMarker,
+        watermark: WatermarkStore,
         group: Group,
         log: Log,
         topics: TopicNames,
@@ -157,7 +150,7 @@ class Rebuild:
         self._watermark.move(mark.id, READY)
 
     def _make(self) -> Watermark:
-        def plan() -> dict[tuple[str, int], int]:
+        def plan() -> dict[Partition, int]:
             spans = {
                 (topic, number): span
                 for topic in (

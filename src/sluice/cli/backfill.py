@@ -25,7 +25,6 @@ from sluice import bootstrap
 from sluice.adapters.files.history import labels_from, unsorted_history
 from sluice.adapters.files.past import Past, map_past, read_past
 from sluice.adapters.parquet.history import HistoryFiles, fingerprint
-from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.backfill import Backfill
 from sluice.application.ports import StateStore, StateUpdate
 from sluice.application.publish import FIRST_ERRORS, BadRow
@@ -77,12 +76,14 @@ def run(args: argparse.Namespace) -> int:
     )
     fx = bootstrap.policies(settings).current().fx
     states = archive(past, fx, Path(settings.archiver.root), threads=args.threads)
-    store = bootstrap.state_store(settings)
+    online = bootstrap.store(settings)
+    store, watermark = online.states(), online.watermark()
     try:
         others = store_states(states, store)
-        StoreWatermark(store.connection).initialise()
+        watermark.initialise()
     finally:
         store.close()
+        watermark.close()
     if others:
         print(f"{others:,} entities had another state and keep it: flush the store to start anew")
     return 1 if others else 0

@@ -28,8 +28,6 @@ from sluice.adapters.kafka.groups import Group
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
-from sluice.adapters.redis.states import RedisStateStore
-from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.decide import recorded_digest
 from sluice.application.rebuild import Rebuild, TopicNames, states_of
 from sluice.cli.progress import Progress
@@ -71,13 +69,14 @@ def run(args: argparse.Namespace) -> int:
     use = not args.topic_alone and any(
         archive.files(kind) for kind in ("decisions", "labels", "history")
     )
-    store = bootstrap.state_store(settings)
+    online = bootstrap.store(settings)
+    store, watermark = online.states(), online.watermark()
     reader = TopicReader(settings.kafka.bootstrap, extra=settings.kafka.extra())
     progress, began = Progress(), time.monotonic()
     progress.show(f"from {root} and the topics" if use else "from the topics alone", last=True)
     try:
         Rebuild(
-            watermark=StoreWatermark(store.connection),
+            watermark=watermark,
             group=Group(
                 settings.kafka.bootstrap,
                 bootstrap.group("featurizer", settings),
@@ -94,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         reader.close()
         store.close()
+        watermark.close()
     progress.show(f"ready after {time.monotonic() - began:.1f} s", last=True)
     return 0
 
@@ -134,14 +134,14 @@ def _fill(settings: Settings, root: Path, processes: int, progress: Progress) ->
 
 def _write_bucket(job: _Job) -> int:
     """Runs in a process of its own. Returns the number of states written."""
-    store = bootstrap.state_store(job.settings)
+    store = bootstrap.store(job.settings).states()
     written = 0
     try:
         for updates in states_of(ArchiveEventHistory(job.root).read(job.bucket)):
             if not all(store.write(updates)):
                 raise Unavailable(
                     "something else writes states while they are rebuilt",
-                    where=str(store.connection.address),
+                    where="the online store",
                     fix="stop it (a backfill, another rebuild), then run this again",
                 )
             written += len(updates)
@@ -153,7 +153,7 @@ def _write_bucket(job: _Job) -> int:
 def _remember(settings: Settings, root: Path) -> int:
     """Answers that a caller who asks again may still get."""
     since_us = time.time_ns() // 1000 - settings.store.answer_ttl_s * 1_000_000
-    store: RedisStateStore = bootstrap.state_store(settings)
+    store = bootstrap.store(settings).states()
     count = 0
     try:
         answers = _answers(root, since_us)

@@ -18,12 +18,11 @@ import msgspec
 from sluice_simulator.config import Config
 from sluice_simulator.world import World as Simulated
 
-from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.parquet.archive import ParquetFiles
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.featurize import Featurizer
-from sluice.application.ports import Arrival, Scorer
+from sluice.application.ports import Arrival, Message, Scorer
 from sluice.domain.clock import DAY_US, SECOND_US
 from sluice.domain.features import catalogue
 from sluice.domain.policy.policy import Policy

@@ -8,11 +8,10 @@ from pathlib import Path
 import msgspec
 
 from sluice import cli
-from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.parquet.event_history import ArchiveEventHistory
 from sluice.adapters.parquet.samples import MILLION, ArchiveSampleSource
 from sluice.application.consistency import ConsistencyCheck, Report, Tally, check, newest
-from sluice.application.ports import Arrival
+from sluice.application.ports import Arrival, Message
 from sluice.domain.clock import HOUR_US, SECOND_US
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import encode

@@ -159,7 +159,8 @@ def test_partitions_are_handed_over_with_the_work_on_them_committed(apache):
         left.extend(partitions)
         first.commit({place: done[place] for place in partitions if place in done})
 
-    first = consumer(broker, broker.topics.labels, on_revoke=hand_over)
+    first = consumer(broker, broker.topics.labels)
+    first.listen(lambda _: None, hand_over)
     seen = []
 
     def work(member, limit):
@@ -172,7 +173,8 @@ def test_partitions_are_handed_over_with_the_work_on_them_committed(apache):
     wait_until(lambda: work(first, 100) and len(seen) >= 200, "half is read")
     stop = threading.Event()
     taken: list = []
-    second = consumer(broker, broker.topics.labels, on_assign=taken.extend)
+    second = consumer(broker, broker.topics.labels)
+    second.listen(taken.extend, lambda _, __: None)
     got: list = []
 
     def run():

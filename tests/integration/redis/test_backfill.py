@@ -15,7 +15,7 @@ from sluice_simulator.world import World
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.adapters.redis.watermark import StoreWatermark
+from sluice.adapters.redis.watermark import RedisWatermark
 from sluice.application.ports import READY
 from sluice.cli import main
 
@@ -23,18 +23,17 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RedisStateStore]:
+def url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     with EmbeddedStore() as server:
         monkeypatch.setenv("SLUICE_STORE_URL", server.url)
         monkeypatch.setenv("SLUICE_ARCHIVER_ROOT", str(tmp_path / "archive"))
-        made = RedisStateStore(server.url)
-        yield made
-        made.close()
+        yield server.url
 
 
 def test_the_verb_fills_archive_and_store_twice_alike_and_refuses_another_history(
-    store: RedisStateStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    store = RedisStateStore(url)
     write(World(Config(cards=60), 3), date(2026, 1, 1), 3, tmp_path)
     file = str(tmp_path / "authorizations.parquet")
     labels = ["--labels", str(tmp_path / "labels.parquet")]
@@ -47,7 +46,7 @@ def test_the_verb_fills_archive_and_store_twice_alike_and_refuses_another_histor
     card = rows["card_token"][0].as_py()
     (state,) = store.read([("card", card)])
     assert state
-    assert StoreWatermark(store.connection).read().state == READY
+    assert RedisWatermark(url).read().state == READY
 
     capsys.readouterr()
     assert main(["backfill", file, *labels, *until]) == 0
@@ -58,3 +57,4 @@ def test_the_verb_fills_archive_and_store_twice_alike_and_refuses_another_histor
     assert main(["backfill", file, *labels]) == 78
     assert "another history" in capsys.readouterr().err
     assert store.read([("card", card)]) == [state]
+    store.close()

@@ -30,6 +30,7 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, StateUpdate
+from sluice.bootstrap import store_at
 from sluice.domain.features.events import event_row
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Origin
@@ -65,7 +66,7 @@ def arrival(authorization_id: str = "a-1", *, offset: int = 1) -> Arrival:
 @pytest.fixture
 def server() -> Iterator[EmbeddedStore]:
     with EmbeddedStore() as running:
-        declare_ready(running.url)
+        declare_ready(store_at(running.url))
         yield running
 
 
@@ -118,7 +119,7 @@ def test_a_killed_server_is_met_again_where_it_restarts(server, states):
             states.read([("card", "c")])
         server.stop()
         with EmbeddedStore(port=port) as again:
-            declare_ready(again.url)
+            declare_ready(store_at(again.url))
             await until(lambda: store.connection.is_up)
             (reply,) = await store.observe([arrival()])
             assert reply.card == b""

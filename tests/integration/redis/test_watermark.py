@@ -1,7 +1,11 @@
-"""The store's watermark on a real Valkey: what featurizer, rebuild and decider make of it."""
+"""The store's watermark on a real Valkey: what a decider makes of it, and what goes wrong.
+
+What it promises to featurizer and rebuild: ``tests/contract/test_watermark_contract.py``.
+"""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -10,13 +14,13 @@ from sluice.adapters.redis import watermark
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.watermark import StoreWatermark, Trust
-from sluice.application.ports import CATCHING_UP, MISSING, READY, STORE_LOST, Offsets
-from sluice.errors import Unavailable
+from sluice.adapters.redis.watermark import RedisWatermark, Trust
+from sluice.application.ports import CATCHING_UP, READY
+from sluice.errors import Misconfigured, Unavailable
 
 pytestmark = pytest.mark.integration
 
-FIRST, SECOND = ("w.decisions.v1", 0), ("w.decisions.v1", 1)
+FIRST = ("w.decisions.v1", 0)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +38,11 @@ def connection(server: EmbeddedStore) -> Iterator[BlockingConnection]:
 
 
 @pytest.fixture
-def mark(connection: BlockingConnection) -> StoreWatermark:
-    made = StoreWatermark(connection)
+def mark(server: EmbeddedStore, connection: BlockingConnection) -> Iterator[RedisWatermark]:
+    made = RedisWatermark(server.url)
     assert made.initialise()
-    return made
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -49,62 +54,6 @@ def trust(connection: BlockingConnection) -> tuple[Trust, list[str]]:
 def trusts(trust: tuple[Trust, list[str]], connection: BlockingConnection) -> bool:
     (reply,) = connection.call(watermark.READ, 1)
     return trust[0].judge(reply)
-
-
-def refused(mark: StoreWatermark, *args: Offsets) -> str:
-    with pytest.raises(Unavailable) as caught:
-        mark.advance(*args)
-    assert caught.value.code == STORE_LOST
-    return caught.value.what
-
-
-def test_a_store_is_initialised_once(mark):
-    first = mark.read()
-    assert (first.state, first.applied) == (READY, {})
-    assert not mark.initialise()
-    assert mark.read() == first
-
-
-def test_offsets_only_rise_whoever_writes_them(mark):
-    mark.advance({FIRST: 0, SECOND: 0}, {FIRST: 10})
-    mark.advance({FIRST: 5}, {FIRST: 7})
-    assert mark.read().applied == {FIRST: 10}
-
-
-def test_a_store_behind_what_it_must_hold_is_marked_lost_for_everyone(mark):
-    mark.advance({FIRST: 0}, {FIRST: 10})
-    assert "end at offset 10 of w.decisions.v1/0" in refused(mark, {SECOND: 0, FIRST: 11})
-    assert "are lost" in refused(mark, {FIRST: 0})
-    assert mark.read().applied == {FIRST: 10}
-
-
-def test_an_emptied_store_takes_no_progress(mark, connection):
-    connection.call(pack(b"FLUSHALL"), 1)
-    assert "are missing" in refused(mark, {FIRST: 0}, {FIRST: 10})
-    assert mark.read().applied == {}
-
-
-def test_a_lost_store_stays_lost_when_somebody_would_initialise_it(mark, connection):
-    connection.call(pack(b"FLUSHALL"), 1)
-    mark.lose()
-    assert not mark.initialise()
-    assert "are lost" in refused(mark, {})
-
-
-def test_a_rebuild_goes_on_only_with_the_store_it_began_with(mark, connection):
-    mark.advance({FIRST: 0}, {FIRST: 99})
-    first = mark.begin()
-    assert "are rebuilding" in refused(mark, {FIRST: 99})
-    second = mark.begin()
-    with pytest.raises(Unavailable, match="another rebuild"):
-        mark.move(first, CATCHING_UP)
-    mark.move(second, CATCHING_UP, {FIRST: 4})
-    mark.advance({FIRST: 4}, {FIRST: 6})
-    assert mark.read().applied == {FIRST: 6}
-    connection.call(pack(b"FLUSHALL"), 1)
-    with pytest.raises(Unavailable, match="lost again"):
-        mark.move(second, READY)
-    assert mark.read().state == MISSING
 
 
 def test_a_decider_trusts_a_ready_store_alone_and_tells_each_change_once(mark, connection, trust):
@@ -145,3 +94,36 @@ def test_a_watermark_that_cannot_be_read_is_not_trusted(mark, connection, trust)
     assert not trusts(trust, connection)
     with pytest.raises(Unavailable, match="WRONGTYPE"):
         mark.read()
+
+
+def test_a_forgotten_script_is_sent_again(mark, connection):
+    mark.advance({FIRST: 0}, {FIRST: 1})
+    connection.call(pack(b"SCRIPT", b"FLUSH"), 1)
+    mark.advance({FIRST: 1}, {FIRST: 2})
+    assert mark.read().applied == {FIRST: 2}
+
+
+def test_a_refused_password_names_the_setting_and_no_secret(server, connection):
+    connection.call(pack(b"CONFIG", b"SET", b"requirepass", b"right"), 1)
+    try:
+        for user in ("", ":hunter2@"):
+            wrong = RedisWatermark(server.url.replace("redis://", f"redis://{user}"))
+            with pytest.raises(Misconfigured, match=r"store\.url") as caught:
+                wrong.read()
+            assert "SLUICE_STORE_URL" in str(caught.value)
+            assert "hunter2" not in str(caught.value)
+        right = RedisWatermark(server.url.replace("redis://", "redis://:right@"))
+        assert right.initialise()
+        right.close()
+    finally:
+        connection.call(pack(b"CONFIG", b"SET", b"requirepass", b""), 1)
+
+
+def test_a_server_that_is_silent_or_gone_is_unavailable_within_the_timeout():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        watermark = RedisWatermark(f"redis://127.0.0.1:{port}", timeout_s=0.1)
+        with pytest.raises(Unavailable, match="did not serve us"):
+            watermark.read()
+    with pytest.raises(Unavailable, match="did not serve us"):
+        watermark.read()

@@ -20,7 +20,7 @@ from sluice.application.decide import (
     Unrecorded,
 )
 from sluice.application.featurize import Featurizer
-from sluice.application.ports import NOT_SENT, Arrival
+from sluice.application.ports import NOT_SENT, READY, Arrival
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import EventTimeBounds, encode
 from sluice.domain.records.decision import Decision, Entrypoint, Origin, answer
@@ -29,7 +29,7 @@ from sluice.errors import Rejected, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival
 from sluice.testing.policy import make_policy
 from sluice.testing.scorer import FakeScorer
-from sluice.testing.store import FakeClock, FakeStore
+from sluice.testing.store import FakeClock, FakeStore, FakeWatermark
 
 VIEWS: tuple[EntityKind, ...] = ("card", "terminal", "merchant", "device")
 TOPICS = {"decisions.v1": "decisions", "observations.v1": "observations", "labels.v1": "labels"}
@@ -150,13 +150,13 @@ async def test_without_the_store_decisions_go_on(model: bool, level: str) -> Non
 async def test_states_that_the_store_lost_are_not_served_and_ids_are_still_known() -> None:
     harness = Harness(FakeScorer())
     first = await harness.one(arrival("a-1"))
-    harness.store.lost = True
+    FakeWatermark(harness.store).lose()
     decision = await harness.one(arrival("a-2"))
     assert (decision.degradation_level, decision.degraded) == ("D2", ["store", *VIEWS])
     assert (decision.pending, decision.states.card) == ([], None)
     (again,) = await harness.decider.decide([arrival("a-1")])
     assert again == Replayed(encode(answer(first)))
-    harness.store.lost = False
+    FakeWatermark(harness.store).move("first", READY)
     assert (await harness.one(arrival("a-3"))).degradation_level == "D0"
 
 

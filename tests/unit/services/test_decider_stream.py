@@ -1,4 +1,4 @@
-"""The stream processor with the real walk, over Kafka and a store in memory."""
+"""The stream processor with the real decision pipeline, over Kafka and a store in memory."""
 
 import asyncio
 import json
@@ -11,7 +11,14 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.decider.stream import ABORTS_MAX, AfterCommit, StreamProcessor, TransactionLog
+from services.decider.stream import (
+    ABORTS_MAX,
+    AfterCommit,
+    StreamProcessor,
+    TransactionLog,
+    limits,
+)
+from services.loop import ConsumerLoop
 from sluice.application.decide import DecisionPipeline
 from sluice.application.ports import Arrival
 from sluice.domain.records.authorization import EventTimeBounds
@@ -46,9 +53,9 @@ class FragilePipeline(DecisionPipeline):
 
 
 class Harness:
-    """One stream processor and all around it."""
+    """One stream processor and all around it; made in the event loop that it decides in."""
 
-    def __init__(self, **entrypoint: Any) -> None:
+    def __init__(self, **loop: Any) -> None:
         self.clock = FakeClock()
         self.kafka = FakeTransactions()
         self.store = FakeStore(self.clock)
@@ -66,16 +73,23 @@ class Harness:
             clock=self.clock,
             bounds=self.bounds,
         )
-        self.entrypoint = StreamProcessor(
+        metrics = Metrics(self.registry)
+        handler = StreamProcessor(
             self.kafka,
             self.decider,
             after_commit,
             dead_letters=DEAD,
             clock=self.clock,
-            poll_s=0,
-            metrics=Metrics(self.registry),
-            **entrypoint,
+            events=asyncio.get_running_loop(),
+            metrics=metrics,
         )
+        self.loop = ConsumerLoop(self.kafka, handler, limits(poll_s=0), metrics=metrics, **loop)
+
+    async def once(self) -> None:
+        await asyncio.to_thread(self.loop.once)
+
+    async def run(self, stop: threading.Event) -> None:
+        await asyncio.to_thread(self.loop.run, stop)
 
     def authorization(self, authorization_id: str, **changes: Any) -> bytes:
         body = {
@@ -104,9 +118,10 @@ class Harness:
 
     async def drain(self) -> None:
         for _ in range(100):
-            if not any(self.kafka.lag().values()):
+            ends = {place: len(found) for place, found in self.kafka.group.records.items()}
+            if self.kafka.offsets == ends:
                 return
-            await self.entrypoint.once()
+            await self.once()
         raise AssertionError(f"stuck, offsets {self.kafka.offsets}")
 
     def decisions(self) -> list[Decision]:
@@ -125,7 +140,7 @@ class Harness:
 
 
 @pytest.fixture
-def harness() -> Harness:
+async def harness() -> Harness:
     return Harness()
 
 
@@ -133,7 +148,7 @@ async def test_every_message_becomes_a_decision_or_a_dead_letter(harness: Harnes
     harness.add("a", "b")
     harness.kafka.add(IN, b"{}")
     harness.add("c")
-    await harness.entrypoint.once()
+    await harness.once()
     assert harness.ids() == ["a", "b", "c"]
     assert harness.dead() == [(2, "missing_field")]
     assert harness.kafka.offsets == {(IN, 0): 4}
@@ -145,7 +160,7 @@ async def test_every_message_becomes_a_decision_or_a_dead_letter(harness: Harnes
 
 async def test_authorizations_of_one_card_in_a_batch_see_each_other(harness: Harness) -> None:
     harness.add("a", "b")
-    await harness.entrypoint.once()
+    await harness.once()
     first, second = harness.decisions()
     assert [p.authorization_id for p in first.pending] == []
     assert [p.authorization_id for p in second.pending] == ["a"]
@@ -153,9 +168,9 @@ async def test_authorizations_of_one_card_in_a_batch_see_each_other(harness: Har
 
 async def test_the_same_id_again_is_a_duplicate_in_the_batch_and_after_it(harness: Harness) -> None:
     harness.add("a", "a")
-    await harness.entrypoint.once()
+    await harness.once()
     harness.add("a")
-    await harness.entrypoint.once()
+    await harness.once()
     assert harness.ids() == ["a"]
     assert harness.dead() == [(1, "duplicate"), (2, "duplicate")]
 
@@ -163,9 +178,9 @@ async def test_the_same_id_again_is_a_duplicate_in_the_batch_and_after_it(harnes
 async def test_the_same_id_with_other_content_is_a_conflict(harness: Harness) -> None:
     harness.add("a")
     harness.add("a", amount_minor=5)
-    await harness.entrypoint.once()
+    await harness.once()
     harness.add("a", amount_minor=6)
-    await harness.entrypoint.once()
+    await harness.once()
     assert harness.ids() == ["a"]
     assert harness.dead() == [(1, "conflict"), (2, "conflict")]
 
@@ -176,10 +191,10 @@ async def test_a_failed_transaction_leaves_no_trace_and_its_batch_comes_again(
 ) -> None:
     harness.add("a", "b")
     harness.kafka.fail[step] = [Unavailable("the broker is down")]
-    await harness.entrypoint.once()
-    assert harness.kafka.committed == []
+    await harness.once()
+    assert harness.kafka.committed_records == []
     assert harness.kafka.offsets == {}
-    await harness.entrypoint.once()
+    await harness.once()
     assert harness.ids() == ["a", "b"]
     assert harness.dead() == []
     assert [d.sequence for d in harness.decisions()] == [0, 1], "the emitter's count has no hole"
@@ -193,8 +208,8 @@ async def test_a_failed_transaction_leaves_no_trace_and_its_batch_comes_again(
 async def test_a_read_that_fails_loses_nothing(harness: Harness) -> None:
     harness.add("a")
     harness.kafka.fail["poll_batch"] = [Unavailable("the broker is down")]
-    await harness.entrypoint.once()
-    await harness.entrypoint.once()
+    await harness.once()
+    await harness.once()
     assert harness.ids() == ["a"]
 
 
@@ -225,7 +240,7 @@ async def test_an_id_in_progress_at_the_other_entrypoint_is_waited_for(harness: 
     elsewhere = harness.arrive_elsewhere(raw)
     await harness.store.observe([elsewhere])
     harness.kafka.add(IN, raw)
-    batch = asyncio.create_task(harness.entrypoint.once())
+    batch = asyncio.create_task(harness.once())
     while not harness.kafka.batches:
         await asyncio.sleep(0)
     harness.store.remember([(elsewhere, b"the other entrypoint's answer")])
@@ -239,7 +254,7 @@ async def test_an_id_whose_first_holder_gave_up_is_decided(harness: Harness) -> 
     elsewhere = harness.arrive_elsewhere(raw)
     await harness.store.observe([elsewhere])
     harness.kafka.add(IN, raw)
-    batch = asyncio.create_task(harness.entrypoint.once())
+    batch = asyncio.create_task(harness.once())
     while not harness.kafka.batches:
         await asyncio.sleep(0)
     harness.store.release([elsewhere])
@@ -249,24 +264,25 @@ async def test_an_id_whose_first_holder_gave_up_is_decided(harness: Harness) -> 
 
 async def test_the_trace_of_the_message_goes_on_in_the_record(harness: Harness) -> None:
     harness.kafka.add(IN, harness.authorization("a"), traceparent=TRACE)
-    await harness.entrypoint.once()
-    (_, key, _, headers) = harness.kafka.committed[0]
+    await harness.once()
+    (_, key, _, trace) = harness.kafka.committed_records[0]
     assert key == "tok_1"
-    assert headers["traceparent"][:36] == TRACE[:36].encode()
+    assert trace is not None
+    assert trace[:36] == TRACE[:36]
 
 
 async def test_dead_letters_are_keyed_by_the_place_they_came_from(
     harness: Harness,
 ) -> None:
     harness.kafka.add(IN, b"{}", partition=7)
-    await harness.entrypoint.once()
-    assert [key for _, key, _, _ in harness.kafka.committed] == [f"{IN}/7"]
+    await harness.once()
+    assert [key for _, key, _, _ in harness.kafka.committed_records] == [f"{IN}/7"]
 
 
 async def test_a_store_that_is_down_degrades_and_decides(harness: Harness) -> None:
     harness.store.down = True
     harness.add("a")
-    await harness.entrypoint.once()
+    await harness.once()
     (decision,) = harness.decisions()
     assert (decision.degradation_level, "store" in decision.degraded) == ("D3", True)
 
@@ -275,16 +291,16 @@ async def test_a_fenced_entrypoint_stops(harness: Harness) -> None:
     harness.add("a")
     harness.kafka.fail["commit"] = [Corrupt("fenced", code="fenced")]
     with pytest.raises(Corrupt):
-        await harness.entrypoint.run(asyncio.Event())
+        await harness.run(threading.Event())
     assert harness.kafka.closed
-    assert harness.kafka.committed == []
+    assert harness.kafka.committed_records == []
 
 
 async def test_it_stops_when_told_and_leaves_the_group(harness: Harness) -> None:
     harness.add("a", "b")
-    stop = asyncio.Event()
-    running = asyncio.create_task(harness.entrypoint.run(stop))
-    while not harness.kafka.committed:
+    stop = threading.Event()
+    running = asyncio.create_task(harness.run(stop))
+    while not harness.kafka.committed_records:
         await asyncio.sleep(0)
     stop.set()
     await running
@@ -296,7 +312,7 @@ async def test_each_authorization_gets_its_line_and_tells_no_card(
     harness: Harness, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     harness.add("a", "a")
-    await harness.entrypoint.once()
+    await harness.once()
     lines = [msgspec.json.decode(line) for line in capfdbinary.readouterr().out.splitlines()]
     assert [line["code"] for line in lines] == ["decided", "duplicate"]
     assert [line["origin"] for line in lines] == [f"{IN}/0@0", f"{IN}/0@1"]
@@ -321,7 +337,7 @@ async def test_of_the_log_only_what_is_usual_may_be_left_out(
 
 async def test_lag_is_shown(harness: Harness) -> None:
     harness.add("a")
-    await harness.entrypoint.once()
+    await harness.once()
     labels = {"topic": IN, "partition": "0"}
     assert harness.registry.get_sample_value("sluice_consumer_lag_messages", labels) == 0
 
@@ -329,27 +345,22 @@ async def test_lag_is_shown(harness: Harness) -> None:
 async def test_a_commit_that_never_comes_back_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Ended(BaseException):
-        """Stands for the end of the process."""
-
-    def end() -> None:
-        raise Ended
-
-    over = threading.Event()
-    harness = Harness(hang_s=0.05, on_hang=end)
+    over, hung = threading.Event(), threading.Event()
+    harness = Harness(hang_s=0.05, on_hang=hung.set)
     monkeypatch.setattr(harness.kafka, "commit", lambda _offsets: over.wait(10))
     harness.add("a")
-    with pytest.raises(Ended):
-        await harness.entrypoint.once()
-    over.set()
+    batch = asyncio.create_task(harness.once())
+    assert await asyncio.to_thread(hung.wait, 10), "the process would have ended"
     said = {"code": "decided", "entrypoint": "stream"}
     assert not harness.registry.get_sample_value("sluice_decider_requests_total", said)
+    over.set()
+    await batch
 
 
 def test_a_hung_process_ends_though_a_thread_never_will() -> None:
     code = (
         "import threading, time\n"
-        "from services.decider.stream import leave_at_once\n"
+        "from services.loop import leave_at_once\n"
         "from sluice.telemetry import configure_logging\n"
         "configure_logging('decider')\n"
         "threading.Thread(target=time.sleep, args=(60,)).start()\n"

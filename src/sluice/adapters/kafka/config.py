@@ -50,10 +50,6 @@ TRACEPARENT = "traceparent"
 """W3C Trace Context, level 1: the header's name in Kafka as in HTTP."""
 
 Header = tuple[str, bytes]
-ProducerRecord = tuple[bytes | str | None, bytes, list[Header]]
-"""Key, value and headers."""
-Partition = tuple[str, int]
-"""Topic and number."""
 Extra = Mapping[str, str | int | bool]
 """librdkafka properties from outside: security, mostly. They win over ours."""
 

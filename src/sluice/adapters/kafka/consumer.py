@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from sluice.adapters.kafka.config import (
@@ -18,33 +17,21 @@ from sluice.adapters.kafka.config import (
     REQUEST_MAX_S,
     SESSION_MAX_MS,
     Extra,
-    Partition,
     client,
     code_of,
     error_counter,
     traceparent_of,
     translate,
 )
-from sluice.application.ports import Count, uncounted
-
-OnRevoke = Callable[[list[Partition], bool], None]
-"""Told which partitions leave. True: they are lost already, another member may have them, and a
-commit would be refused; drop what is unfinished. False: finish and commit now."""
-OnAssign = Callable[[list[Partition]], Mapping[Partition, int] | None]
-"""Told which partitions come; may answer with offsets to start at instead of the committed ones."""
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """One record as it lies in Kafka. value is b"" for a tombstone."""
-
-    value: bytes
-    key: bytes | None
-    topic: str
-    partition: int
-    offset: int
-    traceparent: str | None
-    written_ms: int = 0
-    """When its producer wrote it, milliseconds UTC."""
+from sluice.application.ports import (
+    Count,
+    Message,
+    Offsets,
+    OnAssign,
+    OnRevoke,
+    Partition,
+    uncounted,
+)
 
 
 def to_message(message: Any) -> Message:
@@ -66,6 +53,7 @@ class GroupConsumer:
     Nothing is committed by itself: the owner commits after effect. A new group starts at the
     oldest record. One thread only, ``lag`` included: asked from a second one, librdkafka and the
     interpreter lock can wait for each other. Callbacks run inside ``poll_batch`` and ``close``.
+    wait_for_commits: False for owners to whom a batch may come again, see ``commit_later``.
     count: of what goes wrong.
     """
 
@@ -76,8 +64,7 @@ class GroupConsumer:
         group: str,
         topics: Sequence[str],
         client_id: str,
-        on_assign: OnAssign = lambda _: None,
-        on_revoke: OnRevoke = lambda _, __: None,
+        wait_for_commits: bool = True,
         extra: Extra | None = None,
         count: Count = uncounted,
     ) -> None:
@@ -85,8 +72,9 @@ class GroupConsumer:
         self.count = count
         self.member = ""
         """Our id in the group when partitions last came to us."""
-        self._on_assign = on_assign
-        self._on_revoke = on_revoke
+        self._on_assign: OnAssign = lambda _: None
+        self._on_revoke: OnRevoke = lambda _, __: None
+        self._wait_for_commits = wait_for_commits
         self._topics = tuple(topics)
         self._left: set[Partition] = set()
         self._uncommitted: KafkaError | None = None
@@ -125,6 +113,10 @@ class GroupConsumer:
         """The confluent_kafka.Consumer, for the transactional producer's group metadata."""
         return self._consumer
 
+    def listen(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
+        """See the port."""
+        self._on_assign, self._on_revoke = on_assign, on_revoke
+
     def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
         """Up to limit records; waits at most wait_s for the first, and never for the others.
 
@@ -152,12 +144,15 @@ class GroupConsumer:
             del batch[0]
         return batch
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
+    def commit(self, offsets: Offsets) -> None:
         """Commit the next offset to read of each partition, and wait for the answer.
 
         Raises Unavailable; its code is "rebalanced" if the partitions are no longer ours.
         """
         if not offsets:
+            return
+        if not self._wait_for_commits:
+            self.commit_later(offsets)
             return
         try:
             done = self._consumer.commit(
@@ -171,8 +166,9 @@ class GroupConsumer:
                 where = f"{place.topic}/{place.partition}@{place.offset}"
                 raise translate(place.error, "commit offsets", where)
 
-    def commit_later(self, offsets: Mapping[Partition, int]) -> None:
-        """The same without waiting: for owners to whom a batch may come again.
+    def commit_later(self, offsets: Offsets) -> None:
+        """The same without waiting, for owners to whom a batch may come again: what is committed
+        late or not at all is read twice.
 
         Raises Unavailable or Misconfigured if an earlier one failed for another reason than that
         the partitions left. A broker that is away fails none: the next one commits for it too.
@@ -188,7 +184,7 @@ class GroupConsumer:
         except KafkaException as exc:
             raise translate(exc, "commit offsets", self.group) from exc
 
-    def committed_elsewhere(self, offsets: Mapping[Partition, int]) -> None:
+    def committed_elsewhere(self, offsets: Offsets) -> None:
         """Take note of offsets that a transaction committed. The embedded broker forgets them."""
         self._first.update(offsets)
 
@@ -206,7 +202,7 @@ class GroupConsumer:
             (place.topic, place.partition): place.offset for place in found if place.offset >= 0
         }
 
-    def seek(self, offsets: Mapping[Partition, int]) -> None:
+    def seek(self, offsets: Offsets) -> None:
         """Read on from these offsets; only for partitions assigned and already being read."""
         for (topic, partition), offset in offsets.items():
             self._drained.pop((topic, partition), None)

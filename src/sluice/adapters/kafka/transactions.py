@@ -7,7 +7,7 @@ The stream processor reads a batch of ``authorizations.v1`` and commits ``decisi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,15 +19,24 @@ from sluice.adapters.kafka.config import (
     TRANSACTION_RETRY_MS,
     Extra,
     Header,
-    Partition,
-    ProducerRecord,
     code_of,
     error_counter,
     producer,
+    trace_headers,
     translate,
 )
-from sluice.adapters.kafka.consumer import GroupConsumer, Message
-from sluice.application.ports import Count, uncounted
+from sluice.adapters.kafka.consumer import GroupConsumer
+from sluice.application.ports import (
+    NOT_ABORTED,
+    Count,
+    Message,
+    Offsets,
+    OnAssign,
+    OnRevoke,
+    Partition,
+    ProducerRecord,
+    uncounted,
+)
 from sluice.errors import Corrupt, Rejected, SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -38,6 +47,9 @@ PAUSE_S = 0.05
 """Between two tries of a step, and of a record that finds the queue full."""
 INIT_MAX_S = 30.0
 """Waits for a predecessor's open transaction to be aborted."""
+
+Record = tuple[bytes | str | None, bytes, list[Header]]
+"""Key, value and headers."""
 
 
 class TransactionalProducer:
@@ -96,7 +108,7 @@ class TransactionalProducer:
         """Queue one record of the open transaction. A failure surfaces at the commit."""
         self.produce_each(topic, [(key, value, [*headers])])
 
-    def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
+    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
         """Queue records of the open transaction. A failure surfaces at the commit."""
         produce = self._producer.produce
         try:
@@ -109,7 +121,7 @@ class TransactionalProducer:
         except KafkaException as exc:
             raise self._given_up(exc, "produce") from exc
 
-    def _produce_late(self, topic: str, record: ProducerRecord) -> None:
+    def _produce_late(self, topic: str, record: Record) -> None:
         """Queue one record once there is room. Raises KafkaException."""
         self._count("sluice_producer_queue_full_total")
         key, value, headers = record
@@ -215,6 +227,10 @@ class TransactionalStream:
             bootstrap, group=group, topics=topics, client_id=client_id, extra=extra, count=count
         )
 
+    def listen(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
+        """See the port."""
+        self._consumer.listen(on_assign, on_revoke)
+
     def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
         """Up to limit authorizations; waits at most wait_s for the first. Raises Unavailable."""
         batch = self._consumer.poll_batch(limit, wait_s)
@@ -234,17 +250,19 @@ class TransactionalStream:
         self._producer.begin()
 
     def produce(
-        self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
+        self, topic: str, key: bytes | str | None, value: bytes, traceparent: str | None = None
     ) -> None:
         """Queue one record of the open transaction. A failure surfaces at the commit."""
-        self.produce_each(topic, [(key, value, [*headers])])
+        self.produce_each(topic, [(key, value, traceparent)])
 
     def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
         """Queue records of the open transaction. A failure surfaces at the commit."""
         with self._rewinding():
-            self._producer.produce_each(topic, records)
+            self._producer.produce_each(
+                topic, ((key, value, trace_headers(trace)) for key, value, trace in records)
+            )
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
+    def commit(self, offsets: Offsets) -> None:
         """Make the records and the next offsets to read visible together.
 
         Raises Unavailable after an abort: nothing became visible, the consumer stands at the
@@ -267,9 +285,26 @@ class TransactionalStream:
             self._consumer.rewind()
 
     def rewind(self) -> None:
-        """Go back to the committed offsets, also where no transaction was open: what was read
-        since comes again. Raises Unavailable."""
+        """Drop the open transaction, if there is one, and go back to the committed offsets: what
+        was read since comes again.
+
+        Raises Unavailable, with code NOT_ABORTED if the transaction stays open: exit, the next
+        process cleans up.
+        """
+        if self._producer.open:
+            try:
+                self._producer.abort()
+            except Unavailable as error:
+                raise Unavailable(error.what, where=error.where, code=NOT_ABORTED) from error
         self._consumer.rewind()
+
+    def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """As :meth:`GroupConsumer.committed`."""
+        return self._consumer.committed(partitions)
+
+    def partitions(self) -> list[Partition]:
+        """As :meth:`GroupConsumer.partitions`."""
+        return self._consumer.partitions()
 
     def lag(self) -> dict[Partition, int]:
         """As :meth:`GroupConsumer.lag`."""

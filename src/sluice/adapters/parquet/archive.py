@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, fit, table
-from sluice.application.archive import ConsumerRecord, Partition
+from sluice.application.ports import Message, Partition
 from sluice.domain.records.decision import Decision
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
@@ -86,7 +86,7 @@ class ParquetFiles:
                 return _last(mine[-1]) + 1
         return 0
 
-    def write(self, partition: Partition, rows: Sequence[ConsumerRecord]) -> int:
+    def write(self, partition: Partition, rows: Sequence[Message]) -> int:
         """See :class:`sluice.application.archive.Files`."""
         topic, number = partition
         made = table(KINDS[self._folders[topic]], rows)
@@ -201,7 +201,7 @@ def _last(path: Path) -> int:
     return int(pq.read_schema(path).metadata[LAST])
 
 
-def _occupied(path: Path, first: ConsumerRecord) -> Unavailable | Corrupt:
+def _occupied(path: Path, first: Message) -> Unavailable | Corrupt:
     """Why the name is taken: the same record means another archiver, another one another topic."""
     held = pq.ParquetFile(path).read_row_group(0, columns=[RECORD])[RECORD][0].as_py()
     if held == first.value:

@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from sluice.adapters.files.arrow import arrow_types
-from sluice.application.archive import ConsumerRecord
+from sluice.application.ports import Message
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.label import Label
@@ -126,7 +126,7 @@ def fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     )
 
 
-def table(kind: Kind, rows: Sequence[ConsumerRecord]) -> pa.Table:
+def table(kind: Kind, rows: Sequence[Message]) -> pa.Table:
     """(n,) records to a table of n rows. Raises Corrupt naming the first that does not decode."""
     decoded = []
     for row in rows:

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sluice.adapters.redis.commands import pack
+from sluice.application.ports import UNKNOWN, StoreInfo
 
-UNKNOWN = "unknown"
-"""The eviction policy of a server that does not say."""
 ASK = pack(b"INFO", b"server", b"memory", b"stats")
 
 
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """An evicted state reads as never written: evicted_keys must be 0, the policy noeviction."""
-
-    used_memory_bytes: int
-    max_memory_bytes: int
-    """0: no bound."""
-    evicted_keys: int
-    """Since the server started."""
-    process_id: int
-    eviction_policy: str
-    """maxmemory-policy, UNKNOWN where the server hides it. Read from INFO: CONFIG is refused by
-    most managed stores."""
-
-
 def read(answer: bytes) -> StoreInfo:
-    """The answer to ASK."""
+    """The answer to ASK, the policy too: most managed stores refuse CONFIG."""
     lines = answer.decode().splitlines()
     figures = dict(line.split(":", 1) for line in lines if ":" in line)
     return StoreInfo(

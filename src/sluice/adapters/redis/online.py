@@ -15,7 +15,7 @@ from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, code_of, 
 from sluice.adapters.redis.connection import Connection, ReplyError
 from sluice.adapters.redis.connection import Reply as Answered
 from sluice.adapters.redis.idempotency import KeepAnswer
-from sluice.application.ports import Arrival, Count, Lookup, uncounted
+from sluice.application.ports import Arrival, Count, Lookup, StoreInfo, uncounted
 from sluice.domain.clock import Clock
 from sluice.domain.features.events import to_pending
 from sluice.domain.records.decision import MAX_PENDING, Pending
@@ -285,7 +285,7 @@ class RedisOnlineStore:
         """Raises Unavailable unless the server answers within the budget."""
         await self.connection.call(pack(b"PING"), 1)
 
-    async def info(self) -> figures.StoreInfo:
+    async def info(self) -> StoreInfo:
         """Memory and evictions. Raises Unavailable."""
         (answer,) = await self.connection.call(figures.ASK, 1)
         if isinstance(answer, ReplyError):

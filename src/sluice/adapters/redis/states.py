@@ -10,9 +10,10 @@ from hiredis import ReplyError
 from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import figures
 from sluice.adapters.redis.blocking import BlockingConnection
+from sluice.adapters.redis.client import connect, translated
 from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
 from sluice.adapters.redis.idempotency import KeepAnswer
-from sluice.application.ports import Count, StateUpdate, uncounted
+from sluice.application.ports import Count, StateUpdate, StoreInfo, uncounted
 from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt
 
@@ -36,6 +37,7 @@ class RedisStateStore:
         count: Count = uncounted,
     ) -> None:
         self.connection = BlockingConnection(url, timeout_s=timeout_s, count=count)
+        self._address = self.connection.address
         self._keep = KeepAnswer(answer_ttl_s)
         self._read = {kind: ReadState(view) for kind, view in COMPILED.items()}
         self._swap = {kind: SwapStates(view) for kind, view in COMPILED.items()}
@@ -128,25 +130,25 @@ class RedisStateStore:
                 if isinstance(reply, ReplyError):
                     raise self.connection.refused(reply)
 
-    def info(self) -> figures.StoreInfo:
+    def info(self) -> StoreInfo:
         """Memory and evictions. Raises Unavailable, also where the user may not ask."""
         return figures.read(self._one(figures.ASK))
 
     def clear(self) -> int:
-        """Remove every state; idempotency records, answers and pending entries stay. Returns how
-        many.
-
-        Nobody may write meanwhile. Raises Unavailable.
-        """
+        """See the port. Idempotency records, answers and pending entries stay."""
         shapes = [(view.head, view.tail) for view in COMPILED.values()]
-        cursor, removed = b"0", 0
-        while True:
-            cursor, keys = self._one(pack(b"SCAN", cursor, b"COUNT", b"%d" % COMMANDS_MAX))
-            mine = [k for k in keys if any(k.startswith(h) and k.endswith(t) for h, t in shapes)]
-            if mine:
-                removed += self._one(pack(b"UNLINK", *mine))
-            if cursor == b"0":
-                return removed
+        removed = 0
+        with translated(self._address, self.connection.count), connect(self._address) as server:
+            cursor = 0
+            while True:
+                cursor, keys = server.scan(cursor, count=COMMANDS_MAX)
+                mine = [
+                    k for k in keys if any(k.startswith(h) and k.endswith(t) for h, t in shapes)
+                ]
+                if mine:
+                    removed += server.unlink(*mine)
+                if not cursor:
+                    return removed
 
     def _one(self, payload: bytes) -> Any:
         (answer,) = self.connection.call(payload, 1)

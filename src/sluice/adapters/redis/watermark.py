@@ -14,14 +14,14 @@ See docs/decisions/0016-a-store-that-knows-what-it-holds.md.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
 
 from hiredis import ReplyError
 
-from sluice.adapters.redis.blocking import BlockingConnection
+from sluice.adapters.redis.address import parse
+from sluice.adapters.redis.client import TIMEOUT_S, connect, translated
 from sluice.adapters.redis.commands import pack
 from sluice.application.ports import (
     LOST,
@@ -29,13 +29,16 @@ from sluice.application.ports import (
     READY,
     REBUILDING,
     STORE_LOST,
+    STORE_RUNBOOK,
+    Count,
     Offsets,
+    Partition,
     Watermark,
+    uncounted,
 )
 from sluice.errors import Unavailable
 
 KEY = b"sluice:store"
-RUNBOOK = "docs/runbooks/store-down.md"
 
 _ADVANCE = b"""
 local state = redis.call('HGET', KEYS[1], 'state')
@@ -57,7 +60,6 @@ return 'ok'
 """
 """Arguments: field, what it must hold at least, what it holds from now on; and so on. Offsets only
 rise, so a featurizer that lost its partition and does not know it yet cannot set them back."""
-_ADVANCE_SHA = hashlib.sha1(_ADVANCE, usedforsecurity=False).hexdigest().encode()
 
 _INITIALISE = b"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
@@ -72,16 +74,21 @@ return 1
 """Set fields if the id is still the one given."""
 
 
-class StoreWatermark:
-    """The key, for those that write states: featurizer, backfill, rebuild."""
+class RedisWatermark:
+    """The port WatermarkStore on one Redis or Valkey server. Connects when first used."""
 
-    def __init__(self, connection: BlockingConnection) -> None:
-        self._connection = connection
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, count: Count = uncounted) -> None:
+        self._count = count
+        self._address = parse(url)
+        self._server = connect(self._address, timeout_s=timeout_s)
+        self._advance = self._server.register_script(_ADVANCE)
+        self._initialise = self._server.register_script(_INITIALISE)
+        self._move = self._server.register_script(_MOVE)
 
     def read(self) -> Watermark:
-        """Raises Unavailable."""
-        flat = self._call(b"HGETALL", KEY)
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        """See the port."""
+        with translated(self._address, self._count):
+            fields = self._server.hgetall(KEY)
         return Watermark(
             fields.get(b"id", b"").decode(),
             fields.get(b"state", MISSING.encode()).decode(),
@@ -89,56 +96,45 @@ class StoreWatermark:
         )
 
     def initialise(self) -> bool:
-        """Declare a new, empty store ready. False, and nothing changes, if it has a watermark."""
-        return bool(self._call(b"EVAL", _INITIALISE, b"1", KEY, _fresh_id()))
+        """See the port."""
+        with translated(self._address, self._count):
+            return bool(self._initialise(keys=[KEY], args=[_fresh_id()]))
 
     def advance(self, known: Offsets, ends: Offsets | None = None) -> None:
-        """Check that the store holds what it must, and note what it holds from now on.
-
-        known: what was applied to it before, as far as we know. ends: of the batch just applied,
-        a part of the same partitions. Raises Unavailable with code STORE_LOST if it is behind
-        ``known``, was marked, or has no watermark; the caller then writes nothing more to it.
-        """
-        words: list[bytes] = []
+        """See the port. 19 to 25 us of CPU on redis-py, 15 on our own connection: once a batch."""
+        words: list[str | int] = []
         for place, offset in known.items():
-            end = offset if ends is None else ends.get(place, offset)
-            words += (_field(place), b"%d" % offset, b"%d" % end)
-        try:
-            said = self._call(b"EVALSHA", _ADVANCE_SHA, b"1", KEY, *words)
-        except Unavailable as error:
-            if not isinstance(error.__cause__, ReplyError) or "NOSCRIPT" not in error.what:
-                raise
-            said = self._call(b"EVAL", _ADVANCE, b"1", KEY, *words)
+            words += (_field(place), offset, offset if ends is None else ends.get(place, offset))
+        with translated(self._address, self._count):
+            said = self._advance(keys=[KEY], args=words)
         if said != b"ok":
             raise _lost(said.decode())
 
     def lose(self) -> None:
-        """Mark the store as lost: nobody serves it or writes to it until it is rebuilt."""
-        self._call(b"HSET", KEY, b"state", LOST.encode())
+        """See the port."""
+        with translated(self._address, self._count):
+            self._server.hset(KEY, "state", LOST)
 
     def begin(self) -> str:
-        """Take the store for a rebuild. Returns the new id, by which later moves prove theirs."""
+        """See the port."""
         made = _fresh_id()
-        replies = self._connection.call(
-            pack(b"MULTI")
-            + pack(b"DEL", KEY)
-            + pack(b"HSET", KEY, b"id", made, b"state", REBUILDING.encode(), b"epoch", b"0")
-            + pack(b"EXEC"),
-            4,
-        )
-        for reply in replies:
-            self._refuse(reply)
-        return made.decode()
+        with (
+            translated(self._address, self._count),
+            self._server.pipeline(transaction=True) as steps,
+        ):
+            steps.delete(KEY)
+            steps.hset(KEY, mapping={"id": made, "state": REBUILDING, "epoch": 0})
+            steps.execute()
+        return made
 
     def move(self, watermark_id: str, state: str, applied: Offsets | None = None) -> None:
-        """Go on to the next state of a rebuild.
-
-        Raises Unavailable with code STORE_LOST if the store is no longer the one begun with.
-        """
-        words = [b"state", state.encode()]
+        """See the port."""
+        words: list[str | int] = ["state", state]
         for place, offset in (applied or {}).items():
-            words += (_field(place), b"%d" % offset)
-        if not self._call(b"EVAL", _MOVE, b"1", KEY, watermark_id.encode(), *words):
+            words += (_field(place), offset)
+        with translated(self._address, self._count):
+            moved = self._move(keys=[KEY], args=[watermark_id, *words])
+        if not moved:
             raise Unavailable(
                 "the store was lost again, or another rebuild took it",
                 where=KEY.decode(),
@@ -146,14 +142,9 @@ class StoreWatermark:
                 code=STORE_LOST,
             )
 
-    def _call(self, *words: bytes) -> Any:
-        (reply,) = self._connection.call(pack(*words), 1)
-        self._refuse(reply)
-        return reply
-
-    def _refuse(self, reply: Any) -> None:
-        if isinstance(reply, ReplyError):
-            raise self._connection.refused(reply) from reply
+    def close(self) -> None:
+        """Disconnect."""
+        self._server.close()
 
 
 def _lost(said: str) -> Unavailable:
@@ -162,18 +153,18 @@ def _lost(said: str) -> Unavailable:
         what = f"the online store went back: its states end at offset {have} of {place}"
     else:
         what = f"the online store's states are {said}"
-    return Unavailable(what, where=KEY.decode(), fix=RUNBOOK, code=STORE_LOST)
+    return Unavailable(what, where=KEY.decode(), fix=STORE_RUNBOOK, code=STORE_LOST)
 
 
-def _fresh_id() -> bytes:
-    return os.urandom(8).hex().encode()
+def _fresh_id() -> str:
+    return os.urandom(8).hex()
 
 
-def _field(place: tuple[str, int]) -> bytes:
-    return f"{place[0]}/{place[1]}".encode()
+def _field(place: Partition) -> str:
+    return f"{place[0]}/{place[1]}"
 
 
-def _place(field: bytes) -> tuple[str, int]:
+def _place(field: bytes) -> Partition:
     topic, _, partition = field.decode().rpartition("/")
     return topic, int(partition)
 

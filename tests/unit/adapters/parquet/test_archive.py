@@ -3,9 +3,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.parquet.archive import Archive, ParquetFiles
 from sluice.application.archive import DAY_MS
+from sluice.application.ports import Message
 from sluice.domain.records.authorization import encode
 from sluice.errors import Corrupt, Unavailable
 from sluice.testing.factories import make_authorization, make_label

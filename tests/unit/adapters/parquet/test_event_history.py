@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from sluice.adapters.files.history import history_from, labels_from
-from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.parquet.archive import LAST, ParquetFiles
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket, Keys
 from sluice.application.backfill import backfill
+from sluice.application.ports import Message
 from sluice.application.replay import EventHistory, Replay, event_history_of
 from sluice.domain.clock import HOUR_US
 from sluice.domain.features import catalogue, states
