@@ -34,7 +34,6 @@ from sluice.domain.records.currencies import CURRENCY_INDEX
 from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 
 GOLDEN = Path(__file__).with_suffix(".json")
-KINDS = ENTITY_KINDS
 KEYS = (CARD, TERMINAL, MERCHANT, DEVICE)
 START_US = 1_772_323_200_000_000
 """2026-03-01, a Sunday."""
@@ -109,9 +108,12 @@ def replay() -> tuple[Ints, Ints]:
     rows = events()
     registers, features = [], []
     for i, row in enumerate(rows):
-        entities = [(kind, int(row[at])) for kind, at in zip(KINDS, KEYS, strict=True)]
+        entities = [(kind, int(row[at])) for kind, at in zip(ENTITY_KINDS, KEYS, strict=True)]
         entities = [entity for entity in entities if entity[1]]
-        held = [states.get((kind, int(row[at])), b"") for kind, at in zip(KINDS, KEYS, strict=True)]
+        held = [
+            states.get((kind, int(row[at])), b"")
+            for kind, at in zip(ENTITY_KINDS, KEYS, strict=True)
+        ]
         # What was judged moments ago may not be in the states yet, or be in them already.
         recent = [r for r in rows[max(0, i - 3) : i] if r[CARD] == row[CARD]]
         pending = [(*map(int, r[:DECLINED]), 0) for r in recent]
