@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def import_all() -> list[str]:
-    """Every module of ours that serves, but those that run when imported."""
+    """Every module of the library and the services, but those that run when imported."""
     names = []
-    for package in ("sluice", "services", "local"):
+    for package in ("sluice", "services"):
         made = importlib.import_module(package)
         for found in pkgutil.walk_packages(made.__path__, f"{package}."):
             if not found.name.endswith("__main__"):
