@@ -1,3 +1,3 @@
 """Sluice decides in real time whether a card authorization is fraud, and can prove it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
