@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sluice import bootstrap, telemetry
+from sluice import telemetry
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.parquet.archive import ParquetFiles
 from sluice.application.archive import Archiver, Partition, Rolled, behind
+from sluice.bootstrap import services as bootstrap
 from sluice.errors import SluiceError
 from sluice.faultpoints import kill_at
 from sluice.settings import Settings, load

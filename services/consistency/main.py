@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sluice import bootstrap, telemetry
+from sluice import telemetry
 from sluice.adapters.parquet.samples import ArchiveSampleSource
 from sluice.application.consistency import ConsistencyCheck, Tally
+from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError

@@ -9,7 +9,8 @@ import logging
 import signal
 
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog
-from sluice import bootstrap, telemetry
+from sluice import telemetry
+from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError

@@ -8,13 +8,13 @@ import threading
 import time
 from collections import Counter
 
-from sluice.adapters.redis.watermark import StoreWatermark
-
-from sluice import bootstrap, telemetry
+from sluice import telemetry
 from sluice.adapters.kafka.config import Partition
 from sluice.adapters.kafka.consumer import GroupConsumer, Message
+from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.featurize import Applied
 from sluice.application.ports import MISSING, STORE_LOST, WRITABLE
+from sluice.bootstrap import services as bootstrap
 from sluice.errors import SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 from sluice.settings import Settings, load

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from sluice.adapters.redis.watermark import StoreWatermark
 
 from services.featurizer.main import Loop
 from sluice.adapters.kafka.config import Partition
@@ -16,9 +15,10 @@ from sluice.adapters.redis import watermark
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
+from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.featurize import Applied
 from sluice.application.ports import LOST, READY, STORE_LOST
-from sluice.bootstrap import FeaturizerParts
+from sluice.bootstrap.services import FeaturizerParts
 from sluice.errors import Unavailable
 
 pytestmark = pytest.mark.integration

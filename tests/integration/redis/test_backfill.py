@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from sluice.adapters.redis.watermark import StoreWatermark
 from sluice_simulator.config import Config
 from sluice_simulator.history import write
 from sluice_simulator.world import World
@@ -16,6 +15,7 @@ from sluice_simulator.world import World
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
+from sluice.adapters.redis.watermark import StoreWatermark
 from sluice.application.ports import READY
 from sluice.cli import main
 
