@@ -17,7 +17,7 @@ from benchmarks.report import Row, better
 from benchmarks.testbed import Testbed, feast_repository
 from sluice.adapters.feast.finalise import Request
 from sluice.adapters.layout import FEATURES, JOIN_KEYS
-from sluice.bootstrap import store_at
+from sluice.bootstrap.services import store_at
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import event_row, event_rows
 from sluice.domain.features.kernel import Kernel

@@ -26,7 +26,7 @@ from benchmarks.testbed import Testbed
 from local.stack import Name, Stack
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
-from sluice.bootstrap import store_at
+from sluice.bootstrap.services import store_at
 from sluice.domain.features import states
 from sluice.domain.features.events import WIDTH, event_rows
 from sluice.domain.features.kernel import Kernel

@@ -32,7 +32,7 @@ from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.event_history import ENTITY_COLUMNS, ArchiveEventHistory, Bucket
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.application.replay import Replay
-from sluice.bootstrap import store_at
+from sluice.bootstrap.services import store_at
 from sluice.domain.features import catalogue
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.entity import EntityKind

@@ -36,7 +36,7 @@ from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.application.backfill import History, backfill
 from sluice.application.ports import StateUpdate
-from sluice.bootstrap import store_at
+from sluice.bootstrap.services import store_at
 from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
 from sluice.domain.records.authorization import encode

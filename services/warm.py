@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sluice import bootstrap
+from sluice.bootstrap import services as bootstrap
 from sluice.domain.features.events import event_row, event_rows, pending_rows, to_pending
 from sluice.domain.features.kernel import Kernel, scratch, update
 from sluice.domain.records.authorization import Authorization, Channel

@@ -31,13 +31,13 @@ from sluice_simulator.world import World
 from local.demo.tally import Seen, Summary, Tally
 from local.demo.view import Gauges, View
 from local.stack import Stack
-from sluice import bootstrap
 from sluice.adapters.files.past import read_past
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.cli.backfill import archive
+from sluice.bootstrap import verbs
+from sluice.bootstrap.services import store_at
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.outcome import Outcome
 from sluice.errors import SluiceError, Unavailable
@@ -91,13 +91,16 @@ def main() -> int:
         say("as soon as the simulator has made its first day")
         say("")
         sender = _send(args, broker.bootstrap, stack.url, live)
-        watch = _Watcher(broker.bootstrap, stack, tally, args.seconds)
-        watch.until(lambda: bool(tally.decisions) or sender.poll() is not None, None, show=False)
-        watch.begin()
-        watch.until(lambda: sender.poll() is not None, None)
-        sent = _sent(sender)
-        watch.until(lambda: len(tally.decisions) >= sent["sent"], DRAIN_MAX_S)
-        watch.close()
+        with View(args.seconds) as view:
+            watch = _Watcher(broker.bootstrap, stack, tally, view)
+            watch.until(
+                lambda: bool(tally.decisions) or sender.poll() is not None, None, show=False
+            )
+            view.start()
+            watch.until(lambda: sender.poll() is not None, None)
+            sent = _sent(sender)
+            watch.until(lambda: len(tally.decisions) >= sent["sent"], DRAIN_MAX_S)
+            watch.close()
         pages = watch.gauges()
         codes = stack.stop_all()
     summary = _summary(tally, sent, watch, pages, codes)
@@ -155,10 +158,13 @@ def _history(world: World, days: int, store_url: str, say: _Steps) -> None:
     about = write_history(world, START, days, folder)
     say(f"simulated {about['authorizations']:,} authorizations of {days} days before")
     past = read_past(folder / "authorizations.parquet", folder / "labels.parquet")
-    fx = bootstrap.policies(load_settings()[0]).current().fx
-    threads = os.cpu_count() or 1
-    made = archive(past.between(None, None), fx, FOLDER / "archive", threads=threads)
-    store = bootstrap.store_at(store_url)
+    made = verbs.archive_past(
+        past.between(None, None),
+        verbs.rates(load_settings()[0]),
+        FOLDER / "archive",
+        threads=os.cpu_count() or 1,
+    ).states
+    store = store_at(store_url)
     states, watermark = store.states(), store.watermark()
     states.write(made)
     watermark.initialise()
@@ -209,7 +215,7 @@ def _sent(sender: subprocess.Popen[str]) -> dict[str, Any]:
 class _Watcher:
     """Reads decisions and dead letters as anyone could, and asks the services how they are."""
 
-    def __init__(self, servers: str, stack: Stack, tally: Tally, seconds: float) -> None:
+    def __init__(self, servers: str, stack: Stack, tally: Tally, view: View) -> None:
         topics = Topics()
         self._decisions = topics.decisions
         self._consumer = GroupConsumer(
@@ -220,12 +226,8 @@ class _Watcher:
         )
         self._stack = stack
         self._tally = tally
-        self._view = View(seconds)
+        self._view = view
         self.dead_letters = 0
-
-    def begin(self) -> None:
-        """The first decisions are there: the view's time starts."""
-        self._view.start()
 
     def until(
         self, done: Callable[[], bool], at_most_s: float | None, *, show: bool = True

@@ -6,11 +6,18 @@ import sys
 import time
 from dataclasses import dataclass
 
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
 from local.demo.tally import Tally
 from sluice.domain.records.outcome import Outcome
 
 SCREEN_S, LINE_S = 0.5, 5.0
-_BAR = 28
+BAR_WIDTH = 40
+OUTCOMES = tuple(Outcome)
 
 
 @dataclass
@@ -26,16 +33,24 @@ class Gauges:
 
 
 class View:
-    """Shows a tally as it grows."""
+    """Shows a tally as it grows. Use as a context manager: a terminal gets its cursor back."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._screen = sys.stdout.isatty()
+        console = Console(highlight=False)
+        screen = sys.stdout.isatty() and not console.is_dumb_terminal
+        self._live = Live(console=console, auto_refresh=False) if screen else None
         self._began = time.monotonic()
         self._last = (0.0, 0)
         self._rate = 0.0
         self._due = 0.0
-        self._drawn = 0
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
 
     def start(self) -> None:
         """Time runs from here."""
@@ -48,51 +63,73 @@ class View:
     def show(self, tally: Tally, gauges: Gauges) -> None:
         """Draw over the last screen, or print a line."""
         now = time.monotonic() - self._began
-        self._due = time.monotonic() + (SCREEN_S if self._screen else LINE_S)
+        self._due = time.monotonic() + (LINE_S if self._live is None else SCREEN_S)
         before, count = self._last
         if now - before >= SCREEN_S:
             self._rate = (len(tally.decisions) - count) / (now - before)
             self._last = (now, len(tally.decisions))
-        lines = (
-            self._lines(now, tally, gauges) if self._screen else [self._line(now, tally, gauges)]
-        )
-        if self._screen and self._drawn:
-            sys.stdout.write(f"\x1b[{self._drawn}F")
-        self._drawn = len(lines)
-        end = "\x1b[K\n" if self._screen else "\n"
-        sys.stdout.write("".join(line + end for line in lines))
-        sys.stdout.flush()
-
-    def _line(self, now: float, tally: Tally, gauges: Gauges) -> str:
-        return (
-            f"  {now:4.0f} s  {len(tally.decisions):7,} decided  {self._rate:5.0f}/s  "
-            f"queue {_number(gauges.lag)}  stopped EUR {_euros(tally.stopped_minor)}  "
-            f"lost EUR {_euros(tally.let_through_minor)}  "
-            f"false positives {tally.false_positives_per_10k:.1f} per 10,000"
-        )
-
-    def _lines(self, now: float, tally: Tally, gauges: Gauges) -> list[str]:
-        done = min(1.0, now / self._seconds)
-        bar = "#" * round(done * _BAR)
-        outcomes = "  ".join(f"{name} {tally.outcomes[name]:,}" for name in _OUTCOMES)
-        return [
-            f"  [{bar:<{_BAR}}] {now:3.0f} of {self._seconds:.0f} s",
-            f"  decided      {len(tally.decisions):9,}   {self._rate:6.0f}/s   "
-            f"sync {tally.entrypoints['sync']:,}   stream {tally.entrypoints['stream']:,}",
-            f"  outcomes     {outcomes}",
-            f"  latency      sync {_pair(gauges.sync_ms)}   stream {_pair(gauges.stream_ms)}   "
-            "(p50 / p99 in ms, at the decider)",
-            f"  queue        decider {_number(gauges.lag)}   featurizer "
-            f"{_number(gauges.featurizer_lag)}   degraded {tally.degraded:,}",
-            f"  states       {_number(gauges.states)} written   archived "
-            f"{_number(gauges.archived)}",
-            f"  fraud        {tally.frauds:,} tried, {tally.frauds_stopped:,} stopped   "
-            f"EUR {_euros(tally.stopped_minor)} stopped, {_euros(tally.let_through_minor)} lost",
-            f"  customers    {tally.false_positives_per_10k:.1f} of 10,000 genuine ones stopped",
-        ]
+        if self._live is None:
+            print(line(now, self._rate, tally, gauges), flush=True)
+            return
+        self._live.start()
+        self._live.update(screen(now, self._seconds, self._rate, tally, gauges), refresh=True)
 
 
-_OUTCOMES = tuple(Outcome)
+def line(now: float, rate: float, tally: Tally, gauges: Gauges) -> str:
+    """What fits in a log file."""
+    return (
+        f"  {now:4.0f} s  {len(tally.decisions):7,} decided  {rate:5.0f}/s  "
+        f"queue {_number(gauges.lag)}  stopped EUR {_euros(tally.stopped_minor)}  "
+        f"lost EUR {_euros(tally.let_through_minor)}  "
+        f"false positives {tally.false_positives_per_10k:.1f} per 10,000"
+    )
+
+
+def screen(now: float, seconds: float, rate: float, tally: Tally, gauges: Gauges) -> Group:
+    """Everything, in eight lines of at most 80 columns."""
+    time_line = Table.grid(padding=(0, 1))
+    time_line.add_row(
+        " ",
+        ProgressBar(total=seconds, completed=min(now, seconds), width=BAR_WIDTH),
+        f"{now:.0f} of {seconds:.0f} s",
+    )
+    rows = Table.grid(padding=(0, 2))
+    for name, *values in _rows(rate, tally, gauges):
+        rows.add_row(Text(f"  {name}", style="bold"), Text("   ".join(values)))
+    return Group(time_line, rows)
+
+
+def _rows(rate: float, tally: Tally, gauges: Gauges) -> list[tuple[str, ...]]:
+    return [
+        (
+            "decided",
+            f"{len(tally.decisions):,}",
+            f"{rate:.0f}/s",
+            f"sync {tally.entrypoints['sync']:,}",
+            f"stream {tally.entrypoints['stream']:,}",
+        ),
+        ("outcomes", *(f"{name} {tally.outcomes[name]:,}" for name in OUTCOMES)),
+        (
+            "latency",
+            f"sync {_pair(gauges.sync_ms)}",
+            f"stream {_pair(gauges.stream_ms)}",
+            "p50 / p99 in ms",
+        ),
+        (
+            "queue",
+            f"decider {_number(gauges.lag)}",
+            f"featurizer {_number(gauges.featurizer_lag)}",
+            f"degraded {tally.degraded:,}",
+        ),
+        ("states", f"{_number(gauges.states)} written", f"archived {_number(gauges.archived)}"),
+        (
+            "fraud",
+            f"{tally.frauds_stopped:,} of {tally.frauds:,} stopped",
+            f"EUR {_euros(tally.stopped_minor)}",
+            f"lost EUR {_euros(tally.let_through_minor)}",
+        ),
+        ("customers", f"{tally.false_positives_per_10k:.1f} of 10,000 genuine ones stopped"),
+    ]
 
 
 def _euros(minor: int) -> str:

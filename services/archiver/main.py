@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from services.loop import ConsumerLoop, Done, Handler, Limits
-from sluice import bootstrap, telemetry
+from sluice import telemetry
 from sluice.application.archive import Archiver, Rolled, behind
 from sluice.application.ports import Consumer, Message, Offsets, Partition
+from sluice.bootstrap import services as bootstrap
 from sluice.errors import SluiceError
 from sluice.faultpoints import kill_at
 from sluice.settings import load

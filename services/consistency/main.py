@@ -7,8 +7,9 @@ import time
 
 import numpy as np
 
-from sluice import bootstrap, telemetry
+from sluice import telemetry
 from sluice.application.consistency import ConsistencyCheck, Tally
+from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SECOND_US
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError

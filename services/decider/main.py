@@ -11,8 +11,9 @@ import threading
 
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
-from sluice import bootstrap, telemetry
+from sluice import telemetry
 from sluice.application.active import ActiveConfiguration
+from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from services.loop import NOTHING, ConsumerLoop, Done, Handler, Limits, whole
-from sluice import bootstrap, telemetry
+from sluice import telemetry
 from sluice.application.featurize import Applied
 from sluice.application.ports import (
     MISSING,
@@ -20,6 +20,7 @@ from sluice.application.ports import (
     Partition,
     StoreInfo,
 )
+from sluice.bootstrap import services as bootstrap
 from sluice.errors import SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 from sluice.settings import Settings, load

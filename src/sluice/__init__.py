@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 """Variables that keep a library from reporting to its maker. onnxruntime looks for Microsoft's

@@ -22,7 +22,7 @@ from sluice.application.ports import (
     Store,
     WatermarkStore,
 )
-from sluice.bootstrap import store_at
+from sluice.bootstrap.services import store_at
 from sluice.errors import Unavailable
 from sluice.testing.store import FakeClock, FakeStore, FakeStores
 

@@ -14,7 +14,7 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.bootstrap import store_at
+from sluice.bootstrap.services import store_at
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import Channel, encode

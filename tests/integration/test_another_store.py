@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from services.featurizer.main import serve
-from sluice import bootstrap
 from sluice.application.decide import Decided
 from sluice.application.ports import LOST, READY
+from sluice.bootstrap import services as bootstrap
 from sluice.cli import main
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import encode

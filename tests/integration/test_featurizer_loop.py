@@ -19,7 +19,7 @@ from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.application.featurize import Applied
 from sluice.application.ports import LOST, READY, STORE_LOST, Message, Partition
-from sluice.bootstrap import FeaturizerParts, store_at
+from sluice.bootstrap.services import FeaturizerParts, store_at
 from sluice.errors import Unavailable
 from sluice.testing.consumer import FakeConsumer, FakeGroup
 

@@ -12,7 +12,7 @@ import pytest
 from local.kafka.broker import Node
 from services import warm
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.bootstrap import store_at
+from sluice.bootstrap.services import store_at
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import encode

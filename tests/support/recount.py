@@ -14,7 +14,7 @@ from sluice.adapters.kafka.config import REQUEST_MAX_S
 from sluice.adapters.kafka.topics import Topics
 from sluice.application.ports import Message
 from sluice.application.replay import Replay, event_history_of
-from sluice.bootstrap import store_at
+from sluice.bootstrap.services import store_at
 from sluice.domain.features import states
 from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.dead_letter import REDRIVEN, DeadLetter

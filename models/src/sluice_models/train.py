@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.policyfiles import read_policy
-from sluice.cli.release import read_private_key
+from sluice.application.sign_release import read_private_key
 from sluice.domain.clock import to_datetime
 from sluice.domain.features import catalogue
 from sluice.domain.policy.economics import Worth

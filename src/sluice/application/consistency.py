@@ -295,6 +295,24 @@ def newest(
     return heapq.nlargest(count, drawn, key=attrgetter("decided_at"))
 
 
+class Gate(NamedTuple):
+    """A check, and what it says: 0 all that was compared is equal, 1 some vector differs, 2 fewer
+    could be compared than were asked for."""
+
+    report: Report
+    status: int
+
+
+def gate(sample_source: SampleSource, sample_ppm: int, count: int, at_least: int) -> Gate:
+    """Check the newest ``count`` of a sample, once."""
+    ends = sample_source.ends()
+    tally, _ = check(sample_source, newest(sample_source, sample_ppm, count, ends), ends)
+    report = tally.report()
+    if report.differing:
+        return Gate(report, 1)
+    return Gate(report, 2 if report.compared < at_least else 0)
+
+
 def decisions_of(ends: Mapping[int, int]) -> dict[int, int]:
     """Of the last offsets of all sources those of ``decisions.v1``, by partition."""
     first = source(DECISIONS, 0)

@@ -6,6 +6,7 @@ Rows carry their own ids, so publishing a row again is harmless: it gets the sam
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import compress
@@ -25,8 +26,6 @@ DURABLE_EVERY = 65_536
 FLUSH_MAX_S = 60.0
 PACE_EVERY = 64
 """Rows between two looks at the clock, where a rate is asked for."""
-FIRST_ERRORS = 20
-"""Bad rows reported one by one; all of them are in the dead letters."""
 
 
 class Producer(Protocol):
@@ -86,6 +85,18 @@ class Mapped:
             event_at=list(compress(self.event_at, keep)),
             labels=[label for label in self.labels if label.known_at >= moment_us],
         )
+
+
+def pace(rate: float) -> Callable[[int], None]:
+    """For Publisher.pace: from now on at most so many rows a second."""
+    began = time.monotonic()
+
+    def wait(rows: int) -> None:
+        ahead = rows / rate - (time.monotonic() - began)
+        if ahead > 0:
+            time.sleep(ahead)
+
+    return wait
 
 
 @dataclass

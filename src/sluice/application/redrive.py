@@ -70,6 +70,11 @@ def select(
     )
 
 
+def worth_a_try(chosen: Iterable[DeadLetter]) -> list[DeadLetter]:
+    """Without those that can never be sent again: whoever asks for everything means the rest."""
+    return [one for one in chosen if one.code not in (DUPLICATE, REDRIVEN)]
+
+
 def redrive(
     dead_letters: Iterable[DeadLetter],
     chosen: Iterable[DeadLetter],

@@ -1,16 +1,24 @@
 """``sluice VERB``: one module a verb, imported only when it is used.
 
-A verb module has a docstring (its help), ``add_arguments(parser)`` and ``run(args) -> int``.
-Other packages add verbs through the entry point group ``sluice.verbs``.
+A verb's module has a docstring, which is its help, and ``command``, a click command or group that
+returns an exit status. It parses, calls, and prints: its parts come from `sluice.bootstrap.verbs`.
+Other packages add verbs through the entry point group ``sluice.verbs``: a name and a module.
 """
 
 from __future__ import annotations
 
-import argparse
+import ast
 import importlib
 import importlib.metadata
+import importlib.util
+import os
 import sys
-from typing import NoReturn
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from click.shell_completion import CompletionItem
 
 from sluice import __version__
 from sluice.errors import Misconfigured, SluiceError
@@ -30,15 +38,19 @@ VERBS: dict[str, str] = {
     "release": "sluice.cli.release",
     "reference": "sluice.cli.reference",
 }
+DEVELOPERS = frozenset({"contracts", "reference"})
+"""Verbs that write files of this repository; shown apart from the others."""
+EXTRAS = {
+    "confluent_kafka": "kafka",
+    "feast": "feast",
+    "hiredis": "redis",
+    "onnxruntime": "onnx",
+    "pyarrow": "archive",
+}
+"""Which extra of ours brings a package."""
 
-EXIT_USAGE = 64
-"""sysexits.h EX_USAGE."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
+EXIT_USAGE, EXIT_CONFIG, EXIT_INTERRUPTED = 64, 78, 130
+"""sysexits.h EX_USAGE and EX_CONFIG; 128 and the number of SIGINT."""
 
 
 def verbs() -> dict[str, str]:
@@ -47,40 +59,93 @@ def verbs() -> dict[str, str]:
     return VERBS | {plugin.name: plugin.value for plugin in plugins}
 
 
+def docstring(module: str) -> str:
+    """A module's docstring, read without importing it; "" without one."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text()), clean=False) or ""
+
+
+def summary(module: str) -> str:
+    """The first paragraph of a module's docstring, on one line."""
+    return " ".join(docstring(module).partition("\n\n")[0].split())
+
+
+class Verbs(click.Group):
+    """The group of all verbs. Its own help and completion import none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every name, in order of the alphabet."""
+        return sorted(verbs())
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a verb."""
+        module = verbs().get(name)
+        return None if module is None else importlib.import_module(module).command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs by their docstrings, those for developers last."""
+        self._section(formatter, "Verbs", verbs().keys() - DEVELOPERS)
+        self._section(formatter, "For developers of Sluice", DEVELOPERS)
+
+    @staticmethod
+    def _section(formatter: click.HelpFormatter, title: str, names: Iterable[str]) -> None:
+        known = verbs()
+        with formatter.section(title):
+            formatter.write_dl([(name, summary(known[name])) for name in sorted(names)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs and options that begin so."""
+        found = [
+            CompletionItem(name, help=summary(module))
+            for name, module in sorted(verbs().items())
+            if name.startswith(incomplete) and name not in DEVELOPERS
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb; errors of ours become a line and an exit status."""
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()
+        except SluiceError as error:
+            return _failed(ctx, error)
+        except ModuleNotFoundError as missing:
+            extra = EXTRAS.get((missing.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            fix = f"install sluice[{extra}]; in a checkout: make setup"
+            return _failed(ctx, Misconfigured(f"{missing.name} is not installed", fix=fix))
+        except BrokenPipeError:
+            # Nobody reads on. What is still in the buffer must go somewhere when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return status
+
+
+def _failed(ctx: click.Context, error: SluiceError) -> int:
+    click.echo(f"sluice {ctx.invoked_subcommand}: {error}", err=True)
+    return EXIT_CONFIG if isinstance(error, Misconfigured) else 1
+
+
+@click.command(cls=Verbs, help="Decides card authorizations, and proves it.")
+@click.version_option(__version__, message="sluice %(version)s")
+def sluice() -> None:
+    """The group itself does nothing."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. Returns its exit status; 64 for wrong usage, 78 for wrong configuration."""
     argv = sys.argv[1:] if argv is None else argv
-    known = verbs()
-    parser = _Parser(prog="sluice", description="Decides card authorizations, and proves it.")
-    parser.add_argument("--version", action="version", version=f"sluice {__version__}")
-    parser.add_argument(
-        "verb", choices=sorted(known), metavar="VERB", help=", ".join(sorted(known))
-    )
-    if not argv or argv[0].startswith("-"):
-        parser.parse_args(argv or ["--help"])
-    verb = parser.parse_args(argv[:1]).verb
-    module = importlib.import_module(known[verb])
-    sub = _Parser(
-        prog=f"sluice {verb}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(sub)
-    args = sub.parse_args(argv[1:])
     try:
-        return int(module.run(args) or 0)
-    except Misconfigured as error:
-        print(f"sluice {verb}: {error}", file=sys.stderr)
-        return 78  # sysexits.h EX_CONFIG
-    except SluiceError as error:
-        print(f"sluice {verb}: {error}", file=sys.stderr)
+        status = sluice.main(argv or ["--help"], prog_name="sluice", standalone_mode=False)
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    except click.UsageError as error:
+        error.show()
+        return EXIT_USAGE
+    except click.ClickException as error:
+        error.show()
         return 1
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        return 130
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    return cast(int, status) or 0

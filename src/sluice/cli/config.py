@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
+import click
 import msgspec
 
+from sluice.cli.text import help_of
 from sluice.settings import describe, load
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--json", action="store_true", help="one JSON object a setting")
-
-
-def run(args: argparse.Namespace) -> int:
+@click.command(help=help_of(__doc__))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a setting.")
+def command(as_json: bool) -> int:
     """Print, or raise Misconfigured."""
     rows = describe(*load())
-    if args.json:
-        print(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
+    if as_json:
+        click.echo(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
         return 0
     width = max(len(row.key) for row in rows)
     wide = max(len(row.value) for row in rows)
     for row in rows:
-        print(f"{row.key:<{width}}  {row.value:<{wide}}  {row.source}")
+        click.echo(f"{row.key:<{width}}  {row.value:<{wide}}  {row.source}")
     return 0

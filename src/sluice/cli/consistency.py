@@ -5,52 +5,69 @@ Exit status: 0 all that was compared is equal, 1 some vector differs, 2 fewer co
 compared: stop the traffic and let the archiver catch up first. `services.consistency.main` does
 this all the time.
 
-  sluice consistency --archive var/demo/archive --newest 100000 --report parity.json
+  sluice consistency --archive var/demo/archive --newest 100000
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
 import msgspec
 
-from sluice.adapters.parquet.samples import MILLION, ArchiveSampleSource
-from sluice.application.consistency import Report, check, newest
+from sluice.bootstrap import verbs
+from sluice.cli.parameters import FOLDER, archive_option
+from sluice.cli.text import help_of
 from sluice.settings import load
 
+if TYPE_CHECKING:
+    from sluice.application.consistency import Report
+
+MILLION = 1_000_000
 FEATURES_SHOWN = 10
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--archive", type=Path, help="folder (default: setting archiver.root)")
-    parser.add_argument(
-        "--sample-ppm", type=int, default=MILLION, help="share of all decisions (default: all)"
-    )
-    parser.add_argument(
-        "--newest", type=int, default=10_000, help="of these the newest so many (default: 10,000)"
-    )
-    parser.add_argument(
-        "--at-least", type=int, default=1, help="compared, or the verdict is 2 (default: 1)"
-    )
-    parser.add_argument("--report", type=Path, help="write what was found as JSON")
-
-
-def run(args: argparse.Namespace) -> int:
+@click.command(help=help_of(__doc__))
+@archive_option
+@click.option(
+    "--sample-ppm",
+    type=int,
+    default=MILLION,
+    metavar="N",
+    help="Share of all decisions, in millionths (default: all).",
+)
+@click.option(
+    "--newest",
+    type=int,
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="Of these the newest so many.",
+)
+@click.option(
+    "--at-least",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Compared, or the verdict is 2.",
+)
+@click.option("--report", type=FOLDER, metavar="FILE", help="Write what was found as JSON.")
+def command(
+    archive: Path | None, sample_ppm: int, newest: int, at_least: int, report: Path | None
+) -> int:
     """Returns the verdict: 0, 1 or 2."""
-    sample_source = ArchiveSampleSource(args.archive or Path(load()[0].archiver.root))
-    ends = sample_source.ends()
-    tally, _ = check(sample_source, newest(sample_source, args.sample_ppm, args.newest, ends), ends)
-    report = tally.report()
-    if args.report:
-        args.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    for line in lines(report):
-        print(line)
-    if report.differing:
-        return 1
-    return 2 if report.compared < args.at_least else 0
+    root = verbs.archive_root(load()[0], archive)
+    found, status = verbs.consistency_gate(
+        root, sample_ppm=sample_ppm, count=newest, at_least=at_least
+    )
+    if report is not None:
+        report.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    for line in lines(found):
+        click.echo(line)
+    return status
 
 
 def lines(report: Report) -> Iterator[str]:

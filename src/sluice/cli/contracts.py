@@ -5,13 +5,14 @@ What an entrypoint takes is closed; what we write may grow, and says so.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
+from sluice.cli.parameters import FOLDER
+from sluice.cli.text import help_of
 from sluice.domain.records.authorization import Authorization, Received
 from sluice.domain.records.dead_letter import DeadLetter
 from sluice.domain.records.decision import Answer, Decision
@@ -37,27 +38,26 @@ _GROWS = (
 _TAKEN = "Closed: a field that is not here is refused. See docs/how-to/change-a-contract.md."
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the schemas")
-
-
-def run(args: argparse.Namespace) -> int:
+@click.command(help=help_of(__doc__))
+@click.option("--check", is_flag=True, help="Write nothing, exit 1 if stale.")
+@click.option(
+    "--root", type=FOLDER, default=ROOT, show_default=True, metavar="DIR", help="Of the schemas."
+)
+def command(check: bool, root: Path) -> int:
     """Write the schemas, or name the stale ones."""
     stale = 0
     for name in RECORDS:
-        path, text = args.root / f"{name}.schema.json", schema(name)
+        path, text = root / f"{name}.schema.json", schema(name)
         if path.exists() and path.read_text() == text:
             continue
         stale += 1
-        if args.check:
-            print(f"{path} is stale: run sluice contracts", file=sys.stderr)
+        if check:
+            click.echo(f"{path} is stale: run sluice contracts", err=True)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-            print(path)
-    return 1 if args.check and stale else 0
+            click.echo(str(path))
+    return 1 if check and stale else 0
 
 
 def schema(name: str) -> str:

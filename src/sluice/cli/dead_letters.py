@@ -7,19 +7,16 @@ sluice dead-letters redrive --origin authorizations.v1/3@884213
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
-from sluice.adapters.kafka.reader import TopicReader
-from sluice.adapters.kafka.redrive import KafkaOriginals, KafkaSender, read_dead_letters
-from sluice.adapters.kafka.topics import Topics
-from sluice.adapters.kafka.transactions import TransactionalProducer
-from sluice.application.redrive import Sender, redrive, select
-from sluice.cli.instant import instant
+import click
+
+from sluice.bootstrap import verbs
+from sluice.cli.parameters import bootstrap_option, instant
+from sluice.cli.text import help_of
 from sluice.domain.clock import SystemClock, to_datetime
-from sluice.domain.records.authorization import encode
-from sluice.domain.records.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
 from sluice.settings import load
 
 LIMIT = 100
@@ -27,92 +24,75 @@ WIDTH = 100
 """Of an error's text in the table."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("verb", choices=("list", "redrive"))
-    parser.add_argument("--bootstrap", help="HOST:PORT (default: kafka.bootstrap of the settings)")
-    parser.add_argument("--code", default="", help="only letters of this code")
-    parser.add_argument("--origin", default="", help="only this one: TOPIC/PARTITION@OFFSET")
-    parser.add_argument("--since", type=instant, default=0, help="ISO 8601, UTC without a zone")
-    parser.add_argument(
-        "--limit", type=int, default=LIMIT, help=f"list the newest so many (default {LIMIT})"
-    )
-    parser.add_argument("--json", action="store_true", help="list one JSON object a line")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be sent again")
+def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that choose dead letters."""
+    for option in (
+        click.option("--since", type=instant, metavar="TIME", help="ISO 8601; UTC without a zone."),
+        click.option("--origin", default="", metavar="TOPIC/PARTITION@OFFSET", help="Only this."),
+        click.option("--code", default="", metavar="CODE", help="Only those of this code."),
+        bootstrap_option,
+    ):
+        command = option(command)
+    return command
 
 
-def run(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 if a chosen dead letter was refused. Raises Unavailable without a broker."""
-    kafka = load()[0].kafka
-    bootstrap = args.bootstrap or kafka.bootstrap
-    topic = Topics(kafka.topic_prefix).dead_letters
-    sender: Sender | None = None
-    if args.verb == "redrive" and not args.dry_run:
-        # Before reading: it waits for, or fences, another redrive, whose notes are then read.
-        producer = TransactionalProducer(
-            bootstrap,
-            transactional_id=f"{kafka.topic_prefix}redrive",
-            client_id="sluice-redrive",
-            extra=kafka.extra(),
-        )
-        sender = KafkaSender(producer, topic)
-    reader = TopicReader(bootstrap, extra=kafka.extra())
-    try:
-        dead_letters = list(read_dead_letters(reader, topic))
-        chosen = select(dead_letters, code=args.code, since_us=args.since, origin=args.origin)
-        if args.verb == "list":
-            return _list(chosen, args.limit, as_json=args.json)
-        return _redrive(dead_letters, chosen, reader, sender, named=bool(args.code or args.origin))
-    finally:
-        reader.close()
+@click.group(help=help_of(__doc__))
+def command() -> None:
+    """Two actions."""
 
 
-def _list(chosen: list[DeadLetter], limit: int, *, as_json: bool) -> int:
+@command.command("list", help="List dead letters, oldest first.")
+@_chosen
+@click.option(
+    "--limit", type=int, default=LIMIT, show_default=True, metavar="N", help="The newest so many."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def show(
+    bootstrap: str | None, code: str, origin: str, since: int | None, limit: int, as_json: bool
+) -> int:
+    """Returns 0. Raises Unavailable without a broker."""
+    from sluice.application.redrive import select  # noqa: PLC0415 - loads numba
+    from sluice.domain.records.authorization import encode  # noqa: PLC0415
+
+    with verbs.dead_letters(load()[0], bootstrap, send=False) as parts:
+        chosen = select(parts.dead_letters, code=code, since_us=since or 0, origin=origin)
     shown = chosen[-limit:] if limit > 0 else []
     if as_json:
         for dead_letter in shown:
-            print(encode(dead_letter).decode())
+            click.echo(encode(dead_letter).decode())
         return 0
     for dead_letter in shown:
         when = to_datetime(dead_letter.dead_at).strftime("%Y-%m-%d %H:%M:%S")
-        print(
+        click.echo(
             f"{when}  {dead_letter.code:<18} {dead_letter.origin!s:<32}"
             f" {dead_letter.size_bytes:>6} B"
             f"  {dead_letter.error[:WIDTH]}"
         )
     counts = ", ".join(f"{n} {code}" for code, n in Counter(x.code for x in chosen).most_common())
-    print(f"{len(chosen)} dead letters{': ' + counts if counts else ''}", file=sys.stderr)
+    click.echo(f"{len(chosen)} dead letters{': ' + counts if counts else ''}", err=True)
     return 0
 
 
-def _redrive(
-    dead_letters: list[DeadLetter],
-    chosen: list[DeadLetter],
-    reader: TopicReader,
-    sender: Sender | None,
-    *,
-    named: bool,
-) -> int:
-    if not named:
-        # Asked for everything: what can never be sent again is no refusal worth a line each.
-        chosen = [
-            dead_letter for dead_letter in chosen if dead_letter.code not in (DUPLICATE, REDRIVEN)
-        ]
+@command.command("redrive", help="Send messages again, each at most once.")
+@_chosen
+@click.option("--dry-run", is_flag=True, help="Say what would be sent again.")
+def redrive(bootstrap: str | None, code: str, origin: str, since: int | None, dry_run: bool) -> int:
+    """Returns 0, or 1 if a chosen dead letter was refused. Raises Unavailable without a broker."""
+    from sluice.application.redrive import redrive, select, worth_a_try  # noqa: PLC0415
+
     sent = refused = 0
-    dry_run = sender is None
-    results = redrive(
-        dead_letters,
-        chosen,
-        KafkaOriginals(reader),
-        sender,
-        SystemClock(),
-    )
-    for result in results:
-        if result.refused:
-            refused += 1
-            print(f"refused  {result.dead_letter.origin}: {result.refused}")
-        else:
-            sent += 1
-            print(f"{'would send' if dry_run else 'sent'}  {result.dead_letter.origin}")
-    print(f"{sent} {'to send' if dry_run else 'sent again'}, {refused} refused", file=sys.stderr)
+    with verbs.dead_letters(load()[0], bootstrap, send=not dry_run) as parts:
+        chosen = select(parts.dead_letters, code=code, since_us=since or 0, origin=origin)
+        if not code and not origin:
+            chosen = worth_a_try(chosen)
+        for result in redrive(
+            parts.dead_letters, chosen, parts.originals, parts.sender, SystemClock()
+        ):
+            if result.refused:
+                refused += 1
+                click.echo(f"refused  {result.dead_letter.origin}: {result.refused}")
+            else:
+                sent += 1
+                click.echo(f"{'would send' if dry_run else 'sent'}  {result.dead_letter.origin}")
+    click.echo(f"{sent} {'to send' if dry_run else 'sent again'}, {refused} refused", err=True)
     return 1 if refused else 0

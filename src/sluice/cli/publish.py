@@ -11,133 +11,94 @@ docs/how-to/publish-your-history.md shows how to write a mapping.
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
-from sluice.adapters.files.tables import BATCH_ROWS, Table
-from sluice.adapters.kafka.producer import EventProducer
-from sluice.adapters.kafka.topics import Topics
-from sluice.application.publish import FIRST_ERRORS, BadRow, Publisher, Report
-from sluice.cli.instant import instant
+import click
+
+from sluice.bootstrap import verbs
+from sluice.cli.bad_rows import reporter
+from sluice.cli.parameters import FOLDER, bootstrap_option, instant
 from sluice.cli.progress import Progress
 from sluice.cli.signals import on_stop
-from sluice.domain.clock import SystemClock
+from sluice.cli.text import help_of
 from sluice.settings import load
 
-PROGRESS_S = 0.5
+if TYPE_CHECKING:
+    from sluice.application.publish import Report
+
+WHOLE = click.IntRange(min=0)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("file", type=Path, help=".csv, .csv.gz or .parquet")
-    parser.add_argument("--mapping", required=True, help="YAML file, or the name of a bundled one")
-    parser.add_argument("--labels", help="YAML file or name: also send labels to labels.v1")
-    parser.add_argument("--bootstrap", help="HOST:PORT (default: kafka.bootstrap of the settings)")
-    parser.add_argument("--rate", type=_positive, help="at most so many rows a second")
-    parser.add_argument("--limit", type=_whole, help="at most so many rows")
-    parser.add_argument("--from-line", type=_whole, default=1, help="start there (to resume)")
-    parser.add_argument(
-        "--from", dest="since", type=instant, metavar="TIME", help="only events at or after it"
-    )
-    parser.add_argument(
-        "--allow-bad", type=_whole, default=0, metavar="N", help="exit 0 with up to N bad rows"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+@click.command(help=help_of(__doc__))
+@click.argument("file", type=FOLDER, help=".csv, .csv.gz or .parquet")
+@click.option(
+    "--mapping", required=True, metavar="NAME", help="YAML file, or the name of a bundled one."
+)
+@click.option("--labels", metavar="NAME", help="YAML file or name: also send labels to labels.v1.")
+@bootstrap_option
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="At most so many rows a second.",
+)
+@click.option("--limit", type=WHOLE, metavar="N", help="At most so many rows.")
+@click.option(
+    "--from-line", type=WHOLE, default=1, metavar="N", help="Start there, to resume (default: 1)."
+)
+@click.option("--from", "since", type=instant, metavar="TIME", help="Only events at or after it.")
+@click.option(
+    "--allow-bad",
+    type=WHOLE,
+    default=0,
+    metavar="N",
+    help="Exit 0 with up to N bad rows (default: 0).",
+)
+def command(
+    file: Path,
+    mapping: str,
+    labels: str | None,
+    bootstrap: str | None,
+    rate: float | None,
+    limit: int | None,
+    from_line: int,
+    since: int | None,
+    allow_bad: int,
+) -> int:
     """Returns 0, or 1 with more bad rows than allowed, a failing broker, or an interruption."""
-    kafka = load()[0].kafka
-    mapping = load_mapping(args.mapping)
-    labels = load_labels(args.labels) if args.labels else None
-    table = Table(args.file, mapping.delimiter)
-    mapper = Mapper(mapping, labels, table.columns, args.file.name)
     began, asked = time.monotonic(), threading.Event()
-    publisher = Publisher(
-        file=args.file.name,
-        producer=EventProducer(
-            args.bootstrap or kafka.bootstrap, client_id="sluice-publish", extra=kafka.extra()
-        ),
-        topics=Topics(kafka.topic_prefix),
-        clock=SystemClock(),
-        bad_row=_reporter(),
-        progress=_progress(began),
-        pace=_pace(args.rate, began) if args.rate else None,
-        stopping=asked.is_set,
-    )
-    batches = table.batches(
-        mapper.wanted,
-        from_line=args.from_line,
-        limit=args.limit,
-        # A slow stream goes second by second, so that it stops when told.
-        size=BATCH_ROWS if args.rate is None else min(BATCH_ROWS, max(1, int(args.rate))),
-    )
-    with on_stop(asked.set):
-        report = publisher.publish(mapper.apply(rows).since(args.since) for rows in batches)
-    return _end(report, time.monotonic() - began, args.allow_bad)
+    with Progress() as line:
 
+        def progress(report: Report) -> None:
+            rate = report.rows / (time.monotonic() - began)
+            line.show(f"{report.rows:,} rows, {rate:,.0f}/s, {report.dead:,} dead")
 
-def _end(report: Report, seconds: float, allowed: int) -> int:
-    print(
+        publish = verbs.publication(
+            load()[0],
+            bootstrap,
+            file=file,
+            mapping=mapping,
+            labels=labels,
+            from_line=from_line,
+            limit=limit,
+            since=since,
+            rate=rate,
+            bad_row=reporter("more bad rows follow; dead-letters.v1 has them all"),
+            progress=progress,
+            stopping=asked.is_set,
+        )
+        with on_stop(asked.set):
+            report = publish()
+    seconds = time.monotonic() - began
+    click.echo(
         f"{report.rows:,} rows, {report.published:,} published, {report.labels:,} labels, "
         f"{report.dead:,} dead, {seconds:.1f} s, {report.rows / max(seconds, 1e-9):,.0f} rows/s"
     )
     if report.failure is not None or report.stopped:
-        why = report.failure or "stopped"
-        print(f"sluice publish: {why}", file=sys.stderr)
-        print(f"go on with --from-line {report.resume_at}", file=sys.stderr)
+        click.echo(f"sluice publish: {report.failure or 'stopped'}", err=True)
+        click.echo(f"go on with --from-line {report.resume_at}", err=True)
         return 1
-    return 1 if report.dead > allowed else 0
-
-
-def _reporter() -> Callable[[BadRow], None]:
-    reported = itertools.count(1)
-
-    def report(row: BadRow) -> None:
-        number = next(reported)
-        if number <= FIRST_ERRORS:
-            print(f"{row.error.where}: {row.error.what}", file=sys.stderr)
-        elif number == FIRST_ERRORS + 1:
-            print("more bad rows follow; dead-letters.v1 has them all", file=sys.stderr)
-
-    return report
-
-
-def _progress(began: float) -> Callable[[Report], None]:
-    line, shown = Progress(), began
-
-    def progress(report: Report) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if now - shown >= PROGRESS_S:
-            shown = now
-            rate = report.rows / (now - began)
-            line.show(f"{report.rows:,} rows, {rate:,.0f}/s, {report.dead:,} dead")
-
-    return progress
-
-
-def _pace(rate: float, began: float) -> Callable[[int], None]:
-    def pace(rows: int) -> None:
-        ahead = rows / rate - (time.monotonic() - began)
-        if ahead > 0:
-            time.sleep(ahead)
-
-    return pace
-
-
-def _positive(text: str) -> float:
-    if (number := float(text)) <= 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
-
-
-def _whole(text: str) -> int:
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return number
+    return 1 if report.dead > allow_bad else 0

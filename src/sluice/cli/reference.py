@@ -5,19 +5,20 @@ Metrics, alerts, log fields, features, settings, the authorization's fields, and
 
 from __future__ import annotations
 
-import argparse
-import ast
-import importlib.util
+import importlib
 import re
-import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import click
 import msgspec
 import yaml
 
-from sluice.cli import VERBS
+from sluice.cli import VERBS, docstring
+from sluice.cli.parameters import FOLDER
+from sluice.cli.text import help_of, paragraphs
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
 from sluice.settings import PREFIX, Settings
@@ -30,27 +31,26 @@ _VALUE = re.compile(r"\{\{ \$value [^}]*\}\}")
 _MADE = "<!-- Made by `sluice reference` from {source}. Change it there. -->\n\n"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the pages")
-
-
-def run(args: argparse.Namespace) -> int:
+@click.command(help=help_of(__doc__))
+@click.option("--check", is_flag=True, help="Write nothing, exit 1 if stale.")
+@click.option(
+    "--root", type=FOLDER, default=ROOT, show_default=True, metavar="DIR", help="Of the pages."
+)
+def command(check: bool, root: Path) -> int:
     """Write the pages, or name the stale ones."""
     stale = 0
     for name, make in PAGES.items():
-        path, text = args.root / name, make()
+        path, text = root / name, make()
         if path.exists() and path.read_text() == text:
             continue
         stale += 1
-        if args.check:
-            print(f"{path} is stale: run sluice reference", file=sys.stderr)
+        if check:
+            click.echo(f"{path} is stale: run sluice reference", err=True)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-            print(path)
-    return 1 if args.check and stale else 0
+            click.echo(str(path))
+    return 1 if check and stale else 0
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -243,18 +243,42 @@ def _bounds(spec: dict[str, Any]) -> str:
 
 
 def verbs() -> str:
-    """Every verb that this version has."""
+    """Every verb that this version has, its help and options as click has them."""
     page = _MADE.format(source="src/sluice/cli/") + (
         "# Verbs\n\n"
-        "`sluice VERB`; `sluice VERB --help` lists the options. Exit status: 0 done, 1 failed, 64 "
-        "wrong usage, 78 wrong configuration.\n"
+        "`sluice VERB`; `--help` after a verb or an action says what is here. Exit status: 0 done, "
+        "1 failed, 64 wrong usage, 78 wrong configuration, 130 interrupted. Completion of verbs "
+        "and options: [how to](../how-to/complete-verbs.md).\n"
     )
     for verb, module in sorted(VERBS.items()):
-        spec = importlib.util.find_spec(module)
-        if spec is not None and spec.origin is not None:
-            text = ast.get_docstring(ast.parse(Path(spec.origin).read_text()))
-            page += f"\n## {verb}\n\n{text}\n"
+        command: click.Command = importlib.import_module(module).command
+        page += f"\n## {verb}\n\n{_fenced(docstring(module))}"
+        page += _command(command, f"sluice {verb}")
     return page
+
+
+def _fenced(doc: str) -> str:
+    """A docstring's paragraphs as Markdown; examples become blocks."""
+    return "\n".join(
+        f"```sh\n{textwrap.dedent(text)}\n```\n" if text.startswith(" ") else f"{text}\n"
+        for text in paragraphs(doc)
+    )
+
+
+def _command(command: click.Command, path: str) -> str:
+    context = click.Context(command, info_name=path)
+    if isinstance(command, click.Group):
+        return "".join(
+            f"\n### {path} {name}\n\n{one.help}\n" + _command(one, f"{path} {name}")
+            for name, one in command.commands.items()
+        )
+    usage = " ".join([path, *command.collect_usage_pieces(context)])
+    rows = []
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and "--help" not in parameter.opts:
+            rows.append((_code(record[0]), record[1]))
+    return f"\n`{usage}`\n" + ("\n" + _table(("option", "meaning"), rows) if rows else "")
 
 
 def alerts() -> str:

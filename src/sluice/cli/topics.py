@@ -6,49 +6,51 @@ sluice topics list
 
 from __future__ import annotations
 
-import argparse
+import click
 
-from sluice.adapters.kafka import topics
-from sluice.adapters.kafka.topics import Topics
+from sluice.bootstrap import verbs
+from sluice.cli.parameters import bootstrap_option
+from sluice.cli.text import help_of
 from sluice.settings import load
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("verb", choices=("apply", "list"))
-    parser.add_argument("--bootstrap", help="HOST:PORT (default: kafka.bootstrap of the settings)")
-    parser.add_argument(
-        "--partitions", type=int, help=f"of each topic (default {topics.PARTITIONS} where new)"
-    )
-    parser.add_argument(
-        "--replication", type=int, help="copies of new topics (default: brokers, at most 3)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="say what would change")
+@click.group(help=help_of(__doc__))
+def command() -> None:
+    """Two actions."""
 
 
-def run(args: argparse.Namespace) -> int:
-    """Returns 0; safe to repeat. Raises Misconfigured, or Unavailable without a broker."""
-    kafka = load()[0].kafka
-    bootstrap = args.bootstrap or kafka.bootstrap
-    names = Topics(kafka.topic_prefix)
-    if args.verb == "list":
-        for topic in topics.existing(bootstrap, names, extra=kafka.extra()):
-            kept = "for ever" if topic.retention_days is None else f"{topic.retention_days:g} days"
-            print(
-                f"{topic.name:<24} {topic.partitions:>4} partitions x {topic.replication}"
-                f"  {topic.cleanup}, {kept}"
-            )
-        return 0
-    changes = topics.apply(
-        bootstrap,
-        names,
-        partitions=args.partitions,
-        replication=args.replication,
-        dry_run=args.dry_run,
-        extra=kafka.extra(),
+@command.command("apply", help="Make the topics as they must be; safe to repeat.")
+@bootstrap_option
+@click.option("--partitions", type=int, metavar="N", help="Of each topic (where new: 12).")
+@click.option(
+    "--replication",
+    type=int,
+    metavar="N",
+    help="Copies of new topics (default: brokers, 3 at most).",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would change.")
+def apply(
+    bootstrap: str | None, partitions: int | None, replication: int | None, dry_run: bool
+) -> int:
+    """Returns 0. Raises Misconfigured, or Unavailable without a broker."""
+    changes = verbs.apply_topics(
+        load()[0], bootstrap, partitions=partitions, replication=replication, dry_run=dry_run
     )
     for change in changes:
-        print(f"would change {change}" if args.dry_run else change)
+        click.echo(f"would change {change}" if dry_run else str(change))
     if not changes:
-        print("nothing to change")
+        click.echo("nothing to change")
+    return 0
+
+
+@command.command("list", help="List the topics as the broker has them.")
+@bootstrap_option
+def show(bootstrap: str | None) -> int:
+    """Returns 0. Raises Unavailable without a broker."""
+    for topic in verbs.existing_topics(load()[0], bootstrap):
+        kept = "for ever" if topic.retention_days is None else f"{topic.retention_days:g} days"
+        click.echo(
+            f"{topic.name:<24} {topic.partitions:>4} partitions x {topic.replication}"
+            f"  {topic.cleanup}, {kept}"
+        )
     return 0

@@ -23,9 +23,10 @@ from sluice.adapters.feast.historical import Join, feature_service
 from sluice.adapters.files.history import history_from, labels_from
 from sluice.adapters.policyfiles import read_policy
 from sluice.application.backfill import backfill
+from sluice.application.build_dataset import Order, build
 from sluice.application.dataset import Manifest
+from sluice.bootstrap.verbs import training_log
 from sluice.cli import main
-from sluice.cli.dataset import build
 from sluice.domain.clock import DAY_US, HOUR_US, from_datetime, to_datetime
 from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, Misconfigured, Rejected
@@ -128,18 +129,15 @@ def log_of(seed: int, n: int = 400, days: int = 12) -> Log:
 
 
 def make(root: Path, repo: Path, out: Path, days: int = 12, test_days: int = 2, **more: Any):
-    return build(
-        root,
-        repo,
+    order = Order(
         service=more.pop("service", "catalogue"),
         first_us=START,
         until_us=START + days * DAY_US,
         label_delay_s=DELAY_S,
         test_s=test_days * 86_400,
         accepted=more.pop("accepted", UNBOUNDED),
-        out=out,
-        processes=1,
     )
+    return build(training_log(root, repo, order, processes=1), order, out)
 
 
 def read(out: Path, split: str) -> list[tuple[Any, ...]]:

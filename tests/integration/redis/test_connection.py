@@ -30,7 +30,7 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, StateUpdate
-from sluice.bootstrap import store_at
+from sluice.bootstrap.services import store_at
 from sluice.domain.features.events import event_row
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Origin

@@ -18,13 +18,15 @@ from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.application.decide import content_digest
-from sluice.application.ports import Arrival
+from sluice.application.load_history import store_states
+from sluice.application.ports import Arrival, StateUpdate
 from sluice.application.replay import Replay
-from sluice.cli.backfill import archive, store_states
-from sluice.cli.instant import instant
+from sluice.bootstrap.verbs import archive_past
+from sluice.cli.parameters import instant
 from sluice.domain.clock import DAY_US
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import event_row
+from sluice.domain.policy.fx import Fx
 from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.entity import ENTITY_KINDS
@@ -33,6 +35,10 @@ from sluice.errors import Misconfigured, Rejected
 from tests.unit.application.test_featurize import Harness, decide
 
 FX = PolicyFiles(Path("policies/default"), catalogue.FEATURES).current().fx
+
+
+def archive(past: Past, fx: Fx, root: Path, threads: int = 1) -> list[StateUpdate]:
+    return archive_past(past, fx, root, threads=threads).states
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +110,7 @@ async def test_half_by_backfill_and_half_by_stream_is_all_by_stream(
     reported = first.authorizations.append_column("declined", pa.array(declined))
 
     both = Harness()
-    assert store_states(archive(Past(reported, first.labels), FX, tmp_path), both.store) == 0
+    assert store_states(archive(Past(reported, first.labels), FX, tmp_path), both.store).others == 0
     after = await stream(both, second)
 
     wanted = [d.features for d in decided[len(first.authorizations) :]]
@@ -131,11 +137,11 @@ def test_states_are_made_again_from_the_archive_alone(past: Past, tmp_path: Path
 
 def test_the_same_backfill_again_changes_nothing(past: Past, tmp_path: Path) -> None:
     harness = Harness()
-    assert store_states(archive(past, FX, tmp_path), harness.store) == 0
+    assert store_states(archive(past, FX, tmp_path), harness.store).others == 0
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.parquet")}
     one_less = next(iter(before))
     one_less.unlink()
-    assert store_states(archive(past, FX, tmp_path), harness.store) == 0
+    assert store_states(archive(past, FX, tmp_path), harness.store).others == 0
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.parquet")} == before
 
 
@@ -169,7 +175,7 @@ def test_an_entity_with_another_state_keeps_it_and_is_counted(past: Past, tmp_pa
     states = archive(past, FX, tmp_path)
     kind, key = states[0].entity, states[0].key
     harness.store.states[kind, key] = (b"another state", 5)
-    assert store_states(states, harness.store) == 1
+    assert store_states(states, harness.store).others == 1
     assert harness.store.states[kind, key] == (b"another state", 5)
     assert len(harness.store.states) == len(states)
 

@@ -1,4 +1,3 @@
-import argparse
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,9 @@ def test_a_stale_page_fails_the_check_and_is_named(
 
 
 def test_the_check_writes_nothing(tmp_path: Path) -> None:
-    args = argparse.Namespace(check=True, root=tmp_path / "absent")
-    assert reference.run(args) == 1
-    assert not args.root.exists()
+    root = tmp_path / "absent"
+    assert main(["reference", "--check", "--root", str(root)]) == 1
+    assert not root.exists()
 
 
 def test_every_field_of_the_authorization_is_in_its_page() -> None:

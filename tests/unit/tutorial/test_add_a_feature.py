@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sluice import bootstrap
 from sluice.adapters.onnx import ReleaseDirectory, load, read_trust
+from sluice.bootstrap import services as bootstrap
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import AMOUNT, EVENT_US, ID, WIDTH
 from sluice.domain.features.kernel import Kernel
@@ -39,7 +39,7 @@ sys.path.insert(0, "feature_repo")
 import definitions
 import numpy as np
 
-from sluice import bootstrap
+from sluice.bootstrap import services as bootstrap
 from sluice.adapters.feast.contract import plan_of
 from sluice.cli.reference import PAGES
 from sluice.domain.features import catalogue

@@ -30,6 +30,7 @@ from feast.feature_view import FeatureView
 from feast.repo_config import RepoConfig
 
 from sluice.adapters.parquet.feature_log import FeatureLog, Named
+from sluice.application.build_dataset import Served
 from sluice.application.dataset import (
     NEVER_KNOWN,
     Part,
@@ -51,14 +52,6 @@ READS_FILES = ("file", "dask", "duckdb")
 """Offline stores of Feast that can join what lies in parquet files."""
 COMPRESSION_LEVEL = 3
 ROW_GROUP = 32_768
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A feature service: the features that it serves, in order, and their catalogue's digest."""
-
-    features: tuple[str, ...]
-    catalogue: str
 
 
 def feature_service(repo: Path, name: str) -> Served:

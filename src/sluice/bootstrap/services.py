@@ -1,4 +1,4 @@
-"""The only place where adapters meet use cases. Each service asks for its parts here."""
+"""Services' parts: each service asks for its own here, and gets adapters and use cases joined."""
 
 from __future__ import annotations
 

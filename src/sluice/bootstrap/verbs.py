@@ -1,0 +1,419 @@
+"""The verbs' parts: adapters and use cases joined, each loaded only when a verb asks for it.
+
+So ``sluice --help`` loads no numba, and a verb fails for want of an extra only if it needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from sluice.settings import Settings
+
+if TYPE_CHECKING:
+    from sluice.adapters.feast.contract import Plan
+    from sluice.adapters.files.past import Past
+    from sluice.adapters.kafka.topics import Change, Existing
+    from sluice.adapters.parquet.archive import Archive, Archived
+    from sluice.adapters.parquet.history import HistoryFiles
+    from sluice.application.backfill import History, Ints, PastLabels
+    from sluice.application.build_dataset import Order, TrainingLog
+    from sluice.application.consistency import Gate
+    from sluice.application.load_history import Archived as ArchivedPast
+    from sluice.application.load_history import Stored
+    from sluice.application.ports import StateUpdate
+    from sluice.application.publish import BadRow, Report
+    from sluice.application.rebuild import Rebuild
+    from sluice.application.redrive import Originals, Sender
+    from sluice.domain.policy.fx import Fx
+    from sluice.domain.records.dead_letter import DeadLetter
+    from sluice.domain.release import Manifest
+
+Say = Callable[[str], None]
+
+
+def archive_root(settings: Settings, root: Path | None) -> Path:
+    """The folder named, or that of the settings."""
+    return root or Path(settings.archiver.root)
+
+
+def apply_topics(
+    settings: Settings,
+    bootstrap: str | None,
+    *,
+    partitions: int | None,
+    replication: int | None,
+    dry_run: bool,
+) -> list[Change]:
+    """Make the five topics as they must be. Raises Misconfigured, Unavailable."""
+    from sluice.adapters.kafka import topics
+
+    kafka = settings.kafka
+    return topics.apply(
+        bootstrap or kafka.bootstrap,
+        topics.Topics(kafka.topic_prefix),
+        partitions=partitions,
+        replication=replication,
+        dry_run=dry_run,
+        extra=kafka.extra(),
+    )
+
+
+def existing_topics(settings: Settings, bootstrap: str | None) -> list[Existing]:
+    """The five topics as the broker has them. Raises Unavailable."""
+    from sluice.adapters.kafka import topics
+
+    kafka = settings.kafka
+    names = topics.Topics(kafka.topic_prefix)
+    return list(topics.existing(bootstrap or kafka.bootstrap, names, extra=kafka.extra()))
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterParts:
+    """What lists and redrives. sender: None unless messages are to be sent again."""
+
+    dead_letters: list[DeadLetter]
+    originals: Originals
+    sender: Sender | None
+
+
+@contextmanager
+def dead_letters(
+    settings: Settings, bootstrap: str | None, *, send: bool
+) -> Iterator[DeadLetterParts]:
+    """All dead letters, and the way to their originals. Raises Unavailable without a broker."""
+    from sluice.adapters.kafka.reader import TopicReader
+    from sluice.adapters.kafka.redrive import KafkaOriginals, KafkaSender, read_dead_letters
+    from sluice.adapters.kafka.topics import Topics
+    from sluice.adapters.kafka.transactions import TransactionalProducer
+
+    kafka = settings.kafka
+    servers = bootstrap or kafka.bootstrap
+    topic = Topics(kafka.topic_prefix).dead_letters
+    sender = None
+    if send:
+        # Before reading: it waits for, or fences, another redrive, whose notes are then read.
+        producer = TransactionalProducer(
+            servers,
+            transactional_id=f"{kafka.topic_prefix}redrive",
+            client_id="sluice-redrive",
+            extra=kafka.extra(),
+        )
+        sender = KafkaSender(producer, topic)
+    reader = TopicReader(servers, extra=kafka.extra())
+    try:
+        yield DeadLetterParts(
+            list(read_dead_letters(reader, topic)), KafkaOriginals(reader), sender
+        )
+    finally:
+        reader.close()
+
+
+def publication(
+    settings: Settings,
+    bootstrap: str | None,
+    *,
+    file: Path,
+    mapping: str,
+    labels: str | None,
+    from_line: int,
+    limit: int | None,
+    since: int | None,
+    rate: float | None,
+    bad_row: Callable[[BadRow], None],
+    progress: Callable[[Report], None],
+    stopping: Callable[[], bool],
+) -> Callable[[], Report]:
+    """A file and the topics that it goes to; called, it is published. Raises Misconfigured."""
+    from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
+    from sluice.adapters.files.tables import BATCH_ROWS, Table
+    from sluice.adapters.kafka.producer import EventProducer
+    from sluice.adapters.kafka.topics import Topics
+    from sluice.application.publish import Publisher, pace
+    from sluice.domain.clock import SystemClock
+
+    kafka = settings.kafka
+    how = load_mapping(mapping)
+    reported = load_labels(labels) if labels else None
+    table = Table(file, how.delimiter)
+    mapper = Mapper(how, reported, table.columns, file.name)
+    publisher = Publisher(
+        file=file.name,
+        producer=EventProducer(
+            bootstrap or kafka.bootstrap, client_id="sluice-publish", extra=kafka.extra()
+        ),
+        topics=Topics(kafka.topic_prefix),
+        clock=SystemClock(),
+        bad_row=bad_row,
+        progress=progress,
+        pace=pace(rate) if rate else None,
+        stopping=stopping,
+    )
+    batches = table.batches(
+        mapper.wanted,
+        from_line=from_line,
+        limit=limit,
+        # A slow stream goes second by second, so that it stops when told.
+        size=BATCH_ROWS if rate is None else min(BATCH_ROWS, max(1, int(rate))),
+    )
+    return partial(publisher.publish, (mapper.apply(rows).since(since) for rows in batches))
+
+
+def read_past(
+    history: Path, mapping: str | None, labels: str | None, bad_row: Callable[[BadRow], None]
+) -> Past:
+    """A past with our own names, or by a mapping. Raises Misconfigured, Rejected."""
+    from sluice.adapters.files import past
+
+    if mapping:
+        return past.map_past(history, mapping, labels, bad_row)
+    return past.read_past(history, Path(labels) if labels else None)
+
+
+def rates(settings: Settings) -> Fx:
+    """The reference currency and what others are worth in it. Raises Misconfigured."""
+    from sluice.bootstrap import services
+
+    return services.policies(settings).current().fx
+
+
+class _Past:
+    """A past in parquet, and the archive that it goes to.
+
+    See :class:`sluice.application.load_history.PastSource`.
+    """
+
+    def __init__(self, past: Past, root: Path, threads: int) -> None:
+        self._past, self._root, self._threads = past, root, threads
+
+    def history(self) -> History:
+        """See the port."""
+        from sluice.adapters.files.history import unsorted_history
+
+        return unsorted_history(self._past.authorizations)
+
+    def labels(self) -> PastLabels:
+        """See the port."""
+        from sluice.adapters.files.history import labels_from
+
+        return labels_from(self._past.labels)
+
+    def files(self, amounts: Ints, reference: str) -> _PastFiles:
+        """See the port."""
+        from sluice.adapters.parquet.history import HistoryFiles, fingerprint
+
+        authorizations, labels = self._past.authorizations, self._past.labels
+        mark = fingerprint(authorizations, labels, amounts, reference)
+        files = HistoryFiles(self._root, mark, threads=self._threads)
+        return _PastFiles(files, self._past, amounts, reference)
+
+
+@dataclass(frozen=True, slots=True)
+class _PastFiles:
+    """See :class:`sluice.application.load_history.FeatureFiles`."""
+
+    to: HistoryFiles
+    past: Past
+    amounts: Ints
+    reference: str
+
+    def write(self, first: int, features: Ints) -> int:
+        """See the port."""
+        some = slice(first, first + len(features))
+        rows = self.past.authorizations.slice(first, len(features))
+        return self.to.write_history(first, rows, self.amounts[some], self.reference, features)
+
+    def write_labels(self) -> int:
+        """See the port."""
+        return self.to.write_labels(self.past.labels)
+
+
+def archive_past(
+    past: Past,
+    fx: Fx,
+    root: Path,
+    *,
+    threads: int = 1,
+    progress: Callable[[int, int], None] = lambda done, rows: None,
+) -> ArchivedPast:
+    """See :func:`sluice.application.load_history.archive`."""
+    from sluice.application.load_history import archive
+
+    return archive(_Past(past, root, threads), fx, threads=threads, progress=progress)
+
+
+def store_past(settings: Settings, states: list[StateUpdate]) -> Stored:
+    """Load the states of a past into the online store, and mark it as ready. Raises Unavailable."""
+    from sluice.application.load_history import store_states
+    from sluice.bootstrap import services
+
+    online = services.store(settings)
+    store, watermark = online.states(), online.watermark()
+    try:
+        stored = store_states(states, store)
+        watermark.initialise()
+    finally:
+        store.close()
+        watermark.close()
+    return stored
+
+
+@contextmanager
+def rebuild(
+    settings: Settings,
+    root: Path,
+    *,
+    topic_alone: bool,
+    accept_gaps: bool,
+    processes: int,
+    report: Say,
+    keep: Say,
+) -> Iterator[Rebuild]:
+    """A rebuild of the online store, from the archive if it holds something.
+
+    report: how far it is; keep: what stays to be read. Raises Misconfigured, Unavailable.
+    """
+    from sluice.adapters.kafka.groups import Group
+    from sluice.adapters.kafka.reader import TopicReader
+    from sluice.adapters.parquet.archive import Archive
+    from sluice.application.rebuild import Rebuild, TopicNames
+    from sluice.bootstrap import services
+
+    names, archive = services.topics(settings), Archive(root)
+    use = not topic_alone and any(
+        archive.files(kind) for kind in ("decisions", "labels", "history")
+    )
+    keep(f"from {root} and the topics" if use else "from the topics alone")
+    online = services.store(settings)
+    store, watermark = online.states(), online.watermark()
+    kafka = settings.kafka
+    reader = TopicReader(kafka.bootstrap, extra=kafka.extra())
+    try:
+        yield Rebuild(
+            watermark=watermark,
+            group=Group(
+                kafka.bootstrap, services.group("featurizer", settings), extra=kafka.extra()
+            ),
+            log=reader,
+            topics=TopicNames(names.decisions, names.labels, names.observations),
+            clear=store.clear,
+            fill=partial(_fill, settings, root, processes, report, keep) if use else None,
+            archived=_archived(archive, names.decisions, names.labels) if use else {},
+            accept_gaps=accept_gaps,
+            report=report,
+        )
+    finally:
+        reader.close()
+        store.close()
+        watermark.close()
+
+
+def _archived(archive: Archive, decisions: str, labels: str) -> dict[tuple[str, int], int]:
+    """Offset behind the archive's last record, by topic and partition."""
+    return {
+        (topic, partition): last + 1
+        for topic, kind in ((decisions, "decisions"), (labels, "labels"))
+        for partition, last in archive.ends(kind).items()
+    }
+
+
+def _fill(settings: Settings, root: Path, processes: int, report: Say, keep: Say) -> None:
+    """States on all cores, then the answers still remembered."""
+    from sluice.adapters.parquet.archive import Archive
+    from sluice.adapters.parquet.event_history import ArchiveEventHistory
+    from sluice.application.fill_states import fill_states, remember
+    from sluice.bootstrap import services
+    from sluice.domain.clock import SECOND_US, SystemClock
+
+    events = ArchiveEventHistory(root).events()
+    states = fill_states(partial(_write_bucket, settings, root), events, processes, report)
+    since_us = SystemClock().now_us() - settings.store.answer_ttl_s * SECOND_US
+    store = services.store(settings).states()
+    try:
+        decided = ((held.decision, held.record) for held in Archive(root).decided_since(since_us))
+        keep(f"{states:,} states and {remember(decided, store):,} answers from the archive")
+    finally:
+        store.close()
+
+
+def _write_bucket(settings: Settings, root: Path, number: int, of: int) -> int:
+    """Runs in a process of its own. Returns the number of states written."""
+    from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
+    from sluice.application.fill_states import write_states
+    from sluice.bootstrap import services
+
+    store = services.store(settings).states()
+    try:
+        event_history = ArchiveEventHistory(root).read(Bucket(number, of))
+        return write_states(event_history, store)
+    finally:
+        store.close()
+
+
+def find_decision(root: Path, authorization_id: str) -> Archived | None:
+    """The decision of one authorization; None if the archive has none."""
+    from sluice.adapters.parquet.archive import Archive
+
+    return Archive(root).find(authorization_id)
+
+
+def consistency_gate(root: Path, *, sample_ppm: int, count: int, at_least: int) -> Gate:
+    """See :func:`sluice.application.consistency.gate`."""
+    from sluice.adapters.parquet.samples import ArchiveSampleSource
+    from sluice.application.consistency import gate
+
+    return gate(ArchiveSampleSource(root), sample_ppm, count, at_least)
+
+
+def training_log(root: Path, repo: Path, order: Order, processes: int) -> TrainingLog:
+    """The feature log, joined by Feast."""
+    from sluice.adapters.feast.training_log import FeastTrainingLog
+
+    return FeastTrainingLog(root, repo, order, processes)
+
+
+def compile_service(repository: Path, service: str) -> Plan:
+    """The plan of a feature service, from Feast's registry. Raises Misconfigured."""
+    from sluice.adapters.feast.registry import compile_service
+
+    return compile_service(repository, service)
+
+
+class Verified(NamedTuple):
+    """A release that passed every check of a decider. signer: id of the key."""
+
+    manifest: Manifest
+    signer: str
+
+
+def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
+    """Check a release as a decider does, warm-up included. policy: whose reference currency it
+    must be of. Raises Corrupt, Misconfigured."""
+    from sluice.adapters.onnx import load, read_trust, verify
+    from sluice.adapters.policyfiles import read_policy
+    from sluice.domain.features import catalogue
+
+    trusted = read_trust(trust)
+    manifest, _, signer = verify(folder, trusted)
+    load(folder, trusted, catalogue.FEATURES, read_policy(policy, catalogue.FEATURES).fx.reference)
+    return Verified(manifest, signer)
+
+
+def pack_release(folder: Path, description: Path) -> Manifest:
+    """Write the manifest of a model, of a description in YAML. Raises Misconfigured."""
+    import msgspec
+
+    from sluice.adapters.onnx import Description, write_manifest
+    from sluice.errors import Misconfigured
+
+    try:
+        read = msgspec.yaml.decode(description.read_bytes(), type=Description)
+    except (OSError, msgspec.DecodeError) as exc:
+        raise Misconfigured(
+            str(exc), where=str(description), fix="docs/reference/release.md"
+        ) from exc
+    return write_manifest(folder, read)

@@ -1,0 +1,52 @@
+"""What several verbs take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sluice.domain.clock import from_datetime
+
+FOLDER = click.Path(path_type=Path)
+"""A path that need not be there yet: what is missing is told by who reads it."""
+CORES = os.cpu_count() or 1
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def instant(text: str) -> int:
+    """Microseconds UTC of an ISO 8601 time; one without a zone is UTC.
+
+    >>> instant("1970-01-02")
+    86400000000
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise click.BadParameter(f"{text} is no time: write 2026-10-16T00:00:00Z") from exc
+    return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def bootstrap_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--bootstrap, which goes over the settings."""
+    says = "Brokers (default: kafka.bootstrap of the settings)."
+    return click.option("--bootstrap", metavar="HOST:PORT", help=says)(command)
+
+
+def archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--archive, which goes over the settings."""
+    says = "Folder (default: archiver.root of the settings)."
+    return click.option("--archive", type=FOLDER, metavar="DIR", help=says)(command)
+
+
+def cores_option(name: str) -> Decorator:
+    """--processes or --threads."""
+    return click.option(
+        f"--{name}", type=click.IntRange(min=1), default=CORES, metavar="N",
+        help="At once (default: one a core).",
+    )  # fmt: skip

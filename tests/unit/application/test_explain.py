@@ -1,0 +1,63 @@
+"""A decision in words."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from sluice.application.explain import explain
+from sluice.cli.explain import lines
+from sluice.domain.features import catalogue
+from sluice.domain.features.catalogue import NEVER_S
+from sluice.domain.records.decision import Decision
+from sluice.testing.records import make_decision
+
+
+class At(NamedTuple):
+    partition: int
+    offset: int
+    decision: Decision
+
+
+def with_features(**values: int) -> At:
+    made = make_decision()
+    features = [f.default for f in catalogue.FEATURES]
+    for name, value in values.items():
+        features[catalogue.INDEX[name]] = value
+    fields = {"features": features, "catalogue": catalogue.DIGEST}
+    return At(3, 17, msgspec.structs.replace(made, **fields))
+
+
+def names(at: At, *, everything: bool) -> list[str]:
+    found = explain(at, everything=everything).features
+    assert found is not None
+    return [row.name for rows in found.values() for row in rows]
+
+
+def test_features_that_say_nothing_are_left_out_unless_asked_for() -> None:
+    seconds = next(f for f in catalogue.FEATURES if f.unit == "s" and f.entity == "card")
+    count = next(f for f in catalogue.FEATURES if f.unit == "count" and f.entity == "card")
+    quiet = with_features(**{seconds.name: NEVER_S, count.name: 0})
+    assert {seconds.name, count.name}.isdisjoint(names(quiet, everything=False))
+    assert sorted(names(quiet, everything=True)) == sorted(catalogue.NAMES)
+    said = explain(with_features(**{seconds.name: 12_345, count.name: 7})).features
+    assert said is not None
+    values = {row.name: row.value for row in said["card"]}
+    assert (values[seconds.name], values[count.name]) == ("3 h 25 min", "7")
+
+
+def test_features_of_another_catalogue_are_not_named() -> None:
+    at = with_features()
+    other = At(3, 17, msgspec.structs.replace(at.decision, catalogue="0" * 16))
+    assert explain(other).features is None
+    assert "  named by another catalogue than this release's; see --json" in lines(explain(other))
+
+
+def test_a_page_says_where_the_record_lies_and_what_was_decided() -> None:
+    at = with_features()
+    page = list(lines(explain(at)))
+    assert f"authorization  {at.decision.authorization.authorization_id}" in page
+    assert f"outcome        {at.decision.outcome.upper()}" in page
+    assert "recorded       decisions.v1/3@17" in page
+    assert page.index("reasons") < page.index("states served, by the last record applied")
