@@ -64,7 +64,6 @@ from sluice.domain.events import (
     COUNTRY,
     DEVICE,
     EVENT_US,
-    ID,
     MCC,
     THREE_DS,
     WIDTH,
@@ -226,29 +225,6 @@ def _note_versions(head, versions, notes, at):  # type: ignore[no-untyped-def]
     return at
 
 
-@part
-def _pending_before(pending, first, p):  # type: ignore[no-untyped-def]
-    """True if entry p stands in the list once more before."""
-    for q in range(first, p):
-        if pending[q, ID] == pending[p, ID] and pending[q, EVENT_US] == pending[p, EVENT_US]:
-            return True
-    return False
-
-
-@part
-def _add_all_pending(card, event, pending, first, end, used):  # type: ignore[no-untyped-def]
-    floor_us, floor_id = np.int64(-1), np.int64(-1)
-    if card.head[cs.N_RING] == cs.RING_MAX:
-        floor_us, floor_id = card.ring[0, cs.R_US], card.ring[0, cs.R_ID]
-    for p in range(first, end):
-        is_own = pending[p, ID] == event[ID] and pending[p, EVENT_US] == event[EVENT_US]
-        used[p] = (
-            not is_own
-            and not _pending_before(pending, first, p)
-            and add_pending(card, pending[p], floor_us, floor_id)
-        )
-
-
 @entry
 def _finalise(raw, lengths, events, pending, work, out, notes):  # type: ignore[no-untyped-def]
     """Fill out (n, N) and notes: n masks of missing views, 4 n + 1 ends of versions, a flag for
@@ -278,7 +254,7 @@ def _finalise(raw, lengths, events, pending, work, out, notes):  # type: ignore[
         at += max(length, 0)
         versions_at[4 * i + 1] = (noted - start) // 2
         entries = lengths[4 * n + i]
-        _add_all_pending(card, event, pending, entry_at, entry_at + entries, used)
+        add_pending(card, pending, entry_at, entry_at + entries, event, used)
         entry_at += entries
         seen, stamp = _seen(work)
         card_registers(card, event, seen, stamp, regs)
