@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sluice.domain.observation import ENTITY_KINDS, EntityKind
 from sluice.domain.windows import DONE, DUPLICATE, TOO_OLD
+from tests.examples import examples
 from tests.property.reference import DAY, HOUR, MINUTE, Event, Label
 from tests.property.worlds import START, TEMPOS, Change, Tempo, apply_to, entities, world
 
@@ -54,7 +55,7 @@ TWINS = [
 
 @given(KINDS, st.lists(st.one_of(EVENTS, LABELS), max_size=12), st.randoms(use_true_random=False))
 @example("card", TWINS, random.Random(1))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_order_of_events_gives_the_same_bytes(
     kind: EntityKind, what: list[Event | Label], rng: random.Random
 ) -> None:
@@ -121,7 +122,7 @@ def test_a_second_record_is_known_only_while_the_first_is_among_the_64_remembere
 
 
 @given(KINDS, st.lists(EVENTS, min_size=1, max_size=8))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_what_is_too_old_after_the_others_leaves_the_same_state_as_before_them(
     kind: EntityKind, events: list[Event]
 ) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sluice.domain.windows import DONE, DUPLICATE
+from tests.examples import examples
 from tests.property.reference import DAY, SECOND, Card, Event
 from tests.property.test_features import differences
 from tests.property.worlds import START, Change, Stream, apply_to
@@ -42,7 +43,7 @@ def stream_of(records: list[Event]) -> Stream:
 
 
 @given(st.lists(RECORDS, min_size=1, max_size=8), st.randoms(use_true_random=False))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_order_of_records_reads_like_brute_force(records, rng):
     probe = Event(NOW + 2 * SECOND, 3, 900, card=7)
     expected = None
@@ -87,7 +88,7 @@ def test_an_id_decided_twice_with_two_outcomes_and_two_rates_is_one_event_of_its
     st.randoms(use_true_random=False),
 )
 @example(64, [], [replace(OLDER[63], id=6), OLDER[0]], random.Random(1))  # it was counted twice
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_pending_records_in_any_order_read_like_brute_force(older, records, pending, rng):
     stream = stream_of([*OLDER[:older], *records])
     event = Event(NOW + SECOND, 1, 900, card=7)
