@@ -28,7 +28,7 @@ from sluice.domain.catalogue import (
 )
 from sluice.domain.clock import DAY_US, MINUTE_US, SECOND_US
 from sluice.domain.compiled import part
-from sluice.domain.countries import distance_km, root
+from sluice.domain.distance import distance_km, root
 from sluice.domain.events import (
     AMOUNT,
     CHANNEL,

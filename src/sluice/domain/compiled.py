@@ -23,6 +23,7 @@ SOURCES = (
     "codec",
     "compiled",
     "countries",
+    "distance",
     "events",
     "tilestate",
     "windows",

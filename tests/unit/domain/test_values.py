@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from sluice.domain.clock import SystemClock, from_datetime, to_datetime
-from sluice.domain.countries import CENTRES, COUNTRY_INDEX, distance_km, root
+from sluice.domain.countries import CENTRES, COUNTRY_INDEX
 from sluice.domain.currencies import CURRENCY_INDEX, EXPONENTS
 from sluice.domain.decision import Answer, Decision, States, answer
+from sluice.domain.distance import distance_km, root
 from sluice.domain.identifiers import holds_card_number, passes_luhn, tag32
 from sluice.domain.money import CurrencyMismatchError, Money
 from sluice.domain.outcome import BY_SEVERITY, Outcome
