@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sluice.application.ports import StateUpdate
 from sluice.domain import catalogue, states
-from sluice.domain.authorization import CHANNEL_INDEX, THREE_DS_INDEX
+from sluice.domain.codes import CHANNEL_INDEX, THREE_DS_INDEX
 from sluice.domain.countries import COUNTRY_INDEX
 from sluice.domain.currencies import CURRENCY_INDEX
 from sluice.domain.events import (

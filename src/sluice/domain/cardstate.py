@@ -27,6 +27,7 @@ from sluice.domain.catalogue import (
     WINDOWS,
 )
 from sluice.domain.clock import DAY_US, MINUTE_US, SECOND_US
+from sluice.domain.codes import CHANNEL_INDEX
 from sluice.domain.compiled import part
 from sluice.domain.distance import distance_km, root
 from sluice.domain.events import (
@@ -335,7 +336,7 @@ _FACTS = REGISTERS[f"card.{CARD_FACTS[0]}"]
 ) = range(_FACTS, _FACTS + len(CARD_FACTS))
 _FIRST_REGISTER = _COUNT
 _END_REGISTER = _FACTS + len(CARD_FACTS)
-_ECOM_CHANNEL, _MOTO_CHANNEL = 3, 4
+_ECOM_CHANNEL, _MOTO_CHANNEL = CHANNEL_INDEX["ecom"], CHANNEL_INDEX["moto"]
 _AMOUNT_CAP = 1 << 27
 """1.3 million in the reference currency: keeps 64 squares inside 63 bits."""
 SEEN_COLUMNS, SEEN_SLOTS = 3, 256

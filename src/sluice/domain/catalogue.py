@@ -379,7 +379,7 @@ MCC_RISK: dict[int, int] = (
     | dict.fromkeys((3000, 4511, 5311, 5399, 5651, 5661, 5735, 5941, 5945, 5964, 5999, 7299), 1)
 )  # fmt: skip
 """Risk class by merchant category: 3 cash-like and gambling, 2 easily resold goods, 1 retail by
-post, 0 the rest. Ours, not a network's."""
+post, 0 the rest. Ours, not a network's. Whoever moves a category raises MEANING."""
 
 
 def look_back(feature: Feature) -> str | None:

@@ -21,10 +21,12 @@ SOURCES = (
     "catalogue",
     "clock",
     "codec",
+    "codes",
     "compiled",
     "countries",
     "distance",
     "events",
+    "stateformat",
     "tilestate",
     "windows",
 )

@@ -5,6 +5,11 @@ Plain data: :mod:`sluice.domain.distance` computes with it.
 
 from __future__ import annotations
 
+from sluice.domain.codes import numbered
+
+# A country's number is its place, and numbers lie in states, pending entries and records. So a new
+# one goes to the end, and none is taken out or moved: one that no longer exists stays. Then add a
+# line to APPENDED in tests/unit/domain/test_codes.py.
 _CENTRES = """
 AD 43 2;AE 24 54;AF 33 66;AG 17 -62;AI 18 -63;AL 41 20;AM 40 45;AO -12 18;AQ -80 0;AR -35 -65
 AS -14 -171;AT 47 14;AU -25 134;AW 13 -70;AX 60 20;AZ 40 48;BA 44 18;BB 13 -60;BD 24 90;BE 51 5
@@ -34,10 +39,8 @@ VN 16 106;VU -16 167;WF -13 -177;WS -14 -172;XK 43 21;YE 16 48;YT -13 45;ZA -29 
 ZW -19 30
 """
 
-CENTRES: dict[str, tuple[int, int]] = {
-    code: (int(lat), int(lon))
-    for code, lat, lon in (row.split() for row in _CENTRES.replace("\n", ";").split(";") if row)
-}
+_ROWS = [row.split() for row in _CENTRES.replace("\n", ";").split(";") if row]
 
-COUNTRY_INDEX: dict[str, int] = {code: i for i, code in enumerate(sorted(CENTRES), start=1)}
-"""Small number of each country for the states, frozen with their format; 0 is unknown."""
+CENTRES: dict[str, tuple[int, int]] = {code: (int(lat), int(lon)) for code, lat, lon in _ROWS}
+COUNTRY_INDEX: dict[str, int] = numbered(code for code, _, _ in _ROWS)
+"""Small number of each country for the states; 0 is unknown."""

@@ -56,6 +56,7 @@ from sluice.domain.codec import (
     encode_card,
     encode_tiles,
 )
+from sluice.domain.codes import CHANNEL_INDEX, THREE_DS_INDEX
 from sluice.domain.compiled import entry, part
 from sluice.domain.events import (
     AMOUNT,
@@ -83,6 +84,10 @@ Ints = npt.NDArray[np.int64]
 
 _PLAN: Ints = plan()
 _NOW = REGISTERS[f"now.{NOW_FACTS[0]}"]
+_POS, _CONTACTLESS, _ECOM, _MOTO, _ATM = (
+    CHANNEL_INDEX[channel] for channel in ("pos", "contactless", "ecom", "moto", "atm")
+)
+_FAILED = THREE_DS_INDEX["failed"]
 _RISK: npt.NDArray[np.uint8] = np.zeros(10_000, np.uint8)
 for _mcc, _class in MCC_RISK.items():
     _RISK[_mcc] = _class
@@ -102,8 +107,8 @@ if (_END - _FIRST).sum() != len(FEATURES):
 
 ABSENT = -1
 """A length: the view could not be read. Length 0 is an entity never written."""
-AUTHORIZATION, FRAUD, GENUINE = range(3)
-"""Kinds of update."""
+AUTHORIZATION, FRAUD, GENUINE = 0, 1, 2
+"""Kinds of update; ``observations.v1`` holds these numbers."""
 U_KIND, U_SOURCE, U_OFFSET, U_KNOWN_US = range(4)
 UPDATE_WIDTH = 4
 
@@ -175,13 +180,13 @@ def _now_registers(event, regs):  # type: ignore[no-untyped-def]
     amount = event[AMOUNT]
     channel = event[CHANNEL]
     regs[_NOW] = amount
-    regs[_NOW + 1] = channel == 1
-    regs[_NOW + 2] = channel == 2
-    regs[_NOW + 3] = channel == 3
-    regs[_NOW + 4] = channel == 4
-    regs[_NOW + 5] = channel == 5
+    regs[_NOW + 1] = channel == _POS
+    regs[_NOW + 2] = channel == _CONTACTLESS
+    regs[_NOW + 3] = channel == _ECOM
+    regs[_NOW + 4] = channel == _MOTO
+    regs[_NOW + 5] = channel == _ATM
     regs[_NOW + 6] = event[THREE_DS] != 0
-    regs[_NOW + 7] = event[THREE_DS] == 4
+    regs[_NOW + 7] = event[THREE_DS] == _FAILED
     regs[_NOW + 8] = event[COUNTRY] != event[CARD_COUNTRY]
     regs[_NOW + 9] = event[DEVICE] != 0
     regs[_NOW + 10] = _RISK[event[MCC]] if 0 <= event[MCC] < len(_RISK) else 0
