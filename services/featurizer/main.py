@@ -13,7 +13,7 @@ from sluice.adapters.kafka.config import Partition
 from sluice.adapters.kafka.consumer import GroupConsumer, Message
 from sluice.adapters.redis.marker import Marker
 from sluice.application.featurize import Applied
-from sluice.application.ports import MISSING, STORE_LOST, WRITABLE
+from sluice.application.ports import MISSING, STORE_LOST
 from sluice.errors import SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 from sluice.settings import Settings, load
@@ -69,18 +69,19 @@ def work(loop: Loop, stop: threading.Event) -> None:
 
 
 def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
-    """Wait while the store is lost, or cleared and filled by a rebuild. False: told to stop."""
+    """Wait while the store is lost, or cleared and filled by a rebuild, or holds states of another
+    format than ours. False: told to stop."""
     store = bootstrap.state_store(settings)
     marker, told = Marker(store.connection), ""
     try:
         while not stop.is_set():
             with contextlib.suppress(Unavailable):
-                state = marker.read().state
-                if state in WRITABLE or state == MISSING:
+                why = marker.read().why_not_written()
+                if not why:
                     return True
-                if state != told:
-                    bootstrap.tell_store(f"the online store's states are {state}")
-                    told = state
+                if why != told:
+                    bootstrap.tell_store(why)
+                    told = why
             stop.wait(RETRY_S)
         return False
     finally:

@@ -19,6 +19,7 @@ from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.featurize import Applied
 from sluice.application.ports import LOST, READY, STORE_LOST
 from sluice.bootstrap import FeaturizerParts
+from sluice.domain.stateformat import TABLES, note
 from sluice.errors import Unavailable
 
 pytestmark = pytest.mark.integration
@@ -190,3 +191,17 @@ def test_a_flush_between_two_batches_stops_the_second(store):
         member.handle(A, 10, 5)
     assert caught.value.code == STORE_LOST
     assert group.offsets == {A: 10}
+
+
+def test_a_store_of_another_format_is_left_to_those_whose_it_is(store):
+    group = Group()
+    Member(store, group, A).handle(A, 0, 10)
+    newer = note({**TABLES, "country": {**TABLES["country"], "QQ": 251}})
+    store.connection.call(pack(b"HSET", marker.KEY, b"format", newer.encode()), 1)
+    member = Member(store, group, A)
+    with pytest.raises(Unavailable, match="country has 251 entries, ours has 250") as caught:
+        member.handle(A, 10, 5)
+    assert caught.value.code == STORE_LOST  # so it leaves the group, and waits
+    assert (member.featurizer.applied, group.offsets) == (0, {A: 10})
+    assert member.marker.read().state == READY
+    assert "ours has 250" in member.marker.read().why_not_written()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sluice.domain.authorization import Authorization
 from sluice.domain.decision import Decision, Origin, Pending
 from sluice.domain.observation import EntityKind
+from sluice.domain.stateformat import why_not
 
 Ints = npt.NDArray[np.int64]
 
@@ -154,7 +155,8 @@ MISSING = "missing"
 WRITABLE = frozenset({READY, CATCHING_UP})
 """What featurizers write to."""
 STORE_LOST = "store_lost"
-"""Code of an Unavailable: the store lacks what it once held, and waiting does not help."""
+"""Code of an Unavailable: the store lacks what it once held, or holds states of another format.
+Trying again does not help."""
 
 Offsets = Mapping[tuple[str, int], int]
 """By topic and partition: the next offset to read."""
@@ -168,3 +170,12 @@ class Mark:
     state: str
     applied: Offsets
     """What has taken effect in it."""
+    format: str = ""
+    """What its states mean: see :mod:`sluice.domain.stateformat`; "" if it does not say."""
+
+    def why_not_written(self) -> str:
+        """Why featurizers stay away from it, "" if they do not: its state, or its format."""
+        if self.state not in WRITABLE:
+            return "" if self.state == MISSING else f"the online store's states are {self.state}"
+        why = why_not(self.format)
+        return why and f"the online store is not used: {why}"

@@ -79,8 +79,10 @@ def run(args: argparse.Namespace) -> int:
     states = archive(past, fx, Path(settings.archiver.root), threads=args.threads)
     store = bootstrap.state_store(settings)
     try:
+        marker = Marker(store.connection)
+        marker.adopt()
         others = store_states(states, store)
-        Marker(store.connection).initialise()
+        marker.initialise()
     finally:
         store.close()
     if others:

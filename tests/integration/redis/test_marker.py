@@ -12,6 +12,7 @@ from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.marker import Marker, Trust
 from sluice.application.ports import CATCHING_UP, MISSING, READY, STORE_LOST, Offsets
+from sluice.domain.stateformat import NOTE, TABLES, note
 from sluice.errors import Unavailable
 
 pytestmark = pytest.mark.integration
@@ -145,3 +146,78 @@ def test_a_marker_that_cannot_be_read_is_not_trusted(mark, connection, trust):
     assert not trusts(trust, connection)
     with pytest.raises(Unavailable, match="WRONGTYPE"):
         mark.read()
+
+
+CURRENCIES = TABLES["currency"]
+OLDER = note({**TABLES, "currency": dict(list(CURRENCIES.items())[:-2])})
+NEWER = note({**TABLES, "currency": {**CURRENCIES, "XXX": len(CURRENCIES) + 1}})
+FOREIGN = note({**TABLES, "currency": {code: n + 1 for code, n in CURRENCIES.items()}})
+
+
+def keep(connection: BlockingConnection, text: str) -> None:
+    """As if a process with other tables had made the store."""
+    connection.call(pack(b"HSET", marker.KEY, b"format", text.encode()), 1)
+
+
+def test_a_new_store_and_one_that_is_rebuilt_say_what_their_states_mean(mark, connection):
+    assert mark.read().format == NOTE
+    keep(connection, FOREIGN)
+    mark.begin()
+    assert mark.read().format == NOTE
+
+
+def test_states_whose_tables_are_the_beginning_of_ours_are_served_and_taken_over(
+    mark, connection, trust
+):
+    keep(connection, OLDER)
+    assert trusts(trust, connection)
+    assert mark.read().why_not_written() == ""
+    assert mark.read().format == OLDER  # who only reads changes nothing
+    mark.advance({FIRST: 0}, {FIRST: 3})
+    assert (mark.read().format, mark.read().applied) == (NOTE, {FIRST: 3})
+    assert trusts(trust, connection)
+    assert trust[1] == [""]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (NEWER, "currency has 157 entries, ours has 156; a newer version wrote them"),
+        (FOREIGN, "156 entries of its table of currency are not ours; run `sluice states rebuild`"),
+        ("\udcff", "cannot be read; run `sluice states rebuild`"),
+    ],
+)
+def test_states_of_any_other_format_are_neither_served_nor_written(
+    mark, connection, trust, text, why
+):
+    assert trusts(trust, connection)
+    raw = text.encode(errors="surrogateescape")
+    connection.call(pack(b"HSET", marker.KEY, b"format", raw), 1)
+    assert not trusts(trust, connection)
+    assert not trusts(trust, connection)
+    assert why in trust[1][1]
+    assert why in mark.read().why_not_written()
+    assert why in refused(mark, {FIRST: 0}, {FIRST: 3})
+    with pytest.raises(Unavailable, match="is not used"):
+        mark.adopt()
+    (found,) = connection.call(pack(b"HMGET", marker.KEY, b"format", b"state"), 1)
+    assert found == [raw, READY.encode()]  # to those whose format it is, it is as good as before
+    assert mark.read().applied == {}
+    keep(connection, NOTE)
+    assert trusts(trust, connection)
+    assert len(trust[1]) == 3
+
+
+def test_a_store_that_does_not_say_what_its_states_mean_is_not_used(mark, connection, trust):
+    connection.call(pack(b"HDEL", marker.KEY, b"format"), 1)
+    assert not trusts(trust, connection)
+    assert "does not say what its states mean" in trust[1][0]
+    assert "does not say what its states mean" in refused(mark, {FIRST: 0}, {FIRST: 3})
+    mark.move(mark.begin(), READY)
+    assert trusts(trust, connection)
+
+
+def test_a_store_without_a_marker_has_no_format_to_adopt(mark, connection):
+    connection.call(pack(b"FLUSHALL"), 1)
+    mark.adopt()
+    assert (mark.read().state, mark.read().format) == (MISSING, "")
