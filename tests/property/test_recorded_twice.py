@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sluice.domain.windows import DONE, DUPLICATE
+from sluice.domain.windows import DONE, DUPLICATE, Kernel
 from tests.examples import examples
 from tests.property.reference import DAY, SECOND, Card, Event
 from tests.property.test_features import differences
@@ -35,11 +35,17 @@ OLDER = [Event(NOW - DAY + i * SECOND, 5, 100 + i, card=7, country=2) for i in r
 """Fill the ring."""
 
 
+KERNEL = Kernel()
+
+
+def numbered(*records: Event) -> list[Change]:
+    return [Change(record, record, 0, i) for i, record in enumerate(records)]
+
+
 def stream_of(records: list[Event]) -> Stream:
-    stream = Stream()
-    for offset, record in enumerate(records):
-        stream.apply(Change(record, record, 0, offset))
-    return stream
+    """In which the card alone has seen something."""
+    state = apply_to("card", b"", numbered(*records))[0] if records else b""
+    return Stream({("card", 7): state}, {7: Card(records)}, kernel=KERNEL)
 
 
 @given(st.lists(RECORDS, min_size=1, max_size=8), st.randoms(use_true_random=False))
@@ -66,10 +72,6 @@ def test_the_greater_content_stays_column_by_column_whichever_comes_first():
             state, statuses = apply_to("card", b"", numbered(*records))
             assert statuses == [DONE, DUPLICATE]
             assert state == alone
-
-
-def numbered(*records: Event) -> list[Change]:
-    return [Change(record, record, 0, i) for i, record in enumerate(records)]
 
 
 def test_an_id_decided_twice_with_two_outcomes_and_two_rates_is_one_event_of_its_card():
