@@ -160,19 +160,16 @@ def comes_before(ring, i, us, id_tag):  # type: ignore[no-untyped-def]
 
 
 @part
-def _slot_of(card, us, id_tag):  # type: ignore[no-untyped-def]
-    """Where (us, id_tag) is in the ring, or would be put: what comes before it lies below."""
-    at = card.head[N_RING]
-    while at > 0 and not comes_before(card.ring, at - 1, us, id_tag):
+def slot_of(ring, n, us, id_tag):  # type: ignore[no-untyped-def]
+    """Slot that holds (us, id_tag) among the first n of the ring; -1 if none does."""
+    at = n - 1
+    while at >= 0 and ring[at, R_US] > us:
         at -= 1
-    return at
-
-
-@part
-def _holds(card, at, us, id_tag):  # type: ignore[no-untyped-def]
-    """True if slot ``at``, found by _slot_of, is of this very authorization."""
-    ring = card.ring
-    return at < card.head[N_RING] and ring[at, R_US] == us and ring[at, R_ID] == id_tag
+    while at >= 0 and ring[at, R_US] == us:
+        if ring[at, R_ID] == id_tag:
+            return at
+        at -= 1
+    return -1
 
 
 @part
@@ -216,8 +213,10 @@ def add_to_card(card, event):  # type: ignore[no-untyped-def]
         return TOO_OLD
     ring = card.ring
     n = card.head[N_RING]
-    at = _slot_of(card, us, id_tag)
-    if _holds(card, at, us, id_tag):
+    at = n
+    while at > 0 and not comes_before(ring, at - 1, us, id_tag):
+        at -= 1
+    if at < n and ring[at, R_US] == us and ring[at, R_ID] == id_tag:
         if _replaces(event, ring, at):
             _write_content(ring, at, event)
         ring[at, R_DECLINED] |= event[DECLINED]
@@ -254,9 +253,10 @@ def add_pending(card, entries, first, end, own, counts):  # type: ignore[no-unty
     hold; of several records of one authorization all but that of the greatest content; and what
     the state holds with content as great. Their rows say nothing of an outcome.
     """
+    ring, n = card.ring, card.head[N_RING]
     floor_us, floor_id = np.int64(-1), np.int64(-1)
-    if card.head[N_RING] == RING_MAX:
-        floor_us, floor_id = card.ring[0, R_US], card.ring[0, R_ID]
+    if n == RING_MAX:
+        floor_us, floor_id = ring[0, R_US], ring[0, R_ID]
     for p in range(first, end):
         us, id_tag = entries[p, EVENT_US], entries[p, ID]
         counts[p] = 0
@@ -266,11 +266,11 @@ def add_pending(card, entries, first, end, own, counts):  # type: ignore[no-unty
             continue
         if _outdone(entries, first, end, p):
             continue
-        at = _slot_of(card, us, id_tag)
-        if not _holds(card, at, us, id_tag):
+        at = slot_of(ring, n, us, id_tag)
+        if at < 0:
             counts[p] = _NEW
-        elif _replaces(entries[p], card.ring, at):
-            _write_content(card.ring, at, entries[p])
+        elif _replaces(entries[p], ring, at):
+            _write_content(ring, at, entries[p])
             counts[p] = _REPLACES
     # Only now, because each new one may push the oldest out of the ring that was served.
     for p in range(first, end):
