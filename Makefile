@@ -1,31 +1,50 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
+UV := local/tools/uv
 BIN := .venv/bin
-SERVE := services/.venv/bin
 MODELS := models/.venv/bin
 BENCH := benchmarks/.venv/bin
+# Cold imports of Feast and KServe cost 25 to 45 % more without .pyc files.
+RUN := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python
 
-# Each folder with a requirements.lock has its own environment beside it, pinned by hash; see
-# docs/how-to/update-locks.md. $(1): the folder. $(2): what is installed from this tree.
+# Of `up`, `down` and `kafka`. Set them on the command line: make up HTTP_PORT=8090 DATA=/tmp/sluice
+KAFKA_PORT := 9092
+STORE_PORT := 6379
+HTTP_PORT := 8080
+DATA := var
+# Further arguments of `test`, `demo` and `bench`: make test ARGS="tests/unit -x"
+ARGS :=
+
+# Each requirements.lock is installed by hash, see docs/how-to/update-locks.md. $(1): the
+# environment. $(2): the lock. $(3): what is installed from this tree. $(4): install or sync.
 define environment
-$(1)/.venv/.done: $(1)/requirements.lock pyproject.toml benchmarks/simulator/pyproject.toml
-	@command -v uv >/dev/null || { echo "uv is missing: python3 -m pip install uv"; exit 1; }
-	@test -x $(1)/.venv/bin/python || uv venv --quiet --python ">=3.11,<3.14" $(1)/.venv
-	uv pip sync --quiet --python $(1)/.venv --require-hashes $(1)/requirements.lock
-	uv pip install --quiet --python $(1)/.venv --no-deps $(2)
-	@touch $$@
+	@echo "$(1): installing what $(2) names"
+	@test -x $(1)/bin/python || $(UV) venv --python "$${PYTHON:->=3.11,<3.14}" $(1)
+	@$(UV) pip $(4) --python $(1) --require-hashes $(if $(filter install,$(4)),--requirement) $(2)
+	@$(UV) pip install --python $(1) --no-deps $(3)
+	@touch $@
 endef
+OWN := -e . -e simulator
+SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test test-models train up down demo bench kafka kafka-stop locks
+.PHONY: help setup check test test-image test-models train up down demo bench kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(eval $(call environment,.,-e . -e benchmarks/simulator))
-$(eval $(call environment,services,-e . -e benchmarks/simulator))
-$(eval $(call environment,models,-e . -e benchmarks/simulator -e models))
-$(eval $(call environment,benchmarks,-e . -e benchmarks/simulator))
+# One environment for everything but training and benchmarks. The verbs that run Sluice fill it with
+# what the services' image holds (requirements of services/); `setup` adds what only developers need.
+# The second lock holds the first, version by version: both are exported from one resolution.
+.venv/.services: services/requirements.lock $(SOURCES)
+	$(call environment,.venv,services/requirements.lock,$(OWN),install)
+.venv/.done: requirements.lock services/requirements.lock $(SOURCES)
+	$(call environment,.venv,requirements.lock,$(OWN),sync)
+	@touch .venv/.services
+models/.venv/.done: models/requirements.lock $(SOURCES)
+	$(call environment,models/.venv,models/requirements.lock,$(OWN) -e models,sync)
+benchmarks/.venv/.done: benchmarks/requirements.lock $(SOURCES)
+	$(call environment,benchmarks/.venv,benchmarks/requirements.lock,$(OWN),sync)
 
 setup: .venv/.done ## Install what development needs into .venv
 
@@ -38,20 +57,26 @@ check: setup ## Format, lint, types, import directions, generated pages
 	$(BIN)/sluice contracts --check
 
 test: setup ## Every test; starts a real Kafka and a real Valkey by itself
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
+	$(RUN) -m local.kafka fetch
+	$(RUN) -m pytest $(ARGS)
 
-demo: services/.venv/.done ## Everything on this machine for a minute, with fraud; checks itself
-	env -u PYTHONDONTWRITEBYTECODE $(SERVE)/python -m benchmarks.demo
+test-image: setup ## Build the image on a stand-in base and start it confined; root, minutes
+	$(RUN) -m local.kafka fetch
+	$(RUN) -m pytest -m image -rP tests/image $(ARGS)
 
-up: services/.venv/.done ## Broker, store and services on this machine, until Ctrl-C
-	env -u PYTHONDONTWRITEBYTECODE $(SERVE)/python -m services.local
+demo: .venv/.services ## Everything on this machine for a minute, with fraud; checks itself
+	$(RUN) -m local.demo $(ARGS)
+
+up: .venv/.services ## Broker, store and services on this machine, until Ctrl-C
+	$(RUN) -m local.up up --folder "$(DATA)" \
+	  --kafka-port $(KAFKA_PORT) --store-port $(STORE_PORT) --http-port $(HTTP_PORT)
 
 down: ## Stop what `make up` or `make kafka` left running
-	-pkill -TERM -f "[s]ervices.local"
-	-$(SERVE)/python -m services.kafka stop 2>/dev/null
+	@if test -x $(BIN)/sluice; then $(RUN) -m local.up down --folder "$(DATA)" \
+	  --kafka-port $(KAFKA_PORT); else echo "nothing was started from here"; fi
 
 bench: benchmarks/.venv/.done ## Every benchmark, to benchmarks/results/
-	env -u PYTHONDONTWRITEBYTECODE $(BENCH)/python -m benchmarks.run --out benchmarks/results
+	env -u PYTHONDONTWRITEBYTECODE $(BENCH)/python -m benchmarks.run --out benchmarks/results $(ARGS)
 
 train: models/.venv/.done ## Train on simulated history, and pack a release in var/train (10 min)
 	env -u PYTHONDONTWRITEBYTECODE $(MODELS)/python -m sluice_models.train
@@ -59,13 +84,21 @@ train: models/.venv/.done ## Train on simulated history, and pack a release in v
 test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6 GB
 	$(MODELS)/pytest models
 
-kafka: setup ## Start one Kafka node on port 9092 (Docker where it is, else jars on Java 17)
-	$(BIN)/python -m services.kafka start
-	$(BIN)/sluice topics apply --bootstrap localhost:9092 --replication 1
+kafka: .venv/.services ## Start one Kafka node, on port 9092
+	$(RUN) -m local.kafka start --port $(KAFKA_PORT) --data "$(DATA)/kafka"
+	$(BIN)/sluice topics apply --bootstrap localhost:$(KAFKA_PORT) --replication 1
 
-kafka-stop: setup ## Stop it; its data stays
-	$(BIN)/python -m services.kafka stop
+kafka-stop: .venv/.services ## Stop it; its data stays
+	$(RUN) -m local.kafka stop --port $(KAFKA_PORT) --data "$(DATA)/kafka"
 
-locks: ## Resolve every requirements.lock anew from its pyproject.toml
-	for folder in . services models benchmarks; do (cd $$folder && uv lock --quiet --upgrade && \
-	  uv export --quiet --no-emit-local --no-header --no-annotate --format requirements.txt -o requirements.lock); done
+EXPORT := export --quiet --no-emit-local --no-header --no-annotate --format requirements.txt
+locks: .venv/.services ## Resolve every requirements.lock and the broker's jars anew
+	for folder in . models benchmarks local/tools; do \
+	  $(UV) lock --upgrade --project $$folder; \
+	  $(UV) $(EXPORT) --project $$folder --output-file $$folder/requirements.lock; done
+	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock
+	$(UV) $(EXPORT) --only-group build --output-file services/build.lock
+	$(UV) lock --upgrade --project local/kafka
+	for group in java jgo; do $(UV) $(EXPORT) --project local/kafka --only-group $$group \
+	  --output-file local/kafka/$$group.lock; done
+	$(RUN) -m local.kafka lock

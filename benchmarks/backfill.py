@@ -11,51 +11,55 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.bed import Bed
 from benchmarks.processes import MEASURED, on
 from benchmarks.report import Row, row
+from benchmarks.testbed import Testbed
 from sluice.adapters.files.history import history_from
 from sluice.application.backfill import History, backfill
 
 TARGET = ">= 150,000"
 
 
-def measure(bed: Bed, results: Path, handbook: Path | None = None) -> tuple[list[Row], list[str]]:
+def measure(
+    testbed: Testbed, results: Path, handbook: Path | None = None
+) -> tuple[list[Row], list[str]]:
     """Features only; features and states; reading; the same for the Handbook's table."""
-    rows = _history("simulated", bed.history, bed)
-    table = bed.history_table
+    rows = _history("simulated", testbed.history, testbed)
+    table = testbed.history_table
     rows.append(
         row(
             "simulated: Arrow table to columns",
             "rows/s",
-            _rate(lambda: history_from(table), len(table), bed.scale.repeats),
+            _rate(lambda: history_from(table), len(table), testbed.scale.replays),
         )
     )
-    notes = [f"simulated: {len(table):,} rows of {bed.scale.cards:,} cards; one thread, one core"]
+    notes = [
+        f"simulated: {len(table):,} rows of {testbed.scale.cards:,} cards; one thread, one core"
+    ]
     if handbook:
         table = _handbook(pq.read_table(handbook))
-        rows += _history("Handbook", history_from(table), bed)
+        rows += _history("Handbook", history_from(table), testbed)
         notes.append(f"Handbook: {len(table):,} rows")
     return rows, notes
 
 
-def _history(name: str, history: History, bed: Bed) -> list[Row]:
+def _history(name: str, history: History, testbed: Testbed) -> list[Row]:
     n = len(history.event_at)
-    times = bed.scale.repeats
+    times = testbed.scale.replays
     return [
-        row(f"{name}: features", "rows/s", _rate(lambda: backfill(history, bed.fx), n, times),
+        row(f"{name}: features", "rows/s", _rate(lambda: backfill(history, testbed.fx), n, times),
             target=TARGET),
         row(f"{name}: features and states", "rows/s",
-            _rate(lambda: backfill(history, bed.fx, keep_states=True), n, 1)),
+            _rate(lambda: backfill(history, testbed.fx, keep_states=True), n, 1)),
     ]  # fmt: skip
 
 
-def _rate(work: Callable[[], object], rows: int, repeats: int) -> float:
+def _rate(work: Callable[[], object], rows: int, replays: int) -> float:
     """Rows per second of processor time, median; the first call, which may compile, not timed."""
     with on(MEASURED):
         work()
         found = []
-        for _ in range(repeats):
+        for _ in range(replays):
             began = time.process_time()
             work()
             found.append(rows / (time.process_time() - began))

@@ -1,7 +1,7 @@
 """A lean HTTP load client in a process of its own: ``python -m benchmarks.client``.
 
-Locust spends several hundred µs of processor time a request, more than the door it measures, so
-on a small machine it measures itself. This one spends about 30.
+Locust spends several hundred µs of processor time a request, more than the entrypoint it measures,
+so on a small machine it measures itself. This one spends about 30.
 
 closed: each connection asks again as soon as it is answered. open: each request has its moment,
 and latency counts from that moment, whether or not we were late to send it.
@@ -15,59 +15,34 @@ import json
 import selectors
 import time
 from collections import Counter, deque
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
+from sluice_simulator.sync_client import (
+    Connection,
+    Response,
+    SyncClientError,
+    connect,
+    request_head,
+)
 
 CONNECTIONS_MAX = 256
 ANSWER_MAX_S = 10.0
-
-
-class _Connection(asyncio.Protocol):
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._buffer = b""
-        self._since = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def ask(self, request: bytes, since: float) -> None:
-        self._since = since
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        data = self._buffer + data if self._buffer else data
-        end = data.find(b"\r\n\r\n")
-        at = data.lower().find(b"content-length:", 0, end) if end > 0 else -1
-        if at < 0 or len(data) < end + 4 + int(data[at + 15 : data.find(b"\r\n", at)]):
-            self._buffer = data
-            return
-        self._buffer = b""
-        self._load.answered(self, int(data[9:12]), data, self._since)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._load.lost()
 
 
 class Load:
     """Sends bodies to one URL and keeps what came back."""
 
     def __init__(self, url: str, bodies: list[bytes], marker: bytes) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname, parts.port
-        head = (
-            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-            "Content-Type: application/json\r\nContent-Length: "
-        ).encode()
+        self._url = url
+        head = request_head(url)
         self._requests = [head + b"%d\r\n\r\n" % len(body) + body for body in bodies]
         self._marker = marker
         self._at = 0
         self._until = 0.0
         self._due: deque[tuple[int, float]] = deque()
-        self._free: list[_Connection] = []
+        self._free: list[Connection] = []
         self._is_open = False
         self.statuses: Counter[int] = Counter()
         self.marked = 0
@@ -75,12 +50,17 @@ class Load:
         self.in_flight = 0
         self.broken = 0
 
-    def answered(self, connection: _Connection, status: int, data: bytes, since: float) -> None:
+    def _answered(
+        self, connection: Connection, since: float, what: Response | SyncClientError
+    ) -> None:
+        self.in_flight -= 1
+        if isinstance(what, SyncClientError):
+            self.broken += 1
+            return
         now = time.perf_counter()
         self.latencies.append(now - since)
-        self.statuses[status] += 1
-        self.marked += self._marker in data
-        self.in_flight -= 1
+        self.statuses[what.status] += 1
+        self.marked += self._marker in what.body
         if self._is_open:
             if self._due:
                 request, moment = self._due.popleft()
@@ -91,17 +71,9 @@ class Load:
             self._send(connection, self._at, now)
             self._at += 1
 
-    def lost(self) -> None:
-        self.broken += 1
-
-    def _send(self, connection: _Connection, request: int, since: float) -> None:
+    def _send(self, connection: Connection, request: int, since: float) -> None:
         self.in_flight += 1
-        connection.ask(self._requests[request], since)
-
-    async def _connect(self) -> _Connection:
-        loop = asyncio.get_running_loop()
-        _, made = await loop.create_connection(lambda: _Connection(self), self._host, self._port)
-        return made
+        connection.ask(self._requests[request], partial(self._answered, connection, since))
 
     async def _finish(self) -> None:
         deadline = time.perf_counter() + ANSWER_MAX_S
@@ -110,7 +82,7 @@ class Load:
 
     async def closed(self, connections: int, seconds: float) -> float:
         """Saturate. Returns the seconds from the first request to the last answer."""
-        made = [await self._connect() for _ in range(connections)]
+        made = [await connect(self._url) for _ in range(connections)]
         began = time.perf_counter()
         self._until = began + seconds
         for connection in made:
@@ -124,7 +96,7 @@ class Load:
     async def open(self, rate: float, seconds: float) -> float:
         """One request every 1/rate s. Returns the seconds that took."""
         self._is_open = True
-        self._free = [await self._connect() for _ in range(64)]
+        self._free = [await connect(self._url) for _ in range(64)]
         count = min(round(rate * seconds), len(self._requests))
         began = time.perf_counter() + 0.05
         for i in range(count):
@@ -136,7 +108,7 @@ class Load:
             if self._free:
                 self._send(self._free.pop(), i, due)
             elif self.in_flight < CONNECTIONS_MAX:
-                self._send(await self._connect(), i, due)
+                self._send(await connect(self._url), i, due)
             else:
                 self._due.append((i, due))
         await self._finish()
@@ -153,12 +125,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--connections", type=int, default=32, help="closed: how many ask")
     parser.add_argument("--rate", type=float, default=1000, help="open: requests a second")
-    parser.add_argument("--marker", default='"rung":"D0"', help="counted in the answers")
+    parser.add_argument(
+        "--marker", default='"degradation_level":"D0"', help="counted in the answers"
+    )
     args = parser.parse_args()
     bodies = args.bodies.read_bytes().splitlines()[args.first :]
     load = Load(args.url, bodies, args.marker.encode())
     busy = time.process_time()
-    # epoll wakes on whole milliseconds, which would be charged to the door as latency.
+    # epoll wakes on whole milliseconds, which would be charged to the entrypoint as latency.
     with asyncio.Runner(
         loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
     ) as runner:
@@ -176,7 +150,7 @@ def main() -> None:
                 "ok": load.statuses[200],
                 "statuses": load.statuses,
                 "marked": load.marked,
-                "unanswered": load.in_flight + len(load._due),
+                "unanswered": load.in_flight + load.broken + len(load._due),
                 "seconds": seconds,
                 "rate": len(load.latencies) / seconds,
                 "client_cpu_us": (time.process_time() - busy) * 1e6 / max(len(load.latencies), 1),

@@ -12,17 +12,17 @@ from pathlib import Path
 import msgspec
 from feast import FeatureStore
 
-from benchmarks.bed import Bed, feast_repository
 from benchmarks.processes import MEASURED
 from benchmarks.report import Row, better
+from benchmarks.testbed import Testbed, feast_repository
 from sluice.adapters.feast.finalise import Request
-from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS
-from sluice.adapters.redis.states import RedisStateStore
-from sluice.domain import catalogue
-from sluice.domain.authorization import Authorization
-from sluice.domain.events import event_row, event_rows
-from sluice.domain.observation import ENTITY_KINDS
-from sluice.domain.windows import Kernel
+from sluice.adapters.layout import FEATURES, JOIN_KEYS
+from sluice.bootstrap import store_at
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row, event_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.entity import ENTITY_KINDS
 
 TARGET = ">= 10x"
 AUTHORIZATIONS = 2_000
@@ -36,10 +36,10 @@ _OWN = (*Request.__struct_fields__, *JOIN_KEYS.values())
 class _Ours:
     """States and features as decider and featurizer read them."""
 
-    def __init__(self, url: str, bed: Bed) -> None:
-        self._store = RedisStateStore(url)
+    def __init__(self, url: str, testbed: Testbed) -> None:
+        self._store = store_at(url).states()
         self._kernel = Kernel()
-        self._fx = bed.fx
+        self._fx = testbed.fx
 
     def states(self, auths: Sequence[Authorization]) -> list[list[bytes]]:
         """(n,) lists of four."""
@@ -70,11 +70,11 @@ class _Ours:
 class _Theirs:
     """The same through ``get_online_features``."""
 
-    def __init__(self, repository: Path, bed: Bed) -> None:
+    def __init__(self, repository: Path, testbed: Testbed) -> None:
         self._feast = FeatureStore(repo_path=str(repository))
         self._states = self._feast.get_feature_service("states")
         self._features = self._feast.get_feature_service("catalogue")
-        self._fx = bed.fx
+        self._fx = testbed.fx
 
     def states(self, auths: Sequence[Authorization]) -> list[list[bytes]]:
         keys = [{name: getattr(a, name) or "" for name in JOIN_KEYS.values()} for a in auths]
@@ -95,14 +95,14 @@ class _Theirs:
         return {name: v if isinstance(v, int) else str(v or "") for name, v in given.items()}
 
 
-def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
+def measure(testbed: Testbed, results: Path) -> tuple[list[Row], list[str]]:
     """CPU of the reader per authorization; the values are compared each time."""
-    drawn = random.Random(_SEED).sample(bed.traffic.values, AUTHORIZATIONS)
+    drawn = random.Random(_SEED).sample(testbed.traffic.values, AUTHORIZATIONS)
     auths = [msgspec.json.decode(value, type=Authorization) for value in drawn]
     rows = []
-    with bed.store() as embedded:
-        repository = feast_repository(bed.folder / "feast-read", embedded.host_port)
-        ours, theirs = _Ours(embedded.url, bed), _Theirs(repository, bed)
+    with testbed.store() as embedded:
+        repository = feast_repository(testbed.folder / "feast-read", embedded.host_port)
+        ours, theirs = _Ours(embedded.url, testbed), _Theirs(repository, testbed)
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, MEASURED)
         try:
@@ -116,7 +116,8 @@ def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
             ours.close()
     return rows, [
         f"{AUTHORIZATIONS:,} authorizations of the traffic, whose entities have "
-        f"{bed.scale.history_days} days of history; median of {ROUNDS} rounds, ours and Feast's "
+        f"{testbed.scale.history_days} days of history; median of {ROUNDS} rounds, ours and "
+        "Feast's "
         "SDK in turn in one process on one core, the store on the others",
         "every value of every round is equal to the SDK's, states and features alike",
         "processor time of the client alone; features include the kernel on both sides",

@@ -1,24 +1,25 @@
-"""The featurizer: decisions of a stream door in, states and observations out, to the very end."""
+"""The featurizer: decisions of a stream processor in, states and observations out, to the very
+end."""
 
 from __future__ import annotations
 
 import statistics
 from pathlib import Path
 
-from benchmarks.bed import Bed
 from benchmarks.processes import MEASURED, on
 from benchmarks.report import Row, row
-from benchmarks.stream_door import Drained, drain, watch
+from benchmarks.stream_processor import Drained, drain, watch
+from benchmarks.testbed import Testbed
 
 EVENTS = "sluice_featurizer_events_total"
 
 
-def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
+def measure(testbed: Testbed, results: Path) -> tuple[list[Row], list[str]]:
     """Repetitions, and one with a profile."""
-    runs = [_run(bed, f"features{n}-") for n in range(bed.scale.repeats)]
-    _run(bed, "features-profile-", results / "featurizer.profile.txt")
-    decisions = bed.scale.messages
-    observations = 2 * decisions + sum(bed.traffic.remote[:decisions])
+    runs = [_run(testbed, f"features{n}-") for n in range(testbed.scale.replays)]
+    _run(testbed, "features-profile-", results / "featurizer.profile.txt")
+    decisions = testbed.scale.messages
+    observations = 2 * decisions + sum(testbed.traffic.remote[:decisions])
     share = decisions / (decisions + observations)
     middle = statistics.median(run.per_core for run in runs)
     return [
@@ -36,15 +37,15 @@ def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
     ]  # fmt: skip
 
 
-def _run(bed: Bed, prefix: str, profile: Path | None = None) -> Drained:
+def _run(testbed: Testbed, prefix: str, profile: Path | None = None) -> Drained:
     """Decide everything, then feed the decisions to a featurizer over a store with the past."""
-    drain(bed, prefix)
-    wanted = 3 * bed.scale.messages + sum(bed.traffic.remote[: bed.scale.messages])
-    with bed.store() as store, bed.stack(store, prefix) as stack:
+    drain(testbed, prefix)
+    wanted = 3 * testbed.scale.messages + sum(testbed.traffic.remote[: testbed.scale.messages])
+    with testbed.store() as store, testbed.stack(store, prefix) as stack:
         with on(MEASURED):
             process = stack.start("featurizer")
         found = watch(
-            process, lambda: process.metric(EVENTS), wanted, bed.folder, profile, whole=True
+            process, lambda: process.metric(EVENTS), wanted, testbed.folder, profile, whole=True
         )
         stack.stop("featurizer")
     return found

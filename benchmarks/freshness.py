@@ -1,8 +1,9 @@
-"""From decision to state visible: 1,000 authorizations a second through a door, and a watcher.
+"""From decision to state visible: 1,000 authorizations a second through an entrypoint, and a
+watcher.
 
 The watcher reads ``decisions.v1`` and asks the store for the card's and the terminal's state until
 it holds the decision's offset. It finds out up to LOOK_EVERY_S late, so the figures are upper
-bounds. Door and featurizer share all cores with the watcher; broker and store have what
+bounds. Entrypoint and featurizer share all cores with the watcher; broker and store have what
 benchmarks.processes leaves them.
 """
 
@@ -20,17 +21,17 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from benchmarks.bed import Bed
 from benchmarks.report import Row, row
+from benchmarks.testbed import Testbed
+from local.stack import Name, Stack
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
-from sluice.adapters.redis.states import RedisStateStore
-from sluice.domain import states
-from sluice.domain.authorization import Authorization
-from sluice.domain.events import WIDTH, event_rows
-from sluice.domain.observation import EntityKind
-from sluice.domain.windows import Kernel
-from sluice.testing.stack import Name, Stack
+from sluice.bootstrap import store_at
+from sluice.domain.features import states
+from sluice.domain.features.events import WIDTH, event_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.entity import EntityKind
 
 RATE = 1000
 WARM_S = 5.0
@@ -66,36 +67,38 @@ class _Ages(NamedTuple):
     rate: float
 
 
-def measure(bed: Bed, results: Path) -> tuple[list[Row], list[str]]:
-    """Both doors, one after the other."""
+def measure(testbed: Testbed, results: Path) -> tuple[list[Row], list[str]]:
+    """Both entrypoints, one after the other."""
     rows: list[Row] = []
     notes = [" ".join((__doc__ or "").split())]
-    for door in ("stream", "sync"):
-        found = _run(bed, door)
+    for entrypoint in ("stream", "sync"):
+        found = _run(testbed, entrypoint)
         for kind in KINDS:
             target = "<= 250"
             p50, p99, most = np.percentile(found.ms[kind], [50, 99, 100])
-            what = f"decision to {kind} state visible, {door} door at {RATE}/s"
+            what = f"decision to {kind} state visible, {entrypoint} entrypoint at {RATE}/s"
             rows += [
                 row(f"p50 of {what}", "ms", float(p50)),
                 row(f"p99 of {what}", "ms", float(p99), target=target),
                 row(f"longest of {what}", "ms", float(most)),
             ]
-        rows.append(row(f"decisions per second reached, {door} door", "1/s", found.rate))
-        notes.append(f"{door} door: {len(found.ms['card']):,} decisions watched")
-    return rows, [bed.release[2], *notes]
+        rows.append(
+            row(f"decisions per second reached, {entrypoint} entrypoint", "1/s", found.rate)
+        )
+        notes.append(f"{entrypoint} entrypoint: {len(found.ms['card']):,} decisions watched")
+    return rows, [testbed.release[2], *notes]
 
 
-def _run(bed: Bed, door: str) -> _Ages:
-    prefix = f"fresh-{door}-"
-    names = bed.topics(prefix)
-    service: Name = "decider-sync" if door == "sync" else "decider-stream"
-    with bed.store() as store, bed.stack(store, prefix) as stack:
+def _run(testbed: Testbed, entrypoint: str) -> _Ages:
+    prefix = f"fresh-{entrypoint}-"
+    names = testbed.topics(prefix)
+    service: Name = "decider-sync" if entrypoint == "sync" else "decider-stream"
+    with testbed.store() as store, testbed.stack(store, prefix) as stack:
         for name in ("featurizer", service):
             stack.start(name)
         stack.wait_all()
-        load = _Load(bed, stack, names.authorizations if door == "stream" else "")
-        watcher = _Watcher(bed.bootstrap, names.decisions, store.url)
+        load = _Load(testbed, stack, names.authorizations if entrypoint == "stream" else "")
+        watcher = _Watcher(testbed.bootstrap, names.decisions, store.url)
         load.start()
         try:
             return watcher.watch(load)
@@ -108,12 +111,12 @@ def _run(bed: Bed, door: str) -> _Ages:
 class _Load(threading.Thread):
     """One authorization until ``seen``, then RATE a second, open loop. topic: "" for HTTP."""
 
-    def __init__(self, bed: Bed, stack: Stack, topic: str) -> None:
+    def __init__(self, testbed: Testbed, stack: Stack, topic: str) -> None:
         super().__init__(daemon=True)
         self.seen = threading.Event()
         """Its decision was read: groups have formed, and everything is awake."""
-        self._seconds = WARM_S + 2 * bed.scale.seconds
-        self._bed = bed
+        self._seconds = WARM_S + 2 * testbed.scale.seconds
+        self._testbed = testbed
         self._stack = stack
         self._topic = topic
 
@@ -124,8 +127,8 @@ class _Load(threading.Thread):
             self._request()
 
     def _produce(self) -> None:
-        producer = EventProducer(self._bed.bootstrap, client_id="freshness")
-        traffic = self._bed.traffic
+        producer = EventProducer(self._testbed.bootstrap, client_id="freshness")
+        traffic = self._testbed.traffic
         pairs = zip(traffic.keys, traffic.values, strict=True)
         key, value = next(pairs)
         producer.produce(self._topic, value, key=key)
@@ -141,11 +144,11 @@ class _Load(threading.Thread):
         producer.flush(GIVE_UP_S)
 
     def _request(self) -> None:
-        bodies = self._bed.folder / "freshness.jsonl"
-        bodies.write_bytes(b"\n".join(self._bed.traffic.values))
+        bodies = self._testbed.folder / "freshness.jsonl"
+        bodies.write_bytes(b"\n".join(self._testbed.traffic.values))
         url = f"{self._stack.url}/v1/authorizations"
         first = urllib.request.Request(
-            url, self._bed.traffic.values[0], {"Content-Type": "application/json"}
+            url, self._testbed.traffic.values[0], {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(first, timeout=GIVE_UP_S):
             self.seen.wait(GIVE_UP_S)
@@ -164,7 +167,7 @@ class _Watcher:
         self._consumer = GroupConsumer(
             bootstrap, group=f"{topic}-watcher", topics=[topic], client_id="watcher"
         )
-        self._store = RedisStateStore(store_url)
+        self._store = store_at(store_url).states()
         self._kernel = Kernel()
         self._decode = msgspec.json.Decoder(_Part).decode
         self._waiting: list[_Awaited] = []

@@ -25,17 +25,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.report import machine, result, row, save
-from services.kafka.broker import JarNode
+from local.kafka.broker import JarNode
+from local.stack import Stack, free_port
 from sluice.adapters.kafka.topics import Topics, apply
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.journal import ENTITY_COLUMNS, ArchiveJournal, Bucket
+from sluice.adapters.parquet.event_history import ENTITY_COLUMNS, ArchiveEventHistory, Bucket
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.replay import Replay
-from sluice.domain import catalogue
-from sluice.domain.decision import Decision
-from sluice.domain.observation import EntityKind
-from sluice.testing.stack import Stack, free_port
+from sluice.bootstrap import store_at
+from sluice.domain.features import catalogue
+from sluice.domain.records.decision import Decision
+from sluice.domain.records.entity import EntityKind
 
 RESULTS = Path("benchmarks/results")
 SAMPLE = 10_000
@@ -102,8 +102,8 @@ def _run(args: argparse.Namespace, rows: int, stack: Stack, store_url: str, fold
         row("end to end, all services on this machine", "decisions/s", decided / seconds),
         *(row(name, "count", value) for name, value in checks.items()),
     ]
-    command = f"benchmarks/.venv/bin/python -m benchmarks.handbook {args.file.name}"
-    save(RESULTS, result("handbook", command, about, rows_out, []))
+    again = f"benchmarks/.venv/bin/python -m benchmarks.handbook {args.file.name}"
+    save(RESULTS, result("handbook", again, about, rows_out, []))
     wrong = {name: n for name, n in checks.items() if n and name not in _TOLD}
     print("ok" if not wrong else f"FAILED: {wrong}")
     return 1 if wrong else 0
@@ -138,16 +138,18 @@ def _until_drained(
 
 def _count(archive: Archive, rows: int) -> dict[str, int]:
     """Rows without a decision, ids with two, holes in the emitter's sequence."""
-    table = archive.read("decisions", ["authorization_id", "emitter", "sequence", "rung"])
+    table = archive.read(
+        "decisions", ["authorization_id", "emitter", "sequence", "degradation_level"]
+    )
     ids = Counter(table["authorization_id"].to_pylist())
     sequences = np.sort(table["sequence"].to_numpy())
-    rungs = Counter(table["rung"].to_pylist())
-    print(f"archive: {len(table):,} decisions, rungs {dict(rungs)}")
+    levels = Counter(table["degradation_level"].to_pylist())
+    print(f"archive: {len(table):,} decisions, degradation levels {dict(levels)}")
     return {
         "decisions missing": rows - len(ids),
         "decided twice": len(table) - len(ids),
         "holes in the emitter's sequence": int((sequences != np.arange(len(sequences))).sum()),
-        "degraded decisions": len(table) - rungs["D0"],
+        "degraded decisions": len(table) - levels["D0"],
     }
 
 
@@ -155,7 +157,7 @@ def _recompute(root: Path, store_url: str) -> dict[str, int]:
     """Vectors of a sample of decisions, and all states of a sample of entities."""
     archive = Archive(root)
     table = archive.read("decisions", ENTITY_COLUMNS)
-    replay = Replay(ArchiveJournal(root).read(Bucket(0, 1)))
+    replay = Replay(ArchiveEventHistory(root).read(Bucket(0, 1)))
     sample = _sample(archive, len(table))
     again = replay.features(sample)
     served = np.array([d.features for d in sample], np.int64)
@@ -167,13 +169,13 @@ def _recompute(root: Path, store_url: str) -> dict[str, int]:
     print(f"vectors: {len(sample):,} compared, {unequal} differ; {pending:,} had pending entries")
     if worst:
         print(f"  worst features: {worst.most_common(5)}")
-    store = RedisStateStore(store_url)
+    store = store_at(store_url).states()
     compared = differing = 0
     for view, kind in enumerate(catalogue.VIEWS):
         keys = sorted(pc.unique(table[ENTITY_COLUMNS[view]]).drop_null().to_pylist())
         keys = random.Random(7).sample(keys, min(len(keys), SAMPLE))
         stored = store.read([(_entity(kind), key) for key in keys])
-        made = replay.states(view, keys, [None] * len(keys))
+        made = replay.states(kind, keys, [None] * len(keys))
         compared += len(keys)
         differing += sum(a != b for a, b in zip(stored, made, strict=True))
     store.close()

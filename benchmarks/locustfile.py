@@ -1,4 +1,4 @@
-"""Users of a sync door: ``locust -f benchmarks/locustfile.py --host http://localhost:8080``.
+"""Users of a sync API: ``locust -f benchmarks/locustfile.py --host http://localhost:8080``.
 
 Each request is a new authorization of the simulator's world, as an acquirer would send it. An
 answer other than 200 is a failure. With ``--tenant`` and ``--seed`` several runs do not repeat ids.
@@ -16,7 +16,7 @@ from sluice_simulator.batch import Batch
 from sluice_simulator.config import Config
 from sluice_simulator.world import World
 
-from sluice.domain.authorization import encode
+from sluice.domain.records.authorization import encode
 
 CHUNK = 2048
 

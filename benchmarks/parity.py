@@ -1,11 +1,13 @@
-"""Traffic through both doors with kills and redeliveries; then every served vector recomputed.
+"""Traffic through both entrypoints with kills and redeliveries; then every served vector
+recomputed.
 
   benchmarks/.venv/bin/python -m benchmarks.parity --decisions 100000
 
 Starts Kafka, Valkey and the services by itself. A fifth of the authorizations goes through the sync
-door, the rest through the stream door, some of them twice; some become known as fraud. Meanwhile
-the stream door, the featurizer, the sync door and the archiver die of kill -9 in turn and come
-back. At the end the truth meter takes all decisions, and leaves benchmarks/results/parity.json.
+entrypoint, the rest through the stream processor, some of them twice; some become known as fraud.
+Meanwhile the stream processor, the featurizer, the sync API and the archiver die of kill -9 in turn
+and come back. At the end the consistency check takes all decisions, and leaves
+benchmarks/results/parity.json.
 """
 
 from __future__ import annotations
@@ -24,21 +26,21 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.bed import Bed, Scale
 from benchmarks.report import Row, machine, result, row, save
+from benchmarks.testbed import Scale, Testbed
+from local.stack import Name, Stack
 from services import warm
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.evidence import MILLION, ArchiveEvidence
+from sluice.adapters.parquet.samples import MILLION, ArchiveSampleSource
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.application.meter import Report, check, newest
-from sluice.cli.meter import lines
-from sluice.domain.authorization import Authorization, encode
+from sluice.application.consistency import Report, check, newest
+from sluice.cli.consistency import lines
 from sluice.domain.clock import HOUR_US
+from sluice.domain.records.authorization import Authorization, encode
 from sluice.testing.factories import make_label
-from sluice.testing.stack import Name, Stack
-from sluice.testing.traffic import RETRY_S, call
+from tests.support.traffic import RETRY_S, call
 
 RESULTS = Path("benchmarks/results")
 PREFIX = "parity-"
@@ -46,7 +48,7 @@ VICTIMS: tuple[Name, ...] = ("decider-stream", "featurizer", "decider-sync", "ar
 AWAY_S = 0.5
 CALLERS = 4
 SYNC_EVERY, AGAIN_EVERY, FRAUD_EVERY = 5, 40, 100
-"""Of so many authorizations one goes through the sync door; is sent twice; becomes a label."""
+"""Of so many authorizations one goes through the sync API; is sent twice; becomes a label."""
 ROLL_S = 2
 FLUSH_MAX_S = 60.0
 DRAIN_MAX_S = 300.0
@@ -54,7 +56,7 @@ _authorization = msgspec.json.Decoder(Authorization)
 
 
 class Callers:
-    """Acquirers at the sync door: each authorization is repeated until it is answered.
+    """Acquirers at the sync API: each authorization is repeated until it is answered.
 
     Every AGAIN_EVERY-th is asked once more after its answer. heard: answers. refused: 503s and
     broken connections.
@@ -141,11 +143,11 @@ def main() -> int:
     scale = Scale(cards=max(1_000, args.decisions // 20), requests=args.decisions, messages=0)
     about = machine()
     warm.main()  # a featurizer killed while it compiles the kernel would compile it again
-    with Bed(scale) as bed:
-        names = bed.topics(PREFIX)
+    with Testbed(scale) as testbed:
+        names = testbed.topics(PREFIX)
         with (
-            EmbeddedStore(directory=bed.folder / "store") as store,
-            bed.stack(
+            EmbeddedStore(directory=testbed.folder / "store") as store,
+            testbed.stack(
                 store,
                 PREFIX,
                 SLUICE_ARCHIVER_ROLL_S=str(ROLL_S),
@@ -154,9 +156,9 @@ def main() -> int:
             ) as stack,
         ):
             stack.start_all()
-            rows, wrong = _run(bed.traffic.values, args, stack, names)
+            rows, wrong = _run(testbed.traffic.values, args, stack, names)
         command = f"benchmarks/.venv/bin/python -m benchmarks.parity --decisions {args.decisions}"
-        save(args.out, result("parity", command, about, rows, [bed.release[2]]))
+        save(args.out, result("parity", command, about, rows, [testbed.release[2]]))
     print("ok" if not wrong else f"FAILED: {wrong}")
     return 1 if wrong else 0
 
@@ -176,12 +178,12 @@ def _run(
     print(
         f"{len(ids):,} decided in {seconds:.0f} s; killed: {kills}; sent twice: {again:,}; ", end=""
     )
-    print(f"sync door refused {callers.refused:,} times and was asked again")
+    print(f"sync API refused {callers.refused:,} times and was asked again")
 
     clock = time.process_time()
-    evidence = ArchiveEvidence(root)
-    ends = evidence.ends()
-    tally, _ = check(evidence, newest(evidence, MILLION, len(values), ends), ends)
+    sample_source = ArchiveSampleSource(root)
+    ends = sample_source.ends()
+    tally, _ = check(sample_source, newest(sample_source, MILLION, len(values), ends), ends)
     clock = time.process_time() - clock
     report = tally.report()
     for line in lines(report):
@@ -198,9 +200,12 @@ def _run(
         row("parity", "%", 100 * (report.parity or 0), target="100"),
         *(row(name, "count", value, target="0") for name, value in wrong.items()),
         *(row(f"kill -9 of {name}", "count", n) for name, n in killed.items()),
-        row("authorizations sent twice to the stream door", "count", again),
-        *(row(f"decisions at the {door} door", "count", n) for door, n in report.doors.items()),
-        *(row(f"decisions on {rung}", "count", n) for rung, n in report.rungs.items()),
+        row("authorizations sent twice to the stream processor", "count", again),
+        *(
+            row(f"decisions at the {entrypoint} entrypoint", "count", n)
+            for entrypoint, n in report.entrypoints.items()
+        ),
+        *(row(f"decisions on {level}", "count", n) for level, n in report.levels.items()),
         *_freshness(report),
         row("processor time to recompute and compare", "µs", 1e6 * clock / len(values)),
     ]

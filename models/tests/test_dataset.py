@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 from conftest import PLAN
-from sluice.domain import catalogue
-from sluice.domain.events import event_row, event_rows
-from sluice.domain.fx import Fx
-from sluice.domain.windows import Kernel
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row, event_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.policy.fx import Fx
 from sluice.testing.factories import make_authorization
 
 from sluice_models import dataset
@@ -50,16 +50,18 @@ def test_all_positives_are_kept_and_the_shift_undoes_the_rest() -> None:
     assert np.log(sampled) - dataset.prior_shift(label, chosen) == pytest.approx(np.log(odds))
 
 
-def test_what_is_taught_as_missing_is_what_is_served_as_missing(material: Material, fx: Fx) -> None:
+def test_what_is_trained_on_as_missing_is_what_is_served_as_missing(
+    material: Material, fx: Fx
+) -> None:
     table = material.later.tables[0].rows(np.arange(40))
     kernel = Kernel()
     history = table.history
     for view in ("terminal", "merchant", "device"):
-        taught = table.without(view, fx)
+        trained_on = table.without(view, fx)
         mine = [i for i, f in enumerate(catalogue.FEATURES) if f.entity == view]
         rest = [i for i in range(catalogue.N) if i not in mine]
-        assert (taught[:, rest] == table.features[:, rest]).all()
-        for i in range(len(taught)):
+        assert (trained_on[:, rest] == table.features[:, rest]).all()
+        for i in range(len(trained_on)):
             device = int(history.device_id.codes[i])
             auth = make_authorization(
                 event_at=int(history.event_at[i]),
@@ -70,7 +72,7 @@ def test_what_is_taught_as_missing_is_what_is_served_as_missing(material: Materi
             states = [None if v == view else b"" for v in catalogue.VIEWS]
             events = event_rows([event_row(auth, auth.amount_minor)])
             found = kernel.finalise(events, [tuple(states)], [()])
-            assert found.features[0, mine].tolist() == taught[i, mine].tolist()
+            assert found.features[0, mine].tolist() == trained_on[i, mine].tolist()
 
 
 def test_the_same_world_is_not_made_twice(material: Material, tmp_path) -> None:

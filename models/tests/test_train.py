@@ -3,11 +3,10 @@ from pathlib import Path
 
 import pytest
 from conftest import KEY, PLAN, ROOT
-from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx import read_trust, verify
 from sluice.adapters.policyfiles import read_policy
-from sluice.domain import catalogue
-from sluice.domain.fx import Fx
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
 
 from sluice_models import dataset
 from sluice_models.train import Material, compare, finish, install, tune
@@ -18,13 +17,13 @@ def test_a_whole_run_leaves_a_release_its_card_and_a_tuned_pack(
 ) -> None:
     policy_dir = shutil.copytree(ROOT / "policies/default", tmp_path / "default")
     before = read_policy(policy_dir, catalogue.FEATURES)
-    net, findings = compare(PLAN, fx, material)
-    tuned = tune(net, policy_dir, material, findings)
+    model, findings = compare(PLAN, fx, material)
+    tuned = tune(model, policy_dir, material, findings)
     assert tuned != before.id
 
     root, trust = tmp_path / "releases", tmp_path / "trust"
     trust.mkdir()
-    name = finish(PLAN, material, net, findings, root, KEY)
+    name = finish(PLAN, material, model, findings, fx, root, KEY)
     install(root, name, trust, KEY)
     manifest, files, _ = verify(root / "current", read_trust(trust))
     card = files["card.md"].decode()
@@ -33,10 +32,10 @@ def test_a_whole_run_leaves_a_release_its_card_and_a_tuned_pack(
     assert manifest.thresholds_ppm == findings.thresholds
     assert f"# {name}" in card
     assert "simulated" in card
-    assert manifest.plan == plan_of(dataset.TAUGHT).digest
-    assert "card_frauds_reported" not in manifest.features  # counted since the log began
+    assert tuple(manifest.names) == dataset.TRAINED_ON
+    assert "card_frauds_reported" not in manifest.names  # counted since the log began
     assert len(files["model.onnx"]) < 200_000
     assert b"/" + b"site-packages" not in files["model.onnx"]
     assert manifest.metrics["later_auc_ppm"] == pytest.approx(
-        1e6 * findings.net_later["auc"][0], abs=1
+        1e6 * findings.figures["mlp"]["later"]["auc"][0], abs=1
     )

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from sluice.adapters.policyfiles import read_policy
-from sluice.domain import catalogue
-from sluice.domain.economics import worth
+from sluice.domain.features import catalogue
+from sluice.domain.policy.economics import worth
 
 from sluice_models import tuning
+from sluice_models.dataset import TRAINED_ON, trained_on
 from sluice_models.models import TorchModel
 from sluice_models.train import Material
 
@@ -55,7 +56,7 @@ def test_a_pack_without_those_lines_is_refused(tmp_path: Path) -> None:
 def test_the_fallback_catches_less_than_the_model(net: TorchModel, material: Material) -> None:
     policy = read_policy(ROOT / "policies/default", catalogue.FEATURES)
     table = material.later.tables[0]
-    ppm = np.rint(net.predict(catalogue.NAMES, table.features) * 1e6).astype(np.int64)
+    ppm = np.rint(net.predict(TRAINED_ON, trained_on(table.features)) * 1e6).astype(np.int64)
     whole = tuning.total(
         [(tuning.severities(policy, table.features, ppm), table.fraud, table.amount_minor)]
     )

@@ -1,1 +1,1 @@
-"""The decider: the walk behind HTTP (KServe's predictor) and on Kafka."""
+"""The decider: the decision pipeline behind HTTP (KServe's predictor) and on Kafka."""

@@ -31,7 +31,7 @@ Done = Callable[[Result | SluiceError], None]
 
 
 class Walk(Protocol):
-    """What this needs of :class:`sluice.application.decide.Decider`."""
+    """What this needs of :class:`sluice.application.decide.DecisionPipeline`."""
 
     async def decide(
         self, batch: Sequence[Arrival], *, deadline_us: int | None = None
@@ -119,6 +119,7 @@ class Batches:
                 row.done(outcome)
             except Exception:  # one caller's trouble is not its neighbours'
                 telemetry.event("answer_failed", level=logging.ERROR, error=True)
+                telemetry.METRICS.count("sluice_decider_answers_failed_total")
 
     async def close(self) -> None:
         """Return when all that was added is decided."""

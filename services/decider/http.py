@@ -1,17 +1,16 @@
-"""The sync door: ``POST /v1/authorizations`` and Open Inference v2, in front of KServe's router.
+"""The sync API: ``POST /v1/authorizations`` and Open Inference v2, in front of KServe's router.
 
 A raw ASGI application, and under it ``authorize``, which takes a request that is whole without
 ASGI's messages and tasks. Requests that arrive while others are being decided are decided together
-(``batches``). What the door does not know itself it passes on to KServe.
+(``batches``). What the entrypoint does not know itself it passes on to KServe.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -21,29 +20,38 @@ import numpy as np
 import numpy.typing as npt
 
 from services.decider import open_inference, openapi
+from services.decider.asgi import (
+    CLOSE,
+    App,
+    Header,
+    Receive,
+    Scope,
+    Send,
+    Unread,
+    linger,
+    problem_headers,
+    read_body,
+    respond,
+    respond_problem,
+)
 from services.decider.batches import Batches
-from services.decider.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem, problem, problem_of
+from services.decider.problems import Problem, problem, problem_of
 from sluice import telemetry
 from sluice.application.decide import (
     Busy,
     Conflict,
     Decided,
-    Repeated,
+    Replayed,
     Result,
     Unrecorded,
 )
 from sluice.application.ports import Arrival
-from sluice.domain.authorization import MAX_BODY_BYTES
 from sluice.domain.clock import SystemClock
-from sluice.domain.decision import Decision
+from sluice.domain.records.authorization import MAX_BODY_BYTES
+from sluice.domain.records.decision import Decision
 from sluice.errors import Rejected, SluiceError, Unavailable
 from sluice.telemetry import METRICS, Line
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Header = tuple[bytes, bytes]
 Respond = Callable[[int, list[Header], bytes], None]
 """Sends status, headers (all but content-length) and body. Called once a request."""
 
@@ -51,16 +59,10 @@ AUTHORIZATIONS = "/v1/authorizations"
 DEADLINE_MS, DEADLINE_MIN_MS, DEADLINE_MAX_MS = 50, 5, 1000
 READY_FOR_S = 1.0
 """A rehearsal counts for this long, so that probes cannot become load."""
-TELL_AFTER_S = 0.05
-TELL_ROWS = 256
+REPORT_AFTER_S = 0.05
+REPORT_ROWS = 256
 """Metrics and log lines wait for either, because counting 100 together costs 1/20 each."""
-LINGER_BYTES, LINGER_S = 2 * 1024 * 1024, 2.0
-"""What is read and thrown away of a body too large, so that its sender reads our answer before
-the connection is reset; then we close."""
-
 _JSON = (b"content-type", b"application/json")
-CLOSE = (b"connection", b"close")
-"""Whoever sends this header closes the connection after the answer."""
 _REPLAY = (b"idempotent-replay", b"true")
 _encoder = msgspec.json.Encoder()
 _REFUSALS: dict[type, Problem] = {
@@ -70,8 +72,8 @@ _REFUSALS: dict[type, Problem] = {
 }
 
 
-class Decider(Protocol):
-    """What the doors need of :class:`sluice.application.decide.Decider`."""
+class DecisionPipeline(Protocol):
+    """What the entrypoints need of :class:`sluice.application.decide.DecisionPipeline`."""
 
     def arrive(self, raw: bytes, *, traceparent: str | None = None) -> Arrival:
         """Parse and check. Raises Rejected."""
@@ -109,7 +111,7 @@ class _Asked:
 
 
 @dataclass(slots=True)
-class _Told:
+class _Reported:
     """What is still to be counted and logged of one authorization."""
 
     code: str
@@ -119,17 +121,17 @@ class _Told:
     decision: Decision | None = None
 
 
-class SyncDoor:
+class SyncApi:
     """The ASGI application. Lives in one event loop; ``close`` when the server has stopped.
 
     name: the model's name in ``/v2/models/{name}``. columns: features of a row, in order.
     fallback: KServe's application. in_flight_max: requests past it are refused, never queued.
-    deadline_ms: of a request that names none.
+    deadline_ms: of a request that names none. sampler: of the log's lines.
     """
 
     def __init__(
         self,
-        decider: Decider,
+        decider: DecisionPipeline,
         fallback: App,
         *,
         name: str,
@@ -137,6 +139,7 @@ class SyncDoor:
         in_flight_max: int,
         deadline_ms: int = DEADLINE_MS,
         metrics: telemetry.Metrics = METRICS,
+        sampler: telemetry.Sampler | None = None,
         service: str = "decider",
     ) -> None:
         self.draining = False
@@ -148,9 +151,10 @@ class SyncDoor:
         self._in_flight = 0
         self._in_flight_max = in_flight_max
         self._metrics = metrics
+        self._sampler = sampler or telemetry.Sampler()
         self._service = service
         self._batches = Batches(decider, SystemClock())
-        self._told: list[_Told] = []
+        self._reported: list[_Reported] = []
         self._rehearsed_at = float("-inf")
         self._rehearsal: asyncio.Task[bool] | None = None
         self._openapi = openapi.document(name, self._columns)
@@ -224,49 +228,49 @@ class SyncDoor:
         self._in_flight -= 1
         decision = None
         headers = [asked.header]
-        if isinstance(outcome, Decided | Repeated):
+        if isinstance(outcome, Decided | Replayed):
             status, body = 200, outcome.answer
             headers.append(_JSON)
             if isinstance(outcome, Decided):
                 code, decision = "decided", outcome.decision
             else:
-                code = "repeated"
+                code = "replayed"
                 headers.append(_REPLAY)
         else:
             refusal = _refusal(outcome)
             status, code, body = refusal.status, refusal.code, _encoder.encode(refusal)
-            headers += _problem_headers(refusal)
+            headers += problem_headers(refusal)
         if self.draining:
             headers.append(CLOSE)
         asked.respond(status, headers, body)
         seconds = time.perf_counter() - asked.began
-        self._tell(_Told(code, seconds, asked.trace.trace_id, asked.arrival, decision))
+        self._report(_Reported(code, seconds, asked.trace.trace_id, asked.arrival, decision))
 
     async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same through ASGI: a body too large, or one that its sender asks leave to send."""
         answered: asyncio.Future[tuple[int, list[Header], bytes]]
         answered = asyncio.get_running_loop().create_future()
 
-        def respond(*answer: Any) -> None:
+        def keep(*answer: Any) -> None:
             if not answered.done():
                 answered.set_result(answer)
 
         try:
-            raw = await _body(scope, receive, MAX_BODY_BYTES)
+            raw = await read_body(scope, receive, MAX_BODY_BYTES)
         except SluiceError as error:
-            asked = self._asked(scope["headers"], respond)
-            if isinstance(error, _Unread):
+            asked = self._asked(scope["headers"], keep)
+            if isinstance(error, Unread):
                 refusal = problem_of(error)
                 seconds = time.perf_counter() - asked.began
-                self._tell(_Told(refusal.code, seconds, asked.trace.trace_id))
-                await _linger(receive, send, refusal, asked.header)
+                self._report(_Reported(refusal.code, seconds, asked.trace.trace_id))
+                await linger(receive, send, refusal, asked.header)
                 return
             self._in_flight += 1
             self._settle(asked, error)
         else:
-            self.authorize(scope["headers"], raw, respond)
+            self.authorize(scope["headers"], raw, keep)
         status, headers, body = await answered
-        await _respond(send, status, body, *headers)
+        await respond(send, status, body, *headers)
 
     # ------------------------------------------------------------ Open Inference v2
 
@@ -288,7 +292,7 @@ class SyncDoor:
         try:
             if encoding:
                 raise Rejected("", code="unsupported_content_type")
-            raw = await _body(scope, receive, open_inference.MAX_INFER_BYTES)
+            raw = await read_body(scope, receive, open_inference.MAX_INFER_BYTES)
             length = int(json_length) if json_length.isdigit() else None
             request = open_inference.decode(raw, length, columns=self._columns)
             result: npt.NDArray[np.int64] | list[bytes]
@@ -302,8 +306,8 @@ class SyncDoor:
                 result = outcome
         except SluiceError as error:
             refusal = problem_of(error)
-            if isinstance(error, _Unread):
-                await _linger(receive, send, refusal)
+            if isinstance(error, Unread):
+                await linger(receive, send, refusal)
             else:
                 await self._refuse(send, refusal)
             return
@@ -316,7 +320,7 @@ class SyncDoor:
         if json_part is None:
             await self._answer(send, body)
             return
-        await _respond(
+        await respond(
             send,
             200,
             body,
@@ -347,16 +351,16 @@ class SyncDoor:
             result = row if isinstance(row, Problem) else next(decided)
             arrival = None if isinstance(row, Problem) else row
             decision = result.decision if isinstance(result, Decided) else None
-            if isinstance(result, Decided | Repeated):
+            if isinstance(result, Decided | Replayed):
                 answered = True
-                code = "decided" if isinstance(result, Decided) else "repeated"
+                code = "decided" if isinstance(result, Decided) else "replayed"
                 answers.append(result.answer)
             else:
                 refusal = result if isinstance(result, Problem) else _REFUSALS[type(result)]
                 first, code = first or refusal, refusal.code
                 answers.append(_encoder.encode(refusal))
             seconds = time.perf_counter() - began
-            self._tell(_Told(code, seconds, trace.trace_id, arrival, decision))
+            self._report(_Reported(code, seconds, trace.trace_id, arrival, decision))
         return answers if answered or first is None else first
 
     def _decided(self, arrival: Arrival) -> asyncio.Future[Result]:
@@ -429,7 +433,7 @@ class SyncDoor:
         left = open_inference.MAX_INFER_BYTES
         for name, value in scope["headers"]:
             if name == b"content-length" and int(value) > left:
-                await _linger(receive, send, problem("too_large"))
+                await linger(receive, send, problem("too_large"))
                 return
 
         async def bounded() -> MutableMapping[str, Any]:
@@ -445,33 +449,33 @@ class SyncDoor:
     async def _answer(self, send: Send, body: bytes, *headers: tuple[bytes, bytes]) -> None:
         if self.draining:
             headers = (*headers, CLOSE)
-        await _respond(send, 200, body, _JSON, *headers)
+        await respond(send, 200, body, _JSON, *headers)
 
     async def _refuse(self, send: Send, what: Problem, *headers: tuple[bytes, bytes]) -> None:
         if self.draining:
             headers = (*headers, CLOSE)
-        await _respond_problem(send, what, *headers)
+        await respond_problem(send, what, *headers)
 
-    def _tell(self, told: _Told) -> None:
-        if not self._told:
-            asyncio.get_running_loop().call_later(TELL_AFTER_S, self.tell)
-        self._told.append(told)
-        if len(self._told) >= TELL_ROWS:
-            self.tell()
+    def _report(self, reported: _Reported) -> None:
+        if not self._reported:
+            asyncio.get_running_loop().call_later(REPORT_AFTER_S, self.report)
+        self._reported.append(reported)
+        if len(self._reported) >= REPORT_ROWS:
+            self.report()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Count and log what was answered since the last time."""
-        told, self._told = self._told, []
-        if not told:
+        reported, self._reported = self._reported, []
+        if not reported:
             return
         codes: dict[str, int] = {}
-        for one in told:
+        for one in reported:
             codes[one.code] = codes.get(one.code, 0) + 1
         self._metrics.count_each("sluice_decider_requests_total", codes, "sync")
         self._metrics.set("sluice_decider_in_flight", self._in_flight)
         sizes, self._batches.sizes = self._batches.sizes, []
         self._metrics.observe_each("sluice_decider_batch_rows", sizes, "sync")
-        decided = [one for one in told if one.decision is not None]
+        decided = [one for one in reported if one.decision is not None]
         if decided:
             telemetry.observe_decisions(
                 self._metrics,
@@ -480,36 +484,54 @@ class SyncDoor:
                 [one.seconds for one in decided],
             )
         at_us = SystemClock().now_us()
-        telemetry.write_lines([self._line(one, at_us) for one in told])
+        usual = self._sampler.usual
+        shares = self._sampler.shares(
+            [
+                one.arrival.auth.authorization_id
+                if one.arrival is not None and usual(one.code, one.decision)
+                else None
+                for one in reported
+            ]
+        )
+        telemetry.count_lines(self._metrics, "sync", shares)
+        telemetry.write_lines(
+            [
+                self._line(one, at_us, share)
+                for one, share in zip(reported, shares, strict=True)
+                if share
+            ]
+        )
 
-    def _line(self, told: _Told, at_us: int) -> Line:
-        duration_us = int(told.seconds * 1_000_000)
-        if told.decision is not None:
+    def _line(self, reported: _Reported, at_us: int, sample_ppm: int) -> Line:
+        duration_us = int(reported.seconds * 1_000_000)
+        if reported.decision is not None:
             return telemetry.decided_line(
-                told.decision,
+                reported.decision,
                 service=self._service,
                 at_us=at_us,
                 duration_us=duration_us,
-                trace_id=told.trace_id,
+                sample_ppm=sample_ppm,
+                trace_id=reported.trace_id,
             )
-        auth = told.arrival.auth if told.arrival else None
+        auth = reported.arrival.auth if reported.arrival else None
         return Line(
             at_us=at_us,
             event="authorization",
             service=self._service,
-            door="sync",
-            code=told.code,
+            entrypoint="sync",
+            code=reported.code,
+            sample_ppm=sample_ppm,
             authorization_id=auth.authorization_id if auth else "",
             tenant=auth.tenant if auth else "",
             region=auth.region if auth else "",
-            trace_id=told.trace_id,
+            trace_id=reported.trace_id,
             duration_us=duration_us,
         )
 
     async def close(self) -> None:
         """Finish what was taken and tell the rest."""
         await self._batches.close()
-        self.tell()
+        self.report()
 
 
 def kserve_predict_seconds(model: str, seconds: float) -> None:
@@ -532,85 +554,7 @@ def _deadline_ms(header: bytes) -> int:
     return int(header)
 
 
-async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Read the body; stop as soon as it is past the limit. Raises Rejected, or _Unread."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if len(body) <= limit and not message.get("more_body", False):
-        return body
-    more = message.get("more_body", False)
-    for name, value in scope["headers"]:
-        if more and name == b"content-length" and int(value) > limit:
-            raise _unread(limit)
-    chunks, size = [body], len(body)
-    while more and size <= limit:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Rejected("the sender left before the end of the body", code="invalid_json")
-        more = message.get("more_body", False)
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-    if more:
-        raise _unread(limit)
-    if size > limit:
-        raise Rejected(f"at most {limit} bytes are read", code="too_large")
-    return b"".join(chunks)
-
-
-class _Unread(Rejected):
-    """A body past its limit, whose rest is still to come."""
-
-    code = "too_large"
-
-
-def _unread(limit: int) -> _Unread:
-    return _Unread(f"at most {limit} bytes are read")
-
-
-async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
-    await send({"type": "http.response.body", "body": body})
-
-
 def _refusal(outcome: Conflict | Busy | Unrecorded | SluiceError) -> Problem:
     if not isinstance(outcome, SluiceError):
         return _REFUSALS[type(outcome)]
     return problem("overloaded") if outcome.code == "overloaded" else problem_of(outcome)
-
-
-def _problem_headers(what: Problem) -> list[tuple[bytes, bytes]]:
-    headers = [(b"content-type", PROBLEM_JSON)]
-    if what.status == 503:
-        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
-    return headers
-
-
-async def _respond_problem(send: Send, what: Problem, *headers: tuple[bytes, bytes]) -> None:
-    body = _encoder.encode(what)
-    await _respond(send, what.status, body, *_problem_headers(what), *headers)
-
-
-async def _linger(
-    receive: Receive, send: Send, what: Problem, *headers: tuple[bytes, bytes]
-) -> None:
-    """Answer, throw away the rest of the body up to a bound, close."""
-    body = _encoder.encode(what)
-    length = (b"content-length", str(len(body)).encode())
-    await send(
-        {
-            "type": "http.response.start",
-            "status": what.status,
-            "headers": [length, *_problem_headers(what), *headers, CLOSE],
-        }
-    )
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    left = LINGER_BYTES
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
-            while left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    break
-    await send({"type": "http.response.body", "body": b""})

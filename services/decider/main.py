@@ -1,4 +1,4 @@
-"""``python -m services.decider.main sync|stream``: one door of the decider."""
+"""``python -m services.decider.main sync|stream``: one entrypoint of the decider."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 
-from services.decider.stream import AfterCommit, StreamDoor, TransactionLog
+from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
+from services.loop import ConsumerLoop
 from sluice import bootstrap, telemetry
-from sluice.domain import catalogue
+from sluice.application.active import ActiveConfiguration
 from sluice.domain.clock import SystemClock
+from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
 from sluice.settings import Settings, load
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one door until SIGTERM. Returns 0, or 1 if it had to give up (see the log)."""
+    """Run one entrypoint until SIGTERM. Returns 0, or 1 if it had to give up (see the log)."""
     parser = argparse.ArgumentParser(prog="decider", description=__doc__)
-    parser.add_argument("door", choices=("sync", "stream"))
-    door = parser.parse_args(argv).door
+    parser.add_argument("entrypoint", choices=("sync", "stream"))
+    entrypoint = parser.parse_args(argv).entrypoint
     settings, _ = load()
     telemetry.configure_logging("decider", level=settings.service.log_level)
     try:
-        if door == "sync":
-            from services.decider import server  # noqa: PLC0415 (KServe: only this door needs it)
+        if entrypoint == "sync":
+            from services.decider import server  # noqa: PLC0415 (KServe: only this entrypoint needs it)
 
             server.run(_sync(settings))
         else:
@@ -39,14 +42,14 @@ def main(argv: list[str] | None = None) -> int:
 async def _sync(settings: Settings) -> None:
     from services.decider.server import serve  # noqa: PLC0415
 
-    in_force = bootstrap.InForce(settings)
+    active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
     with contextlib.suppress(SluiceError):
         await store.open()  # a store that is down now degrades decisions, it stops none
     log = bootstrap.decision_producer(settings)
     await log.ready()
-    decider = bootstrap.decider(settings, "sync", store, log, in_force)
-    follower = asyncio.create_task(_follow(in_force, settings.decider.reload_s))
+    decider = bootstrap.decider(settings, "sync", store, log, active)
+    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
 
     async def finish() -> None:
         follower.cancel()
@@ -62,6 +65,7 @@ async def _sync(settings: Settings) -> None:
         drain_s=settings.decider.drain_s,
         in_flight_max=settings.decider.in_flight_max,
         deadline_ms=settings.decider.deadline_ms,
+        sampler=bootstrap.sampler(settings),
         on_stop=finish,
     )
 
@@ -69,43 +73,45 @@ async def _sync(settings: Settings) -> None:
 async def _stream(settings: Settings) -> None:
     if settings.service.metrics_port:
         telemetry.start_metrics_server(settings.service.metrics_port)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stop = threading.Event()
+    events = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    in_force = bootstrap.InForce(settings)
+        events.add_signal_handler(number, stop.set)
+    active = bootstrap.active_configuration(settings)
     online = bootstrap.online_store(settings, batches=True)
     with contextlib.suppress(SluiceError):
         await online.open()
-    kafka = await asyncio.to_thread(bootstrap.transactional_door, settings)
+    kafka = await asyncio.to_thread(bootstrap.transactional_stream, settings)
     names = bootstrap.topics(settings)
     store = AfterCommit(online)
     decider = bootstrap.decider(
-        settings, "stream", store, TransactionLog(kafka, names.decisions), in_force
+        settings, "stream", store, TransactionLog(kafka, names.decisions), active
     )
-    door = StreamDoor(
+    handler = StreamProcessor(
         kafka,
         decider,
         store,
         dead_letters=names.dead_letters,
         clock=SystemClock(),
-        batch_max=settings.decider.batch_max,
+        events=events,
+        sampler=bootstrap.sampler(settings),
     )
+    loop = ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
     bootstrap.settle()
-    telemetry.event("started", door="stream", replica=settings.service.name())
-    follower = asyncio.create_task(_follow(in_force, settings.decider.reload_s))
+    telemetry.event("started", entrypoint="stream", replica=settings.service.name())
+    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
     try:
-        await door.run(stop)
+        await asyncio.to_thread(loop.run, stop)
     finally:
         follower.cancel()
         await online.close()
     telemetry.event("stopped")
 
 
-async def _follow(in_force: bootstrap.InForce, every_s: float) -> None:
+async def _follow(active: ActiveConfiguration, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s)
-        in_force.poll()
+        active.poll()
 
 
 if __name__ == "__main__":

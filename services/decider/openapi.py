@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 of what the sync door answers itself; schemas come from the structs."""
+"""OpenAPI 3.1 of what the sync API answers itself; schemas come from the structs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 
 from services.decider.problems import KINDS, Problem
 from sluice import __version__
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import Answer
+from sluice.domain.records.authorization import Received
+from sluice.domain.records.decision import Answer
 
 _REF = "#/components/schemas/{name}"
 
@@ -17,7 +17,7 @@ _REF = "#/components/schemas/{name}"
 def document(model: str, columns: int) -> bytes:
     """The document as JSON. model: its name in the paths; columns: features of a row."""
     (authorization, answer, problem), schemas = msgspec.json.schema_components(
-        (Authorization, Answer, Problem), ref_template=_REF
+        (Received, Answer, Problem), ref_template=_REF
     )
     tensor: dict[str, Any] = {
         "type": "object",

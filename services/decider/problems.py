@@ -10,7 +10,7 @@ from sluice.errors import Rejected, SluiceError, Unavailable
 
 PROBLEM_JSON = b"application/problem+json"
 RETRY_AFTER_S = 1
-"""What is overloaded or claimed elsewhere is usually free again within a second."""
+"""What is overloaded or in progress elsewhere is usually free again within a second."""
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -67,7 +67,9 @@ KINDS: dict[str, Kind] = {
         422, "A field holds what looks like a card number", "send the card's token"
     ),
     "event_in_future": Kind(422, "The event is in the future", "check the sender's clock"),
-    "event_too_old": Kind(422, "The event is too old", "publish history through the stream door"),
+    "event_too_old": Kind(
+        422, "The event is too old", "publish history through the stream processor"
+    ),
     "invalid": Kind(422, "The authorization is not valid", _FIELD),
     "internal": Kind(500, "Something broke inside", "see the log for the trace id"),
     "overloaded": Kind(503, "Too many requests are in flight", _RETRY),
@@ -76,7 +78,7 @@ KINDS: dict[str, Kind] = {
     "unavailable": Kind(503, "A part that this needs is down", _RETRY),
     "not_ready": Kind(503, "Not ready", _RETRY),
 }
-"""Every code that an answer of the sync door can carry; docs/reference/http.md lists them."""
+"""Every code that an answer of the sync API can carry; docs/reference/http.md lists them."""
 
 
 def problem(code: str, detail: str = "", fix: str = "") -> Problem:

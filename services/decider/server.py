@@ -1,4 +1,4 @@
-"""KServe's ModelServer with our door in front, on one event loop, draining on SIGTERM.
+"""KServe's ModelServer with our entrypoint in front, on one event loop, draining on SIGTERM.
 
 KServe brings the protocol's other endpoints, metadata and ``/metrics``; it neither opens its gRPC
 server nor runs the loop. One process, one worker: KServe's ``--workers`` would pickle the model.
@@ -29,10 +29,11 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from services.decider import open_inference
-from services.decider.http import AUTHORIZATIONS, CLOSE, DEADLINE_MS, Decider, Header, SyncDoor
+from services.decider.asgi import CLOSE, Header
+from services.decider.http import AUTHORIZATIONS, DEADLINE_MS, DecisionPipeline, SyncApi
 from services.decider.problems import Problem
 from sluice import telemetry
-from sluice.domain.authorization import MAX_BODY_BYTES
+from sluice.domain.records.authorization import MAX_BODY_BYTES
 
 CONNECTIONS_MAX = 4096
 """Past it uvicorn itself answers 503. A connection takes about 20 KB."""
@@ -56,15 +57,15 @@ _HEADERS_TOO_LARGE = (
 class DeciderModel(Model):
     """What KServe sees of the decider: metadata, readiness and the V1 protocol."""
 
-    def __init__(self, name: str, door: SyncDoor, columns: int) -> None:
+    def __init__(self, name: str, entrypoint: SyncApi, columns: int) -> None:
         super().__init__(name)
-        self._door = door
+        self._entrypoint = entrypoint
         self._columns = columns
         self.ready = True
 
     async def healthy(self) -> bool:
-        """Ready as the door is."""
-        return await self._door.ready()
+        """Ready as the entrypoint is."""
+        return await self._entrypoint.ready()
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """The two inputs, one a request."""
@@ -87,7 +88,7 @@ class DeciderModel(Model):
         instances = payload["instances"]
         if not 1 <= len(instances) <= open_inference.MAX_ROWS:
             raise InvalidInput(f"Expected 1 to {open_inference.MAX_ROWS} instances")
-        answers = await self._door.judge(instances, (headers or {}).get("traceparent"))
+        answers = await self._entrypoint.judge(instances, (headers or {}).get("traceparent"))
         if isinstance(answers, Problem):
             raise InvalidInput(f"{answers.code}: {answers.detail or answers.title}")
         return {"predictions": answers}
@@ -129,9 +130,9 @@ class _Protocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 with the two limits it lacks (time to read a request, size of a header),
     and a shorter way for what we are here for.
 
-    An authorization goes to the door when it is whole, and the answer into the transport: without
-    a task, an ASGI message or a wake-up of its own. What is unusual (a large body, one announced by
-    ``expect``, a sender that does not read) goes through ASGI.
+    An authorization goes to the entrypoint when it is whole, and the answer into the transport:
+    without a task, an ASGI message or a wake-up of its own. What is unusual (a large body, one
+    announced by ``expect``, a sender that does not read) goes through ASGI.
     """
 
     def connection_made(self, transport: Any) -> None:
@@ -179,7 +180,7 @@ class _Protocol(HttpToolsProtocol):
         if (
             cycle.scope["path"] != AUTHORIZATIONS
             or cycle.scope["method"] != "POST"
-            or not isinstance(app, SyncDoor)
+            or not isinstance(app, SyncApi)
             or cycle.waiting_for_100_continue
             or self.flow.write_paused
         ):
@@ -190,10 +191,10 @@ class _Protocol(HttpToolsProtocol):
             self._hand_over(cycle)
 
     def _hand_over(self, cycle: RequestResponseCycle) -> None:
-        door = self.app
-        assert isinstance(door, SyncDoor)
+        entrypoint = self.app
+        assert isinstance(entrypoint, SyncApi)
         body = bytes(cycle.body)
-        door.authorize(cycle.scope["headers"], body, partial(self._respond, cycle))
+        entrypoint.authorize(cycle.scope["headers"], body, partial(self._respond, cycle))
 
     def _respond(
         self, cycle: RequestResponseCycle, status: int, headers: list[Header], body: bytes
@@ -216,9 +217,9 @@ class _Protocol(HttpToolsProtocol):
 class _Server(uvicorn.Server):
     """uvicorn, told by us when to stop: SIGTERM drains first, SIGINT stops at once."""
 
-    def __init__(self, config: uvicorn.Config, door: SyncDoor, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, entrypoint: SyncApi, drain_s: float) -> None:
         super().__init__(config)
-        self._door = door
+        self._entrypoint = entrypoint
         self._drain_s = drain_s
         self._stopping = False
 
@@ -236,14 +237,14 @@ class _Server(uvicorn.Server):
             loop.remove_signal_handler(signal.SIGINT)
 
     def _drain(self) -> None:
-        if self._door.draining:
+        if self._entrypoint.draining:
             return
-        self._door.draining = True
+        self._entrypoint.draining = True
         telemetry.event("draining", seconds=self._drain_s)
         asyncio.get_running_loop().call_later(self._drain_s, self._stop)
 
     def _stop(self) -> None:
-        self._door.draining = True
+        self._entrypoint.draining = True
         if self._stopping:
             self.force_exit = True
         self._stopping = self.should_exit = True
@@ -259,19 +260,19 @@ class _Server(uvicorn.Server):
                     connection.transport.abort()
 
 
-def _behind(name: str, door: SyncDoor, columns: int) -> None:
+def _behind(name: str, entrypoint: SyncApi, columns: int) -> None:
     """Make KServe's application complete. Once a process: KServe keeps it in a module."""
     logging.getLogger("kserve").addHandler(logging.NullHandler())  # else it configures its own
     logging.getLogger("kserve.trace").setLevel(logging.WARNING)  # two lines a request otherwise
     server = ModelServer(workers=1, enable_grpc=False, enable_latency_logging=False)
-    server.register_model(DeciderModel(name, door, columns))
+    server.register_model(DeciderModel(name, entrypoint, columns))
     RESTServer(
         "kserve.model_server:app", server.dataplane, server.model_repository_extension, 0
     ).create_application()
 
 
 async def serve(
-    decider: Decider,
+    decider: DecisionPipeline,
     *,
     name: str,
     columns: Sequence[str],
@@ -280,6 +281,7 @@ async def serve(
     drain_s: float,
     in_flight_max: int,
     deadline_ms: int = DEADLINE_MS,
+    sampler: telemetry.Sampler | None = None,
     on_stop: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Answer until SIGTERM: then readiness turns 503, the listener stays open for drain_s,
@@ -289,20 +291,21 @@ async def serve(
     port: 0 lets the system choose; the log event "listening" says which.
     Call it once a process, on a uvloop loop (:func:`run`).
     """
-    door = SyncDoor(
+    entrypoint = SyncApi(
         decider,
         kserve_app,
         name=name,
         columns=columns,
         in_flight_max=in_flight_max,
         deadline_ms=deadline_ms,
+        sampler=sampler,
     )
-    _behind(name, door, len(columns))
+    _behind(name, entrypoint, len(columns))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2048)
     server = _Server(
         uvicorn.Config(
-            door,
+            entrypoint,
             http=_Protocol,
             ws="none",
             lifespan="off",
@@ -315,7 +318,7 @@ async def serve(
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=FINISH_S,
         ),
-        door,
+        entrypoint,
         drain_s,
     )
     # What was imported lives forever: a full collection over it would stop us for 50 ms or more.
@@ -328,7 +331,7 @@ async def serve(
     try:
         await server.serve(sockets=[listener])
     finally:
-        await door.close()
+        await entrypoint.close()
         if on_stop is not None:
             await on_stop()
         telemetry.event("stopped")

@@ -1,4 +1,4 @@
-"""The stream door: micro-batches of ``authorizations.v1``, each one transaction of Kafka.
+"""The stream processor: micro-batches of ``authorizations.v1``, each one transaction of Kafka.
 
 Decisions, dead letters and the offsets read become visible together or not at all, so that every
 offset ends as exactly one of the two. Nothing else leaves this process before the commit: neither
@@ -8,90 +8,60 @@ an answer to remember, nor a metric, nor a log line.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.loop import NOTHING, Done, Handler, Limits, whole
 from sluice import telemetry
-from sluice.adapters.kafka.config import Header, Partition, Record, trace_headers
-from sluice.adapters.kafka.consumer import Message
-from sluice.application.decide import Busy, Decided, Repeated, Result, Unrecorded
-from sluice.application.ports import Arrival, OnlineStore, Reply
-from sluice.domain.authorization import encode
+from sluice.application.decide import Busy, Decided, Replayed, Result, Unrecorded
+from sluice.application.ports import (
+    NOT_ABORTED,
+    Arrival,
+    Lookup,
+    Message,
+    OnlineStore,
+    Transactions,
+)
 from sluice.domain.clock import Clock
-from sluice.domain.dead_letter import DUPLICATE, dead_letter
-from sluice.domain.decision import Decision, Origin
-from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import DUPLICATE, dead_letter_of
+from sluice.domain.records.decision import Decision, Origin
+from sluice.errors import Rejected, SluiceError, Unavailable
 from sluice.telemetry import METRICS
 
 BATCH_MAX = 500
 POLL_S = 0.1
-"""Waits so long for a first message; also how late SIGTERM may be noticed."""
 BUSY_EVERY_S, BUSY_MAX_S = 0.05, 2.0
 """An id that another arrival is deciding is asked again so often, and inside one transaction so
-long; then the batch is given up and comes again. The claim itself ends after claim_ttl_s."""
+long; then the batch is given up and comes again. The idempotency record itself ends after
+in_progress_ttl_s."""
 RETRY_S, RETRY_MAX_S = 0.1, 5.0
 """Pause after a batch was given up; doubles."""
 ABORTS_MAX = 5
-"""Batches given up in a row before the door goes on one message at a time."""
-LAG_EVERY_S = 1.0
-COMMIT_HANG_S = 36.0
-"""A commit, the abort after it and the way back to the committed offsets are bounded by 12, 12 and
-10 s. What is not back by then never will be: where the group's coordinator was replaced by another
-broker, librdkafka may stay in send_offsets_to_transaction for good (its issue 5511)."""
+"""Batches given up in a row before the entrypoint goes on one message at a time."""
 
-_REPEATED = Rejected("this authorization was decided before", code=DUPLICATE)
+_REPLAYED = Rejected("this authorization was decided before", code=DUPLICATE)
 _CONFLICT = Rejected("this id was decided before with other content", code="conflict")
 
 
-class Transactions(Protocol):
-    """What we need of :class:`sluice.adapters.kafka.transactions.TransactionalDoor`."""
-
-    def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
-        """Up to limit messages, in order within a partition."""
-        ...
-
-    def begin(self) -> None:
-        """Open a transaction."""
-        ...
-
-    def produce(
-        self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
-    ) -> None:
-        """Queue one record of it."""
-        ...
-
-    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
-        """Queue many."""
-        ...
-
-    def commit(self, offsets: dict[Partition, int]) -> None:
-        """Make all visible, or raise Unavailable with nothing visible and the offsets rewound."""
-        ...
-
-    def abort(self) -> None:
-        """Drop what is open; harmless if nothing is open."""
-        ...
-
-    def rewind(self) -> None:
-        """Go back to the committed offsets."""
-        ...
-
-    def lag(self) -> dict[Partition, int]:
-        """Messages behind, per partition."""
-        ...
-
-    def close(self) -> None:
-        """Leave the group."""
-        ...
+def limits(batch_max: int = BATCH_MAX, poll_s: float = POLL_S) -> Limits:
+    """It never gives up: each message ends as a decision or a dead letter, in its turn."""
+    return Limits(
+        batch_max=batch_max,
+        poll_s=poll_s,
+        pause_s=RETRY_S,
+        pause_max_s=RETRY_MAX_S,
+        failures_max=None,
+        singly_after=ABORTS_MAX,
+        leave_at=frozenset({NOT_ABORTED}),
+    )
 
 
-class Decider(Protocol):
-    """What we need of :class:`sluice.application.decide.Decider`."""
+class DecisionPipeline(Protocol):
+    """What we need of :class:`sluice.application.decide.DecisionPipeline`."""
 
     sequence: int
 
@@ -109,7 +79,7 @@ class Decider(Protocol):
 
 
 class TransactionLog:
-    """The port DecisionLog inside the open transaction: durable when the door commits."""
+    """The port DecisionLog inside the open transaction: durable when the entrypoint commits."""
 
     def __init__(self, kafka: Transactions, topic: str) -> None:
         self._kafka = kafka
@@ -120,7 +90,7 @@ class TransactionLog:
         self._kafka.produce_each(
             self._topic,
             (
-                (arrival.auth.card_token, encode(decision), trace_headers(arrival.traceparent))
+                (arrival.auth.card_token, encode(decision), arrival.traceparent)
                 for arrival, decision in decisions
             ),
         )
@@ -137,7 +107,7 @@ class AfterCommit:
         self._store = store
         self._answers: list[tuple[Arrival, bytes]] = []
 
-    async def observe(self, batch: Sequence[Arrival]) -> list[Reply]:
+    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         """See the port."""
         return await self._store.observe(batch)
 
@@ -155,42 +125,42 @@ class AfterCommit:
         self._answers = []
 
     def aborted(self) -> None:
-        """Forget it. The claims stay: a redelivery from the same place takes them up again."""
+        """Forget it. The idempotency records stay: a redelivery from the same place takes them up
+        again."""
         self._answers = []
 
 
-def leave_at_once() -> None:
-    """End the process without waiting for its threads; the next one cleans up at the broker."""
-    telemetry.event(
-        "stopped",
-        level=logging.ERROR,
-        code="hung",
-        reason=f"a commit did not come back within {COMMIT_HANG_S:.0f} s",
-    )
-    logging.shutdown()
-    os._exit(1)
+@dataclass(slots=True)
+class _Outcome:
+    """What became of the batch in the open transaction."""
+
+    batch: Sequence[Message]
+    began: float
+    decided: list[Decided] = field(default_factory=list)
+    trace_ids: list[str] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    lines: list[tuple[Message, str]] = field(default_factory=list)
 
 
-class StreamDoor:
-    """Reads, decides, commits. One loop, one batch at a time.
+class StreamProcessor(Handler):
+    """Decides a batch inside a transaction, which the loop commits.
 
-    store: the one that the decider was built with. batch_max: messages of a transaction. on_hang:
-    called when a commit is not back after hang_s; should not return.
+    store: the one that the decider was built with. events: the event loop in which decider and
+    store live; it runs in another thread than ours. sampler: of the log's
+    lines.
     """
 
     def __init__(
         self,
         kafka: Transactions,
-        decider: Decider,
+        decider: DecisionPipeline,
         store: AfterCommit,
         *,
         dead_letters: str,
         clock: Clock,
-        batch_max: int = BATCH_MAX,
-        poll_s: float = POLL_S,
-        hang_s: float = COMMIT_HANG_S,
-        on_hang: Callable[[], None] = leave_at_once,
+        events: asyncio.AbstractEventLoop,
         metrics: telemetry.Metrics = METRICS,
+        sampler: telemetry.Sampler | None = None,
         service: str = "decider",
     ) -> None:
         self._kafka = kafka
@@ -198,98 +168,61 @@ class StreamDoor:
         self._store = store
         self._dead_letters = dead_letters
         self._clock = clock
-        self._batch_max = batch_max
-        self._poll_s = poll_s
-        self._hang_s = hang_s
-        self._on_hang = on_hang
+        self._events = events
         self._metrics = metrics
+        self._sampler = sampler or telemetry.Sampler()
         self._service = service
-        self._aborts = 0
-        self._singly = 0
-        """Messages still to be taken one at a time, after a batch failed as a whole."""
-        self._cursed: dict[Origin, str] = {}
-        """Messages that broke us when they were alone, with the code; buried when they come."""
-        self._pause_s = 0.0
-        self._lag_at = 0.0
+        self._poison: dict[Origin, str] = {}
+        """Messages that broke us when they were alone, with the code: dead letters when they
+        come again."""
+        self._sequence = decider.sequence
+        """Of the next decision, as of the last commit."""
+        self._outcome: _Outcome | None = None
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until stop is set, finish the batch, leave the group.
+    def handle(self, batch: Sequence[Message]) -> Done:
+        """Decide a batch in a transaction of its own. On any exception nothing is visible."""
+        if not batch:
+            return NOTHING
+        work = self._transact(batch)
+        self._outcome = asyncio.run_coroutine_threadsafe(work, self._events).result()
+        return whole(batch)
 
-        Raises Corrupt (another process took our transactional id) and Misconfigured: exit.
-        """
-        try:
-            while not stop.is_set():
-                await self.once()
-                pause, self._pause_s = self._pause_s, 0.0
-                if pause:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), pause)
-        finally:
-            await asyncio.to_thread(self._kafka.close)
+    def committed(self, done: Done) -> None:
+        """Now the store may answer for these ids, and metrics and log may name them."""
+        assert self._outcome is not None
+        self._events.call_soon_threadsafe(self._store.committed)
+        self._sequence = self._decider.sequence
+        self._poison.clear()
+        self._report(self._outcome)
+        self._outcome = None
 
-    async def once(self) -> None:
-        """One batch, if there is one. What fails is rolled back and will come again."""
-        limit = 1 if self._singly else self._batch_max
-        sequence = self._decider.sequence
-        batch: list[Message] = []
-        try:
-            # What is already here needs no thread to wait for it.
-            batch = self._kafka.poll_batch(limit, 0) or await asyncio.to_thread(
-                self._kafka.poll_batch, limit, self._poll_s
-            )
-            self._tell_lag()
-            if batch:
-                await self._transact(batch)
-        except Exception as error:  # a batch may fail in any way, and must not fail forever
-            self._decider.sequence = sequence
-            self._store.aborted()
-            if isinstance(error, Corrupt | Misconfigured):
-                raise
-            await asyncio.to_thread(self._kafka.abort)
-            await asyncio.to_thread(self._kafka.rewind)  # also what no transaction had begun for
-            self._give_up(batch, error)
-        else:
-            if batch:
-                self._aborts = 0
-                self._singly = max(0, self._singly - len(batch))
+    def rewound(self) -> None:
+        """Take the records' numbers and answers back."""
+        self._decider.sequence = self._sequence
+        self._events.call_soon_threadsafe(self._store.aborted)
+        self._outcome = None
 
-    def _give_up(self, batch: list[Message], error: Exception) -> None:
-        """Say so, and see to it that the same batch does not fail the same way forever."""
-        code = error.code if isinstance(error, SluiceError) else "internal"
-        unexpected = not isinstance(error, SluiceError)
-        telemetry.event(
-            "batch_given_up", level=40, error=unexpected, code=code, reason=str(error)[:512]
-        )
-        self._metrics.count("sluice_consumer_aborts_total", code)
-        self._aborts += 1
-        if isinstance(error, Unavailable):
-            self._pause_s = min(RETRY_S * 2 ** (self._aborts - 1), RETRY_MAX_S)
-            if self._aborts >= ABORTS_MAX:
-                self._singly = max(self._singly, len(batch))
-        elif len(batch) == 1:
-            self._cursed[_place(batch[0])] = code
-        else:
-            self._singly = max(self._singly, len(batch))
+    def poison(self, message: Message, code: str) -> bool:
+        """It becomes a dead letter."""
+        self._poison[_place(message)] = code
+        return True
 
-    async def _transact(self, batch: list[Message]) -> None:
-        """Decide a batch and commit it. On any exception nothing is visible."""
-        began = time.perf_counter()
+    async def _transact(self, batch: Sequence[Message]) -> _Outcome:
+        outcome = _Outcome(batch, time.perf_counter())
         self._kafka.begin()
         arrivals: list[Arrival] = []
         places: list[Message] = []
-        refused: Counter[str] = Counter()
-        lines: list[tuple[Message, str]] = []
 
         def refuse(message: Message, error: SluiceError) -> None:
-            self._bury(message, error)
-            refused[error.code] += 1
-            lines.append((message, error.code))
+            self._send_dead_letter(message, error)
+            outcome.refused[error.code] += 1
+            outcome.lines.append((message, error.code))
 
         traces = telemetry.continue_traces([message.traceparent for message in batch])
         for message, trace in zip(batch, traces, strict=True):
             origin = _place(message)
-            if self._cursed and origin in self._cursed:
-                refuse(message, Rejected("it broke the decider", code=self._cursed[origin]))
+            if self._poison and origin in self._poison:
+                refuse(message, Rejected("it broke the decider", code=self._poison[origin]))
                 continue
             try:
                 arrivals.append(
@@ -298,49 +231,39 @@ class StreamDoor:
                 places.append(message)
             except Rejected as error:
                 refuse(message, error)
-        decided: list[Decided] = []
-        trace_ids: list[str] = []
         for arrival, message, result in zip(
             arrivals, places, await self._decide(arrivals), strict=True
         ):
             if isinstance(result, Decided):
-                decided.append(result)
-                trace_ids.append((arrival.traceparent or "")[3:35])
+                outcome.decided.append(result)
+                outcome.trace_ids.append((arrival.traceparent or "")[3:35])
             elif isinstance(result, Unrecorded):
                 raise Unavailable(result.why)
             else:
-                refuse(message, _REPEATED if isinstance(result, Repeated) else _CONFLICT)
-        offsets = {(m.topic, m.partition): m.offset + 1 for m in batch}
-        await self._commit(offsets)
-        self._store.committed()
-        self._cursed.clear()
-        self._tell(batch, decided, trace_ids, refused, lines, time.perf_counter() - began)
-
-    async def _commit(self, offsets: dict[Partition, int]) -> None:
-        commit = asyncio.ensure_future(asyncio.to_thread(self._kafka.commit, offsets))
-        done, _ = await asyncio.wait([commit], timeout=self._hang_s)
-        if not done:
-            self._on_hang()
-        await commit
+                refuse(message, _REPLAYED if isinstance(result, Replayed) else _CONFLICT)
+        return outcome
 
     async def _decide(self, arrivals: list[Arrival]) -> list[Result]:
         """Decide all, waiting for ids that another arrival holds. Raises Unavailable past the
-        bound. Two of one id in the batch are no such case: the walk pairs them itself."""
+        bound. Two of one id in the batch are no such case: the decision pipeline pairs them
+        itself."""
         if not arrivals:
             return []
         results = await self._decider.decide(arrivals)
         deadline = time.monotonic() + BUSY_MAX_S
         while busy := [i for i, result in enumerate(results) if isinstance(result, Busy)]:
             if time.monotonic() > deadline:
-                raise Unavailable(f"{len(busy)} authorizations are claimed elsewhere", code="busy")
+                raise Unavailable(
+                    f"{len(busy)} authorizations are in progress elsewhere", code="busy"
+                )
             await asyncio.sleep(BUSY_EVERY_S)
             again = await self._decider.decide([arrivals[i] for i in busy])
             for i, result in zip(busy, again, strict=True):
                 results[i] = result
         return results
 
-    def _bury(self, message: Message, error: SluiceError) -> None:
-        letter = dead_letter(
+    def _send_dead_letter(self, message: Message, error: SluiceError) -> None:
+        dead_letter = dead_letter_of(
             message.value,
             _place(message),
             error,
@@ -350,33 +273,34 @@ class StreamDoor:
         self._kafka.produce(
             self._dead_letters,
             f"{message.topic}/{message.partition}",
-            encode(letter),
-            trace_headers(message.traceparent),
+            encode(dead_letter),
+            message.traceparent,
         )
 
     # ------------------------------------------------------------ metrics and log
 
-    def _tell(
-        self,
-        batch: list[Message],
-        decided: list[Decided],
-        trace_ids: list[str],
-        refused: Counter[str],
-        lines: list[tuple[Message, str]],
-        seconds: float,
-    ) -> None:
-        metrics = self._metrics
-        for topic, count in Counter([m.topic for m in batch]).items():
-            metrics.count("sluice_consumer_messages_total", topic, by=count)
-        metrics.count_each("sluice_dead_letters_total", refused, self._service)
-        codes = refused + Counter(decided=len(decided))
+    def _report(self, outcome: _Outcome) -> None:
+        seconds = time.perf_counter() - outcome.began
+        metrics, decided = self._metrics, outcome.decided
+        metrics.count_each("sluice_dead_letters_total", outcome.refused, self._service)
+        codes = outcome.refused + Counter(decided=len(decided))
         metrics.count_each("sluice_decider_requests_total", codes, "stream")
         now_us = self._clock.now_us()
         ages = [(now_us - d.decision.received_at) / 1_000_000 for d in decided]
-        metrics.observe("sluice_decider_batch_rows", len(batch), "stream")
+        metrics.observe("sluice_decider_batch_rows", len(outcome.batch), "stream")
         if decided:
             decisions = [d.decision for d in decided]
             telemetry.observe_decisions(metrics, "stream", decisions, ages)
+        usual = self._sampler.usual
+        shares = self._sampler.shares(
+            [
+                d.decision.authorization.authorization_id if usual("decided", d.decision) else None
+                for d in decided
+            ]
+        )
+        telemetry.count_lines(
+            metrics, "stream", [*shares, *(telemetry.ALL_PPM for _ in outcome.lines)]
+        )
         telemetry.write_lines(
             [
                 telemetry.decided_line(
@@ -384,30 +308,28 @@ class StreamDoor:
                     service=self._service,
                     at_us=now_us,
                     duration_us=int(age * 1_000_000),
+                    sample_ppm=share,
                     trace_id=trace_id,
                 )
-                for one, trace_id, age in zip(decided, trace_ids, ages, strict=True)
+                for one, trace_id, age, share in zip(
+                    decided, outcome.trace_ids, ages, shares, strict=True
+                )
+                if share
             ]
             + [
                 telemetry.Line(
                     at_us=now_us,
                     event="authorization",
                     service=self._service,
-                    door="stream",
+                    entrypoint="stream",
                     code=code,
+                    sample_ppm=telemetry.ALL_PPM,
                     origin=str(_place(message)),
                     duration_us=int(seconds * 1_000_000),
                 )
-                for message, code in lines
+                for message, code in outcome.lines
             ]
         )
-
-    def _tell_lag(self) -> None:
-        if time.monotonic() < self._lag_at:
-            return
-        self._lag_at = time.monotonic() + LAG_EVERY_S
-        for (topic, partition), lag in self._kafka.lag().items():
-            self._metrics.set("sluice_consumer_lag_messages", lag, topic, str(partition))
 
 
 def _place(message: Message) -> Origin:

@@ -6,153 +6,195 @@ import contextlib
 import logging
 import threading
 import time
-from collections import Counter
+from collections.abc import Sequence
 
+from services.loop import NOTHING, ConsumerLoop, Done, Handler, Limits, whole
 from sluice import bootstrap, telemetry
-from sluice.adapters.kafka.config import Partition
-from sluice.adapters.kafka.consumer import GroupConsumer, Message
-from sluice.adapters.redis.marker import Marker
 from sluice.application.featurize import Applied
-from sluice.application.ports import MISSING, STORE_LOST
+from sluice.application.ports import (
+    MISSING,
+    STORE_LOST,
+    UNKNOWN,
+    Message,
+    Partition,
+    StoreInfo,
+)
 from sluice.errors import SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 from sluice.settings import Settings, load
 
 POLL_S = 0.05
-LAG_EVERY_S = 1.0
 RETRY_S = 0.5
 RETRIES_MAX = 60
 """Half a minute of a store or broker that is down; then exit, and let Kubernetes start us."""
 CHECK_EVERY_S = 0.25
 """How often the store is asked whether it still holds what we wrote, idle or not."""
+FIGURES_EVERY_S = 10.0
+"""How often it is asked for its memory and evictions: a fraction of a millisecond each."""
+NOEVICTION = "noeviction"
 
 
 def main() -> int:
     """Run until SIGTERM. Returns the exit status: 0 stopped, 1 gave up (see the log)."""
     settings, _ = load()
     stop = bootstrap.start("featurizer", settings)
-    while wait_until_writable(settings, stop):
-        parts = bootstrap.featurizer(settings)
-        bootstrap.settle()
-        try:
-            work(Loop(parts, settings.featurizer.batch_max), stop)
-        except SluiceError as error:
-            if error.code != STORE_LOST:
-                telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
-                return 1
-            # Leave the group, because a rebuild sets its offsets while nobody is in it.
-            bootstrap.tell_store(str(error))
-        finally:
-            parts.close()
+    try:
+        serve(settings, stop)
+    except SluiceError as error:
+        telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
+        return 1
     telemetry.event("stopped", code="sigterm")
     return 0
 
 
-def work(loop: Loop, stop: threading.Event) -> None:
-    """Batch after batch. Raises Unavailable if the store was lost, or too often in a row."""
-    failures = 0
-    while not stop.is_set():
+def serve(settings: Settings, stop: threading.Event) -> None:
+    """Work until stop is set; while the store is lost, wait outside the group.
+
+    Raises Unavailable if store or broker stay away, Corrupt, Misconfigured.
+    """
+    while wait_until_writable(settings, stop):
+        parts = bootstrap.featurizer(settings)
+        bootstrap.settle()
+        batch_max = settings.featurizer.batch_max
+        loop = ConsumerLoop(parts.consumer, Featurizing(parts), limits(batch_max))
         try:
-            if failures:
-                loop.rewind()
-            loop.once()
-            failures = 0
+            loop.run(stop)
         except Unavailable as error:
-            failures += 1
-            telemetry.event(
-                "batch_given_up", level=logging.ERROR, code=error.code, reason=str(error)
-            )
-            telemetry.METRICS.count("sluice_consumer_aborts_total", error.code)
-            if error.code == STORE_LOST or failures > RETRIES_MAX:
+            if error.code != STORE_LOST:
                 raise
-            stop.wait(RETRY_S)
+            # It left the group, because a rebuild sets its offsets while nobody is in it.
+            bootstrap.report_store(str(error))
+        finally:
+            parts.close()
+
+
+def limits(batch_max: int) -> Limits:
+    """A store that was lost is left at once; one that is down is waited for."""
+    return Limits(
+        batch_max=batch_max,
+        poll_s=POLL_S,
+        pause_s=RETRY_S,
+        pause_max_s=RETRY_S,
+        failures_max=RETRIES_MAX,
+        leave_at=frozenset({STORE_LOST}),
+    )
 
 
 def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
     """Wait while the store is lost, or cleared and filled by a rebuild, or holds states of another
-    format than ours. False: told to stop."""
-    store = bootstrap.state_store(settings)
-    marker, told = Marker(store.connection), ""
+    format than ours. False: told to stop.
+
+    Raises Misconfigured if it refuses our password.
+    """
+    watermark, reported = bootstrap.store(settings).watermark(), ""
     try:
         while not stop.is_set():
             with contextlib.suppress(Unavailable):
-                why = marker.read().why_not_written()
+                why = watermark.read().why_not_written()
                 if not why:
                     return True
-                if why != told:
-                    bootstrap.tell_store(why)
-                    told = why
+                if why != reported:
+                    bootstrap.report_store(why)
+                    reported = why
             stop.wait(RETRY_S)
         return False
     finally:
-        store.close()
+        watermark.close()
 
 
-class Loop:
-    """Poll, apply, note in the store, commit."""
+class Featurizing(Handler):
+    """Applies a batch, and notes it in the store before the loop commits it."""
 
-    def __init__(self, parts: bootstrap.FeaturizerParts, batch_max: int) -> None:
+    def __init__(self, parts: bootstrap.FeaturizerParts) -> None:
         self._parts = parts
-        self._batch_max = batch_max
-        self._lag_at = 0.0
         self._checked_at = float("-inf")
+        self._figures_at = 0.0
+        self._policy = NOEVICTION
         self._known: dict[Partition, int] = {}
         """What of each of our partitions is in the store, for all that we know."""
+        self._applied: Applied | None = None
+        self._began = 0.0
 
-    def once(self) -> None:
-        """One batch. Raises Unavailable: nothing was committed, the batch will come again."""
-        consumer = self._parts.consumer
-        batch = consumer.poll_batch(self._batch_max, POLL_S)
-        ends = {(m.topic, m.partition): m.offset + 1 for m in batch}
-        if ends.keys() - self._known or time.monotonic() >= self._checked_at + CHECK_EVERY_S:
+    def handle(self, batch: Sequence[Message]) -> Done:
+        """Raises Unavailable: the batch will come again; with code STORE_LOST if the store forgot
+        what it held."""
+        done = whole(batch) if batch else NOTHING
+        late = time.monotonic() >= self._checked_at + CHECK_EVERY_S
+        if late or done.offsets.keys() - self._known:
             self._check()
         if batch:
-            began = time.perf_counter()
-            applied = self._parts.featurizer.apply(batch)
+            self._began = time.perf_counter()
+            self._applied = self._parts.featurizer.apply(batch)
             kill_at("featurizer.before_commit")
-            self._parts.marker.advance({p: self._known.get(p, 0) for p in ends}, ends)
-            self._known.update(ends)
+            known = {place: self._known.get(place, 0) for place in done.offsets}
+            self._parts.watermark.advance(known, done.offsets)
+            self._known.update(done.offsets)
             kill_at("featurizer.after_mark")
-            commit(consumer, batch, ends)
-            kill_at("featurizer.after_commit")
-            observe(applied, time.perf_counter() - began)
-        if time.monotonic() >= self._lag_at:
-            self._lag_at = time.monotonic() + LAG_EVERY_S
-            for (topic, partition), lag in consumer.lag().items():
-                telemetry.METRICS.set("sluice_consumer_lag_messages", lag, topic, str(partition))
+        if time.monotonic() >= self._figures_at:
+            self._figures_at = time.monotonic() + FIGURES_EVERY_S
+            self._show_store()
+        return done
 
-    def rewind(self) -> None:
-        """Go back to what is committed. Raises Unavailable."""
+    def _show_store(self) -> None:
+        """Show the store's own figures. A store that does not tell them stops nothing."""
+        policy, why = UNKNOWN, ""
+        try:
+            info = self._parts.states.info()
+        except Unavailable as error:
+            why = str(error)
+        else:
+            policy = info.eviction_policy
+            show_figures(info)
+        telemetry.METRICS.info("sluice_store_eviction_policy_info", policy)
+        if policy != self._policy:
+            self._policy = policy
+            telemetry.event(
+                "eviction_policy",
+                level=logging.INFO if policy == NOEVICTION else logging.WARNING,
+                policy=policy,
+                reason=why,
+                fix="docs/reference/online-store.md, section When it is down",
+            )
+
+    def committed(self, done: Done) -> None:
+        """Show what the batch did."""
+        kill_at("featurizer.after_commit")
+        assert self._applied is not None
+        observe(self._applied, time.perf_counter() - self._began)
+        self._applied = None
+
+    def rewound(self) -> None:
+        """What the store holds is asked again."""
         self._known.clear()
-        self._parts.consumer.rewind()
 
     def _check(self) -> None:
         """Raises Unavailable with code STORE_LOST if the store forgot what it held."""
-        consumer, marker = self._parts.consumer, self._parts.marker
+        consumer, watermark = self._parts.consumer, self._parts.watermark
         mine = consumer.assignment()
         fresh = [place for place in mine if place not in self._known]
         committed = consumer.committed(fresh)
         self._known = {p: self._known.get(p, committed.get(p, 0)) for p in mine}
         first = self._checked_at == float("-inf")
         try:
-            marker.advance(self._known)
+            watermark.advance(self._known)
         except Unavailable as error:
-            if error.code != STORE_LOST or marker.read().state != MISSING:
+            if error.code != STORE_LOST or watermark.read().state != MISSING:
                 raise
             if consumer.committed(consumer.partitions()):
-                marker.lose()
+                watermark.lose()
                 raise
-            marker.initialise()  # nothing was ever applied by this group: a new installation
+            watermark.initialise()  # nothing was ever applied by this group: a new installation
         if first:
-            bootstrap.tell_store("")
+            bootstrap.report_store("")
         self._checked_at = time.monotonic()
 
 
-def commit(consumer: GroupConsumer, batch: list[Message], ends: dict[Partition, int]) -> None:
-    """Commit the offsets behind a batch, without waiting: what comes again is skipped."""
-    consumer.commit_later(ends)
-    for topic, count in Counter(m.topic for m in batch).items():
-        telemetry.METRICS.count("sluice_consumer_messages_total", topic, by=count)
+def show_figures(info: StoreInfo) -> None:
+    """The store's figures as gauges."""
+    metrics = telemetry.METRICS
+    metrics.set("sluice_store_used_memory_bytes", info.used_memory_bytes)
+    metrics.set("sluice_store_max_memory_bytes", info.max_memory_bytes)
+    metrics.set("sluice_store_evicted_keys", info.evicted_keys)
 
 
 def observe(applied: Applied, seconds: float) -> None:

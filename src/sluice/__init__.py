@@ -1,3 +1,13 @@
 """Sluice decides in real time whether a card authorization is fraud, and can prove it."""
 
+import os
+
 __version__ = "0.1.0"
+
+QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
+"""Variables that keep a library from reporting to its maker. onnxruntime looks for Microsoft's
+event collector, and keeps a device id in the home, as soon as it is imported: this package is the
+one place where all that import it pass before. Whoever sets such a variable otherwise has chosen.
+"""
+for _name, _value in QUIET.items():
+    os.environ.setdefault(_name, _value)

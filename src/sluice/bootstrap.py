@@ -10,37 +10,46 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
+from sluice import settings as settings_of
 from sluice import telemetry
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
+from sluice.adapters.kafka.observations import ObservationProducer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
-from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
 from sluice.adapters.policyfiles.files import PolicyFiles
-from sluice.adapters.redis.marker import RUNBOOK, Marker
-from sluice.adapters.redis.online import RedisOnlineStore
-from sluice.adapters.redis.states import RedisStateStore
-from sluice.application.decide import Decider
+from sluice.adapters.redis import address as redis_address
+from sluice.adapters.redis.store import RedisStore
+from sluice.application.active import ActiveConfiguration
+from sluice.application.archive import Archiver
+from sluice.application.consistency import ConsistencyCheck
+from sluice.application.decide import DecisionPipeline
 from sluice.application.featurize import Featurizer
-from sluice.application.ports import DecisionLog, OnlineStore
-from sluice.domain import catalogue
-from sluice.domain.authorization import EventTimeBounds
+from sluice.application.ports import (
+    STORE_RUNBOOK,
+    Consumer,
+    DecisionLog,
+    OnlineConnection,
+    OnlineStore,
+    StateStore,
+    Store,
+    Transactions,
+    WatermarkStore,
+)
 from sluice.domain.clock import SECOND_US, SystemClock
-from sluice.domain.decision import Door
-from sluice.errors import SluiceError
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import EventTimeBounds
+from sluice.domain.records.decision import Entrypoint
+from sluice.errors import Misconfigured, SluiceError
 from sluice.settings import Settings
 
-T = TypeVar("T")
-
-FLUSH_MAX_S = 30.0
 COLLECT_EVERY = 50_000
 """New containers until the collector looks for cycles. A batch of 500 makes some 10,000, all alive
-until it ends: Python's 700 would walk them 15 times, a tenth of the stream door's time."""
+until it ends: Python's 700 would walk them 15 times, a tenth of the stream processor's time."""
 
 
 def start(service: str, settings: Settings) -> threading.Event:
@@ -77,45 +86,52 @@ def emitter(settings: Settings) -> str:
     return f"{settings.service.name()}/{time.time_ns() // 1_000_000}-{os.getpid()}"
 
 
-class Observations:
-    """``observations.v1`` as the featurizer's port."""
+STORES: dict[str, Callable[[settings_of.Store], Store]] = dict.fromkeys(
+    redis_address.SCHEMES,
+    lambda given: RedisStore(
+        given.url,
+        SystemClock(),
+        budget_s=given.budget_ms / 1000,
+        batch_budget_s=given.batch_budget_ms / 1000,
+        in_progress_ttl_s=given.in_progress_ttl_s,
+        answer_ttl_s=given.answer_ttl_s,
+        count=telemetry.METRICS.count,
+    ),
+)
+"""The adapter of each scheme of ``store.url``. Another online store is a module that keeps the
+port Store (``tests/contract/test_store_contract.py``), and an entry here."""
 
-    def __init__(self, producer: EventProducer, topic: str) -> None:
-        self._producer = producer
-        self._topic = topic
 
-    @cached_property
-    def partitions(self) -> int:
-        """Asked once: to follow a topic that grows, start anew when all is read."""
-        return self._producer.partitions(self._topic)
+def store(settings: Settings) -> Store:
+    """The online store, chosen by its URL. Connects to nothing. Raises Misconfigured."""
+    scheme, found, _ = settings.store.url.partition("://")
+    if not found or scheme not in STORES:
+        raise Misconfigured(
+            "no online store is known by the scheme of this URL",  # which may hold a password
+            where="store.url",
+            fix=f"one of {', '.join(STORES)}, then ://",
+        )
+    return STORES[scheme](settings.store)
 
-    def produce(self, partition: int, value: bytes) -> None:
-        """Queue one."""
-        self._producer.produce(self._topic, value, partition=partition)
 
-    def flush(self) -> None:
-        """Wait until all are durable."""
-        self._producer.flush(FLUSH_MAX_S)
+def store_at(url: str) -> Store:
+    """The same by its URL alone, with the default budgets: for tools, tests and benchmarks."""
+    return store(Settings(store=settings_of.Store(url=url)))
 
 
 @dataclass(frozen=True, slots=True)
 class FeaturizerParts:
-    """What the featurizer's loop drives."""
+    """What the featurizer's handler drives. The loop closes the consumer."""
 
-    consumer: GroupConsumer
+    consumer: Consumer
     featurizer: Featurizer
-    store: RedisStateStore
-    marker: Marker
+    states: StateStore
+    watermark: WatermarkStore
 
     def close(self) -> None:
-        """Leave the group, then the store."""
-        self.consumer.close()
-        self.store.close()
-
-
-def state_store(settings: Settings) -> RedisStateStore:
-    """The featurizer's side of the store."""
-    return RedisStateStore(settings.store.url, answer_ttl_s=settings.store.answer_ttl_s)
+        """Leave the store."""
+        self.states.close()
+        self.watermark.close()
 
 
 def featurizer(settings: Settings) -> FeaturizerParts:
@@ -123,7 +139,8 @@ def featurizer(settings: Settings) -> FeaturizerParts:
     names = topics(settings)
     client_id = f"featurizer-{settings.service.name()}"
     extra = settings.kafka.extra()
-    store = state_store(settings)
+    online = store(settings)
+    states = online.states()
     producer = EventProducer(
         settings.kafka.bootstrap,
         client_id=client_id,
@@ -132,6 +149,7 @@ def featurizer(settings: Settings) -> FeaturizerParts:
         # If one were given up and the next arrived, states would take the first for seen.
         delivery_max_ms=0,
         extra=extra,
+        count=telemetry.METRICS.count,
     )
     stems = {
         names.decisions: "decisions",
@@ -144,27 +162,71 @@ def featurizer(settings: Settings) -> FeaturizerParts:
             group=group("featurizer", settings),
             topics=list(stems),
             client_id=client_id,
+            wait_for_commits=False,  # states skip what they have seen, the store knows how far
             extra=extra,
+            count=telemetry.METRICS.count,
         ),
         Featurizer(
-            store=store,
-            observations=Observations(producer, names.observations),
+            store=states,
+            observations=ObservationProducer(producer, names.observations),
             topics=stems,
             stage=lambda name, seconds: telemetry.METRICS.observe(
                 "sluice_featurizer_stage_duration_seconds", seconds, name
             ),
             answers_since=lambda: SystemClock().now_us() - settings.store.answer_ttl_s * SECOND_US,
         ),
-        store,
-        Marker(store.connection),
+        states,
+        online.watermark(),
     )
 
 
-def tell_store(why: str) -> None:
+@dataclass(frozen=True, slots=True)
+class ArchiverParts:
+    """What the archiver's handler drives. The loop closes the consumer."""
+
+    consumer: Consumer
+    archiver: Archiver
+
+
+def archiver(settings: Settings) -> ArchiverParts:
+    """Consumer of decisions and labels, and the archive's files."""
+    from sluice.adapters.parquet.archive import ParquetFiles  # noqa: PLC0415 - an extra
+
+    names = topics(settings)
+    folders = {names.decisions: "decisions", names.labels: "labels"}
+    return ArchiverParts(
+        GroupConsumer(
+            settings.kafka.bootstrap,
+            group=group("archiver", settings),
+            topics=list(folders),
+            client_id=f"archiver-{settings.service.name()}",
+            extra=settings.kafka.extra(),
+            count=telemetry.METRICS.count,
+        ),
+        Archiver(
+            ParquetFiles(Path(settings.archiver.root), folders), roll_s=settings.archiver.roll_s
+        ),
+    )
+
+
+def consistency_check(settings: Settings) -> ConsistencyCheck:
+    """The consistency check over the archive."""
+    from sluice.adapters.parquet.samples import ArchiveSampleSource  # noqa: PLC0415 - an extra
+
+    return ConsistencyCheck(
+        ArchiveSampleSource(Path(settings.archiver.root)),
+        SystemClock(),
+        sample_ppm=settings.consistency.sample_ppm,
+        settle_s=settings.consistency.settle_s,
+        lookback_s=settings.consistency.lookback_s,
+    )
+
+
+def report_store(why: str) -> None:
     """Show whether the store's states are used; why not, "" if they are."""
     telemetry.METRICS.set("sluice_store_ready", 0 if why else 1)
     if why:
-        telemetry.event("store_not_used", level=logging.ERROR, reason=why, fix=RUNBOOK)
+        telemetry.event("store_not_used", level=logging.ERROR, reason=why, fix=STORE_RUNBOOK)
     else:
         telemetry.event("store_used")
 
@@ -174,64 +236,59 @@ def policies(settings: Settings) -> PolicyFiles:
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
 
 
-class InForce:
-    """The release and the policy that decide now, followed on disk."""
+def active_configuration(settings: Settings) -> ActiveConfiguration:
+    """Release and policy, followed on disk. Raises Misconfigured if the policy is wrong; without a
+    release that holds, decisions go without a model until one comes."""
+    decider = settings.decider
 
-    def __init__(self, settings: Settings) -> None:
-        decider = settings.decider
-        self.policies = policies(settings)
-        self.releases = ReleaseDirectory(
+    def activated(what: str, name: str) -> None:
+        telemetry.event("activated", what=what, id=name)
+        telemetry.METRICS.info(f"sluice_decider_{what}_info", name)
+
+    def refused(what: str, error: SluiceError) -> None:
+        telemetry.event(
+            "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)
+        )
+        telemetry.METRICS.count("sluice_decider_refused_total", what, error.code)
+
+    def refusing(what: str, now: bool) -> None:
+        telemetry.METRICS.set("sluice_decider_refusing", now, what)
+
+    pack = policies(settings)
+    return ActiveConfiguration(
+        ReleaseDirectory(
             Path(decider.release_dir),
             read_trust(Path(decider.trust_dir)),
-            catalogue.DIGEST,
             catalogue.FEATURES,
-        )
-        telemetry.METRICS.info("sluice_decider_policy_info", self.policies.current().id)
-        self.poll()
-
-    def poll(self) -> None:
-        """Take over what changed; what is wrong is refused, told, and changes nothing."""
-        self._follow("release", self.releases.poll, lambda scorer: scorer.release)
-        self._follow("policy", self.policies.poll, lambda policy: policy.id)
-
-    @staticmethod
-    def _follow(what: str, poll: Callable[[], T | None], name: Callable[[T], str]) -> None:
-        try:
-            fresh = poll()
-        except SluiceError as error:
-            telemetry.event(
-                "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)
-            )
-            telemetry.METRICS.count("sluice_decider_refused_total", what, error.code)
-            return
-        if fresh is not None:
-            telemetry.event("in_force", what=what, id=name(fresh))
-            telemetry.METRICS.info(f"sluice_decider_{what}_info", name(fresh))
-
-
-def online_store(settings: Settings, *, batches: bool) -> RedisOnlineStore:
-    """The decider's side of the store. batches: with the stream door's budget."""
-    store = settings.store
-    return RedisOnlineStore(
-        store.url,
-        SystemClock(),
-        budget_s=(store.batch_budget_ms if batches else store.budget_ms) / 1000,
-        claim_ttl_s=store.claim_ttl_s,
-        answer_ttl_s=store.answer_ttl_s,
-        on_trust=tell_store,
+            pack.current().fx.reference,
+            telemetry.METRICS.count,
+        ),
+        pack,
+        activated=activated,
+        refused=refused,
+        refusing=refusing,
     )
 
 
+def online_store(settings: Settings, *, batches: bool) -> OnlineConnection:
+    """The decider's side of the store. batches: with the stream processor's budget."""
+    return store(settings).online(batches=batches, on_trust=report_store)
+
+
 def decider(
-    settings: Settings, door: Door, store: OnlineStore, log: DecisionLog, in_force: InForce
-) -> Decider:
-    """The walk behind one door."""
-    return Decider(
-        door=door,
+    settings: Settings,
+    entrypoint: Entrypoint,
+    store: OnlineStore,
+    log: DecisionLog,
+    active: ActiveConfiguration,
+) -> DecisionPipeline:
+    """The decision pipeline behind one entrypoint."""
+    return DecisionPipeline(
+        entrypoint=entrypoint,
         emitter=emitter(settings),
         store=store,
-        scorer=in_force.releases,
-        policy=in_force.policies,
+        scorer=active.releases,
+        policy=active.policies,
         log=log,
         clock=SystemClock(),
         bounds=EventTimeBounds(
@@ -244,25 +301,33 @@ def decider(
     )
 
 
+def sampler(settings: Settings) -> telemetry.Sampler:
+    """Which lines of authorizations an entrypoint writes."""
+    service = settings.service
+    return telemetry.Sampler(service.log_sample_ppm, service.log_lines_per_s)
+
+
 def decision_producer(settings: Settings) -> DecisionProducer:
-    """``decisions.v1`` for the sync door."""
+    """``decisions.v1`` for the sync API."""
     return DecisionProducer(
         settings.kafka.bootstrap,
         topic=topics(settings).decisions,
         client_id=f"decider-{settings.service.name()}",
         append_max_ms=settings.decider.record_budget_ms,
         extra=settings.kafka.extra(),
+        count=telemetry.METRICS.count,
     )
 
 
-def transactional_door(settings: Settings) -> TransactionalDoor:
-    """``authorizations.v1`` in, transactions out, for the stream door."""
+def transactional_stream(settings: Settings) -> Transactions:
+    """``authorizations.v1`` in, transactions out, for the stream processor."""
     name = f"decider-{settings.service.name()}"
-    return TransactionalDoor(
+    return TransactionalStream(
         settings.kafka.bootstrap,
         group=group("decider", settings),
         topics=[topics(settings).authorizations],
         transactional_id=f"{settings.kafka.topic_prefix}{name}",
         client_id=name,
         extra=settings.kafka.extra(),
+        count=telemetry.METRICS.count,
     )

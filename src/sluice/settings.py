@@ -7,9 +7,11 @@ SLUICE_CONFIG names), then ``SLUICE_<SECTION>_<KEY>``.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -25,6 +27,14 @@ CONFIG_FILE = Path("sluice.yaml")
 OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "SLUICE_KILL_AT"})
 """Variables of this prefix that are not settings."""
 MASK = "********"
+
+_LINK = re.compile(
+    r"(?P<url>PORT(_[0-9]+_(TCP|UDP|SCTP))?)|(?P<host>SERVICE_HOST)|"
+    r"(?P<number>SERVICE_PORT(_[A-Z0-9_]+)?)|"
+    r"PORT_[0-9]+_(TCP|UDP|SCTP)_((?P<address>ADDR)|(?P<port>PORT)|(?P<protocol>PROTO))"
+)
+"""What follows a Service's name in a variable that tells of it."""
+_LINK_URL = re.compile(r"(?:tcp|udp|sctp)://(?P<address>[^/]+):[0-9]{1,5}")
 
 
 def _says(text: str, **bounds: Any) -> Meta:
@@ -66,12 +76,12 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         int, _says("Longest a read may take; past it the views are missing.", ge=1, le=1000)
     ] = 10
     batch_budget_ms: Annotated[
-        int, _says("The same for a micro-batch of the stream door.", ge=1, le=10_000)
+        int, _says("The same for a micro-batch of the stream processor.", ge=1, le=10_000)
     ] = 1000
     answer_ttl_s: Annotated[
         int, _says("How long an id's answer is remembered: about 400 bytes each.", ge=1)
     ] = 3600
-    claim_ttl_s: Annotated[
+    in_progress_ttl_s: Annotated[
         int,
         _says(
             "After this an id that was never answered may be decided again; longer than a restart "
@@ -85,10 +95,10 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class DeciderSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename=None
 ):
-    """Both doors."""
+    """Both entrypoints."""
 
-    host: Annotated[str, _says("Address the sync door listens on.")] = "0.0.0.0"
-    port: Annotated[int, _says("Port of the sync door.", ge=0, le=65_535)] = 8080
+    host: Annotated[str, _says("Address the sync API listens on.")] = "0.0.0.0"
+    port: Annotated[int, _says("Port of the sync API.", ge=0, le=65_535)] = 8080
     model_name: Annotated[str, _says("Name in the Open Inference Protocol.")] = "sluice"
     release_dir: Annotated[str, _says("Folder of the release to serve; polled.")] = (
         "models/releases/current"
@@ -102,7 +112,7 @@ class DeciderSettings(
         int, _says("Longest wait for the record to be durable; then 503.", ge=1, le=60_000)
     ] = 1000
     in_flight_max: Annotated[
-        int, _says("Requests inside the sync door; beyond it 503, no queue.", ge=1)
+        int, _says("Requests inside the sync API; beyond it 503, no queue.", ge=1)
     ] = 256
     drain_s: Annotated[
         int, _says("After SIGTERM: not ready, still answering, this long.", ge=0, le=600)
@@ -114,7 +124,7 @@ class DeciderSettings(
         int, _says("Authorizations further ahead of our clock are refused.", ge=0)
     ] = 300
     batch_max: Annotated[
-        int, _says("Authorizations of one micro-batch of the stream door.", ge=1, le=5000)
+        int, _says("Authorizations of one micro-batch of the stream processor.", ge=1, le=5000)
     ] = 500
     reload_s: Annotated[
         int, _says("How often release and policy are looked at for changes.", ge=1, le=3600)
@@ -154,8 +164,8 @@ class FeastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     registry: Annotated[str, _says("SQL registry, an SQLAlchemy URL; may hold a password.")] = ""
 
 
-class MeterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The truth meter. It reads the archive under ``archiver.root``."""
+class ConsistencySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The consistency check. It reads the archive under ``archiver.root``."""
 
     sample_ppm: Annotated[
         int, _says("Share of the decisions that are recomputed, in millionths.", ge=1, le=1_000_000)
@@ -180,6 +190,24 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         int, _says("Port of /metrics for services without HTTP; 0 is none.", ge=0, le=65_535)
     ] = 9090
     log_level: Annotated[str, _says("DEBUG, INFO, WARNING or ERROR.")] = "INFO"
+    log_sample_ppm: Annotated[
+        int,
+        _says(
+            "Share of the usual authorizations with a line in the log, in millionths, by the hash "
+            "of the id. Refusals, declines and incomplete decisions always have one.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 1_000_000
+    log_lines_per_s: Annotated[
+        int,
+        _says(
+            "Of those lines at most so many a second, about 500 bytes each; of more a smaller "
+            "share, which stands in the line.",
+            ge=1,
+            le=100_000,
+        ),
+    ] = 20
 
     def name(self) -> str:
         """The replica's name: a StatefulSet's pod name stays, so transactions are fenced."""
@@ -195,7 +223,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     featurizer: FeaturizerSettings = FeaturizerSettings()
     archiver: ArchiverSettings = ArchiverSettings()
     feast: FeastSettings = FeastSettings()
-    meter: MeterSettings = MeterSettings()
+    consistency: ConsistencySettings = ConsistencySettings()
     service: Service = Service()
 
 
@@ -219,8 +247,9 @@ def load(
     path = path or Path(environ.get(CONFIG_VARIABLE, CONFIG_FILE))
     sources: dict[str, str] = {}
     tree = _from_file(path, required=CONFIG_VARIABLE in environ, sources=sources)
+    links = service_links(environ)
     for name, value in sorted(environ.items()):
-        if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
+        if not name.startswith(PREFIX) or name in OTHER_VARIABLES or name in links:
             continue
         section, key = _split(name)
         tree.setdefault(section, {})[key] = value
@@ -231,6 +260,60 @@ def load(
         raise Misconfigured(
             str(exc), where=str(path), fix="docs/reference/settings.md lists every key"
         ) from None
+
+
+def service_links(environ: Mapping[str, str]) -> frozenset[str]:
+    """Names of the variables by which Kubernetes tells a pod of the namespace's Services.
+
+    A Service ``sluice-x`` puts ``SLUICE_X_PORT=tcp://10.0.0.1:80`` and its like into every pod. A
+    name counts if it has the shape of such a variable, its value is what that variable holds, and
+    a Service of this name is told of by a URL, as each is: a misspelt setting has none beside it.
+    The name of a setting counts only with a URL for its value.
+
+    >>> sorted(service_links({"SLUICE_X_PORT": "tcp://10.0.0.1:80", "SLUICE_X_SERVICE_PORT": "80",
+    ...                       "SLUICE_STORE_SERVICE_PORT": "80", "SLUICE_DECIDER_PORT": "80"}))
+    ['SLUICE_X_PORT', 'SLUICE_X_SERVICE_PORT']
+    """
+    read = {
+        name: set(_readings(name, value))
+        for name, value in environ.items()
+        if name.startswith(PREFIX)
+    }
+    told = {service for readings in read.values() for service, what in readings if what == "url"}
+    return frozenset(
+        name
+        for name, readings in read.items()
+        if any(
+            service in told and (what == "url" or not _is_setting(name))
+            for service, what in readings
+        )
+    )
+
+
+def _readings(name: str, value: str) -> Iterator[tuple[str, str]]:
+    """Each Service that this variable may tell of, and what it would tell."""
+    for at in range(len(PREFIX) - 1, len(name)):
+        match = _LINK.fullmatch(name, at + 1) if name[at] == "_" else None
+        if match is not None:
+            what = next(kind for kind, text in match.groupdict().items() if text)
+            if _holds(what, value):
+                yield name[:at], what
+
+
+def _holds(what: str, value: str) -> bool:
+    """Whether Kubernetes would give a variable of this kind such a value."""
+    if what == "url":
+        url = _LINK_URL.fullmatch(value)
+        return url is not None and _holds("host", url["address"].strip("[]"))
+    if what in ("host", "address"):
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            return False
+        return True
+    if what == "protocol":
+        return value in ("tcp", "udp", "sctp")
+    return value.isascii() and value.isdigit() and int(value) <= 65_535
 
 
 def describe(settings: Settings, sources: Mapping[str, str]) -> list[Setting]:
@@ -277,10 +360,15 @@ def _from_file(path: Path, *, required: bool, sources: dict[str, str]) -> dict[s
     return tree
 
 
-def _split(name: str) -> tuple[str, str]:
+def _is_setting(name: str) -> bool:
     section, _, key = name.removeprefix(PREFIX).lower().partition("_")
     kind = get_type_hints(Settings).get(section)
-    if kind is None or key not in kind.__struct_fields__:
+    return kind is not None and key in kind.__struct_fields__
+
+
+def _split(name: str) -> tuple[str, str]:
+    section, _, key = name.removeprefix(PREFIX).lower().partition("_")
+    if not _is_setting(name):
         raise Misconfigured(
             f"{name} is no setting", where="environment", fix="sluice config lists every key"
         )

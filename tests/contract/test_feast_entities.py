@@ -15,12 +15,12 @@ from feast.protos.feast.types.Value_pb2 import Null, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from redis import Redis
 
-from sluice.adapters.feast.plan import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEWS
 from sluice.adapters.feast.views import entity, source, state_view
+from sluice.adapters.layout import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEW_NAMES
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import StateUpdate
-from sluice.domain.observation import ENTITY_KINDS, EntityKind
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 
 EACH = 2_500
 """Of each of four kinds."""
@@ -67,7 +67,7 @@ def sdk(valkey: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) -> Feat
     )
     owners = [entity(kind, JOIN_KEYS[kind], kind, pii="none") for kind in ENTITY_KINDS]
     views = [
-        state_view(owner, kind, source("file", str(folder), VIEWS[kind]))
+        state_view(owner, kind, source("file", str(folder), VIEW_NAMES[kind]))
         for owner, kind in zip(owners, ENTITY_KINDS, strict=True)
     ]
     store.apply([*owners, *views, FeatureService(name="states", features=views)])
@@ -122,7 +122,7 @@ def test_we_read_of_ten_thousand_entities_what_feast_reads(
         theirs = [(at[1], s) for at, how, s in found if how == "theirs" and at[0] == kind]
         frame = pd.DataFrame(theirs, columns=[JOIN_KEYS[kind], FEATURES[kind]])
         frame["event_timestamp"] = EPOCH + timedelta(microseconds=NEWEST_US)
-        sdk.write_to_online_store(VIEWS[kind], df=frame)
+        sdk.write_to_online_store(VIEW_NAMES[kind], df=frame)
     raw = Redis.from_url(valkey.url)
     with raw.pipeline(transaction=False) as pipe:
         for at, how, s in found:

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-import mmh3
 import pytest
 from feast.infra.online_stores.helpers import _mmh3, _redis_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -11,30 +10,24 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.adapters.feast.murmur3 import murmur3_32
-from sluice.adapters.feast.plan import (
+from sluice.adapters.layout import (
     COMPILED,
     FEATURES,
     JOIN_KEYS,
     PROJECT,
-    VIEWS,
+    VIEW_NAMES,
     decode_state,
     encode_state,
     encode_timestamp,
 )
-from sluice.domain.observation import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS
 
 KEYS = ["c", "card-1", "naïve-卡-🂡", "k" * 5000, " ", "a:b|c\x00d"]
 
 
-@given(st.binary(max_size=64))
-def test_our_murmur3_is_mmh3(data):
-    assert murmur3_32(data) == mmh3.hash(data, signed=False)
-
-
 @pytest.mark.parametrize("kind", ENTITY_KINDS)
 def test_hash_fields_are_those_of_feast(kind):
-    assert COMPILED[kind].field == _mmh3(f"{VIEWS[kind]}:{FEATURES[kind]}")
+    assert COMPILED[kind].field == _mmh3(f"{VIEW_NAMES[kind]}:{FEATURES[kind]}")
 
 
 @pytest.mark.parametrize("kind", ENTITY_KINDS)

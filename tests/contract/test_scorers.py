@@ -7,29 +7,30 @@ import numpy as np
 import pytest
 
 from sluice.adapters.onnx import OnnxScorer, load, read_trust
-from sluice.application.ports import Scorer
-from sluice.domain import catalogue
-from sluice.domain.reasons import BY_CODE, MODEL_CODES
+from sluice.application.ports import Count, Scorer, uncounted
+from sluice.domain.features import catalogue
+from sluice.domain.policy.reasons import BY_CODE, MODEL_CODES
 from sluice.domain.release import decode_manifest
 from sluice.errors import Unavailable
+from sluice.testing.counting import Counted
 from sluice.testing.release import FEATURES, TRUSTED, make_model, make_release
 from sluice.testing.scorer import FakeScorer
 
 
 def onnx(tmp_path: Path) -> OnnxScorer:
-    return load(make_release(tmp_path / "r"), TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+    return load(make_release(tmp_path / "r"), TRUSTED, catalogue.FEATURES, "EUR")
 
 
 def fake(_: Path) -> FakeScorer:
     return FakeScorer()
 
 
-def onnx_failing(tmp_path: Path) -> Scorer:
+def onnx_failing(tmp_path: Path, count: Count = uncounted) -> Scorer:
     folder = make_release(tmp_path / "r")
     manifest = decode_manifest((folder / "manifest.json").read_bytes())
     columns = [catalogue.INDEX[name] for name in FEATURES]
     groups = {f.name: f.group for f in catalogue.FEATURES}
-    return OnnxScorer(manifest, make_model(rows_fixed_to=3), columns, groups)
+    return OnnxScorer(manifest, make_model(rows_fixed_to=3), columns, groups, count)
 
 
 def fake_failing(_: Path) -> Scorer:
@@ -40,7 +41,7 @@ def fake_failing(_: Path) -> Scorer:
 
 def committed(_: Path) -> OnnxScorer:
     trusted = read_trust(Path("policies/trust"))
-    return load(Path("models/releases/current"), trusted, catalogue.DIGEST, catalogue.FEATURES)
+    return load(Path("models/releases/current"), trusted, catalogue.FEATURES, "EUR")
 
 
 MAKERS = {"onnx": onnx, "committed": committed, "fake": fake}
@@ -110,7 +111,14 @@ def test_a_model_that_cannot_run_is_unavailable(
         make(tmp_path).score(rows(2))
 
 
-TAKEN = decode_manifest(Path("models/releases/current/manifest.json").read_bytes()).features
+def test_a_run_that_fails_is_counted(tmp_path: Path) -> None:
+    counted = Counted()
+    with pytest.raises(Unavailable):
+        onnx_failing(tmp_path, counted).score(rows(2))
+    assert counted == {"sluice_decider_scorer_failures_total runtime": 1}
+
+
+TAKEN = decode_manifest(Path("models/releases/current/manifest.json").read_bytes()).names
 
 
 @pytest.mark.parametrize(

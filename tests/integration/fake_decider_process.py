@@ -11,10 +11,10 @@ from services.decider import server
 from sluice import telemetry
 from sluice.application.decide import Result
 from sluice.application.ports import Arrival
-from sluice.testing.deciding import COLUMNS, FakeDecider
+from sluice.testing.deciding import COLUMNS, FakePipeline
 
 
-class SlowDecider(FakeDecider):
+class SlowPipeline(FakePipeline):
     async def decide(
         self, batch: Sequence[Arrival], *, deadline_us: int | None = None
     ) -> list[Result]:
@@ -31,7 +31,7 @@ if __name__ == "__main__":
     telemetry.configure_logging("decider")
     server.run(
         server.serve(
-            SlowDecider(),
+            SlowPipeline(),
             name="sluice",
             columns=COLUMNS,
             host="127.0.0.1",

@@ -1,7 +1,8 @@
-"""The stream door on a real Kafka: what is read is what is decided, buried and committed."""
+"""The stream processor on a real Kafka: what is read is what is decided, buried and committed."""
 
 import asyncio
 import json
+import threading
 import time
 from collections import Counter
 from typing import Any
@@ -9,24 +10,37 @@ from typing import Any
 import msgspec
 import pytest
 from confluent_kafka import Producer
+from prometheus_client import REGISTRY
 
-from services.decider.stream import AfterCommit, StreamDoor, TransactionLog
-from services.kafka.broker import Node
+from local.kafka.broker import Node
+from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
+from services.loop import ConsumerLoop
 from sluice.adapters.kafka.topics import Topics
-from sluice.adapters.kafka.transactions import TransactionalDoor
-from sluice.application.decide import Decider
-from sluice.domain.authorization import EventTimeBounds
+from sluice.adapters.kafka.transactions import TransactionalStream
+from sluice.application.decide import DecisionPipeline
 from sluice.domain.clock import SystemClock
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.decision import Decision
-from sluice.testing.kafka import read_all
+from sluice.domain.records.authorization import EventTimeBounds
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.decision import Decision
 from sluice.testing.policy import make_policy
 from sluice.testing.store import FakeStore
+from tests.support.kafka import read_all
 
 pytestmark = pytest.mark.integration
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 COUNT = 1000
+
+
+def _drained(topic: str) -> bool:
+    """Read to the end of all four partitions, as the loop's own metric tells."""
+    lags = [
+        sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name == "sluice_consumer_lag_messages" and sample.labels["topic"] == topic
+    ]
+    return len(lags) == 4 and not any(lags)
 
 
 class Now:
@@ -74,8 +88,8 @@ async def test_every_offset_ends_as_exactly_one_decision_or_dead_letter(
 
     clock = SystemClock()
     store = AfterCommit(FakeStore(clock))
-    door = await asyncio.to_thread(
-        lambda: TransactionalDoor(
+    entrypoint = await asyncio.to_thread(
+        lambda: TransactionalStream(
             kafka.bootstrap,
             group=f"{topics.authorizations}-stream",
             topics=[topics.authorizations],
@@ -83,23 +97,29 @@ async def test_every_offset_ends_as_exactly_one_decision_or_dead_letter(
             client_id="test",
         )
     )
-    decider = Decider(
-        door="stream",
+    decider = DecisionPipeline(
+        entrypoint="stream",
         emitter="test",
         store=store,
         scorer=Now(None),
         policy=Now(make_policy()),
-        log=TransactionLog(door, topics.decisions),
+        log=TransactionLog(entrypoint, topics.decisions),
         clock=clock,
         bounds=EventTimeBounds(),
     )
-    stream = StreamDoor(
-        door, decider, store, dead_letters=topics.dead_letters, clock=clock, batch_max=200
+    handler = StreamProcessor(
+        entrypoint,
+        decider,
+        store,
+        dead_letters=topics.dead_letters,
+        clock=clock,
+        events=asyncio.get_running_loop(),
     )
-    stop = asyncio.Event()
-    running = asyncio.create_task(stream.run(stop))
+    loop = ConsumerLoop(entrypoint, handler, limits(batch_max=200))
+    stop = threading.Event()
+    running = asyncio.create_task(asyncio.to_thread(loop.run, stop))
     deadline = time.monotonic() + 60
-    while decider.sequence < COUNT or any(door.lag().values()):
+    while decider.sequence < COUNT or not _drained(topics.authorizations):
         assert time.monotonic() < deadline, decider.sequence
         assert not running.done()
         await asyncio.sleep(0.05)
@@ -110,12 +130,15 @@ async def test_every_offset_ends_as_exactly_one_decision_or_dead_letter(
     records = await asyncio.to_thread(read_all, kafka.bootstrap, topics.decisions)
     buried = await asyncio.to_thread(read_all, kafka.bootstrap, topics.dead_letters)
     decisions = [msgspec.json.decode(m.value, type=Decision) for m in records]
-    letters = [msgspec.json.decode(m.value, type=DeadLetter) for m in buried]
-    places = Counter(str(record.origin) for record in [*decisions, *letters])
+    dead_letters = [msgspec.json.decode(m.value, type=DeadLetter) for m in buried]
+    places = Counter(str(record.origin) for record in [*decisions, *dead_letters])
     assert places == Counter(f"{m.topic}/{m.partition}@{m.offset}" for m in read)
     assert sorted(d.authorization.authorization_id for d in decisions) == sorted(
         f"auth-{number}" for number in range(COUNT)
     )
-    assert Counter(letter.code for letter in letters) == {"duplicate": 100, "missing_field": 20}
+    assert Counter(dead_letter.code for dead_letter in dead_letters) == {
+        "duplicate": 100,
+        "missing_field": 20,
+    }
     assert sorted(d.sequence for d in decisions) == list(range(COUNT))
     assert any((m.traceparent or "").startswith(TRACE[:36]) for m in records)

@@ -4,73 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
+import prometheus_client
 import pytest
 
-from services.featurizer.main import Loop
-from sluice.adapters.kafka.config import Partition
-from sluice.adapters.kafka.consumer import Message
-from sluice.adapters.redis import marker
+from services.featurizer import main as featurizer
+from services.featurizer.main import Featurizing
+from services.loop import ConsumerLoop, Limits
+from sluice import telemetry
+from sluice.adapters.redis import watermark
+from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.marker import Marker
-from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.featurize import Applied
-from sluice.application.ports import LOST, READY, STORE_LOST
-from sluice.bootstrap import FeaturizerParts
-from sluice.domain.stateformat import TABLES, note
+from sluice.application.ports import LOST, READY, STORE_LOST, Message, Partition
+from sluice.bootstrap import FeaturizerParts, store_at
+from sluice.domain.features.stateformat import TABLES, note
 from sluice.errors import Unavailable
+from sluice.testing.consumer import FakeConsumer, FakeGroup
 
 pytestmark = pytest.mark.integration
 
 A, B = ("decisions.v1", 0), ("decisions.v1", 1)
-
-
-class Group:
-    """What Kafka knows of the group: offsets committed, and who has which partition."""
-
-    def __init__(self) -> None:
-        self.offsets: dict[Partition, int] = {}
-        self.down = False
-
-
-class Consumer:
-    """One member, fed by hand."""
-
-    def __init__(self, group: Group, *mine: Partition) -> None:
-        self.group = group
-        self.mine = list(mine)
-        self.batch: list[Message] = []
-
-    def give(self, place: Partition, first: int, count: int) -> None:
-        self.batch += [
-            Message(b"", None, *place, offset, None) for offset in range(first, first + count)
-        ]
-
-    def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
-        taken, self.batch = self.batch, []
-        return taken
-
-    def assignment(self) -> list[Partition]:
-        return self.mine
-
-    def partitions(self) -> list[Partition]:
-        return [A, B]
-
-    def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
-        return {p: self.group.offsets[p] for p in partitions if p in self.group.offsets}
-
-    def commit_later(self, offsets: dict[Partition, int]) -> None:
-        if self.group.down:
-            raise Unavailable("the broker is down")
-        self.group.offsets |= offsets
-
-    def rewind(self) -> None:
-        self.batch = []
-
-    def lag(self) -> dict[Partition, int]:
-        return {}
 
 
 class Counting:
@@ -90,118 +46,162 @@ def server() -> Iterator[EmbeddedStore]:
         yield running
 
 
+def command(store: EmbeddedStore, *words: bytes) -> None:
+    connection = BlockingConnection(store.url, timeout_s=5)
+    connection.call(pack(*words), 1)
+    connection.close()
+
+
 @pytest.fixture
-def store(server: EmbeddedStore) -> Iterator[RedisStateStore]:
-    made = RedisStateStore(server.url)
-    made.connection.call(pack(b"FLUSHALL"), 1)
-    yield made
-    made.close()
+def store(server: EmbeddedStore) -> EmbeddedStore:
+    command(server, b"FLUSHALL")
+    return server
+
+
+@pytest.fixture
+def group() -> FakeGroup:
+    return FakeGroup(A, B)
 
 
 class Member:
-    """A loop with its parts."""
+    """A featurizer's loop with its parts, one member of the group. tries: batches that may fail."""
 
-    def __init__(self, store: RedisStateStore, group: Group, *mine: Partition) -> None:
-        self.consumer = Consumer(group, *mine)
+    def __init__(
+        self, store: EmbeddedStore, group: FakeGroup, *mine: Partition, tries: int = 0
+    ) -> None:
+        self.group = group
+        self.consumer = FakeConsumer(group, *mine)
         self.featurizer = Counting()
-        self.marker = Marker(store.connection)
-        parts: Any = (self.consumer, self.featurizer, store, self.marker)
-        self.loop = Loop(FeaturizerParts(*cast("Any", parts)), 100)
+        self.watermark = store_at(store.url).watermark()
+        parts: Any = (
+            self.consumer,
+            self.featurizer,
+            store_at(store.url).states(),
+            self.watermark,
+        )
+        limits = Limits(
+            batch_max=100, poll_s=0, failures_max=tries, leave_at=frozenset({STORE_LOST})
+        )
+        self.loop = ConsumerLoop(self.consumer, Featurizing(FeaturizerParts(*parts)), limits)
 
-    def handle(self, place: Partition, first: int, count: int) -> None:
-        self.consumer.give(place, first, count)
+    def handle(self, place: Partition, count: int) -> None:
+        for _ in range(count):
+            self.group.add(place[0], partition=place[1])
         self.loop.once()
 
 
-def lost(member: Member, *given: Any) -> bool:
+def lost(member: Member, place: Partition, count: int) -> bool:
     with pytest.raises(Unavailable) as caught:
-        member.handle(*given) if given else member.loop.once()
-    return caught.value.code == STORE_LOST and member.marker.read().state == LOST
+        member.handle(place, count)
+    return caught.value.code == STORE_LOST and member.watermark.read().state == LOST
 
 
-def test_the_first_featurizer_of_an_installation_declares_the_store_ready(store):
-    member = Member(store, Group(), A)
+def broker_down(member: Member) -> None:
+    member.consumer.fail["commit"] = [Unavailable("the broker is down")]
+
+
+def test_the_first_featurizer_of_an_installation_declares_the_store_ready(store, group):
+    member = Member(store, group, A)
     member.loop.once()
-    assert member.marker.read().state == READY
-    member.handle(A, 0, 10)
-    assert member.marker.read().applied == {A: 10}
-    assert member.consumer.group.offsets == {A: 10}
+    assert member.watermark.read().state == READY
+    member.handle(A, 10)
+    assert member.watermark.read().applied == {A: 10}
+    assert group.offsets == {A: 10}
 
 
-def test_an_empty_store_is_lost_if_anyone_of_the_group_had_committed(store):
-    group = Group()
+def test_an_empty_store_is_lost_if_anyone_of_the_group_had_committed(store, group):
     group.offsets = {B: 5}  # a partition of another member
     member = Member(store, group, A)
-    assert lost(member, A, 0, 10)
+    assert lost(member, A, 10)
     assert member.featurizer.applied == 0
 
 
-def test_a_restart_goes_on_and_a_store_ahead_of_kafka_lost_nothing(store):
-    group = Group()
+def test_a_restart_goes_on_and_a_store_ahead_of_kafka_lost_nothing(store, group):
     first = Member(store, group, A)
-    group.down = True
+    broker_down(first)
     with pytest.raises(Unavailable, match="broker"):
-        first.handle(A, 0, 10)  # in the store, not committed
-    group.down = False
+        first.handle(A, 10)  # in the store, not committed
     second = Member(store, group, A)
-    second.handle(A, 0, 12)
-    assert second.marker.read().applied == group.offsets == {A: 12}
+    second.handle(A, 2)
+    assert second.featurizer.applied == 12
+    assert second.watermark.read().applied == group.offsets == {A: 12}
 
 
-def test_a_store_behind_the_group_is_lost_before_anything_is_written_to_it(store):
-    group = Group()
-    Member(store, group, A).handle(A, 0, 10)
-    store.connection.call(pack(b"HSET", marker.KEY, b"decisions.v1/0", b"7"), 1)
+def test_a_store_behind_the_group_is_lost_before_anything_is_written_to_it(store, group):
+    Member(store, group, A).handle(A, 10)
+    command(store, b"HSET", watermark.KEY, b"decisions.v1/0", b"7")
     member = Member(store, group, A)
-    assert lost(member, A, 10, 5)
+    assert lost(member, A, 5)
     assert (member.featurizer.applied, group.offsets) == (0, {A: 10})
 
 
-def test_a_partition_that_comes_later_is_compared_before_its_first_batch(store):
-    group = Group()
+def test_a_partition_that_comes_later_is_compared_before_its_first_batch(store, group):
     member, other = Member(store, group, A), Member(store, group, B)
-    member.handle(A, 0, 10)
-    other.handle(B, 0, 10)
-    store.connection.call(pack(b"HSET", marker.KEY, b"decisions.v1/1", b"7"), 1)
-    member.consumer.mine = [A, B]
-    assert lost(member, B, 10, 5)
+    member.handle(A, 10)
+    other.handle(B, 10)
+    command(store, b"HSET", watermark.KEY, b"decisions.v1/1", b"7")
+    member.consumer.give(B)
+    assert lost(member, B, 5)
     assert member.featurizer.applied == 10
 
 
-def test_what_was_written_and_forgotten_before_the_commit_comes_again_and_is_no_loss(store):
-    group = Group()
-    member = Member(store, group, A)
-    member.handle(A, 0, 10)
-    group.down = True
-    with pytest.raises(Unavailable, match="broker"):
-        member.handle(A, 10, 5)
-    store.connection.call(pack(b"HSET", marker.KEY, b"decisions.v1/0", b"10"), 1)
-    group.down = False
-    member.loop.rewind()
-    member.handle(A, 10, 5)
-    assert member.marker.read().applied == group.offsets == {A: 15}
+def test_what_was_written_and_forgotten_before_the_commit_comes_again_and_is_no_loss(store, group):
+    member = Member(store, group, A, tries=1)
+    member.handle(A, 10)
+    broker_down(member)
+    member.handle(A, 5)
+    assert group.offsets == {A: 10}
+    command(store, b"HSET", watermark.KEY, b"decisions.v1/0", b"10")
+    member.loop.once()
+    assert member.featurizer.applied == 20
+    assert member.watermark.read().applied == group.offsets == {A: 15}
 
 
-def test_a_flush_between_two_batches_stops_the_second(store):
-    group = Group()
+def test_a_flush_between_two_batches_stops_the_second(store, group):
     member = Member(store, group, A)
-    member.handle(A, 0, 10)
-    store.connection.call(pack(b"FLUSHALL"), 1)
+    member.handle(A, 10)
+    command(store, b"FLUSHALL")
     with pytest.raises(Unavailable) as caught:
-        member.handle(A, 10, 5)
+        member.handle(A, 5)
     assert caught.value.code == STORE_LOST
     assert group.offsets == {A: 10}
 
 
-def test_a_store_of_another_format_is_left_to_those_whose_it_is(store):
-    group = Group()
-    Member(store, group, A).handle(A, 0, 10)
+def test_the_store_s_own_figures_are_shown_and_one_that_hides_them_stops_nothing(
+    store, group, monkeypatch, caplog
+):
+    registry = prometheus_client.CollectorRegistry()
+    monkeypatch.setattr(telemetry, "METRICS", telemetry.Metrics(registry))
+    monkeypatch.setattr(featurizer, "FIGURES_EVERY_S", 0.0)
+    policy, value = "sluice_store_eviction_policy_info", registry.get_sample_value
+    member = Member(store, group, A)
+    with caplog.at_level("INFO", "sluice"):
+        member.loop.once()
+        assert value("sluice_store_used_memory_bytes") > 100_000
+        assert value("sluice_store_max_memory_bytes") == 0
+        assert value("sluice_store_evicted_keys") == 0
+        assert value(policy, {"policy": "noeviction"}) == 1
+        assert "eviction_policy" not in caplog.text
+        command(store, b"ACL", b"SETUSER", b"default", b"-info")
+        try:
+            member.handle(A, 10)
+            member.handle(A, 10)
+        finally:
+            command(store, b"ACL", b"SETUSER", b"default", b"+info")
+    assert group.offsets == {A: 20}
+    assert value(policy, {"policy": "unknown"}) == 1
+    assert value(policy, {"policy": "noeviction"}) is None
+    assert [record.message for record in caplog.records].count("eviction_policy") == 1, "said once"
+
+
+def test_a_store_of_another_format_is_left_to_those_whose_it_is(store, group):
+    Member(store, group, A).handle(A, 10)
     newer = note({**TABLES, "country": {**TABLES["country"], "QQ": 251}})
-    store.connection.call(pack(b"HSET", marker.KEY, b"format", newer.encode()), 1)
+    command(store, b"HSET", watermark.KEY, b"format", newer.encode())
     member = Member(store, group, A)
     with pytest.raises(Unavailable, match="country has 251 entries, ours has 250") as caught:
-        member.handle(A, 10, 5)
+        member.handle(A, 5)
     assert caught.value.code == STORE_LOST  # so it leaves the group, and waits
     assert (member.featurizer.applied, group.offsets) == (0, {A: 10})
-    assert member.marker.read().state == READY
-    assert "ours has 250" in member.marker.read().why_not_written()
+    assert member.watermark.read().state == READY
+    assert "ours has 250" in member.watermark.read().why_not_written()

@@ -1,4 +1,4 @@
-"""Two sync doors, two processes, one card within milliseconds: the second sees the first."""
+"""Two sync APIs, two processes, one card within milliseconds: the second sees the first."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from local.kafka.broker import Node
 from services import warm
-from services.kafka.broker import Node
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.domain import catalogue
-from sluice.domain.authorization import encode
+from sluice.bootstrap import store_at
 from sluice.domain.clock import SystemClock
-from sluice.domain.decision import Decision
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import Decision
 from sluice.testing.factories import make_authorization
 from sluice.testing.store import declare_ready
-from sluice.testing.world import World, make_world
+from tests.support.deployment import Deployment, make_deployment
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -28,18 +29,18 @@ COUNT = catalogue.INDEX["card_count_1m"]
 
 
 @pytest.fixture
-def world(kafka: Node, tmp_path: Path) -> Iterator[World]:
-    """Two doors and no featurizer: no state ever holds what was decided."""
+def deployment(kafka: Node, tmp_path: Path) -> Iterator[Deployment]:
+    """Two entrypoints and no featurizer: no state ever holds what was decided."""
     warm.main()
     with (
         EmbeddedStore() as store,
-        make_world(kafka.bootstrap, store.url, tmp_path) as world,
+        make_deployment(kafka.bootstrap, store.url, tmp_path) as deployment,
     ):
-        declare_ready(store.url)
-        doors = [world.stack.start("decider-sync", replica=name) for name in ("1", "2")]
-        for door in doors:
-            world.stack.wait_ready(door)
-        yield world
+        declare_ready(store_at(store.url))
+        entrypoints = [deployment.stack.start("decider-sync", replica=name) for name in ("1", "2")]
+        for entrypoint in entrypoints:
+            deployment.stack.wait_ready(entrypoint)
+        yield deployment
 
 
 def send(connection: http.client.HTTPConnection, name: str, card: str, event_at: int) -> None:
@@ -49,28 +50,28 @@ def send(connection: http.client.HTTPConnection, name: str, card: str, event_at:
 
 
 def test_two_authorizations_of_a_card_5_ms_apart_at_two_processes_see_each_other(
-    world: World,
+    deployment: Deployment,
 ) -> None:
-    doors = [
+    entrypoints = [
         http.client.HTTPConnection("127.0.0.1", process.metrics_port, timeout=10)
-        for process in world.stack.processes.values()
+        for process in deployment.stack.processes.values()
     ]
     pace = threading.Event()
     for n in range(PAIRS):
-        first, second = doors if n % 2 else doors[::-1]
+        first, second = entrypoints if n % 2 else entrypoints[::-1]
         # Of one moment, so that whichever comes second must count the other: a busy machine may
         # let the later one overtake.
         now_us = SystemClock().now_us()
         send(first, f"first-{n}", f"card-{n}", now_us)
         pace.wait(APART_S)  # not for the answer
         send(second, f"second-{n}", f"card-{n}", now_us)
-        for door in doors:
-            answer = door.getresponse()
-            assert (answer.status, b'"rung":"D0"' in answer.read()) == (200, True)
-    for door in doors:
-        door.close()
+        for entrypoint in entrypoints:
+            answer = entrypoint.getresponse()
+            assert (answer.status, b'"degradation_level":"D0"' in answer.read()) == (200, True)
+    for entrypoint in entrypoints:
+        entrypoint.close()
 
-    decided = {d.authorization.authorization_id: d for d in world.books().decisions}
+    decided = {d.authorization.authorization_id: d for d in deployment.ledger().decisions}
     for n in range(PAIRS):
         pair = decided[f"first-{n}"], decided[f"second-{n}"]
         assert pair[0].emitter != pair[1].emitter

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sluice.domain.catalogue import VIEWS
-from sluice.domain.events import WIDTH, event_rows
-from sluice.domain.observation import ENTITY_KINDS
-from sluice.domain.windows import Kernel, update
+from sluice.domain.features.catalogue import VIEWS
+from sluice.domain.features.events import WIDTH, event_rows
+from sluice.domain.features.kernel import Kernel, update
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Corrupt
 from tests.property.reference import Event
 from tests.property.worlds import START, TEMPOS, WORK, Stream, world
@@ -57,7 +57,7 @@ def run(seed: int) -> Counter[str]:
     """How often damage was seen, or read as some other state."""
     rng = random.Random(seed)
     kernel = Kernel()
-    told: Counter[str] = Counter()
+    reported: Counter[str] = Counter()
     for v, state in good_states():
         pieces = list(damaged(state, rng))
         rows: list[list[bytes | None]] = [[b""] * 4 for _ in pieces]
@@ -78,7 +78,7 @@ def run(seed: int) -> Counter[str]:
                     WORK,
                 )
             except Corrupt as exc:
-                told["corrupt"] += 1
+                reported["corrupt"] += 1
                 if not missing and exc.code != "too_many_sources":
                     raise
                 continue
@@ -93,8 +93,8 @@ def run(seed: int) -> Counter[str]:
                 WORK,
             )
             assert again.states == done.states
-            told["read"] += 1
-    return told
+            reported["read"] += 1
+    return reported
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from sluice.domain import catalogue
-from sluice.domain.countries import CENTRES, COUNTRY_INDEX
+from sluice.domain.features import catalogue
+from sluice.domain.records.countries import CENTRES, COUNTRY_INDEX
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND

@@ -1,4 +1,4 @@
-"""States go through bytes and come back; damaged bytes are told, and never crash or hang."""
+"""States go through bytes and come back; damaged bytes are reported, and never crash or hang."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sluice.domain.compiled import FOLDER
-from sluice.domain.events import WIDTH, event_rows
-from sluice.domain.observation import ENTITY_KINDS
-from sluice.domain.windows import Kernel, update
+from sluice.domain.features.compiled import FOLDER
+from sluice.domain.features.events import WIDTH, event_rows
+from sluice.domain.features.kernel import Kernel, update
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Corrupt
 from tests.property.damage import PROBE, good_states, run
 from tests.property.worlds import WORK
@@ -65,9 +65,9 @@ def test_one_damaged_state_does_not_disturb_its_neighbours_in_a_batch() -> None:
 
 
 def test_damage_is_seen_or_read_as_some_state_and_nothing_worse() -> None:
-    told = run(1)
-    assert told["corrupt"] > 1000
-    assert told["read"] > 1000
+    reported = run(1)
+    assert reported["corrupt"] > 1000
+    assert reported["read"] > 1000
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.application.dataset import Split, in_force, partitions
+from sluice.application.dataset import Split, newest_known, time_slices
 from sluice.domain.clock import SECOND_US
 
 SECONDS = 50
@@ -17,7 +17,7 @@ counts = st.lists(st.integers(0, 9), min_size=SECONDS, max_size=SECONDS)
 def test_every_row_of_a_split_is_in_one_partition(per_second, first, length, rows_max):
     until = min(first + length, SECONDS)
     split = Split("train", first * SECOND_US, until * SECOND_US, 0)
-    found = partitions(split, 0, np.array(per_second, np.uint32), rows_max)
+    found = time_slices(split, 0, np.array(per_second, np.uint32), rows_max)
     covered = [s for p in found for s in range(p.first_us // SECOND_US, p.until_us // SECOND_US)]
     assert covered == sorted(set(covered))
     assert all(first <= s < until for s in covered)
@@ -34,7 +34,7 @@ def test_the_label_in_force_is_the_newest_and_of_equals_the_last_to_come(labels,
     places = random.sample(range(1000), len(labels))
     ids = np.array([i for i, _ in labels], np.int64)
     known = np.array([k for _, k in labels], np.int64)
-    kept, last = in_force(ids, known, np.array(places, np.int64))
+    kept, last = newest_known(ids, known, np.array(places, np.int64))
     newest = {}
     for row, (one, moment) in enumerate(labels):
         newest[one] = max(newest.get(one, (-1, -1, -1)), (moment, places[row], row))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sluice.domain.catalogue import INDEX, WINDOWS
+from sluice.domain.features.catalogue import INDEX, WINDOWS
 from tests.property.reference import DAY, HOUR, MINUTE, SECOND, Event
 from tests.property.test_features import differences
 from tests.property.worlds import START, TEMPOS, Change, Stream, Tempo, world

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sluice.domain.catalogue import ENTITIES, FEATURES, NAMES, VIEWS, N
-from sluice.domain.events import event_rows
-from sluice.domain.windows import backfill_entity, backfill_strangers, context_features
+from sluice.domain.features.catalogue import ENTITIES, FEATURES, NAMES, VIEWS, N
+from sluice.domain.features.events import event_rows
+from sluice.domain.features.kernel import backfill_cold_starts, backfill_entity, context_features
 from tests.property.reference import Event
 from tests.property.worlds import TEMPOS, WORK, Stream, Tempo, world
 
@@ -63,7 +63,7 @@ def test_the_backfill_gives_the_bits_of_the_stream_and_its_last_states(tempo: Te
     out = np.zeros((len(changes), N), np.int64)
     judged = [i for i, c in enumerate(changes) if isinstance(c.what, Event)]
     events = event_rows([c.about.row() for c in changes])
-    told = np.array([c.row() for c in changes], np.int64)
+    reported = np.array([c.row() for c in changes], np.int64)
     context_features(events, np.array(judged, np.int64), out)
     for v, view in enumerate(VIEWS):
         keys = sorted({getattr(c.about, view) for c in changes})
@@ -78,7 +78,7 @@ def test_the_backfill_gives_the_bits_of_the_stream_and_its_last_states(tempo: Te
                 np.array([i for mine in some for i in mine], np.int64),
                 np.cumsum([0, *map(len, some)]).astype(np.int64),
                 events,
-                told,
+                reported,
                 out,
                 WORK,
                 before=final,
@@ -86,7 +86,7 @@ def test_the_backfill_gives_the_bits_of_the_stream_and_its_last_states(tempo: Te
             ).states
         if view == "device":
             without = [i for i in judged if changes[i].about.device == 0]
-            backfill_strangers(v, np.array(without, np.int64), events, out)
+            backfill_cold_starts(v, np.array(without, np.int64), events, out)
         for key, state in zip(keys, final, strict=True):
             if key:
                 assert state == stream.states[view, key]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sluice.domain.catalogue import FEATURES, INDEX, NEVER_S
+from sluice.domain.features.catalogue import FEATURES, INDEX, NEVER_S
 from tests.property.reference import DAY, HOUR, Event, Label
 from tests.property.test_features import differences
 from tests.property.worlds import START, TEMPOS, Change, Stream, Tempo, world
@@ -45,12 +45,12 @@ def test_the_time_of_the_event_that_a_report_is_about_does_not_matter(tempo: Tem
 
 @pytest.mark.parametrize("tempo", TEMPOS)
 def test_reports_move_label_features_and_nothing_else(tempo: Tempo) -> None:
-    told, untold = Stream(), Stream()
+    reported, unreported = Stream(), Stream()
     for change in world(16, 200, tempo):
         if isinstance(change.what, Event):
             probe = replace(change.what, id=6)
-            with_labels = told.serve(probe).features[0].tolist()
-            without = untold.serve(probe).features[0].tolist()
+            with_labels = reported.serve(probe).features[0].tolist()
+            without = unreported.serve(probe).features[0].tolist()
             assert set(differences(with_labels, without)) <= LABEL_FEATURES
-            untold.apply(change)
-        told.apply(change)
+            unreported.apply(change)
+        reported.apply(change)

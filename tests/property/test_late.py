@@ -1,4 +1,5 @@
-"""DESIGN 4.6: late events go to the tile of their time; too old ones are told, and change none."""
+"""DESIGN 4.6: late events go to the tile of their time; too old ones are reported, and change
+none."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sluice.domain.catalogue import INDEX
-from sluice.domain.observation import ENTITY_KINDS, EntityKind
-from sluice.domain.windows import DONE, TOO_OLD
+from sluice.domain.features.catalogue import INDEX
+from sluice.domain.features.kernel import DONE, TOO_OLD
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 from tests.property.reference import DAY, HOUR, MINUTE, Event, Label
 from tests.property.test_features import differences
 from tests.property.worlds import START, TEMPOS, Change, Stream, Tempo, apply_to, world

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sluice.domain.observation import ENTITY_KINDS, EntityKind
-from sluice.domain.windows import DONE, DUPLICATE, TOO_OLD
+from sluice.domain.features.kernel import DONE, DUPLICATE, TOO_OLD
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 from tests.examples import examples
 from tests.property.reference import DAY, HOUR, MINUTE, Event, Label
 from tests.property.worlds import START, TEMPOS, Change, Tempo, apply_to, entities, world
@@ -112,7 +112,8 @@ def test_of_two_records_of_one_authorization_a_decline_counts_whichever_comes_fi
 
 
 def test_a_second_record_is_known_only_while_the_first_is_among_the_64_remembered() -> None:
-    """The limit of a bounded state: such a record would need two claims over 64 events apart."""
+    """The limit of a bounded state: such a record would need two idempotency records over 64 events
+    apart."""
     first = Event(START, 5, 100)
     newer = [Event(START + i, 5, 100) for i in range(1, 65)]
     _, statuses = apply_to("card", b"", numbered([first, *newer[:63], first]))

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sluice.domain.catalogue import FEATURES, INDEX
-from sluice.domain.events import event_rows
-from sluice.domain.windows import TOO_OLD
+from sluice.domain.features.catalogue import FEATURES, INDEX
+from sluice.domain.features.events import event_rows
+from sluice.domain.features.kernel import TOO_OLD
 from tests.property.reference import DAY, MINUTE, Card, Event
 from tests.property.test_features import differences
 from tests.property.worlds import START, TEMPOS, Change, Stream, Tempo, apply_to, world

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sluice.domain.windows import DONE, DUPLICATE, Kernel
+from sluice.domain.features.kernel import DONE, DUPLICATE, Kernel
 from tests.examples import examples
 from tests.property.reference import DAY, SECOND, Card, Event
 from tests.property.test_features import differences

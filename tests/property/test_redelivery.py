@@ -7,12 +7,12 @@ import random
 import numpy as np
 import pytest
 
-from sluice.domain import states
-from sluice.domain.cardstate import SOURCES_MAX
-from sluice.domain.catalogue import N
-from sluice.domain.events import event_rows
-from sluice.domain.observation import ENTITY_KINDS, EntityKind
-from sluice.domain.windows import REDELIVERED, Kernel, backfill_entity
+from sluice.domain.features import states
+from sluice.domain.features.cardstate import SOURCES_MAX
+from sluice.domain.features.catalogue import N
+from sluice.domain.features.events import event_rows
+from sluice.domain.features.kernel import REDELIVERED, Kernel, backfill_entity
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 from sluice.errors import Corrupt
 from tests.property.reference import Event
 from tests.property.worlds import START, TEMPOS, WORK, Change, Tempo, apply_to, entities, world

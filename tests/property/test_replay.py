@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sluice.domain.catalogue import VIEWS
+from sluice.domain.features.catalogue import VIEWS
 from tests.property.reference import Event
 from tests.property.worlds import TEMPOS, Change, Stream, Tempo, apply_to, entities, world
 

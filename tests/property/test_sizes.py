@@ -7,10 +7,10 @@ import statistics
 
 import numpy as np
 
-from sluice.domain.codec import STATE_BYTES_MAX
-from sluice.domain.events import event_rows
-from sluice.domain.observation import EntityKind
-from sluice.domain.windows import update
+from sluice.domain.features.codec import STATE_BYTES_MAX
+from sluice.domain.features.events import event_rows
+from sluice.domain.features.kernel import update
+from sluice.domain.records.entity import EntityKind
 from tests.property.reference import DAY, HOUR, Event
 from tests.property.worlds import START, WORK, Change, apply_to
 

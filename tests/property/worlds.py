@@ -10,11 +10,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain import states
-from sluice.domain.catalogue import VIEWS
-from sluice.domain.events import event_rows
-from sluice.domain.observation import EntityKind
-from sluice.domain.windows import AUTHORIZATION, FRAUD, GENUINE, Kernel, Served, scratch, update
+from sluice.domain.features import states
+from sluice.domain.features.catalogue import VIEWS
+from sluice.domain.features.events import event_rows
+from sluice.domain.features.kernel import (
+    AUTHORIZATION,
+    FRAUD,
+    GENUINE,
+    Kernel,
+    Served,
+    scratch,
+    update,
+)
+from sluice.domain.records.entity import EntityKind
 from tests.property import reference
 from tests.property.reference import DAY, HOUR, MINUTE, SECOND, Applied, Event, Label
 

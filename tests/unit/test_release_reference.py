@@ -3,12 +3,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sluice.domain.release import Manifest, Provenance, Vector
+from sluice.domain.release import Manifest, Provenance, UsedFeature, Vector
 
 PAGE = Path("docs/reference/release.md").read_text()
 
 
-@pytest.mark.parametrize("struct", [Manifest, Provenance, Vector])
+@pytest.mark.parametrize("struct", [Manifest, Provenance, UsedFeature, Vector])
 def test_every_key_of_a_manifest_is_in_the_reference(struct: type[msgspec.Struct]) -> None:
     missing = [f.name for f in msgspec.structs.fields(struct) if f"`{f.name}`" not in PAGE]
     assert not missing

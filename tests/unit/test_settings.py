@@ -1,9 +1,20 @@
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluice.errors import Misconfigured
-from sluice.settings import MASK, describe, load
+from sluice.settings import MASK, Settings, describe, load, service_links
+
+NOWHERE = Path("/nowhere/sluice.yaml")
+SETTINGS = [
+    f"SLUICE_{section}_{field.name}".upper()
+    for section in Settings.__struct_fields__
+    for field in msgspec.structs.fields(type(getattr(Settings(), section)))
+]
 
 
 def test_defaults_are_used_where_nothing_is_said(tmp_path: Path) -> None:
@@ -64,3 +75,126 @@ def test_secrets_are_masked_and_never_in_an_error(tmp_path: Path) -> None:
 
 def test_every_setting_says_what_it_means(tmp_path: Path) -> None:
     assert all(row.says for row in describe(*load({}, tmp_path / "none.yaml")))
+
+
+# ---------------------------------------------------------------- Services of the namespace
+
+
+def env(word: str) -> str:
+    return re.sub("-", "_", word.upper())
+
+
+def told_by_kubernetes(
+    service: str, address: str, ports: list[tuple[str, str, int]]
+) -> dict[str, str]:
+    """What the kubelet puts into a pod for a Service: envvars.FromServices, in our words.
+
+    ports: protocol, name ("" for none) and number. The first one is the Service's port.
+    """
+    name = env(service)
+    host = f"[{address}]" if ":" in address else address
+    told = {f"{name}_SERVICE_HOST": address, f"{name}_SERVICE_PORT": str(ports[0][2])}
+    told |= {f"{name}_SERVICE_PORT_{env(word)}": str(number) for _, word, number in ports if word}
+    for i, (protocol, _, number) in enumerate(ports):
+        url = f"{protocol}://{host}:{number}"
+        if i == 0:
+            told[f"{name}_PORT"] = url
+        prefix = f"{name}_PORT_{number}_{protocol.upper()}"
+        told |= {
+            prefix: url,
+            f"{prefix}_PROTO": protocol,
+            f"{prefix}_PORT": str(number),
+            f"{prefix}_ADDR": address,
+        }
+    return told
+
+
+LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,12}[a-z0-9])?", fullmatch=True)
+WORD = st.sampled_from(
+    [
+        *("port", "service", "host", "tcp", "80", "addr", "proto", "service-host", "service-port"),
+        *("port-80-tcp", "decider", "service-metrics", "predictor", "next-predictor"),
+    ]
+)
+NAME = st.one_of(
+    st.just("sluice"),
+    st.builds("sluice-{}".format, st.one_of(LABEL, WORD)),
+    st.builds("sluice-{}-{}".format, WORD, WORD),
+)
+PORTS = st.lists(
+    st.tuples(
+        st.sampled_from(["tcp", "udp", "sctp"]),
+        st.one_of(st.just(""), LABEL, WORD),
+        st.integers(1, 65_535),
+    ),
+    min_size=1,
+    max_size=3,
+)
+ADDRESS = st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
+SERVICE = st.builds(told_by_kubernetes, NAME, ADDRESS, PORTS)
+
+
+@given(st.lists(SERVICE, min_size=1, max_size=3))
+def test_whatever_services_a_namespace_holds_the_settings_are_the_same(
+    services: list[dict[str, str]],
+) -> None:
+    links = {name: value for service in services for name, value in service.items()}
+    assert load(links, NOWHERE) == load({}, NOWHERE)
+
+
+@given(SERVICE, st.sampled_from(SETTINGS))
+def test_a_setting_is_read_among_links_unless_it_is_one(links: dict[str, str], name: str) -> None:
+    value = links.get(name, "1")
+    if name in links and "://" in value:
+        assert name in service_links(links)
+    else:
+        assert name not in service_links(links | {name: value})
+
+
+@given(SERVICE)
+def test_a_port_that_the_pod_sets_itself_is_read_though_a_service_has_its_name(
+    links: dict[str, str],
+) -> None:
+    own = told_by_kubernetes("sluice-decider", "10.0.0.1", [("tcp", "", 80)])
+    settings, _ = load(links | own | {"SLUICE_DECIDER_PORT": "9000"}, NOWHERE)
+    assert settings.decider.port == 9000
+    assert load(links | own, NOWHERE)[0].decider.port == 8080
+
+
+@given(SERVICE, st.sampled_from(SETTINGS), st.integers(0, 40), st.sampled_from("AXZ_"))
+def test_a_misspelt_setting_is_refused_among_links(
+    links: dict[str, str], name: str, at: int, letter: str
+) -> None:
+    at = len("SLUICE_") + at % (len(name) - len("SLUICE_") + 1)
+    wrong = f"{name[:at]}{letter}{name[at:]}"
+    for value in ("1", "x", "10.0.0.1"):
+        with pytest.raises(Misconfigured, match=f"{wrong} is no setting"):
+            load(links | {wrong: value}, NOWHERE)
+
+
+@pytest.mark.parametrize(
+    "alone",
+    [
+        {"SLUICE_SERVICE_PORT": "9090"},
+        {"SLUICE_DECIDER_SERVICE_HOST": "10.0.0.1"},
+        {"SLUICE_SERVICE_PORT_METRICS": "9090"},
+        {"SLUICE_PREDICTOR_PORT": "80"},
+        {"SLUICE_PREDICTOR_PORT": "tcp://somewhere:80"},
+        {"SLUICE_PREDICTOR_PORT": "http://10.0.0.1:80"},
+        {"SLUICE_PREDICTOR_PORT": "tcp://10.0.0.1:80/x"},
+        {"SLUICE_PREDICTOR_PORT_80_TCP_NAME": "tcp://10.0.0.1:80"},
+        {"SLUICE_X_PORT": "tcp://10.0.0.1:80", "SLUICE_X_SERVICE_HOST": "localhost"},
+        {"SLUICE_X_PORT": "tcp://10.0.0.1:80", "SLUICE_X_SERVICE_PORT": "80 "},
+        {"SLUICE_X_PORT": "tcp://10.0.0.1:80", "SLUICE_Y_SERVICE_PORT": "80"},
+        {"SLUICE_X_PORT": "tcp://10.0.0.1:80", "SLUICE_X_PORT_80_TCP_PROTO": "http"},
+    ],
+)
+def test_what_looks_like_a_link_and_is_none_is_refused(alone: dict[str, str]) -> None:
+    with pytest.raises(Misconfigured, match="is no setting"):
+        load(alone, NOWHERE)
+
+
+def test_a_setting_with_the_value_of_a_link_and_not_its_name_is_a_value() -> None:
+    url = "tcp://10.0.0.1:80"
+    settings, _ = load({"SLUICE_KAFKA_BOOTSTRAP": url}, NOWHERE)
+    assert settings.kafka.bootstrap == url

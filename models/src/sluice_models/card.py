@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sluice.domain import catalogue
 from sluice.domain.clock import to_datetime
+from sluice.domain.features import catalogue
 from sluice.domain.release import Provenance
 
-from sluice_models.dataset import TAUGHT
+from sluice_models.dataset import TRAINED_ON
 from sluice_models.tuning import FALSE_POSITIVES_PER_10K
 
 if TYPE_CHECKING:
-    from sluice_models.train import Figures, Findings, Plan
+    from sluice_models.train import Figures, Findings, TrainingPlan
 
 _FIGURES = {
     "auc": "AUC",
@@ -29,7 +29,7 @@ _FIGURES = {
 }
 
 
-def write_card(name: str, plan: Plan, made: Provenance, found: Findings) -> str:
+def write_card(name: str, plan: TrainingPlan, made: Provenance, found: Findings) -> str:
     """The card of a release, as Markdown."""
     whole, cold_policy, fallback = found.policy, found.policy_cold, found.fallback
     if whole is None or cold_policy is None or fallback is None:
@@ -40,11 +40,14 @@ def write_card(name: str, plan: Plan, made: Provenance, found: Findings) -> str:
         for step, ppm in found.thresholds.items()
     )
     measured = (whole, cold_policy, fallback)
-    seeds = len(plan.net_seeds)
+    released = plan.family
+    others = [family for family in plan.families if family is not released]
+    families = [released, *others]
     tiers = [
-        ("The same worlds, later", found.net_later, found.trees_later, len(plan.train_worlds)),
-        ("Worlds never seen", found.net_elsewhere, found.trees_elsewhere, len(plan.new_worlds)),
+        ("The same worlds, later", "later", len(plan.train_worlds)),
+        ("Worlds never seen", "elsewhere", len(plan.new_worlds)),
     ]
+    columns = " | ".join(family.short for family in families)
     weeks = len(plan.weeks)
     lines = [
         f"# {name}",
@@ -61,38 +64,46 @@ def write_card(name: str, plan: Plan, made: Provenance, found: Findings) -> str:
         "",
         "## How it was made",
         "",
-        f"- Features: {len(TAUGHT)} of the {catalogue.N} of catalogue {catalogue.DIGEST}, all that look back a "
+        f"- Features: {len(TRAINED_ON)} of the {catalogue.N} of the catalogue, all that look back a "
         "bounded time, from the serving kernel. "
         "A column that never varied in training (declines: a history holds none of our own) is muted.",
         "- Split by time: learnt from days 0 to "
         f"{plan.train_until}, with the frauds reported by day {plan.trained_on} (5 % are never reported, "
         "reports take up to 120 days, false claims are in them); thresholds from week "
         f"{plan.tuned_on}-{plan.tuned_on + 7}; judged on {weeks} later weeks, by the truth.",
-        f"- Negatives undersampled 1:{plan.net_negatives} (trees 1:{plan.tree_negatives}); the graph takes "
+        f"- Negatives undersampled {', '.join(f'1:{f.negatives} ({f.short})' for f in families)}; the graph takes "
         f"{made.prior_correction_milli / 1000:.3f} off the logit again.",
         "- One row in twenty saw the terminal's view as missing, one the merchant's, one the device's.",
         f"- Seed {made.seed}; data {made.data[:16]}, code {made.code[:16]}.",
         "",
         "## What it does",
         "",
-        f"Mean and standard deviation over {weeks} weeks of each world, for the net over {seeds} seeds too. "
+        f"Mean and standard deviation over {weeks} weeks of each world, for each of the seeds of a family "
+        f"({', '.join(f'{f.short} {len(f.seeds)}' for f in families)}). "
         "Cards with a fraud reported before the week are left out, as in the Fraud Detection Handbook. "
         f"Base rate {plan.fraud_bp:g} in 10,000; precision figures hold only there.",
         "",
-        "| | " + " | ".join(f"{title} ({n}): net | LightGBM" for title, _, _, n in tiers) + " |",
-        "|---|---|---|---|---|",
+        "| | " + " | ".join(f"{title} ({n}): {columns}" for title, _, n in tiers) + " |",
+        "|---" * (1 + len(tiers) * len(families)) + "|",
     ]
     for figure, title in _FIGURES.items():
-        cells = [_cell(f, figure) for _, net, trees, _ in tiers for f in (net, trees)]
+        cells = [
+            _cell(found.figures[f.name][windows], figure)
+            for _, windows, _ in tiers
+            for f in families
+        ]
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    cold, trees = found.net_cold, found.trees_cold
+    cold = [
+        f"{f.short} {_cell(found.figures[f.name]['cold'], 'average_precision')} and "
+        f"{_cell(found.figures[f.name]['cold'], 'recall_at_fpr_0_5')}"
+        for f in families
+    ]
     lines += [
         "",
-        "In the first week of a new world, when no card has a history yet: average precision "
-        f"{_cell(cold, 'average_precision')} (LightGBM {_cell(trees, 'average_precision')}), recall at 0.5 % "
-        f"{_cell(cold, 'recall_at_fpr_0_5')} ({_cell(trees, 'recall_at_fpr_0_5')}).",
+        "In the first week of a new world, when no card has a history yet, average precision and recall at "
+        f"0.5 %: {'; '.join(cold)}.",
         "",
-        f"Average precision with a view missing, over that with all: {missing}. Tolerated (rung D1): "
+        f"Average precision with a view missing, over that with all: {missing}. Tolerated (degradation level D1): "
         f"{', '.join(found.tolerates) or 'none'}.",
         "",
         "## With the default policy",
@@ -117,9 +128,9 @@ def write_card(name: str, plan: Plan, made: Provenance, found: Findings) -> str:
         "",
         "- The simulator's frauds follow eight patterns; a real adversary does not. Quality on real data is unknown.",
         "- It promises fewer frauds than there are in its highest scores: frauds not reported by the day of training "
-        "were taught as genuine.",
+        "were trained on as genuine.",
         "- It was trained without declines in the history, so it ignores them.",
-        "- A net this small ties LightGBM and does not beat it.",
+        *(f"- {limit}" for limit in released.limits),
         "",
     ]
     return "\n".join(lines)

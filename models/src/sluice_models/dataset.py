@@ -1,8 +1,8 @@
 """From a simulated history to a table that a model may learn from, through the serving kernel.
 
 A row is what the decider would have seen: features finalised at the authorization's own time from
-states that knew a label only since its ``known_at``. What a model is taught is what was known on
-the day of training; what it is judged by is the truth.
+states that knew a label only since its ``known_at``. What a model is trained on is what was known
+on the day of training; what it is judged by is the truth.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from sluice.adapters.files.history import history_from, labels_from
 from sluice.application.backfill import Coded, History, backfill
-from sluice.domain import catalogue
 from sluice.domain.clock import DAY_US, from_datetime, to_datetime
-from sluice.domain.fx import Fx
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
 from sluice_simulator.config import Config
 from sluice_simulator.history import write
 from sluice_simulator.world import World
@@ -31,13 +31,13 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 NEVER_KNOWN = np.iinfo(np.int64).max
-TAUGHT = tuple(f.name for f in catalogue.FEATURES if catalogue.look_back(f))
+TRAINED_ON = tuple(f.name for f in catalogue.FEATURES if catalogue.look_back(f))
 """What a model takes. What looks back without a bound is left to policies: it would read one number
 in a store that has run for years and another in a training set that begins last spring."""
-_TAUGHT_COLUMNS = [catalogue.INDEX[name] for name in TAUGHT]
+_TAUGHT_COLUMNS = [catalogue.INDEX[name] for name in TRAINED_ON]
 
 
-def taught(features: Ints) -> Ints:
+def trained_on(features: Ints) -> Ints:
     """(n, catalogue.N) to (n, len(TAUGHT)), copied."""
     return features[:, _TAUGHT_COLUMNS]
 
@@ -91,8 +91,8 @@ class Table:
         coded: Coded = getattr(self.history, field)
         n = len(coded.codes)
         codes = np.where(coded.codes < 0, -1, np.arange(n))
-        strangers: dict[str, Any] = {field: Coded(codes, [f"never-{i}" for i in range(n)])}
-        alone = replace(self.history, **strangers)
+        cold_starts: dict[str, Any] = {field: Coded(codes, [f"never-{i}" for i in range(n)])}
+        alone = replace(self.history, **cold_starts)
         mine = [i for i, f in enumerate(catalogue.FEATURES) if f.entity == view]
         features = self.features.copy()
         features[:, mine] = backfill(alone, fx).features[:, mine]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sluice.adapters.onnx import OnnxScorer
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.errors import Misconfigured
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""A release folder from a trained net: graph, card, manifest, signature."""
+"""A release folder from a graph: card, manifest, signature, and its first load."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sluice.adapters.feast.contract import plan_of
-from sluice.adapters.onnx import OnnxScorer, load
-from sluice.domain import catalogue
+from sluice.adapters.onnx import Description, load, write_manifest
+from sluice.domain.features import catalogue
+from sluice.domain.records.entity import EntityKind
 from sluice.domain.release import (
     CARD,
     MANIFEST,
     MODEL,
     SIGNATURE,
-    Manifest,
     Provenance,
+    Step,
     TrustedKeys,
-    Vector,
     key_id,
     sign,
 )
 
-from sluice_models.export import INPUT, OPSET, OUTPUT, to_onnx
-from sluice_models.models import OnnxModel, TorchModel
+from sluice_models.export import opset
+from sluice_models.models import OnnxModel
 
 Ints = npt.NDArray[np.int64]
 
@@ -45,16 +44,17 @@ def code_digest() -> str:
 
 def pack(
     folder: Path,
-    model: TorchModel,
+    graph: bytes,
     *,
     release: str,
     created_at: int,
     card: str,
     provenance: Provenance,
     metrics: Mapping[str, int],
-    thresholds_ppm: Mapping[str, int],
-    tolerates: Sequence[str],
+    thresholds_ppm: Mapping[Step, int],
+    tolerates: Sequence[EntityKind],
     reference_row: Ints,
+    reference_currency: str,
     rows: Ints,
     key: Ed25519PrivateKey,
 ) -> OnnxModel:
@@ -64,44 +64,35 @@ def pack(
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    graph = to_onnx(model, folder / MODEL)
+    (folder / MODEL).write_bytes(graph)
     (folder / CARD).write_text(card)
-    fields = {
-        "id": release,
-        "created_at": created_at,
-        "files": {MODEL: _sha(graph), CARD: _sha(card.encode())},
-        "catalogue": catalogue.DIGEST,
-        "features": list(model.names),
-        "plan": plan_of(model.names).digest,
-        "input": INPUT,
-        "output": OUTPUT,
-        "opset": OPSET,
-        "tolerates": list(tolerates),
-        "reference_row": reference_row.tolist(),
-        "provenance": provenance,
-        "metrics": dict(metrics),
-        "thresholds_ppm": dict(thresholds_ppm),
-    }
-    draft = Manifest(**fields, warm_up=[Vector(reference_row.tolist(), 0)])
-    manifest = Manifest(**fields, warm_up=_warm_up(draft, graph, rows))
-    raw = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    (folder / MANIFEST).write_bytes(raw)
-    (folder / SIGNATURE).write_bytes(sign(raw, key))
+    description = Description(
+        id=release,
+        created_at=created_at,
+        opset=opset(graph),
+        reference_currency=reference_currency,
+        tolerates=list(tolerates),
+        reference_row=reference_row.tolist(),
+        warm_up=[reference_row.tolist()],
+        provenance=provenance,
+        metrics=dict(metrics),
+        thresholds_ppm=dict(thresholds_ppm),
+    )
+    draft = _written(folder, description, key)
+    chosen = _spread(draft.predict(draft.names, rows))
+    warm_up = [rows[i].tolist() for i in chosen]
+    return _written(folder, msgspec.structs.replace(description, warm_up=warm_up), key)
+
+
+def _written(folder: Path, description: Description, key: Ed25519PrivateKey) -> OnnxModel:
+    manifest = write_manifest(folder, description)
+    (folder / SIGNATURE).write_bytes(sign((folder / MANIFEST).read_bytes(), key))
     trusted = TrustedKeys({key_id(key.public_key()): key.public_key()})
-    return OnnxModel(model.names, load(folder, trusted, catalogue.DIGEST, catalogue.FEATURES))
+    scorer = load(folder, trusted, catalogue.FEATURES, description.reference_currency)
+    return OnnxModel(manifest.names, scorer)
 
 
-def _warm_up(draft: Manifest, graph: bytes, rows: Ints) -> list[Vector]:
-    """Rows from the lowest to the highest score, with what the runtime gives them."""
-    columns = range(len(draft.features))
-    groups = {f.name: f.group for f in catalogue.FEATURES}
-    scorer = OnnxScorer(draft, graph, columns, groups)
-    ppm = scorer.score(rows).ppm
-    chosen = np.argsort(ppm, kind="stable")[
-        np.linspace(0, len(rows) - 1, WARM_UP_ROWS).astype(np.int64)
-    ]
-    return [Vector(rows[i].tolist(), int(ppm[i])) for i in chosen]
-
-
-def _sha(raw: bytes) -> str:
-    return hashlib.sha256(raw).hexdigest()
+def _spread(score: npt.NDArray[np.float64]) -> Ints:
+    """Indices of rows from the lowest to the highest score."""
+    places = np.linspace(0, len(score) - 1, WARM_UP_ROWS).astype(np.int64)
+    return np.argsort(score, kind="stable")[places]

@@ -11,6 +11,7 @@ whose private part is dropped. Takes about six minutes and 8 GB on two cores.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,18 +22,21 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.policyfiles import read_policy
 from sluice.cli.release import read_private_key
-from sluice.domain import catalogue
 from sluice.domain.clock import to_datetime
-from sluice.domain.economics import Worth
-from sluice.domain.fx import Fx
-from sluice.domain.policy import Policy
-from sluice.domain.release import MODEL, Provenance, public_line
+from sluice.domain.features import catalogue
+from sluice.domain.policy.economics import Worth
+from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.policy import Policy
+from sluice.domain.records.entity import EntityKind
+from sluice.domain.release import MODEL, Provenance, Step, public_line
+from sluice.errors import Misconfigured
 
 from sluice_models import dataset, tuning
 from sluice_models.card import write_card
 from sluice_models.dataset import Table
+from sluice_models.families import FAMILIES, Family
 from sluice_models.measure import measure, summary
-from sluice_models.models import Model, TorchModel, train_net, train_trees
+from sluice_models.models import Model
 from sluice_models.pack import code_digest, pack
 
 Ints = npt.NDArray[np.int64]
@@ -41,13 +45,13 @@ Figures = dict[str, tuple[float, float]]
 
 DROPOUT_OF_VIEWS = 0.05
 """Share of training rows that see a view as missing, for each of the views that may be."""
-MAY_MISS = ("terminal", "merchant", "device")
+MAY_MISS: tuple[EntityKind, ...] = ("terminal", "merchant", "device")
 TOLERATED_LOSS = 0.05
 """A view is tolerated if missing it costs at most this share of the average precision."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """Days count from ``start``. Rows before ``train_until`` are learnt from, with the reports
     known on the day of training; ``tuned_on`` sets thresholds; the weeks after that judge."""
 
@@ -60,10 +64,17 @@ class Plan:
     weeks: tuple[int, ...] = (126, 133, 140)
     train_worlds: tuple[int, ...] = (11, 12, 13)
     new_worlds: tuple[int, ...] = (21, 22)
-    net_negatives: int = 30
-    tree_negatives: int = 10
-    net_seeds: tuple[int, ...] = (1, 2, 3)
-    epochs: int = 12
+    families: tuple[Family, ...] = FAMILIES
+    released: str = "mlp"
+
+    @property
+    def family(self) -> Family:
+        """The one that ships. Raises Misconfigured for a name that is not among them."""
+        for family in self.families:
+            if family.name == self.released:
+                return family
+        known = ", ".join(family.name for family in self.families)
+        raise Misconfigured(f"no family {self.released}", where="released", fix=f"one of {known}")
 
     @property
     def days(self) -> int:
@@ -77,7 +88,7 @@ class Plan:
 
 @dataclass
 class Sample:
-    """What a kind of model is taught, world by world."""
+    """What a kind of model is trained on, world by world."""
 
     features: list[Ints] = field(default_factory=list)
     labels: list[Bools] = field(default_factory=list)
@@ -110,21 +121,21 @@ class Windows:
 class Material:
     """All that the worlds gave."""
 
-    net: Sample = field(default_factory=Sample)
-    trees: Sample = field(default_factory=Sample)
+    samples: dict[str, Sample] = field(default_factory=dict)
+    """By family."""
     tuning: Windows = field(default_factory=Windows)
     later: Windows = field(default_factory=Windows)
     elsewhere: Windows = field(default_factory=Windows)
     cold: Windows = field(default_factory=Windows)
     rows: int = 0
     frauds: int = 0
-    taught: list[str] = field(default_factory=list)
+    trained_on: list[str] = field(default_factory=list)
     """Digests of the histories learnt from."""
     judged_by: list[str] = field(default_factory=list)
     """Digests of all histories: each gives weeks that judge."""
 
 
-def gather(plan: Plan, fx: Fx, work: Path) -> Material:
+def gather(plan: TrainingPlan, fx: Fx, work: Path) -> Material:
     """Simulate the worlds, run them through the kernel, keep samples and windows."""
     material = Material()
     for seed in (*plan.train_worlds, *plan.new_worlds):
@@ -136,7 +147,7 @@ def gather(plan: Plan, fx: Fx, work: Path) -> Material:
         table = dataset.read(folder, fx)
         material.judged_by.append(table.digest)
         if seed in plan.train_worlds:
-            material.taught.append(table.digest)
+            material.trained_on.append(table.digest)
             _take_samples(plan, fx, table, seed, material)
             material.tuning.add(table, plan.at(plan.tuned_on), plan.at(plan.tuned_on + 7))
         else:
@@ -152,24 +163,22 @@ def gather(plan: Plan, fx: Fx, work: Path) -> Material:
     return material
 
 
-def _take_samples(plan: Plan, fx: Fx, table: Table, seed: int, material: Material) -> None:
+def _take_samples(plan: TrainingPlan, fx: Fx, table: Table, seed: int, material: Material) -> None:
     past = np.flatnonzero(table.event_us < plan.at(plan.train_until))
     label = table.reported(plan.at(plan.trained_on))[past]
     material.rows += len(past)
     material.frauds += int(label.sum())
     rng = np.random.default_rng(seed)
-    for sample, negatives in (
-        (material.net, plan.net_negatives),
-        (material.trees, plan.tree_negatives),
-    ):
-        chosen = dataset.undersample(label, negatives, rng)
+    for family in plan.families:
+        sample = material.samples.setdefault(family.name, Sample())
+        chosen = dataset.undersample(label, family.negatives, rng)
         rows = table.rows(past[chosen])
         features = rows.features.copy()
         fate = rng.random(len(features))
         for i, view in enumerate(MAY_MISS):
             gone = (fate >= i * DROPOUT_OF_VIEWS) & (fate < (i + 1) * DROPOUT_OF_VIEWS)
             features[gone] = rows.rows(gone).without(view, fx)
-        sample.features.append(dataset.taught(features))
+        sample.features.append(dataset.trained_on(features))
         sample.labels.append(label[chosen])
         sample.shifts.append(dataset.prior_shift(label, chosen))
 
@@ -182,57 +191,50 @@ def judged(
     for whole, untainted in zip(windows.tables, windows.untainted, strict=True):
         table = whole.rows(untainted)
         features = table.without(missing, fx) if missing and fx else table.features
-        score = model.predict(dataset.TAUGHT, dataset.taught(features))
+        score = model.predict(dataset.TRAINED_ON, dataset.trained_on(features))
         found.append(measure(score, table.fraud, table.amount_minor, table.card, table.event_us))
     return found
 
 
 @dataclass
 class Findings:
-    """What the card says. Figures are (mean, standard deviation) over windows (and seeds)."""
+    """What the card says. Figures are (mean, standard deviation) over windows (and seeds).
 
-    net_later: Figures
-    net_elsewhere: Figures
-    net_cold: Figures
-    trees_later: Figures
-    trees_elsewhere: Figures
-    trees_cold: Figures
-    missing: dict[str, float]
-    tolerates: list[str]
-    thresholds: dict[str, int] = field(default_factory=dict)
+    figures: by family, then by windows (later, elsewhere, cold). missing: share of the average
+    precision that is left without a view.
+    """
+
+    figures: dict[str, dict[str, Figures]]
+    missing: dict[EntityKind, float]
+    tolerates: list[EntityKind]
+    thresholds: dict[Step, int] = field(default_factory=dict)
     policy: Worth | None = None
     policy_cold: Worth | None = None
     fallback: Worth | None = None
     rules: list[tuple[str, int, int]] = field(default_factory=list)
 
 
-def compare(plan: Plan, fx: Fx, material: Material) -> tuple[TorchModel, Findings]:
-    """Train every seed of the net, and the trees; the first seed is the one that ships."""
-    names = dataset.TAUGHT
-    features, label, shift = material.net.joined()
-    nets = [
-        train_net(names, features, label, shift, seed=seed, epochs=plan.epochs)
-        for seed in plan.net_seeds
-    ]
-    features, label, shift = material.trees.joined()
-    trees = train_trees(names, features, label, shift, seed=plan.net_seeds[0])
-    of_net = {
-        name: summary([figures for net in nets for figures in judged(net, windows)])
-        for name, windows in _sets(material).items()
-    }
-    of_trees = {name: summary(judged(trees, windows)) for name, windows in _sets(material).items()}
-    whole = _precision(judged(nets[0], material.later))
-    missing = {
-        view: _precision(judged(nets[0], material.later, missing=view, fx=fx)) / whole
+def compare(plan: TrainingPlan, fx: Fx, material: Material) -> tuple[Model, Findings]:
+    """Train every seed of every family; the released family's first seed is the one that ships."""
+    names = dataset.TRAINED_ON
+    fitted: dict[str, list[Model]] = {}
+    figures: dict[str, dict[str, Figures]] = {}
+    for family in plan.families:
+        features, label, shift = material.samples[family.name].joined()
+        models = [family.fit(names, features, label, shift, seed=seed) for seed in family.seeds]
+        fitted[family.name] = models
+        figures[family.name] = {
+            name: summary([found for model in models for found in judged(model, windows)])
+            for name, windows in _sets(material).items()
+        }
+    ships = fitted[plan.family.name][0]
+    whole = _precision(judged(ships, material.later))
+    missing: dict[EntityKind, float] = {
+        view: _precision(judged(ships, material.later, missing=view, fx=fx)) / whole
         for view in MAY_MISS
     }
-    return nets[0], Findings(
-        net_later=of_net["later"],
-        net_elsewhere=of_net["elsewhere"],
-        net_cold=of_net["cold"],
-        trees_later=of_trees["later"],
-        trees_elsewhere=of_trees["elsewhere"],
-        trees_cold=of_trees["cold"],
+    return ships, Findings(
+        figures=figures,
         missing=missing,
         tolerates=[view for view, share in missing.items() if share >= 1 - TOLERATED_LOSS],
     )
@@ -282,7 +284,7 @@ def _rules(policy: Policy, windows: list[Table]) -> list[tuple[str, int, int]]:
 
 
 def _ppm(model: Model, table: Table) -> Ints:
-    score = model.predict(dataset.TAUGHT, dataset.taught(table.features))
+    score = model.predict(dataset.TRAINED_ON, dataset.trained_on(table.features))
     return np.rint(score * 1e6).astype(np.int64)
 
 
@@ -296,18 +298,18 @@ def main() -> int:
     parser.add_argument("--install", action="store_true", help="put the release in force")
     args = parser.parse_args()
     began = time.monotonic()
-    plan = Plan()
+    plan = TrainingPlan()
     policy_dir = Path("policies/default")
     key = read_private_key(args.key) if args.key else Ed25519PrivateKey.generate()
     fx = read_policy(policy_dir, catalogue.FEATURES).fx
     material = gather(plan, fx, args.work)
-    net, findings = compare(plan, fx, material)
+    model, findings = compare(plan, fx, material)
     print(f"trained and compared: {time.monotonic() - began:.0f} s", flush=True)
     if not args.install:
         policy_dir = _copied(policy_dir, args.work / "policy" / policy_dir.name)
-    policy_id = tune(net, policy_dir, material, findings)
+    policy_id = tune(model, policy_dir, material, findings)
     root = Path("models/releases") if args.install else args.work / "releases"
-    name = finish(plan, material, net, findings, root, key)
+    name = finish(plan, material, model, findings, fx, root, key)
     _report(root / name, policy_id, findings)
     if args.install:
         install(root, name, Path("policies/trust"), key)
@@ -316,50 +318,55 @@ def main() -> int:
 
 
 def finish(
-    plan: Plan,
+    plan: TrainingPlan,
     material: Material,
-    net: TorchModel,
+    model: Model,
     findings: Findings,
+    fx: Fx,
     root: Path,
     key: Ed25519PrivateKey,
 ) -> str:
-    """Write the release into a folder of its name, and return the name.
+    """Export the model, write its release into a folder of its name, and return the name.
 
-    Raises AssertionError if the served graph does not give what the net gives.
+    Raises AssertionError if the served graph does not give what the model gives.
     """
     created = time.time_ns() // 1000
-    sample, label, shift = material.net.joined()
+    family = plan.family
+    graph = family.export(model)
+    sample, label, shift = material.samples[family.name].joined()
     provenance = Provenance(
-        kind="MLP 64-32 (PyTorch) over standardised signed logarithms",
-        data=dataset.joined_digest(material.taught),
+        kind=family.kind,
+        data=dataset.joined_digest(material.trained_on),
         code=code_digest(),
         trained_from=plan.at(0),
         trained_until=plan.at(plan.train_until),
         rows=material.rows,
         frauds=material.frauds,
         prior_correction_milli=round(1000 * shift),
-        seed=plan.net_seeds[0],
+        seed=family.seeds[0],
     )
-    name = f"mlp-{to_datetime(created):%Y%m%d}-{provenance.data[:6]}"
-    rows = dataset.taught(material.tuning.tables[0].features)
+    name = f"{family.name}-{to_datetime(created):%Y%m%d}-{hashlib.sha256(graph).hexdigest()[:6]}"
+    rows = dataset.trained_on(material.tuning.tables[0].features)
     served = pack(
         root / name,
-        net,
+        graph,
         release=name,
         created_at=created,
         card=write_card(name, plan, provenance, findings),
         provenance=provenance,
-        metrics=_metrics(findings),
+        metrics=_metrics(findings.figures[family.name]),
         thresholds_ppm=findings.thresholds,
         tolerates=findings.tolerates,
         reference_row=np.median(sample[~label], axis=0).astype(np.int64),
+        reference_currency=fx.reference,
         rows=rows,
         key=key,
     )
-    apart = np.abs(net.predict(dataset.TAUGHT, rows) - served.predict(dataset.TAUGHT, rows))
+    names = dataset.TRAINED_ON
+    apart = np.abs(model.predict(names, rows) - served.predict(names, rows))
     if apart.max() > 5e-6:
-        raise AssertionError(f"ONNX and PyTorch differ by {apart.max():.1e}")
-    print(f"ONNX and PyTorch differ by at most {apart.max():.1e} on {len(apart):,} rows")
+        raise AssertionError(f"the graph and its model differ by {apart.max():.1e}")
+    print(f"the graph and its model differ by at most {apart.max():.1e} on {len(apart):,} rows")
     return name
 
 
@@ -379,9 +386,9 @@ def _copied(source: Path, target: Path) -> Path:
     return target
 
 
-def _metrics(findings: Findings) -> dict[str, int]:
+def _metrics(found: dict[str, Figures]) -> dict[str, int]:
     """Of the manifest: means over windows of the worlds trained on, and of new ones."""
-    named = {"later": findings.net_later, "new_world": findings.net_elsewhere}
+    named = {"later": found["later"], "new_world": found["elsewhere"]}
     return {
         f"{name}_{figure}_ppm": round(1e6 * mean)
         for name, figures in named.items()
@@ -391,8 +398,8 @@ def _metrics(findings: Findings) -> dict[str, int]:
 
 def _report(folder: Path, policy_id: str, findings: Findings) -> None:
     model = (folder / MODEL).read_bytes()
-    in_force = Path("models/releases/current") / MODEL
-    same = in_force.exists() and in_force.read_bytes() == model
+    active = Path("models/releases/current") / MODEL
+    same = active.exists() and active.read_bytes() == model
     print(f"{folder}: {len(model):,} bytes, policy {policy_id}")
     print(f"thresholds {findings.thresholds}, tolerates {findings.tolerates}")
     print(f"the model in force is {'the same, bit for bit' if same else 'another one'}")

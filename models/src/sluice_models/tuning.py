@@ -9,18 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sluice.domain.economics import Worth, worth
-from sluice.domain.policy import D2, Policy
+from sluice.domain.policy.economics import Worth, worth
+from sluice.domain.policy.policy import D2, Policy
+from sluice.domain.release import Step
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-FALSE_POSITIVES_PER_10K = {"challenge": 15, "review": 5, "decline": 1}
+FALSE_POSITIVES_PER_10K: dict[Step, int] = {"challenge": 15, "review": 5, "decline": 1}
 """Genuine authorizations that a score may stop at each step, per 10,000 genuine: what a call
 centre bears. A setting of ours, not a law."""
 
 
-def thresholds(ppm: Ints, fraud: Bools) -> dict[str, int]:
+def thresholds(ppm: Ints, fraud: Bools) -> dict[Step, int]:
     """Steps on the score that keep to FALSE_POSITIVES_PER_10K, rounded up to two digits."""
     genuine = np.sort(ppm[~fraud])[::-1]
     found = {}
@@ -32,18 +33,19 @@ def thresholds(ppm: Ints, fraud: Bools) -> dict[str, int]:
 
 
 def severities(policy: Policy, features: Ints, ppm: Ints | None) -> Ints:
-    """(n,) what the pack asks for, without lists: with scores rung D0, without rung D2."""
+    """(n,) what the pack asks for, without lists: with scores degradation level D0, without
+    degradation level D2."""
     n = len(features)
-    rung = np.full(n, D2 if ppm is None else 0)
-    judged = policy.judge(features, np.zeros(n, np.int64), rung, rung if ppm is None else ppm)
+    level = np.full(n, D2 if ppm is None else 0)
+    judged = policy.judge(features, np.zeros(n, np.int64), level, level if ppm is None else ppm)
     return np.asarray(judged[:, [0, 2, 3]].max(axis=1), np.int64)
 
 
 def rule_report(policy: Policy, features: Ints, fraud: Bools) -> list[tuple[str, int, int]]:
     """For each rule, fallback included: id, frauds and genuine authorizations it fired on."""
     n = len(features)
-    rung = np.full(n, D2)
-    fired = policy.judge(features, np.zeros(n, np.int64), rung, rung)[:, 1]
+    level = np.full(n, D2)
+    fired = policy.judge(features, np.zeros(n, np.int64), level, level)[:, 1]
     return [
         (rule.id, int((hit & fraud).sum()), int((hit & ~fraud).sum()))
         for i, rule in enumerate(policy.rules.rules)
@@ -68,7 +70,7 @@ def measured_line(fallback: Worth, data: str, today: date) -> str:
     )
 
 
-def write_pack(path: Path, steps: Mapping[str, int], measured: str) -> None:
+def write_pack(path: Path, steps: Mapping[Step, int], measured: str) -> None:
     """Put thresholds and the fallback's recall into policy.yaml; all else, comments too, stays."""
     flow = ", ".join(f"{name}: {value}" for name, value in steps.items())
     text = path.read_text()

@@ -11,42 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from sluice.application.ports import Message, Partition
+
 ROLL_BYTES = 64 * 1024 * 1024
 """Of one partition's records: 30,000 decisions, 8 to 15 MB of parquet."""
 BUFFER_MAX_BYTES = 256 * 1024 * 1024
 """Of all partitions together; past it the largest is rolled. Bounds the archiver's memory."""
 DAY_MS = 86_400_000
-
-Partition = tuple[str, int]
-
-
-class Record(Protocol):
-    """What we need of a record in Kafka."""
-
-    @property
-    def value(self) -> bytes:
-        """The exact bytes."""
-        ...
-
-    @property
-    def topic(self) -> str:
-        """Name of its topic."""
-        ...
-
-    @property
-    def partition(self) -> int:
-        """Number of its partition."""
-        ...
-
-    @property
-    def offset(self) -> int:
-        """Its place there."""
-        ...
-
-    @property
-    def written_ms(self) -> int:
-        """When its producer wrote it, milliseconds UTC."""
-        ...
 
 
 class Files(Protocol):
@@ -56,7 +27,7 @@ class Files(Protocol):
         """Offset behind the newest file of a partition; 0 without one."""
         ...
 
-    def write(self, partition: Partition, rows: Sequence[Record]) -> int:
+    def write(self, partition: Partition, rows: Sequence[Message]) -> int:
         """One file of these rows, in order of offset, durable on return. Returns its bytes.
 
         Raises Unavailable (overtaken) if another archiver wrote it first, Corrupt if a file of
@@ -70,7 +41,7 @@ class _Buffer:
     since_s: float
     day: int
     """Of its newest record's writing: a file lies in one day's folder."""
-    rows: list[Record] = field(default_factory=list)
+    rows: list[Message] = field(default_factory=list)
     size_bytes: int = 0
 
 
@@ -79,7 +50,7 @@ class Rolled:
     """One file that was completed. rows: its records, in order."""
 
     partition: Partition
-    rows: Sequence[Record]
+    rows: Sequence[Message]
     size_bytes: int
 
 
@@ -103,7 +74,7 @@ class Archiver:
                 starts[partition] = offset
         return starts
 
-    def add(self, batch: Iterable[Record], now_s: float) -> list[Rolled]:
+    def add(self, batch: Iterable[Message], now_s: float) -> list[Rolled]:
         """Take records in. Returns the files that a new day made necessary."""
         rolled = []
         for record in batch:

@@ -15,11 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.application.ports import StateUpdate
-from sluice.domain import catalogue, states
-from sluice.domain.codes import CHANNEL_INDEX, THREE_DS_INDEX
-from sluice.domain.countries import COUNTRY_INDEX
-from sluice.domain.currencies import CURRENCY_INDEX
-from sluice.domain.events import (
+from sluice.domain.features import catalogue, states
+from sluice.domain.features.events import (
     AMOUNT,
     CARD,
     CARD_COUNTRY,
@@ -36,10 +33,7 @@ from sluice.domain.events import (
     THREE_DS,
     WIDTH,
 )
-from sluice.domain.fx import Fx
-from sluice.domain.identifiers import tag32
-from sluice.domain.observation import EntityKind
-from sluice.domain.windows import (
+from sluice.domain.features.kernel import (
     AUTHORIZATION,
     FRAUD,
     GENUINE,
@@ -48,11 +42,17 @@ from sluice.domain.windows import (
     U_OFFSET,
     U_SOURCE,
     UPDATE_WIDTH,
+    backfill_cold_starts,
     backfill_entity,
-    backfill_strangers,
     context_features,
     scratch,
 )
+from sluice.domain.policy.fx import Fx
+from sluice.domain.records.codes import CHANNEL_INDEX, THREE_DS_INDEX
+from sluice.domain.records.countries import COUNTRY_INDEX
+from sluice.domain.records.currencies import CURRENCY_INDEX
+from sluice.domain.records.entity import ENTITY_KINDS, KEY_FIELDS
+from sluice.domain.records.identifiers import tag32
 
 Ints = npt.NDArray[np.int64]
 
@@ -107,7 +107,7 @@ class History:
 
     def entity(self, view: int) -> Coded:
         """The column of a view, by index into catalogue.VIEWS."""
-        return (self.card_token, self.terminal_id, self.merchant_id, self.device_id)[view]
+        return getattr(self, KEY_FIELDS[ENTITY_KINDS[view]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class PastLabels:
 
     def entity(self, view: int) -> Coded:
         """The column of a view, by index into catalogue.VIEWS."""
-        return (self.card_token, self.terminal_id, self.merchant_id, self.device_id)[view]
+        return getattr(self, KEY_FIELDS[ENTITY_KINDS[view]])
 
 
 def reference_amounts(history: History, fx: Fx) -> Ints:
@@ -198,18 +198,18 @@ class _View:
 
     def __init__(self, history: History, labels: PastLabels | None, view: int) -> None:
         own = history.entity(view)
-        self.kind: EntityKind = catalogue.VIEWS[view]  # type: ignore[assignment]
+        self.kind = ENTITY_KINDS[view]
         self.codes = own.codes
         self.label_codes: Ints = np.zeros(0, np.int64)
         self.keys = list(own.values)
         if labels is not None:
             known = {value: i for i, value in enumerate(self.keys)}
-            told = labels.entity(view)
-            used = np.unique(told.codes[told.codes >= 0])
-            table = np.full(len(told.values) + 1, -1, np.int64)
+            reported = labels.entity(view)
+            used = np.unique(reported.codes[reported.codes >= 0])
+            table = np.full(len(reported.values) + 1, -1, np.int64)
             for code in used.tolist():
-                table[code] = known.setdefault(told.values[code], len(known))
-            self.label_codes = table[told.codes]
+                table[code] = known.setdefault(reported.values[code], len(known))
+            self.label_codes = table[reported.codes]
             self.keys = list(known)
         self.states = [b""] * len(self.keys)
         self.newest_us = [0] * len(self.keys)
@@ -269,32 +269,32 @@ class Backfill:
         events = self._events[first:last]
         keep = self._keep or last < len(self._events)
         k = len(events)
-        told = self._told(first, last)
+        reported = self._reported(first, last)
         order: Ints = np.arange(k)
-        if len(told):
+        if len(reported):
             # A label known at the very time of an authorization comes before it.
-            at = np.searchsorted(events[:, EVENT_US], told[:, U_KNOWN_US], side="left")
-            order = np.insert(order, at, k + np.arange(len(told)))
-            events = np.concatenate([events, np.zeros((len(told), WIDTH), np.int64)])
+            at = np.searchsorted(events[:, EVENT_US], reported[:, U_KNOWN_US], side="left")
+            order = np.insert(order, at, k + np.arange(len(reported)))
+            events = np.concatenate([events, np.zeros((len(reported), WIDTH), np.int64)])
         changes = np.zeros((k, UPDATE_WIDTH), np.int64)
         changes[:, U_KIND] = AUTHORIZATION
         changes[:, U_SOURCE] = HISTORY
         changes[:, U_OFFSET] = np.arange(first, last)
-        changes = np.concatenate([changes, told])
+        changes = np.concatenate([changes, reported])
         with ThreadPoolExecutor(self._threads) as pool:
             jobs = [
                 pool.submit(context_features, events, rows, out)
                 for rows in np.array_split(np.arange(k), self._threads)
             ]
             for number, view in enumerate(self._views):
-                codes = np.concatenate([view.codes[first:last], self._of_labels(view, told)])
+                codes = np.concatenate([view.codes[first:last], self._of_labels(view, reported)])
                 jobs += self._run_view(
                     number, codes[order], order, events, changes, out, pool, keep
                 )
             for job in jobs:
                 job.result()
 
-    def _told(self, first: int, last: int) -> Ints:
+    def _reported(self, first: int, last: int) -> Ints:
         """(l, UPDATE_WIDTH) labels known in a piece; the last piece has all that are left."""
         labels, at = self._labels, self._events[:, EVENT_US]
         if labels is None:
@@ -306,16 +306,16 @@ class Backfill:
             if last < len(at)
             else len(known)
         )
-        told = np.zeros((end - begin, UPDATE_WIDTH), np.int64)
-        told[:, U_KIND] = np.where(labels.is_fraud[begin:end] != 0, FRAUD, GENUINE)
-        told[:, U_SOURCE] = HISTORY_LABELS
-        told[:, U_OFFSET] = np.arange(begin, end)
-        told[:, U_KNOWN_US] = known[begin:end]
-        return told
+        reported = np.zeros((end - begin, UPDATE_WIDTH), np.int64)
+        reported[:, U_KIND] = np.where(labels.is_fraud[begin:end] != 0, FRAUD, GENUINE)
+        reported[:, U_SOURCE] = HISTORY_LABELS
+        reported[:, U_OFFSET] = np.arange(begin, end)
+        reported[:, U_KNOWN_US] = known[begin:end]
+        return reported
 
     @staticmethod
-    def _of_labels(view: _View, told: Ints) -> Ints:
-        return view.label_codes[told[:, U_OFFSET]] if len(told) else told[:, 0]
+    def _of_labels(view: _View, reported: Ints) -> Ints:
+        return view.label_codes[reported[:, U_OFFSET]] if len(reported) else reported[:, 0]
 
     def _run_view(
         self,
@@ -332,10 +332,10 @@ class Backfill:
         by_entity = np.argsort(codes, kind="stable")
         grouped = codes[by_entity]
         absent = int(np.searchsorted(grouped, 0))
-        strangers = order[by_entity[:absent]]
+        cold_starts = order[by_entity[:absent]]
         jobs = [
-            pool.submit(backfill_strangers, number, rows, events, out)
-            for rows in np.array_split(strangers[strangers < len(out)], self._threads)
+            pool.submit(backfill_cold_starts, number, rows, events, out)
+            for rows in np.array_split(cold_starts[cold_starts < len(out)], self._threads)
             if len(rows)
         ]
         grouped, arrivals = grouped[absent:], order[by_entity[absent:]]

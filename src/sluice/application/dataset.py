@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain import catalogue
 from sluice.domain.clock import DAY_US, SECOND_US, to_datetime
+from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, Rejected
 
 Ints = npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Partition:
+class TimeSlice:
     """A run of whole seconds of one split, joined at once. number: from 0 in its split."""
 
     split: Split
@@ -78,9 +78,9 @@ def splits(first_us: int, until_us: int, label_delay_us: int, test_us: int) -> l
     return [train, Split("test", until_us - test_us, until_us, until_us + label_delay_us)]
 
 
-def partitions(
+def time_slices(
     split: Split, first_us: int, per_second: npt.NDArray[np.uint32], rows_max: int = ROWS_MAX
-) -> list[Partition]:
+) -> list[TimeSlice]:
     """Cut a split into runs of at most rows_max rows; a fuller second is a run of its own.
 
     per_second: (n,) rows of each second after first_us. Depends on the log alone, not on machine
@@ -89,7 +89,7 @@ def partitions(
     begin = -(-(split.first_us - first_us) // SECOND_US)
     counts = per_second[begin : -(-(split.until_us - first_us) // SECOND_US)]
     before = np.r_[0, np.cumsum(counts, dtype=np.int64)]
-    found: list[Partition] = []
+    found: list[TimeSlice] = []
     at, end = 0, len(counts)
     while before[at] < before[end]:
         # From the first second with a row, as many more as fit.
@@ -97,7 +97,7 @@ def partitions(
         fits = int(np.searchsorted(before, before[at] + rows_max, side="right")) - 1
         to = max(fits, at + 1)
         found.append(
-            Partition(
+            TimeSlice(
                 split,
                 len(found),
                 split.first_us + at * SECOND_US,
@@ -133,7 +133,7 @@ def refuse_unbounded(names: Sequence[str], accepted: Collection[str] = ()) -> di
     return {name: bound or "unbounded, accepted" for name, bound in found.items()}
 
 
-def in_force(ids: Ints, known_us: Ints, place: Ints) -> tuple[Ints, Bools]:
+def newest_known(ids: Ints, known_us: Ints, place: Ints) -> tuple[Ints, Bools]:
     """Which labels say what is known: one of an authorization and moment, the newest marked.
 
     ids: (m,) codes. place: (m,) where each label lies in its log: of two that an authorization got
@@ -179,7 +179,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     known_until_us: int
 
 
-def check_part(partition: Partition, event_us: Ints, known_us: Ints) -> None:
+def check_part(partition: TimeSlice, event_us: Ints, known_us: Ints) -> None:
     """Refuse a joined partition that would leak.
 
     event_us, known_us: (n,) of the rows as they came out of the join. Raises Corrupt (leak).
@@ -242,8 +242,8 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     """What the feature log was like for the time of the set.
 
     served: rows that were decided live; backfilled: the rest. degraded: rows served with features
-    missing (rungs D1 to D4). holes: decisions missing from their emitters' sequences, in the whole
-    archive. gap: rows between train and test, not used.
+    missing (degradation levels D1 to D4). holes: decisions missing from their emitters' sequences,
+    in the whole archive. gap: rows between train and test, not used.
     """
 
     served: int

@@ -1,4 +1,4 @@
-"""The walk: what happens to an authorization, whichever door it came through.
+"""The decision pipeline: what happens to an authorization, whichever entrypoint it came through.
 
 observe, score, decide, record: one function over a batch of one (HTTP) or of hundreds (Kafka).
 The same input over the same states makes the same record.
@@ -7,9 +7,9 @@ The same input over the same states makes the same record.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -21,32 +21,39 @@ from sluice.application.ports import (
     Arrival,
     DecisionLog,
     Ints,
+    Lookup,
     OnlineStore,
-    Reply,
     Scorer,
 )
-from sluice.domain import catalogue
-from sluice.domain.authorization import (
+from sluice.domain.clock import SECOND_US, Clock
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import WIDTH, event_row, event_rows, pending_rows
+from sluice.domain.features.kernel import Kernel, Served
+from sluice.domain.policy.policy import Policy, Verdicts
+from sluice.domain.records.authorization import (
     Authorization,
     EventTimeBounds,
     check_event_time,
     decode_authorization,
     encode,
 )
-from sluice.domain.clock import SECOND_US, Clock
-from sluice.domain.decision import Decision, Door, Origin, Rung, States, answer
-from sluice.domain.events import WIDTH, event_row, event_rows, pending_rows
-from sluice.domain.outcome import BY_SEVERITY
-from sluice.domain.policy import Policy
-from sluice.domain.windows import Kernel
+from sluice.domain.records.decision import (
+    Decision,
+    DegradationLevel,
+    Entrypoint,
+    Origin,
+    States,
+    answer,
+)
+from sluice.domain.records.entity import ALL_VIEWS, mask_of, views_in
+from sluice.domain.records.outcome import BY_SEVERITY
 from sluice.errors import Unavailable
 
 T_co = TypeVar("T_co", covariant=True)
 
 DIGEST_BYTES = 8
-_ALL_VIEWS = (1 << len(catalogue.VIEWS)) - 1
-_MODEL_RUNGS = 2
-_RUNGS: tuple[Rung, ...] = ("D0", "D1", "D2", "D3")
+_MODEL_LEVELS = 2
+_LEVELS: tuple[DegradationLevel, ...] = ("D0", "D1", "D2", "D3")
 
 
 class Current(Protocol[T_co]):
@@ -58,13 +65,13 @@ class Current(Protocol[T_co]):
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):
-    """A new decision, durable. answer: JSON of :class:`sluice.domain.decision.Answer`."""
+    """A new decision, durable. answer: JSON of :class:`sluice.domain.records.decision.Answer`."""
 
     decision: Decision
     answer: bytes
 
 
-class Repeated(msgspec.Struct, frozen=True):
+class Replayed(msgspec.Struct, frozen=True):
     """Same id, same content: the same answer again."""
 
     answer: bytes
@@ -84,25 +91,81 @@ class Unrecorded(msgspec.Struct, frozen=True):
     why: str
 
 
-Result = Decided | Repeated | Conflict | Busy | Unrecorded
+Result = Decided | Replayed | Conflict | Busy | Unrecorded
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a model says of a batch. ppm: (n,) int64, probability of fraud in parts per million."""
+
+    ppm: Ints
+    scorer: Scorer
+
+    @property
+    def release(self) -> str:
+        """The release that scored."""
+        return self.scorer.release
+
+    @property
+    def tolerates(self) -> frozenset[str]:
+        """Views that it can do without."""
+        return self.scorer.tolerates
+
+    @property
+    def reasons(self) -> Callable[[Ints], list[str]]:
+        """Reason codes of one row, strongest first."""
+        return self.scorer.reasons
+
+
+@dataclass(frozen=True, slots=True)
+class NoScore:
+    """No model had its say. why: ``deadline`` or ``model``, as ``degraded`` names it."""
+
+    why: str
 
 
 def content_digest(auth: Authorization) -> bytes:
-    """8 bytes of BLAKE2b over the canonical encoding: white space and field order do not count."""
-    return hashlib.blake2b(encode(auth), digest_size=DIGEST_BYTES).digest()
+    """Digest of what an entrypoint took, by which a repeat is told from a conflict.
+
+    Over the canonical encoding: white space and field order do not count, nor does an optional
+    field that is absent, so that deciders of two versions agree on every message that both take.
+    Only for who has read it strictly; whoever reads a record takes :func:`written_digest`.
+    """
+    return written_digest(encode(auth))
+
+
+def written_digest(authorization: bytes | msgspec.Raw) -> bytes:
+    """The same from the bytes of an authorization as they stand in a decision's record.
+
+    A reader may know fewer fields than the decider that wrote it: encoding again what it
+    understood would make a conflict of a repeat. 8 bytes of BLAKE2b.
+    """
+    return hashlib.blake2b(authorization, digest_size=DIGEST_BYTES).digest()
+
+
+class _Part(msgspec.Struct):
+    authorization: msgspec.Raw
+
+
+_part = msgspec.json.Decoder(_Part)
+
+
+def recorded_digest(decision: bytes) -> bytes:
+    """The same from the bytes of a decision's record."""
+    return written_digest(_part.decode(decision).authorization)
 
 
 def _no_stage(_stage: str, _seconds: float) -> None:
     """Nobody is measuring."""
 
 
-class Decider:
-    """Decides batches at one door. Not shared between threads."""
+class DecisionPipeline:
+    """Decides batches at one entrypoint. Not shared between threads."""
 
     def __init__(
         self,
         *,
-        door: Door,
+        entrypoint: Entrypoint,
         emitter: str,
         store: OnlineStore,
         scorer: Current[Scorer | None],
@@ -113,8 +176,8 @@ class Decider:
         stage: Callable[[str, float], None] = _no_stage,
     ) -> None:
         self.sequence = 0
-        """Number of the next decision. A door that takes records back sets it back too."""
-        self._door: Door = door
+        """Number of the next decision. An entrypoint that takes records back sets it back too."""
+        self._entrypoint: Entrypoint = entrypoint
         self._emitter = emitter
         self._store = store
         self._scorer = scorer
@@ -163,19 +226,20 @@ class Decider:
         deadline_us: moment by the clock after which optional parts are left out and named in
         ``degraded``. Two arrivals of one card see each other; two of one id get one decision.
         """
-        watch = _Watch(self._stage)
-        replies, down = await self._observe(batch, deadline_us)
-        watch.lap("observe")
-        results, fresh, repeats = _sort(batch, replies)
+        timer = _StageTimer(self._stage)
+        lookups, down = await self._observe(batch, deadline_us)
+        timer.stage("observe")
+        results, fresh, replays = _sort(batch, lookups)
         if fresh:
             chosen = [batch[i] for i in fresh]
-            decisions = self._judge(chosen, [replies[i] for i in fresh], down, deadline_us, watch)
+            decisions = self._judge(chosen, [lookups[i] for i in fresh], down, deadline_us, timer)
             answers = [encode(answer(d)) for d in decisions]
             try:
                 await self._log.append(list(zip(chosen, decisions, strict=True)))
             except Unavailable as error:
-                # Unless nothing was sent, a record may be durable without our knowing: the claims
-                # stay, and whoever asks again waits until the featurizer has seen it or they end.
+                # Unless nothing was sent, a record may be durable without our knowing: the
+                # idempotency records stay, and whoever asks again waits until the featurizer has
+                # seen it or they end.
                 if error.code == NOT_SENT:
                     self._store.release(chosen)
                 for i in fresh:
@@ -184,10 +248,10 @@ class Decider:
                 self._store.remember(list(zip(chosen, answers, strict=True)))
                 for i, decision, said in zip(fresh, decisions, answers, strict=True):
                     results[i] = Decided(decision, said)
-            watch.lap("record")
-        for i, before in repeats:
+            timer.stage("record")
+        for i, before in replays:
             original = results[before]
-            results[i] = Repeated(original.answer) if isinstance(original, Decided) else original
+            results[i] = Replayed(original.answer) if isinstance(original, Decided) else original
         return results
 
     async def rehearse(self) -> None:
@@ -210,130 +274,132 @@ class Decider:
 
     async def _observe(
         self, batch: Sequence[Arrival], deadline_us: int | None
-    ) -> tuple[list[Reply], list[str]]:
+    ) -> tuple[list[Lookup], list[str]]:
         if deadline_us is not None and self._clock.now_us() >= deadline_us:
             return [NOTHING] * len(batch), ["deadline"]
         try:
-            replies = await self._store.observe(batch)
+            lookups = await self._store.observe(batch)
         except Unavailable:
             return [NOTHING] * len(batch), ["store"]
-        return replies, ["store"] if any(reply.lost for reply in replies) else []
+        return lookups, ["store"] if any(reply.lost for reply in lookups) else []
 
     def _judge(
         self,
         batch: Sequence[Arrival],
-        replies: Sequence[Reply],
+        lookups: Sequence[Lookup],
         down: list[str],
         deadline_us: int | None,
-        watch: _Watch,
+        timer: _StageTimer,
     ) -> list[Decision]:
         """Features, score and outcome of arrivals that were never decided. No I/O."""
-        events = event_rows([a.row for a in batch])
         served = self._kernel.finalise(
-            events,
-            [(r.card, r.terminal, r.merchant, r.device) for r in replies],
-            [pending_rows(r.pending) if r.pending else () for r in replies],
+            event_rows([a.row for a in batch]),
+            [(x.card, x.terminal, x.merchant, x.device) for x in lookups],
+            [pending_rows(x.pending) if x.pending else () for x in lookups],
         )
-        watch.lap("finalise")
-
-        scorer = self._scorer.current()
-        late = deadline_us is not None and self._clock.now_us() >= deadline_us
-        score_ppm, failure = self._score(scorer, served.features, late)
-        rungs = self._rungs(served.missing, scorer, score_ppm is not None)
-        watch.lap("score")
-
+        timer.stage("finalise")
+        score = self._score(served.features, deadline_us)
+        levels = _levels(served.missing, score)
+        timer.stage("score")
         policy = self._policy.current()
-        auths = [a.auth for a in batch]
-        explain = scorer.reasons if scorer and score_ppm is not None else None
         verdicts = policy.decide(
-            auths,
+            [a.auth for a in batch],
             served.features,
             missing=served.missing,
-            rung=rungs,
-            score_ppm=score_ppm,
-            explain=explain,
+            level=levels,
+            score_ppm=None if isinstance(score, NoScore) else score.ppm,
+            explain=None if isinstance(score, NoScore) else score.reasons,
         )
+        decisions = self._records(batch, lookups, served, score, levels, policy, verdicts, down)
+        timer.stage("decide")
+        return decisions
+
+    def _score(self, features: Ints, deadline_us: int | None) -> Score | NoScore:
+        scorer = self._scorer.current()
+        if deadline_us is not None and self._clock.now_us() >= deadline_us:
+            return NoScore("deadline")
+        if scorer is None:
+            return NoScore("model")
+        try:
+            return Score(scorer.score(features).ppm, scorer)
+        except Unavailable:
+            return NoScore("model")
+
+    def _records(
+        self,
+        batch: Sequence[Arrival],
+        lookups: Sequence[Lookup],
+        served: Served,
+        score: Score | NoScore,
+        levels: Ints,
+        policy: Policy,
+        verdicts: Verdicts,
+        down: Sequence[str],
+    ) -> list[Decision]:
+        """One record a row, of everything it was decided from."""
         now = self._clock.now_us()
-        release = scorer.release if scorer else None
-        scores = None if score_ppm is None else score_ppm.tolist()
-        versions: list[list[list[int]] | None] = [
-            served.versions[a:b] for a, b in itertools.pairwise(served.versions_at)
-        ]
         first = self.sequence
         self.sequence += len(batch)
-        left_out = dict.fromkeys(down + failure)  # past the deadline both say the same
+        ppm = None if isinstance(score, NoScore) else score.ppm.tolist()
+        release = None if isinstance(score, NoScore) else score.release
+        left_out = [*dict.fromkeys([*down, score.why] if isinstance(score, NoScore) else down)]
         decisions = []
-        for i, (arrived, rung, missing, features, severity, reasons, used) in enumerate(
+        for i, (arrival, level, missing, features, severity, used) in enumerate(
             zip(
                 batch,
-                rungs.tolist(),
+                levels.tolist(),
                 served.missing.tolist(),
                 served.features.tolist(),
                 verdicts.severity.tolist(),
-                verdicts.reasons,
                 served.used,
                 strict=True,
             )
         ):
-            scored = scores is not None and rung < _MODEL_RUNGS
-            views = versions[4 * i : 4 * i + 4]
-            degraded = [*left_out]
-            if missing:
-                views = [None if missing >> v & 1 else view for v, view in enumerate(views)]
-                degraded += [name for v, name in enumerate(catalogue.VIEWS) if missing >> v & 1]
+            scored = ppm is not None and level < _MODEL_LEVELS
             decisions.append(
                 Decision(
-                    authorization=arrived.auth,
-                    door=self._door,
-                    origin=arrived.origin,
+                    authorization=arrival.auth,
+                    entrypoint=self._entrypoint,
+                    origin=arrival.origin,
                     emitter=self._emitter,
                     sequence=first + i,
-                    received_at=arrived.received_at,
+                    received_at=arrival.received_at,
                     decided_at=now,
-                    reference_amount_minor=arrived.amount_minor,
+                    reference_amount_minor=arrival.amount_minor,
                     reference_currency=policy.fx.reference,
                     catalogue=catalogue.DIGEST,
                     features=features,
-                    states=States(*views),  # type: ignore[arg-type]
-                    pending=[replies[i].pending[p] for p in used] if used else [],
+                    states=States(*served.states(i)),  # type: ignore[arg-type]
+                    pending=[lookups[i].pending[p] for p in used] if used else [],
                     release=release if scored else None,
-                    score_ppm=scores[i] if scored and scores else None,
+                    score_ppm=ppm[i] if scored and ppm else None,
                     policy=policy.id,
                     outcome=BY_SEVERITY[severity],
-                    reasons=reasons,
-                    rung=_RUNGS[rung],
-                    degraded=degraded,
+                    reasons=verdicts.reasons[i],
+                    degradation_level=_LEVELS[level],
+                    degraded=[*left_out, *views_in(missing)] if missing else [*left_out],
+                    silenced=[*verdicts.silenced[i]],
                 )
             )
-        watch.lap("decide")
         return decisions
 
-    @staticmethod
-    def _score(scorer: Scorer | None, features: Ints, late: bool) -> tuple[Ints | None, list[str]]:
-        if scorer is None or late:
-            return None, ["deadline" if late else "model"]
-        try:
-            return scorer.score(features).ppm, []
-        except Unavailable:
-            return None, ["model"]
 
-    @staticmethod
-    def _rungs(missing: Ints, scorer: Scorer | None, scored: bool) -> Ints:
-        """(n,) 0 to 3: DESIGN 6. Model with all, model without some, rules, table."""
-        if not scored or scorer is None:
-            return np.where(missing == _ALL_VIEWS, 3, 2).astype(np.int64)
-        borne = sum(1 << v for v, name in enumerate(catalogue.VIEWS) if name in scorer.tolerates)
-        return np.where(missing == 0, 0, np.where(missing & ~borne == 0, 1, 2)).astype(np.int64)
+def _levels(missing: Ints, score: Score | NoScore) -> Ints:
+    """(n,) 0 to 3: DESIGN 6. Model with all, model without some, rules, table."""
+    if isinstance(score, NoScore):
+        return np.where(missing == ALL_VIEWS, 3, 2).astype(np.int64)
+    fatal = missing & ~mask_of(score.tolerates)
+    return np.where(missing == 0, 0, np.where(fatal == 0, 1, 2)).astype(np.int64)
 
 
-class _Watch:
+class _StageTimer:
     """Tells the time each stage took."""
 
     def __init__(self, stage: Callable[[str, float], None]) -> None:
         self._stage = stage
         self._since = time.perf_counter()
 
-    def lap(self, name: str) -> None:
+    def stage(self, name: str) -> None:
         now = time.perf_counter()
         self._stage(name, now - self._since)
         self._since = now
@@ -343,28 +409,28 @@ _OPEN = Busy()
 
 
 def _sort(
-    batch: Sequence[Arrival], replies: Sequence[Reply]
+    batch: Sequence[Arrival], lookups: Sequence[Lookup]
 ) -> tuple[list[Result], list[int], list[tuple[int, int]]]:
     """Results of what needs no decision, the indices of what does, and pairs of indices: a repeat
     inside the batch, and its first."""
     results: list[Result] = [_OPEN] * len(batch)
     fresh: list[int] = []
-    repeats: list[tuple[int, int]] = []
+    replays: list[tuple[int, int]] = []
     first: dict[tuple[str, str], int] = {}
-    for i, (arrived, reply) in enumerate(zip(batch, replies, strict=True)):
+    for i, (arrived, reply) in enumerate(zip(batch, lookups, strict=True)):
         before = first.setdefault((arrived.auth.tenant, arrived.auth.authorization_id), i)
         if before != i:
             if batch[before].digest != arrived.digest:
                 results[i] = Conflict()
             else:
-                repeats.append((i, before))
+                replays.append((i, before))
         elif reply.conflict:
             results[i] = Conflict()
         elif reply.earlier is not None:
-            results[i] = Repeated(reply.earlier)
-        elif not reply.claimed_elsewhere:
+            results[i] = Replayed(reply.earlier)
+        elif not reply.in_progress_elsewhere:
             fresh.append(i)
-    return results, fresh, repeats
+    return results, fresh, replays
 
 
 def deadline_after(received_at: int, deadline_ms: int) -> int:

@@ -18,12 +18,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sluice.application.decide import content_digest
-from sluice.application.ports import Ints, StateStore, StateUpdate
-from sluice.domain import states
-from sluice.domain.authorization import Authorization, encode
-from sluice.domain.decision import Answer, Rung
-from sluice.domain.events import (
+from sluice.application.decide import written_digest
+from sluice.application.ports import Ints, Message, StateStore, StateUpdate
+from sluice.domain.features import states
+from sluice.domain.features.events import (
     AMOUNT,
     CARD,
     DECLINED,
@@ -35,11 +33,7 @@ from sluice.domain.events import (
     event_row,
     event_rows,
 )
-from sluice.domain.identifiers import tag32
-from sluice.domain.label import Label
-from sluice.domain.observation import COLUMNS, ROWS_MAX, EntityKind, Observations
-from sluice.domain.outcome import Outcome
-from sluice.domain.windows import (
+from sluice.domain.features.kernel import (
     AUTHORIZATION,
     DONE,
     DUPLICATE,
@@ -55,6 +49,13 @@ from sluice.domain.windows import (
     scratch,
     update,
 )
+from sluice.domain.records.authorization import Authorization, encode
+from sluice.domain.records.decision import Answer, DegradationLevel
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind, key_of
+from sluice.domain.records.identifiers import tag32
+from sluice.domain.records.label import Label
+from sluice.domain.records.observation import COLUMNS, ROWS_MAX, Observations
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Corrupt, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -67,30 +68,6 @@ _RESULTS = {REDELIVERED: "redelivered", DUPLICATE: "duplicate", TOO_OLD: "too_ol
 Entity = tuple[EntityKind, str]
 Flags = npt.NDArray[np.bool_]
 T = TypeVar("T")
-
-
-class Record(Protocol):
-    """A message of one of the three topics."""
-
-    @property
-    def value(self) -> bytes:
-        """JSON of a Decision, Observations or Label."""
-        ...
-
-    @property
-    def topic(self) -> str:
-        """Where it lay."""
-        ...
-
-    @property
-    def partition(self) -> int:
-        """Where it lay."""
-        ...
-
-    @property
-    def offset(self) -> int:
-        """Where it lay."""
-        ...
 
 
 class ObservationLog(Protocol):
@@ -110,24 +87,40 @@ class ObservationLog(Protocol):
         ...
 
 
-class _DecisionPart(msgspec.Struct, frozen=True):
-    """What the featurizer needs of a Decision; skipping the rest halves the decoding."""
+class _Written(msgspec.Struct, frozen=True):
+    """What the featurizer needs of a Decision; skipping the rest halves the decoding.
 
-    authorization: Authorization
+    authorization: its bytes, of which the digest is made; it may hold fields unknown here.
+    """
+
+    authorization: msgspec.Raw
     reference_amount_minor: int
     outcome: Outcome
     reasons: list[str]
     score_ppm: int | None
-    rung: Rung
+    degradation_level: DegradationLevel
     degraded: list[str]
     release: str | None
     policy: str
     decided_at: int
 
 
-_decisions = msgspec.json.Decoder(_DecisionPart).decode
+class _Decided(NamedTuple):
+    """One decision, with its authorization read."""
+
+    authorization: Authorization
+    rest: _Written
+
+
+_written = msgspec.json.Decoder(_Written).decode
+_authorization = msgspec.json.Decoder(Authorization).decode
 _observations = msgspec.json.Decoder(Observations).decode
 _labels = msgspec.json.Decoder(Label).decode
+
+
+def _decisions(value: bytes) -> _Decided:
+    rest = _written(value)
+    return _Decided(_authorization(rest.authorization), rest)
 
 
 class Applied(msgspec.Struct):
@@ -180,14 +173,18 @@ class Featurizer:
         self._answers_since = answers_since
         self._work = scratch()
 
-    def apply(self, batch: Sequence[Record]) -> Applied:
+    def apply(self, batch: Sequence[Message]) -> Applied:
         """Take effect of a batch; when it returns, its offsets may be committed.
 
         Raises Corrupt for a record that is none of ours: these topics have no other writers.
         Raises Unavailable if store or broker is; the batch can then be applied again.
         """
         since = time.perf_counter()
-        records: dict[str, list[Record]] = {"decisions": [], "observations": [], "labels": []}
+        records: dict[str, list[Message]] = {
+            "decisions": [],
+            "observations": [],
+            "labels": [],
+        }
         for record in batch:
             records[self._topics[record.topic]].append(record)
         decided = _decoded(_decisions, records["decisions"], "decisions")
@@ -200,7 +197,7 @@ class Featurizer:
             self._observe_decisions(decided, own)
         if labels:
             self._observe_labels(labels, _places(states.LABELS, records["labels"]))
-        done = Applied(Counter(), Counter(), Counter(), [part.decided_at for part in decided])
+        done = Applied(Counter(), Counter(), Counter(), [one.rest.decided_at for one in decided])
         done.results["decisions", "applied"] = len(decided)
         done.results["observations", "applied"] = len(others.entities)
         done.results["labels", "applied"] = len(labels)
@@ -209,7 +206,7 @@ class Featurizer:
         kill_at("featurizer.after_states")
         since = self._lap("write", since)
         oldest_us = self._answers_since()
-        if answers := [_answer(part) for part in decided if part.decided_at >= oldest_us]:
+        if answers := [_answer(one) for one in decided if one.rest.decided_at >= oldest_us]:
             self._store.remember(answers)
         self._observations.flush()
         kill_at("featurizer.after_observations")
@@ -222,8 +219,8 @@ class Featurizer:
         self._stage(stage, now - since)
         return now
 
-    def _observe_decisions(self, decided: Sequence[_DecisionPart], own: _Rows) -> None:
-        auths = [part.authorization for part in decided]
+    def _observe_decisions(self, decided: Sequence[_Decided], own: _Rows) -> None:
+        auths = [one.authorization for one in decided]
         events = own.events
         remote = np.flatnonzero(events[:, DEVICE])
         whose = np.concatenate([np.arange(len(auths)), np.arange(len(auths)), remote])
@@ -239,13 +236,8 @@ class Featurizer:
         changes: list[tuple[int, ...]] = []
         for label, place in zip(labels, places, strict=True):
             kind = FRAUD if label.is_fraud else GENUINE
-            named: tuple[tuple[EntityKind, str | None], ...] = (
-                ("card", label.card_token),
-                ("terminal", label.terminal_id),
-                ("merchant", label.merchant_id),
-                ("device", label.device_id),
-            )
-            for entity, key in named:
+            for entity in ENTITY_KINDS:
+                key = key_of(label, entity)
                 if key is not None:
                     entities.append((entity, key))
                     tags.append(tag32(key))
@@ -364,14 +356,14 @@ class Featurizer:
 
 def _count_others(own: Flags, statuses: Ints, lost: Flags, done: Applied) -> None:
     """Every row counts as applied when it is read; count those again that were not."""
-    told = np.flatnonzero((statuses != DONE) & ~lost)
-    for is_own, status in zip(own[told].tolist(), statuses[told].tolist(), strict=True):
+    reported = np.flatnonzero((statuses != DONE) & ~lost)
+    for is_own, status in zip(own[reported].tolist(), statuses[reported].tolist(), strict=True):
         stem = "decisions" if is_own else "observations"
         done.results[stem, "applied"] -= 1
         done.results[stem, _RESULTS[status]] += 1
 
 
-def _decoded(decode: Callable[[bytes], T], records: Sequence[Record], stem: str) -> list[T]:
+def _decoded(decode: Callable[[bytes], T], records: Sequence[Message], stem: str) -> list[T]:
     done: list[T] = []
     try:
         for record in records:
@@ -386,28 +378,28 @@ def _decoded(decode: Callable[[bytes], T], records: Sequence[Record], stem: str)
     return done
 
 
-def _places(kind: int, records: Sequence[Record]) -> list[tuple[int, int]]:
+def _places(kind: int, records: Sequence[Message]) -> list[tuple[int, int]]:
     """Source and offset of each."""
     sources = {p: states.source(kind, p) for p in {record.partition for record in records}}
     return [(sources[record.partition], record.offset) for record in records]
 
 
-def _card_rows(decided: Sequence[_DecisionPart], places: Sequence[tuple[int, int]]) -> _Rows:
+def _card_rows(decided: Sequence[_Decided], places: Sequence[tuple[int, int]]) -> _Rows:
     """What decisions do to their cards."""
     rows = [
         event_row(
-            part.authorization,
-            part.reference_amount_minor,
-            declined=part.outcome is Outcome.DECLINE,
+            one.authorization,
+            one.rest.reference_amount_minor,
+            declined=one.rest.outcome is Outcome.DECLINE,
         )
-        for part in decided
+        for one in decided
     ]
     changes = np.zeros((len(rows), UPDATE_WIDTH), np.int64)
     changes[:, U_KIND] = AUTHORIZATION
     if places:
         changes[:, [U_SOURCE, U_OFFSET]] = places
     return _Rows(
-        [("card", part.authorization.card_token) for part in decided], event_rows(rows), changes
+        [("card", one.authorization.card_token) for one in decided], event_rows(rows), changes
     )
 
 
@@ -430,24 +422,25 @@ def _observed_rows(seen: Sequence[Observations]) -> _Rows:
     return _Rows(entities, events, changes)
 
 
-def _answer(part: _DecisionPart) -> tuple[str, str, bytes, bytes]:
-    """What to remember, with the bytes of the door's own answer (:func:`~.decision.answer`)."""
-    auth = part.authorization
+def _answer(one: _Decided) -> tuple[str, str, bytes, bytes]:
+    """What to remember, with the bytes of the entrypoint's own answer
+    (:func:`~.decision.answer`)."""
+    auth, rest = one
     return (
         auth.tenant,
         auth.authorization_id,
-        content_digest(auth),
+        written_digest(rest.authorization),
         encode(
             Answer(
                 authorization_id=auth.authorization_id,
-                outcome=part.outcome,
-                reasons=part.reasons,
-                score_ppm=part.score_ppm,
-                rung=part.rung,
-                degraded=part.degraded,
-                release=part.release,
-                policy=part.policy,
-                decided_at=part.decided_at,
+                outcome=rest.outcome,
+                reasons=rest.reasons,
+                score_ppm=rest.score_ppm,
+                degradation_level=rest.degradation_level,
+                degraded=rest.degraded,
+                release=rest.release,
+                policy=rest.policy,
+                decided_at=rest.decided_at,
             )
         ),
     )

@@ -1,8 +1,9 @@
-"""What the walk needs of the outside. Adapters keep these promises, fakes keep the same ones."""
+"""What the decision pipeline needs of the outside. Adapters keep these promises, fakes keep the
+same ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,18 +11,132 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import Decision, Origin, Pending
-from sluice.domain.observation import EntityKind
-from sluice.domain.stateformat import why_not
+from sluice.domain.features.stateformat import why_not
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import Decision, Origin, Pending
+from sluice.domain.records.entity import EntityKind
 
 Ints = npt.NDArray[np.int64]
 
+Partition = tuple[str, int]
+"""Topic and number."""
+Offsets = Mapping[Partition, int]
+"""By topic and partition: the next offset to read."""
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One record as it lies in Kafka. value is b"" for a tombstone."""
+
+    value: bytes
+    key: bytes | None
+    topic: str
+    partition: int
+    offset: int
+    traceparent: str | None
+    written_ms: int = 0
+    """When its producer wrote it, milliseconds UTC."""
+
+
+OnAssign = Callable[[list[Partition]], Offsets | None]
+"""Told which partitions come; may answer with offsets to start at instead of the committed ones."""
+OnRevoke = Callable[[list[Partition], bool], None]
+"""Told which partitions leave. True: they are lost already, another member may have them, and a
+commit would be refused; drop what is unfinished. False: finish and commit now."""
+
+
+class Consumer(Protocol):
+    """A member of a consumer group. Commits nothing by itself. One thread only."""
+
+    def listen(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
+        """Whom to tell of partitions that come and leave; before the first poll_batch. They are
+        called inside poll_batch and close."""
+        ...
+
+    def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
+        """Up to limit messages, in order within a partition; waits at most wait_s for the first.
+        Raises Unavailable, Misconfigured."""
+        ...
+
+    def commit(self, offsets: Offsets) -> None:
+        """Commit the next offset of each partition. Raises Unavailable, with code "rebalanced" if
+        they are no longer ours."""
+        ...
+
+    def rewind(self) -> None:
+        """Go back to the committed offsets: what was read since comes again. Raises Unavailable."""
+        ...
+
+    def committed(self, partitions: Iterable[Partition]) -> Offsets:
+        """The committed offset of each, those without one left out. Raises Unavailable."""
+        ...
+
+    def assignment(self) -> list[Partition]:
+        """The partitions that are ours now."""
+        ...
+
+    def partitions(self) -> list[Partition]:
+        """All of our topics, whoever in the group has them. Raises Unavailable."""
+        ...
+
+    def lag(self) -> Offsets:
+        """Messages behind the end, of each partition of ours; makes no request."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group; tells of what we hold."""
+        ...
+
+
+ProducerRecord = tuple[bytes | str | None, bytes, str | None]
+"""Key, value and traceparent."""
+
+
+class Transactions(Consumer, Protocol):
+    """A member whose offsets are committed together with the records made from its messages.
+
+    ``commit`` shows both at once. Where it raises, neither is visible and the same messages come
+    again; Corrupt (fenced): exit. ``rewind`` first drops what is open, and raises Unavailable with
+    code NOT_ABORTED where that fails: exit, the next process cleans up.
+    """
+
+    def begin(self) -> None:
+        """Open a transaction. Raises Corrupt if another process took our id."""
+        ...
+
+    def produce(
+        self, topic: str, key: bytes | str | None, value: bytes, traceparent: str | None = None
+    ) -> None:
+        """Queue one record of it. A failure may surface at the commit only."""
+        ...
+
+    def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
+        """Queue many."""
+        ...
+
+
+NOT_ABORTED = "not_aborted"
+"""Code of an Unavailable: a transaction stays open, and no other can begin."""
+
+
+class Count(Protocol):
+    """Where an adapter counts what goes wrong and stops nobody, at the place where it happens.
+
+    metric, labels: a row of :data:`sluice.telemetry.TABLE`, which adapters do not import.
+    """
+
+    def __call__(self, metric: str, /, *labels: str, by: float = 1) -> None:
+        """Add to a counter."""
+        ...
+
+
+def uncounted(metric: str, /, *labels: str, by: float = 1) -> None:
+    """The Count of verbs and tests that show no metrics."""
+
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """An authorization at a door, before anything was looked up.
+    """An authorization at an entrypoint, before anything was looked up.
 
-    row: the kernel's (:func:`sluice.domain.events.event_row`).
+    row: the kernel's (:func:`sluice.domain.features.events.event_row`).
     digest: 8-byte BLAKE2b of the canonical encoding; tells a repeat from a conflict.
     traceparent: W3C trace context of the caller, carried on to ``decisions.v1``.
     """
@@ -36,11 +151,11 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     traceparent: str | None = None
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False):
+class Lookup(msgspec.Struct, frozen=True, gc=False):
     """What the store knew of one arrival, in one round trip that also left a pending entry.
 
     A state is None where its view could not be read, b"" where the entity was never written.
-    earlier: the answer's bytes if this id was decided before; claimed_elsewhere: another
+    earlier: the answer's bytes if this id was decided before; in_progress_elsewhere: another
     arrival holds the id and has not answered yet; conflict: the id came with other content.
     lost: the store forgot what it held and is not rebuilt yet; every view is None.
     """
@@ -51,19 +166,19 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     device: bytes | None
     pending: tuple[Pending, ...] = ()
     earlier: bytes | None = None
-    claimed_elsewhere: bool = False
+    in_progress_elsewhere: bool = False
     conflict: bool = False
     lost: bool = False
 
 
-NOTHING = Reply(None, None, None, None)
-"""The reply of a store that is down: every view missing."""
+NOTHING = Lookup(None, None, None, None)
+"""The lookup in a store that is down: every view missing."""
 
 
 class OnlineStore(Protocol):
     """Reads states and leaves pending entries; one round trip for the whole batch."""
 
-    async def observe(self, batch: Sequence[Arrival]) -> list[Reply]:
+    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         """(n,) arrivals to (n,) replies, in order: of two arrivals of one card, the second
         sees the first as pending. Raises Unavailable past its budget."""
         ...
@@ -73,7 +188,20 @@ class OnlineStore(Protocol):
         ...
 
     def release(self, arrivals: Sequence[Arrival]) -> None:
-        """Give up the claims of arrivals that got no decision; does not wait, may be lost."""
+        """Give up the idempotency records of arrivals that got no decision; does not wait, may be
+        lost."""
+        ...
+
+
+class OnlineConnection(OnlineStore, Protocol):
+    """The same, and its connection."""
+
+    async def open(self) -> None:
+        """Connect. Raises Unavailable if it is down now; it is tried again forever."""
+        ...
+
+    async def close(self) -> None:
+        """Leave what is unanswered and disconnect."""
         ...
 
 
@@ -93,7 +221,7 @@ class Scorer(Protocol):
 
     release: str
     tolerates: frozenset[str]
-    """Views that may be missing (rung D1)."""
+    """Views that may be missing (degradation level D1)."""
 
     def score(self, features: Ints) -> Scores:
         """(n, f) catalogue features to n scores. Raises Unavailable if the model cannot run."""
@@ -120,7 +248,7 @@ class DecisionLog(Protocol):
 class StateUpdate(msgspec.Struct, frozen=True):
     """One state to store, if the stored one still carries the etag that we read.
 
-    etag: bytes 1..9 of the state read (:func:`sluice.domain.states.etag`), b"" for none.
+    etag: bytes 1..9 of the state read (:func:`sluice.domain.features.states.etag`), b"" for none.
     event_us: newest event in the state; becomes Feast's event timestamp.
     """
 
@@ -129,6 +257,25 @@ class StateUpdate(msgspec.Struct, frozen=True):
     etag: bytes
     state: bytes
     event_us: int
+
+
+UNKNOWN = "unknown"
+"""The eviction policy of a store that does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """The store's own figures. An evicted state reads as never written: evicted_keys must be 0, the
+    policy noeviction."""
+
+    used_memory_bytes: int
+    max_memory_bytes: int
+    """0: no bound."""
+    evicted_keys: int
+    """Since the server started."""
+    process_id: int
+    eviction_policy: str
+    """UNKNOWN where the server hides it."""
 
 
 class StateStore(Protocol):
@@ -146,24 +293,35 @@ class StateStore(Protocol):
         """Keep (tenant, authorization_id, digest, answer) of decided authorizations."""
         ...
 
+    def info(self) -> StoreInfo:
+        """Memory and evictions. Raises Unavailable, also where we may not ask."""
+        ...
+
+    def clear(self) -> int:
+        """Remove every state, and nothing else; nobody may write meanwhile. Returns how many.
+        Raises Unavailable."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
+
 
 READY, LOST, REBUILDING, CATCHING_UP = "ready", "lost", "rebuilding", "catching_up"
 """What a store is: its states are what the log makes; it forgot some; they are being made again
 from the archive; featurizers apply what the archive does not hold yet. Only READY is served."""
 MISSING = "missing"
-"""A store without a marker: new, or emptied."""
+"""A store without a watermark: new, or emptied."""
 WRITABLE = frozenset({READY, CATCHING_UP})
 """What featurizers write to."""
 STORE_LOST = "store_lost"
-"""Code of an Unavailable: the store lacks what it once held, or holds states of another format.
-Trying again does not help."""
-
-Offsets = Mapping[tuple[str, int], int]
-"""By topic and partition: the next offset to read."""
+"""Code of an Unavailable: the store lacks what it once held, or holds states of another format than
+ours, and waiting does not help."""
+STORE_RUNBOOK = "docs/runbooks/store-down.md"
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Watermark:
     """What a store says of itself. id: made anew with each installation and each rebuild."""
 
     id: str
@@ -171,7 +329,11 @@ class Mark:
     applied: Offsets
     """What has taken effect in it."""
     format: str = ""
-    """What its states mean: see :mod:`sluice.domain.stateformat`; "" if it does not say."""
+    """What its states mean (:mod:`sluice.domain.features.stateformat`); "" if it does not say."""
+
+    def why_not_served(self) -> str:
+        """Why deciders leave its states out, "" if they do not."""
+        return why_not(self.format) if self.state == READY else self.state
 
     def why_not_written(self) -> str:
         """Why featurizers stay away from it, "" if they do not: its state, or its format."""
@@ -179,3 +341,68 @@ class Mark:
             return "" if self.state == MISSING else f"the online store's states are {self.state}"
         why = why_not(self.format)
         return why and f"the online store is not used: {why}"
+
+
+class WatermarkStore(Protocol):
+    """A store's watermark, for those that write states: featurizer, backfill, rebuild.
+
+    Every method raises Unavailable where the store is, Misconfigured where it refuses our password.
+    """
+
+    def read(self) -> Watermark:
+        """What the store says of itself; state MISSING without a watermark."""
+        ...
+
+    def initialise(self) -> bool:
+        """Declare a new, empty store READY. False, and nothing changes, if it has a watermark."""
+        ...
+
+    def adopt(self) -> None:
+        """Note that its states have our format, before we write the first. Nothing without a
+        watermark. Raises Unavailable with code STORE_LOST if they have one that we cannot read."""
+        ...
+
+    def advance(self, known: Offsets, ends: Offsets | None = None) -> None:
+        """Check that the store holds what it must, and note what it holds from now on.
+
+        known: what was applied to it before, as far as we know. ends: of the batch just applied,
+        a part of the same partitions. Offsets only rise. Raises Unavailable with code STORE_LOST if
+        it is behind ``known`` (it is LOST from then on), is not WRITABLE, has no watermark, or a
+        format that we cannot :meth:`adopt`; the caller then writes nothing more to it.
+        """
+        ...
+
+    def lose(self) -> None:
+        """Mark the store as LOST: nobody serves it or writes to it until it is rebuilt."""
+        ...
+
+    def begin(self) -> str:
+        """Take the store for a rebuild. Returns the new id, by which later moves prove theirs."""
+        ...
+
+    def move(self, watermark_id: str, state: str, applied: Offsets | None = None) -> None:
+        """Go on to the next state of a rebuild. Raises Unavailable with code STORE_LOST if the
+        store is no longer the one begun with."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
+
+
+class Store(Protocol):
+    """One online store, by its three sides. Each call makes a connection of its own, which its
+    caller closes."""
+
+    def online(self, *, batches: bool, on_trust: Callable[[str], None]) -> OnlineConnection:
+        """The decider's. batches: with the stream processor's budget. on_trust: told why states
+        are not served, "" when they are again."""
+        ...
+
+    def states(self) -> StateStore:
+        """The featurizer's."""
+        ...
+
+    def watermark(self) -> WatermarkStore:
+        """What it says of itself."""
+        ...

@@ -13,11 +13,11 @@ from typing import Protocol
 
 import msgspec
 
-from sluice.domain.authorization import encode
 from sluice.domain.clock import Clock
-from sluice.domain.dead_letter import dead_letter
-from sluice.domain.decision import Origin
-from sluice.domain.label import Label
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import dead_letter_of
+from sluice.domain.records.decision import Origin
+from sluice.domain.records.label import Label
 from sluice.errors import Rejected, SluiceError
 
 DURABLE_EVERY = 65_536
@@ -26,7 +26,7 @@ FLUSH_MAX_S = 60.0
 PACE_EVERY = 64
 """Rows between two looks at the clock, where a rate is asked for."""
 FIRST_ERRORS = 20
-"""Bad rows told one by one; all of them are in the dead letters."""
+"""Bad rows reported one by one; all of them are in the dead letters."""
 
 
 class Producer(Protocol):
@@ -129,7 +129,7 @@ class Publisher:
                     heapq.heappush(waiting, entry)
                 now_us = self._send(batch, waiting, now_us, report)
                 for row in batch.bad:
-                    self._bury(row)
+                    self._send_dead_letter(row)
                 report.dead += len(batch.bad)
                 report.rows += len(batch.values) + len(batch.bad)
                 last = batch.last
@@ -142,7 +142,7 @@ class Publisher:
                     report.stopped = True
                     break
             while waiting:
-                self._tell(waiting, report)
+                self._report(waiting, report)
             self.producer.flush(FLUSH_MAX_S)
             report.resume_at = last + 1
         except SluiceError as error:
@@ -162,21 +162,21 @@ class Publisher:
             if event_at > now_us:
                 now_us = event_at
                 while waiting and waiting[0][0] <= now_us:
-                    self._tell(waiting, report)
+                    self._report(waiting, report)
             produce(topic, value, key=key)
         report.published += len(batch.values)
         return now_us
 
-    def _tell(self, waiting: list[tuple[int, str, bytes]], report: Report) -> None:
+    def _report(self, waiting: list[tuple[int, str, bytes]], report: Report) -> None:
         _, authorization_id, label = heapq.heappop(waiting)
         self.producer.produce(self.topics.labels, label, key=authorization_id)
         report.labels += 1
 
-    def _bury(self, row: BadRow) -> None:
+    def _send_dead_letter(self, row: BadRow) -> None:
         origin = Origin(f"file:{self.file}", 0, row.line)
-        letter = dead_letter(
+        dead_letter = dead_letter_of(
             row.raw, origin, row.error, service="publish", now_us=self.clock.now_us()
         )
         key = f"{origin.topic}/{origin.partition}"
-        self.producer.produce(self.topics.dead_letters, msgspec.json.encode(letter), key=key)
+        self.producer.produce(self.topics.dead_letters, msgspec.json.encode(dead_letter), key=key)
         self.bad_row(row)

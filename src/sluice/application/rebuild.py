@@ -1,7 +1,8 @@
 """Make the states again after the online store lost some: from the archive, then the topics.
 
-While it runs the store says so, deciders serve none of its states (rung D2), and featurizers stay
-away until the archive's part is written. What was killed half-way can be run again.
+While it runs the store says so, deciders serve none of its states (degradation level D2), and
+featurizers stay away until the archive's part is written. What was killed half-way can be run
+again.
 """
 
 from __future__ import annotations
@@ -13,11 +14,19 @@ from typing import Protocol
 
 import numpy as np
 
-from sluice.application.ports import CATCHING_UP, READY, STORE_LOST, Mark, Offsets, StateUpdate
-from sluice.application.replay import Journal
-from sluice.domain import catalogue
-from sluice.domain.observation import EntityKind
-from sluice.domain.windows import scratch, update
+from sluice.application.ports import (
+    CATCHING_UP,
+    READY,
+    STORE_LOST,
+    Offsets,
+    Partition,
+    StateUpdate,
+    Watermark,
+    WatermarkStore,
+)
+from sluice.application.replay import EventHistory
+from sluice.domain.features.kernel import scratch, update
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -27,24 +36,8 @@ LEAVE_MAX_S = 90.0
 """A featurizer leaves its group within a batch; one that was killed, when its session ends."""
 LOOK_EVERY_S = 0.5
 
-Spans = Mapping[tuple[str, int], tuple[int, int]]
+Spans = Mapping[Partition, tuple[int, int]]
 """By topic and partition: the first offset still there, and the next to be written."""
-
-
-class StoreMarker(Protocol):
-    """:class:`sluice.adapters.redis.marker.Marker`."""
-
-    def read(self) -> Mark:
-        """What the store says of itself."""
-        ...
-
-    def begin(self) -> str:
-        """Take it for a rebuild; returns its new id."""
-        ...
-
-    def move(self, mark_id: str, state: str, applied: Offsets | None = None) -> None:
-        """Go on to a state, if the store still has this id."""
-        ...
 
 
 class Group(Protocol):
@@ -82,7 +75,7 @@ class TopicNames:
 
 def starts(
     spans: Spans, archived: Offsets, observations: str, *, accept_gaps: bool = False
-) -> dict[tuple[str, int], int]:
+) -> dict[Partition, int]:
     """Where featurizers read on: behind the archive, else at the beginning; observations at their
     end, since they are made again from decisions and labels.
 
@@ -90,7 +83,7 @@ def starts(
     empty without an archive. Raises Misconfigured where records are in neither, unless
     accept_gaps, and where the archive is of another topic.
     """
-    found: dict[tuple[str, int], int] = {}
+    found: dict[Partition, int] = {}
     gaps: list[str] = []
     for place, (first, end) in spans.items():
         topic, number = place
@@ -122,7 +115,7 @@ class Rebuild:
     def __init__(
         self,
         *,
-        marker: StoreMarker,
+        watermark: WatermarkStore,
         group: Group,
         log: Log,
         topics: TopicNames,
@@ -130,10 +123,10 @@ class Rebuild:
         fill: Callable[[], None] | None,
         archived: Offsets,
         accept_gaps: bool = False,
-        tell: Callable[[str], None] = lambda _text: None,
+        report: Callable[[str], None] = lambda _text: None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._marker = marker
+        self._watermark = watermark
         self._group = group
         self._log = log
         self._topics = topics
@@ -141,23 +134,23 @@ class Rebuild:
         self._fill = fill
         self._archived = archived
         self._accept_gaps = accept_gaps
-        self._tell = tell
+        self._report = report
         self._wait = wait
 
     def run(self) -> None:
         """Returns when the store is ready. Raises Misconfigured before anything was touched;
         Unavailable if something is down, was lost again, or featurizers do not leave."""
-        mark = self._marker.read()
+        mark = self._watermark.read()
         if mark.state == CATCHING_UP:
-            self._tell("the archive's states are there already: waiting for the featurizers")
+            self._report("the archive's states are there already: waiting for the featurizers")
         else:
             mark = self._make()
         self._catch_up(mark.id, (self._topics.decisions, self._topics.labels))
         self._catch_up(mark.id, (self._topics.observations,))
-        self._marker.move(mark.id, READY)
+        self._watermark.move(mark.id, READY)
 
-    def _make(self) -> Mark:
-        def plan() -> dict[tuple[str, int], int]:
+    def _make(self) -> Watermark:
+        def plan() -> dict[Partition, int]:
             spans = {
                 (topic, number): span
                 for topic in (
@@ -172,18 +165,18 @@ class Rebuild:
             )
 
         plan()
-        mark_id = self._marker.begin()
+        watermark_id = self._watermark.begin()
         self._wait_until_left()
-        self._tell(f"{self._clear():,} old states removed")
+        self._report(f"{self._clear():,} old states removed")
         if self._fill is not None:
             self._fill()
         kill_at("rebuild.filled")
         offsets = plan()  # again: the last featurizer may have left observations behind it
         self._group.reset(offsets)
         kill_at("rebuild.reset")
-        self._marker.move(mark_id, CATCHING_UP, offsets)
+        self._watermark.move(watermark_id, CATCHING_UP, offsets)
         kill_at("rebuild.catching_up")
-        return self._marker.read()
+        return self._watermark.read()
 
     def _wait_until_left(self) -> None:
         waited_s = 0.0
@@ -193,16 +186,16 @@ class Rebuild:
                     f"still in the featurizers' group: {', '.join(members)}",
                     fix="stop them, then run this again; the store waits",
                 )
-            self._tell(f"waiting for {', '.join(members)} to leave")
+            self._report(f"waiting for {', '.join(members)} to leave")
             self._wait(LOOK_EVERY_S)
             waited_s += LOOK_EVERY_S
 
-    def _catch_up(self, mark_id: str, topics: Sequence[str]) -> None:
+    def _catch_up(self, watermark_id: str, topics: Sequence[str]) -> None:
         """Wait until all that lies in these topics now has taken effect."""
         ends = {(t, number): end for t in topics for number, end in self._log.ends(t).items()}
         while True:
-            mark = self._marker.read()
-            if mark.id != mark_id or mark.state != CATCHING_UP:
+            mark = self._watermark.read()
+            if mark.id != watermark_id or mark.state != CATCHING_UP:
                 raise Unavailable(
                     f"the store is {mark.state} again", fix="run this again", code=STORE_LOST
                 )
@@ -210,21 +203,22 @@ class Rebuild:
             if not behind:
                 return
             idle = "" if self._group.members() else "; no featurizer is running"
-            self._tell(f"{behind:,} records of {', '.join(topics)} to be applied{idle}")
+            self._report(f"{behind:,} records of {', '.join(topics)} to be applied{idle}")
             self._wait(LOOK_EVERY_S)
 
 
-def states_of(journal: Journal, chunk: int = EVENTS_A_CHUNK) -> Iterator[list[StateUpdate]]:
-    """Every state that a journal makes, to be written where there is none.
+def states_of(
+    event_history: EventHistory, chunk: int = EVENTS_A_CHUNK
+) -> Iterator[list[StateUpdate]]:
+    """Every state that an event history makes, to be written where there is none.
 
     In pieces of about so many events; one entity is never cut.
     """
     work = scratch()
-    for view, name in enumerate(catalogue.VIEWS):
-        kind: EntityKind = name  # type: ignore[assignment]
-        codes, keys = journal.entities[view], list(journal.codes[view])
+    for view, kind in enumerate(ENTITY_KINDS):
+        codes, keys = event_history.entities[view], list(event_history.codes[view])
         # Versions only rise, so each source's events must come in order; sources may mix.
-        order = np.lexsort((journal.changes[:, 2], codes))
+        order = np.lexsort((event_history.changes[:, 2], codes))
         order = order[np.searchsorted(codes[order], 0) :]
         bounds = np.searchsorted(codes[order], np.arange(len(keys) + 1))
         first = 0
@@ -237,8 +231,8 @@ def states_of(journal: Journal, chunk: int = EVENTS_A_CHUNK) -> Iterator[list[St
                 entities,
                 [b""] * len(entities),
                 (bounds[first : last + 1] - bounds[first]).astype(np.int64),
-                journal.events[mine],
-                journal.changes[mine],
+                event_history.events[mine],
+                event_history.changes[mine],
                 work,
             )
             yield [

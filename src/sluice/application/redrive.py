@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from sluice.domain.authorization import encode
 from sluice.domain.clock import Clock
-from sluice.domain.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
-from sluice.domain.decision import Origin
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
+from sluice.domain.records.decision import Origin
 
 SERVICE = "redrive"
 FILE = "file:"
@@ -35,7 +35,7 @@ class Originals(Protocol):
 
 
 class Sender(Protocol):
-    """Sends a record and the letter that notes it, both or neither."""
+    """Sends a record and the dead letter that notes it, both or neither."""
 
     def send(self, origin: Origin, original: Original, note: bytes) -> None:
         """Durable on return. Raises Unavailable."""
@@ -44,14 +44,14 @@ class Sender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one letter. refused: why it was not sent, "" if it was (or would be)."""
+    """What became of one dead letter. refused: why it was not sent, "" if it was (or would be)."""
 
-    letter: DeadLetter
+    dead_letter: DeadLetter
     refused: str = ""
 
 
 def select(
-    letters: Iterable[DeadLetter],
+    dead_letters: Iterable[DeadLetter],
     *,
     code: str = "",
     since_us: int = 0,
@@ -60,70 +60,71 @@ def select(
     """Those of a code, not older than since_us, of one origin; oldest first."""
     return sorted(
         (
-            letter
-            for letter in letters
-            if (not code or letter.code == code)
-            and letter.dead_at >= since_us
-            and (not origin or str(letter.origin) == origin)
+            dead_letter
+            for dead_letter in dead_letters
+            if (not code or dead_letter.code == code)
+            and dead_letter.dead_at >= since_us
+            and (not origin or str(dead_letter.origin) == origin)
         ),
-        key=lambda letter: letter.dead_at,
+        key=lambda dead_letter: dead_letter.dead_at,
     )
 
 
 def redrive(
-    letters: Iterable[DeadLetter],
+    dead_letters: Iterable[DeadLetter],
     chosen: Iterable[DeadLetter],
     originals: Originals,
     sender: Sender | None,
     clock: Clock,
 ) -> Iterator[Result]:
-    """Send the chosen messages again; one result a letter.
+    """Send the chosen messages again; one result a dead letter.
 
-    letters: all there are, for those sent before. sender: None for a dry run. Each message goes to
-    its topic with its key and bytes, together with a letter of code "redriven": a second run, and
+    dead letters: all there are, for those sent before. sender: None for a dry run. Each message
+    goes to its topic with its key and bytes, together with a dead letter of code
+    "redriven": a second run, and
     a run after a kill, skip it.
     """
-    sent = {letter.origin for letter in letters if letter.code == REDRIVEN}
-    for letter in chosen:
+    sent = {dead_letter.origin for dead_letter in dead_letters if dead_letter.code == REDRIVEN}
+    for dead_letter in chosen:
         original = None
-        refused = _refusal(letter, sent)
+        refused = _refusal(dead_letter, sent)
         if not refused:
-            original = originals.at(letter.origin)
-            refused = _mismatch(letter, original)
+            original = originals.at(dead_letter.origin)
+            refused = _mismatch(dead_letter, original)
         if not refused and original is not None:
-            sent.add(letter.origin)
+            sent.add(dead_letter.origin)
             if sender is not None:
-                sender.send(letter.origin, original, encode(_note(letter, clock)))
-        yield Result(letter, refused)
+                sender.send(dead_letter.origin, original, encode(_note(dead_letter, clock)))
+        yield Result(dead_letter, refused)
 
 
-def _refusal(letter: DeadLetter, sent: set[Origin]) -> str:
-    if letter.code == REDRIVEN:
-        return "this letter notes that a message was sent again"
-    if letter.code == DUPLICATE:
+def _refusal(dead_letter: DeadLetter, sent: set[Origin]) -> str:
+    if dead_letter.code == REDRIVEN:
+        return "this dead letter notes that a message was sent again"
+    if dead_letter.code == DUPLICATE:
         return "it was decided before, with the same content"
-    if letter.origin.topic.startswith(FILE):
+    if dead_letter.origin.topic.startswith(FILE):
         return "its origin is a file: correct the line and publish it again"
-    if letter.origin in sent:
+    if dead_letter.origin in sent:
         return "it was sent again before"
     return ""
 
 
-def _mismatch(letter: DeadLetter, original: Original | None) -> str:
+def _mismatch(dead_letter: DeadLetter, original: Original | None) -> str:
     if original is None:
         return "its bytes have expired from the topic"
-    if hashlib.sha256(original.value).hexdigest() != letter.sha256:
+    if hashlib.sha256(original.value).hexdigest() != dead_letter.sha256:
         return "other bytes lie at its origin now: the topic was made anew"
     return ""
 
 
-def _note(letter: DeadLetter, clock: Clock) -> DeadLetter:
+def _note(dead_letter: DeadLetter, clock: Clock) -> DeadLetter:
     return DeadLetter(
-        origin=letter.origin,
-        sha256=letter.sha256,
-        size_bytes=letter.size_bytes,
+        origin=dead_letter.origin,
+        sha256=dead_letter.sha256,
+        size_bytes=dead_letter.size_bytes,
         code=REDRIVEN,
-        error=f"sent again; it had stopped with {letter.code}",
+        error=f"sent again; it had stopped with {dead_letter.code}",
         service=SERVICE,
         dead_at=clock.now_us(),
     )

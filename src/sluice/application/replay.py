@@ -14,12 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain import catalogue
-from sluice.domain.decision import Decision, States
-from sluice.domain.events import ID, WIDTH, event_row, event_rows, pending_rows
-from sluice.domain.identifiers import tag32
-from sluice.domain.observation import EntityKind
-from sluice.domain.windows import Ints, Kernel, scratch, update
+from sluice.domain.features.events import ID, WIDTH, event_row, event_rows, pending_rows
+from sluice.domain.features.kernel import Ints, Kernel, scratch, update
+from sluice.domain.records.decision import Decision
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
+from sluice.domain.records.identifiers import tag32
 
 Bools = npt.NDArray[np.bool_]
 Version = Sequence[tuple[int, int]]
@@ -27,12 +26,12 @@ Version = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
+class EventHistory:
     """All events that states are made of: authorizations with their outcome, and labels.
 
     events: (n, WIDTH) kernel rows. changes: (n, 4) kind, source, offset, known_us.
-    entities: for each of catalogue.VIEWS the entity of each row, as a code; -1 for none.
-    codes: for each view the code of each key.
+    entities: for each of ENTITY_KINDS the entity of each row, as a code; -1 for none.
+    codes: for each of them the code of each key.
     decided_us: (n,) when each authorization was decided; 0 for labels and for imported history.
     """
 
@@ -56,40 +55,39 @@ class Recomputed(NamedTuple):
 
 
 class Replay:
-    """Answers what a state was, and what a vector was, from a journal."""
+    """Answers what a state was, and what a vector was, from an event history."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, event_history: EventHistory) -> None:
+        self._event_history = event_history
         self._work = scratch()
         self._kernel = Kernel()
         self._orders = []
         self._bounds = []
-        for codes, keys in zip(journal.entities, journal.codes, strict=True):
-            order = np.lexsort((journal.changes[:, 2], codes))
+        for codes, keys in zip(event_history.entities, event_history.codes, strict=True):
+            order = np.lexsort((event_history.changes[:, 2], codes))
             self._orders.append(order)
             self._bounds.append(np.searchsorted(codes[order], np.arange(len(keys) + 1)))
 
     def states(
-        self, view: int, keys: Sequence[str], versions: Sequence[Version | None]
+        self, kind: EntityKind, keys: Sequence[str], versions: Sequence[Version | None]
     ) -> list[bytes]:
-        """State of each entity of one view, from the events up to its version; None is all.
+        """State of each entity of one kind, from the events up to its version; None is all.
 
-        view: index into catalogue.VIEWS. versions: (k,) lists of (source, last offset).
+        versions: (k,) lists of (source, last offset).
         States asked of one entity are made one from the other where one holds all of the other,
         so that many cost little more than one.
         """
         made = [b""] * len(keys)
-        for layer in self._layers(view, keys, versions):
+        for layer in self._layers(kind, keys, versions):
             rows = [rows for _, _, rows in layer]
             bases = [b"" if base is None else made[base] for _, base, _ in layer]
             chosen = np.concatenate(rows)
-            kind: EntityKind = catalogue.VIEWS[view]  # type: ignore[assignment]
             states = update(
                 [(kind, keys[i]) for i, _, _ in layer],
                 bases,
                 np.cumsum([0, *map(len, rows)]).astype(np.int64),
-                self._journal.events[chosen],
-                self._journal.changes[chosen],
+                self._event_history.events[chosen],
+                self._event_history.changes[chosen],
                 self._work,
             ).states
             for (i, _, mine), base, state in zip(layer, bases, states, strict=True):
@@ -103,11 +101,11 @@ class Replay:
     def recompute(self, decisions: Sequence[Decision]) -> Recomputed:
         """Everything of (n,) decisions that can be compared. Holds 4 n states at once."""
         columns: list[list[bytes | None]] = []
-        for view in range(len(catalogue.VIEWS)):
-            versions = [served_version(d.states, view) for d in decisions]
+        for kind in ENTITY_KINDS:
+            versions = [d.states.of(kind) for d in decisions]
             states = self.states(
-                view,
-                [entity_of(d, view) or "" for d in decisions],
+                kind,
+                [d.entity(kind) or "" for d in decisions],
                 [[] if version is None else version for version in versions],
             )
             columns.append(
@@ -122,7 +120,6 @@ class Replay:
         held = list(zip(*columns, strict=True))
         pending = [pending_rows(d.pending) for d in decisions]
         served = self._kernel.finalise(events, held, pending)
-        at, found = served.versions_at, served.versions
         return Recomputed(
             served.features,
             self._kernel.finalise(events, held, [()] * len(held)).features
@@ -130,59 +127,54 @@ class Replay:
             else served.features,
             [
                 [
-                    None
-                    if columns[view][i] is None
-                    else [
-                        (source, offset)
-                        for source, offset in found[at[4 * i + view] : at[4 * i + view + 1]]
-                    ]
-                    for view in range(len(catalogue.VIEWS))
+                    version if version is None else [(source, offset) for source, offset in version]
+                    for version in served.states(i)
                 ]
                 for i in range(len(decisions))
             ],
         )
 
-    def behind_us(self, view: int, decision: Decision) -> int:
+    def behind_us(self, kind: EntityKind, decision: Decision) -> int:
         """How far behind the served state was, in microseconds; 0 if it held all.
 
         The age, at this decision, of the oldest decision about the same entity that had been made
         before and was neither in the state served nor among the pending entries.
         """
-        key = entity_of(decision, view)
-        version = served_version(decision.states, view)
+        key, version = decision.entity(kind), decision.states.of(kind)
         if key is None or version is None:
             return 0
-        journal = self._journal
-        mine = self._rows(view, key)
-        decided = journal.decided_us[mine]
+        event_history = self._event_history
+        mine = self._rows(kind, key)
+        decided = event_history.decided_us[mine]
         unseen = (decided > 0) & (decided < decision.decided_at)
-        unseen &= ~_up_to(journal.changes[mine], version)
+        unseen &= ~_up_to(event_history.changes[mine], version)
         if not unseen.any():
             return 0
         mine = mine[unseen]
-        if view == 0 and decision.pending:
+        if kind == "card" and decision.pending:
             seen = [tag32(p.authorization_id) for p in decision.pending]
-            mine = mine[~np.isin(journal.events[mine, ID], seen)]
+            mine = mine[~np.isin(event_history.events[mine, ID], seen)]
         if not len(mine):
             return 0
-        return decision.decided_at - int(journal.decided_us[mine].min())
+        return decision.decided_at - int(event_history.decided_us[mine].min())
 
-    def _rows(self, view: int, key: str) -> Ints:
+    def _rows(self, kind: EntityKind, key: str) -> Ints:
         """Rows of one entity. Each source's are in order: versions only rise; sources may mix."""
-        code = self._journal.codes[view].get(key)
+        view = ENTITY_KINDS.index(kind)
+        code = self._event_history.codes[view].get(key)
         if code is None:
             return np.empty(0, np.int64)
         bounds = self._bounds[view]
         return self._orders[view][bounds[code] : bounds[code + 1]]
 
     def _layers(
-        self, view: int, keys: Sequence[str], versions: Sequence[Version | None]
+        self, kind: EntityKind, keys: Sequence[str], versions: Sequence[Version | None]
     ) -> Iterator[list[tuple[int, int | None, Ints]]]:
         """Requests that can be made together: (request, the request it builds on, rows to add)."""
         of_key: dict[str, list[int]] = {}
         for i in sorted(range(len(keys)), key=lambda i: _size(versions[i])):
             of_key.setdefault(keys[i], []).append(i)
-        queues = [(self._rows(view, key), requests) for key, requests in of_key.items()]
+        queues = [(self._rows(kind, key), requests) for key, requests in of_key.items()]
         before: list[Bools | None] = [None] * len(queues)
         for depth in range(max((len(requests) for _, requests in queues), default=0)):
             layer: list[tuple[int, int | None, Ints]] = []
@@ -193,7 +185,7 @@ class Replay:
                 held = (
                     np.ones(len(rows), np.bool_)
                     if version is None
-                    else _up_to(self._journal.changes[rows], version)
+                    else _up_to(self._event_history.changes[rows], version)
                 )
                 last = before[q]
                 if last is not None and not (last & ~held).any():
@@ -218,24 +210,15 @@ def _size(version: Version | None) -> float:
     return float("inf") if version is None else sum(offset + 1 for _, offset in version)
 
 
-def entity_of(decision: Decision, view: int) -> str | None:
-    """Key of the entity that a decision has in a view."""
-    auth = decision.authorization
-    return (auth.card_token, auth.terminal_id, auth.merchant_id, auth.device_id)[view]
-
-
-def served_version(states: States, view: int) -> Version | None:
-    """Version of the state served in a view; None if the view was missing."""
-    return (states.card, states.terminal, states.merchant, states.device)[view]
-
-
-def journal_of(
+def event_history_of(
     decisions: Sequence[tuple[int, int, Decision]],
     labels: Sequence[tuple[int, int, bool, int, tuple[str | None, ...]]] = (),
-) -> Journal:
-    """A journal from (source, offset, decision) and (source, offset, is_fraud, known_us, keys).
+) -> EventHistory:
+    """An event history from (source, offset, decision) and (source, offset, is_fraud, known_us,
+    keys).
 
-    For small logs and tests; :mod:`sluice.adapters.parquet.journal` makes one from the archive.
+    For small logs and tests; :mod:`sluice.adapters.parquet.event_history` makes one from the
+    archive.
     """
     rows = [
         event_row(d.authorization, d.reference_amount_minor, declined=d.outcome == "decline")
@@ -249,9 +232,9 @@ def journal_of(
     ).reshape(-1, 4)
     entities = []
     codes: list[dict[str, int]] = []
-    for view in range(len(catalogue.VIEWS)):
+    for view, kind in enumerate(ENTITY_KINDS):
         table: dict[str, int] = {}
-        keys = [entity_of(d, view) for _, _, d in decisions] + [label[4][view] for label in labels]
+        keys = [d.entity(kind) for _, _, d in decisions] + [label[4][view] for label in labels]
         entities.append(
             np.array(
                 [-1 if key is None else table.setdefault(key, len(table)) for key in keys],
@@ -260,4 +243,4 @@ def journal_of(
         )
         codes.append(table)
     decided = np.array([d.decided_at for _, _, d in decisions] + [0] * len(labels), np.int64)
-    return Journal(events, changes, tuple(entities), tuple(codes), decided)  # type: ignore[arg-type]
+    return EventHistory(events, changes, tuple(entities), tuple(codes), decided)  # type: ignore[arg-type]

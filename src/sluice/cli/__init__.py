@@ -26,7 +26,7 @@ VERBS: dict[str, str] = {
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
     "features": "sluice.cli.features",
-    "meter": "sluice.cli.meter",
+    "consistency": "sluice.cli.consistency",
     "release": "sluice.cli.release",
     "reference": "sluice.cli.reference",
 }

@@ -25,13 +25,12 @@ from sluice import bootstrap
 from sluice.adapters.files.history import labels_from, unsorted_history
 from sluice.adapters.files.past import Past, map_past, read_past
 from sluice.adapters.parquet.history import HistoryFiles, fingerprint
-from sluice.adapters.redis.marker import Marker
 from sluice.application.backfill import Backfill
 from sluice.application.ports import StateStore, StateUpdate
 from sluice.application.publish import FIRST_ERRORS, BadRow
 from sluice.cli.instant import instant
 from sluice.cli.progress import Progress
-from sluice.domain.fx import Fx
+from sluice.domain.policy.fx import Fx
 from sluice.settings import load
 
 WRITE_MAX = 5_000
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     settings, _ = load()
     began = time.perf_counter()
     if args.mapping:
-        past = map_past(args.history, args.mapping, args.labels, _teller())
+        past = map_past(args.history, args.mapping, args.labels, _reporter())
     else:
         past = read_past(args.history, Path(args.labels) if args.labels else None)
     if past.bad > args.allow_bad:
@@ -77,14 +76,15 @@ def run(args: argparse.Namespace) -> int:
     )
     fx = bootstrap.policies(settings).current().fx
     states = archive(past, fx, Path(settings.archiver.root), threads=args.threads)
-    store = bootstrap.state_store(settings)
+    online = bootstrap.store(settings)
+    store, watermark = online.states(), online.watermark()
     try:
-        marker = Marker(store.connection)
-        marker.adopt()
+        watermark.adopt()
         others = store_states(states, store)
-        marker.initialise()
+        watermark.initialise()
     finally:
         store.close()
+        watermark.close()
     if others:
         print(f"{others:,} entities had another state and keep it: flush the store to start anew")
     return 1 if others else 0
@@ -132,11 +132,11 @@ def store_states(states: Sequence[StateUpdate], store: StateStore) -> int:
     return others
 
 
-def _teller() -> Callable[[BadRow], None]:
-    told = itertools.count(1)
+def _reporter() -> Callable[[BadRow], None]:
+    reported = itertools.count(1)
 
-    def tell(row: BadRow) -> None:
-        if next(told) <= FIRST_ERRORS:
+    def report(row: BadRow) -> None:
+        if next(reported) <= FIRST_ERRORS:
             print(f"{row.error.where}: {row.error.what}", file=sys.stderr)
 
-    return tell
+    return report

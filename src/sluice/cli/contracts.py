@@ -1,4 +1,7 @@
-"""Write contracts/: one closed JSON Schema a topic, made from the records; --check if stale."""
+"""Write contracts/: one JSON Schema a topic, made from the records; --check if stale.
+
+What an entrypoint takes is closed; what we write may grow, and says so.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from sluice.domain.authorization import Authorization
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.decision import Answer, Decision
-from sluice.domain.label import Label
-from sluice.domain.observation import Observations
+from sluice.domain.records.authorization import Authorization, Received
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.decision import Answer, Decision
+from sluice.domain.records.label import Label
+from sluice.domain.records.observation import Observations
 
 ROOT = Path("contracts")
 RECORDS: dict[str, type[msgspec.Struct]] = {
@@ -24,7 +27,14 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "dead-letters.v1": DeadLetter,
     "answer.v1": Answer,
 }
-"""What each topic carries, and what the sync door answers."""
+"""What each topic carries, and what the sync API answers."""
+CLOSED: dict[str, type[msgspec.Struct]] = {"authorizations.v1": Received}
+"""What an entrypoint takes: an unknown field is refused, so its schema says so."""
+_GROWS = (
+    "May gain optional fields within this version: pass over those you do not know. "
+    "See docs/how-to/change-a-contract.md."
+)
+_TAKEN = "Closed: a field that is not here is refused. See docs/how-to/change-a-contract.md."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +65,10 @@ def schema(name: str) -> str:
     made: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": name,
-        **msgspec.json.schema(RECORDS[name]),
+        "description": _TAKEN if name in CLOSED else _GROWS,
+        **msgspec.json.schema(CLOSED.get(name, RECORDS[name])),
     }
+    for part in made["$defs"].values():
+        if part.get("type") == "object":
+            part.setdefault("additionalProperties", True)
     return msgspec.json.format(msgspec.json.encode(made), indent=2).decode() + "\n"

@@ -35,14 +35,14 @@ from sluice.application.dataset import (
     Log,
     Manifest,
     Part,
-    Partition,
     Split,
+    TimeSlice,
     check_unique,
     figures,
     leak_checks,
-    partitions,
     refuse_unbounded,
     splits,
+    time_slices,
 )
 from sluice.cli.progress import Progress
 from sluice.domain.clock import SECOND_US, from_datetime
@@ -153,7 +153,8 @@ def build(
         from sluice.adapters.parquet.feature_log import FeatureLog  # noqa: PLC0415 - an extra
     except ImportError as exc:
         raise Misconfigured(
-            f"{exc.name} is not installed", fix="install sluice[archive,feast]"
+            f"{exc.name} is not installed",
+            fix="install sluice[archive,feast]; in a checkout: make setup",
         ) from exc
 
     wanted = splits(first_us, until_us, label_delay_s * SECOND_US, test_s * SECOND_US)
@@ -163,7 +164,7 @@ def build(
     look_back = refuse_unbounded(served.features, accepted)
     log = FeatureLog(archive, first_us, until_us)
     per_second = log.per_second()
-    plan = [part for split in wanted for part in partitions(split, first_us, per_second)]
+    plan = [part for split in wanted for part in time_slices(split, first_us, per_second)]
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         aside.mkdir(parents=True)
@@ -182,7 +183,7 @@ def build(
     return manifest
 
 
-def _made(job: Job, plan: Sequence[Partition], processes: int) -> Iterator[Made]:
+def _made(job: Job, plan: Sequence[TimeSlice], processes: int) -> Iterator[Made]:
     """Every partition in order, made in processes of their own so that memory goes back."""
     from sluice.adapters.feast.historical import make, start  # noqa: PLC0415
 
@@ -205,7 +206,7 @@ def _manifest(
     service: str,
     label_delay_s: int,
     wanted: Sequence[Split],
-    plan: Sequence[Partition],
+    plan: Sequence[TimeSlice],
     made: Sequence[Made],
     look_back: dict[str, str],
     job: Job,

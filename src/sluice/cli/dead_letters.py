@@ -12,14 +12,14 @@ import sys
 from collections import Counter
 
 from sluice.adapters.kafka.reader import TopicReader
-from sluice.adapters.kafka.redrive import KafkaOriginals, KafkaSender, read_letters
+from sluice.adapters.kafka.redrive import KafkaOriginals, KafkaSender, read_dead_letters
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.application.redrive import Sender, redrive, select
 from sluice.cli.instant import instant
-from sluice.domain.authorization import encode
 from sluice.domain.clock import SystemClock, to_datetime
-from sluice.domain.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
 from sluice.settings import load
 
 LIMIT = 100
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 if a chosen letter was refused. Raises Unavailable without a broker."""
+    """Returns 0, or 1 if a chosen dead letter was refused. Raises Unavailable without a broker."""
     kafka = load()[0].kafka
     bootstrap = args.bootstrap or kafka.bootstrap
     topic = Topics(kafka.topic_prefix).dead_letters
@@ -58,11 +58,11 @@ def run(args: argparse.Namespace) -> int:
         sender = KafkaSender(producer, topic)
     reader = TopicReader(bootstrap, extra=kafka.extra())
     try:
-        letters = list(read_letters(reader, topic))
-        chosen = select(letters, code=args.code, since_us=args.since, origin=args.origin)
+        dead_letters = list(read_dead_letters(reader, topic))
+        chosen = select(dead_letters, code=args.code, since_us=args.since, origin=args.origin)
         if args.verb == "list":
             return _list(chosen, args.limit, as_json=args.json)
-        return _redrive(letters, chosen, reader, sender, named=bool(args.code or args.origin))
+        return _redrive(dead_letters, chosen, reader, sender, named=bool(args.code or args.origin))
     finally:
         reader.close()
 
@@ -70,14 +70,15 @@ def run(args: argparse.Namespace) -> int:
 def _list(chosen: list[DeadLetter], limit: int, *, as_json: bool) -> int:
     shown = chosen[-limit:] if limit > 0 else []
     if as_json:
-        for letter in shown:
-            print(encode(letter).decode())
+        for dead_letter in shown:
+            print(encode(dead_letter).decode())
         return 0
-    for letter in shown:
-        when = to_datetime(letter.dead_at).strftime("%Y-%m-%d %H:%M:%S")
+    for dead_letter in shown:
+        when = to_datetime(dead_letter.dead_at).strftime("%Y-%m-%d %H:%M:%S")
         print(
-            f"{when}  {letter.code:<18} {letter.origin!s:<32} {letter.size_bytes:>6} B"
-            f"  {letter.error[:WIDTH]}"
+            f"{when}  {dead_letter.code:<18} {dead_letter.origin!s:<32}"
+            f" {dead_letter.size_bytes:>6} B"
+            f"  {dead_letter.error[:WIDTH]}"
         )
     counts = ", ".join(f"{n} {code}" for code, n in Counter(x.code for x in chosen).most_common())
     print(f"{len(chosen)} dead letters{': ' + counts if counts else ''}", file=sys.stderr)
@@ -85,7 +86,7 @@ def _list(chosen: list[DeadLetter], limit: int, *, as_json: bool) -> int:
 
 
 def _redrive(
-    letters: list[DeadLetter],
+    dead_letters: list[DeadLetter],
     chosen: list[DeadLetter],
     reader: TopicReader,
     sender: Sender | None,
@@ -94,11 +95,13 @@ def _redrive(
 ) -> int:
     if not named:
         # Asked for everything: what can never be sent again is no refusal worth a line each.
-        chosen = [letter for letter in chosen if letter.code not in (DUPLICATE, REDRIVEN)]
+        chosen = [
+            dead_letter for dead_letter in chosen if dead_letter.code not in (DUPLICATE, REDRIVEN)
+        ]
     sent = refused = 0
     dry_run = sender is None
     results = redrive(
-        letters,
+        dead_letters,
         chosen,
         KafkaOriginals(reader),
         sender,
@@ -107,9 +110,9 @@ def _redrive(
     for result in results:
         if result.refused:
             refused += 1
-            print(f"refused  {result.letter.origin}: {result.refused}")
+            print(f"refused  {result.dead_letter.origin}: {result.refused}")
         else:
             sent += 1
-            print(f"{'would send' if dry_run else 'sent'}  {result.letter.origin}")
+            print(f"{'would send' if dry_run else 'sent'}  {result.dead_letter.origin}")
     print(f"{sent} {'to send' if dry_run else 'sent again'}, {refused} refused", file=sys.stderr)
     return 1 if refused else 0

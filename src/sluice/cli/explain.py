@@ -13,16 +13,21 @@ from pathlib import Path
 import msgspec
 
 from sluice.adapters.parquet.archive import Archive, Archived
-from sluice.domain import catalogue
-from sluice.domain.catalogue import NEVER_S, Feature
 from sluice.domain.clock import to_datetime
-from sluice.domain.money import Money
-from sluice.domain.reasons import BY_CODE
-from sluice.domain.states import BACKFILL, DECISIONS, LABELS, PARTITIONS_MAX
+from sluice.domain.features import catalogue
+from sluice.domain.features.catalogue import NEVER_S, Feature
+from sluice.domain.features.states import BACKFILL, DECISIONS, LABELS, PARTITIONS_MAX
+from sluice.domain.policy.reasons import BY_CODE
+from sluice.domain.records.money import Money
 from sluice.settings import load
 
 _SOURCES = {DECISIONS: "decisions.v1", LABELS: "labels.v1", BACKFILL: "backfill"}
 _ORDER = ("context", *catalogue.VIEWS)
+_IN_WORDS = {
+    "v", "authorization_id", "event_at", "amount_minor", "currency", "card_token", "card_country",
+    "merchant_id", "merchant_country", "mcc", "terminal_id", "channel", "three_ds", "device_id",
+}  # fmt: skip
+"""Of an authorization, in the page's first rows; every other field gets a row of its own."""
 _UNITS = {"milli": (1000, ""), "ppm": (10_000, " %")}
 """Divisor and sign of the units that read better as a fraction."""
 
@@ -47,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(found.decision), indent=2).decode())
+        print(msgspec.json.format(found.record, indent=2).decode())
     else:
         print("\n".join(_page(found, everything=args.all)))
     return 0
@@ -68,14 +73,18 @@ def _page(found: Archived, *, everything: bool) -> list[str]:
             " ".join(filter(None, [auth.channel, auth.three_ds and f"3DS {auth.three_ds}"])),
         ),
         ("device", auth.device_id or "none"),
+        *_others(found.record),
     ]
     answered = [
         ("outcome", d.outcome.upper()),
         ("score", "none" if d.score_ppm is None else f"{d.score_ppm / 10_000:.4f} % fraud"),
-        ("rung", d.rung + (f", without {', '.join(d.degraded)}" if d.degraded else "")),
+        (
+            "degradation_level",
+            d.degradation_level + (f", without {', '.join(d.degraded)}" if d.degraded else ""),
+        ),
         ("release", d.release or "none"),
         ("policy", d.policy),
-        ("door", d.door + (f", from {d.origin}" if d.origin else "")),
+        ("entrypoint", d.entrypoint + (f", from {d.origin}" if d.origin else "")),
         ("decided", f"{(d.decided_at - d.received_at) / 1000:.1f} ms after receipt"),
         ("recorded", f"decisions.v1/{found.partition}@{found.offset}"),
         ("emitter", f"{d.emitter}, number {d.sequence}"),
@@ -93,9 +102,22 @@ def _page(found: Archived, *, everything: bool) -> list[str]:
         page += [f"    {p.authorization_id}" for p in d.pending]
     page += ["", f"features (catalogue {d.catalogue})"]
     if d.catalogue != catalogue.DIGEST:
-        return [*page, "  named by another catalogue than this release's; see --json"]
+        return [*page, "  named by another catalogue than this build's; see --json"]
     shown = [e for e in _ORDER if everything or e != "device" or auth.device_id is not None]
     return page + _features(d.features, shown, everything)
+
+
+def _others(record: bytes) -> list[tuple[str, str]]:
+    """Fields of the authorization that the page does not put into words: all that were sent.
+
+    From the record, so that a field that only a newer release knows is shown too.
+    """
+    said = msgspec.json.decode(record)["authorization"]
+    return [
+        (name, str(value))
+        for name, value in said.items()
+        if name not in _IN_WORDS and value is not None
+    ]
 
 
 def _in_reference(found: Archived) -> str:

@@ -1,10 +1,9 @@
-"""Compile a feature service into the contract that a release is bound to.
+"""Compile a feature service into the contract between it and whoever reads the store.
 
 sluice features compile --service S [--repository DIR] [--out FILE]
 
 Reads Feast's registry, which `feast apply` wrote, and checks that this build reads the same keys,
-hash fields, types and defaults; else exit 78 with the difference. Needs Feast. The digest is what
-`sluice release show` prints of a release that was packed for the service.
+hash fields, types and defaults; else exit 78 with the difference. Needs Feast.
 """
 
 from __future__ import annotations
@@ -42,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         from sluice.adapters.feast.registry import compile_service  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as exc:
         raise Misconfigured(
-            f"Feast cannot be imported: {exc}", fix="install sluice[feast]"
+            f"Feast cannot be imported: {exc}",
+            fix="install sluice[feast]; in a checkout: make setup",
         ) from exc
     document = compile_service(args.repository, args.service).document()
     if args.out is None:

@@ -5,7 +5,7 @@
 With --from it goes on where `sluice backfill --until` ended: rows at or after that time, and the
 labels known since then, also those of earlier rows.
 
-A row that cannot be read is told with its line, becomes a dead letter, and the rest goes on.
+A row that cannot be read is reported with its line, becomes a dead letter, and the rest goes on.
 docs/how-to/publish-your-history.md shows how to write a mapping.
 """
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         topics=Topics(kafka.topic_prefix),
         clock=SystemClock(),
-        bad_row=_teller(),
+        bad_row=_reporter(),
         progress=_progress(began),
         pace=_pace(args.rate, began) if args.rate else None,
         stopping=asked.is_set,
@@ -95,17 +95,17 @@ def _end(report: Report, seconds: float, allowed: int) -> int:
     return 1 if report.dead > allowed else 0
 
 
-def _teller() -> Callable[[BadRow], None]:
-    told = itertools.count(1)
+def _reporter() -> Callable[[BadRow], None]:
+    reported = itertools.count(1)
 
-    def tell(row: BadRow) -> None:
-        number = next(told)
+    def report(row: BadRow) -> None:
+        number = next(reported)
         if number <= FIRST_ERRORS:
             print(f"{row.error.where}: {row.error.what}", file=sys.stderr)
         elif number == FIRST_ERRORS + 1:
             print("more bad rows follow; dead-letters.v1 has them all", file=sys.stderr)
 
-    return tell
+    return report
 
 
 def _progress(began: float) -> Callable[[Report], None]:

@@ -1,6 +1,6 @@
 """Write the pages of docs/reference that the code itself can tell; --check fails if one is stale.
 
-Metrics, log fields, features, settings, the authorization's fields, and the verbs.
+Metrics, alerts, log fields, features, settings, the authorization's fields, and the verbs.
 """
 
 from __future__ import annotations
@@ -8,20 +8,25 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
+import yaml
 
 from sluice.cli import VERBS
-from sluice.domain import catalogue
-from sluice.domain.authorization import MAX_BODY_BYTES, Authorization
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
 from sluice.settings import PREFIX, Settings
-from sluice.telemetry import TABLE, Line
+from sluice.telemetry import SHOWN_BY, TABLE, Line
 
 ROOT = Path("docs/reference")
+ALERTS = Path("charts/sluice/alerts")
+_LABEL = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
+_VALUE = re.compile(r"\{\{ \$value [^}]*\}\}")
 _MADE = "<!-- Made by `sluice reference` from {source}. Change it there. -->\n\n"
 
 
@@ -63,17 +68,19 @@ def _code(text: object) -> str:
 
 def metrics() -> str:
     """Every metric, by component."""
-    page = _MADE.format(source="src/sluice/telemetry.py") + (
+    page = _MADE.format(source="src/sluice/telemetry/table.py") + (
         "# Metrics\n\n"
-        "Prometheus, on `/metrics` of the sync door and on `service.metrics_port` elsewhere. A "
-        "metric appears once it has been used. Labels are bounded words, never identifiers; past "
-        "256 label sets a metric counts the rest under `other`. Beside these the sync door shows "
-        "KServe's `request_*_seconds` and every process the client's own `process_*` and "
+        "Prometheus, on `/metrics` of the sync API and on `service.metrics_port` elsewhere. A "
+        "metric appears once it has been used; the counters of what goes wrong show 0 from the "
+        "start, so that the first time is a rise. Labels are bounded words, never identifiers; "
+        "past 256 label sets a metric counts the rest under `other`. Beside these the sync API "
+        "shows KServe's `request_*_seconds` and every process the client's own `process_*` and "
         "`python_*`.\n"
     )
     for component in dict.fromkeys(row.name.split("_")[1] for row in TABLE):
         rows = [row for row in TABLE if row.name.split("_")[1] == component]
-        page += f"\n## {component}\n\n" + _table(
+        shown_by = ", ".join(SHOWN_BY[component])
+        page += f"\n## {component}\n\nShown by: {shown_by}.\n\n" + _table(
             ("name", "kind", "labels", "meaning"),
             [(_code(r.name), r.kind, ", ".join(map(_code, r.labels)), r.meaning) for r in rows],
         )
@@ -96,15 +103,23 @@ def log() -> str:
         for field in msgspec.structs.fields(Line)
     ]
     return (
-        _MADE.format(source="src/sluice/telemetry.py")
+        _MADE.format(source="src/sluice/telemetry/logs.py")
         + (
             "# Log\n\n"
             "JSON, one object a line. No card number can be in it (none enters), and no card "
             "token, amount or customer is written to it.\n\n"
             "## One line an authorization, on stdout\n\n"
-            "Written for a batch at once: up to 50 ms after the answer at the sync door, after the "
-            "commit at the stream door. The record is `decisions.v1`; a line may be lost with its "
-            "process. A field that is empty is left out.\n\n"
+            "Written for a batch at once: up to 50 ms after the answer at the sync API, after the "
+            "commit at the stream processor. The record is `decisions.v1`; a line may be lost with "
+            "its process. A field that is empty is left out.\n\n"
+            "A refusal, a decline and a decision that lacked a part (a degradation, or a view) "
+            "always have their line. Of the usual ones, at most `service.log_lines_per_s` a "
+            "second are written and at most the share `service.log_sample_ppm`: at full rate all "
+            "of them would be 10 MB/s. Which ones is decided by the hash of the id, so that "
+            "replicas at one share write of the same authorizations and a smaller share is part of "
+            "a larger one. `sample_ppm` is the share: to count, let each line stand for "
+            "`1000000 / sample_ppm`. What was left out is counted in "
+            "`sluice_decider_log_lines_total`.\n\n"
         )
         + _table(("field", "present", "meaning"), rows)
         + (
@@ -118,7 +133,7 @@ def log() -> str:
 
 def features() -> str:
     """The catalogue, by entity."""
-    page = _MADE.format(source="src/sluice/domain/catalogue.py") + (
+    page = _MADE.format(source="src/sluice/domain/features/catalogue.py") + (
         "# Features\n\n"
         f"{catalogue.N} integers, in this order; catalogue digest `{catalogue.DIGEST}`. The unit "
         "says the scale: `_milli` is thousandths, `_ppm` millionths. Served when the entity was "
@@ -138,7 +153,7 @@ def features() -> str:
                     f.group,
                     str(f.default),
                     f.description,
-                    _code(f.line().split("|", 2)[2].replace("|", " ").strip()),
+                    _code(f.source),
                 )
                 for f in rows
             ],
@@ -152,7 +167,13 @@ def settings() -> str:
         "# Settings\n\n"
         "From the default, then `sluice.yaml` (or the file that `SLUICE_CONFIG` names), then the "
         "environment. An unknown key refuses to start. `sluice config` prints each value and "
-        "where it came from.\n"
+        "where it came from.\n\n"
+        "Kubernetes tells every pod of the Services beside it. A Service whose name begins with "
+        "`sluice` is told of in variables of this prefix (`SLUICE_PREDICTOR_PORT=tcp://...`, "
+        "`..._SERVICE_HOST`, `..._SERVICE_PORT`, `..._PORT_80_TCP_ADDR`): they are no settings, "
+        "and ignored. A variable of that shape counts as one only if a Service's URL is given "
+        "beside it and its value is what Kubernetes puts there, so `SLUICE_DECIDER_PORT=8080` is "
+        "read, `SLUICE_DECIDER_PORT=tcp://10.0.0.1:80` ignored, and a misspelt setting refused.\n"
     )
     for section, kind in get_type_hints(Settings).items():
         hints = get_type_hints(kind, include_extras=True)
@@ -183,11 +204,12 @@ def authorization() -> str:
             )
         )
     return (
-        _MADE.format(source="src/sluice/domain/authorization.py")
+        _MADE.format(source="src/sluice/domain/records/authorization.py")
         + (
             "# Authorization, version 1\n\n"
             f"JSON, UTF-8, at most {MAX_BODY_BYTES:,} bytes. The schema is closed: a field that is "
-            "not here is refused. Money is integer minor units of an ISO 4217 currency, countries "
+            "not here is refused ([how one is added](../how-to/change-a-contract.md)). "
+            "Money is integer minor units of an ISO 4217 currency, countries "
             "are ISO 3166-1 alpha-2, time is integer microseconds since 1970 UTC and at most 35 "
             "days old or 5 minutes ahead (`decider.max_event_age_s`, `decider.max_event_ahead_s`). "
             "A value that looks like a card number (13 to 19 digits that pass Luhn, alone or in "
@@ -235,6 +257,41 @@ def verbs() -> str:
     return page
 
 
+def alerts() -> str:
+    """Every alert rule, by what it watches."""
+    page = _MADE.format(source=f"{ALERTS}/") + (
+        "# Alerts\n\n"
+        f"Prometheus rules in `{ALERTS}/`, made of [our metrics](metrics.md). `page` is worth "
+        "waking somebody, `ticket` is for the next working day. They ask nothing of the scrape "
+        "but the usual labels `job` and `instance`. Why a threshold is what it is, is said in the "
+        "rules; `tests/deploy/alerts/` has for each a case in which it fires and one in which it "
+        "is silent.\n"
+    )
+    for file in sorted(ALERTS.glob("*.yaml")):
+        rules = [
+            rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
+        ]
+        page += f"\n## {file.stem}\n\n" + _table(
+            ("alert", "severity", "after", "means", "runbook"),
+            [
+                (
+                    _code(rule["alert"]),
+                    rule["labels"]["severity"],
+                    rule.get("for", "at once"),
+                    _said(rule["annotations"]),
+                    "[{0}](../runbooks/{0})".format(Path(rule["annotations"]["runbook_url"]).name),
+                )
+                for rule in rules
+            ],
+        )
+    return page
+
+
+def _said(annotations: dict[str, str]) -> str:
+    text = "{summary}. {description}".format(**annotations)
+    return _VALUE.sub("N", _LABEL.sub(r"(\1)", text)).replace("((", "(").replace("))", ")")
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics,
     "log.md": log,
@@ -242,5 +299,6 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "authorization.md": authorization,
     "verbs.md": verbs,
+    "alerts.md": alerts,
 }
 """File name and what makes its text."""

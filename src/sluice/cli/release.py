@@ -1,5 +1,6 @@
 """Look at, check and sign releases of a model.
 
+sluice release pack DIR --description FILE  write manifest.json beside model.onnx and card.md
 sluice release show DIR                     what it is, what it was measured to do
 sluice release verify DIR --trust KEYS      signature, digests, features, warm-up; else exit 1
 sluice release keygen --out FILE            a key pair: FILE (keep it secret) and FILE.pub
@@ -14,14 +15,18 @@ import os
 import sys
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sluice.domain import catalogue
+from sluice.adapters.policyfiles import read_policy
 from sluice.domain.clock import to_datetime
+from sluice.domain.features import catalogue
 from sluice.domain.release import (
     MANIFEST,
     SIGNATURE,
+    Manifest,
+    check_features,
     check_files,
     decode_manifest,
     key_id,
@@ -31,11 +36,17 @@ from sluice.domain.release import (
 from sluice.errors import Misconfigured
 
 DEFAULT_TRUST = Path("policies/trust")
+DEFAULT_POLICY = Path("policies/default")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The four sub-verbs."""
-    verbs = parser.add_subparsers(dest="what", required=True, metavar="show|verify|keygen|sign")
+    """The five sub-verbs."""
+    verbs = parser.add_subparsers(
+        dest="what", required=True, metavar="pack|show|verify|keygen|sign"
+    )
+    packing = verbs.add_parser("pack", help="write the manifest of a model")
+    packing.add_argument("folder", type=Path, metavar="DIR", help="with model.onnx and card.md")
+    packing.add_argument("--description", type=Path, required=True, metavar="FILE")
     show = verbs.add_parser("show", help="print what a release is")
     show.add_argument("folder", type=Path, metavar="DIR")
     verify = verbs.add_parser("verify", help="check a release as a decider does")
@@ -47,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEYS",
         help="a file of public keys, or a folder of *.pub (default: %(default)s)",
     )
+    verify.add_argument(
+        "--policy",
+        type=Path,
+        default=DEFAULT_POLICY,
+        metavar="DIR",
+        help="whose reference currency the release must be of (default: %(default)s)",
+    )
     keygen = verbs.add_parser("keygen", help="make a key pair")
     keygen.add_argument("--out", type=Path, required=True, metavar="FILE")
     signing = verbs.add_parser("sign", help="sign a release")
@@ -56,7 +74,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Dispatch. Errors are ours: 1 for a release that is not whole, 78 for what cannot be read."""
-    return {"show": _show, "verify": _verify, "keygen": _keygen, "sign": _sign}[args.what](args)
+    verbs = {"pack": _pack, "show": _show, "verify": _verify, "keygen": _keygen, "sign": _sign}
+    return verbs[args.what](args)
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from sluice.adapters.onnx import Description, write_manifest  # noqa: PLC0415 - an extra
+
+    try:
+        description = msgspec.yaml.decode(_read(args.description), type=Description)
+    except msgspec.DecodeError as exc:
+        raise Misconfigured(
+            str(exc), where=str(args.description), fix="docs/reference/release.md"
+        ) from exc
+    manifest = write_manifest(args.folder, description)
+    print(
+        f"{manifest.id}: {len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows; "
+        f"not signed: sluice release sign {args.folder} --key FILE"
+    )
+    return 0
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -68,9 +104,8 @@ def _show(args: argparse.Namespace) -> int:
         f"  trained on  {made.rows} rows, {made.frauds} frauds, "
         f"{to_datetime(made.trained_from):%Y-%m-%d} to {to_datetime(made.trained_until):%Y-%m-%d}"
     )
-    same = "this one" if manifest.catalogue == catalogue.DIGEST else f"not {catalogue.DIGEST}"
-    print(f"  features    {len(manifest.features)} of catalogue {manifest.catalogue} ({same})")
-    print(f"  read by     plan {manifest.plan or 'not named'}")
+    print(f"  features    {len(manifest.features)}, {_fit(manifest)}")
+    print(f"  amounts     {manifest.reference_currency}")
     print(f"  tolerates   {', '.join(manifest.tolerates) or 'no missing view'}")
     for name, value in manifest.metrics.items():
         print(f"  {name:<40} {value}")
@@ -78,12 +113,21 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _fit(manifest: Manifest) -> str:
+    try:
+        check_features(manifest, catalogue.FEATURES)
+    except Misconfigured as error:
+        return error.what
+    return "all as in this build"
+
+
 def _verify(args: argparse.Namespace) -> int:
     from sluice.adapters.onnx import load, read_trust, verify  # noqa: PLC0415 - an extra
 
     trusted = read_trust(args.trust)
     manifest, _, signer = verify(args.folder, trusted)
-    load(args.folder, trusted, catalogue.DIGEST, catalogue.FEATURES)
+    reference = read_policy(args.policy, catalogue.FEATURES).fx.reference
+    load(args.folder, trusted, catalogue.FEATURES, reference)
     print(
         f"{manifest.id} is whole: signed by {signer}, {len(manifest.files)} digests, "
         f"{len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows"

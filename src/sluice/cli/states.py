@@ -1,8 +1,8 @@
 """Make the online store's states again after it lost some: from the archive, then the topics.
 
-Decisions go on meanwhile, at rung D2, and say so (`degraded` names `store`). Featurizers leave by
-themselves, and must be running for the last part: what the archive does not hold yet. Killed
-half-way, it can be run again.
+Decisions go on meanwhile, at degradation level D2, and say so (`degraded` names `store`).
+Featurizers leave by themselves, and must be running for the last part: what the archive does not
+hold yet. Killed half-way, it can be run again.
 
   sluice states rebuild
   sluice states rebuild --archive /mnt/archive --processes 8
@@ -27,15 +27,13 @@ from sluice import bootstrap
 from sluice.adapters.kafka.groups import Group
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.journal import ArchiveJournal, Bucket
-from sluice.adapters.redis.marker import Marker
-from sluice.adapters.redis.states import RedisStateStore
-from sluice.application.decide import content_digest
+from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
+from sluice.application.decide import recorded_digest
 from sluice.application.rebuild import Rebuild, TopicNames, states_of
 from sluice.cli.progress import Progress
-from sluice.domain.authorization import encode
-from sluice.domain.catalogue import VIEWS
-from sluice.domain.decision import answer
+from sluice.domain.features.catalogue import VIEWS
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import answer
 from sluice.errors import Unavailable
 from sluice.settings import Settings, load
 
@@ -71,13 +69,14 @@ def run(args: argparse.Namespace) -> int:
     use = not args.topic_alone and any(
         archive.files(kind) for kind in ("decisions", "labels", "history")
     )
-    store = bootstrap.state_store(settings)
+    online = bootstrap.store(settings)
+    store, watermark = online.states(), online.watermark()
     reader = TopicReader(settings.kafka.bootstrap, extra=settings.kafka.extra())
     progress, began = Progress(), time.monotonic()
     progress.show(f"from {root} and the topics" if use else "from the topics alone", last=True)
     try:
         Rebuild(
-            marker=Marker(store.connection),
+            watermark=watermark,
             group=Group(
                 settings.kafka.bootstrap,
                 bootstrap.group("featurizer", settings),
@@ -89,11 +88,12 @@ def run(args: argparse.Namespace) -> int:
             fill=partial(_fill, settings, root, args.processes, progress) if use else None,
             archived=_archived(archive, names.decisions, names.labels) if use else {},
             accept_gaps=args.accept_gaps,
-            tell=progress.show,
+            report=progress.show,
         ).run()
     finally:
         reader.close()
         store.close()
+        watermark.close()
     progress.show(f"ready after {time.monotonic() - began:.1f} s", last=True)
     return 0
 
@@ -118,7 +118,7 @@ class _Job(NamedTuple):
 def _fill(settings: Settings, root: Path, processes: int, progress: Progress) -> None:
     """Write all that the archive makes: states on all cores, then the answers still remembered."""
     # An event is of up to four entities, each perhaps in another bucket.
-    events = ArchiveJournal(root).events() * len(VIEWS)
+    events = ArchiveEventHistory(root).events() * len(VIEWS)
     of = max(processes, math.ceil(events / BUCKET_EVENTS))
     jobs = [_Job(root, settings, Bucket(number, of)) for number in range(of)]
     began, written = time.monotonic(), 0
@@ -134,14 +134,14 @@ def _fill(settings: Settings, root: Path, processes: int, progress: Progress) ->
 
 def _write_bucket(job: _Job) -> int:
     """Runs in a process of its own. Returns the number of states written."""
-    store = bootstrap.state_store(job.settings)
+    store = bootstrap.store(job.settings).states()
     written = 0
     try:
-        for updates in states_of(ArchiveJournal(job.root).read(job.bucket)):
+        for updates in states_of(ArchiveEventHistory(job.root).read(job.bucket)):
             if not all(store.write(updates)):
                 raise Unavailable(
                     "something else writes states while they are rebuilt",
-                    where=str(store.connection.address),
+                    where="the online store",
                     fix="stop it (a backfill, another rebuild), then run this again",
                 )
             written += len(updates)
@@ -153,7 +153,7 @@ def _write_bucket(job: _Job) -> int:
 def _remember(settings: Settings, root: Path) -> int:
     """Answers that a caller who asks again may still get."""
     since_us = time.time_ns() // 1000 - settings.store.answer_ttl_s * 1_000_000
-    store: RedisStateStore = bootstrap.state_store(settings)
+    store = bootstrap.store(settings).states()
     count = 0
     try:
         answers = _answers(root, since_us)
@@ -169,4 +169,4 @@ def _answers(root: Path, since_us: int) -> Iterator[tuple[str, str, bytes, bytes
     for held in Archive(root).decided_since(since_us):
         auth = held.decision.authorization
         said = encode(answer(held.decision))
-        yield auth.tenant, auth.authorization_id, content_digest(auth), said
+        yield auth.tenant, auth.authorization_id, recorded_digest(held.record), said

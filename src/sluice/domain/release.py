@@ -1,26 +1,27 @@
 """A release: a model with everything needed to trust it, in one folder.
 
 ``model.onnx``, ``card.md``, ``manifest.json`` and ``manifest.sig``. The manifest names the digests
-of the other files and of what the model was made from, the features in order and the catalogue
-they belong to, and rows with the scores they must give. The signature covers the manifest's exact
-bytes, so one signature covers all. Pure: bytes in, a checked manifest or an error out.
+of the other files and of what the model was made from, the features in order with a digest of what
+each one means, and rows with the scores they must give. It knows nothing of other features, nor of
+the store. The signature covers the manifest's exact bytes, so one signature covers all. Pure:
+bytes in, a checked manifest or an error out.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Meta
 
-from sluice.domain.authorization import MicrosUtc
-from sluice.domain.observation import EntityKind
+from sluice.domain.records.authorization import Currency, MicrosUtc
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt, Misconfigured
 
 MODEL, CARD, MANIFEST, SIGNATURE = "model.onnx", "card.md", "manifest.json", "manifest.sig"
@@ -33,7 +34,52 @@ OPSETS = range(17, 24)
 """Opsets of the ONNX default domain that we exported, loaded and compared."""
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
+"""First 16 hex digits of a SHA-256: tells two apart, where the signature keeps forgers out."""
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+Step = Literal["challenge", "review", "decline"]
+"""What a threshold on the score leads to."""
+
+
+class FeatureLike(Protocol):
+    """What a release needs of a :class:`sluice.domain.features.catalogue.Feature`."""
+
+    @property
+    def name(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def group(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def definition(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def meaning(self) -> str:  # noqa: D102
+        ...
+
+
+class UsedFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A column of the model, and what it must be wherever the model is served.
+
+    definition: digest of what the catalogue says of it. meaning: digest of what the kernel
+    computes for it, the versions of its registers.
+    """
+
+    name: str
+    definition: Digest
+    meaning: Digest
+
+
+def used(feature: FeatureLike) -> UsedFeature:
+    """A catalogue's feature as a manifest names it."""
+    return UsedFeature(feature.name, _digest(feature.definition), _digest(feature.meaning))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,21 +111,19 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``manifest.json``.
 
-    files: SHA-256 by name, of model.onnx and card.md. catalogue: digest of the catalogue that the
-    features belong to. plan: digest of the compiled plan by which they are read; releases packed
-    before there was one have none. tolerates: views that may be missing (rung D1).
-    reference_row: medians, what a group of features is set to when its weight is asked.
+    files: SHA-256 by name, of model.onnx and card.md. features: the columns, in order.
+    reference_currency: what amounts are in. tolerates: views that may be missing (degradation
+    level D1). reference_row: medians, what a group of features is set to when its weight is asked.
     tolerance_ppm: how far a warm-up score may be off, for the last bit differs between makes of
     processor. metrics: integers, unit in the name. thresholds_ppm: suggestion to the policy pack.
     """
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     id: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
     created_at: MicrosUtc
     files: dict[str, Sha256]
-    catalogue: str
-    features: Annotated[list[str], Meta(min_length=1)]
-    plan: Sha256 | None = None
+    features: Annotated[list[UsedFeature], Meta(min_length=1)]
+    reference_currency: Currency
     input: str
     output: str
     opset: int
@@ -89,8 +133,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tolerance_ppm: Annotated[int, Meta(ge=0, le=1)] = 1
     provenance: Provenance
     metrics: dict[str, int]
-    thresholds_ppm: dict[Literal["challenge", "review", "decline"], Ppm]
+    thresholds_ppm: dict[Step, Ppm]
     signature: Literal["ed25519"] = "ed25519"
+
+    @property
+    def names(self) -> list[str]:
+        """The columns by name."""
+        return [feature.name for feature in self.features]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +202,7 @@ def decode_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
     rows = [manifest.reference_row, *(v.features for v in manifest.warm_up)]
     if any(len(row) != width for row in rows):
         raise Misconfigured(f"a row does not have {width} features", where=where)
-    if len(set(manifest.features)) != width:
+    if len(set(manifest.names)) != width:
         raise Misconfigured("a feature is named twice", where=where)
     if set(manifest.files) != {MODEL, CARD}:
         raise Misconfigured(f"files must name {MODEL} and {CARD}", where=where)
@@ -198,31 +247,47 @@ def check_files(manifest: Manifest, files: Mapping[str, bytes]) -> None:
             )
 
 
-def check_catalogue(manifest: Manifest, digest: str, names: Mapping[str, int]) -> list[int]:
-    """Columns of the manifest's features in catalogue rows.
+def check_features(manifest: Manifest, features: Sequence[FeatureLike]) -> list[int]:
+    """Columns of the manifest's features in catalogue rows, whatever else the catalogue has.
 
-    Raises Misconfigured naming what differs: a feature that does not exist, another digest.
+    Raises Misconfigured naming the features that do not exist; else the first that is defined or
+    computed otherwise, with what this build has.
     """
-    if absent := [name for name in manifest.features if name not in names]:
+    index = {feature.name: i for i, feature in enumerate(features)}
+    if absent := [name for name in manifest.names if name not in index]:
         raise Misconfigured(
             f"the catalogue has no feature {', '.join(absent)}",
             where=MANIFEST,
-            fix="train a release on this catalogue",
+            fix="run a build that has them, or train a release without them",
         )
-    if manifest.catalogue != digest:
+    columns = [index[name] for name in manifest.names]
+    differ = [
+        (wanted, features[i])
+        for wanted, i in zip(manifest.features, columns, strict=True)
+        if wanted != used(features[i])
+    ]
+    if differ:
+        wanted, found = differ[0]
+        what = (
+            f"is defined otherwise: here it is {found.definition}"
+            if wanted.definition != _digest(found.definition)
+            else f"is computed by another version of the kernel: here it is {found.meaning}"
+        )
+        more = f", and {len(differ) - 1} more differ" if len(differ) > 1 else ""
         raise Misconfigured(
-            f"trained on catalogue {manifest.catalogue}, this one is {digest}",
+            f"{found.name} {what}{more}",
             where=MANIFEST,
-            fix="train a release on this catalogue",
+            fix="run the build it was trained with, or train a release with this one",
         )
-    return [names[name] for name in manifest.features]
+    return columns
 
 
-def check_plan(manifest: Manifest, digest: str) -> None:
-    """Raise Misconfigured if the release was packed for features that are read otherwise."""
-    if manifest.plan != digest:
+def check_reference(manifest: Manifest, currency: str) -> None:
+    """Raise Misconfigured if amounts are converted to another currency than it was trained on."""
+    if manifest.reference_currency != currency:
         raise Misconfigured(
-            f"packed for the feature plan {manifest.plan}, this build reads {digest}",
+            f"trained on amounts in {manifest.reference_currency}, "
+            f"the policy converts them to {currency}",
             where=MANIFEST,
-            fix="pack the release with this build; sluice features compile shows its plan",
+            fix="train a release on this currency, or serve it with a policy of its own",
         )

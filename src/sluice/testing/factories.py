@@ -6,10 +6,10 @@ from typing import Any
 
 from sluice.application.decide import content_digest
 from sluice.application.ports import Arrival
-from sluice.domain.authorization import Authorization, Channel
-from sluice.domain.decision import Origin
-from sluice.domain.events import event_row
-from sluice.domain.label import Label
+from sluice.domain.features.events import event_row
+from sluice.domain.records.authorization import Authorization, Channel
+from sluice.domain.records.decision import Origin
+from sluice.domain.records.label import Label, label_of
 
 NOON_US = 1_780_056_000_000_000
 """2026-05-29 12:00 UTC."""
@@ -37,7 +37,7 @@ def make_authorization(authorization_id: str = "a-1", **changes: Any) -> Authori
 def make_arrival(
     authorization_id: str = "a-1", *, origin: Origin | None = None, **changes: Any
 ) -> Arrival:
-    """The same, at a door; the amount counts as it is in the reference currency."""
+    """The same, at an entrypoint; the amount counts as it is in the reference currency."""
     auth = make_authorization(authorization_id, **changes)
     row = event_row(auth, auth.amount_minor)
     return Arrival(auth, auth.amount_minor, row, content_digest(auth), auth.event_at, origin)
@@ -45,16 +45,4 @@ def make_arrival(
 
 def make_label(auth: Authorization, *, known_at: int, is_fraud: bool = True) -> Label:
     """What becomes known of an authorization."""
-    return Label(
-        authorization_id=auth.authorization_id,
-        event_at=auth.event_at,
-        known_at=known_at,
-        is_fraud=is_fraud,
-        kind="chargeback",
-        source="test",
-        tenant=auth.tenant,
-        card_token=auth.card_token,
-        merchant_id=auth.merchant_id,
-        terminal_id=auth.terminal_id,
-        device_id=auth.device_id,
-    )
+    return label_of(auth, known_at=known_at, is_fraud=is_fraud, kind="chargeback", source="test")

@@ -5,21 +5,27 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 
-from sluice.domain import catalogue
-from sluice.domain.authorization import Channel
-from sluice.domain.fx import Fx
-from sluice.domain.outcome import Outcome
-from sluice.domain.policy import Fallback, Listing, Pack, Policy, Steps, Thresholds
-from sluice.domain.rules import FeatureLike, Rule, When
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.policy import Fallback, Listing, Pack, Policy, Steps, Thresholds
+from sluice.domain.policy.rules import FeatureLike, Rule, When
+from sluice.domain.records.authorization import Channel
+from sluice.domain.records.outcome import Outcome
 
 EUROS = Fx(
     reference="EUR",
     as_of=datetime.date(2026, 1, 1),
     rates_ppm={"EUR": 1_000_000, "USD": 1_160_000, "JPY": 180_000_000, "KWD": 356_000},
 )
-STEPS = Steps(challenge=200_000, review=500_000, decline=900_000)
+STEPS: Steps = {
+    Outcome.CHALLENGE: 200_000,
+    Outcome.REVIEW: 500_000,
+    Outcome.DECLINE: 900_000,
+}
 THRESHOLDS = Thresholds(score_ppm=STEPS)
-TABLE = {channel: Steps(challenge=10_000, decline=100_000) for channel in Channel}
+TABLE: dict[Channel, Steps] = {
+    channel: {Outcome.CHALLENGE: 10_000, Outcome.DECLINE: 100_000} for channel in Channel
+}
 
 
 def make_rule(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sluice.domain.decision import Decision, Pending, States
-from sluice.domain.outcome import Outcome
+from sluice.domain.records.decision import Decision, Pending, States
+from sluice.domain.records.outcome import Outcome
 from sluice.testing.factories import NOON_US, make_authorization
 
 
@@ -13,7 +13,7 @@ def make_decision(authorization_id: str = "a-1", *, sequence: int = 0, **auth: A
     """An approval by model and rules, with one pending entry and a card state that was served."""
     return Decision(
         authorization=make_authorization(authorization_id, **auth),
-        door="sync",
+        entrypoint="sync",
         origin=None,
         emitter="test/1",
         sequence=sequence,
@@ -30,6 +30,6 @@ def make_decision(authorization_id: str = "a-1", *, sequence: int = 0, **auth: A
         policy="policy-1",
         outcome=Outcome.APPROVE,
         reasons=["model_low"],
-        rung="D1",
+        degradation_level="D1",
         degraded=["terminal"],
     )

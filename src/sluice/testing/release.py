@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.domain.release import (
     CARD,
     FEATURES_KEY,
@@ -28,6 +28,7 @@ from sluice.domain.release import (
     Vector,
     key_id,
     sign,
+    used,
 )
 
 FEATURES = ("amount_minor", "card_count_1h", "card_first_country", "is_ecom", "terminal_frauds_7d")
@@ -131,7 +132,7 @@ def make_release(folder: Path, **changes: Any) -> Path:
     """
     key = changes.pop("key", KEY)
     seed = changes.pop("seed", 1)
-    features = list(changes.get("features", FEATURES))
+    features = list(changes.pop("features", FEATURES))
     model = changes.pop("model", None) or make_model(features, seed=seed)
     card = b"# A release for tests\n"
     rows = np.random.default_rng(2).integers(0, 50, (5, len(features)))
@@ -139,8 +140,8 @@ def make_release(folder: Path, **changes: Any) -> Path:
         "id": f"test-{seed}",
         "created_at": 1_780_000_000_000_000,
         "files": {MODEL: _sha(model), CARD: _sha(card)},
-        "catalogue": catalogue.DIGEST,
-        "features": features,
+        "features": [used(catalogue.FEATURES[catalogue.INDEX[name]]) for name in features],
+        "reference_currency": "EUR",
         "input": "features",
         "output": "probability",
         "opset": OPSET,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sluice.application.ports import Ints, Scores
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.errors import Unavailable
 
 MAX_PPM = 1_000_000

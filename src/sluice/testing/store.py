@@ -1,20 +1,34 @@
-"""The online store in memory: both of its ports, time in the test's hands."""
+"""The online store in memory: all three of its ports, time in the test's hands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from msgspec import structs
 
-from sluice.adapters.redis.marker import Marker
-from sluice.adapters.redis.states import RedisStateStore
-from sluice.application.ports import Arrival, Reply, StateUpdate
+from sluice.application.ports import (
+    LOST,
+    MISSING,
+    READY,
+    REBUILDING,
+    STORE_LOST,
+    WRITABLE,
+    Arrival,
+    Lookup,
+    Offsets,
+    StateUpdate,
+    Store,
+    StoreInfo,
+    Watermark,
+)
 from sluice.domain.clock import Clock
-from sluice.domain.decision import MAX_PENDING, Pending
-from sluice.domain.events import to_pending
-from sluice.domain.observation import EntityKind
-from sluice.domain.states import etag
+from sluice.domain.features.events import to_pending
+from sluice.domain.features.stateformat import NOTE, why_not
+from sluice.domain.features.states import etag
+from sluice.domain.records.decision import MAX_PENDING, Pending
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Unavailable
 
 
@@ -35,7 +49,7 @@ class FakeClock:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Under an authorization id: a claim, or an answer once there is one."""
+    """Under an authorization id: an idempotency record, or an answer once there is one."""
 
     digest: bytes
     owner: object
@@ -43,54 +57,65 @@ class _Held:
     answer: bytes | None = None
 
 
-class FakeStore:
-    """OnlineStore and StateStore with the semantics of the Redis adapter.
+_EMPTY = Watermark("", MISSING, {})
 
-    down: every call raises Unavailable, what does not wait is lost. lost: states are gone and not
-    rebuilt. missing: views that observe cannot read. states: what is stored, with its event time.
+
+class FakeStore:
+    """OnlineStore and StateStore with the semantics of the Redis adapter; see :class:`FakeStores`.
+
+    down: every call raises Unavailable, what does not wait is lost. mark: its watermark, READY
+    unless told otherwise. missing: views that observe cannot read. states: what is stored, with
+    its event time.
     """
 
     def __init__(
         self,
         clock: Clock,
         *,
-        claim_ttl_s: float = 10.0,
+        in_progress_ttl_s: float = 10.0,
         answer_ttl_s: float = 3600.0,
         pending_ttl_s: float = 30.0,
     ) -> None:
         self.down = False
-        self.lost = False
+        self.mark = Watermark("first", READY, {}, NOTE)
         self.missing: set[EntityKind] = set()
         self.states: dict[tuple[EntityKind, str], tuple[bytes, int]] = {}
         self._clock = clock
-        self._claim_us = round(claim_ttl_s * 1_000_000)
+        self._in_progress_us = round(in_progress_ttl_s * 1_000_000)
         self._answer_us = round(answer_ttl_s * 1_000_000)
         self._pending_us = round(pending_ttl_s * 1_000_000)
-        self._held: dict[tuple[str, str], _Held] = {}
+        self._ids: dict[tuple[str, str], _Held] = {}
         self._pending: dict[tuple[str, str], list[Pending]] = {}
 
-    def _check(self) -> None:
+    def empty(self) -> None:
+        """As FLUSHALL does: states, idempotency records, pending entries and watermark go."""
+        self.mark = _EMPTY
+        for part in (self.states, self._ids, self._pending):
+            part.clear()
+
+    def check(self) -> None:
+        """Raises Unavailable while ``down``."""
         if self.down:
             raise Unavailable("the fake store is down")
 
-    async def observe(self, batch: Sequence[Arrival]) -> list[Reply]:
+    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         """See the port."""
-        self._check()
+        self.check()
         return [self._observe(arrival) for arrival in batch]
 
-    def _observe(self, arrival: Arrival) -> Reply:
+    def _observe(self, arrival: Arrival) -> Lookup:
         auth, now = arrival.auth, self._clock.now_us()
-        reply = Reply(
+        reply = Lookup(
             card=self._view("card", auth.card_token),
             terminal=self._view("terminal", auth.terminal_id),
             merchant=self._view("merchant", auth.merchant_id),
             device=b"" if auth.device_id is None else self._view("device", auth.device_id),
             pending=self._others(arrival, now),
         )
-        if self.lost:
-            reply = Reply(None, None, None, None, lost=True)
+        if self.mark.why_not_served():
+            reply = Lookup(None, None, None, None, lost=True)
         where = _id_key(arrival)
-        held = self._held.get(where)
+        held = self._ids.get(where)
         if held is None or held.until_us <= now:
             held = None
         elif held.digest != arrival.digest:
@@ -98,8 +123,8 @@ class FakeStore:
         elif held.answer is not None:
             return structs.replace(reply, earlier=held.answer)
         elif arrival.origin is None or held.owner != arrival.origin:
-            return structs.replace(reply, claimed_elsewhere=True)
-        self._held[where] = _Held(arrival.digest, _owner(arrival), now + self._claim_us)
+            return structs.replace(reply, in_progress_elsewhere=True)
+        self._ids[where] = _Held(arrival.digest, _owner(arrival), now + self._in_progress_us)
         entries = self._pending.setdefault((auth.tenant, auth.card_token), [])
         entries.append(to_pending(auth, arrival.row, now))
         del entries[:-MAX_PENDING]
@@ -132,29 +157,43 @@ class FakeStore:
                 arrival, answer = item
                 self._keep(_id_key(arrival), arrival.digest, answer)
             else:
-                self._check()
+                self.check()
                 tenant, authorization_id, digest, answer = item
                 self._keep((tenant, authorization_id), digest, answer)
 
     def _keep(self, where: tuple[str, str], digest: bytes, answer: bytes) -> None:
         until_us = self._clock.now_us() + self._answer_us
-        self._held[where] = _Held(digest, None, until_us, answer)
+        self._ids[where] = _Held(digest, None, until_us, answer)
 
     def release(self, arrivals: Sequence[Arrival]) -> None:
         """See the port."""
         for arrival in arrivals:
-            held = self._held.get(_id_key(arrival))
+            held = self._ids.get(_id_key(arrival))
             if not self.down and held is not None and held.owner == _owner(arrival):
-                del self._held[_id_key(arrival)]
+                del self._ids[_id_key(arrival)]
+
+    def info(self) -> StoreInfo:
+        """See the port: as of a server without a bound."""
+        return StoreInfo(0, 0, 0, 0, "noeviction")
+
+    def clear(self) -> int:
+        """See the port."""
+        self.check()
+        removed = len(self.states)
+        self.states.clear()
+        return removed
+
+    def close(self) -> None:
+        """Nothing to leave."""
 
     def read(self, entities: Sequence[tuple[EntityKind, str]]) -> list[bytes]:
         """See the port."""
-        self._check()
+        self.check()
         return [self.states.get(entity, (b"", 0))[0] for entity in entities]
 
     def write(self, updates: Sequence[StateUpdate]) -> list[bool]:
         """See the port."""
-        self._check()
+        self.check()
         return [self._write(update) for update in updates]
 
     def _write(self, update: StateUpdate) -> bool:
@@ -165,11 +204,130 @@ class FakeStore:
         return True
 
 
-def declare_ready(url: str) -> None:
-    """Give a new store its marker, as the first start of a featurizer does."""
-    store = RedisStateStore(url)
-    Marker(store.connection).initialise()
-    store.close()
+class FakeWatermark:
+    """The port WatermarkStore over the mark of a FakeStore."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    def read(self) -> Watermark:
+        """See the port."""
+        self._store.check()
+        return self._store.mark
+
+    def initialise(self) -> bool:
+        """See the port."""
+        if self.read() != _EMPTY:
+            return False
+        self._set(id=uuid.uuid4().hex, state=READY, format=NOTE)
+        return True
+
+    def adopt(self) -> None:
+        """See the port."""
+        mark = self.read()
+        if mark.state == MISSING:
+            return
+        if why := why_not(mark.format):
+            raise Unavailable(f"the fake store is not used: {why}", code=STORE_LOST)
+        self._set(format=NOTE)
+
+    def advance(self, known: Offsets, ends: Offsets | None = None) -> None:
+        """See the port."""
+        mark = self.read()
+        if mark.state not in WRITABLE:
+            raise Unavailable(f"the fake store's states are {mark.state}", code=STORE_LOST)
+        self.adopt()
+        applied = dict(mark.applied)
+        for place, offset in known.items():
+            have = applied.get(place, 0)
+            if have < offset:
+                self._set(state=LOST, applied=applied)
+                raise Unavailable(
+                    f"the fake store went back: its states end at offset {have} of "
+                    f"{place[0]}/{place[1]}",
+                    code=STORE_LOST,
+                )
+            end = offset if ends is None else ends.get(place, offset)
+            if end > have:
+                applied[place] = end
+        self._set(applied=applied)
+
+    def lose(self) -> None:
+        """See the port."""
+        self.read()
+        self._set(state=LOST)
+
+    def begin(self) -> str:
+        """See the port."""
+        self.read()
+        self._set(id=uuid.uuid4().hex, state=REBUILDING, applied={}, format=NOTE)
+        return self._store.mark.id
+
+    def move(self, watermark_id: str, state: str, applied: Offsets | None = None) -> None:
+        """See the port."""
+        mark = self.read()
+        if mark.id != watermark_id:
+            raise Unavailable(
+                "the store was lost again, or another rebuild took it", code=STORE_LOST
+            )
+        self._set(state=state, applied={**mark.applied, **(applied or {})})
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+    def _set(self, **changes: object) -> None:
+        self._store.mark = replace(self._store.mark, **changes)  # type: ignore[arg-type]
+
+
+class _Online:
+    """A FakeStore as a decider's connection."""
+
+    def __init__(self, store: FakeStore, on_trust: Callable[[str], None]) -> None:
+        self._store = store
+        self._on_trust = on_trust
+        self._why: str | None = None
+        self.remember = store.remember
+        self.release = store.release
+
+    async def open(self) -> None:
+        self._store.check()
+
+    async def close(self) -> None: ...
+
+    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
+        replies = await self._store.observe(batch)
+        why = self._store.mark.why_not_served()
+        if why != self._why:
+            self._why = why
+            self._on_trust(why)
+        return replies
+
+
+class FakeStores:
+    """The port Store: any number of connections to one FakeStore. Register it under a scheme of
+    its own in ``bootstrap.STORES``."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self.store = store
+
+    def online(self, *, batches: bool, on_trust: Callable[[str], None]) -> _Online:
+        """See the port."""
+        return _Online(self.store, on_trust)
+
+    def states(self) -> FakeStore:
+        """See the port."""
+        return self.store
+
+    def watermark(self) -> FakeWatermark:
+        """See the port."""
+        return FakeWatermark(self.store)
+
+
+def declare_ready(store: Store) -> None:
+    """Give a new store its watermark, as the first start of a featurizer does."""
+    watermark = store.watermark()
+    watermark.initialise()
+    watermark.close()
 
 
 def _id_key(arrival: Arrival) -> tuple[str, str]:

@@ -1,108 +1,90 @@
-"""Kafka's transactions in memory: one topic in, records out, visible together or not at all."""
+"""Kafka's transactions in memory: topics in, records out, visible together or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
-from sluice.adapters.kafka.config import Header, Partition, Record
-from sluice.adapters.kafka.consumer import Message
-from sluice.errors import Unavailable
+from sluice.application.ports import Offsets, Partition, ProducerRecord
+from sluice.errors import Rejected, Unavailable
+from sluice.testing.consumer import FakeConsumer, FakeGroup
+
+Committed = tuple[str, str, bytes, str | None]
+"""Topic, key, value and traceparent."""
 
 
-class FakeTransactions:
-    """Keeps the promises of TransactionalDoor for one group and one member.
+class FakeTransactions(FakeConsumer):
+    """The port Transactions for one group and one member.
 
-    committed: (topic, key, value, headers) that read_committed readers see, in order.
-    offsets: next to read. fail: exceptions that the next steps of that name raise, in turn.
+    committed_records: what read_committed readers see, in order.
     """
 
-    def __init__(self) -> None:
-        self.committed: list[tuple[str, str, bytes, dict[str, bytes]]] = []
-        self.offsets: dict[Partition, int] = {}
-        self.fail: dict[str, list[Exception]] = {}
-        self.batches: list[int] = []
-        self.closed = False
-        self._messages: list[Message] = []
-        self._position: dict[Partition, int] = {}
-        self._open: list[tuple[str, str, bytes, dict[str, bytes]]] | None = None
+    def __init__(self, group: FakeGroup | None = None, *mine: Partition) -> None:
+        super().__init__(group or FakeGroup(), *mine)
+        self.committed_records: list[Committed] = []
+        self._open: list[Committed] | None = None
+
+    @property
+    def offsets(self) -> dict[Partition, int]:
+        """What the group has committed."""
+        return self.group.offsets
 
     def add(self, topic: str, value: bytes, *, partition: int = 0, traceparent: str = "") -> None:
-        """Append one message to the topic to be read."""
-        offset = sum((m.topic, m.partition) == (topic, partition) for m in self._messages)
-        message = Message(value, b"", topic, partition, offset, traceparent or None)
-        self._messages.append(message)
+        """Append one message to a topic to be read."""
+        self.group.add(topic, value, partition=partition, traceparent=traceparent or None)
 
     def values(self, topic: str) -> list[bytes]:
         """What committed readers of a topic see."""
-        return [value for where, _, value, _ in self.committed if where == topic]
-
-    def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
-        """The next messages from where we stand; does not wait."""
-        self._may_fail("poll_batch")
-        batch = [
-            m for m in self._messages if m.offset >= self._position.get((m.topic, m.partition), 0)
-        ][:limit]
-        for message in batch:
-            self._position[message.topic, message.partition] = message.offset + 1
-        if batch:
-            self.batches.append(len(batch))
-        return batch
+        return [value for where, _, value, _ in self.committed_records if where == topic]
 
     def begin(self) -> None:
-        """Open a transaction."""
+        """See the port."""
         assert self._open is None, "a transaction is open"
         self._may_fail("begin")
         self._open = []
 
     def produce(
-        self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
+        self, topic: str, key: bytes | str | None, value: bytes, traceparent: str | None = None
     ) -> None:
-        """Queue one record of it."""
-        assert self._open is not None, "no transaction is open"
-        self._may_fail("produce")
-        text = key.decode() if isinstance(key, bytes) else key or ""
-        self._open.append((topic, text, value, dict(headers)))
+        """See the port. A failure aborts."""
+        self.produce_each(topic, [(key, value, traceparent)])
 
-    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
-        """Queue many."""
-        for key, value, headers in records:
-            self.produce(topic, key, value, headers)
+    def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
+        """See the port. A failure aborts."""
+        for key, value, traceparent in records:
+            assert self._open is not None, "no transaction is open"
+            with _Aborting(self):
+                self._may_fail("produce")
+            text = key.decode() if isinstance(key, bytes) else key or ""
+            self._open.append((topic, text, value, traceparent))
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
-        """Show all, or abort and raise."""
+    def commit(self, offsets: Offsets) -> None:
+        """See the port."""
         assert self._open is not None, "no transaction is open"
-        try:
+        with _Aborting(self):
             self._may_fail("commit")
-        except Unavailable:
-            self.abort()
-            raise
-        self.committed += self._open
-        self.offsets.update(offsets)
+        self.committed_records += self._open
+        self.group.offsets.update(offsets)
         self._open = None
 
-    def abort(self) -> None:
-        """Drop what is open and go back."""
-        if self._open is not None:
-            self._open = None
-            self.rewind()
-
     def rewind(self) -> None:
-        """Go back to the committed offsets."""
-        self._position = dict(self.offsets)
-
-    def lag(self) -> dict[Partition, int]:
-        """Messages not read yet."""
-        lags = dict.fromkeys([(m.topic, m.partition) for m in self._messages], 0)
-        for message in self._messages:
-            partition = (message.topic, message.partition)
-            lags[partition] += message.offset >= self._position.get(partition, 0)
-        return lags
+        """See the port."""
+        self._open = None
+        super().rewind()
 
     def close(self) -> None:
-        """Leave."""
-        self.abort()
-        self.closed = True
+        """See the port."""
+        self._open = None
+        super().close()
 
-    def _may_fail(self, step: str) -> None:
-        if self.fail.get(step):
-            raise self.fail[step].pop(0)
+
+class _Aborting:
+    """What a transaction gave up is dropped, and its messages come again."""
+
+    def __init__(self, fake: FakeTransactions) -> None:
+        self._fake = fake
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, Unavailable | Rejected):
+            self._fake.rewind()

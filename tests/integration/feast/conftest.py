@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from feast import FeatureStore
 
+from local.stack import free_port
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.testing.kafka import wait_until
-from sluice.testing.stack import free_port
+from tests.support.kafka import wait_until
 
 ROOT = Path(__file__).parents[3]
 REPO = ROOT / "feature_repo"

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sluice.adapters.feast.finalise import Request
-from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS, VIEWS
+from sluice.adapters.layout import FEATURES, JOIN_KEYS, VIEW_NAMES
 from sluice.application.ports import StateUpdate
-from sluice.domain import states
-from sluice.domain.authorization import Authorization, Channel, ThreeDs
-from sluice.domain.events import event_row, event_rows
-from sluice.domain.observation import ENTITY_KINDS, EntityKind
-from sluice.domain.windows import AUTHORIZATION, Ints, Kernel, scratch, update
+from sluice.domain.features import states
+from sluice.domain.features.events import event_row, event_rows
+from sluice.domain.features.kernel import AUTHORIZATION, Ints, Kernel, scratch, update
+from sluice.domain.records.authorization import Authorization, Channel, ThreeDs
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 from sluice.testing.factories import NOON_US, make_authorization
 
 WRITTEN_AFTER_US = 5_000
@@ -63,8 +63,8 @@ class History:
                     "event_timestamp": pa.array(written, pa.timestamp("us", "UTC")),
                 }
             )
-            (root / VIEWS[kind]).mkdir(parents=True)
-            pq.write_table(table, root / VIEWS[kind] / "part-0.parquet")
+            (root / VIEW_NAMES[kind]).mkdir(parents=True)
+            pq.write_table(table, root / VIEW_NAMES[kind] / "part-0.parquet")
 
     def last_states(self) -> list[StateUpdate]:
         """What the online store holds at the end."""

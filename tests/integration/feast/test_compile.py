@@ -12,7 +12,7 @@ import pytest
 from feast import FeatureStore
 
 from sluice.adapters.feast.contract import plan_of
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.domain.release import decode_manifest
 from tests.integration.feast.conftest import RELEASES, Applied
 
@@ -32,12 +32,12 @@ def compile_(applied: Applied, service: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-def test_a_releases_service_compiles_to_what_a_decider_checks(applied: Applied):
+def test_a_releases_service_compiles_to_what_this_build_reads(applied: Applied):
     (path,) = RELEASES.glob("mlp-*/manifest.json")
     manifest = decode_manifest(path.read_bytes())
     done = compile_(applied, manifest.id)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.encode() == plan_of(manifest.features).document()
+    assert done.stdout.encode() == plan_of(manifest.names).document()
 
 
 def test_a_service_that_does_not_exist_is_named(applied: Applied):

@@ -26,11 +26,11 @@ from sluice.application.backfill import backfill
 from sluice.application.dataset import Manifest
 from sluice.cli import main
 from sluice.cli.dataset import build
-from sluice.domain import catalogue
 from sluice.domain.clock import DAY_US, HOUR_US, from_datetime, to_datetime
+from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, Misconfigured, Rejected
-from sluice.testing.feature_log import write_log
 from tests.integration.feast.conftest import ROOT, Applied
+from tests.support.feature_log import write_log
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -64,7 +64,9 @@ class Log:
         backfilled = {name: values[:half] for name, values in self.rows.items()}
         served = {name: values[half:] for name, values in self.rows.items()}
         served |= {
-            "rung": ["D1" if i % 7 == 0 else "D0" for i in range(len(served["event_at"]))],
+            "degradation_level": [
+                "D1" if i % 7 == 0 else "D0" for i in range(len(served["event_at"]))
+            ],
             "emitter": ["decider/1"] * len(served["event_at"]),
             # One decision got lost.
             "sequence": [i + (i > 2) for i in range(len(served["event_at"]))],
@@ -81,13 +83,13 @@ class Log:
             at = self.rows["event_at"][i]
             if not first <= at < until:
                 continue
-            told = [
+            reported = [
                 (self.labels["known_at"][j], j)
                 for j, other in enumerate(self.labels["authorization_id"])
                 if other == one and self.labels["known_at"][j] <= as_of
             ]
-            known, j = max(told, default=(None, -1))
-            said = [self.labels[n][j] if told else None for n in ("is_fraud", "kind", "source")]
+            known, j = max(reported, default=(None, -1))
+            said = [self.labels[n][j] if reported else None for n in ("is_fraud", "kind", "source")]
             out.append((at, one, bool(said[0]), *said[1:], known, self.rows["features"][i]))
         return sorted(out, key=lambda row: row[:2])
 
@@ -291,13 +293,13 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_simulated_month_becomes_a_training_set(repo, simulated, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SLUICE_ARCHIVER_ROOT", str(simulated / "archive"))
-    told = ["dataset", "build", "--service", "catalogue", "--from", "2026-03-02", "--to",
+    reported = ["dataset", "build", "--service", "catalogue", "--from", "2026-03-02", "--to",
             "2026-03-30", "--label-delay", "7d", "--test", "7d", "--repo", str(repo),
             "--processes", "2"]  # fmt: skip
-    assert main([*told, "--out", str(tmp_path / "refused")]) == 1
+    assert main([*reported, "--out", str(tmp_path / "refused")]) == 1
     assert "card_frauds_reported" in capsys.readouterr().err
     accept = ["--accept-unbounded", "card_frauds_reported"]
-    assert main([*told, *accept, "--out", str(tmp_path / "one")]) == 0
+    assert main([*reported, *accept, "--out", str(tmp_path / "one")]) == 0
     assert "labels as known at 2026-03-23T00:00:00Z" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "one" / "manifest.json").read_text())
     train, test = manifest["splits"]
@@ -310,7 +312,7 @@ def test_a_simulated_month_becomes_a_training_set(repo, simulated, tmp_path, mon
     assert test["left_out_compromised"] > 0
     total = train["rows"] + test["rows"] + test["left_out_compromised"] + manifest["log"]["gap"]
     assert total == len(past)
-    assert main([*told, *accept, "--out", str(tmp_path / "two")]) == 0
+    assert main([*reported, *accept, "--out", str(tmp_path / "two")]) == 0
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
 
 

@@ -12,11 +12,11 @@ from feast.data_source import PushMode
 from feast.types import Int64
 from redis import Redis
 
-from sluice.adapters.feast.plan import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEWS
+from sluice.adapters.layout import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEW_NAMES
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import StateUpdate
-from sluice.domain import catalogue
-from sluice.domain.observation import ENTITY_KINDS
+from sluice.domain.features import catalogue
+from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.domain.release import decode_manifest
 from tests.integration.feast.conftest import RELEASES, REPO, Applied
 
@@ -78,7 +78,9 @@ def test_the_compiled_plan_names_what_the_repository_defines(sdk):
         for v in sdk.list_feature_views()
         if v.online
     }
-    assert states == {VIEWS[kind]: ([JOIN_KEYS[kind]], [FEATURES[kind]]) for kind in ENTITY_KINDS}
+    assert states == {
+        VIEW_NAMES[kind]: ([JOIN_KEYS[kind]], [FEATURES[kind]]) for kind in ENTITY_KINDS
+    }
     service = sdk.get_feature_service("states")
     assert {p.name for p in service.feature_view_projections} == set(states)
 
@@ -87,9 +89,9 @@ def test_every_catalogue_feature_is_served_and_logged_with_what_it_means(sdk):
     served = sdk.get_on_demand_feature_view("authorization_features")
     logged = sdk.get_feature_view("decision_features")
     assert [(f.name, f.dtype) for f in served.features] == [(n, Int64) for n in catalogue.NAMES]
-    told = {f.name: f for f in logged.features}
+    reported = {f.name: f for f in logged.features}
     for feature in catalogue.FEATURES:
-        field = told[feature.name]
+        field = reported[feature.name]
         assert field.description == feature.description
         assert field.tags["unit"] == feature.unit
         assert field.tags["window"] == (feature.window or "none")
@@ -104,7 +106,7 @@ def test_each_committed_release_has_a_service_of_its_features_in_order(sdk):
     assert manifests
     for manifest in manifests:
         (projection,) = sdk.get_feature_service(manifest.id).feature_view_projections
-        assert [f.name for f in projection.features] == manifest.features
+        assert [f.name for f in projection.features] == manifest.names
 
 
 def test_whatever_is_defined_says_what_it_is_and_whose(sdk):
@@ -146,9 +148,9 @@ def test_odd_keys_reach_the_sdk_too(sdk, ours, key):
 @pytest.mark.parametrize("way", ["push", "write_to_online_store"])
 def test_what_the_sdk_writes_we_read_and_would_have_written(sdk, ours, applied, kind, way):
     if way == "push":
-        sdk.push(f"{VIEWS[kind]}_push", row(kind, "theirs", STATE), to=PushMode.ONLINE)
+        sdk.push(f"{VIEW_NAMES[kind]}_push", row(kind, "theirs", STATE), to=PushMode.ONLINE)
     else:
-        sdk.write_to_online_store(VIEWS[kind], df=row(kind, "theirs", STATE))
+        sdk.write_to_online_store(VIEW_NAMES[kind], df=row(kind, "theirs", STATE))
     assert ours.read([(kind, "theirs"), (kind, "nobody")]) == [STATE, b""]
 
     ours.write([StateUpdate(kind, "ours", b"", STATE, EVENT_US)])

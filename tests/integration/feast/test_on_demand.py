@@ -10,7 +10,7 @@ from feast import FeatureStore
 from redis import Redis
 
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.domain.release import decode_manifest
 from sluice.errors import Rejected
 from tests.integration.feast.conftest import RELEASES, Applied
@@ -59,7 +59,7 @@ def test_a_release_is_served_its_own_features(sdk: FeatureStore, past: History):
     answer = sdk.get_online_features(
         features=sdk.get_feature_service(manifest.id), entity_rows=past.rows()[:3]
     ).to_dict()
-    assert [name for name in answer if name in catalogue.INDEX] == manifest.features
+    assert [name for name in answer if name in catalogue.INDEX] == manifest.names
 
 
 def test_a_request_that_is_no_authorization_is_refused_by_field(sdk: FeatureStore, past: History):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sluice.domain import catalogue
-from sluice.domain.catalogue import Feature
+from sluice.domain.features import catalogue
+from sluice.domain.features.catalogue import Feature
 from tests.integration.feast.conftest import Applied
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -33,7 +33,7 @@ def get(url: str) -> Any:
         return json.load(answer)
 
 
-def told(feature: Feature) -> dict[str, str]:
+def reported(feature: Feature) -> dict[str, str]:
     return {
         "description": feature.description,
         "unit": feature.unit,
@@ -54,7 +54,7 @@ def test_every_feature_is_listed_with_description_unit_window_and_default(ui: st
         | {key: field["tags"][key] for key in ("unit", "window", "default")}
         for field in view["spec"]["features"]
     }
-    assert fields == {f.name: told(f) for f in catalogue.FEATURES}
+    assert fields == {f.name: reported(f) for f in catalogue.FEATURES}
 
 
 def test_the_on_demand_view_tells_the_same_in_its_tags(ui: str):

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from services.kafka.broker import Node
+from local.kafka.broker import Node
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics
 

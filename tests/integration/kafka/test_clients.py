@@ -8,9 +8,9 @@ import pytest
 from sluice.adapters.kafka.config import trace_headers
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
-from sluice.adapters.kafka.transactions import TransactionalDoor
+from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.errors import Misconfigured
-from sluice.testing.kafka import read_all, wait_until
+from tests.support.kafka import read_all, wait_until
 
 pytestmark = pytest.mark.integration
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -115,7 +115,7 @@ def test_a_commit_that_nobody_waits_for_arrives_and_a_refused_one_is_told_later(
     wait_until(lambda: member.committed(done) == done, "the commit arrives")
     member.commit_later({("no-such-topic", 0): 1})
 
-    def told() -> bool:
+    def reported() -> bool:
         member.poll_batch(1, 0.01)
         try:
             member.commit_later(done)
@@ -123,7 +123,7 @@ def test_a_commit_that_nobody_waits_for_arrives_and_a_refused_one_is_told_later(
             return True
         return False
 
-    wait_until(told, "the refusal is told")
+    wait_until(reported, "the refusal is told")
     member.close()
 
 
@@ -159,7 +159,8 @@ def test_partitions_are_handed_over_with_the_work_on_them_committed(apache):
         left.extend(partitions)
         first.commit({place: done[place] for place in partitions if place in done})
 
-    first = consumer(broker, broker.topics.labels, on_revoke=hand_over)
+    first = consumer(broker, broker.topics.labels)
+    first.listen(lambda _: None, hand_over)
     seen = []
 
     def work(member, limit):
@@ -172,7 +173,8 @@ def test_partitions_are_handed_over_with_the_work_on_them_committed(apache):
     wait_until(lambda: work(first, 100) and len(seen) >= 200, "half is read")
     stop = threading.Event()
     taken: list = []
-    second = consumer(broker, broker.topics.labels, on_assign=taken.extend)
+    second = consumer(broker, broker.topics.labels)
+    second.listen(taken.extend, lambda _, __: None)
     got: list = []
 
     def run():
@@ -193,21 +195,21 @@ def test_partitions_are_handed_over_with_the_work_on_them_committed(apache):
 
 def test_a_committed_transaction_shows_its_records_and_moves_the_group(broker):
     fill(broker, broker.topics.authorizations, 120)
-    door = TransactionalDoor(
+    entrypoint = TransactionalStream(
         broker.bootstrap,
-        group="door",
+        group="entrypoint",
         topics=[broker.topics.authorizations],
-        transactional_id=f"{broker.topics.authorizations}door",
+        transactional_id=f"{broker.topics.authorizations}entrypoint",
         client_id="test",
     )
     moved = 0
     while moved < 120:
-        batch = wait_until(lambda: door.poll_batch(50, 0.1), "authorizations")
-        door.begin()
+        batch = wait_until(lambda: entrypoint.poll_batch(50, 0.1), "authorizations")
+        entrypoint.begin()
         for message in batch:
-            door.produce(broker.topics.decisions, message.key, message.value)
-        door.commit({(m.topic, m.partition): m.offset + 1 for m in batch})
+            entrypoint.produce(broker.topics.decisions, message.key, message.value)
+        entrypoint.commit({(m.topic, m.partition): m.offset + 1 for m in batch})
         moved += len(batch)
-    door.close()
+    entrypoint.close()
     assert moved == 120
     assert numbers(read_all(broker.bootstrap, broker.topics.decisions)) == list(range(120))

@@ -4,11 +4,11 @@ import pytest
 
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.cli import main
-from sluice.domain.authorization import encode
-from sluice.domain.dead_letter import dead_letter
-from sluice.domain.decision import Origin
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.dead_letter import dead_letter_of
+from sluice.domain.records.decision import Origin
 from sluice.errors import Rejected
-from sluice.testing.kafka import read_all
+from tests.support.kafka import read_all
 
 pytestmark = pytest.mark.integration
 BODIES = [b'{"broken"', b'{"unknown":1}', b'{"again":1}']
@@ -24,10 +24,10 @@ def buried(apache, monkeypatch):
     producer.flush(30)
     messages = read_all(apache.bootstrap, apache.topics.authorizations)
     origins = [Origin(m.topic, m.partition, m.offset) for m in messages]
-    letters = [(m.value, o, c) for m, o, c in zip(messages, origins, CODES, strict=True)]
-    letters.append((b"a;b", Origin("file:book.csv", 0, 7), "bad_format"))
-    for raw, origin, code in letters:
-        made = dead_letter(raw, origin, Rejected("no", code=code), service="test", now_us=1)
+    dead_letters = [(m.value, o, c) for m, o, c in zip(messages, origins, CODES, strict=True)]
+    dead_letters.append((b"a;b", Origin("file:book.csv", 0, 7), "bad_format"))
+    for raw, origin, code in dead_letters:
+        made = dead_letter_of(raw, origin, Rejected("no", code=code), service="test", now_us=1)
         producer.produce(apache.topics.dead_letters, encode(made))
     producer.flush(30)
     monkeypatch.setenv("SLUICE_KAFKA_BOOTSTRAP", apache.bootstrap)
@@ -36,7 +36,7 @@ def buried(apache, monkeypatch):
     return origins
 
 
-def test_letters_are_listed_with_code_and_origin(buried, capsys):
+def test_dead_letters_are_listed_with_code_and_origin(buried, capsys):
     assert main(["dead-letters", "list"]) == 0
     out = capsys.readouterr().out
     assert all(f"{code} " in out for code in CODES)

@@ -10,7 +10,7 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import TAIL, TopicReader
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.errors import SluiceError
-from sluice.testing.kafka import wait_until
+from tests.support.kafka import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +26,7 @@ def test_a_topics_end_is_behind_its_last_record_not_behind_markers(apache):
     for number in range(3):
         writer.produce(topic, b"one-card", b"%d" % number)
     writer.commit()
-    # What was taken back leaves its records and a marker behind, which nobody sees.
+    # What was taken back leaves its records and a watermark behind, which nobody sees.
     everything = TopicReader(apache.bootstrap, committed=False)
     writer.begin()
     for _ in range(2 * TAIL):

@@ -10,22 +10,26 @@ import pytest
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.producer import EventProducer
-from sluice.domain.authorization import encode
+from sluice.domain.records.authorization import encode
 from sluice.errors import Misconfigured, Unavailable
+from sluice.testing.counting import Counted
 from sluice.testing.factories import make_arrival
-from sluice.testing.kafka import read_all, wait_until
 from sluice.testing.records import make_decision
+from tests.support.kafka import read_all, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def log_of(apache, *, append_max_ms: int = 10_000) -> DecisionProducer:
+def log_of(
+    apache, *, append_max_ms: int = 10_000, counted: Counted | None = None
+) -> DecisionProducer:
     return DecisionProducer(
         apache.bootstrap,
         topic=apache.topics.decisions,
         client_id="test",
         append_max_ms=append_max_ms,
+        count=Counted() if counted is None else counted,
     )
 
 
@@ -73,24 +77,32 @@ async def test_a_missing_topic_is_a_wrong_setting(apache):
     )
     with pytest.raises(Misconfigured, match="UNKNOWN_TOPIC"):
         await log.ready()
-    producer = EventProducer(apache.bootstrap, client_id="test")
+    counted = Counted()
+    producer = EventProducer(apache.bootstrap, client_id="test", count=counted)
     producer.produce("nowhere", b"1")
     with pytest.raises(Misconfigured, match="1 records were not delivered"):
         producer.flush(60)
+    assert counted["sluice_producer_failed_total other"] == 1
 
 
 async def test_clients_say_so_while_the_broker_is_down_and_go_on_after(kafka, apache):
-    log = log_of(apache, append_max_ms=300)
+    counted, heard_by_member = Counted(), Counted()
+    log = log_of(apache, append_max_ms=300, counted=counted)
     await append_at_last(log, some(1))
     producer = EventProducer(apache.bootstrap, client_id="test")
     member = GroupConsumer(
-        apache.bootstrap, group="g", topics=[apache.topics.labels], client_id="test"
+        apache.bootstrap,
+        group="g",
+        topics=[apache.topics.labels],
+        client_id="test",
+        count=heard_by_member,
     )
     wait_until(lambda: member.poll_batch(1, 0.1) or member.assignment(), "an assignment")
     kafka.kill()
     try:
         with pytest.raises(Unavailable, match="not acknowledged after 300 ms"):
             await log.append(some(2, start=1))
+        assert counted["sluice_producer_appends_late_total"] >= 1
         for number in range(5):
             producer.produce(apache.topics.labels, b"%d" % number)
         with pytest.raises(Unavailable, match="5 still queued"):
@@ -108,13 +120,14 @@ async def test_clients_say_so_while_the_broker_is_down_and_go_on_after(kafka, ap
         m.value for m in read_all(apache.bootstrap, apache.topics.decisions)
     }
     assert sorted(m.value for m in got) == [b"%d" % number for number in range(5)]
+    assert heard_by_member["sluice_kafka_errors_total _TRANSPORT"] > 0
 
 
 def test_a_broker_of_a_killed_test_run_dies_with_it(tmp_path):
     program = f"""
 import os, signal
 from pathlib import Path
-from services.kafka.broker import JarNode, free_port
+from local.kafka.broker import JarNode, free_port
 node = JarNode(Path({str(tmp_path)!r}), free_port(), detached=False)
 node.start()
 os.kill(os.getpid(), signal.SIGKILL)

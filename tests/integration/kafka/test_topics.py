@@ -12,7 +12,7 @@ from confluent_kafka.admin import (
 from sluice.adapters.kafka import topics as table
 from sluice.adapters.kafka.topics import Topics
 from sluice.errors import Misconfigured, Unavailable
-from sluice.testing.kafka import wait_until
+from tests.support.kafka import wait_until
 
 pytestmark = pytest.mark.integration
 

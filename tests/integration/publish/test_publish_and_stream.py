@@ -10,13 +10,13 @@ import pytest
 from sluice_simulator.config import Config
 from sluice_simulator.world import World
 
-from services.kafka.broker import Node
+from local.kafka.broker import Node
 from sluice.adapters.kafka.topics import Topics
 from sluice.cli import main
-from sluice.domain.authorization import decode_authorization
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.label import Label
-from sluice.testing.kafka import read_all
+from sluice.domain.records.authorization import decode_authorization
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.label import Label
+from tests.support.kafka import read_all
 
 pytestmark = pytest.mark.integration
 
@@ -84,11 +84,11 @@ def test_a_file_is_published_with_its_labels_and_bad_rows_are_buried(
         msgspec.json.decode(m.value, type=Label) for m in read_all(kafka.bootstrap, prefix.labels)
     ]
     assert {x.authorization_id for x in labels} == {f"a{n}" for n in range(3, 500, 4)}
-    letters = [
+    dead_letters = [
         msgspec.json.decode(m.value, type=DeadLetter)
         for m in read_all(kafka.bootstrap, prefix.dead_letters)
     ]
-    assert [(x.origin.topic, x.origin.offset) for x in letters] == [
+    assert [(x.origin.topic, x.origin.offset) for x in dead_letters] == [
         ("file:bank.csv", 102),
         ("file:bank.csv", 302),
     ]

@@ -15,28 +15,27 @@ from sluice_simulator.world import World
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.adapters.redis.marker import KEY, Marker
 from sluice.adapters.redis.states import RedisStateStore
+from sluice.adapters.redis.watermark import KEY, RedisWatermark
 from sluice.application.ports import READY
 from sluice.cli import main
-from sluice.domain.stateformat import TABLES, note
+from sluice.domain.features.stateformat import TABLES, note
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RedisStateStore]:
+def url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     with EmbeddedStore() as server:
         monkeypatch.setenv("SLUICE_STORE_URL", server.url)
         monkeypatch.setenv("SLUICE_ARCHIVER_ROOT", str(tmp_path / "archive"))
-        made = RedisStateStore(server.url)
-        yield made
-        made.close()
+        yield server.url
 
 
 def test_the_verb_fills_archive_and_store_twice_alike_and_refuses_another_history(
-    store: RedisStateStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    store = RedisStateStore(url)
     write(World(Config(cards=60), 3), date(2026, 1, 1), 3, tmp_path)
     file = str(tmp_path / "authorizations.parquet")
     labels = ["--labels", str(tmp_path / "labels.parquet")]
@@ -49,7 +48,7 @@ def test_the_verb_fills_archive_and_store_twice_alike_and_refuses_another_histor
     card = rows["card_token"][0].as_py()
     (state,) = store.read([("card", card)])
     assert state
-    assert Marker(store.connection).read().state == READY
+    assert RedisWatermark(url).read().state == READY
 
     capsys.readouterr()
     assert main(["backfill", file, *labels, *until]) == 0
@@ -60,15 +59,18 @@ def test_the_verb_fills_archive_and_store_twice_alike_and_refuses_another_histor
     assert main(["backfill", file, *labels]) == 78
     assert "another history" in capsys.readouterr().err
     assert store.read([("card", card)]) == [state]
+    store.close()
 
 
 def test_the_verb_writes_no_state_into_a_store_of_another_format(
-    store: RedisStateStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(World(Config(cards=20), 3), date(2026, 1, 1), 1, tmp_path)
-    Marker(store.connection).initialise()
+    RedisWatermark(url).initialise()
     newer = {**TABLES, "channel": {**TABLES["channel"], "kiosk": 6}}
+    store = RedisStateStore(url)
     store.connection.call(pack(b"HSET", KEY, b"format", note(newer).encode()), 1)
     assert main(["backfill", str(tmp_path / "authorizations.parquet")]) != 0
     assert "its table of channel has 6 entries, ours has 5" in capsys.readouterr().err
     assert store.clear() == 0
+    store.close()

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from sluice.adapters.feast.plan import COMPILED
+from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import pack
@@ -30,10 +30,12 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import Arrival, StateUpdate
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import Origin
-from sluice.domain.events import event_row
+from sluice.bootstrap import store_at
+from sluice.domain.features.events import event_row
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import Origin
 from sluice.errors import Corrupt, Misconfigured, Unavailable
+from sluice.testing.counting import Counted
 from sluice.testing.store import FakeClock, declare_ready
 
 pytestmark = pytest.mark.integration
@@ -64,21 +66,26 @@ def arrival(authorization_id: str = "a-1", *, offset: int = 1) -> Arrival:
 @pytest.fixture
 def server() -> Iterator[EmbeddedStore]:
     with EmbeddedStore() as running:
-        declare_ready(running.url)
+        declare_ready(store_at(running.url))
         yield running
 
 
+@pytest.fixture
+def counted() -> Counted:
+    return Counted()
+
+
 @pytest_asyncio.fixture
-async def store(server: EmbeddedStore) -> AsyncIterator[RedisOnlineStore]:
-    opened = RedisOnlineStore(server.url, FakeClock(), budget_s=0.5)
+async def store(server: EmbeddedStore, counted: Counted) -> AsyncIterator[RedisOnlineStore]:
+    opened = RedisOnlineStore(server.url, FakeClock(), budget_s=0.5, count=counted)
     await opened.open()
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-def states(server: EmbeddedStore) -> Iterator[RedisStateStore]:
-    made = RedisStateStore(server.url, timeout_s=0.5)
+def states(server: EmbeddedStore, counted: Counted) -> Iterator[RedisStateStore]:
+    made = RedisStateStore(server.url, timeout_s=0.5, count=counted)
     yield made
     made.close()
 
@@ -101,7 +108,8 @@ def test_a_killed_server_is_met_again_where_it_restarts(server, states):
     states.write([StateUpdate("card", "c", b"", STATE, 1)])
 
     async def story() -> None:
-        store = RedisOnlineStore(server.url, FakeClock(), budget_s=0.5)
+        counted = Counted()
+        store = RedisOnlineStore(server.url, FakeClock(), budget_s=0.5, count=counted)
         await store.open()
         os.kill((await store.info()).process_id, signal.SIGKILL)
         await until(lambda: not store.connection.is_up)
@@ -111,19 +119,22 @@ def test_a_killed_server_is_met_again_where_it_restarts(server, states):
             states.read([("card", "c")])
         server.stop()
         with EmbeddedStore(port=port) as again:
-            declare_ready(again.url)
+            declare_ready(store_at(again.url))
             await until(lambda: store.connection.is_up)
             (reply,) = await store.observe([arrival()])
             assert reply.card == b""
             assert states.read([("card", "c")]) == [b""]
             assert states.write([StateUpdate("card", "c", b"", STATE, 1)]) == [True]
-            assert store.connection.connects == 2
+            assert counted["sluice_store_connects_total made"] == 2
+            assert counted["sluice_store_connects_total failed"] > 0
+            assert counted["sluice_store_connections_lost_total closed"] == 1
+            assert counted["sluice_store_failures_total down"] == 1
             await store.close()
 
     asyncio.run(story())
 
 
-async def test_what_waits_when_the_server_is_killed_fails_at_once(store):
+async def test_what_waits_when_the_server_is_killed_fails_at_once(store, counted):
     process_id = (await store.info()).process_id
     os.kill(process_id, signal.SIGSTOP)
     waiting = [asyncio.ensure_future(store.observe([arrival(f"a-{i}")])) for i in range(5)]
@@ -131,9 +142,10 @@ async def test_what_waits_when_the_server_is_killed_fails_at_once(store):
     os.kill(process_id, signal.SIGKILL)
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [Unavailable] * 5
+    assert counted["sluice_store_failures_total lost"] == 5
 
 
-async def test_late_answers_are_never_given_to_a_later_question(store):
+async def test_late_answers_are_never_given_to_a_later_question(store, counted):
     process_id = (await store.info()).process_id
     os.kill(process_id, signal.SIGSTOP)
     with pytest.raises(Unavailable, match="no answer for"):
@@ -141,11 +153,11 @@ async def test_late_answers_are_never_given_to_a_later_question(store):
     os.kill(process_id, signal.SIGCONT)
     replies = await asyncio.gather(*(ask(store, b"ECHO", b"%d" % i) for i in range(50)))
     assert replies == [b"%d" % i for i in range(50)]
-    assert store.connection.timeouts == 1
-    assert store.connection.connects == 1
+    assert counted["sluice_store_failures_total timeout"] == 1
+    assert counted["sluice_store_connects_total made"] == 1
 
 
-async def test_a_server_that_hangs_is_dropped_and_then_refused_without_waiting(store):
+async def test_a_server_that_hangs_is_dropped_and_then_refused_without_waiting(store, counted):
     process_id = (await store.info()).process_id
     os.kill(process_id, signal.SIGSTOP)
     with pytest.raises(Unavailable):
@@ -153,17 +165,23 @@ async def test_a_server_that_hangs_is_dropped_and_then_refused_without_waiting(s
     await until(lambda: not store.connection.is_up)
     with pytest.raises(Unavailable):
         store.connection.call(pack(b"PING"), 1)  # raises before anything could be awaited
+    assert counted["sluice_store_connections_lost_total hang"] == 1
+    assert counted["sluice_store_failures_total timeout"] == 1
+    assert counted["sluice_store_failures_total down"] == 1
     os.kill(process_id, signal.SIGCONT)
     await until(lambda: store.connection.is_up)
     await store.ping()
 
 
-async def test_more_batches_than_the_maximum_are_refused_not_queued(store):
+async def test_more_batches_than_the_maximum_are_refused_not_queued(store, counted):
     process_id = (await store.info()).process_id
     os.kill(process_id, signal.SIGSTOP)
     calls = [store.connection.call(pack(b"PING"), 1) for _ in range(MAX_IN_FLIGHT)]
     with pytest.raises(Unavailable, match="unanswered"):
         store.connection.call(pack(b"PING"), 1)
+    store.remember([(arrival(), b"answer")])
+    assert counted["sluice_store_failures_total full"] == 1
+    assert counted["sluice_store_posts_lost_total full"] == 1
     os.kill(process_id, signal.SIGCONT)
     assert await asyncio.gather(*calls) == [[b"PONG"]] * MAX_IN_FLIGHT
 
@@ -191,13 +209,14 @@ def test_it_runs_on_uvloop_too(server):
 async def test_a_store_that_is_down_at_the_start_is_found_later(server):
     port = int(server.url.rsplit(":", 1)[1])
     server.stop()
-    store = RedisOnlineStore(f"redis://127.0.0.1:{port}", FakeClock(), budget_s=0.5)
+    counted = Counted()
+    store = RedisOnlineStore(f"redis://127.0.0.1:{port}", FakeClock(), budget_s=0.5, count=counted)
     with pytest.raises(Unavailable, match="cannot connect"):
         await store.open()
     with pytest.raises(Unavailable, match="cannot connect"):
         await store.observe([arrival()])
     store.remember([(arrival(), b"answer")])
-    assert store.connection.posts_lost == 1
+    assert counted["sluice_store_posts_lost_total down"] == 1
     with EmbeddedStore(port=port):
         await until(lambda: store.connection.is_up)
         await store.observe([arrival()])
@@ -206,7 +225,7 @@ async def test_a_store_that_is_down_at_the_start_is_found_later(server):
         await store.observe([arrival()])
 
 
-async def test_a_pending_entry_that_nobody_can_read_is_ignored_and_counted(store):
+async def test_a_pending_entry_that_nobody_can_read_is_ignored_and_counted(store, counted):
     key = b"sluice:pending:acme:card-1"
     await store.observe([arrival("a-1")])
     for junk in (b"\xc1junk", b"", b"\x93\x01\x02\x03", b"\x9f" * 40):
@@ -214,26 +233,28 @@ async def test_a_pending_entry_that_nobody_can_read_is_ignored_and_counted(store
     (reply,) = await store.observe([arrival("a-2")])
     assert [entry.authorization_id for entry in reply.pending] == ["a-1"]
     assert reply.card == b""
-    assert store.counts.pending_undecodable == 4
+    assert counted["sluice_store_pending_undecodable_total"] == 4
 
 
-async def test_pending_entries_that_cannot_be_read_make_the_card_s_view_missing(store):
+async def test_pending_entries_that_cannot_be_read_make_the_card_s_view_missing(store, counted):
     await ask(store, b"SET", b"sluice:pending:acme:card-1", b"not a list")
     (reply,) = await store.observe([arrival()])
     assert reply.card is None
     assert reply.terminal == b""
-    assert store.counts.views_missing["card"] == 1
-    assert store.counts.pending_refused == 1
+    assert counted["sluice_store_states_unreadable_total card"] == 1
+    assert counted["sluice_store_pending_refused_total"] == 1
+    assert counted["sluice_store_errors_total WRONGTYPE"] == 2
 
 
-async def test_a_field_that_is_no_state_makes_its_view_missing(store, states):
+async def test_a_field_that_is_no_state_makes_its_view_missing(store, states, counted):
     view = COMPILED["terminal"]
     await ask(store, b"HSET", view.key("term-1"), view.field, b"\x12\x01x")
     (reply,) = await store.observe([arrival()])
     assert reply.terminal is None
-    assert store.counts.views_missing["terminal"] == 1
+    assert counted["sluice_store_states_unreadable_total terminal"] == 1
     with pytest.raises(Corrupt, match="no terminal state"):
         states.read([("terminal", "term-1")])
+    assert counted["sluice_store_states_unreadable_total terminal"] == 2
 
 
 async def test_a_corrupt_card_state_is_reported_without_its_token(store, states):
@@ -243,20 +264,20 @@ async def test_a_corrupt_card_state_is_reported_without_its_token(store, states)
     assert "card-1" not in str(caught.value)
 
 
-async def test_a_claim_of_a_newer_format_is_somebody_else_s(store):
-    await ask(store, b"SET", b"sluice:claim:acme:a-1", b"\x07" + b"digest-1" + b"whatever")
+async def test_a_idempotency_record_of_a_newer_format_is_somebody_else_s(store):
+    await ask(store, b"SET", b"sluice:idempotency:acme:a-1", b"\x07" + b"digest-1" + b"whatever")
     (reply,) = await store.observe([arrival()])
-    assert reply.claimed_elsewhere
+    assert reply.in_progress_elsewhere
 
 
-async def test_claims_answers_and_pending_lists_all_expire(store):
+async def test_idempotency_records_answers_and_pending_lists_all_expire(store):
     await store.observe([arrival("a-1"), arrival("a-2")])
     store.remember([(arrival("a-2"), b"answer")])
     left_ms = [
         await ask(store, b"PTTL", key)
         for key in (
-            b"sluice:claim:acme:a-1",
-            b"sluice:claim:acme:a-2",
+            b"sluice:idempotency:acme:a-1",
+            b"sluice:idempotency:acme:a-2",
             b"sluice:pending:acme:card-1",
         )
     ]
@@ -269,28 +290,39 @@ async def test_states_never_expire(store, states):
     assert await ask(store, b"PTTL", COMPILED["card"].key("card-1")) == -1
 
 
-async def test_a_full_store_still_serves_states_and_says_what_it_refused(store, states):
+async def test_a_full_store_still_serves_states_and_says_what_it_refused(store, states, counted):
     states.write([StateUpdate("card", "card-1", b"", STATE, 1)])
     await ask(store, b"CONFIG", b"SET", b"maxmemory", b"1")
     (reply,) = await store.observe([arrival()])
     assert reply.card == STATE
-    assert (store.counts.claims_refused, store.counts.pending_refused) == (1, 1)
+    assert counted["sluice_store_idempotency_refused_total"] == 1
+    assert counted["sluice_store_pending_refused_total"] == 1
+    assert counted["sluice_store_errors_total OOM"] == 2
     with pytest.raises(Unavailable, match="OOM"):
         states.write([StateUpdate("card", "card-1", STATE[1:9], STATE, 2)])
+    assert counted["sluice_store_errors_total OOM"] == 3
+    store.remember([(arrival(), b"answer")])
+    await store.ping()
+    assert counted["sluice_store_posts_lost_total refused"] == 1
     info = await store.info()
     assert info.max_memory_bytes == 1
     assert info.used_memory_bytes > 100_000
     assert info.evicted_keys == 0
+    assert info.eviction_policy == "noeviction"
+    await ask(store, b"CONFIG", b"SET", b"maxmemory-policy", b"allkeys-lru")
+    assert states.info().eviction_policy == "allkeys-lru"
 
 
-async def test_a_server_that_refuses_everything_is_unavailable(store):
+async def test_a_server_that_refuses_everything_is_unavailable(store, counted):
     await ask(store, b"CONFIG", b"SET", b"requirepass", b"secret")
     await ask(store, b"ACL", b"SETUSER", b"default", b"-@all")
     with pytest.raises(Unavailable, match="NOPERM"):
         await store.observe([arrival()])
+    assert counted["sluice_store_failures_total refused"] == 1
+    assert counted["sluice_store_errors_total NOPERM"] == 8
 
 
-async def test_a_script_that_the_server_forgot_is_loaded_again(store, states):
+async def test_a_script_that_the_server_forgot_is_loaded_again(store, states, counted):
     assert states.write([StateUpdate("card", "c", b"", STATE, 1)]) == [True]
     await ask(store, b"SCRIPT", b"FLUSH")
     after = STATE[:1] + (2).to_bytes(8, "little")
@@ -299,6 +331,7 @@ async def test_a_script_that_the_server_forgot_is_loaded_again(store, states):
         StateUpdate("card", "c", STATE[1:9], after, 3),
     ]
     assert states.write(swaps) == [True, False]
+    assert not [counter for counter in counted if "errors" in counter]
 
 
 async def test_password_and_database_of_the_url_are_used(server, store):
@@ -316,8 +349,31 @@ async def test_password_and_database_of_the_url_are_used(server, store):
     assert blocking.call(pack(b"GET", b"k"), 1) == [b"v"]
     blocking.close()
     assert await ask(store, b"GET", b"k") is None
+    counted = Counted()
     with pytest.raises(Unavailable, match="NOAUTH"):
-        BlockingConnection(server.url, timeout_s=0.5).call(pack(b"PING"), 1)
+        BlockingConnection(server.url, timeout_s=0.5, count=counted).call(pack(b"PING"), 1)
+    assert counted["sluice_store_connects_total failed"] == 1
+
+
+async def test_a_blocking_call_that_gets_no_answer_is_counted_by_its_reason(
+    server, states, counted
+):
+    process_id = states.info().process_id
+    os.kill(process_id, signal.SIGSTOP)
+    with pytest.raises(Unavailable, match="timed out"):
+        states.read([("card", "c")])
+    assert counted["sluice_store_failures_total timeout"] == 1
+    os.kill(process_id, signal.SIGCONT)
+    assert states.read([("card", "c")]) == [b""]
+    assert counted["sluice_store_connects_total made"] == 2
+    server.stop()
+    with pytest.raises(Unavailable):
+        states.read([("card", "c")])
+    with pytest.raises(Unavailable, match="refused"):
+        states.read([("card", "c")])
+    assert counted["sluice_store_failures_total lost"] == 1
+    assert counted["sluice_store_failures_total down"] == 1
+    assert counted["sluice_store_connections_lost_total closed"] == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sluice_simulator.rows import FRAUD
 from sluice_simulator.seasons import day_number
 from sluice_simulator.world import World
 
-from sluice.domain.authorization import decode_authorization, encode
+from sluice.domain.records.authorization import decode_authorization, encode
 from tests.examples import examples
 
 DAYS = st.dates(date(2015, 1, 1), date(2035, 12, 31))

@@ -1,11 +1,12 @@
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from sluice.adapters.policyfiles import PolicyFiles, read_policy
-from sluice.domain import catalogue
-from sluice.domain.currencies import EXPONENTS
+from sluice.domain.features import catalogue
+from sluice.domain.records.currencies import EXPONENTS
 from sluice.errors import Misconfigured
 
 DEFAULT = Path("policies/default")
@@ -124,6 +125,19 @@ def test_a_broken_pack_is_refused_once_and_the_last_good_one_stays(folder: Path)
     assert files.poll() is files.current()
     assert files.refused is None
     assert files.current().pack.version == 2
+
+
+def test_another_reference_currency_is_refused_while_it_runs(folder: Path) -> None:
+    files = PolicyFiles(folder, catalogue.FEATURES)
+    good = files.current()
+    replace(folder / "fx.yaml", "reference: EUR", "reference: USD")
+    text = (folder / "fx.yaml").read_text()
+    rates = re.sub(r"\bUSD: \d+", "USD: 1000000", text)
+    write(folder / "fx.yaml", rates)
+    assert read_policy(folder, catalogue.FEATURES).fx.reference == "USD"
+    with pytest.raises(Misconfigured, match="currency is USD, this process decides in EUR"):
+        files.poll()
+    assert files.current() is good
 
 
 def test_a_list_that_vanishes_is_refused(folder: Path) -> None:

@@ -1,16 +1,17 @@
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx import ReleaseDirectory, load, read_trust, verify
-from sluice.domain import catalogue
-from sluice.domain.release import parse_trust, public_line, sign
+from sluice.domain.features import catalogue
+from sluice.domain.release import parse_trust, public_line, sign, used
 from sluice.errors import Corrupt, Misconfigured, SluiceError
 from sluice.testing.release import FEATURES, KEY, TRUSTED, make_model, make_release
 
@@ -18,7 +19,15 @@ OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes([1] * 32))
 
 
 def load_it(folder: Path) -> Any:
-    return load(folder, TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+    return load(folder, TRUSTED, catalogue.FEATURES, "EUR")
+
+
+def columns(*names: str) -> list[dict[str, str]]:
+    """Features as a manifest names them; one that does not exist is called like one that does."""
+    real = (catalogue.FEATURES[catalogue.INDEX.get(name, 0)] for name in names)
+    return [
+        msgspec.to_builtins(used(f)) | {"name": name} for f, name in zip(real, names, strict=True)
+    ]
 
 
 def resign(folder: Path, change: dict[str, Any]) -> None:
@@ -77,10 +86,14 @@ def test_a_malformed_signature_is_refused(tmp_path: Path, signature: bytes) -> N
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"catalogue": "0123"}, "trained on catalogue 0123"),
-        ({"features": ["amount_minor", "card_mood", *FEATURES[2:]]}, "no feature card_mood"),
-        ({"features": [*FEATURES[:4], "is_ecom"]}, "named twice"),
-        ({"features": list(FEATURES[:4])}, "does not have 4 features"),
+        ({"v": 1}, "v"),
+        ({"catalogue": "0123"}, "unknown field `catalogue`"),
+        ({"plan": "0" * 64}, "unknown field `plan`"),
+        ({"features": list(FEATURES)}, "features"),
+        ({"features": columns("amount_minor", "card_mood", *FEATURES[2:])}, "feature card_mood"),
+        ({"features": columns(*FEATURES[:4], "is_ecom")}, "named twice"),
+        ({"features": columns(*FEATURES[:4])}, "does not have 4 features"),
+        ({"reference_currency": "USD"}, "trained on amounts in USD, the policy converts them to"),
         ({"opset": 12}, "opset 12"),
         ({"input": "x"}, "the manifest says x"),
         ({"output": "y"}, "and y"),
@@ -101,7 +114,7 @@ def test_a_manifest_that_does_not_fit_is_refused(
 
 def test_shuffled_columns_are_refused_by_name(tmp_path: Path) -> None:
     folder = make_release(tmp_path / "r")
-    resign(folder, {"features": [FEATURES[1], FEATURES[0], *FEATURES[2:]]})
+    resign(folder, {"features": columns(FEATURES[1], FEATURES[0], *FEATURES[2:])})
     with pytest.raises(Misconfigured, match=r"column 0 of the graph is amount_minor"):
         load_it(folder)
 
@@ -126,20 +139,64 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         load_it(make_release(tmp_path / "r", model=b"not a model"))
 
 
-def test_a_release_bound_to_this_builds_plan_loads(tmp_path: Path) -> None:
-    assert load_it(make_release(tmp_path / "r", plan=plan_of(FEATURES).digest)).release == "test-1"
+def test_a_feature_more_or_elsewhere_in_the_catalogue_changes_nothing(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "r")
+    rows = np.arange(2 * catalogue.N).reshape(2, -1)
+    before = load_it(folder).score(rows).ppm
+    fresh = replace(catalogue.FEATURES[0], name="card_mood", description="Mood of the card")
+    grown = (fresh, *catalogue.FEATURES)
+    wider = np.hstack([np.full((2, 1), 7), rows])
+    assert (load(folder, TRUSTED, grown, "EUR").score(wider).ppm == before).all()
+    few = [f for f in catalogue.FEATURES if f.name in FEATURES]
+    fewer = rows[:, [catalogue.INDEX[f.name] for f in few]]
+    assert (load(folder, TRUSTED, few, "EUR").score(fewer).ppm == before).all()
 
 
-def test_a_release_packed_for_another_plan_is_refused(tmp_path: Path) -> None:
-    folder = make_release(tmp_path / "r", plan=plan_of(FEATURES[::-1]).digest)
-    with pytest.raises(Misconfigured, match="packed for the feature plan"):
+@pytest.mark.parametrize(
+    "change",
+    [{"operation": catalogue.MEAN}, {"a": "card.count.6h"}, {"window": "6h"}, {"unit": "flag"},
+     {"default": 1}, {"entity": "context"}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_a_feature_that_is_defined_otherwise_is_named(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    folder = make_release(tmp_path / "r")
+    at = catalogue.INDEX["card_count_1h"]
+    features = list(catalogue.FEATURES)
+    features[at] = replace(features[at], **change)
+    with pytest.raises(Misconfigured, match="card_count_1h is defined otherwise: here it is") as no:
+        load(folder, TRUSTED, features, "EUR")
+    assert features[at].definition in str(no.value)
+
+
+def test_a_feature_is_called_and_grouped_as_one_likes(tmp_path: Path) -> None:
+    renamed = [replace(f, description="Another word", group="place") for f in catalogue.FEATURES]
+    assert load(make_release(tmp_path / "r"), TRUSTED, renamed, "EUR").release == "test-1"
+
+
+def test_a_feature_that_the_kernel_computes_otherwise_is_named_with_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_release(tmp_path / "r")
+    monkeypatch.setitem(catalogue.VERSIONS, "tile.frauds", 2)
+    says = (
+        "terminal_frauds_7d is computed by another version of the kernel: "
+        "here it is terminal.frauds.7d version 2 window_s 604800; at"
+    )
+    with pytest.raises(Misconfigured, match=says):
+        load_it(folder)
+    monkeypatch.setitem(catalogue.VERSIONS, "card.count", 2)
+    with pytest.raises(Misconfigured, match=r"card_count_1h .* and 1 more differ"):
         load_it(folder)
 
 
-def test_a_catalogue_that_changed_refuses_the_release(tmp_path: Path) -> None:
+def test_a_register_that_no_column_uses_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_release(tmp_path / "r")
-    with pytest.raises(Misconfigured, match="train a release on this catalogue"):
-        load(folder, TRUSTED, "another", catalogue.FEATURES)
+    monkeypatch.setitem(catalogue.VERSIONS, "card.speed_kmh", 2)
+    assert load_it(folder).release == "test-1"
 
 
 def test_trust_is_a_file_or_a_folder_of_keys(tmp_path: Path) -> None:
@@ -164,7 +221,7 @@ def swap(folder: Path, fresh: Path) -> None:
 
 def test_a_directory_follows_its_folder_and_keeps_the_last_good_release(tmp_path: Path) -> None:
     folder = make_release(tmp_path / "current")
-    directory = ReleaseDirectory(folder, TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+    directory = ReleaseDirectory(folder, TRUSTED, catalogue.FEATURES, "EUR")
     assert directory.current() is None
     first = directory.poll()
     assert first is directory.current()
@@ -188,7 +245,7 @@ def test_a_directory_follows_its_folder_and_keeps_the_last_good_release(tmp_path
 def test_a_link_swaps_a_release_at_once(tmp_path: Path) -> None:
     link = tmp_path / "current"
     link.symlink_to(make_release(tmp_path / "one", id="one"))
-    directory = ReleaseDirectory(link, TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+    directory = ReleaseDirectory(link, TRUSTED, catalogue.FEATURES, "EUR")
     directory.poll()
     fresh = tmp_path / "fresh"
     fresh.symlink_to(make_release(tmp_path / "two", id="two"))
@@ -199,7 +256,7 @@ def test_a_link_swaps_a_release_at_once(tmp_path: Path) -> None:
 
 
 def test_without_a_first_release_the_reason_is_raised_once(tmp_path: Path) -> None:
-    directory = ReleaseDirectory(tmp_path / "none", TRUSTED, catalogue.DIGEST, catalogue.FEATURES)
+    directory = ReleaseDirectory(tmp_path / "none", TRUSTED, catalogue.FEATURES, "EUR")
     with pytest.raises(SluiceError, match=r"model\.onnx"):
         directory.poll()
     assert directory.poll() is None

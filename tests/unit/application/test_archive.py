@@ -2,9 +2,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from sluice.adapters.kafka.consumer import Message
 from sluice.application import archive
-from sluice.application.archive import DAY_MS, Archiver, Partition, Record, behind
+from sluice.application.archive import DAY_MS, Archiver, behind
+from sluice.application.ports import Message, Partition
 from sluice.errors import Unavailable
 
 P0, P1 = ("decisions.v1", 0), ("decisions.v1", 1)
@@ -18,13 +18,13 @@ class FakeFiles:
     def end(self, partition: Partition) -> int:
         return self.ends.get(partition, 0)
 
-    def write(self, partition: Partition, rows: Sequence[Record]) -> int:
+    def write(self, partition: Partition, rows: Sequence[Message]) -> int:
         self.written.append((partition, [row.offset for row in rows]))
         return 1
 
 
 class FullDisk(FakeFiles):
-    def write(self, partition: Partition, rows: Sequence[Record]) -> int:
+    def write(self, partition: Partition, rows: Sequence[Message]) -> int:
         raise Unavailable("no space")
 
 

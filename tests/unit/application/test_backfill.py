@@ -17,11 +17,11 @@ from sluice.adapters.files.history import (
     tag_texts,
 )
 from sluice.application.backfill import backfill
-from sluice.domain.authorization import Authorization
 from sluice.domain.clock import DAY_US, HOUR_US
-from sluice.domain.events import event_row, event_rows
-from sluice.domain.identifiers import tag32
-from sluice.domain.windows import Kernel
+from sluice.domain.features.events import event_row, event_rows
+from sluice.domain.features.kernel import Kernel
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.identifiers import tag32
 from sluice.errors import Rejected
 from sluice.testing.factories import NOON_US, make_authorization, make_label
 from sluice.testing.policy import EUROS
@@ -46,7 +46,7 @@ def some_authorizations(n: int) -> list[Authorization]:
 
 
 def table(rows: list[msgspec.Struct]) -> pa.Table:
-    return pa.Table.from_pylist([msgspec.to_builtins(row) for row in rows])
+    return pa.Table.from_pylist([msgspec.structs.asdict(row) for row in rows])
 
 
 def test_features_equal_those_of_an_entity_never_seen_for_the_first_row() -> None:

@@ -6,20 +6,20 @@ import pytest
 from sluice.application.dataset import (
     NEVER_KNOWN,
     Part,
-    Partition,
     Split,
+    TimeSlice,
     check_part,
     check_unique,
     compromised,
     figures,
-    in_force,
     leak_checks,
-    partitions,
+    newest_known,
     refuse_unbounded,
     splits,
+    time_slices,
 )
-from sluice.domain import catalogue
 from sluice.domain.clock import DAY_US, HOUR_US, SECOND_US
+from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, Rejected
 
 MONDAY = 20_000 * DAY_US
@@ -87,7 +87,7 @@ class TestPartitions:
         counts = np.zeros(2 * 86_400, np.uint32)
         for second, rows in per_second.items():
             counts[second] = rows
-        return partitions(split, day(0), counts, rows_max)
+        return time_slices(split, day(0), counts, rows_max)
 
     def test_runs_hold_at_most_so_many_rows(self):
         found = self.cut({0: 3, 1: 3, 2: 3, 3: 3}, 6)
@@ -143,16 +143,16 @@ class TestLookBack:
 
 class TestLabels:
     def test_the_newest_label_of_each_id_is_marked(self):
-        kept, last = in_force(ints(1, 0, 1, 1), ints(5, 9, 8, 7), ints(0, 1, 2, 3))
+        kept, last = newest_known(ints(1, 0, 1, 1), ints(5, 9, 8, 7), ints(0, 1, 2, 3))
         assert kept.tolist() == [1, 0, 3, 2]
         assert last.tolist() == [True, False, False, True]
 
     def test_of_two_at_the_same_moment_the_later_in_the_log_counts(self):
-        kept, last = in_force(ints(0, 0, 0), ints(5, 5, 5), ints(7, 9, 8))
+        kept, last = newest_known(ints(0, 0, 0), ints(5, 5, 5), ints(7, 9, 8))
         assert (kept.tolist(), last.tolist()) == ([1], [True])
 
     def test_no_labels_are_no_labels(self):
-        kept, last = in_force(ints(), ints(), ints())
+        kept, last = newest_known(ints(), ints(), ints())
         assert (len(kept), len(last)) == (0, 0)
 
     def test_a_card_is_left_out_from_the_day_after_its_fraud_is_known(self):
@@ -163,7 +163,7 @@ class TestLabels:
 
 class TestChecks:
     split = Split("train", day(0), day(2), day(3))
-    partition = Partition(split, 0, day(0), day(1))
+    partition = TimeSlice(split, 0, day(0), day(1))
 
     def test_a_clean_partition_passes(self):
         check_part(self.partition, ints(day(0), day(1) - 1), ints(NEVER_KNOWN, day(3)))
@@ -194,10 +194,10 @@ class TestChecks:
         assert list(found.files) == ["train/part-00000.parquet", "train/part-00001.parquet"]
 
     def test_the_manifest_tells_what_the_checks_found(self):
-        told = leak_checks(
+        reported = leak_checks(
             [(self.split, [part(known_until_us=NEVER_KNOWN)])], {"x": "unbounded, accepted"}, "d", 9
         )
-        assert [check.found for check in told] == [
+        assert [check.found for check in reported] == [
             "2024-10-04T00:00:00Z to 2024-10-05T00:00:00Z",
             "newest none",
             "accepted without: x",

@@ -1,4 +1,5 @@
-"""The walk with fakes: rungs, repeats, pending entries, sequences, the same bits for any batch."""
+"""The decision pipeline with fakes: degradation levels, repeats, pending entries, sequences, the
+same bits for any batch."""
 
 from __future__ import annotations
 
@@ -9,18 +10,26 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from sluice.application.decide import Busy, Conflict, Decided, Decider, Repeated, Result, Unrecorded
+from sluice.application.decide import (
+    Busy,
+    Conflict,
+    Decided,
+    DecisionPipeline,
+    Replayed,
+    Result,
+    Unrecorded,
+)
 from sluice.application.featurize import Featurizer
-from sluice.application.ports import NOT_SENT, Arrival
-from sluice.domain import catalogue
-from sluice.domain.authorization import EventTimeBounds, encode
-from sluice.domain.decision import Decision, Door, Origin, answer
-from sluice.domain.observation import EntityKind
+from sluice.application.ports import NOT_SENT, READY, Arrival
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import EventTimeBounds, encode
+from sluice.domain.records.decision import Decision, Entrypoint, Origin, answer
+from sluice.domain.records.entity import EntityKind
 from sluice.errors import Rejected, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival
 from sluice.testing.policy import make_policy
 from sluice.testing.scorer import FakeScorer
-from sluice.testing.store import FakeClock, FakeStore
+from sluice.testing.store import FakeClock, FakeStore, FakeWatermark
 
 VIEWS: tuple[EntityKind, ...] = ("card", "terminal", "merchant", "device")
 TOPICS = {"decisions.v1": "decisions", "observations.v1": "observations", "labels.v1": "labels"}
@@ -49,14 +58,16 @@ class Log:
         self.kept += [decision for _, decision in decisions]
 
 
-class World:
-    def __init__(self, scorer: FakeScorer | None = None, *, door: Door = "sync") -> None:
+class Harness:
+    def __init__(
+        self, scorer: FakeScorer | None = None, *, entrypoint: Entrypoint = "sync"
+    ) -> None:
         self.clock = FakeClock(NOON_US)
         self.store = FakeStore(self.clock)
         self.log = Log()
         self.scorer = Holder(scorer)
-        self.decider = Decider(
-            door=door,
+        self.decider = DecisionPipeline(
+            entrypoint=entrypoint,
             emitter="test",
             store=self.store,
             scorer=self.scorer,
@@ -79,16 +90,16 @@ def arrival(name: str = "a-1", **changes: Any) -> Arrival:
     return make_arrival(name, **({"device_id": "device-1"} | changes))
 
 
-def later(again: Arrival, world: World) -> Arrival:
+def later(again: Arrival, harness: Harness) -> Arrival:
     """The same authorization, sent now."""
-    return structs.replace(again, received_at=world.clock.now_us())
+    return structs.replace(again, received_at=harness.clock.now_us())
 
 
-# ---------------------------------------------------------------- rungs
+# ---------------------------------------------------------------- degradation levels
 
 
 @pytest.mark.parametrize(
-    ("missing", "tolerates", "model", "rung", "degraded"),
+    ("missing", "tolerates", "model", "level", "degraded"),
     [
         ([], [], True, "D0", []),
         (["device"], ["device"], True, "D1", ["device"]),
@@ -102,18 +113,18 @@ def later(again: Arrival, world: World) -> Arrival:
         (VIEWS, VIEWS, False, "D3", ["model", *VIEWS]),
     ],
 )
-async def test_the_rung_says_what_is_missing_and_degraded_names_it(
+async def test_the_degradation_level_says_what_is_missing_and_degraded_names_it(
     missing: Sequence[EntityKind],
     tolerates: Sequence[str],
     model: bool,
-    rung: str,
+    level: str,
     degraded: list[str],
 ) -> None:
-    world = World(FakeScorer(tolerates=frozenset(tolerates)) if model else None)
-    world.store.missing = set(missing)
-    decision = await world.one(arrival())
-    assert (decision.rung, decision.degraded) == (rung, degraded)
-    scored = rung in ("D0", "D1")
+    harness = Harness(FakeScorer(tolerates=frozenset(tolerates)) if model else None)
+    harness.store.missing = set(missing)
+    decision = await harness.one(arrival())
+    assert (decision.degradation_level, decision.degraded) == (level, degraded)
+    scored = level in ("D0", "D1")
     assert (decision.score_ppm is not None, decision.release is not None) == (scored, scored)
     served = decision.states
     absent = [v is None for v in (served.card, served.terminal, served.merchant, served.device)]
@@ -123,139 +134,139 @@ async def test_the_rung_says_what_is_missing_and_degraded_names_it(
 async def test_a_model_that_cannot_run_is_left_out_and_named() -> None:
     scorer = FakeScorer()
     scorer.down = True
-    decision = await World(scorer).one(arrival())
-    assert (decision.rung, decision.degraded) == ("D2", ["model"])
+    decision = await Harness(scorer).one(arrival())
+    assert (decision.degradation_level, decision.degraded) == ("D2", ["model"])
 
 
-@pytest.mark.parametrize(("model", "rung"), [(True, "D2"), (False, "D3")])
-async def test_without_the_store_decisions_go_on(model: bool, rung: str) -> None:
-    world = World(FakeScorer() if model else None)
-    world.store.down = True
-    decision = await world.one(arrival())
+@pytest.mark.parametrize(("model", "level"), [(True, "D2"), (False, "D3")])
+async def test_without_the_store_decisions_go_on(model: bool, level: str) -> None:
+    harness = Harness(FakeScorer() if model else None)
+    harness.store.down = True
+    decision = await harness.one(arrival())
     named = ["store", *([] if model else ["model"]), *VIEWS]
-    assert (decision.rung, decision.degraded) == (rung, named)
+    assert (decision.degradation_level, decision.degraded) == (level, named)
 
 
 async def test_states_that_the_store_lost_are_not_served_and_ids_are_still_known() -> None:
-    world = World(FakeScorer())
-    first = await world.one(arrival("a-1"))
-    world.store.lost = True
-    decision = await world.one(arrival("a-2"))
-    assert (decision.rung, decision.degraded) == ("D2", ["store", *VIEWS])
+    harness = Harness(FakeScorer())
+    first = await harness.one(arrival("a-1"))
+    FakeWatermark(harness.store).lose()
+    decision = await harness.one(arrival("a-2"))
+    assert (decision.degradation_level, decision.degraded) == ("D2", ["store", *VIEWS])
     assert (decision.pending, decision.states.card) == ([], None)
-    (again,) = await world.decider.decide([arrival("a-1")])
-    assert again == Repeated(encode(answer(first)))
-    world.store.lost = False
-    assert (await world.one(arrival("a-3"))).rung == "D0"
+    (again,) = await harness.decider.decide([arrival("a-1")])
+    assert again == Replayed(encode(answer(first)))
+    FakeWatermark(harness.store).move("first", READY)
+    assert (await harness.one(arrival("a-3"))).degradation_level == "D0"
 
 
 async def test_past_the_deadline_optional_parts_are_left_out() -> None:
-    world = World(FakeScorer())
-    decision = await world.one(arrival(), deadline_us=NOON_US)
-    assert (decision.rung, decision.degraded) == ("D3", ["deadline", *VIEWS])
+    harness = Harness(FakeScorer())
+    decision = await harness.one(arrival(), deadline_us=NOON_US)
+    assert (decision.degradation_level, decision.degraded) == ("D3", ["deadline", *VIEWS])
 
 
 async def test_a_part_that_comes_back_is_used_again() -> None:
-    world = World(FakeScorer())
-    world.store.down = True
-    assert (await world.one(arrival("a-1"))).rung == "D2"
-    world.store.down = False
-    assert (await world.one(arrival("a-2"))).rung == "D0"
+    harness = Harness(FakeScorer())
+    harness.store.down = True
+    assert (await harness.one(arrival("a-1"))).degradation_level == "D2"
+    harness.store.down = False
+    assert (await harness.one(arrival("a-2"))).degradation_level == "D0"
 
 
 async def test_a_rehearsal_scores_and_fails_without_a_model() -> None:
-    world = World(FakeScorer())
-    await world.decider.rehearse()
-    world.scorer.value = None
+    harness = Harness(FakeScorer())
+    await harness.decider.rehearse()
+    harness.scorer.value = None
     with pytest.raises(Unavailable):
-        await world.decider.rehearse()
+        await harness.decider.rehearse()
 
 
 # ---------------------------------------------------------------- once
 
 
 async def test_a_repeat_hears_the_same_bytes_and_is_not_decided_again() -> None:
-    world = World(FakeScorer())
-    (first,) = await world.decide(arrival())
-    world.clock.advance(5)
-    (again,) = await world.decide(arrival())
+    harness = Harness(FakeScorer())
+    (first,) = await harness.decide(arrival())
+    harness.clock.advance(5)
+    (again,) = await harness.decide(arrival())
     assert isinstance(first, Decided)
-    assert again == Repeated(first.answer)
-    assert len(world.log.kept) == 1
+    assert again == Replayed(first.answer)
+    assert len(harness.log.kept) == 1
 
 
 async def test_an_id_with_other_content_is_a_conflict() -> None:
-    world = World(FakeScorer())
-    await world.decide(arrival())
-    assert await world.decide(arrival(amount_minor=99)) == [Conflict()]
+    harness = Harness(FakeScorer())
+    await harness.decide(arrival())
+    assert await harness.decide(arrival(amount_minor=99)) == [Conflict()]
 
 
 async def test_an_id_that_another_arrival_holds_is_busy() -> None:
-    world = World(FakeScorer())
-    await world.store.observe([arrival()])
-    world.clock.advance(1)
-    assert await world.decide(later(arrival(), world)) == [Busy()]
-    assert world.decider.sequence == 0
+    harness = Harness(FakeScorer())
+    await harness.store.observe([arrival()])
+    harness.clock.advance(1)
+    assert await harness.decide(later(arrival(), harness)) == [Busy()]
+    assert harness.decider.sequence == 0
 
 
 async def test_a_redelivery_from_the_same_place_is_decided_after_all() -> None:
-    world = World(FakeScorer(), door="stream")
+    harness = Harness(FakeScorer(), entrypoint="stream")
     place = Origin("authorizations.v1", 0, 7)
-    await world.store.observe([arrival(origin=place)])  # then its decider was killed
-    assert (await world.one(arrival(origin=place))).origin == place
+    await harness.store.observe([arrival(origin=place)])  # then its decider was killed
+    assert (await harness.one(arrival(origin=place))).origin == place
 
 
 async def test_repeats_and_conflicts_inside_a_batch_are_told_apart() -> None:
-    world = World(FakeScorer())
-    first, repeat, conflict = await world.decide(
+    harness = Harness(FakeScorer())
+    first, repeat, conflict = await harness.decide(
         arrival("a-1"), arrival("a-1"), arrival("a-1", amount_minor=99)
     )
     assert isinstance(first, Decided)
-    assert repeat == Repeated(first.answer)
+    assert repeat == Replayed(first.answer)
     assert conflict == Conflict()
-    assert len(world.log.kept) == 1
+    assert len(harness.log.kept) == 1
 
 
 async def test_what_may_be_recorded_is_held_until_that_is_known() -> None:
-    world = World(FakeScorer())
-    world.log.error = Unavailable("no acknowledgement came")
-    results = await world.decide(arrival("a-1"), arrival("a-1"), arrival("a-2"))
+    harness = Harness(FakeScorer())
+    harness.log.error = Unavailable("no acknowledgement came")
+    results = await harness.decide(arrival("a-1"), arrival("a-1"), arrival("a-2"))
     assert all(isinstance(result, Unrecorded) for result in results)
-    world.log.error = None
-    world.clock.advance(1)
-    assert await world.decide(later(arrival("a-1"), world)) == [Busy()]
+    harness.log.error = None
+    harness.clock.advance(1)
+    assert await harness.decide(later(arrival("a-1"), harness)) == [Busy()]
 
 
 async def test_what_was_never_sent_may_be_decided_at_once() -> None:
-    world = World(FakeScorer())
-    world.log.error = Unavailable("the queue is full", code=NOT_SENT)
-    await world.decide(arrival("a-1"))
-    world.log.error = None
-    assert isinstance((await world.decide(arrival("a-1")))[0], Decided)
+    harness = Harness(FakeScorer())
+    harness.log.error = Unavailable("the queue is full", code=NOT_SENT)
+    await harness.decide(arrival("a-1"))
+    harness.log.error = None
+    assert isinstance((await harness.decide(arrival("a-1")))[0], Decided)
 
 
 async def test_the_sequence_counts_decisions_alone() -> None:
-    world = World(FakeScorer())
-    await world.decide(arrival("a-1"), arrival("a-1"), arrival("a-2"))
-    await world.decide(arrival("a-1"))
-    await world.decide(arrival("a-2", amount_minor=99))
-    await world.decide(arrival("a-3"))
-    assert [d.sequence for d in world.log.kept] == [0, 1, 2]
+    harness = Harness(FakeScorer())
+    await harness.decide(arrival("a-1"), arrival("a-1"), arrival("a-2"))
+    await harness.decide(arrival("a-1"))
+    await harness.decide(arrival("a-2", amount_minor=99))
+    await harness.decide(arrival("a-3"))
+    assert [d.sequence for d in harness.log.kept] == [0, 1, 2]
 
 
 # ---------------------------------------------------------------- the same bits
 
 
 async def test_one_card_in_a_batch_sees_its_earlier_authorizations_as_pending() -> None:
-    world = World(FakeScorer())
-    await world.decide(*(arrival(f"a-{n}") for n in range(3)))
-    assert [[p.authorization_id for p in d.pending] for d in world.log.kept] == [
+    harness = Harness(FakeScorer())
+    await harness.decide(*(arrival(f"a-{n}") for n in range(3)))
+    assert [[p.authorization_id for p in d.pending] for d in harness.log.kept] == [
         [],
         ["a-0"],
         ["a-0", "a-1"],
     ]
     count = catalogue.INDEX["card_count_1h"]
-    assert [d.features[count] for d in world.log.kept] == [1, 2, 3]
+    assert [d.features[count] for d in harness.log.kept] == [1, 2, 3]
 
 
 async def test_a_batch_makes_the_records_that_one_by_one_would_make() -> None:
@@ -268,9 +279,9 @@ async def test_a_batch_makes_the_records_that_one_by_one_would_make() -> None:
         )
         for n in range(40)
     ]
-    together, apart = (World(FakeScorer(tolerates=frozenset(["device"]))) for _ in range(2))
-    for world in (together, apart):
-        world.store.missing = {"device"}
+    together, apart = (Harness(FakeScorer(tolerates=frozenset(["device"]))) for _ in range(2))
+    for harness in (together, apart):
+        harness.store.missing = {"device"}
     await together.decide(*arrivals)
     for each in arrivals:
         await apart.decide(each)
@@ -292,12 +303,12 @@ async def test_the_featurizer_repairs_an_answer_with_the_same_bytes() -> None:
 
         def flush(self) -> None: ...
 
-    world = World(FakeScorer(tolerates=frozenset(["device"])))
-    world.store.missing = {"device"}
-    (result,) = await world.decide(arrival(amount_minor=950_000))
+    harness = Harness(FakeScorer(tolerates=frozenset(["device"])))
+    harness.store.missing = {"device"}
+    (result,) = await harness.decide(arrival(amount_minor=950_000))
     assert isinstance(result, Decided)
     assert result.decision.reasons
-    other = FakeStore(world.clock)
+    other = FakeStore(harness.clock)
     Featurizer(store=other, observations=Nowhere(), topics=TOPICS).apply(
         [Record(encode(result.decision))]
     )
@@ -305,14 +316,14 @@ async def test_the_featurizer_repairs_an_answer_with_the_same_bytes() -> None:
     assert reply.earlier == result.answer
 
 
-# ---------------------------------------------------------------- at the door
+# ---------------------------------------------------------------- at the entrypoint
 
 
 def test_an_arrival_is_read_in_the_reference_currency_and_its_time_is_checked() -> None:
-    world = World()
+    harness = Harness()
     auth = arrival(amount_minor=1000, currency="JPY").auth
-    assert world.decider.arrive(encode(auth)).amount_minor == 556  # 180 yen a euro
-    world.clock.advance(36 * 86_400)
+    assert harness.decider.arrive(encode(auth)).amount_minor == 556  # 180 yen a euro
+    harness.clock.advance(36 * 86_400)
     with pytest.raises(Rejected) as error:
-        world.decider.arrive(encode(auth))
+        harness.decider.arrive(encode(auth))
     assert error.value.code == "event_too_old"

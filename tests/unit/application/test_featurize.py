@@ -12,20 +12,21 @@ import msgspec
 import numpy as np
 import pytest
 
-from sluice.application.decide import Decided, Decider
+from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.featurize import STATES_MAX, Featurizer
 from sluice.application.ports import Arrival, Scorer, StateUpdate
-from sluice.application.replay import Replay, journal_of
-from sluice.domain import states
-from sluice.domain.authorization import EventTimeBounds, encode
+from sluice.application.replay import Replay, event_history_of
 from sluice.domain.clock import DAY_US, SECOND_US
-from sluice.domain.decision import Decision
-from sluice.domain.events import WIDTH
-from sluice.domain.identifiers import tag32
-from sluice.domain.label import Label
-from sluice.domain.observation import ROWS_MAX, Observations
-from sluice.domain.policy import Policy
-from sluice.domain.windows import FRAUD, scratch, update
+from sluice.domain.features import states
+from sluice.domain.features.events import WIDTH
+from sluice.domain.features.kernel import FRAUD, scratch, update
+from sluice.domain.policy.policy import Policy
+from sluice.domain.records.authorization import EventTimeBounds, encode
+from sluice.domain.records.decision import Decision
+from sluice.domain.records.entity import ENTITY_KINDS
+from sluice.domain.records.identifiers import tag32
+from sluice.domain.records.label import Label
+from sluice.domain.records.observation import ROWS_MAX, Observations
 from sluice.errors import Corrupt, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival, make_label
 from sluice.testing.policy import make_policy
@@ -35,7 +36,7 @@ TOPICS = {"decisions.v1": "decisions", "observations.v1": "observations", "label
 
 
 @dataclass
-class Record:
+class ConsumerRecord:
     topic: str
     partition: int
     offset: int
@@ -46,14 +47,14 @@ class Record:
 class Bus:
     """The topics, in memory: decisions by card over 3 partitions."""
 
-    decisions: list[Record] = field(default_factory=list)
-    observations: list[Record] = field(default_factory=list)
+    decisions: list[ConsumerRecord] = field(default_factory=list)
+    observations: list[ConsumerRecord] = field(default_factory=list)
     decided: list[tuple[int, int, Decision]] = field(default_factory=list)
     ends: Counter[tuple[str, int]] = field(default_factory=Counter)
     partitions: int = 2
 
-    def put(self, topic: str, partition: int, value: bytes) -> Record:
-        record = Record(topic, partition, self.ends[topic, partition], value)
+    def put(self, topic: str, partition: int, value: bytes) -> ConsumerRecord:
+        record = ConsumerRecord(topic, partition, self.ends[topic, partition], value)
         self.ends[topic, partition] += 1
         return record
 
@@ -84,14 +85,14 @@ class OnePolicy:
 
 
 @dataclass
-class World:
+class Harness:
     clock: FakeClock = field(default_factory=lambda: FakeClock(NOON_US))
     bus: Bus = field(default_factory=Bus)
 
     def __post_init__(self) -> None:
         self.store = FakeStore(self.clock)
-        self.decider = Decider(
-            door="sync",
+        self.decider = DecisionPipeline(
+            entrypoint="sync",
             emitter="test",
             store=self.store,
             scorer=NoModel(),
@@ -102,7 +103,7 @@ class World:
         )
         self.featurizer = Featurizer(store=self.store, observations=self.bus, topics=TOPICS)
 
-    def featurize(self, records: list[Record]) -> Counter[tuple[str, str]]:
+    def featurize(self, records: list[ConsumerRecord]) -> Counter[tuple[str, str]]:
         done = self.featurizer.apply(records)
         return done.results
 
@@ -114,47 +115,47 @@ class World:
         self.bus.observations.clear()
 
 
-async def decide(world: World, *arrivals: Arrival) -> list[Decision]:
-    results = await world.decider.decide(arrivals)
+async def decide(harness: Harness, *arrivals: Arrival) -> list[Decision]:
+    results = await harness.decider.decide(arrivals)
     assert all(isinstance(r, Decided) for r in results)
     return [r.decision for r in results if isinstance(r, Decided)]
 
 
-async def busy(world: World, n: int, seed: int) -> list[Label]:
+async def busy(harness: Harness, n: int, seed: int) -> list[Label]:
     """n authorizations of few entities, with the featurizer behind, ahead and redelivering."""
     rng = random.Random(seed)
     labels: list[Label] = []
     for i in range(n):
-        world.clock.advance(rng.choice([0.001, 0.5, 40.0, 3600.0]))
+        harness.clock.advance(rng.choice([0.001, 0.5, 40.0, 3600.0]))
         arrival = make_arrival(
             f"a-{i}",
-            event_at=world.clock.now_us() - rng.choice([0, 0, 5 * SECOND_US]),
+            event_at=harness.clock.now_us() - rng.choice([0, 0, 5 * SECOND_US]),
             card_token=f"card-{rng.randrange(5)}",
             merchant_id=f"merchant-{rng.randrange(3)}",
             terminal_id=f"terminal-{rng.randrange(4)}",
             device_id=rng.choice([None, "device-1", "device-2"]),
             amount_minor=rng.randrange(0, 250_000),
         )
-        await decide(world, arrival)
+        await decide(harness, arrival)
         if rng.random() < 0.1:
-            labels.append(make_label(arrival.auth, known_at=world.clock.now_us()))
-            put = world.bus.put("labels.v1", 0, encode(labels[-1]))
-            world.featurize([put, put] if rng.random() < 0.3 else [put])
+            labels.append(make_label(arrival.auth, known_at=harness.clock.now_us()))
+            put = harness.bus.put("labels.v1", 0, encode(labels[-1]))
+            harness.featurize([put, put] if rng.random() < 0.3 else [put])
         if rng.random() < 0.4:
-            redelivered = world.bus.decisions[-3:] if rng.random() < 0.5 else []
-            seen = world.bus.observations[-3:] if rng.random() < 0.5 else []
-            world.drain()
-            world.featurize([*redelivered, *seen])
+            redelivered = harness.bus.decisions[-3:] if rng.random() < 0.5 else []
+            seen = harness.bus.observations[-3:] if rng.random() < 0.5 else []
+            harness.drain()
+            harness.featurize([*redelivered, *seen])
     return labels
 
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_served_vectors_and_states_are_recomputed_from_the_log_bit_for_bit(seed: int) -> None:
-    world = World()
-    labels = await busy(world, 150, seed)
-    served = [decision for _, _, decision in world.bus.decided]
+    harness = Harness()
+    labels = await busy(harness, 150, seed)
+    served = [decision for _, _, decision in harness.bus.decided]
     assert any(d.pending for d in served)
-    told = [
+    reported = [
         (
             states.source(states.LABELS, 0),
             i,
@@ -164,85 +165,87 @@ async def test_served_vectors_and_states_are_recomputed_from_the_log_bit_for_bit
         )
         for i, label in enumerate(labels)
     ]
-    replay = Replay(journal_of(world.bus.decided, told))
+    replay = Replay(event_history_of(harness.bus.decided, reported))
     np.testing.assert_array_equal(replay.features(served), [d.features for d in served])
-    world.drain()
-    for view, kind in enumerate(("card", "terminal", "merchant", "device")):
-        stored = {key: state for (of, key), (state, _) in world.store.states.items() if of == kind}
-        again = replay.states(view, list(stored), [None] * len(stored))
+    harness.drain()
+    for kind in ENTITY_KINDS:
+        stored = {
+            key: state for (of, key), (state, _) in harness.store.states.items() if of == kind
+        }
+        again = replay.states(kind, list(stored), [None] * len(stored))
         assert dict(zip(stored, again, strict=True)) == stored
 
 
 async def test_redelivered_records_change_no_state() -> None:
-    world = World()
-    await decide(world, make_arrival("a-1"), make_arrival("a-2", device_id="device-1"))
-    decisions = world.bus.decisions[:]
-    world.drain()
-    before = dict(world.store.states)
-    assert world.featurize(decisions) == {("decisions", "redelivered"): 2}
-    assert world.featurize(world.bus.observations[:]) == {("observations", "redelivered"): 5}
-    assert world.store.states == before
+    harness = Harness()
+    await decide(harness, make_arrival("a-1"), make_arrival("a-2", device_id="device-1"))
+    decisions = harness.bus.decisions[:]
+    harness.drain()
+    before = dict(harness.store.states)
+    assert harness.featurize(decisions) == {("decisions", "redelivered"): 2}
+    assert harness.featurize(harness.bus.observations[:]) == {("observations", "redelivered"): 5}
+    assert harness.store.states == before
 
 
 async def test_an_answer_survives_the_decider_that_died_before_remembering_it() -> None:
-    world = World()
+    harness = Harness()
     arrival = make_arrival("a-1")
-    (result,) = await world.decider.decide([arrival])
+    (result,) = await harness.decider.decide([arrival])
     assert isinstance(result, Decided)
-    fresh = FakeStore(world.clock)
-    Featurizer(store=fresh, observations=world.bus, topics=TOPICS).apply(world.bus.decisions)
+    fresh = FakeStore(harness.clock)
+    Featurizer(store=fresh, observations=harness.bus, topics=TOPICS).apply(harness.bus.decisions)
     (reply,) = await fresh.observe([arrival])
     assert reply.earlier == result.answer
 
 
 async def test_an_answer_that_nobody_asks_for_any_more_is_not_remembered() -> None:
-    world = World()
+    harness = Harness()
     arrival = make_arrival("a-1")
-    (decision,) = await decide(world, arrival)
-    fresh = FakeStore(world.clock)
+    (decision,) = await decide(harness, arrival)
+    fresh = FakeStore(harness.clock)
     Featurizer(
         store=fresh,
-        observations=world.bus,
+        observations=harness.bus,
         topics=TOPICS,
         answers_since=lambda: decision.decided_at + 1,
-    ).apply(world.bus.decisions)
+    ).apply(harness.bus.decisions)
     (reply,) = await fresh.observe([arrival])
     assert (reply.earlier, reply.card != b"") == (None, True)
 
 
 def test_a_label_older_than_the_decision_days_is_reported_not_silent() -> None:
-    world = World()
+    harness = Harness()
     auth = make_arrival("a-1").auth
     late = [
-        world.bus.put("labels.v1", 0, encode(make_label(auth, known_at=NOON_US))),
-        world.bus.put("labels.v1", 0, encode(make_label(auth, known_at=NOON_US - 40 * DAY_US))),
+        harness.bus.put("labels.v1", 0, encode(make_label(auth, known_at=NOON_US))),
+        harness.bus.put("labels.v1", 0, encode(make_label(auth, known_at=NOON_US - 40 * DAY_US))),
     ]
-    world.featurize(late)
-    done = world.featurize(world.bus.observations)
+    harness.featurize(late)
+    done = harness.featurize(harness.bus.observations)
     assert done["observations", "too_old"] == 2  # terminal and merchant; a card only counts them
 
 
 def test_a_foreign_record_stops_the_featurizer_and_says_where() -> None:
-    world = World()
+    harness = Harness()
     with pytest.raises(Corrupt, match=r"decisions\.v1/2@7"):
-        world.featurize([Record("decisions.v1", 2, 7, b"{}")])
+        harness.featurize([ConsumerRecord("decisions.v1", 2, 7, b"{}")])
 
 
-def observed(world: World) -> list[tuple[int, Observations]]:
+def observed(harness: Harness) -> list[tuple[int, Observations]]:
     """What lies in the topic, by partition."""
     decode = msgspec.json.Decoder(Observations).decode
-    return [(r.partition, decode(r.value)) for r in world.bus.observations]
+    return [(r.partition, decode(r.value)) for r in harness.bus.observations]
 
 
 async def test_a_batch_leaves_one_record_in_each_partition_with_the_rows_of_its_entities() -> None:
-    world = World()
+    harness = Harness()
     for i in range(40):
-        await decide(world, make_arrival(f"a-{i}", card_token=f"c-{i}", terminal_id=f"t-{i % 9}"))
-    world.featurize(world.bus.decisions)
-    found = observed(world)
+        await decide(harness, make_arrival(f"a-{i}", card_token=f"c-{i}", terminal_id=f"t-{i % 9}"))
+    harness.featurize(harness.bus.decisions)
+    found = observed(harness)
     assert sorted(partition for partition, _ in found) == [0, 1]
     for partition, table in found:
-        assert {tag32(key) % world.bus.partitions for key in table.key} == {partition}
+        assert {tag32(key) % harness.bus.partitions for key in table.key} == {partition}
         for name in set(table.key):
             places = [
                 (source, offset)
@@ -256,33 +259,35 @@ async def test_a_batch_leaves_one_record_in_each_partition_with_the_rows_of_its_
 
 
 async def test_a_batch_that_comes_again_and_is_cut_otherwise_changes_no_state() -> None:
-    world, clean = World(), World()
+    harness, clean = Harness(), Harness()
     for i in range(30):
         device = None if i % 3 else f"d-{i % 2}"
         await decide(
-            world,
+            harness,
             make_arrival(f"a-{i}", card_token=f"c-{i % 7}", terminal_id="t", device_id=device),
         )
-    records = world.bus.decisions[:]
+    records = harness.bus.decisions[:]
     clean.bus.decisions = records[:]
     clean.drain()
     for some in (records[:12], records[5:9], records[3:25], records[20:]):
-        world.featurize(some)
-    world.featurize(world.bus.observations)
-    assert world.store.states == clean.store.states
+        harness.featurize(some)
+    harness.featurize(harness.bus.observations)
+    assert harness.store.states == clean.store.states
 
 
 async def test_no_record_has_more_rows_than_its_limit() -> None:
-    world = World()
-    await decide(world, *(make_arrival(f"a-{i}", card_token=f"c-{i}") for i in range(ROWS_MAX + 1)))
-    world.featurize(world.bus.decisions)
-    sizes = [len(table.key) for _, table in observed(world)]
+    harness = Harness()
+    await decide(
+        harness, *(make_arrival(f"a-{i}", card_token=f"c-{i}") for i in range(ROWS_MAX + 1))
+    )
+    harness.featurize(harness.bus.decisions)
+    sizes = [len(table.key) for _, table in observed(harness)]
     assert sum(sizes) == 2 * ROWS_MAX + 2
     assert max(sizes) == ROWS_MAX
 
 
 def test_more_states_than_one_round_takes_are_all_stored() -> None:
-    world = World()
+    harness = Harness()
     count = ROWS_MAX
     tables = [
         Observations(
@@ -298,9 +303,9 @@ def test_more_states_than_one_round_takes_are_all_stored() -> None:
         )
         for n in range(STATES_MAX // count + 1)
     ]
-    done = world.featurize([world.bus.put("observations.v1", 0, encode(t)) for t in tables])
-    assert done == {("observations", "applied"): len(world.store.states)}
-    assert len(world.store.states) == len(tables) * count > STATES_MAX
+    done = harness.featurize([harness.bus.put("observations.v1", 0, encode(t)) for t in tables])
+    assert done == {("observations", "applied"): len(harness.store.states)}
+    assert len(harness.store.states) == len(tables) * count > STATES_MAX
 
 
 class Contested(FakeStore):
@@ -326,11 +331,13 @@ class Contested(FakeStore):
 
 
 async def test_only_what_another_writer_changed_is_read_and_updated_again() -> None:
-    world = World()
-    await decide(world, make_arrival("a-1", card_token="c-1"), make_arrival("a-2", card_token="c"))
-    store = Contested(world.clock)
-    featurizer = Featurizer(store=store, observations=world.bus, topics=TOPICS)
-    done = featurizer.apply(world.bus.decisions)
+    harness = Harness()
+    await decide(
+        harness, make_arrival("a-1", card_token="c-1"), make_arrival("a-2", card_token="c")
+    )
+    store = Contested(harness.clock)
+    featurizer = Featurizer(store=store, observations=harness.bus, topics=TOPICS)
+    done = featurizer.apply(harness.bus.decisions)
     assert done.conflicts == {"card": 1}
     assert done.written == {"card": 2}
     assert done.results == {("decisions", "applied"): 2}
@@ -338,20 +345,22 @@ async def test_only_what_another_writer_changed_is_read_and_updated_again() -> N
 
 
 async def test_a_state_that_others_keep_changing_gives_the_batch_up() -> None:
-    world = World()
-    await decide(world, make_arrival("a-1", card_token="c-1"))
-    store = Contested(world.clock)
+    harness = Harness()
+    await decide(harness, make_arrival("a-1", card_token="c-1"))
+    store = Contested(harness.clock)
     store.times = 100
     with pytest.raises(Unavailable, match="1 states keep changing"):
-        Featurizer(store=store, observations=world.bus, topics=TOPICS).apply(world.bus.decisions)
+        Featurizer(store=store, observations=harness.bus, topics=TOPICS).apply(
+            harness.bus.decisions
+        )
 
 
 def test_a_table_whose_columns_differ_in_length_stops_the_featurizer() -> None:
-    world = World()
+    harness = Harness()
     column: list[int] = []
     value = msgspec.json.encode(
         {"entity": ["card"], "key": ["c"], "source": [0], "offset": [1], "kind": [0], "at_us": [5]}
         | {"amount_minor": [1], "card_tag": [1], "declined": column}
     )
     with pytest.raises(Corrupt, match="not of one length"):
-        world.featurize([Record("observations.v1", 0, 3, value)])
+        harness.featurize([ConsumerRecord("observations.v1", 0, 3, value)])

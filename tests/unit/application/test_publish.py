@@ -5,8 +5,8 @@ import msgspec
 
 from sluice.application import publish
 from sluice.application.publish import BadRow, Mapped, Publisher
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.label import Label
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.label import Label
 from sluice.errors import Rejected, Unavailable
 
 TOPICS = SimpleNamespace(authorizations="auths", labels="labels", dead_letters="dead")
@@ -70,20 +70,20 @@ def test_rows_leave_in_order_with_their_keys() -> None:
 
 
 def test_a_bad_row_becomes_a_dead_letter_that_names_its_line_and_not_its_content() -> None:
-    producer, told = Recorder(), []
+    producer, reported = Recorder(), []
     error = Rejected("column a: empty", where="f.csv:3", code="bad_cell")
     rows = batch(2, 1)
     rows = Mapped(2, 3, rows.keys, rows.values, rows.event_at, [], [BadRow(3, b"secret", error)])
-    report = publisher(producer, bad_row=told.append).publish([rows])
+    report = publisher(producer, bad_row=reported.append).publish([rows])
     topic, value, key = producer.sent[-1]
-    letter = msgspec.json.decode(value, type=DeadLetter)
+    dead_letter = msgspec.json.decode(value, type=DeadLetter)
     assert (topic, key) == ("dead", "file:f.csv/0")
-    assert (letter.origin.topic, letter.origin.partition, letter.origin.offset) == (
+    assert (dead_letter.origin.topic, dead_letter.origin.partition, dead_letter.origin.offset) == (
         "file:f.csv",
         0,
         3,
     )
-    assert (letter.code, letter.service, letter.size_bytes, letter.dead_at) == (
+    assert (dead_letter.code, dead_letter.service, dead_letter.size_bytes, dead_letter.dead_at) == (
         "bad_cell",
         "publish",
         6,
@@ -91,7 +91,7 @@ def test_a_bad_row_becomes_a_dead_letter_that_names_its_line_and_not_its_content
     )
     assert b"secret" not in value
     assert (report.rows, report.published, report.dead) == (2, 1, 1)
-    assert [row.line for row in told] == [3]
+    assert [row.line for row in reported] == [3]
 
 
 def test_a_label_leaves_when_the_events_pass_its_known_at() -> None:

@@ -1,4 +1,4 @@
-"""A rebuild's plan, its order of steps, and the states that it makes of a journal."""
+"""A rebuild's plan, its order of steps, and the states that it makes of an event history."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import pytest
 from msgspec import structs
 
-from sluice.application.ports import CATCHING_UP, READY, REBUILDING, STORE_LOST, Mark, Offsets
+from sluice.application.ports import CATCHING_UP, READY, REBUILDING, STORE_LOST, Offsets, Watermark
 from sluice.application.rebuild import LEAVE_MAX_S, Rebuild, TopicNames, starts, states_of
-from sluice.application.replay import Journal, Replay, journal_of
-from sluice.domain import catalogue
-from sluice.domain.authorization import Channel
-from sluice.domain.outcome import Outcome
+from sluice.application.replay import EventHistory, Replay, event_history_of
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import Channel
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Misconfigured, Unavailable
 from sluice.testing.factories import NOON_US
 from sluice.testing.records import make_decision
@@ -52,27 +52,27 @@ def test_an_archive_of_another_topic_is_refused():
         starts(SPANS, {(D, 0): 91}, SEEN, accept_gaps=True)
 
 
-class World:
+class Harness:
     """Marker, group, log and store of one rebuild. Featurizers apply when somebody waits."""
 
     def __init__(self, *, members: int = 1, apply: bool = True) -> None:
         self.did: list[str] = []
-        self.mark = Mark("old", READY, {})
+        self.mark = Watermark("old", READY, {})
         self.waits = 0
         self._members = members
         self._apply = apply
 
-    def read(self) -> Mark:
+    def read(self) -> Watermark:
         return self.mark
 
     def begin(self) -> str:
         self.did.append("begin")
-        self.mark = Mark("new", REBUILDING, {})
+        self.mark = Watermark("new", REBUILDING, {})
         return "new"
 
-    def move(self, mark_id: str, state: str, applied: Offsets | None = None) -> None:
+    def move(self, watermark_id: str, state: str, applied: Offsets | None = None) -> None:
         self.did.append(state)
-        self.mark = Mark(mark_id, state, dict(self.mark.applied) | dict(applied or {}))
+        self.mark = Watermark(watermark_id, state, dict(self.mark.applied) | dict(applied or {}))
 
     def members(self) -> list[str]:
         return ["featurizer-1"] * self._members if self.mark.state == REBUILDING else []
@@ -99,11 +99,11 @@ class World:
         self._members = max(0, self._members - 1)
         if self._apply and self.mark.state == CATCHING_UP:
             ends = {place: end for place, (_, end) in SPANS.items()}
-            self.mark = Mark(self.mark.id, CATCHING_UP, ends)
+            self.mark = Watermark(self.mark.id, CATCHING_UP, ends)
 
     def rebuild(self, archived: Offsets) -> None:
         Rebuild(
-            marker=self,
+            watermark=self,
             group=self,
             log=self,
             topics=NAMES,
@@ -115,46 +115,46 @@ class World:
 
 
 def test_the_store_is_ready_only_once_the_featurizers_have_caught_up():
-    world = World(members=3)
-    world.rebuild({(D, 0): 60})
-    assert world.did == ["begin", "clear", "fill", "reset", CATCHING_UP, READY]
-    assert world.waits == 4
+    harness = Harness(members=3)
+    harness.rebuild({(D, 0): 60})
+    assert harness.did == ["begin", "clear", "fill", "reset", CATCHING_UP, READY]
+    assert harness.waits == 4
 
 
 def test_a_rebuild_that_had_written_the_archive_only_waits_again():
-    world = World()
-    world.mark = Mark("half-way", CATCHING_UP, {})
-    world.rebuild({(D, 0): 60})
-    assert world.did == [READY]
-    assert world.mark.id == "half-way"
+    harness = Harness()
+    harness.mark = Watermark("half-way", CATCHING_UP, {})
+    harness.rebuild({(D, 0): 60})
+    assert harness.did == [READY]
+    assert harness.mark.id == "half-way"
 
 
 def test_nothing_is_touched_when_the_plan_is_refused():
-    world = World()
+    harness = Harness()
     with pytest.raises(Misconfigured):
-        world.rebuild({(D, 0): 4})
-    assert world.did == []
+        harness.rebuild({(D, 0): 4})
+    assert harness.did == []
 
 
 def test_featurizers_that_stay_stop_the_rebuild_before_anything_is_removed():
-    world = World(members=int(LEAVE_MAX_S) * 10)
+    harness = Harness(members=int(LEAVE_MAX_S) * 10)
     with pytest.raises(Unavailable, match="featurizer-1"):
-        world.rebuild({})
-    assert world.did == ["begin"]
+        harness.rebuild({})
+    assert harness.did == ["begin"]
 
 
 def test_a_store_lost_again_while_it_catches_up_is_never_declared_ready():
-    world = World(apply=False)
-    lost = Mark("new", "lost", {})
-    world.wait = lambda _seconds: setattr(world, "mark", lost)  # type: ignore[method-assign]
-    world.mark = Mark("new", CATCHING_UP, {})
+    harness = Harness(apply=False)
+    lost = Watermark("new", "lost", {})
+    harness.wait = lambda _seconds: setattr(harness, "mark", lost)  # type: ignore[method-assign]
+    harness.mark = Watermark("new", CATCHING_UP, {})
     with pytest.raises(Unavailable) as caught:
-        world.rebuild({})
+        harness.rebuild({})
     assert caught.value.code == STORE_LOST
-    assert world.did == []
+    assert harness.did == []
 
 
-def some_journal() -> Journal:
+def some_event_history() -> EventHistory:
     rng = random.Random(3)
     decisions = []
     for n in range(400):
@@ -175,17 +175,17 @@ def some_journal() -> Journal:
         (4096, n, n % 2 == 0, NOON_US + n, (f"card-{n}", f"terminal-{n % 9}", "merchant-1", None))
         for n in range(20)
     ]
-    return journal_of(decisions, labels)
+    return event_history_of(decisions, labels)
 
 
 @pytest.mark.parametrize("chunk", [1, 50, 100_000])
-def test_every_state_of_a_journal_is_what_a_replay_makes(chunk):
-    journal = some_journal()
-    replay = Replay(journal)
-    made = [update for piece in states_of(journal, chunk) for update in piece]
+def test_every_state_of_an_event_history_is_what_a_replay_makes(chunk):
+    event_history = some_event_history()
+    replay = Replay(event_history)
+    made = [update for piece in states_of(event_history, chunk) for update in piece]
     for view, kind in enumerate(catalogue.VIEWS):
-        keys = list(journal.codes[view])
-        again = replay.states(view, keys, [None] * len(keys))
+        keys = list(event_history.codes[view])
+        again = replay.states(kind, keys, [None] * len(keys))
         mine = {u.key: u.state for u in made if u.entity == kind}
         assert mine == dict(zip(keys, again, strict=True))
     assert {u.etag for u in made} == {b""}

@@ -15,21 +15,22 @@ from sluice_simulator.world import World as Simulated
 
 from sluice.adapters.files.past import Past, map_past, read_past
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.journal import ArchiveJournal, Bucket
+from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.application.decide import content_digest
 from sluice.application.ports import Arrival
 from sluice.application.replay import Replay
 from sluice.cli.backfill import archive, store_states
 from sluice.cli.instant import instant
-from sluice.domain import catalogue
-from sluice.domain.authorization import Authorization, encode
 from sluice.domain.clock import DAY_US
-from sluice.domain.decision import Decision
-from sluice.domain.events import event_row
-from sluice.domain.label import Label
+from sluice.domain.features import catalogue
+from sluice.domain.features.events import event_row
+from sluice.domain.records.authorization import Authorization, encode
+from sluice.domain.records.decision import Decision
+from sluice.domain.records.entity import ENTITY_KINDS
+from sluice.domain.records.label import Label
 from sluice.errors import Misconfigured, Rejected
-from tests.unit.application.test_featurize import World, decide
+from tests.unit.application.test_featurize import Harness, decide
 
 FX = PolicyFiles(Path("policies/default"), catalogue.FEATURES).current().fx
 
@@ -47,7 +48,7 @@ def past(folder: Path) -> Past:
     return read_past(folder / "authorizations.parquet", folder / "labels.parquet")
 
 
-async def stream(world: World, past: Past) -> list[Decision]:
+async def stream(harness: Harness, past: Past) -> list[Decision]:
     """Judge a past one by one, each label at its time; states are up to date each time."""
     labels = [Label(**row) for row in past.labels.to_pylist()]
     names = past.authorizations.column_names
@@ -55,15 +56,15 @@ async def stream(world: World, past: Past) -> list[Decision]:
     for fields in past.authorizations.to_pylist():
         auth = Authorization(**{n: fields[n] for n in names if n != "declined"})
         while labels and labels[0].known_at <= auth.event_at:
-            world.featurize([world.bus.put("labels.v1", 0, encode(labels.pop(0)))])
-            world.drain()
-        world.clock._now_us = auth.event_at
+            harness.featurize([harness.bus.put("labels.v1", 0, encode(labels.pop(0)))])
+            harness.drain()
+        harness.clock._now_us = auth.event_at
         amount = FX.to_reference(auth.amount_minor, auth.currency)
         row = event_row(auth, amount)
         decided += await decide(
-            world, Arrival(auth, amount, row, content_digest(auth), auth.event_at, None)
+            harness, Arrival(auth, amount, row, content_digest(auth), auth.event_at, None)
         )
-        world.drain()
+        harness.drain()
     return decided
 
 
@@ -97,13 +98,13 @@ async def test_half_by_backfill_and_half_by_stream_is_all_by_stream(
     )
     assert len(first.labels), "no label is known by then"
 
-    alone = World()
+    alone = Harness()
     decided = await stream(alone, whole)
     declined = [d.outcome == "decline" for d in decided[: len(first.authorizations)]]
-    told = first.authorizations.append_column("declined", pa.array(declined))
+    reported = first.authorizations.append_column("declined", pa.array(declined))
 
-    both = World()
-    assert store_states(archive(Past(told, first.labels), FX, tmp_path), both.store) == 0
+    both = Harness()
+    assert store_states(archive(Past(reported, first.labels), FX, tmp_path), both.store) == 0
     after = await stream(both, second)
 
     wanted = [d.features for d in decided[len(first.authorizations) :]]
@@ -120,21 +121,21 @@ async def test_half_by_backfill_and_half_by_stream_is_all_by_stream(
 def test_states_are_made_again_from_the_archive_alone(past: Past, tmp_path: Path) -> None:
     end = past.between(None, int(past.authorizations["event_at"][-1].as_py()))
     states = archive(end, FX, tmp_path, threads=2)
-    replay = Replay(ArchiveJournal(tmp_path).read(Bucket(0, 1)))
-    for view, kind in enumerate(catalogue.VIEWS):
+    replay = Replay(ArchiveEventHistory(tmp_path).read(Bucket(0, 1)))
+    for kind in ENTITY_KINDS:
         kept = {u.key: u.state for u in states if u.entity == kind}
         assert kept
-        again = replay.states(view, list(kept), [None] * len(kept))
+        again = replay.states(kind, list(kept), [None] * len(kept))
         assert dict(zip(kept, again, strict=True)) == kept
 
 
 def test_the_same_backfill_again_changes_nothing(past: Past, tmp_path: Path) -> None:
-    world = World()
-    assert store_states(archive(past, FX, tmp_path), world.store) == 0
+    harness = Harness()
+    assert store_states(archive(past, FX, tmp_path), harness.store) == 0
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.parquet")}
     one_less = next(iter(before))
     one_less.unlink()
-    assert store_states(archive(past, FX, tmp_path), world.store) == 0
+    assert store_states(archive(past, FX, tmp_path), harness.store) == 0
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.parquet")} == before
 
 
@@ -164,13 +165,13 @@ def test_a_file_holds_a_day_and_its_rows_know_their_place(past: Past, tmp_path: 
 
 
 def test_an_entity_with_another_state_keeps_it_and_is_counted(past: Past, tmp_path: Path) -> None:
-    world = World()
+    harness = Harness()
     states = archive(past, FX, tmp_path)
     kind, key = states[0].entity, states[0].key
-    world.store.states[kind, key] = (b"another state", 5)
-    assert store_states(states, world.store) == 1
-    assert world.store.states[kind, key] == (b"another state", 5)
-    assert len(world.store.states) == len(states)
+    harness.store.states[kind, key] = (b"another state", 5)
+    assert store_states(states, harness.store) == 1
+    assert harness.store.states[kind, key] == (b"another state", 5)
+    assert len(harness.store.states) == len(states)
 
 
 MAPPING = """

@@ -5,7 +5,7 @@ import pytest
 
 from services.decider.problems import KINDS
 from sluice.cli import main, reference
-from sluice.domain.authorization import Authorization
+from sluice.domain.records.authorization import Authorization
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -37,7 +37,7 @@ def test_every_field_of_the_authorization_is_in_its_page() -> None:
     assert all(f"| `{name}` |" in page for name in Authorization.__struct_fields__)
 
 
-def test_every_problem_of_the_sync_door_is_in_the_reference() -> None:
+def test_every_problem_of_the_sync_api_is_in_the_reference() -> None:
     page = (ROOT / "docs/reference/http.md").read_text()
     for code, kind in KINDS.items():
         assert f"| `{code}` | {kind.status} |" in page

@@ -1,9 +1,13 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from sluice.adapters.onnx import Description
 from sluice.cli import main
-from sluice.testing.release import make_release
+from sluice.domain.features import catalogue
+from sluice.domain.release import decode_manifest
+from sluice.testing.release import FEATURES, make_model, make_release
 
 
 def make_key(tmp_path: Path) -> tuple[str, str]:
@@ -67,3 +71,80 @@ def test_a_folder_that_is_not_there_is_named(
 ) -> None:
     assert main(["release", "show", str(tmp_path / "none")]) == 78
     assert "manifest.json" in capsys.readouterr().err
+
+
+def describe(folder: Path, **changes: object) -> str:
+    """A description that makes the manifest of this folder again, but for its changes."""
+    manifest = msgspec.json.decode((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.sig").unlink()
+    kept = {key: manifest[key] for key in Description.__struct_fields__}
+    kept["warm_up"] = [vector["features"] for vector in manifest["warm_up"]]
+    path = folder.with_suffix(".yaml")
+    path.write_bytes(msgspec.yaml.encode(kept | changes))
+    return str(path)
+
+
+def test_a_model_with_a_card_becomes_a_release(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, public = make_key(tmp_path)
+    folder = make_release(tmp_path / "r")
+    made = (folder / "manifest.json").read_bytes()
+    said = describe(folder)
+    assert main(["release", "pack", str(folder), "--description", said]) == 0
+    assert "5 features, 5 warm-up rows; not signed" in capsys.readouterr().out
+    assert decode_manifest((folder / "manifest.json").read_bytes()) == decode_manifest(made)
+    assert main(["release", "sign", str(folder), "--key", key]) == 0
+    assert main(["release", "verify", str(folder), "--trust", public]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"mood": "good"}, "unknown field `mood`"),
+        ({"reference_row": [0]}, "the graph's 5 columns"),
+        ({"warm_up": [[1, 2]]}, "the graph's 5 columns"),
+        ({"opset": 12}, "opset 12"),
+        ({"id": "No Name"}, "id"),
+        ({"tolerates": ["weather"]}, "weather"),
+    ],
+)
+def test_a_description_that_does_not_fit_leaves_no_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, object], says: str
+) -> None:
+    folder = make_release(tmp_path / "r")
+    said = describe(folder, **change)
+    assert main(["release", "pack", str(folder), "--description", said]) == 78
+    assert says in capsys.readouterr().err
+    assert not (folder / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (make_model([*FEATURES[:4], "card_mood"]), "no feature card_mood"),
+        (make_model([""] * 5), "does not name its columns"),
+        (b"not a model", "cannot load the model"),
+    ],
+    ids=["unknown", "unnamed", "none"],
+)
+def test_a_graph_that_cannot_be_bound_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: bytes, says: str
+) -> None:
+    folder = make_release(tmp_path / "r")
+    said = describe(folder)
+    (folder / "model.onnx").write_bytes(model)
+    assert main(["release", "pack", str(folder), "--description", said]) == 78
+    assert says in capsys.readouterr().err
+
+
+def test_show_says_which_feature_another_build_has_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(make_release(tmp_path / "r"))
+    assert main(["release", "show", folder]) == 0
+    assert "features    5, all as in this build" in capsys.readouterr().out
+    monkeypatch.setitem(catalogue.VERSIONS, "now.amount", 2)
+    assert main(["release", "show", folder]) == 0
+    assert "amount_minor is computed by another version" in capsys.readouterr().out

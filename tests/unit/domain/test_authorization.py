@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 
+import msgspec
 import pytest
 
-from sluice.domain.authorization import (
+from sluice.domain.clock import DAY_US, MINUTE_US
+from sluice.domain.records.authorization import (
     MAX_AMOUNT_MINOR,
     MAX_BODY_BYTES,
     Authorization,
     Channel,
     EventTimeBounds,
+    check,
     check_event_time,
     decode_authorization,
     encode,
 )
-from sluice.domain.clock import DAY_US, MINUTE_US
+from sluice.domain.records.texts import base_types, kinds_of
 from sluice.errors import Rejected
 
 AUTH = Authorization(
@@ -36,6 +40,10 @@ AUTH = Authorization(
 )
 GOOD = json.loads(encode(AUTH))
 CARD_NUMBER = "4111111111111111"
+
+
+def issubclass_(base: object, of: type) -> bool:
+    return isinstance(base, type) and issubclass(base, of)
 
 
 def body(**changes: object) -> bytes:
@@ -80,15 +88,81 @@ def test_each_wrong_message_is_refused_with_its_code(raw: bytes, code: str) -> N
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize(
-    "field",
-    ["authorization_id", "card_token", "merchant_id", "terminal_id", "customer_id", "device_id"],
-)
-def test_a_card_number_is_refused_in_any_identifier_and_never_repeated(field: str) -> None:
+# Every text field of the struct, whatever it is: nobody lists them.
+
+KINDS = kinds_of(Authorization)
+TEXTS = sorted(name for name, base in base_types(Authorization).items() if issubclass_(base, str))
+FULL_WIDTH = str.maketrans("0123456789", "".join(chr(0xFF10 + digit) for digit in range(10)))
+WRONG = {
+    "a card number": (CARD_NUMBER, "card_number"),
+    "a spaced card number": ("4111 1111 1111 1111", "card_number"),
+    "a dashed card number": ("4111-1111-1111-1111", "card_number"),
+    "a card number among words": ("pan:4111111111111111", "card_number"),
+    "a full-width card number": (CARD_NUMBER.translate(FULL_WIDTH), "bad_format"),
+    "a space": (lambda good: good[:-1] + " ", "bad_format"),
+    "a space before": (lambda good: " " + good[1:], "bad_format"),
+    "a line end": (lambda good: good[:-1] + "\n", "bad_format"),
+    "an accent": (lambda good: good[:-1] + "é", "bad_format"),
+    "a full-width digit": (lambda good: good[:-1] + "\uff14", "bad_format"),
+    "an Arabic digit": (lambda good: good[:-1] + "\u0664", "bad_format"),
+    "no character": ("", "bad_format"),
+    "too many": ("x" * 65, "bad_format"),
+    "a number": (4, "wrong_type"),
+}
+
+
+def good(field: str) -> str:
+    """Some value of a text field."""
+    kind = KINDS[field]
+    for value in ("a-1", "5411", "EUR", "PT", "10.0.0.0/8"):
+        known = kind.table.values if kind.table else {value}
+        if re.fullmatch(kind.pattern, value) and value in known:
+            return value
+    raise AssertionError(f"no sample fits {field}: add one that matches {kind.pattern}")
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("field", TEXTS)
+def test_each_text_field_refuses_what_is_wrong_and_says_how(field: str, what: str) -> None:
+    value, code = WRONG[what]
+    if field not in KINDS:  # an enum: whatever it does not list is unknown
+        value = value("some") if callable(value) else value
+        code = "unknown_value" if code == "bad_format" else code
+    raw = body(**{field: value(good(field)) if callable(value) else value})
     with pytest.raises(Rejected) as caught:
-        decode_authorization(body(**{field: CARD_NUMBER}))
-    assert caught.value.code == "card_number"
+        decode_authorization(raw)
+    assert caught.value.code == code
     assert "4111" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", KINDS)
+def test_each_text_field_takes_what_is_right_and_the_check_names_it_when_it_is_not(
+    field: str,
+) -> None:
+    assert getattr(decode_authorization(body(**{field: good(field)})), field) == good(field)
+    # As another producer of structs would leave it, past the decoder's lengths.
+    for value, code in ((good(field) + " ", "bad_format"), (CARD_NUMBER, "card_number")):
+        with pytest.raises(Rejected) as caught:
+            check(msgspec.structs.replace(AUTH, **{field: value}))
+        assert caught.value.code == code
+        assert code == "card_number" or caught.value.where == f"$.{field}"
+
+
+@pytest.mark.parametrize("field", KINDS)
+def test_a_value_remembered_as_good_is_no_way_in_for_another_field(field: str) -> None:
+    decode_authorization(body(region="abcd", tenant="zz"))
+    if KINDS[field] is not KINDS["region"] and not re.fullmatch(KINDS[field].pattern, "abcd"):
+        with pytest.raises(Rejected):
+            check(msgspec.structs.replace(AUTH, **{field: "abcd"}))
+
+
+def test_decoded_strictly_or_not_it_is_the_same_authorization() -> None:
+    strict = decode_authorization(encode(AUTH))
+    read = msgspec.json.decode(encode(AUTH), type=Authorization)
+    assert strict == read == AUTH
+    assert len({strict, read, AUTH}) == 1
+    assert strict != msgspec.structs.replace(AUTH, mcc="5412")
+    assert strict != "a-1"
 
 
 def test_a_card_number_in_an_unknown_field_or_as_a_number_is_not_repeated_either() -> None:

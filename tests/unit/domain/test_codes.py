@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import pytest
 
 from sluice.adapters.parquet.history import _PARTITIONS, HISTORY, LABELS
-from sluice.adapters.redis.claims import ANSWERED, CLAIMED
-from sluice.domain import catalogue, stateformat, states, windows
-from sluice.domain.authorization import Channel, ThreeDs
-from sluice.domain.codes import CHANNEL_INDEX, CHANNELS_MAX, THREE_DS_INDEX, numbered
-from sluice.domain.countries import CENTRES
-from sluice.domain.currencies import EXPONENTS
-from sluice.domain.observation import ENTITY_KINDS
-from sluice.domain.outcome import BY_SEVERITY, SEVERITY, Outcome
-from sluice.domain.rules import VIEW_BITS
-from sluice.domain.stateformat import TABLES, Table, digest, note, why_not
+from sluice.adapters.redis.idempotency import ANSWERED, IN_PROGRESS
+from sluice.domain.features import kernel, stateformat, states
+from sluice.domain.features.stateformat import TABLES, Table, digest, note, why_not
+from sluice.domain.records.authorization import Channel, ThreeDs
+from sluice.domain.records.codes import CHANNEL_INDEX, CHANNELS_MAX, THREE_DS_INDEX, numbered
+from sluice.domain.records.countries import CENTRES
+from sluice.domain.records.currencies import EXPONENTS
+from sluice.domain.records.entity import ENTITY_KINDS, mask_of
+from sluice.domain.records.outcome import BY_SEVERITY, SEVERITY, Outcome
 
 APPENDED: dict[str, list[tuple[int, str]]] = {
     "channel": [(5, "2aad93c66edd")],
@@ -88,23 +87,17 @@ def test_the_other_numbers_that_are_stored_are_what_they_were() -> None:
     """In versions, records of observations.v1, the archive and the store."""
     assert (states.DECISIONS, states.LABELS, states.BACKFILL) == (0, 1, 2)
     assert states.PARTITIONS_MAX == 4096
-    assert (windows.AUTHORIZATION, windows.FRAUD, windows.GENUINE) == (0, 1, 2)
+    assert (kernel.AUTHORIZATION, kernel.FRAUD, kernel.GENUINE) == (0, 1, 2)
     assert _PARTITIONS == {HISTORY: 0, LABELS: 1}
-    assert (CLAIMED, ANSWERED) == (b"\x01", b"\x02")
+    assert (IN_PROGRESS, ANSWERED) == (b"\x01", b"\x02")
 
 
 def test_numbers_that_no_record_holds_agree_with_each_other() -> None:
     """Severities, and bits of views: made and read within one process."""
     assert [SEVERITY[outcome] for outcome in BY_SEVERITY] == [0, 1, 2, 3]
     assert BY_SEVERITY == (Outcome.APPROVE, Outcome.CHALLENGE, Outcome.REVIEW, Outcome.DECLINE)
-    assert catalogue.VIEWS == ENTITY_KINDS
-    assert {kind: 1 << i for i, kind in enumerate(catalogue.VIEWS)} == VIEW_BITS
-
-
-def test_a_class_of_merchant_categories_changes_with_the_meaning_of_the_catalogue() -> None:
-    """Vectors hold the class: under one MEANING it is always the same."""
-    classes = {str(mcc): risk for mcc, risk in catalogue.MCC_RISK.items()}
-    assert (catalogue.MEANING, digest(classes, len(classes))) == (2, "5532b656fc7c")
+    assert ENTITY_KINDS == ("card", "terminal", "merchant", "device")
+    assert [mask_of([kind]) for kind in ENTITY_KINDS] == [1, 2, 4, 8]
 
 
 OLDER = {**TABLES, "currency": dict(list(TABLES["currency"].items())[:-1])}

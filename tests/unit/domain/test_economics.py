@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sluice.domain.economics import worth
+from sluice.domain.policy.economics import worth
 
 
 def test_what_is_stopped_and_let_through_adds_up_to_all_fraud() -> None:

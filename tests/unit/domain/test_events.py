@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from sluice.domain.authorization import Authorization, Channel, ThreeDs
-from sluice.domain.countries import COUNTRY_INDEX
-from sluice.domain.currencies import CURRENCY_INDEX
-from sluice.domain.events import COLUMNS, WIDTH, event_row, event_rows, pending_rows, to_pending
-from sluice.domain.identifiers import tag32
+from sluice.adapters.feast.finalise import _Asked
+from sluice.adapters.files import history as files_history
+from sluice.adapters.parquet import event_history
+from sluice.domain.features.events import (
+    COLUMNS,
+    WIDTH,
+    event_row,
+    event_rows,
+    pending_rows,
+    to_pending,
+)
+from sluice.domain.records.authorization import Authorization, Channel, ThreeDs
+from sluice.domain.records.countries import COUNTRY_INDEX
+from sluice.domain.records.currencies import CURRENCY_INDEX
+from sluice.domain.records.identifiers import tag32
+from sluice.testing.factories import make_authorization
 from tests.unit.domain.test_authorization import AUTH
 
 
@@ -57,3 +68,26 @@ def test_a_pending_entry_keeps_what_a_card_state_keeps() -> None:
     }  # fmt: skip
     for column, kept, original in zip(COLUMNS, again, row, strict=True):
         assert kept == (original if column in of_card else 0)
+
+
+class Watched:
+    """Notes which fields of an authorization are read."""
+
+    def __init__(self, auth: Authorization) -> None:
+        self.auth, self.read = auth, set[str]()
+
+    def __getattr__(self, name: str) -> object:
+        self.read.add(name)
+        return getattr(self.auth, name)
+
+
+def test_every_way_to_a_row_asks_for_the_fields_that_a_row_is_made_from() -> None:
+    """A field that a row comes to use and a way leaves out would be null there, in silence."""
+    watched = Watched(make_authorization(device_id="d-1", three_ds="challenged"))
+    event_row(watched, 1)
+    asked = set(_Asked.__struct_fields__) - {"reference_amount_minor"}
+    assert watched.read == asked
+    past = {*files_history.COLUMNS, *files_history.OPTIONAL} - {"amount_minor", "declined"}
+    assert watched.read == past
+    archived = {*event_history._EVENT_COLUMNS}
+    assert watched.read <= archived

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.domain.authorization import MAX_AMOUNT_MINOR
-from sluice.domain.currencies import EXPONENTS
-from sluice.domain.fx import MAX_RATE_PPM, Fx
+from sluice.domain.policy.fx import MAX_RATE_PPM, Fx
+from sluice.domain.records.authorization import MAX_AMOUNT_MINOR
+from sluice.domain.records.currencies import EXPONENTS
 from sluice.errors import Misconfigured, Rejected
 from sluice.testing.policy import EUROS
 

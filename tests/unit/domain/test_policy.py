@@ -3,11 +3,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sluice.domain import catalogue
-from sluice.domain.authorization import Authorization, Channel
-from sluice.domain.outcome import Outcome
-from sluice.domain.policy import Listing, Policy, Steps, Thresholds, Verdicts
-from sluice.domain.rules import MAX_RULES, VIEW_BITS
+from sluice.domain.features import catalogue
+from sluice.domain.policy.policy import Listing, Policy, Thresholds, Verdicts
+from sluice.domain.policy.rules import MAX_RULES
+from sluice.domain.records.authorization import Authorization, Channel
+from sluice.domain.records.entity import ENTITY_KINDS, mask_of
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Misconfigured
 from sluice.testing.policy import EUROS, make_policy, make_rule
 
@@ -51,7 +52,7 @@ def judge(
     policy: Policy,
     *,
     score_ppm: int | None = 0,
-    rung: int = D0,
+    level: int = D0,
     missing: tuple[str, ...] = (),
     auth: Authorization | None = None,
     explain: Any = None,
@@ -63,8 +64,8 @@ def judge(
     return policy.decide(
         [auth or make_auth()],
         row,
-        missing=np.array([sum(VIEW_BITS[view] for view in missing)]),
-        rung=np.array([rung]),
+        missing=np.array([mask_of(missing)]),
+        level=np.array([level]),
         score_ppm=None if score_ppm is None else np.array([score_ppm]),
         explain=explain,
     )
@@ -95,7 +96,7 @@ def test_an_approval_names_no_reason() -> None:
 
 def test_expected_loss_is_score_times_amount() -> None:
     policy = make_policy(
-        thresholds=Thresholds(score_ppm=Steps(), expected_loss_minor=Steps(review=5_000))
+        thresholds=Thresholds(score_ppm={}, expected_loss_minor={Outcome.REVIEW: 5_000})
     )
     assert said(judge(policy, score_ppm=50_000, amount_minor=99_999))[0] == "approve"
     assert said(judge(policy, score_ppm=50_000, amount_minor=100_000)) == (
@@ -189,46 +190,46 @@ def test_a_rule_whose_view_is_missing_does_not_fire_and_is_named() -> None:
             make_rule("of-amount", all=["amount_minor >= 0"], reason="CARD_TESTING"),
         ]
     )
-    verdict = judge(policy, missing=("card", "terminal"), rung=D1)
-    assert verdict.silent == [("of-card", "of-terminal")]
+    verdict = judge(policy, missing=("card", "terminal"), level=D1)
+    assert verdict.silenced == [("of-card", "of-terminal")]
     assert said(verdict)[1] == ["CARD_TESTING"]
-    assert judge(policy, missing=("device",), rung=D1).silent == [()]
+    assert judge(policy, missing=("device",), level=D1).silenced == [()]
 
 
 def test_fallback_rules_are_asked_only_without_a_model() -> None:
     policy = make_policy(fallback=[make_rule("fallback", reason="NEW_DEVICE")])
     assert said(judge(policy, amount_minor=100_000)) == ("approve", [])
-    assert said(judge(policy, amount_minor=100_000, rung=D2, score_ppm=None)) == (
+    assert said(judge(policy, amount_minor=100_000, level=D2, score_ppm=None)) == (
         "review",
         ["NEW_DEVICE"],
     )
 
 
-def test_a_score_is_not_read_on_the_rungs_that_have_none() -> None:
-    assert said(judge(make_policy(), rung=D2, score_ppm=999_999)) == ("approve", [])
+def test_a_score_is_not_read_on_the_degradation_levels_that_have_none() -> None:
+    assert said(judge(make_policy(), level=D2, score_ppm=999_999)) == ("approve", [])
 
 
 def test_a_row_that_should_have_a_score_must_have_one() -> None:
     with pytest.raises(ValueError, match="has no score"):
-        judge(make_policy(), rung=D1, score_ppm=None)
+        judge(make_policy(), level=D1, score_ppm=None)
 
 
 def test_without_features_and_model_the_table_of_amount_and_channel_decides() -> None:
     policy = make_policy()
-    everything = tuple(VIEW_BITS)
-    small = judge(policy, rung=D3, score_ppm=None, missing=everything, amount_minor=9_999)
-    large = judge(policy, rung=D3, score_ppm=None, missing=everything, amount_minor=100_000)
+    everything = ENTITY_KINDS
+    small = judge(policy, level=D3, score_ppm=None, missing=everything, amount_minor=9_999)
+    large = judge(policy, level=D3, score_ppm=None, missing=everything, amount_minor=100_000)
     assert said(small) == ("approve", [])
     assert said(large) == ("decline", ["AMOUNT_AND_CHANNEL"])
 
 
-@pytest.mark.parametrize("rung", [D0, D2, D3])
-def test_a_blocked_card_is_declined_on_every_rung(rung: int) -> None:
+@pytest.mark.parametrize("level", [D0, D2, D3])
+def test_a_blocked_card_is_declined_on_every_degradation_level(level: int) -> None:
     policy = make_policy(lists=[(BLOCKED_CARDS, ["card-1"])])
-    missing = tuple(VIEW_BITS) if rung == D3 else ()
-    assert said(judge(policy, rung=rung, missing=missing))[0] == "decline"
+    missing = ENTITY_KINDS if level == D3 else ()
+    assert said(judge(policy, level=level, missing=missing))[0] == "decline"
     other = make_auth(card_token="card-2")
-    assert said(judge(policy, rung=rung, missing=missing, auth=other))[0] == "approve"
+    assert said(judge(policy, level=level, missing=missing, auth=other))[0] == "approve"
 
 
 def test_an_allow_list_lowers_the_model_and_nothing_else() -> None:
@@ -268,26 +269,26 @@ def test_a_row_gets_the_same_verdict_alone_and_in_a_batch() -> None:
     )
     features = rng.integers(0, 4, (n, catalogue.N))
     features[:, catalogue.INDEX["amount_minor"]] = rng.integers(0, 200_000, n)
-    missing, rung = rng.integers(0, 16, n), rng.integers(0, 4, n)
+    missing, level = rng.integers(0, 16, n), rng.integers(0, 4, n)
     score = rng.integers(0, 1_000_001, n)
     auths = [make_auth()] * n
 
-    whole = policy.decide(auths, features, missing=missing, rung=rung, score_ppm=score)
+    whole = policy.decide(auths, features, missing=missing, level=level, score_ppm=score)
     assert len({*whole.severity.tolist()}) == 4
     for i in range(n):
         at = slice(i, i + 1)
         one = policy.decide(
-            auths[at], features[at], missing=missing[at], rung=rung[at], score_ppm=score[at]
+            auths[at], features[at], missing=missing[at], level=level[at], score_ppm=score[at]
         )
         assert one.severity[0] == whole.severity[i]
         assert one.reasons[0] == whole.reasons[i]
-        assert one.silent[0] == whole.silent[i]
+        assert one.silenced[0] == whole.silenced[i]
 
 
 def test_no_rows_get_no_verdicts() -> None:
     none = np.zeros(0, np.int64)
     verdicts = make_policy().decide(
-        [], np.zeros((0, catalogue.N), np.int64), missing=none, rung=none, score_ppm=none
+        [], np.zeros((0, catalogue.N), np.int64), missing=none, level=none, score_ppm=none
     )
     assert verdicts.reasons == []
 
@@ -313,8 +314,11 @@ def test_the_id_changes_with_what_the_pack_means_and_with_nothing_else() -> None
         ({"rules": [make_rule("a"), make_rule("a")]}, "used twice"),
         ({"rules": [make_rule("a")], "fallback": [make_rule("a")]}, "used twice"),
         ({"rules": [make_rule(f"r{i}") for i in range(MAX_RULES + 1)]}, "63 rules"),
-        ({"table": {Channel.POS: Steps()}}, "no steps for contactless, ecom, moto, atm"),
-        ({"thresholds": Thresholds(score_ppm=Steps(challenge=5, decline=4))}, "do not rise"),
+        ({"table": {Channel.POS: {}}}, "no steps for contactless, ecom, moto, atm"),
+        (
+            {"thresholds": Thresholds(score_ppm={Outcome.CHALLENGE: 5, Outcome.DECLINE: 4})},
+            "do not rise",
+        ),
         ({"features": catalogue.FEATURES[1:]}, "no amount_minor"),
     ],
 )

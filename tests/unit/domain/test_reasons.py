@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from sluice.domain import catalogue
-from sluice.domain.reasons import BY_CODE, MODEL_CODES, REASONS, reference_page
+from sluice.domain.features import catalogue
+from sluice.domain.policy.reasons import BY_CODE, MODEL_CODES, REASONS, reference_page
 
 PAGE = Path("docs/reference/reason-codes.md")
 
@@ -16,5 +16,5 @@ def test_every_group_of_the_catalogue_has_a_reason_of_its_own() -> None:
 
 def test_the_reference_page_is_what_the_table_says() -> None:
     assert PAGE.read_text() == reference_page(), (
-        "write it again: python -m sluice.domain.reasons > PAGE"
+        "write it again: python -m sluice.domain.policy.reasons > PAGE"
     )

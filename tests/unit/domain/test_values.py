@@ -10,13 +10,13 @@ import msgspec
 import pytest
 
 from sluice.domain.clock import SystemClock, from_datetime, to_datetime
-from sluice.domain.countries import CENTRES, COUNTRY_INDEX
-from sluice.domain.decision import Answer, Decision, States, answer
-from sluice.domain.distance import distance_km, root
-from sluice.domain.identifiers import holds_card_number, passes_luhn, tag32
-from sluice.domain.money import CurrencyMismatchError, Money
-from sluice.domain.outcome import BY_SEVERITY, Outcome
-from sluice.domain.states import DECISIONS, LABELS, PARTITIONS_MAX, etag, source
+from sluice.domain.features.distance import distance_km, root
+from sluice.domain.features.states import DECISIONS, LABELS, PARTITIONS_MAX, etag, source
+from sluice.domain.records.countries import CENTRES, COUNTRY_INDEX
+from sluice.domain.records.decision import Answer, Decision, States, answer
+from sluice.domain.records.identifiers import holds_card_number, passes_luhn, tag32
+from sluice.domain.records.money import CurrencyMismatchError, Money
+from sluice.domain.records.outcome import BY_SEVERITY, Outcome
 from tests.unit.domain.test_authorization import AUTH
 
 
@@ -129,7 +129,7 @@ def test_a_source_names_its_topic_and_partition() -> None:
 def test_a_decision_survives_its_encoding_and_the_caller_sees_a_part_of_it() -> None:
     decision = Decision(
         authorization=AUTH,
-        door="sync",
+        entrypoint="sync",
         origin=None,
         emitter="decider-1",
         sequence=0,
@@ -146,11 +146,15 @@ def test_a_decision_survives_its_encoding_and_the_caller_sees_a_part_of_it() -> 
         policy="p",
         outcome=Outcome.REVIEW,
         reasons=["R1"],
-        rung="D2",
+        degradation_level="D2",
         degraded=["model"],
     )
     assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
     assert "card-1" not in repr(decision)
-    told = answer(decision)
-    assert set(told.__struct_fields__) == set(Answer.__struct_fields__)
-    assert (told.outcome, told.reasons, told.rung) == (Outcome.REVIEW, ["R1"], "D2")
+    reported = answer(decision)
+    assert set(reported.__struct_fields__) == set(Answer.__struct_fields__)
+    assert (reported.outcome, reported.reasons, reported.degradation_level) == (
+        Outcome.REVIEW,
+        ["R1"],
+        "D2",
+    )

@@ -1,15 +1,17 @@
-"""Micro-batches of the sync door: who is decided with whom, and when."""
+"""Micro-batches of the sync API: who is decided with whom, and when."""
 
 import asyncio
 from collections.abc import Callable
 
 import msgspec
+import prometheus_client
 import pytest
 
 from services.decider.batches import BATCH_MAX, Batches
-from sluice.application.decide import Conflict, Decided, Repeated, Result
+from sluice import telemetry
+from sluice.application.decide import Conflict, Decided, Replayed, Result
 from sluice.errors import Corrupt, SluiceError, Unavailable
-from sluice.testing.deciding import FakeDecider
+from sluice.testing.deciding import FakePipeline
 from sluice.testing.factories import make_arrival
 from sluice.testing.store import FakeClock
 
@@ -23,9 +25,9 @@ class Bench:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.decider = FakeDecider(self.clock)
+        self.decider = FakePipeline(self.clock)
         self.batches = Batches(self.decider, self.clock)
-        self.told: dict[str, Result | SluiceError] = {}
+        self.reported: dict[str, Result | SluiceError] = {}
 
     def add(
         self,
@@ -39,7 +41,9 @@ class Bench:
         """key: under which the result is kept, the id unless given."""
         arrival = make_arrival(name, event_at=self.clock.now_us(), amount_minor=amount_minor)
         self.batches.add(
-            arrival, deadline_ms, done or (lambda result: self.told.update({key or name: result}))
+            arrival,
+            deadline_ms,
+            done or (lambda result: self.reported.update({key or name: result})),
         )
 
     def hold(self) -> asyncio.Event:
@@ -69,7 +73,7 @@ async def test_what_comes_in_one_turn_is_decided_together(bench: Bench) -> None:
     await bench.batches.close()
     assert bench.sizes == [3]
     assert bench.batches.sizes == [3]
-    assert sorted(bench.told) == ["a", "b", "c"]
+    assert sorted(bench.reported) == ["a", "b", "c"]
 
 
 async def test_a_lone_arrival_waits_for_no_company(bench: Bench) -> None:
@@ -91,7 +95,7 @@ async def test_what_comes_while_a_batch_is_decided_goes_as_one_when_it_ends(benc
     await bench.until(2)
     await bench.batches.close()
     assert bench.sizes == [1, 3]
-    assert sorted(bench.told) == ["a", "b", "c", "d"]
+    assert sorted(bench.reported) == ["a", "b", "c", "d"]
 
 
 async def test_a_batch_that_hangs_holds_the_next_only_for_a_share_of_the_deadline(
@@ -159,11 +163,11 @@ async def test_the_same_id_twice_in_one_batch_hears_one_decision(bench: Bench) -
     bench.add("a", key="other", amount_minor=2000)
     await bench.batches.close()
     assert bench.sizes == [3]
-    first, second = bench.told["first"], bench.told["second"]
+    first, second = bench.reported["first"], bench.reported["second"]
     assert isinstance(first, Decided)
-    assert isinstance(second, Repeated)
+    assert isinstance(second, Replayed)
     assert second.answer == first.answer
-    assert isinstance(bench.told["other"], Conflict)
+    assert isinstance(bench.reported["other"], Conflict)
 
 
 @pytest.mark.parametrize("failure", [Unavailable("down"), Corrupt("hole"), ValueError("bug")])
@@ -174,21 +178,27 @@ async def test_a_batch_that_fails_tells_each_arrival_and_the_next_goes_on(
     bench.add("a")
     bench.add("b")
     await bench.batches.close()
-    assert all(isinstance(bench.told[name], SluiceError) for name in "ab")
+    assert all(isinstance(bench.reported[name], SluiceError) for name in "ab")
     bench.add("c")
     await bench.batches.close()
-    assert isinstance(bench.told["c"], Decided)
+    assert isinstance(bench.reported["c"], Decided)
 
 
-async def test_an_arrival_whose_answer_cannot_be_given_harms_no_other(bench: Bench) -> None:
+async def test_an_arrival_whose_answer_cannot_be_given_harms_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = prometheus_client.CollectorRegistry()
+    monkeypatch.setattr(telemetry, "METRICS", telemetry.Metrics(registry))
+
     def broken(_result: Result | SluiceError) -> None:
         raise RuntimeError("nobody listens")
 
     bench.add("a", done=broken)
     bench.add("b")
     await bench.batches.close()
-    assert isinstance(bench.told["b"], Decided)
-    assert msgspec.json.decode(bench.told["b"].answer)["authorization_id"] == "b"
+    assert isinstance(bench.reported["b"], Decided)
+    assert msgspec.json.decode(bench.reported["b"].answer)["authorization_id"] == "b"
+    assert registry.get_sample_value("sluice_decider_answers_failed_total") == 1
 
 
 async def test_closing_decides_what_still_waits(bench: Bench) -> None:
@@ -198,4 +208,4 @@ async def test_closing_decides_what_still_waits(bench: Bench) -> None:
     bench.add("b")
     held.set()
     await bench.batches.close()
-    assert sorted(bench.told) == ["a", "b"]
+    assert sorted(bench.reported) == ["a", "b"]

@@ -1,4 +1,4 @@
-"""The sync door as an ASGI application: no socket, no KServe behind it."""
+"""The sync API as an ASGI application: no socket, no KServe behind it."""
 
 import asyncio
 import json
@@ -12,14 +12,14 @@ import pytest
 from fastapi.openapi.models import OpenAPI
 from prometheus_client import CollectorRegistry
 
-from services.decider.http import SyncDoor
+from services.decider.http import SyncApi
 from services.decider.open_inference import MAX_ROWS
 from services.decider.problems import KINDS
 from sluice.application.decide import Busy, Unrecorded
-from sluice.domain.authorization import MAX_BODY_BYTES
+from sluice.domain.records.authorization import MAX_BODY_BYTES
 from sluice.errors import Corrupt, Unavailable
-from sluice.telemetry import Metrics
-from sluice.testing.deciding import COLUMNS, FakeDecider
+from sluice.telemetry import Metrics, Sampler
+from sluice.testing.deciding import COLUMNS, FakePipeline
 
 NOW_US = time.time_ns() // 1000
 SECRET = "s3cr3t-value"
@@ -66,8 +66,8 @@ def with_(**changes: Any) -> bytes:
 
 
 @pytest.fixture
-def decider() -> FakeDecider:
-    return FakeDecider()
+def decider() -> FakePipeline:
+    return FakePipeline()
 
 
 @pytest.fixture
@@ -75,31 +75,36 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-@pytest.fixture
-def door(decider: FakeDecider, registry: CollectorRegistry) -> SyncDoor:
+def make_entrypoint(decider: FakePipeline, registry: CollectorRegistry, **more: Any) -> SyncApi:
     async def fallback(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "http.response.start", "status": 299, "headers": []})
         await send({"type": "http.response.body", "body": b"fallback"})
 
-    return SyncDoor(
+    return SyncApi(
         decider,
         fallback,
         name="sluice",
         columns=COLUMNS,
         in_flight_max=4,
         metrics=Metrics(registry),
+        **more,
     )
 
 
+@pytest.fixture
+def entrypoint(decider: FakePipeline, registry: CollectorRegistry) -> SyncApi:
+    return make_entrypoint(decider, registry)
+
+
 async def ask(
-    door: SyncDoor,
+    entrypoint: SyncApi,
     path: str = "/v1/authorizations",
     body: bytes | Iterable[bytes] = b"",
     method: str = "POST",
     **headers: str,
 ) -> Answer:
-    """One request. Chunks past what the door wants to read are counted in x-unread."""
+    """One request. Chunks past what the entrypoint wants to read are counted in x-unread."""
     chunks = [body] if isinstance(body, bytes) else list(body)
     given = {"content-type": "application/json"} | {
         k.replace("_", "-"): v for k, v in headers.items()
@@ -119,7 +124,7 @@ async def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await door(scope, receive, send)
+    await entrypoint(scope, receive, send)
     start, *rest = sent
     answered = {k.decode(): v.decode() for k, v in start["headers"]}
     return Answer(
@@ -129,16 +134,16 @@ async def ask(
     )
 
 
-async def test_an_authorization_gets_its_decision(door: SyncDoor) -> None:
-    answer = await ask(door, body=with_())
+async def test_an_authorization_gets_its_decision(entrypoint: SyncApi) -> None:
+    answer = await ask(entrypoint, body=with_())
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
     assert (answer.json["authorization_id"], answer.json["outcome"]) == ("auth-1", "approve")
     assert "idempotent-replay" not in answer.headers
 
 
-async def test_the_same_authorization_again_gets_the_same_bytes(door: SyncDoor) -> None:
-    first, second = await ask(door, body=with_()), await ask(door, body=with_())
+async def test_the_same_authorization_again_gets_the_same_bytes(entrypoint: SyncApi) -> None:
+    first, second = await ask(entrypoint, body=with_()), await ask(entrypoint, body=with_())
     assert second.body == first.body
     assert second.headers["idempotent-replay"] == "true"
 
@@ -194,10 +199,10 @@ BAD: dict[str, tuple[bytes, int, str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 async def test_bad_input_is_refused_with_a_problem_that_repeats_no_value(
-    door: SyncDoor, decider: FakeDecider, case: str
+    entrypoint: SyncApi, decider: FakePipeline, case: str
 ) -> None:
     body, status, code = BAD[case]
-    answer = await ask(door, body=body)
+    answer = await ask(entrypoint, body=body)
     assert (answer.status, answer.json["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json["status"] == status
@@ -208,9 +213,9 @@ async def test_bad_input_is_refused_with_a_problem_that_repeats_no_value(
     assert decider.batches == []
 
 
-async def test_the_same_id_with_another_body_is_a_conflict(door: SyncDoor) -> None:
-    await ask(door, body=with_())
-    answer = await ask(door, body=with_(amount_minor=2000))
+async def test_the_same_id_with_another_body_is_a_conflict(entrypoint: SyncApi) -> None:
+    await ask(entrypoint, body=with_())
+    answer = await ask(entrypoint, body=with_(amount_minor=2000))
     assert (answer.status, answer.json["code"]) == (409, "conflict")
 
 
@@ -223,26 +228,30 @@ async def test_the_same_id_with_another_body_is_a_conflict(door: SyncDoor) -> No
         {"content_encoding": "gzip"},
     ],
 )
-async def test_an_unknown_content_type_is_refused(door: SyncDoor, headers: dict[str, str]) -> None:
-    answer = await ask(door, body=with_(), **headers)
+async def test_an_unknown_content_type_is_refused(
+    entrypoint: SyncApi, headers: dict[str, str]
+) -> None:
+    answer = await ask(entrypoint, body=with_(), **headers)
     assert (answer.status, answer.json["code"]) == (415, "unsupported_content_type")
 
 
-async def test_json_with_its_own_charset_is_accepted(door: SyncDoor) -> None:
+async def test_json_with_its_own_charset_is_accepted(entrypoint: SyncApi) -> None:
     content_type = "application/json; charset=utf-8"
-    assert (await ask(door, body=with_(), content_type=content_type)).status == 200
+    assert (await ask(entrypoint, body=with_(), content_type=content_type)).status == 200
 
 
-async def test_a_body_without_length_is_cut_where_the_limit_is_passed(door: SyncDoor) -> None:
-    answer = await ask(door, body=(b"x" * 8192 for _ in range(10_000)))
+async def test_a_body_without_length_is_cut_where_the_limit_is_passed(entrypoint: SyncApi) -> None:
+    answer = await ask(entrypoint, body=(b"x" * 8192 for _ in range(10_000)))
     assert (answer.status, answer.headers["connection"]) == (413, "close")
     assert int(answer.headers["x-unread"]) > 9_000, "it lingers for 2 MiB, not for 80"
 
 
-async def test_a_body_of_exactly_the_limit_is_read(door: SyncDoor) -> None:
+async def test_a_body_of_exactly_the_limit_is_read(entrypoint: SyncApi) -> None:
     body = with_()
-    assert (await ask(door, body=body + b" " * (MAX_BODY_BYTES - len(body)))).status == 200
-    assert (await ask(door, body=body + b" " * (MAX_BODY_BYTES + 1 - len(body)))).status == 413
+    assert (await ask(entrypoint, body=body + b" " * (MAX_BODY_BYTES - len(body)))).status == 200
+    assert (
+        await ask(entrypoint, body=body + b" " * (MAX_BODY_BYTES + 1 - len(body)))
+    ).status == 413
 
 
 @pytest.mark.parametrize(
@@ -254,10 +263,10 @@ async def test_a_body_of_exactly_the_limit_is_read(door: SyncDoor) -> None:
     ],
 )
 async def test_what_may_pass_is_a_503_that_says_when_to_retry(
-    door: SyncDoor, decider: FakeDecider, instead: Any, code: str
+    entrypoint: SyncApi, decider: FakePipeline, instead: Any, code: str
 ) -> None:
     decider.instead["auth-1"] = instead
-    answer = await ask(door, body=with_())
+    answer = await ask(entrypoint, body=with_())
     assert (answer.status, answer.json["code"]) == (503, code)
     assert answer.headers["retry-after"] == "1"
     assert "10.0.0.7" not in answer.body.decode()
@@ -265,127 +274,151 @@ async def test_what_may_pass_is_a_503_that_says_when_to_retry(
 
 @pytest.mark.parametrize("failure", [Corrupt("hole"), ValueError("bug")])
 async def test_a_failure_inside_is_a_500_and_nobody_waits_forever(
-    door: SyncDoor, decider: FakeDecider, failure: Exception
+    entrypoint: SyncApi, decider: FakePipeline, failure: Exception
 ) -> None:
     decider.instead["auth-1"] = failure
-    answer = await ask(door, body=with_())
+    answer = await ask(entrypoint, body=with_())
     assert (answer.status, answer.json["code"]) == (500, "internal")
 
 
 async def test_requests_of_one_turn_are_decided_together(
-    door: SyncDoor, decider: FakeDecider, registry: CollectorRegistry
+    entrypoint: SyncApi, decider: FakePipeline, registry: CollectorRegistry
 ) -> None:
     bodies = [with_(authorization_id=f"auth-{i}") for i in range(4)]
     # A deadline that a busy machine does not miss: what is late is decided apart.
-    asked = (ask(door, body=body, x_deadline_ms="1000") for body in bodies)
+    asked = (ask(entrypoint, body=body, x_deadline_ms="1000") for body in bodies)
     answers = await asyncio.gather(*asked)
     assert [a.json["authorization_id"] for a in answers] == [f"auth-{i}" for i in range(4)]
     assert [len(batch) for batch in decider.batches] == [4]
-    await door.close()
+    await entrypoint.close()
     name = "sluice_decider_batch_rows"
-    assert registry.get_sample_value(f"{name}_count", {"door": "sync"}) == 1
-    assert registry.get_sample_value(f"{name}_sum", {"door": "sync"}) == 4
+    assert registry.get_sample_value(f"{name}_count", {"entrypoint": "sync"}) == 1
+    assert registry.get_sample_value(f"{name}_sum", {"entrypoint": "sync"}) == 4
 
 
 async def test_a_request_past_the_bound_is_refused_at_once_not_queued(
-    door: SyncDoor, decider: FakeDecider
+    entrypoint: SyncApi, decider: FakePipeline
 ) -> None:
     decider.gate = asyncio.Event()
     waiting = [
-        asyncio.create_task(ask(door, body=with_(authorization_id=f"auth-{i}"))) for i in range(4)
+        asyncio.create_task(ask(entrypoint, body=with_(authorization_id=f"auth-{i}")))
+        for i in range(4)
     ]
     while not decider.batches:
         await asyncio.sleep(0)
-    refused = await ask(door, body=with_(authorization_id="auth-5"))
+    refused = await ask(entrypoint, body=with_(authorization_id="auth-5"))
     assert (refused.status, refused.json["code"]) == (503, "overloaded")
     assert refused.headers["retry-after"] == "1"
     decider.gate.set()
     assert [a.status for a in await asyncio.gather(*waiting)] == [200] * 4
-    assert (await ask(door, body=with_(authorization_id="auth-5"))).status == 200
+    assert (await ask(entrypoint, body=with_(authorization_id="auth-5"))).status == 200
 
 
 async def test_the_deadline_of_the_caller_reaches_the_walk(
-    door: SyncDoor, decider: FakeDecider
+    entrypoint: SyncApi, decider: FakePipeline
 ) -> None:
-    await ask(door, body=with_())
-    await ask(door, body=with_(authorization_id="auth-2"), x_deadline_ms="7")
+    await ask(entrypoint, body=with_())
+    await ask(entrypoint, body=with_(authorization_id="auth-2"), x_deadline_ms="7")
     received = [batch[0].received_at for batch in decider.batches]
     assert decider.deadlines == [received[0] + 50_000, received[1] + 7_000]
 
 
 @pytest.mark.parametrize("deadline", ["4", "1001", "-5", "5.5", "soon", "999999999999999999999"])
-async def test_a_wrong_deadline_is_refused(door: SyncDoor, deadline: str) -> None:
-    answer = await ask(door, body=with_(), x_deadline_ms=deadline)
+async def test_a_wrong_deadline_is_refused(entrypoint: SyncApi, deadline: str) -> None:
+    answer = await ask(entrypoint, body=with_(), x_deadline_ms=deadline)
     assert (answer.status, answer.json["code"]) == (400, "invalid_deadline")
 
 
-async def test_the_callers_trace_is_continued(door: SyncDoor, decider: FakeDecider) -> None:
-    answer = await ask(door, body=with_(), traceparent=TRACE)
+async def test_the_callers_trace_is_continued(entrypoint: SyncApi, decider: FakePipeline) -> None:
+    answer = await ask(entrypoint, body=with_(), traceparent=TRACE)
     assert answer.headers["traceparent"][:36] == TRACE[:36]
     assert answer.headers["traceparent"] != TRACE
     assert decider.batches[0][0].traceparent == answer.headers["traceparent"]
 
 
-async def test_a_refused_request_carries_a_trace_too(door: SyncDoor) -> None:
-    answer = await ask(door, body=b"{}", traceparent=TRACE)
+async def test_a_refused_request_carries_a_trace_too(entrypoint: SyncApi) -> None:
+    answer = await ask(entrypoint, body=b"{}", traceparent=TRACE)
     assert answer.headers["traceparent"][:36] == TRACE[:36]
 
 
-async def test_another_method_is_405_and_says_which_is_allowed(door: SyncDoor) -> None:
-    answer = await ask(door, method="GET")
+async def test_another_method_is_405_and_says_which_is_allowed(entrypoint: SyncApi) -> None:
+    answer = await ask(entrypoint, method="GET")
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
-async def test_what_the_door_does_not_know_goes_to_kserve(door: SyncDoor) -> None:
-    assert (await ask(door, "/v2", method="GET")).body == b"fallback"
+async def test_what_the_entrypoint_does_not_know_goes_to_kserve(entrypoint: SyncApi) -> None:
+    assert (await ask(entrypoint, "/v2", method="GET")).body == b"fallback"
 
 
-async def test_nobody_unloads_the_model_over_http(door: SyncDoor) -> None:
-    assert (await ask(door, "/v2/repository/models/sluice/unload")).status == 404
+async def test_nobody_unloads_the_model_over_http(entrypoint: SyncApi) -> None:
+    assert (await ask(entrypoint, "/v2/repository/models/sluice/unload")).status == 404
 
 
 async def test_readiness_is_a_rehearsal_that_counts_for_a_second(
-    door: SyncDoor, decider: FakeDecider
+    entrypoint: SyncApi, decider: FakePipeline
 ) -> None:
     answers = await asyncio.gather(
-        *(ask(door, "/v2/health/ready", method="GET") for _ in range(10))
+        *(ask(entrypoint, "/v2/health/ready", method="GET") for _ in range(10))
     )
     assert {a.status for a in answers} == {200}
     assert decider.rehearsals == 1
 
 
 async def test_not_ready_while_the_rehearsal_fails_but_alive(
-    door: SyncDoor, decider: FakeDecider
+    entrypoint: SyncApi, decider: FakePipeline
 ) -> None:
     decider.healthy = False
     for path in ("/v2/health/ready", "/v2/models/sluice/ready"):
-        answer = await ask(door, path, method="GET")
+        answer = await ask(entrypoint, path, method="GET")
         assert (answer.status, answer.json["code"]) == (503, "not_ready")
-    assert (await ask(door, "/v2/health/live", method="GET")).status == 200
+    assert (await ask(entrypoint, "/v2/health/live", method="GET")).status == 200
 
 
-async def test_a_draining_door_answers_but_is_not_ready(door: SyncDoor) -> None:
-    assert (await ask(door, "/v2/health/ready", method="GET")).status == 200
-    door.draining = True
-    assert (await ask(door, "/v2/health/ready", method="GET")).status == 503
-    answer = await ask(door, body=with_())
+async def test_a_draining_entrypoint_answers_but_is_not_ready(entrypoint: SyncApi) -> None:
+    assert (await ask(entrypoint, "/v2/health/ready", method="GET")).status == 200
+    entrypoint.draining = True
+    assert (await ask(entrypoint, "/v2/health/ready", method="GET")).status == 503
+    answer = await ask(entrypoint, body=with_())
     assert (answer.status, answer.headers["connection"]) == (200, "close")
 
 
 async def test_requests_are_counted_and_logged_by_how_they_ended(
-    door: SyncDoor, registry: CollectorRegistry, capfdbinary: pytest.CaptureFixture[bytes]
+    entrypoint: SyncApi, registry: CollectorRegistry, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await ask(door, body=with_())
-    await ask(door, body=with_())
-    await ask(door, body=b"{}")
-    await door.close()
-    for code in ("decided", "repeated", "missing_field"):
-        labels = {"door": "sync", "code": code}
+    await ask(entrypoint, body=with_())
+    await ask(entrypoint, body=with_())
+    await ask(entrypoint, body=b"{}")
+    await entrypoint.close()
+    for code in ("decided", "replayed", "missing_field"):
+        labels = {"entrypoint": "sync", "code": code}
         assert registry.get_sample_value("sluice_decider_requests_total", labels) == 1, code
     lines = [msgspec.json.decode(line) for line in capfdbinary.readouterr().out.splitlines()]
-    assert [line["code"] for line in lines] == ["decided", "repeated", "missing_field"]
+    assert [line["code"] for line in lines] == ["decided", "replayed", "missing_field"]
     assert lines[0]["outcome"] == "approve"
     assert "tok_1" not in str(lines)
+
+
+@pytest.mark.parametrize(
+    ("amount", "codes"), [(1999, ["missing_field"]), (100_001, ["decided", "missing_field"])]
+)
+async def test_usual_answers_and_no_declines_may_be_left_out_of_the_log_and_are_counted(
+    decider: FakePipeline,
+    registry: CollectorRegistry,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    amount: int,
+    codes: list[str],
+) -> None:
+    entrypoint = make_entrypoint(decider, registry, sampler=Sampler(sample_ppm=0))
+    await ask(entrypoint, body=with_(amount_minor=amount))
+    await ask(entrypoint, body=with_(amount_minor=amount))
+    await ask(entrypoint, body=b"{}")
+    await entrypoint.close()
+    lines = [msgspec.json.decode(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [line["code"] for line in lines] == codes
+    assert {line["sample_ppm"] for line in lines} == {1_000_000}
+    for result, count in (("written", len(codes)), ("left_out", 3 - len(codes))):
+        labels = {"entrypoint": "sync", "result": result}
+        assert registry.get_sample_value("sluice_decider_log_lines_total", labels) == count
 
 
 # ---------------------------------------------------------------- Open Inference v2
@@ -404,8 +437,8 @@ def inference(*inputs: Tensor, **more: Any) -> bytes:
 
 
 @pytest.mark.parametrize("data", [[1, 2, 3, 4, 5, 6], [[1, 2, 3], [4, 5, 6]]])
-async def test_feature_rows_are_scored(door: SyncDoor, data: Any) -> None:
-    answer = await ask(door, INFER, inference(tensor(data=data), id="r1"))
+async def test_feature_rows_are_scored(entrypoint: SyncApi, data: Any) -> None:
+    answer = await ask(entrypoint, INFER, inference(tensor(data=data), id="r1"))
     assert answer.json == {
         "id": "r1",
         "model_name": "sluice",
@@ -414,7 +447,7 @@ async def test_feature_rows_are_scored(door: SyncDoor, data: Any) -> None:
     }
 
 
-async def test_binary_tensors_come_and_go(door: SyncDoor) -> None:
+async def test_binary_tensors_come_and_go(entrypoint: SyncApi) -> None:
     rows = np.arange(6, dtype="<i8")
     head = inference(
         {
@@ -426,7 +459,7 @@ async def test_binary_tensors_come_and_go(door: SyncDoor) -> None:
         parameters={"binary_data_output": True},
     )
     answer = await ask(
-        door, INFER, head + rows.tobytes(), inference_header_content_length=str(len(head))
+        entrypoint, INFER, head + rows.tobytes(), inference_header_content_length=str(len(head))
     )
     length = int(answer.headers["inference-header-content-length"])
     assert json.loads(answer.body[:length])["outputs"][0]["parameters"] == {"binary_data_size": 16}
@@ -434,11 +467,11 @@ async def test_binary_tensors_come_and_go(door: SyncDoor) -> None:
 
 
 async def test_authorizations_in_a_tensor_are_decided_and_a_bad_row_stops_none(
-    door: SyncDoor,
+    entrypoint: SyncApi,
 ) -> None:
     texts = [with_().decode(), "{}", with_(authorization_id="auth-2").decode()]
     rows = {"name": "authorizations", "shape": [3], "datatype": "BYTES", "data": texts}
-    output = (await ask(door, INFER, inference(rows))).json["outputs"][0]
+    output = (await ask(entrypoint, INFER, inference(rows))).json["outputs"][0]
     answers = [json.loads(text) for text in output["data"]]
     assert (output["name"], output["shape"]) == ("answer", [3])
     assert [a.get("outcome", a.get("code")) for a in answers] == [
@@ -448,9 +481,9 @@ async def test_authorizations_in_a_tensor_are_decided_and_a_bad_row_stops_none(
     ]
 
 
-async def test_a_tensor_in_which_nothing_was_decided_is_a_problem(door: SyncDoor) -> None:
+async def test_a_tensor_in_which_nothing_was_decided_is_a_problem(entrypoint: SyncApi) -> None:
     rows = {"name": "authorizations", "shape": [1], "datatype": "BYTES", "data": ["{}"]}
-    answer = await ask(door, INFER, inference(rows))
+    answer = await ask(entrypoint, INFER, inference(rows))
     assert (answer.status, answer.json["code"]) == (422, "missing_field")
 
 
@@ -475,33 +508,37 @@ WRONG: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-async def test_a_wrong_inference_request_is_a_400(door: SyncDoor, case: str) -> None:
-    answer = await ask(door, INFER, WRONG[case])
+async def test_a_wrong_inference_request_is_a_400(entrypoint: SyncApi, case: str) -> None:
+    answer = await ask(entrypoint, INFER, WRONG[case])
     assert (answer.status, answer.json["code"]) == (400, "invalid_inference")
 
 
-async def test_too_many_rows_are_refused(door: SyncDoor) -> None:
+async def test_too_many_rows_are_refused(entrypoint: SyncApi) -> None:
     rows = MAX_ROWS + 1
     body = inference(tensor(shape=[rows, 3], data=[0] * 3 * rows))
-    assert (await ask(door, INFER, body)).status == 413
+    assert (await ask(entrypoint, INFER, body)).status == 413
 
 
 @pytest.mark.parametrize("length", ["0", "999999"])
-async def test_a_header_length_that_does_not_fit_is_refused(door: SyncDoor, length: str) -> None:
-    answer = await ask(door, INFER, inference(), inference_header_content_length=length)
+async def test_a_header_length_that_does_not_fit_is_refused(
+    entrypoint: SyncApi, length: str
+) -> None:
+    answer = await ask(entrypoint, INFER, inference(), inference_header_content_length=length)
     assert answer.status == 400
 
 
-async def test_a_model_that_is_down_is_a_503(door: SyncDoor, decider: FakeDecider) -> None:
+async def test_a_model_that_is_down_is_a_503(entrypoint: SyncApi, decider: FakePipeline) -> None:
     decider.healthy = False
-    assert (await ask(door, INFER, inference())).status == 503
+    assert (await ask(entrypoint, INFER, inference())).status == 503
 
 
 # ---------------------------------------------------------------- description
 
 
-async def test_the_openapi_document_is_valid_and_its_references_resolve(door: SyncDoor) -> None:
-    document = (await ask(door, "/openapi.json", method="GET")).json
+async def test_the_openapi_document_is_valid_and_its_references_resolve(
+    entrypoint: SyncApi,
+) -> None:
+    document = (await ask(entrypoint, "/openapi.json", method="GET")).json
     OpenAPI.model_validate(document)
     schemas = document["components"]["schemas"]
     assert set(schemas) >= {"Authorization", "Answer", "Problem"}
@@ -521,14 +558,14 @@ async def test_the_openapi_document_is_valid_and_its_references_resolve(door: Sy
 
 
 def test_every_code_of_the_decoder_is_in_the_table_of_problems() -> None:
-    from sluice.domain import authorization as module
+    from sluice.domain.records import authorization as module
 
     for _, code in module._CODES:
         assert code in KINDS
 
 
-async def test_every_refusal_has_the_status_that_openapi_promises(door: SyncDoor) -> None:
-    document = (await ask(door, "/openapi.json", method="GET")).json
+async def test_every_refusal_has_the_status_that_openapi_promises(entrypoint: SyncApi) -> None:
+    document = (await ask(entrypoint, "/openapi.json", method="GET")).json
     promised = document["paths"]["/v1/authorizations"]["post"]["responses"]
     for _, status, _ in BAD.values():
         assert str(status) in promised

@@ -1,4 +1,4 @@
-"""The stream door with the real walk, over Kafka and a store in memory."""
+"""The stream processor with the real decision pipeline, over Kafka and a store in memory."""
 
 import asyncio
 import json
@@ -11,14 +11,21 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.decider.stream import ABORTS_MAX, AfterCommit, StreamDoor, TransactionLog
-from sluice.application.decide import Decider
+from services.decider.stream import (
+    ABORTS_MAX,
+    AfterCommit,
+    StreamProcessor,
+    TransactionLog,
+    limits,
+)
+from services.loop import ConsumerLoop
+from sluice.application.decide import DecisionPipeline
 from sluice.application.ports import Arrival
-from sluice.domain.authorization import EventTimeBounds
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.decision import Decision, Origin
+from sluice.domain.records.authorization import EventTimeBounds
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.decision import Decision, Origin
 from sluice.errors import Corrupt, Unavailable
-from sluice.telemetry import Metrics
+from sluice.telemetry import Metrics, Sampler
 from sluice.testing.policy import make_policy
 from sluice.testing.store import FakeClock, FakeStore
 from sluice.testing.transactions import FakeTransactions
@@ -36,7 +43,7 @@ class Now(Generic[T]):
         return self._value
 
 
-class FragileDecider(Decider):
+class FragilePipeline(DecisionPipeline):
     """Breaks on an authorization whose id is poison, as a bug would."""
 
     async def decide(self, batch: Any, *, deadline_us: int | None = None) -> Any:
@@ -45,10 +52,10 @@ class FragileDecider(Decider):
         return await super().decide(batch, deadline_us=deadline_us)
 
 
-class World:
-    """One stream door and all around it."""
+class Harness:
+    """One stream processor and all around it; made in the event loop that it decides in."""
 
-    def __init__(self, **door: Any) -> None:
+    def __init__(self, **loop: Any) -> None:
         self.clock = FakeClock()
         self.kafka = FakeTransactions()
         self.store = FakeStore(self.clock)
@@ -56,8 +63,8 @@ class World:
         self.policy = make_policy()
         self.bounds = EventTimeBounds()
         after_commit = AfterCommit(self.store)
-        self.decider = FragileDecider(
-            door="stream",
+        self.decider = FragilePipeline(
+            entrypoint="stream",
             emitter="test",
             store=after_commit,
             scorer=Now(None),
@@ -66,16 +73,23 @@ class World:
             clock=self.clock,
             bounds=self.bounds,
         )
-        self.door = StreamDoor(
+        metrics = Metrics(self.registry)
+        handler = StreamProcessor(
             self.kafka,
             self.decider,
             after_commit,
             dead_letters=DEAD,
             clock=self.clock,
-            poll_s=0,
-            metrics=Metrics(self.registry),
-            **door,
+            events=asyncio.get_running_loop(),
+            metrics=metrics,
         )
+        self.loop = ConsumerLoop(self.kafka, handler, limits(poll_s=0), metrics=metrics, **loop)
+
+    async def once(self) -> None:
+        await asyncio.to_thread(self.loop.once)
+
+    async def run(self, stop: threading.Event) -> None:
+        await asyncio.to_thread(self.loop.run, stop)
 
     def authorization(self, authorization_id: str, **changes: Any) -> bytes:
         body = {
@@ -104,230 +118,249 @@ class World:
 
     async def drain(self) -> None:
         for _ in range(100):
-            if not any(self.kafka.lag().values()):
+            ends = {place: len(found) for place, found in self.kafka.group.records.items()}
+            if self.kafka.offsets == ends:
                 return
-            await self.door.once()
+            await self.once()
         raise AssertionError(f"stuck, offsets {self.kafka.offsets}")
 
     def decisions(self) -> list[Decision]:
         return [msgspec.json.decode(v, type=Decision) for v in self.kafka.values(OUT)]
 
-    def letters(self) -> list[DeadLetter]:
+    def dead_letters(self) -> list[DeadLetter]:
         return [msgspec.json.decode(v, type=DeadLetter) for v in self.kafka.values(DEAD)]
 
     def ids(self) -> list[str]:
         return [d.authorization.authorization_id for d in self.decisions()]
 
     def dead(self) -> list[tuple[int, str]]:
-        return [(letter.origin.offset, letter.code) for letter in self.letters()]
+        return [
+            (dead_letter.origin.offset, dead_letter.code) for dead_letter in self.dead_letters()
+        ]
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+async def harness() -> Harness:
+    return Harness()
 
 
-async def test_every_message_becomes_a_decision_or_a_dead_letter(world: World) -> None:
-    world.add("a", "b")
-    world.kafka.add(IN, b"{}")
-    world.add("c")
-    await world.door.once()
-    assert world.ids() == ["a", "b", "c"]
-    assert world.dead() == [(2, "missing_field")]
-    assert world.kafka.offsets == {(IN, 0): 4}
-    assert [str(d.origin) for d in world.decisions()] == [f"{IN}/0@{i}" for i in (0, 1, 3)]
-    assert [d.sequence for d in world.decisions()] == [0, 1, 2]
-    letter = world.letters()[0]
-    assert (letter.origin, letter.size_bytes) == (Origin(IN, 0, 2), 2)
+async def test_every_message_becomes_a_decision_or_a_dead_letter(harness: Harness) -> None:
+    harness.add("a", "b")
+    harness.kafka.add(IN, b"{}")
+    harness.add("c")
+    await harness.once()
+    assert harness.ids() == ["a", "b", "c"]
+    assert harness.dead() == [(2, "missing_field")]
+    assert harness.kafka.offsets == {(IN, 0): 4}
+    assert [str(d.origin) for d in harness.decisions()] == [f"{IN}/0@{i}" for i in (0, 1, 3)]
+    assert [d.sequence for d in harness.decisions()] == [0, 1, 2]
+    dead_letter = harness.dead_letters()[0]
+    assert (dead_letter.origin, dead_letter.size_bytes) == (Origin(IN, 0, 2), 2)
 
 
-async def test_authorizations_of_one_card_in_a_batch_see_each_other(world: World) -> None:
-    world.add("a", "b")
-    await world.door.once()
-    first, second = world.decisions()
+async def test_authorizations_of_one_card_in_a_batch_see_each_other(harness: Harness) -> None:
+    harness.add("a", "b")
+    await harness.once()
+    first, second = harness.decisions()
     assert [p.authorization_id for p in first.pending] == []
     assert [p.authorization_id for p in second.pending] == ["a"]
 
 
-async def test_the_same_id_again_is_a_duplicate_in_the_batch_and_after_it(world: World) -> None:
-    world.add("a", "a")
-    await world.door.once()
-    world.add("a")
-    await world.door.once()
-    assert world.ids() == ["a"]
-    assert world.dead() == [(1, "duplicate"), (2, "duplicate")]
+async def test_the_same_id_again_is_a_duplicate_in_the_batch_and_after_it(harness: Harness) -> None:
+    harness.add("a", "a")
+    await harness.once()
+    harness.add("a")
+    await harness.once()
+    assert harness.ids() == ["a"]
+    assert harness.dead() == [(1, "duplicate"), (2, "duplicate")]
 
 
-async def test_the_same_id_with_other_content_is_a_conflict(world: World) -> None:
-    world.add("a")
-    world.add("a", amount_minor=5)
-    await world.door.once()
-    world.add("a", amount_minor=6)
-    await world.door.once()
-    assert world.ids() == ["a"]
-    assert world.dead() == [(1, "conflict"), (2, "conflict")]
+async def test_the_same_id_with_other_content_is_a_conflict(harness: Harness) -> None:
+    harness.add("a")
+    harness.add("a", amount_minor=5)
+    await harness.once()
+    harness.add("a", amount_minor=6)
+    await harness.once()
+    assert harness.ids() == ["a"]
+    assert harness.dead() == [(1, "conflict"), (2, "conflict")]
 
 
 @pytest.mark.parametrize("step", ["begin", "produce", "commit"])
 async def test_a_failed_transaction_leaves_no_trace_and_its_batch_comes_again(
-    world: World, step: str
+    harness: Harness, step: str
 ) -> None:
-    world.add("a", "b")
-    world.kafka.fail[step] = [Unavailable("the broker is down")]
-    await world.door.once()
-    assert world.kafka.committed == []
-    assert world.kafka.offsets == {}
-    await world.door.once()
-    assert world.ids() == ["a", "b"]
-    assert world.dead() == []
-    assert [d.sequence for d in world.decisions()] == [0, 1], "the emitter's count has no hole"
-    assert world.registry.get_sample_value(
+    harness.add("a", "b")
+    harness.kafka.fail[step] = [Unavailable("the broker is down")]
+    await harness.once()
+    assert harness.kafka.committed_records == []
+    assert harness.kafka.offsets == {}
+    await harness.once()
+    assert harness.ids() == ["a", "b"]
+    assert harness.dead() == []
+    assert [d.sequence for d in harness.decisions()] == [0, 1], "the emitter's count has no hole"
+    assert harness.registry.get_sample_value(
         "sluice_consumer_aborts_total", {"code": "unavailable"}
     ) == (1)
-    decided = {"door": "stream", "code": "decided"}
-    assert world.registry.get_sample_value("sluice_decider_requests_total", decided) == 2
+    decided = {"entrypoint": "stream", "code": "decided"}
+    assert harness.registry.get_sample_value("sluice_decider_requests_total", decided) == 2
 
 
-async def test_a_read_that_fails_loses_nothing(world: World) -> None:
-    world.add("a")
-    world.kafka.fail["poll_batch"] = [Unavailable("the broker is down")]
-    await world.door.once()
-    await world.door.once()
-    assert world.ids() == ["a"]
+async def test_a_read_that_fails_loses_nothing(harness: Harness) -> None:
+    harness.add("a")
+    harness.kafka.fail["poll_batch"] = [Unavailable("the broker is down")]
+    await harness.once()
+    await harness.once()
+    assert harness.ids() == ["a"]
 
 
-async def test_a_message_that_breaks_us_is_buried_and_stops_no_other(world: World) -> None:
-    world.add("a", "poison", "b")
-    await world.drain()
-    assert world.ids() == ["a", "b"]
-    assert world.dead() == [(1, "internal")]
-    assert [d.sequence for d in world.decisions()] == [0, 1]
-    world.add("c", "d")
-    await world.drain()
-    assert world.ids() == ["a", "b", "c", "d"]
-    assert world.kafka.batches[-1] == 2, "batches are whole again"
+async def test_a_message_that_breaks_us_is_buried_and_stops_no_other(harness: Harness) -> None:
+    harness.add("a", "poison", "b")
+    await harness.drain()
+    assert harness.ids() == ["a", "b"]
+    assert harness.dead() == [(1, "internal")]
+    poison = harness.registry.get_sample_value("sluice_consumer_poison_total", {"code": "internal"})
+    assert poison == 1
+    assert [d.sequence for d in harness.decisions()] == [0, 1]
+    harness.add("c", "d")
+    await harness.drain()
+    assert harness.ids() == ["a", "b", "c", "d"]
+    assert harness.kafka.batches[-1] == 2, "batches are whole again"
 
 
-async def test_after_some_failures_it_goes_on_one_by_one(world: World) -> None:
-    world.add("a", "b", "c")
-    world.kafka.fail["commit"] = [Unavailable("too slow") for _ in range(ABORTS_MAX)]
-    await world.drain()
-    assert world.kafka.batches == [3] * ABORTS_MAX + [1, 1, 1]
-    assert world.ids() == ["a", "b", "c"]
+async def test_after_some_failures_it_goes_on_one_by_one(harness: Harness) -> None:
+    harness.add("a", "b", "c")
+    harness.kafka.fail["commit"] = [Unavailable("too slow") for _ in range(ABORTS_MAX)]
+    await harness.drain()
+    assert harness.kafka.batches == [3] * ABORTS_MAX + [1, 1, 1]
+    assert harness.ids() == ["a", "b", "c"]
 
 
-async def test_an_id_claimed_by_the_other_door_is_waited_for(world: World) -> None:
-    raw = world.authorization("a")
-    elsewhere = world.arrive_elsewhere(raw)
-    await world.store.observe([elsewhere])
-    world.kafka.add(IN, raw)
-    batch = asyncio.create_task(world.door.once())
-    while not world.kafka.batches:
+async def test_an_id_in_progress_at_the_other_entrypoint_is_waited_for(harness: Harness) -> None:
+    raw = harness.authorization("a")
+    elsewhere = harness.arrive_elsewhere(raw)
+    await harness.store.observe([elsewhere])
+    harness.kafka.add(IN, raw)
+    batch = asyncio.create_task(harness.once())
+    while not harness.kafka.batches:
         await asyncio.sleep(0)
-    world.store.remember([(elsewhere, b"the other door's answer")])
+    harness.store.remember([(elsewhere, b"the other entrypoint's answer")])
     await batch
-    assert world.ids() == []
-    assert world.dead() == [(0, "duplicate")]
+    assert harness.ids() == []
+    assert harness.dead() == [(0, "duplicate")]
 
 
-async def test_an_id_whose_claimer_gave_up_is_decided(world: World) -> None:
-    raw = world.authorization("a")
-    elsewhere = world.arrive_elsewhere(raw)
-    await world.store.observe([elsewhere])
-    world.kafka.add(IN, raw)
-    batch = asyncio.create_task(world.door.once())
-    while not world.kafka.batches:
+async def test_an_id_whose_first_holder_gave_up_is_decided(harness: Harness) -> None:
+    raw = harness.authorization("a")
+    elsewhere = harness.arrive_elsewhere(raw)
+    await harness.store.observe([elsewhere])
+    harness.kafka.add(IN, raw)
+    batch = asyncio.create_task(harness.once())
+    while not harness.kafka.batches:
         await asyncio.sleep(0)
-    world.store.release([elsewhere])
+    harness.store.release([elsewhere])
     await batch
-    assert world.ids() == ["a"]
+    assert harness.ids() == ["a"]
 
 
-async def test_the_trace_of_the_message_goes_on_in_the_record(world: World) -> None:
-    world.kafka.add(IN, world.authorization("a"), traceparent=TRACE)
-    await world.door.once()
-    (_, key, _, headers) = world.kafka.committed[0]
+async def test_the_trace_of_the_message_goes_on_in_the_record(harness: Harness) -> None:
+    harness.kafka.add(IN, harness.authorization("a"), traceparent=TRACE)
+    await harness.once()
+    (_, key, _, trace) = harness.kafka.committed_records[0]
     assert key == "tok_1"
-    assert headers["traceparent"][:36] == TRACE[:36].encode()
+    assert trace is not None
+    assert trace[:36] == TRACE[:36]
 
 
-async def test_dead_letters_are_keyed_by_the_place_they_came_from(world: World) -> None:
-    world.kafka.add(IN, b"{}", partition=7)
-    await world.door.once()
-    assert [key for _, key, _, _ in world.kafka.committed] == [f"{IN}/7"]
+async def test_dead_letters_are_keyed_by_the_place_they_came_from(
+    harness: Harness,
+) -> None:
+    harness.kafka.add(IN, b"{}", partition=7)
+    await harness.once()
+    assert [key for _, key, _, _ in harness.kafka.committed_records] == [f"{IN}/7"]
 
 
-async def test_a_store_that_is_down_degrades_and_decides(world: World) -> None:
-    world.store.down = True
-    world.add("a")
-    await world.door.once()
-    (decision,) = world.decisions()
-    assert (decision.rung, "store" in decision.degraded) == ("D3", True)
+async def test_a_store_that_is_down_degrades_and_decides(harness: Harness) -> None:
+    harness.store.down = True
+    harness.add("a")
+    await harness.once()
+    (decision,) = harness.decisions()
+    assert (decision.degradation_level, "store" in decision.degraded) == ("D3", True)
 
 
-async def test_a_fenced_door_stops(world: World) -> None:
-    world.add("a")
-    world.kafka.fail["commit"] = [Corrupt("fenced", code="fenced")]
+async def test_a_fenced_entrypoint_stops(harness: Harness) -> None:
+    harness.add("a")
+    harness.kafka.fail["commit"] = [Corrupt("fenced", code="fenced")]
     with pytest.raises(Corrupt):
-        await world.door.run(asyncio.Event())
-    assert world.kafka.closed
-    assert world.kafka.committed == []
+        await harness.run(threading.Event())
+    assert harness.kafka.closed
+    assert harness.kafka.committed_records == []
 
 
-async def test_it_stops_when_told_and_leaves_the_group(world: World) -> None:
-    world.add("a", "b")
-    stop = asyncio.Event()
-    running = asyncio.create_task(world.door.run(stop))
-    while not world.kafka.committed:
+async def test_it_stops_when_told_and_leaves_the_group(harness: Harness) -> None:
+    harness.add("a", "b")
+    stop = threading.Event()
+    running = asyncio.create_task(harness.run(stop))
+    while not harness.kafka.committed_records:
         await asyncio.sleep(0)
     stop.set()
     await running
-    assert world.kafka.closed
-    assert world.ids() == ["a", "b"]
+    assert harness.kafka.closed
+    assert harness.ids() == ["a", "b"]
 
 
 async def test_each_authorization_gets_its_line_and_tells_no_card(
-    world: World, capfdbinary: pytest.CaptureFixture[bytes]
+    harness: Harness, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    world.add("a", "a")
-    await world.door.once()
+    harness.add("a", "a")
+    await harness.once()
     lines = [msgspec.json.decode(line) for line in capfdbinary.readouterr().out.splitlines()]
     assert [line["code"] for line in lines] == ["decided", "duplicate"]
     assert [line["origin"] for line in lines] == [f"{IN}/0@0", f"{IN}/0@1"]
     assert "tok_1" not in str(lines)
 
 
-async def test_lag_is_shown(world: World) -> None:
-    world.add("a")
-    await world.door.once()
+async def test_of_the_log_only_what_is_usual_may_be_left_out(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    harness = Harness(sampler=Sampler(sample_ppm=0))
+    harness.add("a", "a")
+    await harness.entrypoint.once()
+    (first, second) = [msgspec.json.decode(x) for x in capfdbinary.readouterr().out.splitlines()]
+    assert (first["degradation_level"], second["code"]) == (
+        "D2",
+        "duplicate",
+    )  # no model, and refused
+    assert first["sample_ppm"] == second["sample_ppm"] == 1_000_000
+    labels = {"entrypoint": "stream", "result": "written"}
+    assert harness.registry.get_sample_value("sluice_decider_log_lines_total", labels) == 2
+
+
+async def test_lag_is_shown(harness: Harness) -> None:
+    harness.add("a")
+    await harness.once()
     labels = {"topic": IN, "partition": "0"}
-    assert world.registry.get_sample_value("sluice_consumer_lag_messages", labels) == 0
+    assert harness.registry.get_sample_value("sluice_consumer_lag_messages", labels) == 0
 
 
 async def test_a_commit_that_never_comes_back_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Ended(BaseException):
-        """Stands for the end of the process."""
-
-    def end() -> None:
-        raise Ended
-
-    over = threading.Event()
-    world = World(hang_s=0.05, on_hang=end)
-    monkeypatch.setattr(world.kafka, "commit", lambda _offsets: over.wait(10))
-    world.add("a")
-    with pytest.raises(Ended):
-        await world.door.once()
+    over, hung = threading.Event(), threading.Event()
+    harness = Harness(hang_s=0.05, on_hang=hung.set)
+    monkeypatch.setattr(harness.kafka, "commit", lambda _offsets: over.wait(10))
+    harness.add("a")
+    batch = asyncio.create_task(harness.once())
+    assert await asyncio.to_thread(hung.wait, 10), "the process would have ended"
+    said = {"code": "decided", "entrypoint": "stream"}
+    assert not harness.registry.get_sample_value("sluice_decider_requests_total", said)
     over.set()
-    said = {"code": "decided", "door": "stream"}
-    assert not world.registry.get_sample_value("sluice_decider_requests_total", said)
+    await batch
 
 
 def test_a_hung_process_ends_though_a_thread_never_will() -> None:
     code = (
         "import threading, time\n"
-        "from services.decider.stream import leave_at_once\n"
+        "from services.loop import leave_at_once\n"
         "from sluice.telemetry import configure_logging\n"
         "configure_logging('decider')\n"
         "threading.Thread(target=time.sleep, args=(60,)).start()\n"

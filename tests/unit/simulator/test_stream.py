@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from sluice_simulator.config import Config
-from sluice_simulator.stream import Plan, Streamer, Tally, at_sync_door, run
+from sluice_simulator.stream import Streamer, StreamOptions, Tally, at_sync_api, run
 from sluice_simulator.world import World
 
-from sluice.domain.authorization import decode_authorization
+from sluice.domain.records.authorization import decode_authorization
 
 START = date(2026, 10, 1)
 
@@ -53,7 +53,7 @@ def values(recorder: Recorder, topic: str = "authorizations.v1") -> list[bytes]:
 
 def test_the_stream_is_the_worlds_own_traffic_keyed_by_card(world: World) -> None:
     recorder = Recorder()
-    tally = run(Streamer(world, recorder, Plan(START, 0.5, rate=2000)))
+    tally = run(Streamer(world, recorder, StreamOptions(START, 0.5, rate=2000)))
     expected = world.history(START, 2).structs()[:1000]
     assert [decode_authorization(v) for v in values(recorder)] == expected
     assert [k for _, k, _ in recorder.sent] == [a.card_token.encode() for a in expected]
@@ -64,7 +64,7 @@ def test_the_stream_is_the_worlds_own_traffic_keyed_by_card(world: World) -> Non
 def test_a_stream_goes_on_where_the_history_ended(world: World) -> None:
     recorder = Recorder()
     cut = START + timedelta(days=3)
-    run(Streamer(World(world.config, world.seed), recorder, Plan(cut, 0.1, rate=2000)))
+    run(Streamer(World(world.config, world.seed), recorder, StreamOptions(cut, 0.1, rate=2000)))
     whole = world.history(START, 4)
     history = world.history(START, 3)
     assert [decode_authorization(v) for v in values(recorder)] == whole.structs()[
@@ -74,7 +74,7 @@ def test_a_stream_goes_on_where_the_history_ended(world: World) -> None:
 
 def test_with_a_speed_the_rate_follows_simulated_time(world: World) -> None:
     recorder = Recorder()
-    tally = run(Streamer(world, recorder, Plan(START, 0.5, speed=2 * 86_400)))
+    tally = run(Streamer(world, recorder, StreamOptions(START, 0.5, speed=2 * 86_400)))
     assert tally.sent == len(world.day(START))
 
 
@@ -82,21 +82,21 @@ def test_labels_leave_when_they_become_known(world: World) -> None:
     recorder = Recorder()
     since = START - timedelta(days=40)
     rate = 4000
-    run(Streamer(world, recorder, Plan(START, 1.0, rate=rate, labels_since=since)))
+    run(Streamer(world, recorder, StreamOptions(START, 1.0, rate=rate, labels_since=since)))
     import msgspec
 
-    from sluice.domain.label import Label
+    from sluice.domain.records.label import Label
 
-    now, told = 0, []
+    now, reported = 0, []
     for topic, key, value in recorder.sent:
         if topic == "authorizations.v1":
             now = decode_authorization(value).event_at
-            assert all(label.known_at <= now for label in told)
+            assert all(label.known_at <= now for label in reported)
         else:
             label = msgspec.json.decode(value, type=Label)
             assert key == label.authorization_id.encode()
             assert label.known_at > now
-            told.append(label)
+            reported.append(label)
     batch = world.history(since, 50)
     end = now
     first = world.day(START).rows["event_us"][0]
@@ -105,13 +105,13 @@ def test_labels_leave_when_they_become_known(world: World) -> None:
         for label in batch.label_structs()
         if first // 86_400_000_000 * 86_400_000_000 <= label.known_at <= end
     }
-    assert {label.authorization_id for label in told} == expected
-    assert len(told) > 20
+    assert {label.authorization_id for label in reported} == expected
+    assert len(reported) > 20
 
 
 def test_truth_goes_to_a_file_and_only_for_what_was_sent(world: World, tmp_path: Path) -> None:
     recorder, truth = Recorder(), tmp_path / "deep" / "truth.parquet"
-    run(Streamer(world, recorder, Plan(START, 0.3, rate=3000), truth=truth))
+    run(Streamer(world, recorder, StreamOptions(START, 0.3, rate=3000), truth=truth))
     table = pq.read_table(truth)
     sent = [decode_authorization(v).authorization_id for v in values(recorder)]
     assert table["authorization_id"].to_pylist() == sent
@@ -120,20 +120,20 @@ def test_truth_goes_to_a_file_and_only_for_what_was_sent(world: World, tmp_path:
 
 def test_failed_deliveries_are_counted_and_the_rest_goes_on(world: World) -> None:
     recorder = Recorder(fails=lambda n: n % 10 == 0)
-    tally = run(Streamer(world, recorder, Plan(START, 0.1, rate=1000)))
+    tally = run(Streamer(world, recorder, StreamOptions(START, 0.1, rate=1000)))
     assert tally.errors == {"kafka broken": 10}
     assert (tally.delivered, tally.summary()["ok"]) == (90, False)
 
 
 def test_a_full_local_queue_is_waited_for(world: World) -> None:
-    tally = run(Streamer(world, Recorder(full=3), Plan(START, 0.1, rate=500)))
+    tally = run(Streamer(world, Recorder(full=3), StreamOptions(START, 0.1, rate=500)))
     assert (tally.sent, tally.errors) == (50, {})
 
 
 def test_stop_ends_early_and_flushes(world: World, tmp_path: Path) -> None:
     recorder = Recorder()
     streamer = Streamer(
-        world, recorder, Plan(START, 600, rate=2000), truth=tmp_path / "truth.parquet"
+        world, recorder, StreamOptions(START, 600, rate=2000), truth=tmp_path / "truth.parquet"
     )
     recorder_produce = recorder.produce
 
@@ -155,18 +155,18 @@ def test_trouble_in_the_maker_is_raised_not_swallowed(world: World) -> None:
             raise ValueError("no such day")
 
     with pytest.raises(ValueError, match="no such day"):
-        run(Streamer(Broken(world.config, 1), Recorder(), Plan(START, 1, rate=10)))
+        run(Streamer(Broken(world.config, 1), Recorder(), StreamOptions(START, 1, rate=10)))
 
 
-def test_the_share_of_the_sync_door_is_a_function_of_the_id(world: World) -> None:
+def test_the_share_of_the_sync_api_is_a_function_of_the_id(world: World) -> None:
     ids = world.day(START).truth()["authorization_id"].to_pylist()
-    quarter = {i for i in ids if at_sync_door(i, 0.25)}
+    quarter = {i for i in ids if at_sync_api(i, 0.25)}
     assert 0.15 < len(quarter) / len(ids) < 0.35
-    assert quarter <= {i for i in ids if at_sync_door(i, 0.5)}
+    assert quarter <= {i for i in ids if at_sync_api(i, 0.5)}
 
 
 @contextlib.asynccontextmanager
-async def door(script: Callable[[int], Any]) -> AsyncIterator[tuple[str, list[bytes]]]:
+async def entrypoint(script: Callable[[int], Any]) -> AsyncIterator[tuple[str, list[bytes]]]:
     """A small HTTP server; script: number of the request to the raw answer, b"" hangs up."""
     bodies: list[bytes] = []
 
@@ -200,13 +200,13 @@ CONFLICT = b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n{}"
 
 async def through(world: World, script: Callable[[int], Any]) -> tuple[Tally, Recorder, list]:
     recorder = Recorder()
-    async with door(script) as (url, bodies):
-        plan = Plan(START, 0.2, rate=500, http_share=0.5)
+    async with entrypoint(script) as (url, bodies):
+        plan = StreamOptions(START, 0.2, rate=500, http_share=0.5)
         tally = await Streamer(world, recorder, plan, http=url).run()
     return tally, recorder, bodies
 
 
-async def test_each_authorization_takes_one_door(world: World) -> None:
+async def test_each_authorization_takes_one_entrypoint(world: World) -> None:
     tally, recorder, bodies = await through(world, lambda n: OK)
     by_kafka = {decode_authorization(v).authorization_id for v in values(recorder)}
     by_http = {decode_authorization(b).authorization_id for b in bodies}
@@ -217,7 +217,7 @@ async def test_each_authorization_takes_one_door(world: World) -> None:
     assert tally.errors == {}
 
 
-async def test_busy_and_broken_doors_are_tried_again_with_the_same_id(world: World) -> None:
+async def test_busy_and_broken_entrypoints_are_tried_again_with_the_same_id(world: World) -> None:
     trouble = {1: BUSY, 2: BUSY, 7: b"", 9: b""}
     tally, _, bodies = await through(world, lambda n: trouble.get(n, OK))
     assert tally.answered == tally.http
@@ -233,7 +233,7 @@ async def test_a_refusal_is_an_error_and_not_tried_again(world: World) -> None:
     assert len(bodies) == tally.http
 
 
-async def test_an_answer_without_a_length_is_an_unreachable_door(
+async def test_an_answer_without_a_length_is_an_unreachable_entrypoint(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sluice_simulator.stream.PATIENCE_S", 0.2)
@@ -242,7 +242,7 @@ async def test_an_answer_without_a_length_is_an_unreachable_door(
     assert tally.errors == {"http unreachable": tally.http}
 
 
-async def test_a_door_that_is_slow_gets_no_relief(world: World) -> None:
+async def test_an_entrypoint_that_is_slow_gets_no_relief(world: World) -> None:
     """The first answer waits for the 20th request: a closed loop would never get there."""
     crowd = asyncio.Event()
 
@@ -266,6 +266,8 @@ def test_percentiles_are_answers_that_occurred() -> None:
 
 def test_a_plan_needs_one_pace() -> None:
     with pytest.raises(ValueError, match="rate or a speed"):
-        Plan(START, 1)
+        StreamOptions(START, 1)
     with pytest.raises(ValueError, match="address"):
-        Streamer(World(Config(cards=100), 1), Recorder(), Plan(START, 1, rate=1, http_share=0.5))
+        Streamer(
+            World(Config(cards=100), 1), Recorder(), StreamOptions(START, 1, rate=1, http_share=0.5)
+        )

@@ -10,9 +10,9 @@ from sluice_simulator.labels import DAY_US, LONGEST_DAYS
 from sluice_simulator.rows import FRAUD, KIND_INDEX, present
 from sluice_simulator.world import World
 
-from sluice.domain.authorization import decode_authorization, encode
-from sluice.domain.currencies import EXPONENTS
-from sluice.domain.identifiers import holds_card_number
+from sluice.domain.records.authorization import decode_authorization, encode
+from sluice.domain.records.currencies import EXPONENTS
+from sluice.domain.records.identifiers import holds_card_number
 
 START = date(2026, 9, 1)
 CAMPAIGNS = dict.fromkeys(FRAUD, 10.0)
@@ -76,7 +76,7 @@ def test_the_columns_are_the_fields_of_an_authorization_and_nothing_else(month: 
     assert tuple(month.authorizations().column_names) == AUTHORIZATION_FIELDS
 
 
-def test_every_record_is_accepted_at_the_door(month: Batch) -> None:
+def test_every_record_is_accepted_at_the_entrypoint(month: Batch) -> None:
     for auth in Batch(month.world, month.rows[::7]).structs():
         assert decode_authorization(encode(auth)) == auth
 
@@ -283,10 +283,10 @@ def test_labels_come_by_known_at_and_always_after_the_authorization(month: Batch
 
 def test_a_stream_hears_of_frauds_before_its_start(world: World, month: Batch) -> None:
     cut = START + timedelta(days=30)
-    told = world.reported(cut, START)
+    reported = world.reported(cut, START)
     history = month.rows[month.rows["event_us"] < (cut - date(1970, 1, 1)).days * DAY_US]
     expected = history[history["known_us"] >= (cut - date(1970, 1, 1)).days * DAY_US]
-    assert set(told.rows["low"].tolist()) == set(expected["low"].tolist())
+    assert set(reported.rows["low"].tolist()) == set(expected["low"].tolist())
 
 
 # Truth must not leak.

@@ -1,7 +1,7 @@
-"""The compiled plan as a document: what must be equal wherever a release's features are read.
+"""The compiled plan as a document: the contract between a feature service and who reads the store.
 
-A release names its digest, and a decider that would read anything else refuses the release. The
-same document is compiled from Feast's registry (``sluice features compile``) and from this build.
+Compiled from Feast's registry (``sluice features compile``) and from this build, it must be the
+same. No release holds it: a model knows its features, not where a store keeps them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from sluice.adapters.feast.murmur3 import murmur3_32
-from sluice.adapters.feast.plan import COMPILED, FEATURES, JOIN_KEYS, PROJECT
-from sluice.domain import catalogue
+from sluice.adapters.layout import COMPILED, FEATURES, JOIN_KEYS, PROJECT
+from sluice.domain.features import catalogue
 
 KEY_SERIALIZATION = 3
 """Feast's entity_key_serialization_version."""
@@ -64,23 +63,6 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         """JSON for people and other programs, digest included."""
         fields = {"digest": self.digest, **msgspec.to_builtins(self)}
         return msgspec.json.format(msgspec.json.encode(fields), indent=1) + b"\n"
-
-
-def view_plan(
-    view: str, entity: str, join_key: str, feature: str, *, join_type: str, dtype: str, ttl_s: int
-) -> ViewPlan:
-    """A view as Feast's Redis store lays it out."""
-    return ViewPlan(
-        view=view,
-        entity=entity,
-        join_key=join_key,
-        join_type=join_type,
-        feature=feature,
-        dtype=dtype,
-        field=murmur3_32(f"{view}:{feature}".encode()).to_bytes(4, "little").hex(),
-        ts_field=f"_ts:{view}".encode().hex(),
-        ttl_s=ttl_s,
-    )
 
 
 def feature_plans(names: Sequence[str]) -> list[FeaturePlan]:

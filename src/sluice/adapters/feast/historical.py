@@ -33,13 +33,13 @@ from sluice.adapters.parquet.feature_log import FeatureLog, Named
 from sluice.application.dataset import (
     NEVER_KNOWN,
     Part,
-    Partition,
+    TimeSlice,
     check_part,
     check_unique,
     compromised,
-    in_force,
+    newest_known,
 )
-from sluice.domain import catalogue
+from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, Misconfigured, Rejected
 
 Ints = npt.NDArray[np.int64]
@@ -218,7 +218,7 @@ class Maker:
         self._folder = tempfile.TemporaryDirectory(prefix="sluice-dataset-")
         self._join = Join(job.repo, job.served.features, Path(self._folder.name))
 
-    def make(self, partition: Partition) -> tuple[Part, npt.NDArray[np.uint64]]:
+    def make(self, partition: TimeSlice) -> tuple[Part, npt.NDArray[np.uint64]]:
         """Join, check and write one partition. Returns its figures and a hash of each id."""
         job, split = self._job, partition.split
         rows = job.log.rows(partition.first_us, partition.until_us)
@@ -237,7 +237,7 @@ class Maker:
         labels = every.filter(mine)
         early = pc.less_equal(labels["known_at"], split.as_of_us)
         after = len(labels) - pc.sum(early).as_py() if len(labels) else 0
-        labels, newest = _told(labels.filter(early))
+        labels, newest = _reported(labels.filter(early))
         joined = self._join(rows, labels, split.as_of_us)
         known_us = _looked_up(
             rows["authorization_id"], newest["authorization_id"], newest["known_at"].to_numpy()
@@ -251,7 +251,7 @@ class Maker:
                 "event_at": rows["event_at"],
                 "card_token": rows["card_token"],
                 "reference_amount_minor": rows["reference_amount_minor"],
-                "rung": rows["rung"],
+                "degradation_level": rows["degradation_level"],
                 "is_fraud": frauds,
                 "label_kind": joined["kind"],
                 "label_source": joined["source"],
@@ -259,7 +259,7 @@ class Maker:
                 **{name: joined[name] for name in job.served.features},
             }
         )
-        served = len(rows) - rows["rung"].null_count
+        served = len(rows) - rows["degradation_level"].null_count
         event_us = rows["event_at"].to_numpy()
         return (
             Part(
@@ -272,7 +272,7 @@ class Maker:
                 labels_after=after,
                 labels_astray=_astray(every, hashes),
                 served=served,
-                degraded=served - (pc.sum(pc.equal(rows["rung"], "D0")).as_py() or 0),
+                degraded=served - (pc.sum(pc.equal(rows["degradation_level"], "D0")).as_py() or 0),
                 first_us=int(event_us.min(initial=partition.until_us)),
                 last_us=int(event_us.max(initial=partition.first_us)),
                 known_until_us=int(known_us.max(initial=NEVER_KNOWN)),
@@ -292,7 +292,7 @@ def start(job: Job) -> None:
     _maker = Maker(job)
 
 
-def make(partition: Partition) -> tuple[Part, npt.NDArray[np.uint64]]:
+def make(partition: TimeSlice) -> tuple[Part, npt.NDArray[np.uint64]]:
     """See Maker."""
     if _maker is None:
         raise AssertionError("start comes first")
@@ -310,10 +310,10 @@ def _refuse_other_catalogues(rows: pa.Table, wanted: str) -> None:
         )
 
 
-def _told(labels: pa.Table) -> tuple[pa.Table, pa.Table]:
+def _reported(labels: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Labels as Feast may see them, one of an authorization and moment; and the newest of each."""
     codes = pc.dictionary_encode(labels["authorization_id"]).combine_chunks().indices
-    kept, last = in_force(
+    kept, last = newest_known(
         codes.cast(pa.int64()).to_numpy(),
         labels["known_at"].to_numpy(),
         labels["place"].to_numpy(),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
+from feast.infra.online_stores.helpers import _mmh3
 
-from sluice.adapters.feast.contract import Plan, ViewPlan, feature_plans, plan_of, view_plan
-from sluice.domain import catalogue
+from sluice.adapters.feast.contract import Plan, ViewPlan, feature_plans, plan_of
+from sluice.domain.features import catalogue
 from sluice.errors import Misconfigured
 
 _APPLY = "run feast apply in the feature repository"
@@ -67,13 +68,15 @@ def _view(store: FeatureStore, name: str) -> ViewPlan:
     view = store.get_feature_view(name)
     (entity_name,), (feature,) = view.entities, view.features
     entity = store.get_entity(entity_name)
-    return view_plan(
-        view.name,
-        entity.name,
-        entity.join_key,
-        feature.name,
+    return ViewPlan(
+        view=view.name,
+        entity=entity.name,
+        join_key=entity.join_key,
         join_type=entity.value_type.name,
+        feature=feature.name,
         dtype=feature.dtype.to_value_type().name,
+        field=_mmh3(f"{view.name}:{feature.name}").hex(),
+        ts_field=f"_ts:{view.name}".encode().hex(),
         ttl_s=int(view.ttl.total_seconds()) if view.ttl else 0,
     )
 

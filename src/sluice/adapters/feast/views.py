@@ -26,10 +26,11 @@ from feast.data_source import DataSource
 from feast.types import Bytes, Int64, String
 
 from sluice.adapters.feast.finalise import Request
-from sluice.adapters.feast.plan import FEATURES, JOIN_KEYS, VIEWS
-from sluice.domain import catalogue
-from sluice.domain.observation import EntityKind
-from sluice.domain.release import MANIFEST, Manifest, decode_manifest
+from sluice.adapters.layout import FEATURES, JOIN_KEYS, VIEW_NAMES
+from sluice.domain.features import catalogue
+from sluice.domain.records.entity import EntityKind
+from sluice.domain.release import MANIFEST, Manifest, check_features, decode_manifest
+from sluice.errors import Misconfigured
 
 Offline = Literal["file", "spark", "snowflake", "bigquery"]
 """What the feature log is to Feast; ``file`` serves its file and DuckDB offline stores."""
@@ -109,7 +110,7 @@ def source(kind: Offline, log: str, name: str, time: str = "event_timestamp") ->
 def state_view(owner: Entity, kind: EntityKind, log: DataSource) -> FeatureView:
     """The view with the packed state of an entity, pushed by whoever owns the online store."""
     return FeatureView(
-        name=VIEWS[kind],
+        name=VIEW_NAMES[kind],
         entities=[owner],
         schema=[
             Field(
@@ -120,7 +121,7 @@ def state_view(owner: Entity, kind: EntityKind, log: DataSource) -> FeatureView:
             ),
             Field(name=JOIN_KEYS[kind], dtype=String),
         ],
-        source=PushSource(name=f"{VIEWS[kind]}_push", batch_source=log),
+        source=PushSource(name=f"{VIEW_NAMES[kind]}_push", batch_source=log),
         ttl=FOR_EVER,
         online=True,
         description=f"What is remembered of a {kind}; authorization_features makes numbers of it",
@@ -140,12 +141,12 @@ def bare() -> list[Field]:
     """Every catalogue feature by name and type alone.
 
     Feast 0.67 drops description and tags of an on-demand view's fields when it reads its registry,
-    then refuses a feature service that has them; so ``told`` says them on the view.
+    then refuses a feature service that has them; so ``feature_tags`` says them on the view.
     """
     return [Field(name=name, dtype=Int64) for name in catalogue.NAMES]
 
 
-def told() -> dict[str, str]:
+def feature_tags() -> dict[str, str]:
     """Unit, window, default and meaning of each catalogue feature, as tags of a view."""
     return {
         f.name: f"{f.unit}, window {f.window or 'none'}, default {f.default}: {f.description}"
@@ -174,4 +175,12 @@ def releases(folder: Path) -> list[Manifest]:
         for path in sorted(folder.glob(f"*/{MANIFEST}"))
         if not path.parent.is_symlink()
     ]
-    return [manifest for manifest in found if manifest.catalogue == catalogue.DIGEST]
+    return [manifest for manifest in found if _fits(manifest)]
+
+
+def _fits(manifest: Manifest) -> bool:
+    try:
+        check_features(manifest, catalogue.FEATURES)
+    except Misconfigured:
+        return False
+    return True

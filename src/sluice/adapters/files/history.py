@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.application.backfill import Coded, History, Ints, PastLabels
-from sluice.domain.events import tag_each
+from sluice.domain.features.events import tag_each
 from sluice.errors import Rejected
 
 OPTIONAL = ("device_id", "three_ds", "declined")
@@ -76,7 +76,7 @@ def labels_from(table: pa.Table) -> PastLabels:
 
 
 def tag_texts(column: pa.ChunkedArray) -> Ints:
-    """(n,) texts to the tag of each (:func:`sluice.domain.identifiers.tag32`)."""
+    """(n,) texts to the tag of each (:func:`sluice.domain.records.identifiers.tag32`)."""
     texts = column.cast(pa.large_string()).combine_chunks()
     if isinstance(texts, pa.ChunkedArray):
         texts = pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], texts.type)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, tzinfo
 from decimal import Decimal, DecimalException
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -21,10 +21,16 @@ from msgspec import Meta
 
 from sluice.adapters.files.tables import RowBatch
 from sluice.application.publish import BadRow, Mapped
-from sluice.domain.authorization import Authorization, decode_authorization, encode
 from sluice.domain.clock import DAY_US
-from sluice.domain.currencies import EXPONENTS
-from sluice.domain.label import Label
+from sluice.domain.records.authorization import (
+    Authorization,
+    GivenName,
+    decode_authorization,
+    encode,
+)
+from sluice.domain.records.currencies import EXPONENTS
+from sluice.domain.records.label import Label, LabelKind, label_of
+from sluice.domain.records.texts import base_types, optional_fields
 from sluice.errors import Misconfigured, Rejected
 
 Column = list[Any]
@@ -85,27 +91,41 @@ class Amount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     decimal_mark: Literal[".", ","] = "."
 
 
-class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All fields of an authorization, and how the file is written."""
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the file is written, its times and amounts; a :data:`Mapping` has a Text a field too."""
 
-    authorization_id: Text
     event_at: Instant
-    card_token: Text
-    merchant_id: Text
-    terminal_id: Text
-    mcc: Text
-    channel: Text
     amount: Amount
-    currency: Text
-    merchant_country: Text
-    card_country: Text
-    region: Text
-    tenant: Text
-    customer_id: Text | None = None
-    device_id: Text | None = None
-    ip_prefix: Text | None = None
-    three_ds: Text | None = None
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+
+    def texts(self) -> dict[str, Text]:
+        """By name of the authorization's field; only those that the mapping fills."""
+        found = {name: getattr(self, name) for name in _TEXTS}
+        return {name: source for name, source in found.items() if source is not None}
+
+
+_READ_BY_THEMSELVES = {"v", "event_at", "amount_minor"}
+_OPTIONAL = optional_fields(Authorization)
+_TEXTS = tuple(name for name in Authorization.__struct_fields__ if name not in _READ_BY_THEMSELVES)
+for _name in _TEXTS:
+    _type = base_types(Authorization)[_name]
+    if not (isinstance(_type, type) and issubclass(_type, str)):
+        raise AssertionError(  # noqa: TRY004 - our mistake, not a caller's
+            f"Authorization.{_name} is no text, so a mapping cannot read it yet: read it by "
+            "itself, as event_at and amount_minor are, and name it in _READ_BY_THEMSELVES"
+        )
+Mapping = cast(
+    "type[Layout]",
+    msgspec.defstruct(
+        "Mapping",
+        [(name, Text | None, None) if name in _OPTIONAL else (name, Text) for name in _TEXTS],
+        bases=(Layout,),
+        frozen=True,
+        forbid_unknown_fields=True,
+        kw_only=True,
+    ),
+)
+"""A mapping of every field of an authorization, made from its fields."""
 
 
 class LabelMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -117,8 +137,8 @@ class LabelMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     column: str
     fraud: tuple[str, ...] = ("1", "true", "True", "TRUE", "yes", "Y")
     delay_days: Annotated[float, Meta(ge=0, le=400)]
-    kind: Literal["chargeback", "alert", "verdict"] = "chargeback"
-    source: Annotated[str, Meta(min_length=1, max_length=32)]
+    kind: LabelKind = "chargeback"
+    source: GivenName
     genuine: bool = False
 
 
@@ -128,9 +148,10 @@ def bundled() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
 
 
-def load_mapping(name: str) -> Mapping:
+def load_mapping(name: str) -> Layout:
     """Read a mapping: a path, or the name of a bundled one. Raises Misconfigured with the key."""
-    return _load(name, Mapping)
+    found: Layout = _load(name, Mapping)
+    return found
 
 
 def load_labels(name: str) -> LabelMapping:
@@ -156,22 +177,6 @@ def _load(name: str, kind: type[Any]) -> Any:
         raise Misconfigured(str(exc), where=name, fix=_DOCS) from exc
 
 
-_OPTIONAL = ("customer_id", "device_id", "ip_prefix", "three_ds")
-_TEXTS = (
-    "authorization_id",
-    "card_token",
-    "merchant_id",
-    "terminal_id",
-    "mcc",
-    "channel",
-    "merchant_country",
-    "card_country",
-    "region",
-    "tenant",
-    "currency",
-)
-
-
 @dataclass(frozen=True)
 class _Field:
     """One text field: which columns it reads, and n values from a batch."""
@@ -187,13 +192,12 @@ class Mapper:
     """
 
     def __init__(
-        self, mapping: Mapping, labels: LabelMapping | None, columns: list[str], file: str
+        self, mapping: Layout, labels: LabelMapping | None, columns: list[str], file: str
     ) -> None:
         self._file, self._labels, self._mapping = file, labels, mapping
         self._texts = {
             name: _field(source, name, optional=name in _OPTIONAL)
-            for name in (*_TEXTS, *_OPTIONAL)
-            if (source := getattr(mapping, name)) is not None
+            for name, source in mapping.texts().items()
         }
         self._zone = ZoneInfo(mapping.event_at.zone) if mapping.event_at.zone else None
         self.wanted = {mapping.event_at.column, mapping.amount.column}
@@ -225,8 +229,8 @@ class Mapper:
                 auth, value = _authorization(names, values)
             except Rejected as error:
                 where = f"{self._file}:{rows.lines[i]}"
-                told = Rejected(error.what, where=where, fix=error.fix, code=error.code)
-                mapped.bad.append(BadRow(rows.lines[i], rows.raw(i), told))
+                reported = Rejected(error.what, where=where, fix=error.fix, code=error.code)
+                mapped.bad.append(BadRow(rows.lines[i], rows.raw(i), reported))
                 continue
             mapped.keys.append(auth.card_token)
             mapped.values.append(value)
@@ -279,23 +283,17 @@ class Mapper:
 
     @staticmethod
     def _label(how: LabelMapping, auth: Authorization, is_fraud: bool) -> Label:
-        return Label(
-            authorization_id=auth.authorization_id,
-            event_at=auth.event_at,
+        return label_of(
+            auth,
             known_at=auth.event_at + round(how.delay_days * DAY_US),
             is_fraud=is_fraud,
             kind=how.kind,
             source=how.source,
-            tenant=auth.tenant,
-            card_token=auth.card_token,
-            merchant_id=auth.merchant_id,
-            terminal_id=auth.terminal_id,
-            device_id=auth.device_id,
         )
 
 
 def _authorization(names: list[str], values: Iterable[Any]) -> tuple[Authorization, bytes]:
-    """Build, encode, and check as the door would. Raises Rejected."""
+    """Build, encode, and check as the entrypoint would. Raises Rejected."""
     raw = encode(Authorization(**dict(zip(names, values, strict=True))))
     return decode_authorization(raw), raw
 

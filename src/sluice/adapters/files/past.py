@@ -19,19 +19,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sluice.adapters.files.arrow import arrow_types
 from sluice.adapters.files.history import COLUMNS, LABEL_COLUMNS, OPTIONAL, need
 from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
 from sluice.adapters.files.tables import Table
 from sluice.application.publish import BadRow
-from sluice.domain.authorization import Authorization
-from sluice.domain.label import Label
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.label import Label
 from sluice.errors import Rejected
 
 Mask = npt.NDArray[np.bool_]
 
-_INTEGERS = {"event_at", "amount_minor", "known_at"}
-_AUTHORIZATION = tuple(name for name in Authorization.__struct_fields__ if name != "v")
-_LABEL = tuple(name for name in Label.__struct_fields__ if name != "v")
+_TYPES = {**arrow_types(Authorization), **arrow_types(Label), "declined": pa.bool_()}
+_AUTHORIZATION = tuple(arrow_types(Authorization))
+_LABEL = tuple(arrow_types(Label))
 _decode = msgspec.json.Decoder(Authorization).decode
 
 
@@ -83,9 +84,9 @@ def map_past(
     authorization; it is left out. Raises Misconfigured.
     """
     how = load_mapping(mapping)
-    told = load_labels(labels) if labels else None
+    reported = load_labels(labels) if labels else None
     table = Table(path, how.delimiter)
-    mapper = Mapper(how, told, table.columns, path.name)
+    mapper = Mapper(how, reported, table.columns, path.name)
     parts, label_parts, bad = [], [_no_labels()], 0
     for rows in table.batches(mapper.wanted):
         mapped = mapper.apply(rows)
@@ -121,10 +122,8 @@ def _columns(rows: Iterable[Any], names: tuple[str, ...]) -> pa.Table:
 
 
 def _type(name: str) -> pa.DataType:
-    if name in _INTEGERS:
-        return pa.int64()
-    if name in ("is_fraud", "declined"):
-        return pa.bool_()
+    if not pa.types.is_string(_TYPES[name]):
+        return _TYPES[name]
     if name == "authorization_id":
         return pa.large_string()
     return pa.dictionary(pa.int32(), pa.string())

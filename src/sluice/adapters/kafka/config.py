@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
+from sluice.application.ports import Count
 from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable
 
 RECONNECT_MAX_MS = 1_000
@@ -38,7 +39,7 @@ FETCH_AGAIN_MS = 50
 second of work: with librdkafka's default of 1,000 a service that catches up runs dry."""
 TRANSACTION_MAX_MS = 10_000
 """A transaction open for so long is aborted by the broker: until then, readers of committed
-records wait behind a dead door."""
+records wait behind a dead entrypoint."""
 TRANSACTION_RETRY_MS = 10
 """The next transaction is refused (CONCURRENT_TRANSACTIONS) while the broker still writes the
 markers of the last, a few milliseconds. With librdkafka's default of 100, begin to commit of 500
@@ -49,10 +50,6 @@ TRACEPARENT = "traceparent"
 """W3C Trace Context, level 1: the header's name in Kafka as in HTTP."""
 
 Header = tuple[str, bytes]
-Record = tuple[bytes | str | None, bytes, list[Header]]
-"""Key, value and headers."""
-Partition = tuple[str, int]
-"""Topic and number."""
 Extra = Mapping[str, str | int | bool]
 """librdkafka properties from outside: security, mostly. They win over ours."""
 
@@ -64,10 +61,11 @@ _FENCED = {
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.FENCED_INSTANCE_ID,
 }
+CREDENTIALS = "the credentials: kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password"
 _WRONG = {
     KafkaError._INVALID_ARG: "name and value of the property",
-    KafkaError._AUTHENTICATION: "the credentials in kafka.security",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "the credentials in kafka.security",
+    KafkaError._AUTHENTICATION: CREDENTIALS,
+    KafkaError.SASL_AUTHENTICATION_FAILED: CREDENTIALS,
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "the ACLs of this user on the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "the ACLs of this user on the group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the ACLs of this user on the cluster",
@@ -84,6 +82,33 @@ REBALANCED = {
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError._ASSIGNMENT_LOST,
 }
+
+
+ERROR_CODES = frozenset(
+    {
+        *("_TRANSPORT", "_ALL_BROKERS_DOWN", "_MAX_POLL_EXCEEDED", "_TIMED_OUT", "_MSG_TIMED_OUT"),
+        *("_ASSIGNMENT_LOST", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "REBALANCE_IN_PROGRESS"),
+        *("REQUEST_TIMED_OUT", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE"),
+        *("NOT_ENOUGH_REPLICAS", "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE"),
+        *("COORDINATOR_LOAD_IN_PROGRESS", "CONCURRENT_TRANSACTIONS", "MSG_SIZE_TOO_LARGE"),
+    }
+)
+"""librdkafka's names of the errors that are counted by name."""
+
+
+def code_of(error: KafkaError) -> str:
+    """The word by which an error is counted.
+
+    >>> code_of(KafkaError(KafkaError._TRANSPORT))
+    '_TRANSPORT'
+    """
+    name: str = error.name()
+    return name if name in ERROR_CODES else "other"
+
+
+def error_counter(count: Count) -> Callable[[KafkaError], None]:
+    """For a client's error_cb: what librdkafka heals by itself and tells nobody else."""
+    return lambda error: count("sluice_kafka_errors_total", code_of(error))
 
 
 def client(bootstrap: str, client_id: str, extra: Extra | None, **own: Any) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from sluice.adapters.kafka.config import (
@@ -18,30 +17,21 @@ from sluice.adapters.kafka.config import (
     REQUEST_MAX_S,
     SESSION_MAX_MS,
     Extra,
-    Partition,
     client,
+    code_of,
+    error_counter,
     traceparent_of,
     translate,
 )
-
-OnRevoke = Callable[[list[Partition], bool], None]
-"""Told which partitions leave. True: they are lost already, another member may have them, and a
-commit would be refused; drop what is unfinished. False: finish and commit now."""
-OnAssign = Callable[[list[Partition]], Mapping[Partition, int] | None]
-"""Told which partitions come; may answer with offsets to start at instead of the committed ones."""
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """One record as it lies in Kafka. value is b"" for a tombstone."""
-
-    value: bytes
-    key: bytes | None
-    topic: str
-    partition: int
-    offset: int
-    traceparent: str | None
-    written_ms: int = 0
-    """When its producer wrote it, milliseconds UTC."""
+from sluice.application.ports import (
+    Count,
+    Message,
+    Offsets,
+    OnAssign,
+    OnRevoke,
+    Partition,
+    uncounted,
+)
 
 
 def to_message(message: Any) -> Message:
@@ -63,6 +53,8 @@ class GroupConsumer:
     Nothing is committed by itself: the owner commits after effect. A new group starts at the
     oldest record. One thread only, ``lag`` included: asked from a second one, librdkafka and the
     interpreter lock can wait for each other. Callbacks run inside ``poll_batch`` and ``close``.
+    wait_for_commits: False for owners to whom a batch may come again, see ``commit_later``.
+    count: of what goes wrong.
     """
 
     def __init__(
@@ -72,15 +64,17 @@ class GroupConsumer:
         group: str,
         topics: Sequence[str],
         client_id: str,
-        on_assign: OnAssign = lambda _: None,
-        on_revoke: OnRevoke = lambda _, __: None,
+        wait_for_commits: bool = True,
         extra: Extra | None = None,
+        count: Count = uncounted,
     ) -> None:
         self.group = group
+        self.count = count
         self.member = ""
         """Our id in the group when partitions last came to us."""
-        self._on_assign = on_assign
-        self._on_revoke = on_revoke
+        self._on_assign: OnAssign = lambda _: None
+        self._on_revoke: OnRevoke = lambda _, __: None
+        self._wait_for_commits = wait_for_commits
         self._topics = tuple(topics)
         self._left: set[Partition] = set()
         self._uncommitted: KafkaError | None = None
@@ -100,6 +94,7 @@ class GroupConsumer:
                 enable_auto_offset_store=False,
                 enable_partition_eof=True,
                 on_commit=self._committed_later,
+                error_cb=error_counter(count),
                 session_timeout_ms=SESSION_MAX_MS,
                 heartbeat_interval_ms=HEARTBEAT_MS,
                 max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
@@ -117,6 +112,10 @@ class GroupConsumer:
     def raw(self) -> Any:
         """The confluent_kafka.Consumer, for the transactional producer's group metadata."""
         return self._consumer
+
+    def listen(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
+        """See the port."""
+        self._on_assign, self._on_revoke = on_assign, on_revoke
 
     def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
         """Up to limit records; waits at most wait_s for the first, and never for the others.
@@ -145,12 +144,15 @@ class GroupConsumer:
             del batch[0]
         return batch
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
+    def commit(self, offsets: Offsets) -> None:
         """Commit the next offset to read of each partition, and wait for the answer.
 
         Raises Unavailable; its code is "rebalanced" if the partitions are no longer ours.
         """
         if not offsets:
+            return
+        if not self._wait_for_commits:
+            self.commit_later(offsets)
             return
         try:
             done = self._consumer.commit(
@@ -164,8 +166,9 @@ class GroupConsumer:
                 where = f"{place.topic}/{place.partition}@{place.offset}"
                 raise translate(place.error, "commit offsets", where)
 
-    def commit_later(self, offsets: Mapping[Partition, int]) -> None:
-        """The same without waiting: for owners to whom a batch may come again.
+    def commit_later(self, offsets: Offsets) -> None:
+        """The same without waiting, for owners to whom a batch may come again: what is committed
+        late or not at all is read twice.
 
         Raises Unavailable or Misconfigured if an earlier one failed for another reason than that
         the partitions left. A broker that is away fails none: the next one commits for it too.
@@ -181,7 +184,7 @@ class GroupConsumer:
         except KafkaException as exc:
             raise translate(exc, "commit offsets", self.group) from exc
 
-    def committed_elsewhere(self, offsets: Mapping[Partition, int]) -> None:
+    def committed_elsewhere(self, offsets: Offsets) -> None:
         """Take note of offsets that a transaction committed. The embedded broker forgets them."""
         self._first.update(offsets)
 
@@ -199,7 +202,7 @@ class GroupConsumer:
             (place.topic, place.partition): place.offset for place in found if place.offset >= 0
         }
 
-    def seek(self, offsets: Mapping[Partition, int]) -> None:
+    def seek(self, offsets: Offsets) -> None:
         """Read on from these offsets; only for partitions assigned and already being read."""
         for (topic, partition), offset in offsets.items():
             self._drained.pop((topic, partition), None)
@@ -256,7 +259,10 @@ class GroupConsumer:
 
     def _committed_later(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         for found in (error, *(place.error for place in places)):
-            if found is not None and not found.retriable() and found.code() not in REBALANCED:
+            if found is None:
+                continue
+            self.count("sluice_consumer_commits_failed_total", code_of(found))
+            if not found.retriable() and found.code() not in REBALANCED:
                 self._uncommitted = found
 
     def _take_note(self, error: KafkaError, message: Any) -> None:
@@ -270,6 +276,7 @@ class GroupConsumer:
             KafkaError._ALL_BROKERS_DOWN,
             KafkaError._MAX_POLL_EXCEEDED,
         ):
+            self.count("sluice_kafka_errors_total", code_of(error))
             return  # librdkafka reconnects and rejoins; lag and readiness tell of it
         raise translate(error, "read", f"{message.topic()}/{message.partition()}")
 
@@ -277,6 +284,7 @@ class GroupConsumer:
         self.member = consumer.memberid()
         starts = self._on_assign([(place.topic, place.partition) for place in places]) or {}
         for place in places:
+            self.count("sluice_consumer_partitions_lost_total", place.topic, by=0)
             place.offset = starts.get((place.topic, place.partition), place.offset)
         consumer.incremental_assign(places)
 
@@ -284,6 +292,8 @@ class GroupConsumer:
         self._leave(places, lost=False)
 
     def _lost(self, _consumer: Any, places: list[TopicPartition]) -> None:
+        for place in places:
+            self.count("sluice_consumer_partitions_lost_total", place.topic)
         self._leave(places, lost=True)
 
     def _leave(self, places: list[TopicPartition], *, lost: bool) -> None:

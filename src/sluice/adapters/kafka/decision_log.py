@@ -1,4 +1,4 @@
-"""The sync door's way into ``decisions.v1``: an append returns when its records are durable.
+"""The sync API's way into ``decisions.v1``: an append returns when its records are durable.
 
 Acknowledgements are collected by a timer of the event loop while records are in flight, not by a
 polling thread: measured on Apache Kafka 4.4, 2 kB records, one process, at 1,000 and 4,000/s, the
@@ -16,10 +16,17 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from sluice.adapters.kafka.config import Extra, producer, trace_headers, translate
-from sluice.application.ports import NOT_SENT, Arrival
-from sluice.domain.authorization import encode
-from sluice.domain.decision import Decision
+from sluice.adapters.kafka.config import (
+    Extra,
+    code_of,
+    error_counter,
+    producer,
+    trace_headers,
+    translate,
+)
+from sluice.application.ports import NOT_SENT, Arrival, Count, uncounted
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.decision import Decision
 from sluice.errors import Unavailable
 from sluice.faultpoints import kill_at
 
@@ -35,17 +42,19 @@ DELIVERY_SLACK_MS = 2_000
 class _Append:
     """One append in flight: how many records miss their acknowledgement, and who waits."""
 
-    __slots__ = ("error", "left", "waiter")
+    __slots__ = ("count", "error", "left", "waiter")
 
-    def __init__(self, waiter: asyncio.Future[None], left: int) -> None:
+    def __init__(self, waiter: asyncio.Future[None], left: int, count: Count) -> None:
         self.waiter = waiter
         self.left = left
+        self.count = count
         self.error: KafkaError | None = None
 
     def acknowledged(self, error: KafkaError | None, _message: Any) -> None:
         self.left -= 1
         if error is not None:
             self.error = error
+            self.count("sluice_producer_failed_total", code_of(error))
         if self.left == 0 and not self.waiter.done():
             self.waiter.set_result(None)
 
@@ -53,7 +62,8 @@ class _Append:
 class DecisionProducer:
     """``decisions.v1`` as :class:`sluice.application.ports.DecisionLog`. Used from one loop.
 
-    append_max_ms: how long an append waits for acks=all before it raises.
+    append_max_ms: how long an append waits for acks=all before it raises. count: of what
+    goes wrong.
     """
 
     def __init__(
@@ -64,7 +74,9 @@ class DecisionProducer:
         client_id: str,
         append_max_ms: int,
         extra: Extra | None = None,
+        count: Count = uncounted,
     ) -> None:
+        self._count = count
         self._topic = topic
         self._append_max_ms = append_max_ms
         self._timer: asyncio.TimerHandle | None = None
@@ -76,6 +88,7 @@ class DecisionProducer:
                 linger_ms=0,
                 message_timeout_ms=append_max_ms + DELIVERY_SLACK_MS,
                 queue_buffering_max_messages=IN_FLIGHT_MAX,
+                error_cb=error_counter(count),
             )
         )
 
@@ -90,7 +103,7 @@ class DecisionProducer:
             return
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        append = _Append(waiter, len(decisions))
+        append = _Append(waiter, len(decisions), self._count)
         self._enqueue(decisions, append)
         if self._timer is None:
             self._timer = loop.call_later(POLL_S, self._collect, loop)
@@ -139,6 +152,7 @@ class DecisionProducer:
                     on_delivery=append.acknowledged,
                 )
             except BufferError:
+                self._count("sluice_producer_queue_full_total")
                 raise Unavailable(
                     f"{IN_FLIGHT_MAX} decisions wait for the broker, {done} of {len(decisions)} "
                     "were added",
@@ -157,6 +171,7 @@ class DecisionProducer:
 
     def _expire(self, append: _Append) -> None:
         if not append.waiter.done():
+            self._count("sluice_producer_appends_late_total")
             append.waiter.set_exception(
                 Unavailable(
                     f"{append.left} decisions are not acknowledged after {self._append_max_ms} ms",

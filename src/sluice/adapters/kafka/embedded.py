@@ -3,7 +3,8 @@
 It speaks the protocol over TCP, so other processes use it like any broker. It is a mock:
 
 - aborted transactions stay visible to ``read_committed`` readers: it cannot show exactly-once;
-- offsets committed inside a transaction are forgotten: a restarted stream door reads all again;
+- offsets committed inside a transaction are forgotten: a restarted stream processor reads all
+again;
 - a group's first assignment takes 3 s, a rebalance of two members about 20;
 - a partition keeps the newest PARTITION_KEEPS_BYTES of compressed batches, in memory only;
 - topics appear when first asked for, always with PARTITIONS partitions; ``sluice topics apply``,

@@ -14,9 +14,12 @@ from sluice.adapters.kafka.config import (
     REQUEST_MAX_S,
     Extra,
     Header,
+    code_of,
+    error_counter,
     producer,
     translate,
 )
+from sluice.application.ports import Count, uncounted
 from sluice.errors import SluiceError, Unavailable
 
 
@@ -34,8 +37,11 @@ class EventProducer:
         linger_ms: float = 5,
         delivery_max_ms: int = DELIVERY_MAX_MS,
         extra: Extra | None = None,
+        count: Count = uncounted,
     ) -> None:
-        """delivery_max_ms: a record not acknowledged by then has failed; 0 tries for ever."""
+        """delivery_max_ms: a record not acknowledged by then has failed; 0 tries for ever.
+        count: of what goes wrong."""
+        self._count = count
         self._where = bootstrap
         self._failed = 0
         self._first_error: KafkaError | None = None
@@ -49,6 +55,7 @@ class EventProducer:
                 # A callback a record costs more than the record; only failures call back.
                 delivery_report_only_error=True,
                 on_delivery=self._on_failure,
+                error_cb=error_counter(count),
             )
         )
 
@@ -81,6 +88,8 @@ class EventProducer:
                 self._producer.produce(topic, value, key, partition, headers=list(headers) or None)
             except BufferError:
                 now = time.monotonic()
+                if not deadline:
+                    self._count("sluice_producer_queue_full_total")
                 deadline = deadline or now + QUEUE_WAIT_MAX_S
                 if now > deadline:
                     raise Unavailable(
@@ -116,5 +125,6 @@ class EventProducer:
 
     def _on_failure(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None:
+            self._count("sluice_producer_failed_total", code_of(error))
             self._failed += 1
             self._first_error = self._first_error or error

@@ -16,7 +16,8 @@ from sluice.adapters.kafka.config import (
     client,
     translate,
 )
-from sluice.adapters.kafka.consumer import Message, to_message
+from sluice.adapters.kafka.consumer import to_message
+from sluice.application.ports import Message
 from sluice.errors import Unavailable
 
 BATCH = 1_000

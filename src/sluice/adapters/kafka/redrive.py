@@ -11,8 +11,8 @@ from sluice.adapters.kafka.config import trace_headers
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.application.redrive import Original
-from sluice.domain.dead_letter import DeadLetter
-from sluice.domain.decision import Origin
+from sluice.domain.records.dead_letter import DeadLetter
+from sluice.domain.records.decision import Origin
 
 REDRIVEN_FROM = "redriven-from"
 """Header of a message sent again: topic/partition@offset where it lay first."""
@@ -48,7 +48,7 @@ class KafkaSender:
         self._producer.commit()
 
 
-def read_letters(reader: TopicReader, topic: str) -> Iterator[DeadLetter]:
+def read_dead_letters(reader: TopicReader, topic: str) -> Iterator[DeadLetter]:
     """Every dead letter; one that does not decode is logged and left out."""
     decoder = msgspec.json.Decoder(DeadLetter)
     for message in reader.records(topic):

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (
 )
 
 from sluice.adapters.kafka.config import MESSAGE_MAX_BYTES, REQUEST_MAX_S, Extra, client, translate
-from sluice.domain.states import PARTITIONS_MAX
+from sluice.domain.features.states import PARTITIONS_MAX
 from sluice.errors import Misconfigured, Unavailable
 
 PARTITIONS = 12
@@ -66,7 +66,7 @@ TABLE: tuple[Limits, ...] = (
         "card_token",
         "Authorization",
         7,
-        "a dead letter can be redriven, and a stopped stream door catch up, within a week",
+        "a dead letter can be redriven, and a stopped stream processor catch up, within a week",
     ),
     Limits(
         "decisions.v1",

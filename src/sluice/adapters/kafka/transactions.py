@@ -1,13 +1,13 @@
 """Transactions: records, and the offsets they were made from, all visible together or none.
 
-The stream door reads a batch of ``authorizations.v1`` and commits ``decisions.v1``,
+The stream processor reads a batch of ``authorizations.v1`` and commits ``decisions.v1``,
 ``dead-letters.v1`` and its offsets at once (KIP-98, KIP-447), whenever the process dies.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,12 +19,24 @@ from sluice.adapters.kafka.config import (
     TRANSACTION_RETRY_MS,
     Extra,
     Header,
-    Partition,
-    Record,
+    code_of,
+    error_counter,
     producer,
+    trace_headers,
     translate,
 )
-from sluice.adapters.kafka.consumer import GroupConsumer, Message
+from sluice.adapters.kafka.consumer import GroupConsumer
+from sluice.application.ports import (
+    NOT_ABORTED,
+    Count,
+    Message,
+    Offsets,
+    OnAssign,
+    OnRevoke,
+    Partition,
+    ProducerRecord,
+    uncounted,
+)
 from sluice.errors import Corrupt, Rejected, SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -36,12 +48,16 @@ PAUSE_S = 0.05
 INIT_MAX_S = 30.0
 """Waits for a predecessor's open transaction to be aborted."""
 
+Record = tuple[bytes | str | None, bytes, list[Header]]
+"""Key, value and headers."""
+
 
 class TransactionalProducer:
     """Writes records that become visible together.
 
     transactional_id: one per replica, stable over its restarts, so that a new process ends what
     the old one left open. A second live process with the same id fences the first: Corrupt.
+    count: of what goes wrong.
     """
 
     def __init__(
@@ -51,7 +67,9 @@ class TransactionalProducer:
         transactional_id: str,
         client_id: str,
         extra: Extra | None = None,
+        count: Count = uncounted,
     ) -> None:
+        self._count = count
         self.transactional_id = transactional_id
         self.open = False
         self._producer = Producer(
@@ -65,6 +83,7 @@ class TransactionalProducer:
                 # The commit flushes, so waiting for more records only delays the first ones.
                 linger_ms=5,
                 delivery_report_only_error=True,
+                error_cb=error_counter(count),
                 # By default librdkafka (2.16.0, its issue 5511) forgets its brokers when all are
                 # down, and then waits for good on the one it remembers as the group's coordinator.
                 metadata_recovery_strategy="none",
@@ -104,6 +123,7 @@ class TransactionalProducer:
 
     def _produce_late(self, topic: str, record: Record) -> None:
         """Queue one record once there is room. Raises KafkaException."""
+        self._count("sluice_producer_queue_full_total")
         key, value, headers = record
         deadline = time.monotonic() + QUEUE_WAIT_MAX_S
         while True:
@@ -123,14 +143,14 @@ class TransactionalProducer:
         abort: nothing became visible. Raises Corrupt if fenced: exit.
         """
         deadline = time.monotonic() + COMMIT_MAX_S
-        kill_at("door.before_offsets")
+        kill_at("stream.before_offsets")
         if offsets:
             self._retry(
                 lambda left: self._producer.send_offsets_to_transaction(list(offsets), group, left),
                 "add offsets to the transaction",
                 deadline,
             )
-        kill_at("door.before_commit")
+        kill_at("stream.before_commit")
         self._retry(self._producer.commit_transaction, "commit the transaction", deadline)
         self.open = False
 
@@ -165,6 +185,7 @@ class TransactionalProducer:
                 # _CONFLICT: a commit under way allows no abort, however often we ask.
                 if left < 0 or not error.retriable() or error.code() == KafkaError._CONFLICT:
                     raise
+                self._count("sluice_producer_retries_total", code_of(error))
                 with suppress(KafkaException):  # a fatal one, which the next step will raise
                     self._producer.poll(PAUSE_S)
             else:
@@ -179,7 +200,7 @@ class TransactionalProducer:
         return error
 
 
-class TransactionalDoor:
+class TransactionalStream:
     """A group member on ``authorizations.v1`` with a transactional producer."""
 
     def __init__(
@@ -191,14 +212,24 @@ class TransactionalDoor:
         transactional_id: str,
         client_id: str,
         extra: Extra | None = None,
+        count: Count = uncounted,
     ) -> None:
         self._metadata: Any = None
+        self._count = count
         self._producer = TransactionalProducer(
-            bootstrap, transactional_id=transactional_id, client_id=client_id, extra=extra
+            bootstrap,
+            transactional_id=transactional_id,
+            client_id=client_id,
+            extra=extra,
+            count=count,
         )
         self._consumer = GroupConsumer(
-            bootstrap, group=group, topics=topics, client_id=client_id, extra=extra
+            bootstrap, group=group, topics=topics, client_id=client_id, extra=extra, count=count
         )
+
+    def listen(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
+        """See the port."""
+        self._consumer.listen(on_assign, on_revoke)
 
     def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
         """Up to limit authorizations; waits at most wait_s for the first. Raises Unavailable."""
@@ -209,6 +240,7 @@ class TransactionalDoor:
         # is refused. A member thrown out gets a new id; its metadata would be accepted unchecked.
         self._metadata = self._consumer.raw.consumer_group_metadata()
         if self._consumer.raw.memberid() != self._consumer.member:
+            self._count("sluice_consumer_aborts_total", "rebalanced")
             self._consumer.rewind()
             return []
         return batch
@@ -218,17 +250,19 @@ class TransactionalDoor:
         self._producer.begin()
 
     def produce(
-        self, topic: str, key: bytes | str | None, value: bytes, headers: Sequence[Header] = ()
+        self, topic: str, key: bytes | str | None, value: bytes, traceparent: str | None = None
     ) -> None:
         """Queue one record of the open transaction. A failure surfaces at the commit."""
-        self.produce_each(topic, [(key, value, [*headers])])
+        self.produce_each(topic, [(key, value, traceparent)])
 
-    def produce_each(self, topic: str, records: Iterable[Record]) -> None:
+    def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
         """Queue records of the open transaction. A failure surfaces at the commit."""
         with self._rewinding():
-            self._producer.produce_each(topic, records)
+            self._producer.produce_each(
+                topic, ((key, value, trace_headers(trace)) for key, value, trace in records)
+            )
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
+    def commit(self, offsets: Offsets) -> None:
         """Make the records and the next offsets to read visible together.
 
         Raises Unavailable after an abort: nothing became visible, the consumer stands at the
@@ -239,7 +273,7 @@ class TransactionalDoor:
         with self._rewinding():
             self._producer.commit(places, self._metadata)
         self._consumer.committed_elsewhere(offsets)
-        kill_at("door.after_commit")
+        kill_at("stream.after_commit")
 
     def abort(self) -> None:
         """Drop the open transaction and go back to the committed offsets; harmless if none is open.
@@ -251,9 +285,26 @@ class TransactionalDoor:
             self._consumer.rewind()
 
     def rewind(self) -> None:
-        """Go back to the committed offsets, also where no transaction was open: what was read
-        since comes again. Raises Unavailable."""
+        """Drop the open transaction, if there is one, and go back to the committed offsets: what
+        was read since comes again.
+
+        Raises Unavailable, with code NOT_ABORTED if the transaction stays open: exit, the next
+        process cleans up.
+        """
+        if self._producer.open:
+            try:
+                self._producer.abort()
+            except Unavailable as error:
+                raise Unavailable(error.what, where=error.where, code=NOT_ABORTED) from error
         self._consumer.rewind()
+
+    def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """As :meth:`GroupConsumer.committed`."""
+        return self._consumer.committed(partitions)
+
+    def partitions(self) -> list[Partition]:
+        """As :meth:`GroupConsumer.partitions`."""
+        return self._consumer.partitions()
 
     def lag(self) -> dict[Partition, int]:
         """As :meth:`GroupConsumer.lag`."""

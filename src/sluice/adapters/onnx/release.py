@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-from sluice.adapters.feast.contract import plan_of
 from sluice.adapters.onnx.scorer import OnnxScorer
+from sluice.application.ports import Count, uncounted
 from sluice.domain.release import (
     FILES,
     MANIFEST,
     MAX_FILE_BYTES,
     MODEL,
     SIGNATURE,
+    FeatureLike,
     Manifest,
     TrustedKeys,
-    check_catalogue,
+    check_features,
     check_files,
-    check_plan,
+    check_reference,
     check_signature,
     decode_manifest,
     parse_trust,
@@ -28,34 +28,23 @@ from sluice.errors import Misconfigured, SluiceError
 Signature = tuple[tuple[int, int, int], ...]
 
 
-class FeatureLike(Protocol):
-    """What a scorer needs to know of a feature: see :class:`sluice.domain.catalogue.Feature`."""
-
-    @property
-    def name(self) -> str:  # noqa: D102
-        ...
-
-    @property
-    def group(self) -> str:  # noqa: D102
-        ...
-
-
 def read_files(folder: Path) -> dict[str, bytes]:
     """The four files of a release. Raises Misconfigured naming the one that cannot be read."""
-    found = {}
-    for name in FILES:
-        path = folder / name
-        try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise Misconfigured(f"the file is over {MAX_FILE_BYTES} bytes", where=str(path))
-            found[name] = path.read_bytes()
-        except OSError as exc:
-            raise Misconfigured(
-                f"cannot read the file: {exc.strerror}",
-                where=str(path),
-                fix=f"a release is a folder with {', '.join(FILES)}",
-            ) from exc
-    return found
+    return {name: read_file(folder / name) for name in FILES}
+
+
+def read_file(path: Path) -> bytes:
+    """One file of a release. Raises Misconfigured: it is not there, or is too large."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise Misconfigured(f"the file is over {MAX_FILE_BYTES} bytes", where=str(path))
+        return path.read_bytes()
+    except OSError as exc:
+        raise Misconfigured(
+            f"cannot read the file: {exc.strerror}",
+            where=str(path),
+            fix=f"a release is a folder with {', '.join(FILES)}",
+        ) from exc
 
 
 def read_trust(path: Path) -> TrustedKeys:
@@ -82,17 +71,22 @@ def verify(folder: Path, trusted: TrustedKeys) -> tuple[Manifest, dict[str, byte
 
 
 def load(
-    folder: Path, trusted: TrustedKeys, digest: str, features: Sequence[FeatureLike]
+    folder: Path,
+    trusted: TrustedKeys,
+    features: Sequence[FeatureLike],
+    reference: str,
+    count: Count = uncounted,
 ) -> OnnxScorer:
     """A scorer from a release that passed every check, warm-up included.
 
-    digest, features: the catalogue's. Raises Corrupt or Misconfigured, saying what differs.
+    features: the catalogue's. reference: currency that the policy converts amounts to. count: of
+    the scorer's failures. Raises Corrupt or Misconfigured, saying what differs.
     """
     manifest, files, _ = verify(folder, trusted)
-    columns = check_catalogue(manifest, digest, {f.name: i for i, f in enumerate(features)})
-    if manifest.plan is not None:
-        check_plan(manifest, plan_of(manifest.features).digest)
-    scorer = OnnxScorer(manifest, files[MODEL], columns, {f.name: f.group for f in features})
+    columns = check_features(manifest, features)
+    check_reference(manifest, reference)
+    groups = {f.name: f.group for f in features}
+    scorer = OnnxScorer(manifest, files[MODEL], columns, groups, count)
     scorer.warm_up(manifest)
     return scorer
 
@@ -104,12 +98,19 @@ class ReleaseDirectory:
     """
 
     def __init__(
-        self, folder: Path, trusted: TrustedKeys, digest: str, features: Sequence[FeatureLike]
+        self,
+        folder: Path,
+        trusted: TrustedKeys,
+        features: Sequence[FeatureLike],
+        reference: str,
+        count: Count = uncounted,
     ) -> None:
+        """features, reference, count: as of :func:`load`."""
+        self._count = count
         self._folder = folder
         self._trusted = trusted
-        self._digest = digest
         self._features = features
+        self._reference = reference
         self._scorer: OnnxScorer | None = None
         self._seen: Signature | None = None
         self.refused: SluiceError | None = None
@@ -130,7 +131,7 @@ class ReleaseDirectory:
         if before == self._seen:
             return None
         try:
-            fresh = load(self._folder, self._trusted, self._digest, self._features)
+            fresh = load(self._folder, self._trusted, self._features, self._reference, self._count)
         except SluiceError as error:
             if self._seen is not None and self._signature() != before:
                 return None  # caught in the middle of a copy: look again at the next poll

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from sluice.application.ports import Ints, Scores
-from sluice.domain.reasons import MODEL_CODES
+from sluice.application.ports import Count, Ints, Scores, uncounted
+from sluice.domain.policy.reasons import MODEL_CODES
 from sluice.domain.release import FEATURES_KEY, Manifest
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 
@@ -31,37 +32,84 @@ MIN_DROP_MILLI = 250
 Floats = npt.NDArray[np.float32]
 
 
+class Graph(NamedTuple):
+    """What a graph says of itself: names of input and output, and of its columns."""
+
+    input: str
+    output: str
+    features: list[str]
+
+
+def graph_of(model: bytes) -> Graph:
+    """Look into an ONNX file.
+
+    Raises Misconfigured if it cannot be loaded, has more than one input or output, or does not
+    name its columns.
+    """
+    session = _session(model)
+    inputs = [port.name for port in session.get_inputs()]
+    outputs = [port.name for port in session.get_outputs()]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise Misconfigured(
+            f"the graph has inputs {inputs} and outputs {outputs}",
+            fix="export one input, (n, f) floats, and one output, n probabilities",
+        )
+    features = _columns(session)
+    if not all(features):
+        raise Misconfigured(
+            "the graph does not name its columns",
+            fix=f"put them into the model's metadata as {FEATURES_KEY}, joined by commas",
+        )
+    return Graph(inputs[0], outputs[0], features)
+
+
+def _session(model: bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # more would burn cores: scale by replicas
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # the runtime's exceptions share no base
+        raise Misconfigured(f"onnxruntime cannot load the model: {exc}") from exc
+
+
+def _columns(session: ort.InferenceSession) -> list[str]:
+    named: str = session.get_modelmeta().custom_metadata_map.get(FEATURES_KEY, "")
+    return named.split(",")
+
+
 class OnnxScorer:
     """One model in this process, one thread."""
 
     def __init__(
-        self, manifest: Manifest, model: bytes, columns: Sequence[int], groups: Mapping[str, str]
+        self,
+        manifest: Manifest,
+        model: bytes,
+        columns: Sequence[int],
+        groups: Mapping[str, str],
+        count: Count = uncounted,
     ) -> None:
-        """columns: of the manifest's features in catalogue rows. groups: feature to group.
+        """columns: of the manifest's features in catalogue rows. groups: feature to group. count:
+        of what goes wrong.
 
         Raises Misconfigured if the graph does not have the manifest's input, width and output.
         """
+        self._count = count
         self.release = manifest.id
         self.tolerates: frozenset[str] = frozenset(manifest.tolerates)
         self._columns = np.array(columns, np.int64)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1  # more would burn cores: scale by replicas
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as exc:  # the runtime's exceptions share no base
-            raise Misconfigured(f"onnxruntime cannot load the model: {exc}") from exc
+        self._session = _session(model)
         self._input, self._output = manifest.input, manifest.output
         self._check_contract(manifest)
-        names = list(dict.fromkeys(groups[name] for name in manifest.features))
+        names = list(dict.fromkeys(groups[name] for name in manifest.names))
         self._codes = [MODEL_CODES[name] for name in names]
-        member = np.array([[groups[f] == name for f in manifest.features] for name in names])
+        member = np.array([[groups[f] == name for f in manifest.names] for name in names])
         self._left_out = np.vstack([np.zeros((1, len(columns)), bool), member])
         self._reference = np.array(manifest.reference_row, np.int64)
 
     def _check_contract(self, manifest: Manifest) -> None:
-        width = len(manifest.features)
+        width = len(manifest.names)
         inputs = {i.name: (i.type, i.shape) for i in self._session.get_inputs()}
         outputs = {o.name for o in self._session.get_outputs()}
         if set(inputs) != {self._input} or self._output not in outputs:
@@ -72,9 +120,9 @@ class OnnxScorer:
         kind, shape = inputs[self._input]
         if kind != "tensor(float)" or len(shape) != 2 or shape[1] != width:
             raise Misconfigured(f"the graph takes {kind} {shape}, not (n, {width}) floats")
-        named = self._session.get_modelmeta().custom_metadata_map.get(FEATURES_KEY, "").split(",")
-        if named != manifest.features:
-            pairs = enumerate(zip_longest(named, manifest.features, fillvalue=""))
+        named = _columns(self._session)
+        if named != manifest.names:
+            pairs = enumerate(zip_longest(named, manifest.names, fillvalue=""))
             at, (ours, theirs) = next(pair for pair in pairs if len({*pair[1]}) > 1)
             raise Misconfigured(
                 f"column {at} of the graph is {ours or 'not named'}, the manifest says {theirs}",
@@ -91,6 +139,7 @@ class OnnxScorer:
             p = np.concatenate([self.probability(rows[i : i + MAX_ROWS]) for i in starts])
         ppm = np.rint(p.astype(np.float64) * 1e6).astype(np.int64)
         if (ppm.view(np.uint64) > 1_000_000).any():  # below 0 and not a number come out huge
+            self._count("sluice_decider_scorer_failures_total", "no_probability")
             raise Unavailable(f"{self.release} gave what is not a probability")
         return Scores(ppm, self.release)
 
@@ -128,5 +177,6 @@ class OnnxScorer:
         try:
             (out,) = self._session.run([self._output], {self._input: padded})
         except Exception as exc:
+            self._count("sluice_decider_scorer_failures_total", "runtime")
             raise Unavailable(f"onnxruntime failed on {self.release}: {exc}") from exc
         return np.asarray(out, np.float32).reshape(-1)[:n]

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, fit, table
-from sluice.application.archive import Partition, Record
-from sluice.domain.decision import Decision
+from sluice.application.ports import Message, Partition
+from sluice.domain.records.decision import Decision
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -46,11 +46,19 @@ class File(NamedTuple):
 
 
 class Archived(NamedTuple):
-    """One decision and where it lay in ``decisions.v1``."""
+    """One decision and where it lay in ``decisions.v1``.
+
+    record: its own bytes, which may say more than this version understands.
+    """
 
     partition: int
     offset: int
     decision: Decision
+    record: bytes
+
+
+def _archived(partition: int, offset: int, record: bytes) -> Archived:
+    return Archived(partition, offset, _DECISION.decode(record), record)
 
 
 class ParquetFiles:
@@ -78,7 +86,7 @@ class ParquetFiles:
                 return _last(mine[-1]) + 1
         return 0
 
-    def write(self, partition: Partition, rows: Sequence[Record]) -> int:
+    def write(self, partition: Partition, rows: Sequence[Message]) -> int:
         """See :class:`sluice.application.archive.Files`."""
         topic, number = partition
         made = table(KINDS[self._folders[topic]], rows)
@@ -155,7 +163,7 @@ class Archive:
         """Every decision, decoded from its own bytes."""
         for rows in self.tables("decisions", ["partition", "offset", RECORD]):
             for partition, offset, raw in zip(*(c.to_pylist() for c in rows.columns), strict=True):
-                yield Archived(partition, offset, _DECISION.decode(raw))
+                yield _archived(partition, offset, raw)
 
     def decided_since(self, moment_us: int) -> Iterator[Archived]:
         """Decisions made at or after a moment; opens only the files that hold some."""
@@ -169,7 +177,7 @@ class Archive:
             rows = held.read_row_groups(groups, ["partition", "offset", "decided_at", RECORD])
             rows = rows.filter(pc.greater_equal(rows["decided_at"], moment_us))
             for row in rows.to_pylist():
-                yield Archived(row["partition"], row["offset"], _DECISION.decode(row[RECORD]))
+                yield _archived(row["partition"], row["offset"], row[RECORD])
 
     def find(self, authorization_id: str) -> Archived | None:
         """The decision of one authorization, newest files first; reads one column of each."""
@@ -179,23 +187,21 @@ class Archive:
             if row >= 0:
                 columns = ["partition", "offset", RECORD]
                 found = pq.ParquetFile(file.path).read(columns).slice(row, 1).to_pylist()[0]
-                return Archived(
-                    found["partition"], found["offset"], _DECISION.decode(found[RECORD])
-                )
+                return _archived(found["partition"], found["offset"], found[RECORD])
         return None
 
 
 def _newest(group: Any, column: int) -> float:
     """Largest decided_at of a row group; unknown is assumed to be new."""
-    told = group.column(column).statistics
-    return float(told.max) if told is not None and told.has_min_max else math.inf
+    reported = group.column(column).statistics
+    return float(reported.max) if reported is not None and reported.has_min_max else math.inf
 
 
 def _last(path: Path) -> int:
     return int(pq.read_schema(path).metadata[LAST])
 
 
-def _occupied(path: Path, first: Record) -> Unavailable | Corrupt:
+def _occupied(path: Path, first: Message) -> Unavailable | Corrupt:
     """Why the name is taken: the same record means another archiver, another one another topic."""
     held = pq.ParquetFile(path).read_row_group(0, columns=[RECORD])[RECORD][0].as_py()
     if held == first.value:

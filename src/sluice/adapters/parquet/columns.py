@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from sluice.application.archive import Record
-from sluice.domain.authorization import Authorization
-from sluice.domain.decision import Decision
-from sluice.domain.label import Label
+from sluice.adapters.files.arrow import arrow_types
+from sluice.application.ports import Message
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.decision import Decision
+from sluice.domain.records.label import Label
 from sluice.errors import Corrupt
 
 
@@ -31,19 +32,15 @@ class Column(NamedTuple):
     take: Callable[[Any], Any]
 
 
-INTEGERS = {"event_at", "amount_minor"}
-AUTHORIZATION = tuple(name for name in Authorization.__struct_fields__ if name != "v")
+_AUTHORIZATION_TYPES = arrow_types(Authorization)
+AUTHORIZATION = tuple(_AUTHORIZATION_TYPES)
 
 DECISION: tuple[Column, ...] = (
     *(
-        Column(
-            name,
-            pa.int64() if name in INTEGERS else pa.string(),
-            attrgetter(f"authorization.{name}"),
-        )
-        for name in AUTHORIZATION
+        Column(name, kind, attrgetter(f"authorization.{name}"))
+        for name, kind in _AUTHORIZATION_TYPES.items()
     ),
-    Column("door", pa.string(), attrgetter("door")),
+    Column("entrypoint", pa.string(), attrgetter("entrypoint")),
     Column("origin_topic", pa.string(), lambda d: d.origin and d.origin.topic),
     Column("origin_partition", pa.int32(), lambda d: d.origin and d.origin.partition),
     Column("origin_offset", pa.int64(), lambda d: d.origin and d.origin.offset),
@@ -61,22 +58,15 @@ DECISION: tuple[Column, ...] = (
     Column("policy", pa.string(), attrgetter("policy")),
     Column("outcome", pa.string(), attrgetter("outcome")),
     Column("reasons", pa.list_(pa.string()), attrgetter("reasons")),
-    Column("rung", pa.string(), attrgetter("rung")),
+    Column("degradation_level", pa.string(), attrgetter("degradation_level")),
     Column("degraded", pa.list_(pa.string()), attrgetter("degraded")),
+    Column("silenced", pa.list_(pa.string()), attrgetter("silenced")),
 )
-LABEL: tuple[Column, ...] = (
-    Column("authorization_id", pa.string(), attrgetter("authorization_id")),
-    Column("event_at", pa.int64(), attrgetter("event_at")),
-    Column("known_at", pa.int64(), attrgetter("known_at")),
-    Column("is_fraud", pa.bool_(), attrgetter("is_fraud")),
-    Column("kind", pa.string(), attrgetter("kind")),
-    Column("source", pa.string(), attrgetter("source")),
-    Column("tenant", pa.string(), attrgetter("tenant")),
-    Column("card_token", pa.string(), attrgetter("card_token")),
-    Column("merchant_id", pa.string(), attrgetter("merchant_id")),
-    Column("terminal_id", pa.string(), attrgetter("terminal_id")),
-    Column("device_id", pa.string(), attrgetter("device_id")),
+LABEL: tuple[Column, ...] = tuple(
+    Column(name, kind, attrgetter(name)) for name, kind in arrow_types(Label).items()
 )
+ONLY_IN_THE_RECORD = {"v", "states", "pending"}
+"""Fields of a decision that are no column: nobody searches by them, a replay reads the record."""
 PLACE = (("partition", pa.int32()), ("offset", pa.int64()), ("written_ms", pa.int64()))
 RECORD = "record"
 """The exact bytes of the value, so that nothing is lost and a replay needs only this column."""
@@ -136,7 +126,7 @@ def fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     )
 
 
-def table(kind: Kind, rows: Sequence[Record]) -> pa.Table:
+def table(kind: Kind, rows: Sequence[Message]) -> pa.Table:
     """(n,) records to a table of n rows. Raises Corrupt naming the first that does not decode."""
     decoded = []
     for row in rows:

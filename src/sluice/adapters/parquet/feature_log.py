@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.columns import SCHEMAS, fit
-from sluice.domain import catalogue
 from sluice.domain.clock import SECOND_US
+from sluice.domain.features import catalogue
 from sluice.errors import Corrupt
 
 Ints = npt.NDArray[np.int64]
@@ -29,7 +29,7 @@ ROWS = ("history", "decisions")
 LABELS = ("history_labels", "labels")
 """Of two labels that an authorization got at the same microsecond the live one counts."""
 _ROW_COLUMNS = ("authorization_id", "event_at", "card_token", "reference_amount_minor", "catalogue",
-                "features", "rung")  # fmt: skip
+                "features", "degradation_level")  # fmt: skip
 _LABEL_COLUMNS = ("authorization_id", "event_at", "known_at", "is_fraud", "kind", "source",
                   "card_token", "partition", "offset")  # fmt: skip
 
@@ -80,8 +80,8 @@ class FeatureLog:
         """Authorizations of a part of the time, by (event_at, authorization_id).
 
         Columns: authorization_id, event_at, card_token, reference_amount_minor, catalogue,
-        features, rung (null for backfilled history). Raises Corrupt for features that are not
-        their catalogue's, if it is ours.
+        features, degradation level (null for backfilled history). Raises Corrupt for features that
+        are not their catalogue's, if it is ours.
         """
         tables = [
             table for kind in ROWS for table in self._read(kind, _ROW_COLUMNS, first_us, until_us)

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from sluice.adapters.files.history import tag_texts
 from sluice.adapters.parquet.archive import LAST, Archive, path_of, place
 from sluice.adapters.parquet.columns import SCHEMAS, fit
-from sluice.domain import catalogue
 from sluice.domain.clock import DAY_US, to_datetime
+from sluice.domain.features import catalogue
 from sluice.errors import Misconfigured
 
 Ints = npt.NDArray[np.int64]

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from sluice.domain.fx import Fx
-from sluice.domain.identifiers import holds_card_number
-from sluice.domain.policy import Pack, Policy
-from sluice.domain.rules import FeatureLike
+from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.policy import Pack, Policy
+from sluice.domain.policy.rules import FeatureLike
+from sluice.domain.records.identifiers import holds_card_number
 from sluice.errors import Misconfigured
 
 MAX_FILE_BYTES = 100_000_000
@@ -124,14 +124,16 @@ class PolicyFiles:
     def poll(self) -> Policy | None:
         """Look for a change. Returns the new policy, or None if it stays.
 
-        A broken pack raises Misconfigured once; the last good one stays in force and the reason
-        in ``refused`` until the files change again. Costs a stat of each file.
+        A broken pack, or one of another reference currency, raises Misconfigured once; the last
+        good one stays in force and the reason in ``refused`` until the files change again. Costs a
+        stat of each file.
         """
         before = self._signature()
         if before == self._seen:
             return None
         try:
             fresh = read_policy(self._folder, self._features)
+            self._check_reference(fresh)
         except Misconfigured as error:
             if self._signature() != before:
                 return None  # caught in the middle of a write: look again at the next poll
@@ -144,6 +146,15 @@ class PolicyFiles:
             return None
         self._policy = fresh
         return fresh
+
+    def _check_reference(self, fresh: Policy) -> None:
+        now, then = self._policy.fx.reference, fresh.fx.reference
+        if now != then:
+            raise Misconfigured(
+                f"the reference currency is {then}, this process decides in {now}",
+                where=str(self._folder / "fx.yaml"),
+                fix="states and the release hold amounts in it: both change with it, and a restart",
+            )
 
     def _signature(self) -> Signature:
         """Name, size, inode and time of every file: changes whenever one is written."""

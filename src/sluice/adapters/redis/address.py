@@ -10,6 +10,7 @@ from sluice.errors import Misconfigured
 
 DEFAULT_PORT = 6379
 _PLAIN, _TLS, _UNIX = ("redis", "valkey"), ("rediss", "valkeys"), ("unix", "valkey+unix")
+SCHEMES = _PLAIN + _TLS + _UNIX
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 import hiredis
 
 from sluice.adapters.redis.address import Address, parse
-from sluice.adapters.redis.commands import pack
+from sluice.adapters.redis.commands import code_of, pack
+from sluice.application.ports import Count, uncounted
 from sluice.errors import Unavailable
 
 RECEIVE_BYTES = 262_144
@@ -17,13 +18,13 @@ RECEIVE_BYTES = 262_144
 class BlockingConnection:
     """Connects when first used and after each failure. Not for two threads at once.
 
-    timeout_s: longest silence of the server before a call fails.
+    timeout_s: longest silence of the server before a call fails. count: of what goes wrong.
     """
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
+    def __init__(self, url: str, *, timeout_s: float, count: Count = uncounted) -> None:
         self.address: Address = parse(url)
         self.timeout_s = timeout_s
-        self.connects = 0
+        self.count = count
         self._socket: socket.socket | None = None
         self._reader = hiredis.Reader()
 
@@ -32,17 +33,43 @@ class BlockingConnection:
 
         Raises Unavailable; then it is unknown which of the commands took effect.
         """
+        greeted = False
         try:
             if self._socket is None:
                 self._connect()
+            greeted = True
             return self._exchange(payload, wanted)
         except (OSError, hiredis.ProtocolError, hiredis.ReplyError) as exc:
             self.close()
+            self._count_failure(exc, greeted)
             raise Unavailable(
                 f"the online store did not serve us: {exc or type(exc).__name__}",
                 where=str(self.address),
                 fix="docs/reference/online-store.md, section When it is down",
             ) from exc
+
+    def refused(self, answer: hiredis.ReplyError) -> Unavailable:
+        """The error of a command that the server refused, counted by the server's word for it."""
+        if not str(answer).startswith("NOSCRIPT"):  # a new server: the script is sent again
+            self.count("sluice_store_errors_total", code_of(answer))
+        return Unavailable(
+            f"the online store refuses a command: {answer}",
+            where=str(self.address),
+            fix="docs/reference/online-store.md, section When it is down",
+        )
+
+    def _count_failure(self, error: Exception, greeted: bool) -> None:
+        if not greeted:
+            self.count("sluice_store_connects_total", "failed")
+            why = "down"
+        elif isinstance(error, TimeoutError):
+            self.count("sluice_store_connections_lost_total", "hang")
+            why = "timeout"
+        else:
+            fault = "protocol" if isinstance(error, hiredis.ProtocolError) else "closed"
+            self.count("sluice_store_connections_lost_total", fault)
+            why = "lost"
+        self.count("sluice_store_failures_total", why)
 
     def close(self) -> None:
         """Drop the connection; the next call makes another."""
@@ -66,7 +93,7 @@ class BlockingConnection:
         for reply in self._exchange(b"".join(pack(*words) for words in greeting), len(greeting)):
             if isinstance(reply, hiredis.ReplyError):
                 raise reply
-        self.connects += 1
+        self.count("sluice_store_connects_total", "made")
 
     def _exchange(self, payload: bytes, wanted: int) -> list[Any]:
         assert self._socket is not None

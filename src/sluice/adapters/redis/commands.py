@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import hiredis
 
-from sluice.adapters.feast.plan import View, encode_state, encode_timestamp
+from sluice.adapters.layout import View, encode_state, encode_timestamp
 from sluice.application.ports import StateUpdate
 
 _SIZES_MADE = 4096
@@ -38,6 +38,25 @@ def pack(*words: bytes) -> bytes:
     """Any command; for those off the hot path."""
     packed: bytes = hiredis.pack_command(words)
     return packed
+
+
+ERROR_CODES = frozenset(
+    {
+        *("ERR", "OOM", "READONLY", "MISCONF", "LOADING", "BUSY", "WRONGTYPE", "EXECABORT"),
+        *("NOAUTH", "WRONGPASS", "NOPERM", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED"),
+    }
+)
+"""First words of the server's errors that are counted by name."""
+
+
+def code_of(error: Exception) -> str:
+    """The word by which a refusal is counted.
+
+    >>> code_of(hiredis.ReplyError("OOM command not allowed"))
+    'OOM'
+    """
+    word = str(error).partition(" ")[0]
+    return word if word in ERROR_CODES else "other"
 
 
 def bulk(data: bytes) -> bytes:
@@ -97,7 +116,7 @@ return done
 
 Arguments: the fields of state and timestamp, then etag, state and timestamp of each key. A stored
 value is a ValueProto: tag 10, a varint length that ends at ``at``, then the state, whose bytes
-1..9 are the etag (``sluice.domain.states.etag``). Missing or null has etag "".
+1..9 are the etag (``sluice.domain.features.states.etag``). Missing or null has etag "".
 """
 SWAP_SHA = hashlib.sha1(SWAP, usedforsecurity=False).hexdigest().encode()
 

@@ -18,7 +18,8 @@ from typing import Any, cast
 import hiredis
 
 from sluice.adapters.redis.address import Address, parse
-from sluice.adapters.redis.commands import pack
+from sluice.adapters.redis.commands import code_of, pack
+from sluice.application.ports import Count, uncounted
 from sluice.errors import Unavailable
 
 ReplyError = hiredis.ReplyError
@@ -76,6 +77,8 @@ class _Link(asyncio.Protocol):
         self.alive = True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.alive:
+            self._owner.count("sluice_store_connections_lost_total", "closed")
         self._end(f"the connection was lost ({exc or 'closed by the other side'})")
 
     def _end(self, why: str) -> None:
@@ -85,14 +88,16 @@ class _Link(asyncio.Protocol):
         while self.calls:
             call = self.calls.popleft()
             if call.future is None:
-                self._owner.posts_lost += 1
+                self._owner.count("sluice_store_posts_lost_total", "lost")
             elif not call.future.done():
-                call.future.set_exception(self._owner.unavailable(why))
+                call.future.set_exception(self._owner.failed("lost", why))
         if not self.lost.done():
             self.lost.set_result(None)
 
-    def drop(self, why: str) -> None:
-        """End it from our side, at once."""
+    def drop(self, why: str, fault: str = "") -> None:
+        """End it from our side, at once. fault: of the server's, as it is counted."""
+        if fault and self.alive:
+            self._owner.count("sluice_store_connections_lost_total", fault)
         self._end(why)
         if self._transport is not None:
             self._transport.abort()
@@ -119,11 +124,11 @@ class _Link(asyncio.Protocol):
                 reader.feed(data, start, min(PIECE_BYTES, size - start))
                 self._answer()
         except hiredis.ProtocolError as exc:
-            self.drop(f"the answer is not the Redis protocol ({exc})")
+            self.drop(f"the answer is not the Redis protocol ({exc})", "protocol")
             return
         if not self.calls and reader.has_data():
             # A reply that nobody asked for would answer the next question.
-            self.drop("the server said more than was asked")
+            self.drop("the server said more than was asked", "protocol")
 
     def _answer(self) -> None:
         """Hand on the replies that are whole. Raises hiredis.ProtocolError."""
@@ -136,7 +141,10 @@ class _Link(asyncio.Protocol):
                 return
             calls.popleft()
             if call.future is None:
-                self._owner.posts_lost += any(isinstance(r, ReplyError) for r in replies)
+                refused = _first_error(replies)
+                if refused is not None:
+                    self._owner.count("sluice_store_posts_lost_total", "refused")
+                    self._owner.count("sluice_store_errors_total", code_of(refused))
             elif not call.future.done():
                 call.future.set_result(replies)
 
@@ -150,8 +158,7 @@ class _Link(asyncio.Protocol):
             return
         now = self._loop.time()
         if now - self.calls[0].sent >= HANG_S:
-            self._owner.timeouts += 1
-            self.drop(f"no answer for {HANG_S} s")
+            self.drop(f"no answer for {HANG_S} s", "hang")
             return
         if self.calls[0].deadline <= now and not looked_again:
             self._timer = self._loop.call_later(SECOND_LOOK_S, self._expire, True)
@@ -162,9 +169,10 @@ class _Link(asyncio.Protocol):
                 due = min(due, call.deadline)
                 break
             if call.future is not None and not call.future.done():
-                self._owner.timeouts += 1
                 late_ms = round((now - call.sent) * 1000)
-                call.future.set_exception(self._owner.unavailable(f"no answer for {late_ms} ms"))
+                call.future.set_exception(
+                    self._owner.failed("timeout", f"no answer for {late_ms} ms")
+                )
         self._timer = self._loop.call_at(due, self._expire, False)
 
 
@@ -172,15 +180,13 @@ class Connection:
     """A store's address and the link that is up just now, if one is.
 
     budget_s: how long a call may wait for its replies. All of one connection have the same.
+    count: of what goes wrong.
     """
 
-    def __init__(self, url: str, *, budget_s: float) -> None:
+    def __init__(self, url: str, *, budget_s: float, count: Count = uncounted) -> None:
         self.address: Address = parse(url)
         self.budget_s = budget_s
-        self.connects = 0
-        self.timeouts = 0
-        self.posts_lost = 0
-        """Batches that nobody waited for and that were refused or never answered."""
+        self.count = count
         self._link: _Link | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._why_down = "the connection was never opened"
@@ -192,6 +198,11 @@ class Connection:
             where=str(self.address),
             fix="docs/reference/online-store.md, section When it is down",
         )
+
+    def failed(self, why: str, text: str) -> Unavailable:
+        """The same, counted: a call gets no answer. why: timeout, down, lost, full or refused."""
+        self.count("sluice_store_failures_total", why)
+        return self.unavailable(text)
 
     @property
     def is_up(self) -> bool:
@@ -205,9 +216,9 @@ class Connection:
         """
         link = self._link
         if link is None or not link.alive:
-            raise self.unavailable(self._why_down)
+            raise self.failed("down", self._why_down)
         if len(link.calls) >= MAX_IN_FLIGHT:
-            raise self.unavailable(f"{MAX_IN_FLIGHT} batches are unanswered")
+            raise self.failed("full", f"{MAX_IN_FLIGHT} batches are unanswered")
         future: asyncio.Future[list[Reply]] = link._loop.create_future()
         link.send(payload, wanted, future, self.budget_s)
         return future
@@ -215,8 +226,11 @@ class Connection:
     def post(self, payload: bytes, wanted: int) -> None:
         """Send a batch that nobody waits for. Lost, and counted, while there is no link."""
         link = self._link
-        if link is None or not link.alive or len(link.calls) >= MAX_IN_FLIGHT:
-            self.posts_lost += 1
+        if link is None or not link.alive:
+            self.count("sluice_store_posts_lost_total", "down")
+            return
+        if len(link.calls) >= MAX_IN_FLIGHT:
+            self.count("sluice_store_posts_lost_total", "full")
             return
         link.send(payload, wanted, None, self.budget_s)
 
@@ -251,6 +265,7 @@ class Connection:
             try:
                 self._link = await self._connect()
             except Unavailable as error:
+                self.count("sluice_store_connects_total", "failed")
                 self._why_down = error.what
                 if not first.done():
                     first.set_exception(error)
@@ -259,7 +274,7 @@ class Connection:
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
                 continue
             backoff_s = BACKOFF_FIRST_S
-            self.connects += 1
+            self.count("sluice_store_connects_total", "made")
             if not first.done():
                 first.set_result(None)
             await self._link.lost

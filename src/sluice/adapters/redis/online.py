@@ -4,73 +4,49 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 
 import msgspec
 from msgspec import structs
 
-from sluice.adapters.feast.plan import COMPILED, decode_state
-from sluice.adapters.redis import claims, marker
-from sluice.adapters.redis.claims import KeepAnswer
-from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, pack, size_of
+from sluice.adapters.layout import COMPILED, decode_state
+from sluice.adapters.redis import figures, idempotency, watermark
+from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, code_of, pack, size_of
 from sluice.adapters.redis.connection import Connection, ReplyError
 from sluice.adapters.redis.connection import Reply as Answered
-from sluice.application.ports import Arrival, Reply
+from sluice.adapters.redis.idempotency import KeepAnswer
+from sluice.application.ports import Arrival, Count, Lookup, StoreInfo, uncounted
 from sluice.domain.clock import Clock
-from sluice.domain.decision import MAX_PENDING, Pending
-from sluice.domain.events import to_pending
-from sluice.domain.observation import EntityKind
+from sluice.domain.features.events import to_pending
+from sluice.domain.records.decision import MAX_PENDING, Pending
+from sluice.domain.records.entity import EntityKind
 
 BATCH_MAX = 1000
 """Arrivals a round trip; about 1 MB each way, some 10 ms of the server."""
+PENDING_TTL_S = 30.0
+"""How long a pending entry stands in for a state: a featurizer further behind than this leaves an
+authorization that nobody sees. The alerts' thresholds follow it (tests/deploy/test_alerts.py)."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Pending).decode
 
 _COMMANDS = 7
-"""An arrival's: its claim, three states, and three on the list of its card."""
+"""An arrival's: its idempotency record, three states, and three on the list of its card."""
 _END = b"\r\n"
 _NEWEST_RANGE = (b"-%d" % MAX_PENDING, b"-1")
-_CLAIM = b"*7\r\n" + bulk(b"SET")
+_IDEMPOTENCY = b"*7\r\n" + bulk(b"SET")
 _PUSH = b"*3\r\n" + bulk(b"RPUSH")
 _FETCH = _END + b"*4\r\n" + bulk(b"LRANGE")
 _NEWEST = _END + b"".join(map(bulk, _NEWEST_RANGE))
 _EXPIRE = b"*3\r\n" + bulk(b"PEXPIRE")
 
 
-@dataclass(slots=True)
-class Counts:
-    """What went wrong without stopping anyone, since the start. For the metrics."""
-
-    views_missing: dict[EntityKind, int] = field(default_factory=lambda: dict.fromkeys(COMPILED, 0))
-    """Replies that were errors, or no state."""
-    claims_refused: int = 0
-    """Arrivals that go on without a claim: the store refused to keep one."""
-    pending_refused: int = 0
-    """Arrivals that left no entry for the next one of their card."""
-    pending_dropped: int = 0
-    """Entries pushed out by MAX_PENDING newer ones of the same card."""
-    pending_undecodable: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """The server's own figures. An evicted state reads as never written: evicted_keys must be 0."""
-
-    used_memory_bytes: int
-    max_memory_bytes: int
-    """0: no bound."""
-    evicted_keys: int
-    process_id: int
-
-
 class RedisOnlineStore:
     """The port OnlineStore on one Redis or Valkey server.
 
-    budget_s: longest wait for a batch's replies. The TTLs: of a claim while its decision is
-    made, of an answer, and of a pending entry (longer than the featurizer's lag). on_trust: told
-    why states are not served, "" when they are again.
+    budget_s: longest wait for a batch's replies. The TTLs: of an idempotency record while its
+    decision is made, of an answer, and of a pending entry (longer than the featurizer's lag).
+    on_trust: told why states are not served, "" when they are again. count: of what goes wrong.
     """
 
     def __init__(
@@ -79,19 +55,22 @@ class RedisOnlineStore:
         clock: Clock,
         *,
         budget_s: float = 0.010,
-        claim_ttl_s: float = 10.0,
+        in_progress_ttl_s: float = 10.0,
         answer_ttl_s: float = 3600.0,
-        pending_ttl_s: float = 30.0,
+        pending_ttl_s: float = PENDING_TTL_S,
         on_trust: Callable[[str], None] = lambda _why: None,
+        count: Count = uncounted,
     ) -> None:
-        self.connection = Connection(url, budget_s=budget_s)
-        self._trust = marker.Trust(on_trust)
-        self.counts = Counts()
+        self.connection = Connection(url, budget_s=budget_s, count=count)
+        self._count = count
+        self._trust = watermark.Trust(on_trust)
         self._clock = clock
         self._pending_ttl_us = round(pending_ttl_s * 1_000_000)
         self._replica = os.urandom(8)
-        self._claim_ttl_ms = b"%d" % round(claim_ttl_s * 1000)
-        self._claim_tail = _END + b"".join(map(bulk, (b"NX", b"GET", b"PX", self._claim_ttl_ms)))
+        self._in_progress_ttl_ms = b"%d" % round(in_progress_ttl_s * 1000)
+        self._idempotency_tail = _END + b"".join(
+            map(bulk, (b"NX", b"GET", b"PX", self._in_progress_ttl_ms))
+        )
         self._keep = KeepAnswer(answer_ttl_s)
         self._expire_tail = _END + bulk(b"%d" % round(pending_ttl_s * 1000))
         self._card, self._terminal, self._merchant, self._device = (
@@ -106,33 +85,36 @@ class RedisOnlineStore:
         """Leave what is unanswered and disconnect."""
         await self.connection.close()
 
-    async def observe(self, batch: Sequence[Arrival]) -> list[Reply]:
+    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         """See the port. Batches above BATCH_MAX take several round trips, each with its budget."""
-        replies: list[Reply] = []
+        replies: list[Lookup] = []
         for at in range(0, len(batch), BATCH_MAX):
             replies += await self._observe(batch[at : at + BATCH_MAX])
         return replies
 
-    async def _observe(self, batch: Sequence[Arrival]) -> list[Reply]:
+    async def _observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         now_us = self._clock.now_us()
-        claimed = [claims.claim(arrival, self._replica) for arrival in batch]
+        records = [idempotency.record(arrival, self._replica) for arrival in batch]
         left = [_encode(to_pending(arrival.auth, arrival.row, now_us)) for arrival in batch]
         asked = [_COMMANDS + (arrival.auth.device_id is not None) for arrival in batch]
-        # The marker last: a store emptied while it answered shows too.
-        payload = self._ask(batch, claimed, left) + marker.READ
+        # The watermark last: a store emptied while it answered shows too.
+        payload = self._ask(batch, records, left) + watermark.READ
         answers = await self.connection.call(payload, sum(asked) + 1)
         if isinstance(answers[0], ReplyError) and all(isinstance(a, ReplyError) for a in answers):
-            raise self.connection.unavailable(f"it refuses every command ({answers[0]})")
+            self._count("sluice_store_errors_total", code_of(answers[0]), by=len(answers))
+            raise self.connection.failed("refused", f"it refuses every command ({answers[0]})")
         oldest_us = now_us - self._pending_ttl_us
         replies = [
-            self._reply(answers[end - number : end], arrival, claim, entry, oldest_us)
-            for arrival, claim, entry, number, end in zip(
-                batch, claimed, left, asked, accumulate(asked), strict=True
+            self._reply(answers[end - number : end], arrival, record, entry, oldest_us)
+            for arrival, record, entry, number, end in zip(
+                batch, records, left, asked, accumulate(asked), strict=True
             )
         ]
         if self._trust.judge(answers[-1]):
             return replies
-        # Claims and answers still hold: what is there was left there.
+        if isinstance(answers[-1], ReplyError):
+            self._count("sluice_store_errors_total", code_of(answers[-1]))
+        # Idempotency records and answers still hold: what is there was left there.
         return [
             structs.replace(
                 reply, card=None, terminal=None, merchant=None, device=None, pending=(), lost=True
@@ -141,7 +123,7 @@ class RedisOnlineStore:
         ]
 
     def _ask(
-        self, batch: Sequence[Arrival], claimed: Sequence[bytes], left: Sequence[bytes]
+        self, batch: Sequence[Arrival], records: Sequence[bytes], left: Sequence[bytes]
     ) -> bytes:
         """The commands of each arrival: _COMMANDS, and one more where there is a device.
 
@@ -149,12 +131,20 @@ class RedisOnlineStore:
         the other in between is then seen twice, and dropped by its id, but never missed.
         """
         parts: list[bytes] = []
-        size, claim_tail, expire_tail = size_of, self._claim_tail, self._expire_tail
+        size, idempotency_tail, expire_tail = size_of, self._idempotency_tail, self._expire_tail
         card, terminal, merchant, device = self._card, self._terminal, self._merchant, self._device
-        for arrival, claim, entry in zip(batch, claimed, left, strict=True):
+        for arrival, record, entry in zip(batch, records, left, strict=True):
             auth = arrival.auth
-            key = claims.key(auth.tenant, auth.authorization_id)
-            parts += (_CLAIM, size(len(key)), key, _END, size(len(claim)), claim, claim_tail)
+            key = idempotency.key(auth.tenant, auth.authorization_id)
+            parts += (
+                _IDEMPOTENCY,
+                size(len(key)),
+                key,
+                _END,
+                size(len(record)),
+                record,
+                idempotency_tail,
+            )
             card.add(parts, auth.card_token)
             terminal.add(parts, auth.terminal_id)
             merchant.add(parts, auth.merchant_id)
@@ -173,10 +163,10 @@ class RedisOnlineStore:
         self,
         answers: list[Answered],
         arrival: Arrival,
-        claim: bytes,
+        record: bytes,
         entry: bytes,
         oldest_us: int,
-    ) -> Reply:
+    ) -> Lookup:
         """Judge the answers to one arrival's commands."""
         auth = arrival.auth
         if auth.device_id is None:
@@ -189,57 +179,64 @@ class RedisOnlineStore:
         terminal = self._state("terminal", terminal)
         merchant = self._state("merchant", merchant)
         if isinstance(length, ReplyError):
-            self.counts.pending_refused += 1
+            self._count("sluice_store_pending_refused_total")
+            self._count("sluice_store_errors_total", code_of(length))
         elif length > MAX_PENDING:
-            self.counts.pending_dropped += 1
+            self._count("sluice_store_pending_dropped_total")
             key = _pending_key(auth.tenant, auth.card_token)
             self.connection.post(pack(b"LTRIM", key, *_NEWEST_RANGE), 1)
         pending: tuple[Pending, ...] = ()
         if isinstance(entries, ReplyError):
             # Without them the card's windows may lack what was judged moments ago: not exact.
-            self.counts.views_missing["card"] += card is not None
+            self._count("sluice_store_errors_total", code_of(entries))
+            if card is not None:
+                self._count("sluice_store_states_unreadable_total", "card")
             card = None
         elif entries != [entry]:
             pending = self._pending(entries, entry, auth.authorization_id, oldest_us)
-        held = None if found is None else self._held(found, arrival, claim)
+        held = None if found is None else self._held(found, arrival, record)
         if held is None:
-            return Reply(card, terminal, merchant, device, pending)
+            return Lookup(card, terminal, merchant, device, pending)
         list_key = _pending_key(auth.tenant, auth.card_token)
         # It will not be decided here, so what it left must not count.
         self.connection.post(pack(b"LREM", list_key, b"-1", entry), 1)
-        return Reply(
+        return Lookup(
             card,
             terminal,
             merchant,
             device,
             pending,
             held.earlier,
-            held.claimed_elsewhere,
+            held.in_progress_elsewhere,
             held.conflict,
         )
 
-    def _held(self, answer: Answered, arrival: Arrival, claim: bytes) -> claims.Held | None:
-        """None if the arrival is ours to decide, though its claim was there or refused."""
+    def _held(self, answer: Answered, arrival: Arrival, record: bytes) -> idempotency.Held | None:
+        """None if the arrival is ours to decide, though its idempotency record was there or
+        refused."""
         if isinstance(answer, ReplyError):
-            self.counts.claims_refused += 1
+            self._count("sluice_store_idempotency_refused_total")
+            self._count("sluice_store_errors_total", code_of(answer))
             return None
-        held = claims.read(answer, claim, from_stream=arrival.origin is not None)
-        if held.earlier is not None or held.claimed_elsewhere or held.conflict:
+        held = idempotency.read(answer, record, from_stream=arrival.origin is not None)
+        if held.earlier is not None or held.in_progress_elsewhere or held.conflict:
             return held
         # Ours from before a redelivery: give it the whole time again.
-        where = claims.key(arrival.auth.tenant, arrival.auth.authorization_id)
-        self.connection.post(pack(b"PEXPIRE", where, self._claim_ttl_ms), 1)
+        where = idempotency.key(arrival.auth.tenant, arrival.auth.authorization_id)
+        self.connection.post(pack(b"PEXPIRE", where, self._in_progress_ttl_ms), 1)
         return None
 
     def _state(self, kind: EntityKind, answer: Answered) -> bytes | None:
         if answer is None:
             return b""
-        if not isinstance(answer, ReplyError):
+        if isinstance(answer, ReplyError):
+            self._count("sluice_store_errors_total", code_of(answer))
+        else:
             try:
                 return decode_state(answer)
             except ValueError:
                 pass
-        self.counts.views_missing[kind] += 1
+        self._count("sluice_store_states_unreadable_total", kind)
         return None
 
     def _pending(
@@ -253,7 +250,7 @@ class RedisOnlineStore:
             try:
                 entry = _decode(raw)
             except msgspec.DecodeError:
-                self.counts.pending_undecodable += 1
+                self._count("sluice_store_pending_undecodable_total")
                 continue
             if entry.left_at >= oldest_us and entry.authorization_id != own_id:
                 others.setdefault(entry.authorization_id, entry)
@@ -269,15 +266,16 @@ class RedisOnlineStore:
             self.connection.post(b"".join(parts), len(answers))
 
     def release(self, arrivals: Sequence[Arrival]) -> None:
-        """See the port. Only the arrival's own claim goes, never another's or an answer."""
+        """See the port. Only the arrival's own idempotency record goes, never another's or an
+        answer."""
         if arrivals:
             payload = b"".join(
                 pack(
                     b"EVAL",
                     DELETE_IF,
                     b"1",
-                    claims.key(arrival.auth.tenant, arrival.auth.authorization_id),
-                    claims.claim(arrival, self._replica),
+                    idempotency.key(arrival.auth.tenant, arrival.auth.authorization_id),
+                    idempotency.record(arrival, self._replica),
                 )
                 for arrival in arrivals
             )
@@ -289,17 +287,10 @@ class RedisOnlineStore:
 
     async def info(self) -> StoreInfo:
         """Memory and evictions. Raises Unavailable."""
-        (answer,) = await self.connection.call(pack(b"INFO", b"server", b"memory", b"stats"), 1)
+        (answer,) = await self.connection.call(figures.ASK, 1)
         if isinstance(answer, ReplyError):
             raise self.connection.unavailable(f"it refuses INFO ({answer})")
-        lines = answer.decode().splitlines()
-        figures = dict(line.split(":", 1) for line in lines if ":" in line)
-        return StoreInfo(
-            used_memory_bytes=int(figures["used_memory"]),
-            max_memory_bytes=int(figures["maxmemory"]),
-            evicted_keys=int(figures["evicted_keys"]),
-            process_id=int(figures["process_id"]),
-        )
+        return figures.read(answer)
 
 
 def _pending_key(tenant: str, card_token: str) -> bytes:

@@ -7,13 +7,15 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from sluice.adapters.feast.plan import COMPILED, decode_state
+from sluice.adapters.layout import COMPILED, decode_state
+from sluice.adapters.redis import figures
 from sluice.adapters.redis.blocking import BlockingConnection
-from sluice.adapters.redis.claims import KeepAnswer
+from sluice.adapters.redis.client import connect, translated
 from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
-from sluice.application.ports import StateUpdate
-from sluice.domain.observation import EntityKind
-from sluice.errors import Corrupt, Unavailable
+from sluice.adapters.redis.idempotency import KeepAnswer
+from sluice.application.ports import Count, StateUpdate, StoreInfo, uncounted
+from sluice.domain.records.entity import EntityKind
+from sluice.errors import Corrupt
 
 COMMANDS_MAX = 1000
 """Commands a round trip: bounds what client and server hold for one batch to a few MB."""
@@ -22,11 +24,20 @@ COMMANDS_MAX = 1000
 class RedisStateStore:
     """The port StateStore on one Redis or Valkey server. Connects when first used.
 
-    timeout_s: longest silence of the server. answer_ttl_s: as the decider's.
+    timeout_s: longest silence of the server. answer_ttl_s: as the decider's. count: of what goes
+    wrong.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0, answer_ttl_s: float = 3600.0) -> None:
-        self.connection = BlockingConnection(url, timeout_s=timeout_s)
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 5.0,
+        answer_ttl_s: float = 3600.0,
+        count: Count = uncounted,
+    ) -> None:
+        self.connection = BlockingConnection(url, timeout_s=timeout_s, count=count)
+        self._address = self.connection.address
         self._keep = KeepAnswer(answer_ttl_s)
         self._read = {kind: ReadState(view) for kind, view in COMPILED.items()}
         self._swap = {kind: SwapStates(view) for kind, view in COMPILED.items()}
@@ -56,11 +67,12 @@ class RedisStateStore:
             if not isinstance(answer, ReplyError):
                 return decode_state(answer)
             if not str(answer).startswith("WRONGTYPE"):
-                raise self._refused(answer)
+                raise self.connection.refused(answer)
             why = str(answer)
         except ValueError as exc:
             why = str(exc)
         kind, key = entity
+        self.connection.count("sluice_store_states_unreadable_total", kind)
         # A card's key is its token, which no log line may hold.
         raise Corrupt(
             f"the online store holds no {kind} state where one belongs: {why}",
@@ -96,7 +108,7 @@ class RedisStateStore:
         written = [False] * len(updates)
         for places, answer in zip(calls, answers, strict=True):
             if isinstance(answer, ReplyError):
-                raise self._refused(answer)
+                raise self.connection.refused(answer)
             for i, swapped in zip(places, answer, strict=True):
                 written[i] = swapped == 1
         return written
@@ -116,35 +128,33 @@ class RedisStateStore:
                 self._keep.add(parts, tenant, authorization_id, digest, answer)
             for reply in self.connection.call(b"".join(parts), len(some)):
                 if isinstance(reply, ReplyError):
-                    raise self._refused(reply)
+                    raise self.connection.refused(reply)
+
+    def info(self) -> StoreInfo:
+        """Memory and evictions. Raises Unavailable, also where the user may not ask."""
+        return figures.read(self._one(figures.ASK))
 
     def clear(self) -> int:
-        """Remove every state; claims, answers and pending entries stay. Returns how many.
-
-        Nobody may write meanwhile. Raises Unavailable.
-        """
+        """See the port. Idempotency records, answers and pending entries stay."""
         shapes = [(view.head, view.tail) for view in COMPILED.values()]
-        cursor, removed = b"0", 0
-        while True:
-            cursor, keys = self._one(pack(b"SCAN", cursor, b"COUNT", b"%d" % COMMANDS_MAX))
-            mine = [k for k in keys if any(k.startswith(h) and k.endswith(t) for h, t in shapes)]
-            if mine:
-                removed += self._one(pack(b"UNLINK", *mine))
-            if cursor == b"0":
-                return removed
+        removed = 0
+        with translated(self._address, self.connection.count), connect(self._address) as server:
+            cursor = 0
+            while True:
+                cursor, keys = server.scan(cursor, count=COMMANDS_MAX)
+                mine = [
+                    k for k in keys if any(k.startswith(h) and k.endswith(t) for h, t in shapes)
+                ]
+                if mine:
+                    removed += server.unlink(*mine)
+                if not cursor:
+                    return removed
 
     def _one(self, payload: bytes) -> Any:
         (answer,) = self.connection.call(payload, 1)
         if isinstance(answer, ReplyError):
-            raise self._refused(answer)
+            raise self.connection.refused(answer)
         return answer
-
-    def _refused(self, answer: ReplyError) -> Unavailable:
-        return Unavailable(
-            f"the online store refuses a command: {answer}",
-            where=str(self.connection.address),
-            fix="docs/reference/online-store.md, section When it is down",
-        )
 
 
 def _lacks_script(answer: Any) -> bool:

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from sluice.adapters.feast.contract import Plan, plan_of
-from sluice.adapters.feast.plan import COMPILED
-from sluice.domain import catalogue
+from sluice.adapters.layout import COMPILED
+from sluice.domain.features import catalogue
 
 NAMES = ["card_count_1h", "amount_minor"]
 

@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from sluice.adapters.feast.finalise import finalise
-from sluice.adapters.feast.plan import FEATURES
-from sluice.domain import catalogue
-from sluice.domain.authorization import Authorization
+from sluice.adapters.layout import FEATURES
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import Authorization
 from sluice.errors import Corrupt, Rejected
 from tests.integration.feast.history import history, key, request
 
@@ -51,7 +51,7 @@ def test_a_purchase_without_device_has_no_device_state_whatever_feast_finds():
         ("card_token", "4111111111111111"),
     ],
 )
-def test_what_no_door_would_let_in_is_refused(field: str, value: object):
+def test_what_no_entrypoint_would_let_in_is_refused(field: str, value: object):
     (auth,) = history(1).authorizations
     with pytest.raises(Rejected):
         finalise(columns([auth], {}, **{field: value}))

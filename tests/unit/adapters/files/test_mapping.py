@@ -16,7 +16,7 @@ from sluice.adapters.files.mapping import (
 )
 from sluice.adapters.files.tables import Table
 from sluice.application.publish import Mapped
-from sluice.domain.authorization import Authorization, decode_authorization
+from sluice.domain.records.authorization import Authorization, decode_authorization
 from sluice.errors import Misconfigured
 
 BANK = {

@@ -3,10 +3,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sluice.adapters.kafka.consumer import Message
 from sluice.adapters.parquet.archive import Archive, ParquetFiles
 from sluice.application.archive import DAY_MS
-from sluice.domain.authorization import encode
+from sluice.application.ports import Message
+from sluice.domain.records.authorization import encode
 from sluice.errors import Corrupt, Unavailable
 from sluice.testing.factories import make_authorization, make_label
 from sluice.testing.records import make_decision
@@ -107,7 +107,7 @@ def test_overlapping_files_are_not_read_as_if_they_were_one_archive(files, tmp_p
 def test_a_file_of_an_older_release_reads_with_nulls_for_its_missing_columns(files, tmp_path):
     files.write((DECISIONS, 2), decided(10))
     [file] = Archive(tmp_path).files()
-    old = pq.read_table(file.path).drop_columns(["score_ppm", "rung"])
+    old = pq.read_table(file.path).drop_columns(["score_ppm", "degradation_level"])
     file.path.unlink()
     pq.write_table(old, file.path)
     [row] = Archive(tmp_path).read().to_pylist()

@@ -1,1 +1,0 @@
-ed25519 ed55483e5727585d RC6rPyH1A9Oe5mseeHmWLFVAZzczxhstcLJwDrohinny58kzrdlbv5rJjF86r071wXyw0d/e7wP9hilzj1BYDw==

@@ -1,0 +1,105 @@
+"""ASGI without a framework: read a body within a bound, answer, refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from services.decider.problems import PROBLEM_JSON, RETRY_AFTER_S, Problem
+from sluice.errors import Rejected
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+LINGER_BYTES, LINGER_S = 2 * 1024 * 1024, 2.0
+"""What is read and thrown away of a body too large, so that its sender reads our answer before
+the connection is reset; then we close."""
+CLOSE = (b"connection", b"close")
+"""Whoever sends this header closes the connection after the answer."""
+_encoder = msgspec.json.Encoder()
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Read the body; stop as soon as it is past the limit. Raises Rejected, or Unread."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if len(body) <= limit and not message.get("more_body", False):
+        return body
+    more = message.get("more_body", False)
+    for name, value in scope["headers"]:
+        if more and name == b"content-length" and int(value) > limit:
+            raise _unread(limit)
+    chunks, size = [body], len(body)
+    while more and size <= limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Rejected("the sender left before the end of the body", code="invalid_json")
+        more = message.get("more_body", False)
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+    if more:
+        raise _unread(limit)
+    if size > limit:
+        raise Rejected(f"at most {limit} bytes are read", code="too_large")
+    return b"".join(chunks)
+
+
+class Unread(Rejected):
+    """A body past its limit, whose rest is still to come."""
+
+    code = "too_large"
+
+
+def _unread(limit: int) -> Unread:
+    return Unread(f"at most {limit} bytes are read")
+
+
+async def respond(send: Send, status: int, body: bytes, *headers: Header) -> None:
+    """Status, headers and body, with its length."""
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def problem_headers(what: Problem) -> list[Header]:
+    """Content type of a problem, and when to come again."""
+    headers = [(b"content-type", PROBLEM_JSON)]
+    if what.status == 503:
+        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    return headers
+
+
+async def respond_problem(send: Send, what: Problem, *headers: Header) -> None:
+    """Refuse: RFC 9457."""
+    body = _encoder.encode(what)
+    await respond(send, what.status, body, *problem_headers(what), *headers)
+
+
+async def linger(receive: Receive, send: Send, what: Problem, *headers: Header) -> None:
+    """Answer, throw away the rest of the body up to a bound, close."""
+    body = _encoder.encode(what)
+    length = (b"content-length", str(len(body)).encode())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": what.status,
+            "headers": [length, *problem_headers(what), *headers, CLOSE],
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    left = LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,89 @@
+"""A manifest for a model: what the graph says of itself, and what its maker says of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from sluice.adapters.onnx.release import read_file
+from sluice.adapters.onnx.scorer import OnnxScorer, graph_of
+from sluice.domain.features import catalogue
+from sluice.domain.records.authorization import Currency, MicrosUtc
+from sluice.domain.records.entity import EntityKind
+from sluice.domain.release import (
+    CARD,
+    MANIFEST,
+    MODEL,
+    Manifest,
+    Ppm,
+    Provenance,
+    Step,
+    Vector,
+    decode_manifest,
+    used,
+)
+from sluice.errors import Misconfigured
+
+
+class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What only the maker of a model knows. Fields as in the manifest; docs/reference/release.md.
+
+    warm_up: rows alone, 1 to 64 in the order of the graph's columns: packing scores them.
+    """
+
+    id: str
+    created_at: MicrosUtc
+    opset: int
+    reference_currency: Currency
+    tolerates: list[EntityKind]
+    reference_row: list[int]
+    warm_up: Annotated[list[list[int]], Meta(min_length=1, max_length=64)]
+    provenance: Provenance
+    metrics: dict[str, int] = {}
+    thresholds_ppm: dict[Step, Ppm] = {}
+
+
+def write_manifest(folder: Path, description: Description) -> Manifest:
+    """Write ``manifest.json`` beside ``model.onnx`` and ``card.md``, for this build's features.
+
+    It is not signed yet. Raises Misconfigured: a file that cannot be read, a graph that does not
+    name its columns or names one that the catalogue lacks, rows of another width.
+    """
+    files = {name: read_file(folder / name) for name in (MODEL, CARD)}
+    graph = graph_of(files[MODEL])
+    rows = [description.reference_row, *description.warm_up]
+    if any(len(row) != len(graph.features) for row in rows):
+        raise Misconfigured(
+            f"a row does not have the graph's {len(graph.features)} columns",
+            where="reference_row, warm_up",
+        )
+    if absent := [name for name in graph.features if name not in catalogue.INDEX]:
+        raise Misconfigured(f"the catalogue has no feature {', '.join(absent)}", where=MODEL)
+    fields = {name: getattr(description, name) for name in Description.__struct_fields__}
+    draft = Manifest(
+        **fields | {"warm_up": [Vector(row, 0) for row in description.warm_up]},
+        files={name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()},
+        features=[used(catalogue.FEATURES[catalogue.INDEX[name]]) for name in graph.features],
+        input=graph.input,
+        output=graph.output,
+    )
+    scored = _scored(draft, files)
+    raw = msgspec.json.format(msgspec.json.encode(scored), indent=1)
+    manifest = decode_manifest(raw, str(folder / MANIFEST))
+    (folder / MANIFEST).write_bytes(raw)
+    return manifest
+
+
+def _scored(draft: Manifest, files: Mapping[str, bytes]) -> Manifest:
+    rows = np.array([vector.features for vector in draft.warm_up], np.int64)
+    groups = {f.name: f.group for f in catalogue.FEATURES}
+    # As the decider does it, but over the release's own columns.
+    ppm = OnnxScorer(draft, files[MODEL], range(rows.shape[1]), groups).score(rows).ppm
+    vectors = [Vector(row, score) for row, score in zip(rows.tolist(), ppm.tolist(), strict=True)]
+    return msgspec.structs.replace(draft, warm_up=vectors)

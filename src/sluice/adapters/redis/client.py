@@ -1,0 +1,74 @@
+"""redis-py, for what is off the hot path: the watermark, and clearing a store.
+
+What reads and writes states has connections of its own, because redis-py costs more than the rest
+of a decision (docs/decisions/0003-feast-layout-compiled-plan.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from sluice.adapters.redis.address import Address
+from sluice.adapters.redis.commands import code_of
+from sluice.application.ports import Count, uncounted
+from sluice.errors import Misconfigured, Unavailable
+
+TIMEOUT_S = 5.0
+"""Longest silence of the server, and longest wait for a connection."""
+TRIES_AGAIN = 0
+"""Whoever calls tries again, with a pause and a limit of its own."""
+
+
+def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> Any:
+    """A client that connects when first used and after each failure."""
+    where: dict[str, Any] = (
+        {"unix_socket_path": address.path}
+        if address.path
+        else {"host": address.host, "port": address.port, "ssl": address.tls}
+    )
+    return redis.Redis(
+        **where,
+        db=address.db,
+        username=address.username or None,
+        password=address.password or None,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), TRIES_AGAIN),
+        protocol=2,
+        driver_info=None,  # else each connection first tells the server which library it is
+    )
+
+
+@contextmanager
+def translated(address: Address, count: Count = uncounted) -> Iterator[None]:
+    """redis-py's exceptions as ours, counted: Misconfigured for a refused password, else
+    Unavailable."""
+    try:
+        yield
+    except redis.AuthenticationError as exc:
+        raise Misconfigured(
+            f"the online store refuses our user or password: {exc}",
+            where=f"store.url, {address}",
+            fix="put the server's own into SLUICE_STORE_URL: redis://user:password@host:port/db",
+        ) from exc
+    except redis.ResponseError as exc:
+        count("sluice_store_errors_total", code_of(exc))
+        raise Unavailable(
+            f"the online store refuses a command: {exc}",
+            where=str(address),
+            fix="docs/reference/online-store.md, section When it is down",
+        ) from exc
+    except (redis.RedisError, OSError) as exc:
+        late = isinstance(exc, redis.TimeoutError | TimeoutError)
+        count("sluice_store_failures_total", "timeout" if late else "down")
+        raise Unavailable(
+            f"the online store did not serve us: {exc or type(exc).__name__}",
+            where=str(address),
+            fix="docs/reference/online-store.md, section When it is down",
+        ) from exc

@@ -1,0 +1,1 @@
+"""States in, features out: the catalogue, the states and the compiled kernel."""

@@ -1,0 +1,302 @@
+"""The policy pack: thresholds, rules, lists and fallbacks, and the verdict they give together.
+
+Severities join on the lattice approve < challenge < review < decline, so no rule can weaken what
+another one asked for. The only thing that lowers is an allow list, and it lowers the model alone.
+Everything is an integer and everything is digested: two deciders with the same ``policy.id`` give
+the same verdict on the same row.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.rules import (
+    FeatureLike,
+    Rule,
+    Rules,
+    Said,
+    check_reason,
+    compile_rules,
+    judge,
+)
+from sluice.domain.records.authorization import Authorization, Channel
+from sluice.domain.records.decision import MAX_REASONS
+from sluice.domain.records.entity import ALL_VIEWS, EntityKind, key_of
+from sluice.domain.records.outcome import BY_SEVERITY, STRICTER, Outcome
+from sluice.errors import Misconfigured
+
+Ints = npt.NDArray[np.int64]
+Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+Minor = Annotated[int, Meta(ge=0)]
+
+NEVER = 2**63 - 1
+"""A threshold that nothing reaches."""
+MAX_LIST_ENTRIES = 1_000_000
+"""About 100 MB in memory; what is longer belongs in a feature."""
+D2, D3 = 2, 3
+"""Degradation levels from which the fallback rules, then the table, are asked (DESIGN 6)."""
+
+
+Steps = dict[Outcome, Minor | None]
+"""From which value on each outcome is asked for; absent or null is never."""
+
+
+def steps_row(steps: Steps, where: str) -> list[int]:
+    """The steps of STRICTER as integers, NEVER for none.
+
+    Raises Misconfigured if they do not rise with severity, or one is for approve.
+    """
+    if Outcome.APPROVE in steps:
+        raise Misconfigured("approve is what is below all steps", where=where)
+    row = [NEVER if s is None else s for s in map(steps.get, STRICTER)]
+    given = [s for s in row if s != NEVER]
+    if given != sorted(given):
+        raise Misconfigured("thresholds do not rise with severity", where=where)
+    return row
+
+
+def severity_at(steps: Steps, value: int) -> int:
+    """The severity of the strictest step that the value reaches, 0 for none."""
+    reached = [o.severity for o, step in steps.items() if step is not None and value >= step]
+    return max(reached, default=0)
+
+
+class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the model's score leads to; the stricter of the two counts.
+
+    expected_loss_minor: score x amount, in minor units of the reference currency.
+    """
+
+    score_ppm: Steps
+    expected_loss_minor: Steps = {}
+
+
+class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A file of identifiers. block: at least ``outcome``. allow: of the model, at most that."""
+
+    file: Annotated[str, Meta(pattern=r"^lists/[a-z0-9-]+\.txt$")]
+    entity: EntityKind
+    effect: Literal["block", "allow"]
+    outcome: Outcome
+    reason: str
+
+
+class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the fallback rules caught on labelled history, so that nobody needs to guess."""
+
+    recall_ppm: Ppm
+    recall_amount_ppm: Ppm
+    false_positives_per_10k_milli: Minor
+    data: str
+    measured_on: datetime.date
+
+
+class Fallback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Degradation level D2: rules asked only while there is no model. measured: null until
+    measured."""
+
+    rules: list[Rule]
+    measured: Measured | None = None
+
+
+class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``policy.yaml``. table: degradation level D3, steps on the amount in the reference
+    currency."""
+
+    version: Annotated[int, Meta(ge=1)]
+    thresholds: Thresholds
+    rules: list[Rule]
+    fallback: Fallback
+    table: dict[Channel, Steps]
+    lists: list[Listing] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What the policy says of n rows.
+
+    severity: (n,) places in BY_SEVERITY. reasons: at most four codes a row. silenced: ids of the
+    rules that a missing view kept from firing.
+    """
+
+    severity: npt.NDArray[np.int8]
+    reasons: list[list[str]]
+    silenced: list[tuple[str, ...]]
+
+    def outcome(self, i: int) -> Outcome:
+        """The outcome of row i."""
+        return BY_SEVERITY[self.severity[i]]
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    spec: Listing
+    members: frozenset[str]
+
+
+class Policy:
+    """A compiled pack. Immutable; a change makes another one."""
+
+    def __init__(
+        self,
+        name: str,
+        pack: Pack,
+        fx: Fx,
+        lists: Mapping[str, Sequence[str]],
+        features: Sequence[FeatureLike],
+    ) -> None:
+        """Compile. lists: entries by file name. Raises Misconfigured, naming the place."""
+        self.pack = pack
+        self.fx = fx
+        self.digest = _digest(pack, fx, lists)
+        self.id = f"{name}@{self.digest[:12]}"
+        where = f"{name}/policy.yaml"
+        fx.check(f"{name}/fx.yaml")
+        if absent := [c for c in Channel if c not in pack.table]:
+            raise Misconfigured(f"no steps for {', '.join(absent)}", where=f"{where}: table")
+        for channel, steps in pack.table.items():
+            steps_row(steps, f"{where}: table.{channel}")
+        self._steps = np.array(
+            [
+                steps_row(pack.thresholds.score_ppm, f"{where}: thresholds.score_ppm"),
+                steps_row(
+                    pack.thresholds.expected_loss_minor,
+                    f"{where}: thresholds.expected_loss_minor",
+                ),
+            ],
+            np.int64,
+        )
+        columns = [i for i, f in enumerate(features) if f.name == "amount_minor"]
+        if not columns:
+            raise Misconfigured("the catalogue has no amount_minor", where="catalogue")
+        self._amount_column = columns[0]
+        self._width = len(features)
+        self.rules: Rules = compile_rules(
+            [(f"{where}: rules", 0, pack.rules), (f"{where}: fallback", D2, pack.fallback.rules)],
+            features,
+        )
+        self._named = [(1 << i, self.rules.rules[i].reason) for i in self.rules.strict_first]
+        self._silenced = {
+            (missing, level): self.rules.silenced(missing, level)
+            for missing in range(ALL_VIEWS + 1)
+            for level in range(D3 + 1)
+        }
+        self._blocks, self._allows = _lists(pack.lists, lists, where)
+        self._warm_up()
+
+    def decide(
+        self,
+        auths: Sequence[Authorization],
+        features: Ints,
+        *,
+        missing: Ints,
+        level: Ints,
+        score_ppm: Ints | None,
+        explain: Callable[[Ints], list[str]] | None = None,
+    ) -> Verdicts:
+        """Judge n authorizations.
+
+        features: (n, f) C-contiguous, catalogue columns, defaults where a view is missing.
+        missing: (n,) masks of views. level: (n,) 0 to 3 for D0 to D3. score_ppm:
+        (n,), read where level is 0 or 1; None if no row has one. explain: reason codes
+        of one feature row, strongest first; asked only for rows that the model did not approve.
+        O(n x conditions); one row of which nothing is said costs 5 us.
+        """
+        n = len(auths)
+        if features.shape != (n, self._width):
+            raise ValueError(f"features are {features.shape}, expected {(n, self._width)}")
+        if score_ppm is None:
+            if n and int(level.min()) < D2:
+                raise ValueError("a row of degradation level D0 or D1 has no score")
+            score_ppm = level  # never read
+        judged = self.judge(features, missing, level, score_ppm)
+        severity = np.zeros(n, np.int8)
+        reasons: list[list[str]] = [[] for _ in range(n)]
+        silenced: list[tuple[str, ...]] = [()] * n
+        said = judged[:, 1:5].any(axis=1) | (level == D3)
+        some = range(n) if self._blocks else np.flatnonzero(said).tolist()
+        for i, row in zip(some, judged[some].tolist(), strict=True):
+            of = Said(*row)
+            if of.missing:
+                silenced[i] = self._silenced[of.missing, of.level]
+            auth = auths[i]
+            blocks = self._hits(self._blocks, auth)
+            blocks.sort(key=lambda listing: -listing.outcome.severity)
+            codes = [listing.reason for listing in blocks]
+            codes += [reason for bit, reason in self._named if of.fired & bit]
+            final = max([of.by_rules, *(listing.outcome.severity for listing in blocks)])
+            by_model = max(of.by_score, of.by_loss)
+            if by_model:
+                for listing in self._hits(self._allows, auth):
+                    if by_model > listing.outcome.severity:
+                        by_model = listing.outcome.severity
+                        codes.append(listing.reason)
+            if by_model:
+                why = explain(features[i]) if explain else []
+                codes += (
+                    ["EXPECTED_LOSS", *why] if of.by_loss > of.by_score else why or ["HIGH_SCORE"]
+                )
+            if of.level == D3:
+                amount = int(features[i, self._amount_column])
+                by_table = severity_at(self.pack.table[auth.channel], amount)
+                final = max(final, by_table)
+                codes += ["AMOUNT_AND_CHANNEL"] if by_table else []
+            severity[i] = max(final, by_model)
+            reasons[i] = list(dict.fromkeys(codes))[:MAX_REASONS]
+        return Verdicts(severity, reasons, silenced)
+
+    def judge(self, features: Ints, missing: Ints, level: Ints, score_ppm: Ints) -> Ints:
+        """What rules and thresholds say: see :func:`sluice.domain.policy.rules.judge`."""
+        return judge(
+            features, missing, level, score_ppm,
+            self._amount_column, self.rules.conditions, self.rules.table, self._steps,
+        )  # fmt: skip
+
+    def _warm_up(self) -> None:
+        """Compile the loop now, or load it from numba's cache, not in the first decision."""
+        one = np.full(1, D3)
+        self.judge(np.zeros((1, self._width), np.int64), one, one, one)
+
+    @staticmethod
+    def _hits(lists: Sequence[_List], auth: Authorization) -> list[Listing]:
+        return [entry.spec for entry in lists if key_of(auth, entry.spec.entity) in entry.members]
+
+
+def _lists(
+    specs: Sequence[Listing], entries: Mapping[str, Sequence[str]], where: str
+) -> tuple[list[_List], list[_List]]:
+    by_effect: dict[str, list[_List]] = {"block": [], "allow": []}
+    for spec in specs:
+        place = f"{where}: lists: {spec.file}"
+        check_reason(spec.reason, place)
+        if spec.file not in entries:
+            raise Misconfigured("the list file is missing", where=place)
+        if spec.effect == "block" and spec.outcome is Outcome.APPROVE:
+            raise Misconfigured("a block list must ask for more than approve", where=place)
+        if spec.effect == "allow" and spec.outcome is Outcome.DECLINE:
+            raise Misconfigured("an allow list that allows decline allows nothing", where=place)
+        members = frozenset(entries[spec.file])
+        if len(members) > MAX_LIST_ENTRIES:
+            raise Misconfigured(
+                f"{len(members)} entries, at most {MAX_LIST_ENTRIES} fit", where=place
+            )
+        if members:
+            by_effect[spec.effect].append(_List(spec, members))
+    return by_effect["block"], by_effect["allow"]
+
+
+def _digest(pack: Pack, fx: Fx, lists: Mapping[str, Sequence[str]]) -> str:
+    """SHA-256 of what the pack means: no comments, no white space, entries in order."""
+    used = {spec.file: sorted(set(lists.get(spec.file, ()))) for spec in pack.lists}
+    body = msgspec.json.encode({"pack": pack, "fx": fx, "lists": used}, order="sorted")
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,242 @@
+"""The message we judge: one card authorization, version 1 of ``authorizations.v1``.
+
+An entrypoint is closed: it refuses an unknown field, so that nothing unexpected is ever stored
+(``decode_authorization``). Our own readers pass over fields that a newer writer added. An optional
+field that is absent is left out where it is written, so that a field added later changes no message
+without it, and no digest of one. What a field may hold is said in its type alone (see
+:mod:`sluice.domain.records.texts`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Literal, cast
+
+import msgspec
+from msgspec import Meta
+
+from sluice.domain.clock import DAY_US, MINUTE_US, to_datetime
+from sluice.domain.records.countries import COUNTRY_INDEX
+from sluice.domain.records.currencies import EXPONENTS
+from sluice.domain.records.identifiers import holds_card_number
+from sluice.domain.records.texts import (
+    GRAPHIC,
+    Kind,
+    Table,
+    card_number,
+    checker,
+    matched_text,
+    not_searched,
+    text,
+)
+from sluice.errors import Rejected
+
+MAX_BODY_BYTES = 16_384
+"""An authorization is about 500 bytes; 32 times that is an attack or a mistake."""
+MAX_AMOUNT_MINOR = 10_000_000_000
+"""A hundred million in a two-digit currency; keeps every sum of a window inside 64 bits."""
+
+
+NAMES_MAX = 10_000
+"""Regions and tenants known to be well shaped; there are a handful."""
+_MCCS = 10_000
+_CURRENCIES = Table(EXPONENTS, "the currency is not in ISO 4217", "unknown_currency")
+_COUNTRIES = Table(COUNTRY_INDEX, "the country is not in ISO 3166-1", "unknown_country")
+_ID = f"{GRAPHIC}{{1,64}}"
+_IDENTIFIER, _NAME = Kind(_ID), Kind("[a-z0-9-]{1,32}", few_max=NAMES_MAX)
+
+Id = Annotated[str, text(_IDENTIFIER, 1, 64)]
+MessageId = Annotated[str, text(Kind(_ID, alone=True), 1, 64)]
+"""Of one message: minted by the sender, most often a UUID."""
+Country = Annotated[str, text(Kind("[A-Z]{2}", table=_COUNTRIES), 2, 2)]
+Currency = Annotated[str, text(Kind("[A-Z]{3}", table=_CURRENCIES), 3, 3)]
+Name = Annotated[str, text(_NAME, 1, 32)]
+Mcc = Annotated[str, text(Kind("[0-9]{4}", few_max=_MCCS), 4, 4)]
+IpPrefix = Annotated[str, text(Kind("[0-9a-f.:]{1,39}/[0-9]{1,3}"), 3, 43)]
+Identifier = Annotated[str, matched_text(_IDENTIFIER, 1, 64)]
+GivenName = Annotated[str, matched_text(_NAME, 1, 32)]
+AmountMinor = Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)]
+MicrosUtc = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=4_102_444_800_000_000,
+        extra=not_searched("a time near now: an entrypoint refuses any other (check_event_time)"),
+    ),
+]
+"""1970 to 2100."""
+
+
+class Channel(StrEnum):
+    """How the card was presented."""
+
+    POS = "pos"
+    CONTACTLESS = "contactless"
+    ECOM = "ecom"
+    MOTO = "moto"
+    ATM = "atm"
+
+
+class ThreeDs(StrEnum):
+    """Outcome of EMV 3-D Secure, where it ran."""
+
+    FRICTIONLESS = "frictionless"
+    CHALLENGED = "challenged"
+    ATTEMPTED = "attempted"
+    FAILED = "failed"
+
+
+def _version() -> Literal[1]:
+    return 1
+
+
+class Authorization(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """One request to spend on a card. Money in minor units, time in microseconds UTC."""
+
+    v: Annotated[Literal[1], Meta(extra_json_schema={"default": 1})] = msgspec.field(
+        default_factory=_version  # a plain default would be left out
+    )
+    authorization_id: MessageId
+    event_at: MicrosUtc
+    card_token: Id
+    merchant_id: Id
+    terminal_id: Id
+    mcc: Mcc
+    channel: Channel
+    amount_minor: AmountMinor
+    currency: Currency
+    merchant_country: Country
+    card_country: Country
+    region: Name
+    tenant: Name
+    customer_id: Id | None = None
+    device_id: Id | None = None
+    ip_prefix: IpPrefix | None = None
+    three_ds: ThreeDs | None = None
+
+    def __repr__(self) -> str:
+        """Names the message, never the card."""
+        return f"Authorization({self.authorization_id!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """By content, whether it came through an entrypoint, from a record, or was made here."""
+        if not isinstance(other, Authorization):
+            return NotImplemented
+        return msgspec.structs.astuple(self) == msgspec.structs.astuple(other)
+
+    def __hash__(self) -> int:
+        return hash(msgspec.structs.astuple(self))
+
+
+Received = cast(
+    "type[Authorization]",
+    msgspec.defstruct(
+        "Authorization",
+        [],
+        bases=(Authorization,),
+        module=__name__,
+        namespace={"__doc__": Authorization.__doc__},
+        frozen=True,
+        forbid_unknown_fields=True,
+        omit_defaults=True,
+        kw_only=True,
+        gc=False,
+    ),
+)
+"""The same fields, closed: what an entrypoint takes. An unknown field is refused, so that nothing
+is stored that nothing has checked."""
+
+
+class EventTimeBounds(msgspec.Struct, frozen=True):
+    """How far an authorization's own time may lie from ours before we refuse it."""
+
+    max_age_us: int = 35 * DAY_US
+    max_ahead_us: int = 5 * MINUTE_US
+
+
+encode: Callable[[msgspec.Struct], bytes] = msgspec.json.Encoder().encode
+"""The one JSON encoding of a record: declared field order, no white space."""
+_decoder = msgspec.json.Decoder(Received)
+_LONG_DIGITS = re.compile(r"\d[\d -]{11,}\d")  # of any script: this one only hides
+_ENUM_VALUE = re.compile(r"Invalid enum value .*(?= - at `)", re.DOTALL)
+_CODES = (
+    ("unknown field", "unknown_field"),
+    ("missing required field", "missing_field"),
+    ("of length", "bad_format"),
+    (">=", "out_of_range"),
+    ("<=", "out_of_range"),
+    ("out of range", "out_of_range"),
+    ("regex", "bad_format"),
+    ("Invalid enum", "unknown_value"),
+    ("Expected", "wrong_type"),
+)
+_FIX = "docs/reference/authorization.md lists every field with type and bounds"
+
+
+def _code(text: str) -> str:
+    return next((code for mark, code in _CODES if mark in text), "invalid")
+
+
+def decode_authorization(raw: bytes) -> Authorization:
+    """Parse and check one authorization, strictly.
+
+    raw: UTF-8 JSON of at most MAX_BODY_BYTES. Raises Rejected whose ``code`` is one of
+    too_large, invalid_json, unknown_field, missing_field, wrong_type, out_of_range, bad_format,
+    unknown_value, unknown_currency, unknown_country, card_number. The error never repeats a value.
+    """
+    if len(raw) > MAX_BODY_BYTES:
+        raise Rejected(
+            f"the body has {len(raw)} bytes, at most {MAX_BODY_BYTES} are read",
+            fix=_FIX,
+            code="too_large",
+        )
+    try:
+        auth = _decoder.decode(raw)
+    except msgspec.ValidationError as exc:
+        if _raw_holds_card_number(raw):
+            raise card_number() from None
+        text = _ENUM_VALUE.sub("Invalid enum value", _LONG_DIGITS.sub("…", str(exc)))
+        raise Rejected(text, fix=_FIX, code=_code(text)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        text = _LONG_DIGITS.sub("…", str(exc))
+        raise Rejected(f"not JSON: {text}", fix=_FIX, code="invalid_json") from None
+    check(auth)
+    return auth
+
+
+check: Callable[[Authorization], None] = checker(Authorization, fix=_FIX)
+"""The checks that the decoder does not make: shapes, ISO codes, and no card number anywhere.
+
+Raises Rejected (bad_format, unknown_currency, unknown_country, card_number)."""
+
+
+def check_event_time(auth: Authorization, now_us: int, bounds: EventTimeBounds) -> None:
+    """Raise Rejected (event_in_future, event_too_old) if event_at lies outside the bounds."""
+    if auth.event_at > now_us + bounds.max_ahead_us:
+        raise Rejected(
+            f"event_at is {to_datetime(auth.event_at).isoformat()}, "
+            f"{(auth.event_at - now_us) // 1_000_000} s ahead of us",
+            where="$.event_at",
+            fix="send microseconds since 1970 UTC, and check the sender's clock",
+            code="event_in_future",
+        )
+    if auth.event_at < now_us - bounds.max_age_us:
+        raise Rejected(
+            f"event_at is {to_datetime(auth.event_at).isoformat()}, "
+            f"{(now_us - auth.event_at) // 1_000_000} s ago",
+            where="$.event_at",
+            fix="send microseconds since 1970 UTC; for history, raise decider.max_event_age_s",
+            code="event_too_old",
+        )
+
+
+def _raw_holds_card_number(raw: bytes) -> bool:
+    try:
+        decoded = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    if not isinstance(decoded, dict):
+        return False
+    return any(isinstance(v, str) and holds_card_number(v) for v in decoded.values())

@@ -1,0 +1,51 @@
+"""What a process shows of itself: a table of metrics, JSON logs, W3C trace context."""
+
+from sluice.telemetry.logs import (
+    ALL_PPM,
+    Line,
+    Sampler,
+    configure_logging,
+    count_lines,
+    decided_line,
+    event,
+    write_lines,
+)
+from sluice.telemetry.metrics import (
+    METRICS,
+    Metrics,
+    observe_decisions,
+    show_lag,
+    start_metrics_server,
+)
+from sluice.telemetry.table import LABEL_SETS_MAX, SHOWN_BY, TABLE
+from sluice.telemetry.traces import (
+    TraceContext,
+    continue_trace,
+    continue_traces,
+    new_trace,
+    parse_traceparent,
+)
+
+__all__ = [
+    "ALL_PPM",
+    "LABEL_SETS_MAX",
+    "METRICS",
+    "SHOWN_BY",
+    "TABLE",
+    "Line",
+    "Metrics",
+    "Sampler",
+    "TraceContext",
+    "configure_logging",
+    "continue_trace",
+    "continue_traces",
+    "count_lines",
+    "decided_line",
+    "event",
+    "new_trace",
+    "observe_decisions",
+    "parse_traceparent",
+    "show_lag",
+    "start_metrics_server",
+    "write_lines",
+]

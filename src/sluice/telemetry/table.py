@@ -1,0 +1,460 @@
+"""Every metric of every service, with all its labels.
+
+A name that is not here cannot be used; ``sluice reference`` writes the table to
+docs/reference/metrics.md. Labels are bounded words, never identifiers. A counter of what goes wrong
+starts at 0 with its process, so that the first time is a rise.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+SLO_SECONDS = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03),
+    *(0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
+"""Dense from 1 to 100 ms, where the promises lie."""
+AGE_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+STATE_AGE_SECONDS = (1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
+AGE_SAMPLE = 8
+BATCH_ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+LABEL_SETS_MAX = 256
+"""Label sets one metric may have; any further one is counted under "other". Guards the scraper."""
+
+
+class Metric(NamedTuple):
+    """One row of the table. buckets: upper bounds of a histogram, in the unit of its name. begins:
+    label sets that a counter shows as 0 from the start, besides those without labels."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    meaning: str
+    buckets: tuple[float, ...] = ()
+    begins: tuple[tuple[str, ...], ...] = ()
+
+
+SHOWN_BY: dict[str, tuple[str, ...]] = {
+    "build": ("decider", "featurizer", "archiver", "consistency"),
+    "decider": ("decider",),
+    "store": ("decider", "featurizer"),
+    "consumer": ("decider", "featurizer", "archiver"),
+    "producer": ("decider", "featurizer"),
+    "kafka": ("decider", "featurizer", "archiver"),
+    "dead": ("decider",),
+    "featurizer": ("featurizer",),
+    "archiver": ("archiver",),
+    "consistency": ("consistency",),
+}
+"""Services that show the metrics of a component, the second word of their names."""
+
+
+def _each(*words: str) -> tuple[tuple[str, ...], ...]:
+    return tuple((word,) for word in words)
+
+
+_ENTITIES = _each("card", "terminal", "merchant", "device")
+_STORE_CODES = _each(
+    *("ERR", "OOM", "READONLY", "MISCONF", "LOADING", "BUSY", "WRONGTYPE", "EXECABORT"),
+    *("NOAUTH", "WRONGPASS", "NOPERM", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED"),
+    "other",
+)
+_KAFKA_CODES = _each(
+    *("_TRANSPORT", "_ALL_BROKERS_DOWN", "_MAX_POLL_EXCEEDED", "_TIMED_OUT", "_MSG_TIMED_OUT"),
+    *("_ASSIGNMENT_LOST", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "REBALANCE_IN_PROGRESS"),
+    *("REQUEST_TIMED_OUT", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE"),
+    *("NOT_ENOUGH_REPLICAS", "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE"),
+    *("COORDINATOR_LOAD_IN_PROGRESS", "CONCURRENT_TRANSACTIONS", "MSG_SIZE_TOO_LARGE"),
+    "other",
+)
+_ABORT_CODES = _each(
+    "unavailable", "rebalanced", "store_lost", "busy", "internal", "rejected", "too_large"
+)
+_DEAD_LETTER_CODES = (
+    *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
+    *("missing_field", "wrong_type", "out_of_range", "bad_format", "unknown_value"),
+    *("unknown_currency", "unknown_country", "invalid_json", "too_large", "card_number"),
+    "internal",
+)
+
+
+TABLE: tuple[Metric, ...] = (
+    Metric("sluice_build_info", "gauge", ("service", "version"), "1 for the running version."),
+    # decider
+    Metric(
+        "sluice_decider_requests_total",
+        "counter",
+        ("entrypoint", "code"),
+        "Authorizations by how they ended: decided, replayed, or the code of the refusal.",
+    ),
+    Metric(
+        "sluice_decider_duration_seconds",
+        "histogram",
+        ("entrypoint",),
+        "Receipt to answer (sync) or receipt to recorded batch (stream), per authorization.",
+        SLO_SECONDS,
+    ),
+    Metric(
+        "sluice_decider_stage_duration_seconds",
+        "histogram",
+        ("stage",),
+        "One stage of the pipeline, per micro-batch: observe, finalise, score, decide, record.",
+        SLO_SECONDS,
+    ),
+    Metric(
+        "sluice_decider_batch_rows",
+        "histogram",
+        ("entrypoint",),
+        "Authorizations decided together.",
+        BATCH_ROWS,
+    ),
+    Metric("sluice_decider_in_flight", "gauge", (), "Requests inside the sync API at this moment."),
+    Metric(
+        "sluice_decider_decisions_total",
+        "counter",
+        ("entrypoint", "outcome"),
+        "Decisions by outcome.",
+    ),
+    Metric("sluice_decider_reasons_total", "counter", ("reason",), "Reason codes given."),
+    Metric(
+        "sluice_decider_degradation_levels_total",
+        "counter",
+        ("degradation_level",),
+        "Decisions by degradation level, D0 is complete.",
+        begins=_each("D0", "D1", "D2", "D3"),
+    ),
+    Metric(
+        "sluice_decider_degraded_total",
+        "counter",
+        ("part",),
+        "Decisions made without a part: a view, the model.",
+    ),
+    Metric(
+        "sluice_decider_states_total",
+        "counter",
+        ("entity", "found"),
+        "States served: held, new (never written) or missing (view not read).",
+    ),
+    Metric(
+        "sluice_decider_state_age_seconds",
+        "histogram",
+        ("entity",),
+        "Age of a state served: from the newest event in it to the authorization's event time; "
+        "one decision in AGE_SAMPLE, states never written left out.",
+        STATE_AGE_SECONDS,
+    ),
+    Metric(
+        "sluice_decider_pending_total",
+        "counter",
+        (),
+        "Pending entries that stood in for states not yet written.",
+    ),
+    Metric(
+        "sluice_decider_scorer_failures_total",
+        "counter",
+        ("why",),
+        "Runs of the model that gave no score: the runtime failed, or gave no_probability.",
+        begins=_each("runtime", "no_probability"),
+    ),
+    Metric(
+        "sluice_decider_answers_failed_total",
+        "counter",
+        (),
+        "Authorizations judged at the sync API whose answer could not be handed to the caller.",
+    ),
+    Metric(
+        "sluice_decider_log_lines_total",
+        "counter",
+        ("entrypoint", "result"),
+        "Lines of authorizations in the log: written, or left_out by sampling.",
+    ),
+    Metric("sluice_decider_ready", "gauge", (), "1 if the last readiness rehearsal succeeded."),
+    Metric("sluice_decider_release_info", "gauge", ("release",), "1 for the serving release."),
+    Metric("sluice_decider_policy_info", "gauge", ("policy",), "1 for the policy in force."),
+    Metric(
+        "sluice_decider_refused_total",
+        "counter",
+        ("what", "code"),
+        "Releases and policies refused at load; the last good one keeps serving.",
+        begins=tuple(
+            (what, code) for what in ("release", "policy") for code in ("corrupt", "misconfigured")
+        ),
+    ),
+    Metric(
+        "sluice_decider_refusing",
+        "gauge",
+        ("what",),
+        "1 while what lies in the folder of the release or the policy is not what decides.",
+    ),
+    # every user of states
+    Metric(
+        "sluice_store_ready",
+        "gauge",
+        (),
+        "1 while the store's states are served (decider) or made (featurizer); 0 when it lost "
+        "some, until they are rebuilt, or when they are of another format.",
+    ),
+    Metric(
+        "sluice_store_failures_total",
+        "counter",
+        ("why",),
+        "Batches of commands that got no answer: timeout (past the budget), down (no connection), "
+        "lost (it broke meanwhile), full (too many are unanswered), refused (every command was).",
+        begins=_each("timeout", "down", "lost", "full", "refused"),
+    ),
+    Metric(
+        "sluice_store_errors_total",
+        "counter",
+        ("code",),
+        "Commands refused by the server, by its own first word: OOM, READONLY, NOPERM.",
+        begins=_STORE_CODES,
+    ),
+    Metric(
+        "sluice_store_connects_total",
+        "counter",
+        ("result",),
+        "Connections made, the first included, and tries that failed.",
+        begins=_each("made", "failed"),
+    ),
+    Metric(
+        "sluice_store_connections_lost_total",
+        "counter",
+        ("why",),
+        "Connections that ended without us: closed (by the other side), hang (no answer for too "
+        "long), protocol (not what a store says).",
+        begins=_each("closed", "hang", "protocol"),
+    ),
+    Metric(
+        "sluice_store_posts_lost_total",
+        "counter",
+        ("why",),
+        "Batches of commands that nobody waits for (answers to remember, idempotency records to "
+        "release) and that did not take effect, for all we know: down, full, lost, refused.",
+        begins=_each("down", "full", "lost", "refused"),
+    ),
+    Metric(
+        "sluice_store_states_unreadable_total",
+        "counter",
+        ("entity",),
+        "States whose reply was an error or no state; a decider leaves that view out.",
+        begins=_ENTITIES,
+    ),
+    Metric(
+        "sluice_store_idempotency_refused_total",
+        "counter",
+        (),
+        "Authorizations decided without an idempotency record: the store refused to keep one.",
+    ),
+    Metric(
+        "sluice_store_pending_refused_total",
+        "counter",
+        (),
+        "Authorizations that left no pending entry for the next one of their card.",
+    ),
+    Metric(
+        "sluice_store_pending_dropped_total",
+        "counter",
+        (),
+        "Pending entries pushed out by 64 newer ones of the same card.",
+    ),
+    Metric(
+        "sluice_store_pending_undecodable_total",
+        "counter",
+        (),
+        "Pending entries that could not be read, and were left out.",
+    ),
+    Metric("sluice_store_used_memory_bytes", "gauge", (), "Memory the store uses, as it says."),
+    Metric("sluice_store_max_memory_bytes", "gauge", (), "Its bound; 0 for none."),
+    Metric(
+        "sluice_store_evicted_keys",
+        "gauge",
+        (),
+        "Keys evicted since the store's server started. An evicted state reads as never written.",
+    ),
+    Metric(
+        "sluice_store_eviction_policy_info",
+        "gauge",
+        ("policy",),
+        "1 for the store's maxmemory-policy, or unknown where it does not tell. Must be "
+        "noeviction.",
+    ),
+    # every consumer
+    Metric(
+        "sluice_consumer_lag_messages",
+        "gauge",
+        ("topic", "partition"),
+        "Messages behind the end of the partition.",
+    ),
+    Metric("sluice_consumer_messages_total", "counter", ("topic",), "Messages read and committed."),
+    Metric(
+        "sluice_consumer_aborts_total",
+        "counter",
+        ("code",),
+        "Batches that were given up and read again.",
+        begins=_ABORT_CODES,
+    ),
+    Metric(
+        "sluice_consumer_poison_total",
+        "counter",
+        ("code",),
+        "Messages that broke the decider when they were alone; they become dead letters.",
+        begins=_each("internal", "rejected", "too_large"),
+    ),
+    Metric(
+        "sluice_consumer_partitions_lost_total",
+        "counter",
+        ("topic",),
+        "Partitions taken from a member without a hand-over: it was silent for too long.",
+    ),
+    Metric(
+        "sluice_consumer_commits_failed_total",
+        "counter",
+        ("code",),
+        "Offsets not committed by a commit that nobody waits for; the next one commits for it too.",
+        begins=_KAFKA_CODES,
+    ),
+    # every client of Kafka
+    Metric(
+        "sluice_kafka_errors_total",
+        "counter",
+        ("code",),
+        "Errors that a client heals by itself, a lost connection above all, by librdkafka's name.",
+        begins=_KAFKA_CODES,
+    ),
+    # every producer
+    Metric(
+        "sluice_producer_failed_total",
+        "counter",
+        ("code",),
+        "Records the client gave up, by librdkafka's name of the error.",
+        begins=_KAFKA_CODES,
+    ),
+    Metric(
+        "sluice_producer_appends_late_total",
+        "counter",
+        (),
+        "Appends of the sync API not acknowledged within decider.record_budget_ms.",
+    ),
+    Metric(
+        "sluice_producer_queue_full_total",
+        "counter",
+        (),
+        "Records that found the client's queue full, and waited or were refused.",
+    ),
+    Metric(
+        "sluice_producer_retries_total",
+        "counter",
+        ("code",),
+        "Steps of a transaction taken again, by librdkafka's name of the error.",
+        begins=_KAFKA_CODES,
+    ),
+    Metric(
+        "sluice_dead_letters_total",
+        "counter",
+        ("service", "code"),
+        "Dead letters written.",
+        begins=tuple(("decider", code) for code in _DEAD_LETTER_CODES),
+    ),
+    # featurizer
+    Metric(
+        "sluice_featurizer_events_total",
+        "counter",
+        ("topic", "result"),
+        "Events by result: applied, redelivered, duplicate, too_old.",
+        begins=tuple((topic, "too_old") for topic in ("decisions", "observations")),
+    ),
+    Metric("sluice_featurizer_states_written_total", "counter", ("entity",), "States stored."),
+    Metric(
+        "sluice_featurizer_conflicts_total",
+        "counter",
+        ("entity",),
+        "Writes refused because another writer came first.",
+        begins=_ENTITIES,
+    ),
+    Metric(
+        "sluice_featurizer_stage_duration_seconds",
+        "histogram",
+        ("stage",),
+        "One stage of a batch: decode, write, produce; batch is all that is done with one.",
+        SLO_SECONDS,
+    ),
+    Metric(
+        "sluice_featurizer_age_seconds",
+        "histogram",
+        ("topic",),
+        "Decision made (or label known) to state stored.",
+        AGE_SECONDS,
+    ),
+    # archiver
+    Metric("sluice_archiver_rows_total", "counter", ("topic",), "Rows archived."),
+    Metric("sluice_archiver_files_total", "counter", ("topic",), "Parquet files completed."),
+    Metric(
+        "sluice_archiver_age_seconds",
+        "histogram",
+        ("topic",),
+        "Record written to file completed.",
+        AGE_SECONDS,
+    ),
+    # consistency check
+    Metric(
+        "sluice_consistency_decisions_total",
+        "counter",
+        ("result",),
+        "Decisions of the sample: equal, differing (page!), other_catalogue (by another build), "
+        "too_large (entities with too many events), gave_up (waited in vain).",
+        begins=_each("equal", "differing", "other_catalogue", "too_large", "gave_up"),
+    ),
+    Metric(
+        "sluice_consistency_parity_ratio",
+        "gauge",
+        (),
+        "Equal of the compared, in the newest round that compared any; 1 or somebody is paged.",
+    ),
+    Metric(
+        "sluice_consistency_worst_feature_info",
+        "gauge",
+        ("feature",),
+        "1 for the feature that most vectors differ in, in the newest round with a difference.",
+    ),
+    Metric(
+        "sluice_consistency_waiting",
+        "gauge",
+        (),
+        "Decisions of the sample served from events that the archive does not hold yet.",
+    ),
+    Metric(
+        "sluice_consistency_oldest_waiting_seconds",
+        "gauge",
+        (),
+        "Age of the oldest of them, 0 for none.",
+    ),
+    Metric(
+        "sluice_consistency_behind_seconds",
+        "histogram",
+        ("entity",),
+        "How far behind a state was when served: age of the oldest decision about the entity that "
+        "neither it nor the pending entries held.",
+        AGE_SECONDS,
+    ),
+    Metric(
+        "sluice_consistency_behind_quantile_seconds",
+        "gauge",
+        ("entity", "quantile"),
+        "The same, p50 and p99 of the newest round.",
+    ),
+    Metric(
+        "sluice_consistency_pending_total",
+        "counter",
+        ("effect",),
+        "Decisions with pending entries: mattered (another vector without them) or same.",
+    ),
+    Metric(
+        "sluice_consistency_defaulted_total",
+        "counter",
+        ("entity", "why"),
+        "Decisions whose features of an entity were all defaults: missing (view) or new (entity).",
+    ),
+    Metric("sluice_consistency_round_seconds", "gauge", (), "How long the newest round took."),
+)

@@ -1,0 +1,217 @@
+"""The store's watermark: the fake and the adapter on a real Valkey keep the same promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from sluice.adapters.redis.blocking import BlockingConnection
+from sluice.adapters.redis.commands import pack
+from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.adapters.redis.watermark import KEY
+from sluice.application.ports import (
+    CATCHING_UP,
+    LOST,
+    MISSING,
+    READY,
+    REBUILDING,
+    STORE_LOST,
+    Offsets,
+    StateUpdate,
+    Store,
+    WatermarkStore,
+)
+from sluice.bootstrap import store_at
+from sluice.domain.features.stateformat import NOTE, TABLES, note
+from sluice.errors import Unavailable
+from sluice.testing.store import FakeClock, FakeStore, FakeStores
+
+FIRST, SECOND = ("w.decisions.v1", 0), ("w.decisions.v1", 1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedStore]:
+    with EmbeddedStore() as running:
+        yield running
+
+
+class Emptied(NamedTuple):
+    store: Store
+    empty: Callable[[], object]
+    keep: Callable[[str], object]
+    """As if a process with other tables had made the store."""
+
+
+@pytest.fixture(params=["fake", pytest.param("redis", marks=pytest.mark.integration)])
+def emptied(request: pytest.FixtureRequest) -> Iterator[Emptied]:
+    """A new store, and what empties it as a restart without a disk does."""
+    if request.param == "fake":
+        fake = FakeStore(FakeClock())
+        fake.empty()
+
+        def made_by(text: str) -> None:
+            fake.mark = replace(fake.mark, format=text)
+
+        yield Emptied(FakeStores(fake), fake.empty, made_by)
+        return
+    url = request.getfixturevalue("server").url
+    connection = BlockingConnection(url, timeout_s=5)
+
+    def empty() -> None:
+        connection.call(pack(b"FLUSHALL") + pack(b"SCRIPT", b"FLUSH"), 2)
+
+    def keep(text: str) -> None:
+        connection.call(pack(b"HSET", KEY, b"format", text.encode()), 1)
+
+    empty()
+    yield Emptied(store_at(url), empty, keep)
+    connection.close()
+
+
+@pytest.fixture
+def mark(emptied: Emptied) -> Iterator[WatermarkStore]:
+    made = emptied.store.watermark()
+    assert made.initialise()
+    yield made
+    made.close()
+
+
+def refused(mark: WatermarkStore, *args: Offsets) -> str:
+    with pytest.raises(Unavailable) as caught:
+        mark.advance(*args)
+    assert caught.value.code == STORE_LOST
+    return caught.value.what
+
+
+def test_a_store_is_initialised_once(mark):
+    first = mark.read()
+    assert (first.state, first.applied) == (READY, {})
+    assert not mark.initialise()
+    assert mark.read() == first
+
+
+def test_offsets_only_rise_whoever_writes_them(mark):
+    mark.advance({FIRST: 0, SECOND: 0}, {FIRST: 10})
+    mark.advance({FIRST: 5}, {FIRST: 7})
+    assert mark.read().applied == {FIRST: 10}
+
+
+def test_what_is_known_alone_is_compared_and_changes_nothing(mark):
+    mark.advance({FIRST: 0}, {FIRST: 10})
+    before = mark.read()
+    mark.advance({FIRST: 10, SECOND: 0})
+    mark.advance({})
+    assert mark.read() == before
+
+
+def test_a_store_behind_what_it_must_hold_is_marked_lost_for_everyone(mark):
+    mark.advance({FIRST: 0}, {FIRST: 10})
+    assert "end at offset 10 of w.decisions.v1/0" in refused(mark, {SECOND: 0, FIRST: 11})
+    assert "are lost" in refused(mark, {FIRST: 0})
+    assert mark.read().applied == {FIRST: 10}
+
+
+def test_an_emptied_store_takes_no_progress(mark, emptied):
+    emptied.empty()
+    assert "are missing" in refused(mark, {FIRST: 0}, {FIRST: 10})
+    assert mark.read().applied == {}
+
+
+def test_a_lost_store_stays_lost_when_somebody_would_initialise_it(mark, emptied):
+    emptied.empty()
+    mark.lose()
+    assert mark.read().state == LOST
+    assert not mark.initialise()
+    assert "are lost" in refused(mark, {})
+
+
+def test_a_rebuild_goes_on_only_with_the_store_it_began_with(mark, emptied):
+    mark.advance({FIRST: 0}, {FIRST: 99})
+    first = mark.begin()
+    assert (mark.read().state, mark.read().applied) == (REBUILDING, {})
+    assert "are rebuilding" in refused(mark, {FIRST: 99})
+    second = mark.begin()
+    with pytest.raises(Unavailable, match="another rebuild"):
+        mark.move(first, CATCHING_UP)
+    mark.move(second, CATCHING_UP, {FIRST: 4})
+    mark.advance({FIRST: 4}, {FIRST: 6})
+    assert mark.read().applied == {FIRST: 6}
+    emptied.empty()
+    with pytest.raises(Unavailable, match="lost again"):
+        mark.move(second, READY)
+    assert mark.read().state == MISSING
+
+
+CURRENCIES = TABLES["currency"]
+OLDER = note({**TABLES, "currency": dict(list(CURRENCIES.items())[:-2])})
+NEWER = note({**TABLES, "currency": {**CURRENCIES, "XXX": len(CURRENCIES) + 1}})
+FOREIGN = note({**TABLES, "currency": {code: n + 1 for code, n in CURRENCIES.items()}})
+
+
+def test_a_new_store_and_one_that_is_rebuilt_say_what_their_states_mean(mark, emptied):
+    assert mark.read().format == NOTE
+    emptied.keep(FOREIGN)
+    mark.begin()
+    assert mark.read().format == NOTE
+
+
+def test_a_store_whose_tables_are_the_beginning_of_ours_takes_our_note_when_it_is_written(
+    mark, emptied
+):
+    emptied.keep(OLDER)
+    assert (mark.read().why_not_served(), mark.read().why_not_written()) == ("", "")
+    assert mark.read().format == OLDER
+    mark.advance({FIRST: 0}, {FIRST: 3})
+    assert (mark.read().format, mark.read().applied) == (NOTE, {FIRST: 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (NEWER, "currency has 157 entries, ours has 156; a newer version wrote them"),
+        (FOREIGN, "156 entries of its table of currency are not ours; run `sluice states rebuild`"),
+        ("", "does not say what its states mean; run `sluice states rebuild`"),
+    ],
+)
+def test_a_store_of_any_other_format_is_left_as_it_is(mark, emptied, text, why):
+    emptied.keep(text)
+    assert why in mark.read().why_not_served()
+    assert why in mark.read().why_not_written()
+    assert why in refused(mark, {FIRST: 0}, {FIRST: 3})
+    with pytest.raises(Unavailable, match="is not used"):
+        mark.adopt()
+    left = mark.read()
+    assert (left.state, left.applied, left.format) == (READY, {}, text)
+
+
+def test_a_store_without_a_watermark_has_no_format_to_adopt(mark, emptied):
+    emptied.empty()
+    mark.adopt()
+    assert (mark.read().state, mark.read().format) == (MISSING, "")
+
+
+def test_two_connections_see_one_watermark(mark, emptied):
+    other = emptied.store.watermark()
+    mark.advance({FIRST: 0}, {FIRST: 3})
+    assert other.read() == mark.read()
+    other.close()
+
+
+def test_clearing_takes_the_states_and_leaves_the_watermark(mark, emptied):
+    states = emptied.store.states()
+    updates = [
+        StateUpdate(kind, f"e-{number}", b"", b"\x01" + bytes(8), 5)
+        for kind in ("card", "terminal", "merchant", "device")
+        for number in range(700)
+    ]
+    assert all(states.write(updates))
+    states.remember([("acme", "a-1", b"digest-1", b"answer")])
+    before = mark.read()
+    assert states.clear() == len(updates)
+    assert states.read([("card", "e-1"), ("device", "e-699")]) == [b"", b""]
+    assert mark.read() == before
+    assert states.clear() == 0
+    states.close()

@@ -1,0 +1,1 @@
+"""The harness: traffic, deployments of processes, and recounts of what they did."""

@@ -1,0 +1,37 @@
+"""Aids for tests that talk to a broker: read a topic to its end, wait until something holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sluice.adapters.kafka.reader import TopicReader
+from sluice.application.ports import Message
+
+WAIT_MAX_S = 60.0
+"""A test that waits longer has failed; the shared machine's worst rebalance took 12 s."""
+
+
+def wait_until(holds: Callable[[], Any], what: str, *, at_most_s: float = WAIT_MAX_S) -> Any:
+    """Ask until the answer is true, and return it. Raises AssertionError naming what."""
+    deadline = time.monotonic() + at_most_s
+    while True:
+        answer = holds()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"still not so after {at_most_s:.0f} s: {what}"
+        time.sleep(0.02)
+
+
+def read_all(bootstrap: str, topic: str, *, committed: bool = True) -> list[Message]:
+    """Every record of a topic up to its end as it is now, by partition and offset.
+
+    committed: only what read_committed readers see.
+    """
+    reader = TopicReader(bootstrap, committed=committed)
+    try:
+        found = list(reader.records(topic))
+    finally:
+        reader.close()
+    return sorted(found, key=lambda message: (message.partition, message.offset))

@@ -1,0 +1,155 @@
+"""Small traffic for tests over whole processes: few cards, much going on, every answer kept."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import random
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+from sluice.adapters.kafka.producer import EventProducer
+from sluice.domain.records.authorization import Authorization, Channel, encode
+from sluice.testing.factories import make_authorization
+
+RETRY_S = 0.05
+FLUSH_MAX_S = 60.0
+CALL_MAX_S = 10.0
+
+
+def authorizations(name: str, seed: int = 1, *, cards: int = 20) -> Iterator[Authorization]:
+    """Authorizations without end, of now, ids ``name-0``, ``name-1``, ...; few entities."""
+    rng = random.Random(seed)
+    for n in itertools.count():
+        ecom = rng.random() < 0.4
+        yield make_authorization(
+            f"{name}-{n}",
+            event_at=time.time_ns() // 1000,
+            card_token=f"card-{rng.randrange(cards)}",
+            merchant_id=f"merchant-{rng.randrange(5)}",
+            terminal_id=f"terminal-{rng.randrange(8)}",
+            device_id=f"device-{rng.randrange(4)}" if ecom else None,
+            channel=Channel.ECOM if ecom else Channel.POS,
+            amount_minor=rng.randrange(100, 60_000),
+        )
+
+
+class _Worker:
+    """A thread that works until the end of a ``with``, and whose error is raised there."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._guarded, daemon=True)
+
+    def _guarded(self) -> None:
+        try:
+            self.work()
+        except BaseException as error:  # it belongs to the test, not to the thread
+            self._error = error
+
+    def work(self) -> None:
+        """Until ``_stop`` is set."""
+        raise NotImplementedError
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+
+class StreamTraffic(_Worker):
+    """Writes to ``authorizations.v1``, open loop. Leaves when all it sent is durable.
+
+    repeats: every so many are sent a second time, as an impatient sender does; 0 is never.
+    sent: how many different ones. flush outlasts a broker that is down for less than a minute.
+    """
+
+    def __init__(
+        self, bootstrap: str, topic: str, name: str, *, rate: float = 150, replays: int = 0
+    ) -> None:
+        super().__init__()
+        self.sent = 0
+        self._topic = topic
+        self._name = name
+        self._rate = rate
+        self._replays = replays
+        self._producer = EventProducer(
+            bootstrap, client_id=name, extra={"message.timeout.ms": round(FLUSH_MAX_S * 1000)}
+        )
+
+    def work(self) -> None:
+        """See the class."""
+        began = time.monotonic()
+        for auth in authorizations(self._name):
+            if self._stop.wait(max(0.0, began + self.sent / self._rate - time.monotonic())):
+                break
+            raw = encode(auth)
+            self._producer.produce(self._topic, raw, key=auth.card_token)
+            self.sent += 1
+            if self._replays and self.sent % self._replays == 0:
+                self._producer.produce(self._topic, raw, key=auth.card_token)
+        self._producer.flush(FLUSH_MAX_S)
+
+
+class Caller(_Worker):
+    """An acquirer at the sync API: one request after the other, each repeated until answered.
+
+    heard: the answer's bytes by authorization id. refused: how often it was told 503, or nothing.
+    The one begun is finished before the end of the ``with``.
+    """
+
+    def __init__(self, port: int, name: str, *, rate: float = 60) -> None:
+        super().__init__()
+        self.heard: dict[str, bytes] = {}
+        self.refused = 0
+        self._port = port
+        self._name = name
+        self._rate = rate
+
+    def work(self) -> None:
+        """See the class."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=CALL_MAX_S)
+        for auth in authorizations(self._name, seed=2):
+            if self._stop.wait(1 / self._rate):
+                break
+            raw = encode(auth)
+            while (answer := self._ask(connection, raw)) is None:
+                self.refused += 1
+                time.sleep(RETRY_S)
+            self.heard[auth.authorization_id] = answer
+        connection.close()
+
+    def _ask(self, connection: http.client.HTTPConnection, raw: bytes) -> bytes | None:
+        status, body = call(connection, raw)
+        if status in (0, 503):
+            return None
+        assert status == 200, (status, body)
+        return body
+
+
+def call(connection: http.client.HTTPConnection, raw: bytes, **headers: str) -> tuple[int, bytes]:
+    """POST one authorization. Returns status and body; 0 if the connection failed."""
+    try:
+        connection.request(
+            "POST",
+            "/v1/authorizations",
+            raw,
+            {"content-type": "application/json", "x-deadline-ms": "1000", **headers},
+        )
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        connection.close()
+        return 0, b""

@@ -1,0 +1,20 @@
+"""What a Kafka client's trouble tells its user to do."""
+
+from __future__ import annotations
+
+import re
+
+from confluent_kafka import KafkaError
+
+from sluice.adapters.kafka.config import translate
+from sluice.errors import Misconfigured
+from sluice.settings import Kafka
+
+
+def test_refused_credentials_name_settings_that_exist() -> None:
+    for code in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
+        error = translate(KafkaError(code), "connect", "localhost:9092")
+        assert isinstance(error, Misconfigured)
+        named = re.findall(r"kafka\.(\w+)", error.fix)
+        assert named
+        assert set(named) <= set(Kafka.__struct_fields__)
