@@ -85,7 +85,7 @@ def test_an_info_gauge_forgets_what_it_said_before(
     assert registry.get_sample_value("sluice_decider_release_info", {"release": "r2"}) == 1
 
 
-CODE = [*ROOT.glob("src/sluice/**/*.py"), *ROOT.glob("services/*/*.py")]
+CODE = [*ROOT.glob("src/sluice/**/*.py"), *ROOT.glob("services/**/*.py")]
 COMPONENT = re.compile(rf"sluice_(?:{'|'.join(SHOWN_BY)})_[a-z_]+")
 
 

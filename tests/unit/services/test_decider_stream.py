@@ -55,7 +55,7 @@ class FragilePipeline(DecisionPipeline):
 class Harness:
     """One stream processor and all around it; made in the event loop that it decides in."""
 
-    def __init__(self, **loop: Any) -> None:
+    def __init__(self, sampler: Sampler | None = None, **loop: Any) -> None:
         self.clock = FakeClock()
         self.kafka = FakeTransactions()
         self.store = FakeStore(self.clock)
@@ -82,6 +82,7 @@ class Harness:
             clock=self.clock,
             events=asyncio.get_running_loop(),
             metrics=metrics,
+            sampler=sampler,
         )
         self.loop = ConsumerLoop(self.kafka, handler, limits(poll_s=0), metrics=metrics, **loop)
 
@@ -324,7 +325,7 @@ async def test_of_the_log_only_what_is_usual_may_be_left_out(
 ) -> None:
     harness = Harness(sampler=Sampler(sample_ppm=0))
     harness.add("a", "a")
-    await harness.entrypoint.once()
+    await harness.once()
     (first, second) = [msgspec.json.decode(x) for x in capfdbinary.readouterr().out.splitlines()]
     assert (first["degradation_level"], second["code"]) == (
         "D2",

@@ -55,7 +55,7 @@ served = Kernel().finalise(event, [[b""] * 4], [[]]).features[0]
 name = sys.argv[1]
 for folder, columns in (("old_features", FEATURES), ("new_feature", (*FEATURES, name))):
     make_release(Path(folder), id=folder.replace("_", "-"), features=columns)
-active = bootstrap.ActiveConfiguration(load()[0])
+active = bootstrap.active_configuration(load()[0])
 scorer = active.releases.current()
 (field,) = (f for f in definitions.decision_features.features if f.name == name)
 print(json.dumps({
@@ -171,7 +171,7 @@ def decider_of(copy: Path, tmp_path: Path) -> Callable[[str], ReleaseDirectory]:
                 "SLUICE_DECIDER_POLICY_DIR": str(ROOT / "policies/default"),
             }
         )[0]
-        return bootstrap.ActiveConfiguration(settings).releases
+        return bootstrap.active_configuration(settings).releases
 
     return start
 
