@@ -54,7 +54,7 @@ def test_features_of_another_catalogue_are_not_named() -> None:
     at = with_features()
     other = at._replace(decision=msgspec.structs.replace(at.decision, catalogue="0" * 16))
     assert explain(other).features is None
-    assert "  named by another catalogue than this release's; see --json" in lines(explain(other))
+    assert "  named by another catalogue than this build's; see --json" in lines(explain(other))
 
 
 def test_a_page_says_where_the_record_lies_and_what_was_decided() -> None:
