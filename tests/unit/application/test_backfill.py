@@ -10,12 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sluice.adapters.files.history import (
-    history_from,
-    labels_from,
-    read_history,
-    tag_texts,
-)
+from sluice.adapters.arrow import tag_texts
+from sluice.adapters.files.history import history_from, labels_from, read_history
 from sluice.application.backfill import backfill
 from sluice.domain.clock import DAY_US, HOUR_US
 from sluice.domain.features.events import event_row, event_rows
