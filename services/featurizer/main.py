@@ -15,7 +15,6 @@ from sluice.application.ports import (
     MISSING,
     STORE_LOST,
     UNKNOWN,
-    WRITABLE,
     Message,
     Partition,
     StoreInfo,
@@ -83,7 +82,8 @@ def limits(batch_max: int) -> Limits:
 
 
 def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
-    """Wait while the store is lost, or cleared and filled by a rebuild. False: told to stop.
+    """Wait while the store is lost, or cleared and filled by a rebuild, or holds states of another
+    format than ours. False: told to stop.
 
     Raises Misconfigured if it refuses our password.
     """
@@ -91,12 +91,12 @@ def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
     try:
         while not stop.is_set():
             with contextlib.suppress(Unavailable):
-                state = watermark.read().state
-                if state in WRITABLE or state == MISSING:
+                why = watermark.read().why_not_written()
+                if not why:
                     return True
-                if state != reported:
-                    bootstrap.report_store(f"the online store's states are {state}")
-                    reported = state
+                if why != reported:
+                    bootstrap.report_store(why)
+                    reported = why
             stop.wait(RETRY_S)
         return False
     finally:

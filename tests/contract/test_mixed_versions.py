@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
@@ -19,11 +21,11 @@ from sluice.adapters.parquet.event_history import ArchiveEventHistory, Keys
 from sluice.adapters.parquet.samples import MILLION, ArchiveSampleSource
 from sluice.application.consistency import Checked, check, newest
 from sluice.application.decide import Decided, Replayed, content_digest, recorded_digest
-from sluice.application.ports import Arrival
+from sluice.application.fill_states import remember
+from sluice.application.ports import Arrival, StateStore
 from sluice.application.rebuild import states_of
 from sluice.application.redrive import Original, redrive
 from sluice.cli.contracts import RECORDS
-from sluice.cli.states import _answers
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import (
     Authorization,
@@ -306,7 +308,10 @@ async def test_a_rebuild_remembers_the_digest_of_what_the_newer_decider_took(tmp
     )
     [first] = await bank.decider.decide([arrival])
     bank.archive(tmp_path)
-    [(tenant, key, digest, said)] = _answers(tmp_path, 0)
+    kept: list[tuple[str, str, bytes, bytes]] = []
+    store = cast(StateStore, SimpleNamespace(remember=kept.extend))
+    remember([(held.decision, held.record) for held in Archive(tmp_path).decided_since(0)], store)
+    [(tenant, key, digest, said)] = kept
     assert (tenant, key) == ("test", "a-1")
     assert digest == arrival.digest
     assert said == first.answer

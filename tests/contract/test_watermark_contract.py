@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.adapters.redis.watermark import KEY
 from sluice.application.ports import (
     CATCHING_UP,
     LOST,
@@ -23,6 +25,7 @@ from sluice.application.ports import (
     WatermarkStore,
 )
 from sluice.bootstrap.services import store_at
+from sluice.domain.features.stateformat import NOTE, TABLES, note
 from sluice.errors import Unavailable
 from sluice.testing.store import FakeClock, FakeStore, FakeStores
 
@@ -38,6 +41,8 @@ def server() -> Iterator[EmbeddedStore]:
 class Emptied(NamedTuple):
     store: Store
     empty: Callable[[], object]
+    keep: Callable[[str], object]
+    """As if a process with other tables had made the store."""
 
 
 @pytest.fixture(params=["fake", pytest.param("redis", marks=pytest.mark.integration)])
@@ -46,7 +51,11 @@ def emptied(request: pytest.FixtureRequest) -> Iterator[Emptied]:
     if request.param == "fake":
         fake = FakeStore(FakeClock())
         fake.empty()
-        yield Emptied(FakeStores(fake), fake.empty)
+
+        def made_by(text: str) -> None:
+            fake.mark = replace(fake.mark, format=text)
+
+        yield Emptied(FakeStores(fake), fake.empty, made_by)
         return
     url = request.getfixturevalue("server").url
     connection = BlockingConnection(url, timeout_s=5)
@@ -54,8 +63,11 @@ def emptied(request: pytest.FixtureRequest) -> Iterator[Emptied]:
     def empty() -> None:
         connection.call(pack(b"FLUSHALL") + pack(b"SCRIPT", b"FLUSH"), 2)
 
+    def keep(text: str) -> None:
+        connection.call(pack(b"HSET", KEY, b"format", text.encode()), 1)
+
     empty()
-    yield Emptied(store_at(url), empty)
+    yield Emptied(store_at(url), empty, keep)
     connection.close()
 
 
@@ -131,6 +143,54 @@ def test_a_rebuild_goes_on_only_with_the_store_it_began_with(mark, emptied):
     with pytest.raises(Unavailable, match="lost again"):
         mark.move(second, READY)
     assert mark.read().state == MISSING
+
+
+CURRENCIES = TABLES["currency"]
+OLDER = note({**TABLES, "currency": dict(list(CURRENCIES.items())[:-2])})
+NEWER = note({**TABLES, "currency": {**CURRENCIES, "XXX": len(CURRENCIES) + 1}})
+FOREIGN = note({**TABLES, "currency": {code: n + 1 for code, n in CURRENCIES.items()}})
+
+
+def test_a_new_store_and_one_that_is_rebuilt_say_what_their_states_mean(mark, emptied):
+    assert mark.read().format == NOTE
+    emptied.keep(FOREIGN)
+    mark.begin()
+    assert mark.read().format == NOTE
+
+
+def test_a_store_whose_tables_are_the_beginning_of_ours_takes_our_note_when_it_is_written(
+    mark, emptied
+):
+    emptied.keep(OLDER)
+    assert (mark.read().why_not_served(), mark.read().why_not_written()) == ("", "")
+    assert mark.read().format == OLDER
+    mark.advance({FIRST: 0}, {FIRST: 3})
+    assert (mark.read().format, mark.read().applied) == (NOTE, {FIRST: 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (NEWER, "currency has 157 entries, ours has 156; a newer version wrote them"),
+        (FOREIGN, "156 entries of its table of currency are not ours; run `sluice states rebuild`"),
+        ("", "does not say what its states mean; run `sluice states rebuild`"),
+    ],
+)
+def test_a_store_of_any_other_format_is_left_as_it_is(mark, emptied, text, why):
+    emptied.keep(text)
+    assert why in mark.read().why_not_served()
+    assert why in mark.read().why_not_written()
+    assert why in refused(mark, {FIRST: 0}, {FIRST: 3})
+    with pytest.raises(Unavailable, match="is not used"):
+        mark.adopt()
+    left = mark.read()
+    assert (left.state, left.applied, left.format) == (READY, {}, text)
+
+
+def test_a_store_without_a_watermark_has_no_format_to_adopt(mark, emptied):
+    emptied.empty()
+    mark.adopt()
+    assert (mark.read().state, mark.read().format) == (MISSING, "")
 
 
 def test_two_connections_see_one_watermark(mark, emptied):

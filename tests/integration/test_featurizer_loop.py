@@ -20,6 +20,7 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.application.featurize import Applied
 from sluice.application.ports import LOST, READY, STORE_LOST, Message, Partition
 from sluice.bootstrap.services import FeaturizerParts, store_at
+from sluice.domain.features.stateformat import TABLES, note
 from sluice.errors import Unavailable
 from sluice.testing.consumer import FakeConsumer, FakeGroup
 
@@ -191,3 +192,16 @@ def test_the_store_s_own_figures_are_shown_and_one_that_hides_them_stops_nothing
     assert value(policy, {"policy": "unknown"}) == 1
     assert value(policy, {"policy": "noeviction"}) is None
     assert [record.message for record in caplog.records].count("eviction_policy") == 1, "said once"
+
+
+def test_a_store_of_another_format_is_left_to_those_whose_it_is(store, group):
+    Member(store, group, A).handle(A, 10)
+    newer = note({**TABLES, "country": {**TABLES["country"], "QQ": 251}})
+    command(store, b"HSET", watermark.KEY, b"format", newer.encode())
+    member = Member(store, group, A)
+    with pytest.raises(Unavailable, match="country has 251 entries, ours has 250") as caught:
+        member.handle(A, 5)
+    assert caught.value.code == STORE_LOST  # so it leaves the group, and waits
+    assert (member.featurizer.applied, group.offsets) == (0, {A: 10})
+    assert member.watermark.read().state == READY
+    assert "ours has 250" in member.watermark.read().why_not_written()

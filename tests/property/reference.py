@@ -48,6 +48,12 @@ class Event:
     def key(self) -> tuple[int, int]:
         return self.us, self.id
 
+    @property
+    def content(self) -> tuple[int, ...]:
+        """What a card keeps of it; of two records with one key the greater stays."""
+        kept = ("amount", "merchant", "device", "country", "currency", "mcc", "channel")
+        return tuple(getattr(self, name) for name in kept)
+
 
 @dataclass(frozen=True)
 class Label:
@@ -74,41 +80,52 @@ def kilometres(a: int, b: int) -> int:
     return 111 * math.isqrt(east * east + north * north) // 1000
 
 
+def united(records: Iterable[Event]) -> list[Event]:
+    """One event for each key: the record of the greatest content, declined if any of them is."""
+    of_key: dict[tuple[int, int], list[Event]] = {}
+    for record in records:
+        of_key.setdefault(record.key, []).append(record)
+    return [
+        replace(max(twins, key=lambda e: e.content), declined=int(any(e.declined for e in twins)))
+        for twins in of_key.values()
+    ]
+
+
 @dataclass
 class Card:
     """Everything ever applied to one card."""
 
-    events: dict[tuple[int, int], Event] = field(default_factory=dict)
+    records: list[Event] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
 
     def apply(self, what: Applied) -> None:
         if isinstance(what, Label):
             self.labels.append(what)
-            return
-        twin = self.events.get(what.key)
-        declined = what.declined | (twin.declined if twin else 0)
-        self.events[what.key] = replace(twin or what, declined=declined)
+        else:
+            self.records.append(what)
 
     def kept(self) -> tuple[list[Event], list[Event]]:
         """What came before (known by day only) and the 64 latest, of the newest 35 days."""
-        if not self.events:
+        if not self.records:
             return [], []
-        newest = max(e.us for e in self.events.values()) // DAY
-        recent = [e for e in self.events.values() if e.us // DAY > newest - 35]
+        newest = max(e.us for e in self.records) // DAY
+        recent = [e for e in united(self.records) if e.us // DAY > newest - 35]
         recent.sort(key=lambda e: e.key)
         return recent[:-64], recent[-64:]
 
     def with_pending(self, own: Event, pending: Iterable[Event]) -> tuple[Card, set[Event]]:
-        """This card with what is in flight, and which entries that were."""
-        _, ring = self.kept()
+        """This card with what is in flight, and which entries changed it."""
+        by_day, ring = self.kept()
+        held = {e.key: e for e in (*by_day, *ring)}
         floor = ring[0].key if len(ring) == 64 else (-1, -1)
-        both = Card(dict(self.events), self.labels)
+        flying = [e for e in pending if e.key != own.key and e.key >= floor]
         counted = set()
-        for entry in pending:
-            if entry.key != own.key and entry.key >= floor and entry.key not in both.events:
-                both.apply(entry)
+        for entry in flying:
+            content = max(e.content for e in flying if e.key == entry.key)
+            known = held.get(entry.key)
+            if entry.content == content and (known is None or content > known.content):
                 counted.add(entry)
-        return both, counted
+        return Card([*self.records, *counted], self.labels), counted
 
     def registers(self, own: Event) -> dict[str, int]:
         by_day, ring = self.kept()

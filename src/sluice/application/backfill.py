@@ -48,7 +48,7 @@ from sluice.domain.features.kernel import (
     scratch,
 )
 from sluice.domain.policy.fx import Fx
-from sluice.domain.records.authorization import CHANNEL_INDEX, THREE_DS_INDEX
+from sluice.domain.records.codes import CHANNEL_INDEX, THREE_DS_INDEX
 from sluice.domain.records.countries import COUNTRY_INDEX
 from sluice.domain.records.currencies import CURRENCY_INDEX
 from sluice.domain.records.entity import ENTITY_KINDS, KEY_FIELDS

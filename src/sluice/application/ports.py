@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from sluice.domain.features.stateformat import why_not
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Decision, Origin, Pending
 from sluice.domain.records.entity import EntityKind
@@ -314,7 +315,8 @@ MISSING = "missing"
 WRITABLE = frozenset({READY, CATCHING_UP})
 """What featurizers write to."""
 STORE_LOST = "store_lost"
-"""Code of an Unavailable: the store lacks what it once held, and waiting does not help."""
+"""Code of an Unavailable: the store lacks what it once held, or holds states of another format than
+ours, and waiting does not help."""
 STORE_RUNBOOK = "docs/runbooks/store-down.md"
 
 
@@ -326,6 +328,19 @@ class Watermark:
     state: str
     applied: Offsets
     """What has taken effect in it."""
+    format: str = ""
+    """What its states mean (:mod:`sluice.domain.features.stateformat`); "" if it does not say."""
+
+    def why_not_served(self) -> str:
+        """Why deciders leave its states out, "" if they do not."""
+        return why_not(self.format) if self.state == READY else self.state
+
+    def why_not_written(self) -> str:
+        """Why featurizers stay away from it, "" if they do not: its state, or its format."""
+        if self.state not in WRITABLE:
+            return "" if self.state == MISSING else f"the online store's states are {self.state}"
+        why = why_not(self.format)
+        return why and f"the online store is not used: {why}"
 
 
 class WatermarkStore(Protocol):
@@ -342,13 +357,18 @@ class WatermarkStore(Protocol):
         """Declare a new, empty store READY. False, and nothing changes, if it has a watermark."""
         ...
 
+    def adopt(self) -> None:
+        """Note that its states have our format, before we write the first. Nothing without a
+        watermark. Raises Unavailable with code STORE_LOST if they have one that we cannot read."""
+        ...
+
     def advance(self, known: Offsets, ends: Offsets | None = None) -> None:
         """Check that the store holds what it must, and note what it holds from now on.
 
         known: what was applied to it before, as far as we know. ends: of the batch just applied,
         a part of the same partitions. Offsets only rise. Raises Unavailable with code STORE_LOST if
-        it is behind ``known`` (it is LOST from then on), is not WRITABLE, or has no watermark; the
-        caller then writes nothing more to it.
+        it is behind ``known`` (it is LOST from then on), is not WRITABLE, has no watermark, or a
+        format that we cannot :meth:`adopt`; the caller then writes nothing more to it.
         """
         ...
 

@@ -254,6 +254,7 @@ def store_past(settings: Settings, states: list[StateUpdate]) -> Stored:
     online = services.store(settings)
     store, watermark = online.states(), online.watermark()
     try:
+        watermark.adopt()
         stored = store_states(states, store)
         watermark.initialise()
     finally:

@@ -194,7 +194,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         (),
         "1 while the store's states are served (decider) or made (featurizer); 0 when it lost "
-        "some, until they are rebuilt.",
+        "some, until they are rebuilt, or when they are of another format.",
     ),
     Metric(
         "sluice_store_failures_total",

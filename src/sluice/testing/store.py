@@ -25,6 +25,7 @@ from sluice.application.ports import (
 )
 from sluice.domain.clock import Clock
 from sluice.domain.features.events import to_pending
+from sluice.domain.features.stateformat import NOTE, why_not
 from sluice.domain.features.states import etag
 from sluice.domain.records.decision import MAX_PENDING, Pending
 from sluice.domain.records.entity import EntityKind
@@ -76,7 +77,7 @@ class FakeStore:
         pending_ttl_s: float = 30.0,
     ) -> None:
         self.down = False
-        self.mark = Watermark("first", READY, {})
+        self.mark = Watermark("first", READY, {}, NOTE)
         self.missing: set[EntityKind] = set()
         self.states: dict[tuple[EntityKind, str], tuple[bytes, int]] = {}
         self._clock = clock
@@ -111,7 +112,7 @@ class FakeStore:
             device=b"" if auth.device_id is None else self._view("device", auth.device_id),
             pending=self._others(arrival, now),
         )
-        if self.mark.state != READY:
+        if self.mark.why_not_served():
             reply = Lookup(None, None, None, None, lost=True)
         where = _id_key(arrival)
         held = self._ids.get(where)
@@ -218,14 +219,24 @@ class FakeWatermark:
         """See the port."""
         if self.read() != _EMPTY:
             return False
-        self._set(id=uuid.uuid4().hex, state=READY)
+        self._set(id=uuid.uuid4().hex, state=READY, format=NOTE)
         return True
+
+    def adopt(self) -> None:
+        """See the port."""
+        mark = self.read()
+        if mark.state == MISSING:
+            return
+        if why := why_not(mark.format):
+            raise Unavailable(f"the fake store is not used: {why}", code=STORE_LOST)
+        self._set(format=NOTE)
 
     def advance(self, known: Offsets, ends: Offsets | None = None) -> None:
         """See the port."""
         mark = self.read()
         if mark.state not in WRITABLE:
             raise Unavailable(f"the fake store's states are {mark.state}", code=STORE_LOST)
+        self.adopt()
         applied = dict(mark.applied)
         for place, offset in known.items():
             have = applied.get(place, 0)
@@ -249,7 +260,7 @@ class FakeWatermark:
     def begin(self) -> str:
         """See the port."""
         self.read()
-        self._set(id=uuid.uuid4().hex, state=REBUILDING, applied={})
+        self._set(id=uuid.uuid4().hex, state=REBUILDING, applied={}, format=NOTE)
         return self._store.mark.id
 
     def move(self, watermark_id: str, state: str, applied: Offsets | None = None) -> None:
@@ -285,7 +296,7 @@ class _Online:
 
     async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         replies = await self._store.observe(batch)
-        why = "" if self._store.mark.state == READY else self._store.mark.state
+        why = self._store.mark.why_not_served()
         if why != self._why:
             self._why = why
             self._on_trust(why)

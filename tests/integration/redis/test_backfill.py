@@ -13,11 +13,13 @@ from sluice_simulator.history import write
 from sluice_simulator.world import World
 
 from sluice.adapters.parquet.archive import Archive
+from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.states import RedisStateStore
-from sluice.adapters.redis.watermark import RedisWatermark
+from sluice.adapters.redis.watermark import KEY, RedisWatermark
 from sluice.application.ports import READY
 from sluice.cli import main
+from sluice.domain.features.stateformat import TABLES, note
 
 pytestmark = pytest.mark.integration
 
@@ -57,4 +59,18 @@ def test_the_verb_fills_archive_and_store_twice_alike_and_refuses_another_histor
     assert main(["backfill", file, *labels]) == 78
     assert "another history" in capsys.readouterr().err
     assert store.read([("card", card)]) == [state]
+    store.close()
+
+
+def test_the_verb_writes_no_state_into_a_store_of_another_format(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(World(Config(cards=20), 3), date(2026, 1, 1), 1, tmp_path)
+    RedisWatermark(url).initialise()
+    newer = {**TABLES, "channel": {**TABLES["channel"], "kiosk": 6}}
+    store = RedisStateStore(url)
+    store.connection.call(pack(b"HSET", KEY, b"format", note(newer).encode()), 1)
+    assert main(["backfill", str(tmp_path / "authorizations.parquet")]) != 0
+    assert "its table of channel has 6 entries, ours has 5" in capsys.readouterr().err
+    assert store.clear() == 0
     store.close()

@@ -16,6 +16,7 @@ from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.watermark import RedisWatermark, Trust
 from sluice.application.ports import CATCHING_UP, READY
+from sluice.domain.features.stateformat import NOTE, TABLES, note
 from sluice.errors import Misconfigured, Unavailable
 
 pytestmark = pytest.mark.integration
@@ -127,3 +128,48 @@ def test_a_server_that_is_silent_or_gone_is_unavailable_within_the_timeout():
             watermark.read()
     with pytest.raises(Unavailable, match="did not serve us"):
         watermark.read()
+
+
+def keep(connection: BlockingConnection, text: bytes) -> None:
+    """As if a process with other tables had made the store."""
+    connection.call(pack(b"HSET", watermark.KEY, b"format", text), 1)
+
+
+CURRENCIES = TABLES["currency"]
+OLDER = note({**TABLES, "currency": dict(list(CURRENCIES.items())[:-2])})
+NEWER = note({**TABLES, "currency": {**CURRENCIES, "XXX": len(CURRENCIES) + 1}})
+
+
+def test_a_decider_serves_states_whose_tables_are_the_beginning_of_ours(mark, connection, trust):
+    keep(connection, OLDER.encode())
+    assert trusts(trust, connection)
+    assert mark.read().format == OLDER  # who only reads changes nothing
+    mark.advance({FIRST: 0}, {FIRST: 3})
+    assert trusts(trust, connection)
+    assert trust[1] == [""]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (NEWER.encode(), "currency has 157 entries, ours has 156; a newer version wrote them"),
+        (b"\xff 7", "cannot be read; run `sluice states rebuild`"),
+    ],
+)
+def test_a_decider_serves_no_states_of_another_format_until_it_is_ours(
+    mark, connection, trust, text, why
+):
+    assert trusts(trust, connection)
+    keep(connection, text)
+    assert not trusts(trust, connection)
+    assert not trusts(trust, connection)
+    assert why in trust[1][1]
+    assert why in mark.read().why_not_written()
+    keep(connection, NOTE.encode())
+    assert trusts(trust, connection)
+    connection.call(pack(b"HDEL", watermark.KEY, b"format"), 1)
+    assert not trusts(trust, connection)
+    assert "does not say what its states mean" in trust[1][3]
+    mark.move(mark.begin(), READY)
+    assert trusts(trust, connection)
+    assert len(trust[1]) == 5

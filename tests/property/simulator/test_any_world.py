@@ -1,7 +1,7 @@
 from datetime import date, timedelta
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sluice_simulator.config import Config
 from sluice_simulator.geography import REGIONS
@@ -11,6 +11,7 @@ from sluice_simulator.seasons import day_number
 from sluice_simulator.world import World
 
 from sluice.domain.records.authorization import decode_authorization, encode
+from tests.examples import examples
 
 DAYS = st.dates(date(2015, 1, 1), date(2035, 12, 31))
 
@@ -30,7 +31,7 @@ def configs(draw: st.DrawFn) -> Config:
     )
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(configs(), st.integers(0, 2**40), DAYS)
 def test_any_day_of_any_world_is_valid_ordered_and_inside_the_day(
     config: Config, seed: int, day: date
@@ -46,7 +47,7 @@ def test_any_day_of_any_world_is_valid_ordered_and_inside_the_day(
         assert label.event_at < label.known_at < label.event_at + 121 * DAY_US
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(configs(), st.integers(0, 2**40), DAYS, st.integers(1, 3))
 def test_where_a_history_is_cut_does_not_matter(
     config: Config, seed: int, day: date, cut: int

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from sluice.domain.clock import SystemClock, from_datetime, to_datetime
+from sluice.domain.features.distance import distance_km, root
 from sluice.domain.features.states import DECISIONS, LABELS, PARTITIONS_MAX, etag, source
-from sluice.domain.records.countries import CENTRES, COUNTRY_INDEX, distance_km, root
-from sluice.domain.records.currencies import CURRENCY_INDEX, EXPONENTS
+from sluice.domain.records.countries import CENTRES, COUNTRY_INDEX
 from sluice.domain.records.decision import Answer, Decision, States, answer
 from sluice.domain.records.identifiers import holds_card_number, passes_luhn, tag32
 from sluice.domain.records.money import CurrencyMismatchError, Money
@@ -114,14 +114,6 @@ def test_distances_are_symmetric_near_the_great_circle_and_0_for_the_unknown() -
             lon_a - lon_b
         )
         assert got == pytest.approx(6371 * math.acos(cosine), rel=0.15)
-
-
-def test_the_numbers_of_countries_and_currencies_are_frozen() -> None:
-    """They lie in states: a new code may only come with a new format."""
-    assert (len(COUNTRY_INDEX), COUNTRY_INDEX["AD"], COUNTRY_INDEX["ZW"]) == (250, 1, 250)
-    assert CURRENCY_INDEX["AED"] == 1
-    assert list(CURRENCY_INDEX.values()) == list(range(1, len(EXPONENTS) + 1))
-    assert (EXPONENTS["EUR"], EXPONENTS["JPY"], EXPONENTS["KWD"]) == (2, 0, 3)
 
 
 def test_a_source_names_its_topic_and_partition() -> None:

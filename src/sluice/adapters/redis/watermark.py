@@ -4,6 +4,9 @@ One hash, KEY. A store without it is new, or has lost everything. Fields:
 
 - id: made anew with each installation and each rebuild.
 - state: ready, lost, rebuilding or catching_up (:mod:`sluice.application.ports`).
+- format: what the numbers inside its states mean (:mod:`sluice.domain.features.stateformat`). A
+  store whose tables are the beginning of ours is ours to read, and takes our note once we write to
+  it; any other is neither read nor written.
 - epoch: rises with every batch of a featurizer; a store whose epoch falls went back in time.
 - ``<topic>/<partition>``: offset behind the last record whose effect is in the store. A featurizer
   writes it after the states and before it commits the offset to Kafka, so it is never behind what
@@ -36,15 +39,20 @@ from sluice.application.ports import (
     Watermark,
     uncounted,
 )
+from sluice.domain.features.stateformat import NOTE, why_not
 from sluice.errors import Unavailable
 
 KEY = b"sluice:store"
+ADOPT_TRIES_MAX = 3
+"""Against others that note their format at the same moment: as many as versions run."""
 
 _ADVANCE = b"""
-local state = redis.call('HGET', KEYS[1], 'state')
+local mark = redis.call('HMGET', KEYS[1], 'state', 'format')
+local state = mark[1]
 if state ~= 'ready' and state ~= 'catching_up' then return state or 'missing' end
+if mark[2] ~= ARGV[1] then return 'format' end
 local moved = false
-for i = 1, #ARGV, 3 do
+for i = 2, #ARGV, 3 do
   local have = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or '0')
   if have < tonumber(ARGV[i + 1]) then
     redis.call('HSET', KEYS[1], 'state', 'lost')
@@ -58,14 +66,22 @@ end
 if moved then redis.call('HINCRBY', KEYS[1], 'epoch', 1) end
 return 'ok'
 """
-"""Arguments: field, what it must hold at least, what it holds from now on; and so on. Offsets only
-rise, so a featurizer that lost its partition and does not know it yet cannot set them back."""
+"""Arguments: our format; then field, what it must hold at least, what it holds from now on; and so
+on. Offsets only rise, so a featurizer that lost its partition and does not know it yet cannot set
+them back."""
+_OTHER_FORMAT = b"format"
 
 _INITIALISE = b"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'id', ARGV[1], 'state', 'ready', 'epoch', '0')
+redis.call('HSET', KEYS[1], 'id', ARGV[1], 'state', 'ready', 'epoch', '0', 'format', ARGV[2])
 return 1
 """
+_REFORMAT = b"""
+if redis.call('HGET', KEYS[1], 'format') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'format', ARGV[2])
+return 1
+"""
+"""Note our format if it is still the one that was judged."""
 _MOVE = b"""
 if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))
@@ -84,6 +100,7 @@ class RedisWatermark:
         self._advance = self._server.register_script(_ADVANCE)
         self._initialise = self._server.register_script(_INITIALISE)
         self._move = self._server.register_script(_MOVE)
+        self._reformat = self._server.register_script(_REFORMAT)
 
     def read(self) -> Watermark:
         """See the port."""
@@ -93,22 +110,40 @@ class RedisWatermark:
             fields.get(b"id", b"").decode(),
             fields.get(b"state", MISSING.encode()).decode(),
             {_place(name): int(value) for name, value in fields.items() if b"/" in name},
+            fields.get(b"format", b"").decode(errors="replace"),
         )
 
     def initialise(self) -> bool:
         """See the port."""
         with translated(self._address, self._count):
-            return bool(self._initialise(keys=[KEY], args=[_fresh_id()]))
+            return bool(self._initialise(keys=[KEY], args=[_fresh_id(), NOTE]))
+
+    def adopt(self) -> None:
+        """See the port."""
+        for _ in range(ADOPT_TRIES_MAX):
+            mark = self.read()
+            if mark.state == MISSING or mark.format == NOTE:
+                return
+            if why := why_not(mark.format):
+                raise _lost(f"the online store is not used: {why}")
+            with translated(self._address, self._count):
+                if self._reformat(keys=[KEY], args=[mark.format, NOTE]):
+                    return
+        raise _lost("the note on what the online store's states mean keeps changing")
 
     def advance(self, known: Offsets, ends: Offsets | None = None) -> None:
         """See the port. 19 to 25 us of CPU on redis-py, 15 on our own connection: once a batch."""
-        words: list[str | int] = []
+        words: list[str | int] = [NOTE]
         for place, offset in known.items():
             words += (_field(place), offset, offset if ends is None else ends.get(place, offset))
         with translated(self._address, self._count):
             said = self._advance(keys=[KEY], args=words)
+        if said == _OTHER_FORMAT:
+            self.adopt()
+            with translated(self._address, self._count):
+                said = self._advance(keys=[KEY], args=words)
         if said != b"ok":
-            raise _lost(said.decode())
+            raise _lost(_spoken(said.decode()))
 
     def lose(self) -> None:
         """See the port."""
@@ -123,7 +158,7 @@ class RedisWatermark:
             self._server.pipeline(transaction=True) as steps,
         ):
             steps.delete(KEY)
-            steps.hset(KEY, mapping={"id": made, "state": REBUILDING, "epoch": 0})
+            steps.hset(KEY, mapping={"id": made, "state": REBUILDING, "epoch": 0, "format": NOTE})
             steps.execute()
         return made
 
@@ -147,12 +182,15 @@ class RedisWatermark:
         self._server.close()
 
 
-def _lost(said: str) -> Unavailable:
+def _spoken(said: str) -> str:
+    """What _ADVANCE says, in words."""
     if said.startswith("behind:"):
         _, place, have = said.split(":")
-        what = f"the online store went back: its states end at offset {have} of {place}"
-    else:
-        what = f"the online store's states are {said}"
+        return f"the online store went back: its states end at offset {have} of {place}"
+    return f"the online store's states are {said}"
+
+
+def _lost(what: str) -> Unavailable:
     return Unavailable(what, where=KEY.decode(), fix=STORE_RUNBOOK, code=STORE_LOST)
 
 
@@ -169,7 +207,7 @@ def _place(field: bytes) -> Partition:
     return topic, int(partition)
 
 
-READ = pack(b"HMGET", KEY, b"state", b"id", b"epoch")
+READ = pack(b"HMGET", KEY, b"state", b"id", b"epoch", b"format")
 """Read with every batch of a decider, after the states: what was lost before, shows."""
 
 
@@ -184,6 +222,8 @@ class Trust:
         self._why: str | None = None
         self._id = b""
         self._epoch = 0
+        self._format: bytes | None = NOTE.encode()
+        self._foreign = ""
 
     def judge(self, reply: Any) -> bool:
         """True if the states read just before it are what the log makes."""
@@ -196,9 +236,14 @@ class Trust:
     def _why_not(self, reply: Any) -> str:
         if isinstance(reply, ReplyError):
             return f"the watermark cannot be read: {reply}"
-        state, watermark_id, epoch = reply
+        state, watermark_id, epoch, noted = reply
         if state != READY.encode():
             return MISSING if state is None else str(state.decode())
+        if noted != self._format:
+            self._format = noted
+            self._foreign = why_not((noted or b"").decode(errors="replace"))
+        if self._foreign:
+            return self._foreign
         if watermark_id != self._id:
             self._id, self._epoch = watermark_id, 0
         if int(epoch) < self._epoch:

@@ -3,7 +3,9 @@
 The state is a function of the *set* of events applied, whatever their order. Authorizations of
 the newest 35 days (UTC) are kept: the 64 latest by (event_us, id_tag) in ``ring``, sorted; the
 rest folded into ``tiles`` by day. What is older than 35 days before the newest is dropped.
-An authorization recorded twice counts once, as long as its first record is in the ring.
+An authorization recorded twice (equal event_us and id_tag) counts once, as long as its first
+record is in the ring. If the records differ, content decides and not which came first: see
+:func:`add_to_card`.
 
 Fixed-size integer arrays; numba compiles every function here. Rows of events are
 :mod:`sluice.domain.features.events` rows.
@@ -26,6 +28,7 @@ from sluice.domain.features.catalogue import (
     WINDOWS,
 )
 from sluice.domain.features.compiled import part
+from sluice.domain.features.distance import distance_km, root
 from sluice.domain.features.events import (
     AMOUNT,
     CHANNEL,
@@ -38,7 +41,7 @@ from sluice.domain.features.events import (
     MCC,
     MERCHANT,
 )
-from sluice.domain.records.countries import distance_km, root
+from sluice.domain.records.codes import CHANNEL_INDEX
 
 Ints = npt.NDArray[np.int64]
 
@@ -51,6 +54,9 @@ R_US, R_ID, R_AMOUNT, R_MERCHANT, R_DEVICE, R_COUNTRY, R_CURRENCY, R_MCC, R_CHAN
     range(10)
 )
 RING_WIDTH = 10
+CONTENT = (AMOUNT, MERCHANT, DEVICE, COUNTRY, CURRENCY, MCC, CHANNEL)
+"""Columns of an event that the ring keeps beside its key and outcome, from R_AMOUNT on; in this
+order they tell which of two records of one authorization stays."""
 T_DAY, T_COUNT, T_AMOUNT, T_DECLINES = range(4)
 TILE_WIDTH = 4
 APPLIED, N_VERSIONS, N_RING, NEWEST_DAY, FRAUDS, LAST_FRAUD_US = range(6)
@@ -58,7 +64,7 @@ HEAD_WIDTH = 6
 
 DONE, REDELIVERED, DUPLICATE, TOO_OLD, FULL = range(5)
 """What became of an event: applied; at or below the version; already in the ring (its version
-is noted, and its decline if either record says so); older than the days kept (its version is
+is noted, and the two records made one); older than the days kept (its version is
 noted, and what has no window: a terminal's first time); more than SOURCES_MAX sources."""
 
 
@@ -154,8 +160,51 @@ def comes_before(ring, i, us, id_tag):  # type: ignore[no-untyped-def]
 
 
 @part
+def slot_of(ring, n, us, id_tag):  # type: ignore[no-untyped-def]
+    """Slot that holds (us, id_tag) among the first n of the ring; -1 if none does."""
+    at = n - 1
+    while at >= 0 and ring[at, R_US] > us:
+        at -= 1
+    while at >= 0 and ring[at, R_US] == us:
+        if ring[at, R_ID] == id_tag:
+            return at
+        at -= 1
+    return -1
+
+
+@part
+def outweighs(event, other):  # type: ignore[no-untyped-def]
+    """True if the first of two rows has the greater content: amount, then merchant, ..."""
+    for column in CONTENT:
+        if event[column] != other[column]:
+            return event[column] > other[column]
+    return False
+
+
+@part
+def _replaces(event, ring, at):  # type: ignore[no-untyped-def]
+    """True if an event has greater content than slot ``at`` of the ring."""
+    for k in range(len(CONTENT)):
+        if event[CONTENT[k]] != ring[at, R_AMOUNT + k]:
+            return event[CONTENT[k]] > ring[at, R_AMOUNT + k]
+    return False
+
+
+@part
+def _write_content(ring, at, event):  # type: ignore[no-untyped-def]
+    for k in range(len(CONTENT)):
+        ring[at, R_AMOUNT + k] = event[CONTENT[k]]
+
+
+@part
 def add_to_card(card, event):  # type: ignore[no-untyped-def]
-    """Add one authorization: DONE, DUPLICATE or TOO_OLD. O(64) at worst, O(1) in time order."""
+    """Add one authorization: DONE, DUPLICATE or TOO_OLD. O(64) at worst, O(1) in time order.
+
+    Of two records of one authorization the ring keeps the one of greater CONTENT, compared column
+    by column; it is declined if either is. So the order in which they come does not matter. They
+    differ where an id was decided twice (its amount by two tables of rates, its outcome), and
+    where two ids of one microsecond share a tag.
+    """
     us, id_tag = event[EVENT_US], event[ID]
     day = us // DAY_US
     if day > card.head[NEWEST_DAY]:
@@ -168,6 +217,8 @@ def add_to_card(card, event):  # type: ignore[no-untyped-def]
     while at > 0 and not comes_before(ring, at - 1, us, id_tag):
         at -= 1
     if at < n and ring[at, R_US] == us and ring[at, R_ID] == id_tag:
+        if _replaces(event, ring, at):
+            _write_content(ring, at, event)
         ring[at, R_DECLINED] |= event[DECLINED]
         return DUPLICATE
     if n == RING_MAX:
@@ -184,28 +235,61 @@ def add_to_card(card, event):  # type: ignore[no-untyped-def]
         card.head[N_RING] = n + 1
     ring[at, R_US] = us
     ring[at, R_ID] = id_tag
-    ring[at, R_AMOUNT] = event[AMOUNT]
-    ring[at, R_MERCHANT] = event[MERCHANT]
-    ring[at, R_DEVICE] = event[DEVICE]
-    ring[at, R_COUNTRY] = event[COUNTRY]
-    ring[at, R_CURRENCY] = event[CURRENCY]
-    ring[at, R_MCC] = event[MCC]
-    ring[at, R_CHANNEL] = event[CHANNEL]
+    _write_content(ring, at, event)
     ring[at, R_DECLINED] = event[DECLINED]
     return DONE
 
 
-@part
-def add_pending(card, entry, floor_us, floor_id):  # type: ignore[no-untyped-def]
-    """Add an authorization judged moments ago; True if the state did not hold it yet.
+_NEW, _REPLACES = 1, 2
 
-    floor: the oldest of the ring as it was served, if that was full; else -1. What came before
-    cannot be told from what the tiles already hold, and is left out.
+
+@part
+def add_pending(card, entries, first, end, own, counts):  # type: ignore[no-untyped-def]
+    """Add the authorizations judged moments ago, entries[first:end], and say which changed the
+    card: counts[first:end] is filled with 1 or 0.
+
+    Any order of the list gives the same card. Left out are: ``own``, the row that is judged; what
+    comes before the oldest of a full ring, since it cannot be told from what the tiles already
+    hold; of several records of one authorization all but that of the greatest content; and what
+    the state holds with content as great. Their rows say nothing of an outcome.
     """
-    us, id_tag = entry[EVENT_US], entry[ID]
-    if us < floor_us or (us == floor_us and id_tag < floor_id):
-        return False
-    return add_to_card(card, entry) == DONE
+    ring, n = card.ring, card.head[N_RING]
+    floor_us, floor_id = np.int64(-1), np.int64(-1)
+    if n == RING_MAX:
+        floor_us, floor_id = ring[0, R_US], ring[0, R_ID]
+    for p in range(first, end):
+        us, id_tag = entries[p, EVENT_US], entries[p, ID]
+        counts[p] = 0
+        if us < floor_us or (us == floor_us and id_tag < floor_id):
+            continue
+        if us == own[EVENT_US] and id_tag == own[ID]:
+            continue
+        if _outdone(entries, first, end, p):
+            continue
+        at = slot_of(ring, n, us, id_tag)
+        if at < 0:
+            counts[p] = _NEW
+        elif _replaces(entries[p], ring, at):
+            _write_content(ring, at, entries[p])
+            counts[p] = _REPLACES
+    # Only now, because each new one may push the oldest out of the ring that was served.
+    for p in range(first, end):
+        if counts[p] == _REPLACES:
+            counts[p] = 1
+        elif counts[p] == _NEW:
+            counts[p] = add_to_card(card, entries[p]) == DONE
+
+
+@part
+def _outdone(entries, first, end, p):  # type: ignore[no-untyped-def]
+    """True if the list has another record of entry p of greater content, or as great and before."""
+    for q in range(first, end):
+        if entries[q, ID] == entries[p, ID] and entries[q, EVENT_US] == entries[p, EVENT_US]:
+            if outweighs(entries[q], entries[p]):
+                return True
+            if q < p and not outweighs(entries[p], entries[q]):
+                return True
+    return False
 
 
 @part
@@ -252,7 +336,7 @@ _FACTS = REGISTERS[f"card.{CARD_FACTS[0]}"]
 ) = range(_FACTS, _FACTS + len(CARD_FACTS))
 _FIRST_REGISTER = _COUNT
 _END_REGISTER = _FACTS + len(CARD_FACTS)
-_ECOM_CHANNEL, _MOTO_CHANNEL = 3, 4
+_ECOM_CHANNEL, _MOTO_CHANNEL = CHANNEL_INDEX["ecom"], CHANNEL_INDEX["moto"]
 _AMOUNT_CAP = 1 << 27
 """1.3 million in the reference currency: keeps 64 squares inside 63 bits."""
 SEEN_COLUMNS, SEEN_SLOTS = 3, 256

@@ -22,9 +22,10 @@ from sluice.domain.features import cardstate as c
 from sluice.domain.features import tilestate as t
 from sluice.domain.features.cardstate import clear_card
 from sluice.domain.features.compiled import part
+from sluice.domain.features.stateformat import LAYOUT
 from sluice.domain.features.tilestate import clear_tiles
+from sluice.domain.records.codes import CHANNELS_MAX
 
-FORMAT = 1
 STATE_BYTES_MAX = 12_288
 """Above the largest possible state: 64 versions and 143 full tiles take 7.5 kB."""
 PREFIX = 9
@@ -33,7 +34,7 @@ SLACK = 128
 SPARSE_BITS_MAX = 6
 """Cards in a tile up to which bit numbers are shorter than the sketch."""
 
-_CHANNEL_BITS = 7
+_CHANNEL_BITS = CHANNELS_MAX
 _F_DECLINED, _F_DEVICE, _F_SAME_PLACE, _F_SAME_MERCHANT, _F_SAME_DEVICE = 8, 16, 32, 64, 128
 _GAP_BITS, _F_DECLINES, _F_SKETCH = 63, 64, 128
 
@@ -93,7 +94,7 @@ def _get8(raw, at):  # type: ignore[no-untyped-def]
 
 @part
 def _put_start(out, at, head, versions):  # type: ignore[no-untyped-def]
-    out[at] = FORMAT
+    out[at] = LAYOUT
     at = _put8(out, at + 1, head[c.APPLIED])
     at = _put(out, at, head[c.N_VERSIONS])
     for i in range(head[c.N_VERSIONS]):
@@ -106,7 +107,7 @@ def _put_start(out, at, head, versions):  # type: ignore[no-untyped-def]
 def _get_start(raw, at, end, head, versions):  # type: ignore[no-untyped-def]
     """Where the content begins; past the end if this is no state of this format."""
     wrong = end + 1
-    if end - at < PREFIX or raw[at] != FORMAT:
+    if end - at < PREFIX or raw[at] != LAYOUT:
         return wrong
     head[c.APPLIED], at = _get8(raw, at + 1)
     n, at = _get(raw, at)

@@ -29,9 +29,12 @@ SOURCES = (
     "features/catalogue",
     "features/codec",
     "features/compiled",
+    "features/distance",
     "features/events",
     "features/kernel",
+    "features/stateformat",
     "features/tilestate",
+    "records/codes",
     "records/countries",
     "records/entity",
 )

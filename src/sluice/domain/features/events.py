@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.domain.features.compiled import entry
-from sluice.domain.records.authorization import CHANNEL_INDEX, THREE_DS_INDEX, Authorization
+from sluice.domain.records.authorization import Authorization, Channel, ThreeDs
+from sluice.domain.records.codes import CHANNEL_INDEX, THREE_DS_INDEX
 from sluice.domain.records.countries import COUNTRY_INDEX
 from sluice.domain.records.currencies import CURRENCY_INDEX
 from sluice.domain.records.decision import Pending
@@ -54,6 +55,9 @@ country, currency, channel and three_ds are the frozen indices of their tables, 
     DECLINED,
 ) = range(len(COLUMNS))
 WIDTH = len(COLUMNS)
+
+if set(CHANNEL_INDEX) != set(Channel) or set(THREE_DS_INDEX) != set(ThreeDs):
+    raise AssertionError("a channel or an outcome of 3-D Secure has no number in codes.py")
 
 
 def _crc_table() -> npt.NDArray[np.uint32]:

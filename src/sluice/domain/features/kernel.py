@@ -64,7 +64,6 @@ from sluice.domain.features.events import (
     COUNTRY,
     DEVICE,
     EVENT_US,
-    ID,
     MCC,
     THREE_DS,
     WIDTH,
@@ -77,6 +76,7 @@ from sluice.domain.features.tilestate import (
     clear_tiles,
     tile_registers,
 )
+from sluice.domain.records.codes import CHANNEL_INDEX, THREE_DS_INDEX
 from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt
 
@@ -84,6 +84,10 @@ Ints = npt.NDArray[np.int64]
 
 _PLAN: Ints = plan()
 _NOW = REGISTERS[f"now.{NOW_FACTS[0]}"]
+_POS, _CONTACTLESS, _ECOM, _MOTO, _ATM = (
+    CHANNEL_INDEX[channel] for channel in ("pos", "contactless", "ecom", "moto", "atm")
+)
+_FAILED = THREE_DS_INDEX["failed"]
 _RISK: npt.NDArray[np.uint8] = np.zeros(10_000, np.uint8)
 for _mcc, _class in MCC_RISK.items():
     _RISK[_mcc] = _class
@@ -103,8 +107,8 @@ if (_END - _FIRST).sum() != len(FEATURES):
 
 ABSENT = -1
 """A length: the view could not be read. Length 0 is an entity never written."""
-AUTHORIZATION, FRAUD, GENUINE = range(3)
-"""Kinds of update."""
+AUTHORIZATION, FRAUD, GENUINE = 0, 1, 2
+"""Kinds of update; ``observations.v1`` holds these numbers."""
 U_KIND, U_SOURCE, U_OFFSET, U_KNOWN_US = range(4)
 UPDATE_WIDTH = 4
 
@@ -176,13 +180,13 @@ def _now_registers(event, regs):  # type: ignore[no-untyped-def]
     amount = event[AMOUNT]
     channel = event[CHANNEL]
     regs[_NOW] = amount
-    regs[_NOW + 1] = channel == 1
-    regs[_NOW + 2] = channel == 2
-    regs[_NOW + 3] = channel == 3
-    regs[_NOW + 4] = channel == 4
-    regs[_NOW + 5] = channel == 5
+    regs[_NOW + 1] = channel == _POS
+    regs[_NOW + 2] = channel == _CONTACTLESS
+    regs[_NOW + 3] = channel == _ECOM
+    regs[_NOW + 4] = channel == _MOTO
+    regs[_NOW + 5] = channel == _ATM
     regs[_NOW + 6] = event[THREE_DS] != 0
-    regs[_NOW + 7] = event[THREE_DS] == 4
+    regs[_NOW + 7] = event[THREE_DS] == _FAILED
     regs[_NOW + 8] = event[COUNTRY] != event[CARD_COUNTRY]
     regs[_NOW + 9] = event[DEVICE] != 0
     regs[_NOW + 10] = _RISK[event[MCC]] if 0 <= event[MCC] < len(_RISK) else 0
@@ -226,29 +230,6 @@ def _note_versions(head, versions, notes, at):  # type: ignore[no-untyped-def]
     return at
 
 
-@part
-def _pending_before(pending, first, p):  # type: ignore[no-untyped-def]
-    """True if entry p stands in the list once more before."""
-    for q in range(first, p):
-        if pending[q, ID] == pending[p, ID] and pending[q, EVENT_US] == pending[p, EVENT_US]:
-            return True
-    return False
-
-
-@part
-def _add_all_pending(card, event, pending, first, end, used):  # type: ignore[no-untyped-def]
-    floor_us, floor_id = np.int64(-1), np.int64(-1)
-    if card.head[cs.N_RING] == cs.RING_MAX:
-        floor_us, floor_id = card.ring[0, cs.R_US], card.ring[0, cs.R_ID]
-    for p in range(first, end):
-        is_own = pending[p, ID] == event[ID] and pending[p, EVENT_US] == event[EVENT_US]
-        used[p] = (
-            not is_own
-            and not _pending_before(pending, first, p)
-            and add_pending(card, pending[p], floor_us, floor_id)
-        )
-
-
 @entry
 def _finalise(raw, lengths, events, pending, work, out, notes):  # type: ignore[no-untyped-def]
     """Fill out (n, N) and notes: n masks of missing views, 4 n + 1 ends of versions, a flag for
@@ -278,7 +259,7 @@ def _finalise(raw, lengths, events, pending, work, out, notes):  # type: ignore[
         at += max(length, 0)
         versions_at[4 * i + 1] = (noted - start) // 2
         entries = lengths[4 * n + i]
-        _add_all_pending(card, event, pending, entry_at, entry_at + entries, used)
+        add_pending(card, pending, entry_at, entry_at + entries, event, used)
         entry_at += entries
         seen, stamp = _seen(work)
         card_registers(card, event, seen, stamp, regs)

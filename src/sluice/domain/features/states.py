@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DECISIONS, LABELS, BACKFILL = 0, 1, 2
-"""Kinds of source that a state is made from."""
+"""Kinds of source that a state is made from; the versions inside states hold these numbers."""
 PARTITIONS_MAX = 4096
 ETAG_BYTES = 8
 

@@ -79,9 +79,6 @@ class Channel(StrEnum):
     ATM = "atm"
 
 
-CHANNEL_INDEX: dict[str, int] = {c: i for i, c in enumerate(Channel, start=1)}
-
-
 class ThreeDs(StrEnum):
     """Outcome of EMV 3-D Secure, where it ran."""
 
@@ -89,9 +86,6 @@ class ThreeDs(StrEnum):
     CHALLENGED = "challenged"
     ATTEMPTED = "attempted"
     FAILED = "failed"
-
-
-THREE_DS_INDEX: dict[str, int] = {t: i for i, t in enumerate(ThreeDs, start=1)}
 
 
 def _version() -> Literal[1]:

@@ -1,20 +1,15 @@
 """ISO 3166-1 alpha-2 codes with the centre of each country in whole degrees.
 
-Good enough to tell that nobody travels from Lisbon to Lima in an hour. All integers, so that
-every machine finds the same distance.
+Plain data: :mod:`sluice.domain.features.distance` computes with it.
 """
 
 from __future__ import annotations
 
-import math
+from sluice.domain.records.codes import numbered
 
-import numpy as np
-import numpy.typing as npt
-
-from sluice.domain.features.compiled import part
-
-Ints = npt.NDArray[np.int64]
-
+# A country's number is its place, and numbers lie in states, pending entries and records. So a new
+# one goes to the end, and none is taken out or moved: one that no longer exists stays. Then add a
+# line to APPENDED in tests/unit/domain/test_codes.py.
 _CENTRES = """
 AD 43 2;AE 24 54;AF 33 66;AG 17 -62;AI 18 -63;AL 41 20;AM 40 45;AO -12 18;AQ -80 0;AR -35 -65
 AS -14 -171;AT 47 14;AU -25 134;AW 13 -70;AX 60 20;AZ 40 48;BA 44 18;BB 13 -60;BD 24 90;BE 51 5
@@ -44,36 +39,8 @@ VN 16 106;VU -16 167;WF -13 -177;WS -14 -172;XK 43 21;YE 16 48;YT -13 45;ZA -29 
 ZW -19 30
 """
 
-CENTRES: dict[str, tuple[int, int]] = {
-    code: (int(lat), int(lon))
-    for code, lat, lon in (row.split() for row in _CENTRES.replace("\n", ";").split(";") if row)
-}
+_ROWS = [row.split() for row in _CENTRES.replace("\n", ";").split(";") if row]
 
-COUNTRY_INDEX: dict[str, int] = {code: i for i, code in enumerate(sorted(CENTRES), start=1)}
-"""Small number of each country for the states, frozen with their format; 0 is unknown."""
-
-COS_MILLI: Ints = np.array([round(1000 * math.cos(math.radians(d))) for d in range(91)], np.int64)
-LATITUDE: Ints = np.array([0] + [CENTRES[code][0] for code in COUNTRY_INDEX], np.int64)
-LONGITUDE: Ints = np.array([0] + [CENTRES[code][1] for code in COUNTRY_INDEX], np.int64)
-
-
-@part
-def root(value):  # type: ignore[no-untyped-def]
-    """Integer square root of a non-negative 62-bit integer, exact on every machine."""
-    guess = np.int64(np.sqrt(np.float64(value)))
-    while guess * guess > value:
-        guess -= 1
-    while (guess + 1) * (guess + 1) <= value:
-        guess += 1
-    return guess
-
-
-@part
-def distance_km(a, b):  # type: ignore[no-untyped-def]
-    """Equirectangular distance of two countries' centres by index; 0 if either is unknown."""
-    if not (0 < a < len(LATITUDE) and 0 < b < len(LATITUDE)):
-        return np.int64(0)
-    turn = abs(LONGITUDE[a] - LONGITUDE[b])
-    east = min(turn, 360 - turn) * COS_MILLI[abs(LATITUDE[a] + LATITUDE[b]) // 2]
-    north = (LATITUDE[a] - LATITUDE[b]) * 1000
-    return 111 * root(north * north + east * east) // 1000
+CENTRES: dict[str, tuple[int, int]] = {code: (int(lat), int(lon)) for code, lat, lon in _ROWS}
+COUNTRY_INDEX: dict[str, int] = numbered(code for code, _, _ in _ROWS)
+"""Small number of each country for the states; 0 is unknown."""

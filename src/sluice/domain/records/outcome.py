@@ -31,6 +31,7 @@ class Outcome(StrEnum):
 
 
 BY_SEVERITY: tuple[Outcome, ...] = tuple(Outcome)
+SEVERITY: dict[Outcome, int] = {outcome: i for i, outcome in enumerate(BY_SEVERITY)}
+"""Never stored: records name their outcome."""
 STRICTER = BY_SEVERITY[1:]
 """All but approve."""
-SEVERITY: dict[Outcome, int] = {outcome: i for i, outcome in enumerate(BY_SEVERITY)}
