@@ -52,7 +52,8 @@ check: setup ## Format, lint, types, import directions, generated pages
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@# It reads the sources of models without their environment.
+	PYTHONPATH=models/src $(BIN)/lint-imports --no-logo
 	$(BIN)/sluice reference --check
 	$(BIN)/sluice contracts --check
 
