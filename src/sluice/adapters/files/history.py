@@ -8,24 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sluice.adapters.arrow import COLUMNS, OPTIONAL, coded, ints, unsorted_history
+from sluice.adapters.arrow import coded, ints, unsorted_history
 from sluice.application.backfill import History, PastLabels
 from sluice.errors import Rejected
 
 LABEL_COLUMNS = ("event_at", "known_at", "is_fraud", "card_token", "terminal_id", "merchant_id")
-
-
-def read_history(path: Path) -> History:
-    """Read parquet whose columns are fields of an authorization, in any order of rows.
-
-    Raises Rejected naming the columns that are missing.
-    """
-    return history_from(_read(path, COLUMNS, OPTIONAL))
-
-
-def read_labels(path: Path) -> PastLabels:
-    """Read parquet whose columns are fields of a label. Raises Rejected."""
-    return labels_from(_read(path, LABEL_COLUMNS, ("device_id",)))
 
 
 def history_from(table: pa.Table) -> History:
@@ -64,8 +51,3 @@ def need(path: Path, columns: tuple[str, ...]) -> list[str]:
             code="missing_field",
         )
     return names
-
-
-def _read(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> pa.Table:
-    names = need(path, needed)
-    return pq.read_table(path, columns=[*needed, *(o for o in optional if o in names)])
