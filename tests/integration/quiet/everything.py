@@ -39,7 +39,7 @@ def decide() -> None:
     warm.main()
     release = ROOT / "models/releases/current"
     trust = read_trust(ROOT / "policies/trust")
-    load(release, trust, catalogue.DIGEST, catalogue.FEATURES)
+    load(release, trust, catalogue.FEATURES, "EUR")
 
 
 def archive(folder: Path) -> None:

@@ -30,12 +30,8 @@ class Outcome(StrEnum):
         return self if SEVERITY[self] >= SEVERITY[other] else other
 
 
-SEVERITY: dict[Outcome, int] = {
-    Outcome.APPROVE: 0,
-    Outcome.CHALLENGE: 1,
-    Outcome.REVIEW: 2,
-    Outcome.DECLINE: 3,
-}
-BY_SEVERITY: tuple[Outcome, ...] = tuple(sorted(Outcome, key=SEVERITY.__getitem__))
+BY_SEVERITY: tuple[Outcome, ...] = tuple(Outcome)
+SEVERITY: dict[Outcome, int] = {outcome: i for i, outcome in enumerate(BY_SEVERITY)}
+"""Never stored: records name their outcome."""
 STRICTER = BY_SEVERITY[1:]
 """All but approve."""
