@@ -109,6 +109,12 @@ def test_settings_that_a_page_names_exist(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", TODAY)
+def test_a_setting_is_named_and_its_value_left_to_the_reference(page: str) -> None:
+    beside = re.findall(r"`([a-z]+\.[a-z_]+)`(?: \| |, | \(|: | is )(?:an hour|\d)", TODAY[page])
+    assert not set(beside) & KEYS
+
+
+@pytest.mark.parametrize("page", TODAY)
 def test_metrics_that_a_page_names_exist(page: str) -> None:
     said = re.findall(r"(?<![\w/.])sluice_[a-z_]*[a-z](?![\w*])", TODAY[page])
     assert not {name for name in said if not is_metric(name)}
@@ -170,3 +176,14 @@ def test_the_checks_find_what_is_not_there() -> None:
     assert is_metric("sluice_consistency_waiting")
     assert anchors("## What a mapping can say, `x`\n") == {"what-a-mapping-can-say-x"}
     assert spans("`a`\n```text\n`b`\n```\n`c`") == ["a", "c"]
+
+
+def test_the_index_lists_every_page() -> None:
+    """Of decisions their own index does."""
+    for index in ("docs/README.md", "docs/decisions/README.md"):
+        folder = Path(index).parent
+        listed = {str(folder / link) for link in LINK.findall(PAGES[index])}
+        under = {name for name in ALL_PAGES if name.startswith(f"{folder}/")} - {index}
+        if index == "docs/README.md":
+            under = {n for n in under if not n.startswith("docs/decisions/0")}
+        assert not under - listed
