@@ -26,7 +26,6 @@ from sluice.domain.records.authorization import EventTimeBounds, encode
 from sluice.domain.records.decision import Decision
 
 NAME = "obvious"
-PATH = f"/v2/models/{NAME}/infer"
 FEATURES = [f"{view}_state:{view}_packed" for view in ("card", "terminal", "merchant", "device")]
 
 

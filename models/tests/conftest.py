@@ -15,7 +15,8 @@ from sluice_models.export import to_onnx
 from sluice_models.families import LightGbm, Mlp
 from sluice_models.models import OnnxModel, TorchModel, Trees
 from sluice_models.pack import pack
-from sluice_models.train import Material, TrainingPlan, gather
+from sluice_models.plan import TrainingPlan
+from sluice_models.train import Material, gather
 
 ROOT = Path(__file__).parents[2]
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))

@@ -41,7 +41,7 @@ def test_the_pack_changes_in_two_lines_and_still_compiles(tmp_path: Path) -> Non
     after = (folder / "policy.yaml").read_text().splitlines()
     assert sum(a != b for a, b in zip(before, after, strict=True)) == 2
     pack = read_policy(folder, catalogue.FEATURES).pack
-    assert pack.thresholds.score_ppm.decline == 33
+    assert pack.thresholds.score_ppm["decline"] == 33
     assert pack.fallback.measured is not None
     assert pack.fallback.measured.recall_ppm == 500_000
     assert pack.fallback.measured.false_positives_per_10k_milli == 10_000_000

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sluice.domain.features.compiled import FOLDER
+from sluice.domain.compiled import FOLDER
 from sluice.domain.features.events import WIDTH, event_rows
 from sluice.domain.features.kernel import Kernel, update
 from sluice.domain.records.entity import ENTITY_KINDS

@@ -13,14 +13,15 @@ from confluent_kafka.admin import AdminClient
 from sluice.adapters.kafka.config import REQUEST_MAX_S
 from sluice.adapters.kafka.topics import Topics
 from sluice.application.ports import Message
-from sluice.application.replay import Replay, event_history_of
+from sluice.application.replay import Replay
 from sluice.bootstrap.services import store_at
 from sluice.domain.features import states
 from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.dead_letter import REDRIVEN, DeadLetter
 from sluice.domain.records.decision import Decision, Origin, answer
-from sluice.domain.records.entity import ENTITY_KINDS, EntityKind, keys_of
+from sluice.domain.records.entity import ENTITY_KINDS, EntityKind, key_of
 from sluice.domain.records.label import Label
+from sluice.testing.history import event_history_of
 from tests.support.kafka import read_all, wait_until
 
 Place = tuple[str, int, int]
@@ -103,7 +104,8 @@ class Ledger:
         named: list[Authorization | Label] = [d.authorization for d in self.decisions]
         named += [label for _, label in self.labels]
         for one in named:
-            for kind, key in zip(ENTITY_KINDS, keys_of(one), strict=True):
+            for kind in ENTITY_KINDS:
+                key = key_of(one, kind)
                 found[kind].add(key)
         return {kind: sorted(k for k in keys if k is not None) for kind, keys in found.items()}
 

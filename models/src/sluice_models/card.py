@@ -4,17 +4,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sluice.domain.clock import to_datetime
 from sluice.domain.features import catalogue
 from sluice.domain.release import Provenance
 
 from sluice_models.dataset import TRAINED_ON
+from sluice_models.plan import Figures, Findings, TrainingPlan
 from sluice_models.tuning import FALSE_POSITIVES_PER_10K
-
-if TYPE_CHECKING:
-    from sluice_models.train import Figures, Findings, TrainingPlan
 
 _FIGURES = {
     "auc": "AUC",

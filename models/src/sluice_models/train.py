@@ -3,9 +3,9 @@
   sluice-train              train into var/train, and compare with the release in force
   sluice-train --install    ... and put it in force: release, trusted key, thresholds
 
-Everything follows from the plan below: worlds are simulated from their seeds, so the same machine
-makes the same model.onnx, bit for bit. Without --key the release is signed with a key made for it,
-whose private part is dropped. Takes about six minutes and 8 GB on two cores.
+Everything follows from the plan (``plan.py``): worlds are simulated from their seeds, so the same
+machine makes the same model.onnx, bit for bit. Without --key the release is signed with a key made
+for it, whose private part is dropped. Takes about six minutes and 8 GB on two cores.
 """
 
 from __future__ import annotations
@@ -24,66 +24,27 @@ from sluice.adapters.policyfiles import read_policy
 from sluice.application.sign_release import read_private_key
 from sluice.domain.clock import to_datetime
 from sluice.domain.features import catalogue
-from sluice.domain.policy.economics import Worth
 from sluice.domain.policy.fx import Fx
 from sluice.domain.policy.policy import Policy
 from sluice.domain.records.entity import EntityKind
-from sluice.domain.release import MODEL, Provenance, Step, public_line
-from sluice.errors import Misconfigured
+from sluice.domain.release import MODEL, Provenance, public_line
 
 from sluice_models import dataset, tuning
 from sluice_models.card import write_card
 from sluice_models.dataset import Table
-from sluice_models.families import FAMILIES, Family
 from sluice_models.measure import measure, summary
 from sluice_models.models import Model
 from sluice_models.pack import code_digest, pack
+from sluice_models.plan import Figures, Findings, TrainingPlan
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-Figures = dict[str, tuple[float, float]]
 
 DROPOUT_OF_VIEWS = 0.05
 """Share of training rows that see a view as missing, for each of the views that may be."""
 MAY_MISS: tuple[EntityKind, ...] = ("terminal", "merchant", "device")
 TOLERATED_LOSS = 0.05
 """A view is tolerated if missing it costs at most this share of the average precision."""
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """Days count from ``start``. Rows before ``train_until`` are learnt from, with the reports
-    known on the day of training; ``tuned_on`` sets thresholds; the weeks after that judge."""
-
-    start: date = date(2026, 3, 1)
-    cards: int = 10_000
-    fraud_bp: float = 20.0
-    train_until: int = 105
-    trained_on: int = 119
-    tuned_on: int = 119
-    weeks: tuple[int, ...] = (126, 133, 140)
-    train_worlds: tuple[int, ...] = (11, 12, 13)
-    new_worlds: tuple[int, ...] = (21, 22)
-    families: tuple[Family, ...] = FAMILIES
-    released: str = "mlp"
-
-    @property
-    def family(self) -> Family:
-        """The one that ships. Raises Misconfigured for a name that is not among them."""
-        for family in self.families:
-            if family.name == self.released:
-                return family
-        known = ", ".join(family.name for family in self.families)
-        raise Misconfigured(f"no family {self.released}", where="released", fix=f"one of {known}")
-
-    @property
-    def days(self) -> int:
-        """How long each world lasts."""
-        return max(self.weeks) + 7
-
-    def at(self, number: int) -> int:
-        """Microseconds at which a day begins."""
-        return dataset.day(self.start, number)
 
 
 @dataclass
@@ -194,24 +155,6 @@ def judged(
         score = model.predict(dataset.TRAINED_ON, dataset.trained_on(features))
         found.append(measure(score, table.fraud, table.amount_minor, table.card, table.event_us))
     return found
-
-
-@dataclass
-class Findings:
-    """What the card says. Figures are (mean, standard deviation) over windows (and seeds).
-
-    figures: by family, then by windows (later, elsewhere, cold). missing: share of the average
-    precision that is left without a view.
-    """
-
-    figures: dict[str, dict[str, Figures]]
-    missing: dict[EntityKind, float]
-    tolerates: list[EntityKind]
-    thresholds: dict[Step, int] = field(default_factory=dict)
-    policy: Worth | None = None
-    policy_cold: Worth | None = None
-    fallback: Worth | None = None
-    rules: list[tuple[str, int, int]] = field(default_factory=list)
 
 
 def compare(plan: TrainingPlan, fx: Fx, material: Material) -> tuple[Model, Findings]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +12,11 @@ from sluice.domain.records.label import Label
 from sluice.domain.records.texts import optional_fields
 from sluice_simulator import geography as geo
 from sluice_simulator import identifiers as ids
+from sluice_simulator.config import Config
 from sluice_simulator.labels import DAY_US, WAYS
+from sluice_simulator.people import Cards, Merchants
 from sluice_simulator.rows import CHANNELS, KINDS, THREE_DS, Bools, Ints, Rows, is_fraud
 from sluice_simulator.seasons import day_date
-
-if TYPE_CHECKING:
-    from sluice_simulator.world import World
 
 AUTHORIZATION_FIELDS = Authorization.__struct_fields__
 LABEL_FIELDS = Label.__struct_fields__
@@ -26,10 +25,19 @@ _CHANNELS = [Channel(c) for c in CHANNELS]
 _THREE_DS = [t and ThreeDs(t) for t in THREE_DS]
 
 
+class Bank(Protocol):
+    """What of a world its rows are spelt out with."""
+
+    config: Config
+    seed: int
+    cards: Cards
+    merchants: Merchants
+
+
 class Batch:
     """(n,) rows of one world, by time. Columns are made when asked for."""
 
-    def __init__(self, world: World, rows: Rows) -> None:
+    def __init__(self, world: Bank, rows: Rows) -> None:
         self.world, self.rows = world, rows
 
     def __len__(self) -> int:
@@ -144,21 +152,19 @@ class Batch:
         device = rows["device"]
         return {
             "authorization_id": self._ids(),
-            "card_token": self._dead_letters(
-                "card_", ids.CARD, card, world.cards.generation(card, day)
-            ),
-            "customer_id": self._dead_letters(
+            "card_token": self._letters("card_", ids.CARD, card, world.cards.generation(card, day)),
+            "customer_id": self._letters(
                 "c_", ids.CUSTOMER, owner, world.cards.generation(owner, day)
             ),
-            "merchant_id": self._dead_letters("m_", ids.MERCHANT, merchant, opened),
-            "terminal_id": ids.dead_letters(
+            "merchant_id": self._letters("m_", ids.MERCHANT, merchant, opened),
+            "terminal_id": ids.letters(
                 "t_", ids.mix(seed, ids.TERMINAL, merchant, opened, rows["terminal"])
             ),
-            "device_id": ids.dead_letters("d_", ids.mix(seed, ids.DEVICE, device), device == 0),
+            "device_id": ids.letters("d_", ids.mix(seed, ids.DEVICE, device), device == 0),
         }
 
-    def _dead_letters(self, prefix: str, purpose: int, slot: Ints, generation: Ints) -> pa.Array:
-        return ids.dead_letters(prefix, ids.mix(self.world.seed, purpose, slot, generation))
+    def _letters(self, prefix: str, purpose: int, slot: Ints, generation: Ints) -> pa.Array:
+        return ids.letters(prefix, ids.mix(self.world.seed, purpose, slot, generation))
 
 
 def _names(names: object, index: Ints) -> pa.Array:

@@ -105,7 +105,6 @@ CATEGORIES: tuple[Category, ...] = (
 )
 MCCS = np.array([c.mcc for c in CATEGORIES])
 CASH = int(np.flatnonzero(MCCS == "6011")[0])
-CHARITY = int(np.flatnonzero(MCCS == "8398")[0])
 TRAVEL = np.isin(MCCS, ["4511", "7011"])
 MEDIAN_EUR = np.array([c.median_eur for c in CATEGORIES])
 SIGMA = np.array([c.sigma for c in CATEGORIES])

@@ -36,7 +36,7 @@ def unit(hashed: U64) -> npt.NDArray[np.float64]:
     return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def dead_letters(prefix: str, hashed: U64, absent: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+def letters(prefix: str, hashed: U64, absent: npt.NDArray[np.bool_] | None = None) -> pa.Array:
     """(n,) hashes to strings such as ``card_bcdfghjkmnpqrs``; null where absent."""
     head = np.frombuffer(prefix.encode(), np.uint8)
     text = np.empty((len(hashed), len(head) + _LENGTH), np.uint8)

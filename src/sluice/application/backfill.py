@@ -122,16 +122,6 @@ class PastLabels:
     merchant_id: Coded
     device_id: Coded
 
-    def known_by(self, moment_us: int) -> PastLabels:
-        """Those known at a moment."""
-        n = int(np.searchsorted(self.known_at, moment_us, side="right"))
-        return PastLabels(
-            self.event_at[:n],
-            self.known_at[:n],
-            self.is_fraud[:n],
-            *(Coded(self.entity(v).codes[:n], self.entity(v).values) for v in range(4)),
-        )
-
     def entity(self, view: int) -> Coded:
         """The column of a view, by index into catalogue.VIEWS."""
         return getattr(self, KEY_FIELDS[ENTITY_KINDS[view]])

@@ -242,7 +242,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     """What the feature log was like for the time of the set.
 
     served: rows that were decided live; backfilled: the rest. degraded: rows served with features
-    missing (degradation levels D1 to D4). holes: decisions missing from their emitters' sequences,
+    missing (degradation levels D1 to D3). holes: decisions missing from their emitters' sequences,
     in the whole archive. gap: rows between train and test, not used.
     """
 

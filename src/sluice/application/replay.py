@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain.features.events import ID, WIDTH, event_row, event_rows, pending_rows
+from sluice.domain.features.events import ID, event_row, event_rows, pending_rows
 from sluice.domain.features.kernel import Ints, Kernel, scratch, update
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
@@ -208,39 +208,3 @@ def _up_to(changes: Ints, version: Version) -> Bools:
 def _size(version: Version | None) -> float:
     """Rises from a version to any that holds all of it."""
     return float("inf") if version is None else sum(offset + 1 for _, offset in version)
-
-
-def event_history_of(
-    decisions: Sequence[tuple[int, int, Decision]],
-    labels: Sequence[tuple[int, int, bool, int, tuple[str | None, ...]]] = (),
-) -> EventHistory:
-    """An event history from (source, offset, decision) and (source, offset, is_fraud, known_us,
-    keys).
-
-    For small logs and tests; :mod:`sluice.adapters.parquet.event_history` makes one from the
-    archive.
-    """
-    rows = [
-        event_row(d.authorization, d.reference_amount_minor, declined=d.outcome == "decline")
-        for _, _, d in decisions
-    ]
-    events = event_rows([*rows, *([(0,) * WIDTH] * len(labels))])
-    changes = np.array(
-        [(0, source, offset, 0) for source, offset, _ in decisions]
-        + [(1 if fraud else 2, s, o, known) for s, o, fraud, known, _ in labels],
-        np.int64,
-    ).reshape(-1, 4)
-    entities = []
-    codes: list[dict[str, int]] = []
-    for view, kind in enumerate(ENTITY_KINDS):
-        table: dict[str, int] = {}
-        keys = [d.entity(kind) for _, _, d in decisions] + [label[4][view] for label in labels]
-        entities.append(
-            np.array(
-                [-1 if key is None else table.setdefault(key, len(table)) for key in keys],
-                np.int64,
-            )
-        )
-        codes.append(table)
-    decided = np.array([d.decided_at for _, _, d in decisions] + [0] * len(labels), np.int64)
-    return EventHistory(events, changes, tuple(entities), tuple(codes), decided)  # type: ignore[arg-type]

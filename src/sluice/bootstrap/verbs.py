@@ -192,7 +192,7 @@ class _Past:
 
     def history(self) -> History:
         """See the port."""
-        from sluice.adapters.files.history import unsorted_history
+        from sluice.adapters.arrow import unsorted_history
 
         return unsorted_history(self._past.authorizations)
 
@@ -373,8 +373,10 @@ def consistency_gate(root: Path, *, sample_ppm: int, count: int, at_least: int) 
 def training_log(root: Path, repo: Path, order: Order, processes: int) -> TrainingLog:
     """The feature log, joined by Feast."""
     from sluice.adapters.feast.training_log import FeastTrainingLog
+    from sluice.adapters.parquet.feature_log import FeatureLog
 
-    return FeastTrainingLog(root, repo, order, processes)
+    log = partial(FeatureLog, root, order.first_us, order.until_us)
+    return FeastTrainingLog(log, repo, order, processes)
 
 
 def compile_service(repository: Path, service: str) -> Plan:

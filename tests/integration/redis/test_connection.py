@@ -170,7 +170,7 @@ async def test_a_server_that_hangs_is_dropped_and_then_refused_without_waiting(s
     assert counted["sluice_store_failures_total down"] == 1
     os.kill(process_id, signal.SIGCONT)
     await until(lambda: store.connection.is_up)
-    await store.ping()
+    await store.info()
 
 
 async def test_more_batches_than_the_maximum_are_refused_not_queued(store, counted):
@@ -302,7 +302,7 @@ async def test_a_full_store_still_serves_states_and_says_what_it_refused(store, 
         states.write([StateUpdate("card", "card-1", STATE[1:9], STATE, 2)])
     assert counted["sluice_store_errors_total OOM"] == 3
     store.remember([(arrival(), b"answer")])
-    await store.ping()
+    await store.info()
     assert counted["sluice_store_posts_lost_total refused"] == 1
     info = await store.info()
     assert info.max_memory_bytes == 1

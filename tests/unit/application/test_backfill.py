@@ -10,12 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sluice.adapters.files.history import (
-    history_from,
-    labels_from,
-    read_history,
-    tag_texts,
-)
+from sluice.adapters.arrow import COLUMNS, tag_texts
+from sluice.adapters.files.history import history_from, labels_from, need
 from sluice.application.backfill import backfill
 from sluice.domain.clock import DAY_US, HOUR_US
 from sluice.domain.features.events import event_row, event_rows
@@ -73,18 +69,11 @@ def test_any_number_of_threads_makes_the_same_bits(threads: int) -> None:
     assert sorted(one.states, key=order) == sorted(many.states, key=order)
 
 
-def test_labels_known_later_are_left_out() -> None:
-    auths = some_authorizations(20)
-    labels = labels_from(table([make_label(a, known_at=a.event_at + DAY_US) for a in auths]))
-    moment = int(labels.known_at[7])
-    assert labels.known_by(moment).known_at.tolist() == labels.known_at[:8].tolist()
-
-
 def test_a_file_without_a_needed_column_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "history.parquet"
     pq.write_table(table(some_authorizations(3)).drop_columns(["mcc", "currency"]), path)
     with pytest.raises(Rejected, match="currency, mcc"):
-        read_history(path)
+        need(path, COLUMNS)
 
 
 def test_ids_are_tagged_as_online_whatever_their_bytes() -> None:

@@ -15,7 +15,7 @@ import pytest
 from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.featurize import STATES_MAX, Featurizer
 from sluice.application.ports import Arrival, Scorer, StateUpdate
-from sluice.application.replay import Replay, event_history_of
+from sluice.application.replay import Replay
 from sluice.domain.clock import DAY_US, SECOND_US
 from sluice.domain.features import states
 from sluice.domain.features.events import WIDTH
@@ -29,6 +29,7 @@ from sluice.domain.records.label import Label
 from sluice.domain.records.observation import ROWS_MAX, Observations
 from sluice.errors import Corrupt, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival, make_label
+from sluice.testing.history import event_history_of
 from sluice.testing.policy import make_policy
 from sluice.testing.store import FakeClock, FakeStore
 

@@ -10,12 +10,13 @@ from msgspec import structs
 
 from sluice.application.ports import CATCHING_UP, READY, REBUILDING, STORE_LOST, Offsets, Watermark
 from sluice.application.rebuild import LEAVE_MAX_S, Rebuild, TopicNames, starts, states_of
-from sluice.application.replay import EventHistory, Replay, event_history_of
+from sluice.application.replay import EventHistory, Replay
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import Channel
 from sluice.domain.records.outcome import Outcome
 from sluice.errors import Misconfigured, Unavailable
 from sluice.testing.factories import NOON_US
+from sluice.testing.history import event_history_of
 from sluice.testing.records import make_decision
 
 D, L, SEEN = "decisions.v1", "labels.v1", "observations.v1"

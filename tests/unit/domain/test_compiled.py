@@ -14,11 +14,11 @@ import pytest
 from numba import config
 from numba.core import caching
 
-from sluice.domain.features import compiled
+from sluice.domain import compiled
 from sluice.domain.policy import rules
 from sluice.errors import Misconfigured
 
-SOURCE = """from sluice.domain.features.compiled import entry
+SOURCE = """from sluice.domain.compiled import entry
 
 
 @entry

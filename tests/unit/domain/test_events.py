@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from sluice.adapters import arrow
 from sluice.adapters.feast.finalise import _Asked
-from sluice.adapters.files import history as files_history
 from sluice.adapters.parquet import event_history
 from sluice.domain.features.events import (
     COLUMNS,
@@ -87,7 +87,7 @@ def test_every_way_to_a_row_asks_for_the_fields_that_a_row_is_made_from() -> Non
     event_row(watched, 1)
     asked = set(_Asked.__struct_fields__) - {"reference_amount_minor"}
     assert watched.read == asked
-    past = {*files_history.COLUMNS, *files_history.OPTIONAL} - {"amount_minor", "declined"}
+    past = {*arrow.COLUMNS, *arrow.OPTIONAL} - {"amount_minor", "declined"}
     assert watched.read == past
     archived = {*event_history._EVENT_COLUMNS}
     assert watched.read <= archived

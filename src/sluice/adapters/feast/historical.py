@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import dask
 import numpy as np
@@ -29,7 +29,6 @@ from feast.errors import FeastObjectNotFoundException
 from feast.feature_view import FeatureView
 from feast.repo_config import RepoConfig
 
-from sluice.adapters.parquet.feature_log import FeatureLog, Named
 from sluice.application.build_dataset import Served
 from sluice.application.dataset import (
     NEVER_KNOWN,
@@ -192,6 +191,37 @@ class Join:
         )
 
 
+class FeatureLog(Protocol):
+    """What the join reads, of the time of one order; made by bootstrap. Pickled for each process.
+
+    See :class:`sluice.adapters.parquet.feature_log.FeatureLog`.
+    """
+
+    def files(self) -> dict[str, str]:
+        """SHA-256 of every file that is read, by its path."""
+        ...
+
+    def per_second(self) -> npt.NDArray[np.uint32]:
+        """(n,) rows of each second of the time."""
+        ...
+
+    def rows(self, first_us: int, until_us: int) -> pa.Table:
+        """Authorizations with first <= event_at < until, by (event_at, authorization_id)."""
+        ...
+
+    def labels(self, first_us: int, until_us: int) -> pa.Table:
+        """Labels of authorizations of that time."""
+        ...
+
+    def named(self) -> tuple[pa.StringArray, Ints]:
+        """Cards with a reported fraud in the time, sorted, and since when one is known."""
+        ...
+
+    def holes(self) -> int:
+        """Decisions missing from their emitters' sequences."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What all partitions of one training set have in common."""
@@ -199,7 +229,7 @@ class Job:
     log: FeatureLog
     repo: Path
     served: Served
-    named: Named
+    named: tuple[pa.StringArray, Ints]
     out: Path
 
 
@@ -220,7 +250,7 @@ class Maker:
         check_unique([hashes])
         left_out = 0
         if split.name == "test":
-            card_known = _looked_up(rows["card_token"], job.named.cards, job.named.known_us)
+            card_known = _looked_up(rows["card_token"], *job.named)
             out = compromised(rows["event_at"].to_numpy(), card_known)
             left_out = int(out.sum())
             rows = rows.filter(pa.array(~out))

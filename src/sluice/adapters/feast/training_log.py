@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import sluice
-from sluice.adapters.feast.historical import Job, feature_service, make, start
-from sluice.adapters.parquet.feature_log import FeatureLog
+from sluice.adapters.feast.historical import FeatureLog, Job, feature_service, make, start
 from sluice.application.build_dataset import Made, Order, Served
 from sluice.application.dataset import Inputs, TimeSlice
 
@@ -24,10 +23,15 @@ PACKAGES = ("feast", "numpy", "pandas", "pyarrow")
 
 
 class FeastTrainingLog:
-    """See :class:`sluice.application.build_dataset.TrainingLog`."""
+    """See :class:`sluice.application.build_dataset.TrainingLog`.
 
-    def __init__(self, archive: Path, repo: Path, order: Order, processes: int) -> None:
-        self._archive = archive
+    log: opens the feature log of the order's time, when it is first asked for.
+    """
+
+    def __init__(
+        self, log: Callable[[], FeatureLog], repo: Path, order: Order, processes: int
+    ) -> None:
+        self._open = log
         self._repo = repo
         self._order = order
         self._processes = processes
@@ -42,7 +46,7 @@ class FeastTrainingLog:
 
     @cached_property
     def _log(self) -> FeatureLog:
-        return FeatureLog(self._archive, self._order.first_us, self._order.until_us)
+        return self._open()
 
     def per_second(self) -> npt.NDArray[np.uint32]:
         """See the port."""

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sluice.adapters.files.arrow import arrow_types
-from sluice.adapters.files.history import COLUMNS, LABEL_COLUMNS, OPTIONAL, need
+from sluice.adapters.arrow import COLUMNS, OPTIONAL, arrow_types
+from sluice.adapters.files.history import LABEL_COLUMNS, need
 from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
 from sluice.adapters.files.tables import Table
 from sluice.application.publish import BadRow

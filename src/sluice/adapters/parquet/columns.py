@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from sluice.adapters.files.arrow import arrow_types
+from sluice.adapters.arrow import arrow_types
 from sluice.application.ports import Message
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Decision

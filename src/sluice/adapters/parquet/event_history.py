@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sluice.adapters.files.history import code_texts, dictionary, tag_texts, unsorted_history
+from sluice.adapters.arrow import code_texts, dictionary, tag_texts, unsorted_history
 from sluice.adapters.parquet.archive import Archive
 from sluice.application.backfill import kernel_rows
 from sluice.application.consistency import TOO_MANY

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sluice.adapters.files.history import tag_texts
+from sluice.adapters.arrow import tag_texts
 from sluice.adapters.parquet.archive import LAST, Archive, path_of, place
 from sluice.adapters.parquet.columns import SCHEMAS, fit
 from sluice.domain.clock import DAY_US, to_datetime

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 
-from sluice.adapters.files.history import tag_texts
+from sluice.adapters.arrow import tag_texts
 from sluice.adapters.parquet.archive import Archive, File
 from sluice.adapters.parquet.columns import RECORD
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Keys

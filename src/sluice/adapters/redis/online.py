@@ -281,10 +281,6 @@ class RedisOnlineStore:
             )
             self.connection.post(payload, len(arrivals))
 
-    async def ping(self) -> None:
-        """Raises Unavailable unless the server answers within the budget."""
-        await self.connection.call(pack(b"PING"), 1)
-
     async def info(self) -> StoreInfo:
         """Memory and evictions. Raises Unavailable."""
         (answer,) = await self.connection.call(figures.ASK, 1)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.domain.clock import DAY_US, MINUTE_US, SECOND_US
+from sluice.domain.compiled import part
 from sluice.domain.features.catalogue import (
     CARD_FACTS,
     CARD_SUMS,
@@ -27,7 +28,6 @@ from sluice.domain.features.catalogue import (
     SMALL_MINOR,
     WINDOWS,
 )
-from sluice.domain.features.compiled import part
 from sluice.domain.features.distance import distance_km, root
 from sluice.domain.features.events import (
     AMOUNT,

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sluice.domain.compiled import part
 from sluice.domain.features import cardstate as c
 from sluice.domain.features import tilestate as t
 from sluice.domain.features.cardstate import clear_card
-from sluice.domain.features.compiled import part
 from sluice.domain.features.stateformat import LAYOUT
 from sluice.domain.features.tilestate import clear_tiles
 from sluice.domain.records.codes import CHANNELS_MAX

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain.features.compiled import part
+from sluice.domain.compiled import part
 from sluice.domain.records.countries import CENTRES, COUNTRY_INDEX
 
 Ints = npt.NDArray[np.int64]

@@ -9,7 +9,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from sluice.domain.features.compiled import entry
+from sluice.domain.compiled import entry
 from sluice.domain.records.authorization import Authorization, Channel, ThreeDs
 from sluice.domain.records.codes import CHANNEL_INDEX, THREE_DS_INDEX
 from sluice.domain.records.countries import COUNTRY_INDEX

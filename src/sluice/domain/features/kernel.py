@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.domain.clock import DAY_US, HOUR_US
+from sluice.domain.compiled import entry, part
 from sluice.domain.features import cardstate as cs
 from sluice.domain.features import tilestate as ts
 from sluice.domain.features.cardstate import (
@@ -56,7 +57,6 @@ from sluice.domain.features.codec import (
     encode_card,
     encode_tiles,
 )
-from sluice.domain.features.compiled import entry, part
 from sluice.domain.features.events import (
     AMOUNT,
     CARD_COUNTRY,

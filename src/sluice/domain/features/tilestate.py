@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.domain.clock import DAY_US, HOUR_US, MINUTE_US
+from sluice.domain.compiled import part
 from sluice.domain.features.cardstate import DONE, TOO_OLD, since
 from sluice.domain.features.catalogue import REGISTERS, TILE_SUMS, VIEWS, WINDOWS
-from sluice.domain.features.compiled import part
 from sluice.domain.features.events import AMOUNT, CARD, DECLINED, EVENT_US
 
 Ints = npt.NDArray[np.int64]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from sluice.domain.features.compiled import entry, part
+from sluice.domain.compiled import entry, part
 from sluice.domain.policy.reasons import BY_CODE
 from sluice.domain.records.entity import mask_of
 from sluice.domain.records.outcome import Outcome

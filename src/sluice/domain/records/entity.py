@@ -46,8 +46,6 @@ class Naming(Protocol):
         ...
 
 
-keys_of: Callable[[Naming], tuple[str | None, ...]] = attrgetter(*KEY_FIELDS.values())
-"""Key of each entity, in the order of ENTITY_KINDS; None where it has none."""
 _key_of: dict[EntityKind, Callable[[Naming], str | None]] = {
     kind: attrgetter(field) for kind, field in KEY_FIELDS.items()
 }

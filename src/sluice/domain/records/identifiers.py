@@ -4,13 +4,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from typing import NewType
-
-AuthorizationId = NewType("AuthorizationId", str)
-CardToken = NewType("CardToken", str)
-MerchantId = NewType("MerchantId", str)
-TerminalId = NewType("TerminalId", str)
-DeviceId = NewType("DeviceId", str)
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 CARD_DIGITS_MIN = 13

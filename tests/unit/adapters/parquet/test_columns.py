@@ -6,7 +6,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from sluice.adapters.files.arrow import arrow_types
+from sluice.adapters.arrow import arrow_types
 from sluice.adapters.parquet.columns import (
     AUTHORIZATION,
     DECISION,

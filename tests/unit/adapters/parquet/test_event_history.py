@@ -17,7 +17,7 @@ from sluice.adapters.parquet.archive import LAST, ParquetFiles
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket, Keys
 from sluice.application.backfill import backfill
 from sluice.application.ports import Message
-from sluice.application.replay import EventHistory, Replay, event_history_of
+from sluice.application.replay import EventHistory, Replay
 from sluice.domain.clock import HOUR_US
 from sluice.domain.features import catalogue, states
 from sluice.domain.records.authorization import Authorization, encode
@@ -27,6 +27,7 @@ from sluice.domain.records.label import Label
 from sluice.domain.records.outcome import Outcome
 from sluice.errors import Rejected
 from sluice.testing.factories import NOON_US, make_label
+from sluice.testing.history import event_history_of
 from sluice.testing.policy import EUROS
 from sluice.testing.records import make_decision
 

@@ -25,10 +25,10 @@ from sluice.errors import Misconfigured
 _HERE = Path(__file__).parent
 SOURCES = (
     "clock",
+    "compiled",
     "features/cardstate",
     "features/catalogue",
     "features/codec",
-    "features/compiled",
     "features/distance",
     "features/events",
     "features/kernel",
@@ -39,9 +39,7 @@ SOURCES = (
     "records/entity",
 )
 """Modules of the domain whose code or numbers end up in the machine code."""
-_DIGEST = hashlib.sha256(
-    b"".join((_HERE.parent / f"{s}.py").read_bytes() for s in SOURCES)
-).hexdigest()
+_DIGEST = hashlib.sha256(b"".join((_HERE / f"{s}.py").read_bytes() for s in SOURCES)).hexdigest()
 FOLDER = _HERE / "__pycache__" / f"kernel-{_DIGEST[:12]}"
 """Where the machine code lies, unless NUMBA_CACHE_DIR says otherwise."""
 USES = {
@@ -90,7 +88,7 @@ class _Locator(caching._CacheLocator):
 
     def __init__(self, function: Function, file: str) -> None:
         self._line = function.__code__.co_firstlineno
-        shared = any(Path(file) == _HERE.parent / f"{source}.py" for source in SOURCES)
+        shared = any(Path(file) == _HERE / f"{source}.py" for source in SOURCES)
         own = b"" if shared else Path(file).read_bytes()
         self._stamp = hashlib.sha256(_DIGEST.encode() + own).hexdigest()
 
