@@ -84,15 +84,14 @@ BEFORE = {
     "README.md": "docs/tutorial/first-decision.md",
 }
 """A page that begins where another one ends."""
-_OTHER_STORE = "export SLUICE_STORE_URL=$other_store"
 PREPARED = {
     "docs/how-to/backfill-your-history.md": (
-        _OTHER_STORE,
+        "export SLUICE_STORE_URL=$other_store/0",
         "export SLUICE_ARCHIVER_ROOT=var/history/archive",
         "./sluice simulate history --out . --cards 200 --days 2 --start 2026-10-01",
     ),
     "docs/how-to/build-a-training-set.md": (
-        _OTHER_STORE,
+        "export SLUICE_STORE_URL=$other_store/1",
         "export SLUICE_ARCHIVER_ROOT=var/book/archive",
         "./sluice simulate history --out var/book --cards 300 --days 30 --start 2018-07-20",
         "./sluice backfill var/book/authorizations.parquet --labels var/book/labels.parquet",
@@ -416,9 +415,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_House]:
     with EmbeddedStore(directory=folder / "other-store") as other:
         built = _House(folder, other.url)
         try:
-            built.make.up()
+            up = built.make.up()
             _leave_dead_letters(built.make)
             yield built
+            built.make("down")
+            assert up.wait(AGAIN_MAX_S) == 0
         finally:
             built.make("down")
             with _Shell(built.folder, built.environment) as shell:
