@@ -125,7 +125,9 @@ class Card:
             known = held.get(entry.key)
             if entry.content == content and (known is None or content > known.content):
                 counted.add(entry)
-        return Card([*self.records, *counted], self.labels), counted
+        both = Card([*self.records, *counted], self.labels)
+        kept = {e.key for part in both.kept() for e in part}
+        return both, {entry for entry in counted if entry.key in kept}
 
     def registers(self, own: Event) -> dict[str, int]:
         by_day, ring = self.kept()

@@ -18,7 +18,7 @@ NOW = START + 3 * DAY
 KEPT = ("amount", "merchant", "device", "country", "currency", "mcc", "channel")
 RECORDS = st.builds(
     Event,
-    us=st.sampled_from((NOW, NOW + 1, NOW + SECOND)),
+    us=st.sampled_from((NOW, NOW + 1, NOW + SECOND, NOW + 36 * DAY)),
     id=st.integers(1, 2),
     amount=st.sampled_from((0, 7, 2000)),
     card=st.just(7),

@@ -10,6 +10,7 @@ from sluice.application.explain import explain
 from sluice.cli.explain import lines
 from sluice.domain.features import catalogue
 from sluice.domain.features.catalogue import NEVER_S
+from sluice.domain.records.authorization import encode
 from sluice.domain.records.decision import Decision
 from sluice.testing.records import make_decision
 
@@ -18,6 +19,7 @@ class At(NamedTuple):
     partition: int
     offset: int
     decision: Decision
+    record: bytes
 
 
 def with_features(**values: int) -> At:
@@ -26,7 +28,8 @@ def with_features(**values: int) -> At:
     for name, value in values.items():
         features[catalogue.INDEX[name]] = value
     fields = {"features": features, "catalogue": catalogue.DIGEST}
-    return At(3, 17, msgspec.structs.replace(made, **fields))
+    decision = msgspec.structs.replace(made, **fields)
+    return At(3, 17, decision, encode(decision))
 
 
 def names(at: At, *, everything: bool) -> list[str]:
@@ -49,9 +52,9 @@ def test_features_that_say_nothing_are_left_out_unless_asked_for() -> None:
 
 def test_features_of_another_catalogue_are_not_named() -> None:
     at = with_features()
-    other = At(3, 17, msgspec.structs.replace(at.decision, catalogue="0" * 16))
+    other = at._replace(decision=msgspec.structs.replace(at.decision, catalogue="0" * 16))
     assert explain(other).features is None
-    assert "  named by another catalogue than this release's; see --json" in lines(explain(other))
+    assert "  named by another catalogue than this build's; see --json" in lines(explain(other))
 
 
 def test_a_page_says_where_the_record_lies_and_what_was_decided() -> None:

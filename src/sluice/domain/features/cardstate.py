@@ -248,12 +248,14 @@ def add_pending(card, entries, first, end, own, counts):  # type: ignore[no-unty
     """Add the authorizations judged moments ago, entries[first:end], and say which changed the
     card: counts[first:end] is filled with 1 or 0.
 
-    Any order of the list gives the same card. Left out are: ``own``, the row that is judged; what
-    comes before the oldest of a full ring, since it cannot be told from what the tiles already
-    hold; of several records of one authorization all but that of the greatest content; and what
-    the state holds with content as great. Their rows say nothing of an outcome.
+    Any order of the list gives the same card and the same choice. Left out are: ``own``, the row
+    that is judged; what comes before the oldest of a full ring, since it cannot be told from what
+    the tiles already hold; what is older than the days kept before the newest of all; of several
+    records of one authorization all but that of the greatest content; and what the state holds
+    with content as great. Their rows say nothing of an outcome.
     """
     ring, n = card.ring, card.head[N_RING]
+    newest = card.head[NEWEST_DAY]
     floor_us, floor_id = np.int64(-1), np.int64(-1)
     if n == RING_MAX:
         floor_us, floor_id = ring[0, R_US], ring[0, R_ID]
@@ -269,12 +271,15 @@ def add_pending(card, entries, first, end, own, counts):  # type: ignore[no-unty
         at = slot_of(ring, n, us, id_tag)
         if at < 0:
             counts[p] = _NEW
+            newest = max(newest, us // DAY_US)
         elif _replaces(entries[p], ring, at):
             _write_content(ring, at, entries[p])
             counts[p] = _REPLACES
     # Only now, because each new one may push the oldest out of the ring that was served.
     for p in range(first, end):
-        if counts[p] == _REPLACES:
+        if entries[p, EVENT_US] // DAY_US <= newest - DAYS_KEPT:
+            counts[p] = 0
+        elif counts[p] == _REPLACES:
             counts[p] = 1
         elif counts[p] == _NEW:
             counts[p] = add_to_card(card, entries[p]) == DONE
