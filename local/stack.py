@@ -6,7 +6,6 @@ Each runs exactly as it is deployed (``python -m services.…``), configured by 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from local import pages
 from sluice.errors import Unavailable
 
 Name = Literal["decider-sync", "decider-stream", "featurizer", "archiver", "consistency"]
@@ -63,11 +63,7 @@ class Process:
 
     def metric(self, name: str) -> float:
         """Sum of a metric over its labels, as its ``/metrics`` says now; 0 if it has none yet."""
-        total = 0.0
-        for line in self.metrics().splitlines():
-            if re.match(rf"{re.escape(name)}(\{{|\s)", line):
-                total += float(line.rpartition(" ")[2])
-        return total
+        return pages.total(self.metrics(), name)
 
     def metrics(self) -> str:
         """The page. Raises OSError if the process does not answer."""

@@ -12,12 +12,11 @@ import argparse
 import itertools
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from sluice_simulator.config import load as load_world
 from sluice_simulator.history import write as write_history
 from sluice_simulator.world import World
 
+from local import pages
 from local.demo.tally import Seen, Summary, Tally
 from local.demo.view import Gauges, View
 from local.stack import Stack
@@ -101,9 +101,9 @@ def main() -> int:
             sent = _sent(sender)
             watch.until(lambda: len(tally.decisions) >= sent["sent"], DRAIN_MAX_S)
             watch.close()
-        pages = watch.gauges()
+        gauges = watch.gauges()
         codes = stack.stop_all()
-    summary = _summary(tally, sent, watch, pages, codes)
+    summary = _summary(tally, sent, watch, gauges, codes)
     (FOLDER / "summary.json").write_bytes(
         msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
     )
@@ -256,14 +256,14 @@ class _Watcher:
 
     def gauges(self) -> Gauges:
         """Ask every service; what does not answer stays None."""
-        pages = {}
+        found = {}
         for name, process in self._stack.processes.items():
             try:
-                pages[name] = process.metrics()
+                found[name] = process.metrics()
             except OSError:
                 continue
-        stream, sync = pages.get("decider-stream"), pages.get("decider-sync")
-        featurizer, archiver = pages.get("featurizer"), pages.get("archiver")
+        stream, sync = found.get("decider-stream"), found.get("decider-sync")
+        featurizer, archiver = found.get("featurizer"), found.get("archiver")
         return Gauges(
             lag=_total(stream, "sluice_consumer_lag_messages"),
             featurizer_lag=_total(featurizer, "sluice_consumer_lag_messages"),
@@ -279,42 +279,17 @@ class _Watcher:
         self._consumer.close()
 
 
-def _samples(page: str, name: str) -> Iterator[tuple[str, float]]:
-    for line in page.splitlines():
-        found = re.match(rf"{name}(\{{.*\}})? (\S+)$", line)
-        if found:
-            yield found.group(1) or "", float(found.group(2))
-
-
 def _total(page: str | None, name: str) -> float | None:
-    return None if page is None else sum(value for _, value in _samples(page, name))
+    return None if page is None else pages.total(page, name)
 
 
 def _percentiles(page: str | None, entrypoint: str) -> tuple[float, float] | None:
-    """(p50, p99) in milliseconds, interpolated in the buckets of the entrypoint's histogram."""
+    """(p50, p99) of the entrypoint in milliseconds."""
     if page is None:
         return None
-    buckets = []
-    for labels, count in _samples(page, "sluice_decider_duration_seconds_bucket"):
-        if f'entrypoint="{entrypoint}"' in labels:
-            edge = re.search(r'le="([^"]+)"', labels)
-            buckets.append((float(edge.group(1)) if edge else 0.0, count))
-    if not buckets or not buckets[-1][1]:
-        return None
-    low, high = (_quantile(buckets, q) for q in (0.50, 0.99))
-    return low * 1000, high * 1000
-
-
-def _quantile(buckets: list[tuple[float, float]], q: float) -> float:
-    wanted = q * buckets[-1][1]
-    edge, below = 0.0, 0.0
-    for upper, count in buckets:
-        if count >= wanted:
-            if upper == float("inf"):
-                return edge
-            return edge + (upper - edge) * (wanted - below) / max(count - below, 1)
-        edge, below = upper, count
-    return edge
+    name = "sluice_decider_duration_seconds"
+    low, high = (pages.percentile(page, name, q, entrypoint=entrypoint) for q in (0.50, 0.99))
+    return None if low is None or high is None else (low * 1000, high * 1000)
 
 
 def _summary(

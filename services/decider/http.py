@@ -62,6 +62,7 @@ READY_FOR_S = 1.0
 REPORT_AFTER_S = 0.05
 REPORT_ROWS = 256
 """Metrics and log lines wait for either, because counting 100 together costs 1/20 each."""
+TRACEPARENT = b"traceparent"
 _JSON = (b"content-type", b"application/json")
 _REPLAY = (b"idempotent-replay", b"true")
 _encoder = msgspec.json.Encoder()
@@ -104,10 +105,23 @@ class _Asked:
     """A request for one decision, and how to answer it."""
 
     began: float
-    trace: telemetry.TraceContext
-    header: Header
+    trace: telemetry.Joined | None
     respond: Respond
     arrival: Arrival | None = None
+
+    @property
+    def traceparent(self) -> str | None:
+        """What goes on to the record."""
+        return self.trace.traceparent if self.trace else None
+
+    @property
+    def trace_id(self) -> str:
+        """Of the caller's trace; empty without one."""
+        return telemetry.trace_id_of(self.traceparent)
+
+    def headers(self) -> list[Header]:
+        """Of every answer: the trace goes on."""
+        return [(TRACEPARENT, self.trace.traceparent.encode())] if self.trace else []
 
 
 @dataclass(slots=True)
@@ -214,20 +228,18 @@ class SyncApi:
         if not _is_json(content_type) or encoding:
             raise Rejected("", code="unsupported_content_type")
         deadline_ms = _deadline_ms(deadline) if deadline else self._deadline_ms
-        asked.arrival = self._decider.arrive(body, traceparent=asked.header[1].decode())
+        asked.arrival = self._decider.arrive(body, traceparent=asked.traceparent)
         return deadline_ms
 
     @staticmethod
     def _asked(headers: Sequence[Header], respond: Respond) -> _Asked:
         began = time.perf_counter()
-        caller = next((value for name, value in headers if name == b"traceparent"), b"")
-        trace = telemetry.continue_trace(caller.decode("latin-1"))
-        return _Asked(began, trace, (b"traceparent", str(trace).encode()), respond)
+        return _Asked(began, telemetry.join_trace(_traceparent(headers)), respond)
 
     def _settle(self, asked: _Asked, outcome: Result | SluiceError) -> None:
         self._in_flight -= 1
         decision = None
-        headers = [asked.header]
+        headers = asked.headers()
         if isinstance(outcome, Decided | Replayed):
             status, body = 200, outcome.answer
             headers.append(_JSON)
@@ -243,8 +255,10 @@ class SyncApi:
         if self.draining:
             headers.append(CLOSE)
         asked.respond(status, headers, body)
+        if asked.trace:
+            asked.trace.span.end()
         seconds = time.perf_counter() - asked.began
-        self._report(_Reported(code, seconds, asked.trace.trace_id, asked.arrival, decision))
+        self._report(_Reported(code, seconds, asked.trace_id, asked.arrival, decision))
 
     async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same through ASGI: a body too large, or one that its sender asks leave to send."""
@@ -262,8 +276,10 @@ class SyncApi:
             if isinstance(error, Unread):
                 refusal = problem_of(error)
                 seconds = time.perf_counter() - asked.began
-                self._report(_Reported(refusal.code, seconds, asked.trace.trace_id))
-                await linger(receive, send, refusal, asked.header)
+                self._report(_Reported(refusal.code, seconds, asked.trace_id))
+                await linger(receive, send, refusal, *asked.headers())
+                if asked.trace:
+                    asked.trace.span.end()
                 return
             self._in_flight += 1
             self._settle(asked, error)
@@ -276,15 +292,12 @@ class SyncApi:
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        json_length = caller = encoding = b""
+        json_length = encoding = b""
         for name, value in scope["headers"]:
             if name == open_inference.JSON_LENGTH_HEADER:
                 json_length = value
-            elif name == b"traceparent":
-                caller = value
             elif name == b"content-encoding":
                 encoding = value
-        trace = telemetry.continue_trace(caller.decode("latin-1"))
         if self._in_flight >= self._in_flight_max:
             await self._refuse(send, problem("overloaded"))
             return
@@ -299,7 +312,9 @@ class SyncApi:
             if request.features is not None:
                 result = self._decider.score_rows(request.features)
             else:
-                outcome = await self._judge(request.authorizations or [], trace)
+                outcome = await self._judge(
+                    request.authorizations or [], _traceparent(scope["headers"])
+                )
                 if isinstance(outcome, Problem):
                     await self._refuse(send, outcome)
                     return
@@ -328,18 +343,18 @@ class SyncApi:
             (open_inference.JSON_LENGTH_HEADER, str(json_part).encode()),
         )
 
-    async def _judge(
-        self, raws: Sequence[bytes], trace: telemetry.TraceContext
-    ) -> list[bytes] | Problem:
+    async def _judge(self, raws: Sequence[bytes], traceparent: str | None) -> list[bytes] | Problem:
         """(n,) authorizations to (n,) answers; a row that got none holds its problem instead.
 
         If no row got an answer, the problem of the first.
         """
         began = time.perf_counter()
+        trace = telemetry.join_trace(traceparent)
+        going_on = trace.traceparent if trace else None
         rows: list[Arrival | Problem] = []
         for raw in raws:
             try:
-                rows.append(self._decider.arrive(raw, traceparent=str(trace.child())))
+                rows.append(self._decider.arrive(raw, traceparent=going_on))
             except Rejected as error:
                 rows.append(problem_of(error))
         decided = iter(
@@ -360,7 +375,11 @@ class SyncApi:
                 first, code = first or refusal, refusal.code
                 answers.append(_encoder.encode(refusal))
             seconds = time.perf_counter() - began
-            self._report(_Reported(code, seconds, trace.trace_id, arrival, decision))
+            self._report(
+                _Reported(code, seconds, telemetry.trace_id_of(going_on), arrival, decision)
+            )
+        if trace:
+            trace.span.end()
         return answers if answered or first is None else first
 
     def _decided(self, arrival: Arrival) -> asyncio.Future[Result]:
@@ -380,7 +399,7 @@ class SyncApi:
     async def judge(self, instances: Sequence[Any], traceparent: str | None) -> Any:
         """For KServe's V1 protocol: decoded authorizations to decoded answers or problems."""
         raws = [_encoder.encode(instance) for instance in instances]
-        answers = await self._judge(raws, telemetry.continue_trace(traceparent))
+        answers = await self._judge(raws, traceparent)
         if isinstance(answers, Problem):
             return answers
         return [msgspec.json.decode(answer) for answer in answers]
@@ -426,7 +445,8 @@ class SyncApi:
         await self._answer(send, self._openapi)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """To KServe, with two corrections: nobody unloads the model, and bodies have a limit."""
+        """To KServe, with three corrections: nobody unloads the model, bodies have a limit, and of
+        two traces none is chosen."""
         if scope["path"].startswith("/v2/repository"):
             await self._refuse(send, problem("not_found"))
             return
@@ -442,6 +462,9 @@ class SyncApi:
             left -= len(message.get("body", b""))
             return message if left >= 0 else {"type": "http.disconnect"}
 
+        if _traceparent(scope["headers"]) is None:
+            headers = [header for header in scope["headers"] if header[0] != TRACEPARENT]
+            scope = {**scope, "headers": headers}
         await self._fallback(scope, bounded, send)
 
     # ------------------------------------------------------------ answers, metrics, log
@@ -532,6 +555,12 @@ class SyncApi:
         """Finish what was taken and tell the rest."""
         await self._batches.close()
         self.report()
+
+
+def _traceparent(headers: Sequence[Header]) -> str | None:
+    """The header's text; None where there is none, or more than one."""
+    found = [value for name, value in headers if name == TRACEPARENT]
+    return found[0].decode("latin-1") if len(found) == 1 else None
 
 
 def kserve_predict_seconds(model: str, seconds: float) -> None:

@@ -58,7 +58,7 @@ def document(model: str, columns: int) -> bytes:
                     {
                         **header,
                         "name": "traceparent",
-                        "description": "W3C trace context.",
+                        "description": "W3C trace context, carried on; an invalid one is ignored.",
                         "schema": {"type": "string"},
                     },
                 ],

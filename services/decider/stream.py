@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from opentelemetry.trace import Span, SpanKind
+
 from services.loop import NOTHING, Done, Handler, Limits, whole
 from sluice import telemetry
 from sluice.application.decide import Busy, Decided, Replayed, Result, Unrecorded
@@ -141,8 +143,11 @@ class _Outcome:
     began: float
     decided: list[Decided] = field(default_factory=list)
     trace_ids: list[str] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    """Ended with the commit; a batch that is rewound leaves none, and gets others."""
     refused: Counter[str] = field(default_factory=Counter)
-    lines: list[tuple[Message, str]] = field(default_factory=list)
+    lines: list[tuple[Message, str, str]] = field(default_factory=list)
+    """Message, code and trace id of each that was refused."""
 
 
 class StreamProcessor(Handler):
@@ -196,6 +201,8 @@ class StreamProcessor(Handler):
         self._events.call_soon_threadsafe(self._store.committed)
         self._sequence = self._decider.sequence
         self._poison.clear()
+        for span in self._outcome.spans:
+            span.end()
         self._report(self._outcome)
         self._outcome = None
 
@@ -216,34 +223,41 @@ class StreamProcessor(Handler):
         arrivals: list[Arrival] = []
         places: list[Message] = []
 
-        def refuse(message: Message, error: SluiceError) -> None:
-            self._send_dead_letter(message, error)
+        def refuse(message: Message, error: SluiceError, traceparent: str | None) -> None:
+            self._send_dead_letter(message, error, traceparent)
             outcome.refused[error.code] += 1
-            outcome.lines.append((message, error.code))
+            outcome.lines.append((message, error.code, telemetry.trace_id_of(traceparent)))
 
-        traces = telemetry.continue_traces([message.traceparent for message in batch])
-        for message, trace in zip(batch, traces, strict=True):
+        for message in batch:
             origin = _place(message)
+            traceparent = None
+            if message.traceparent is not None and (
+                trace := telemetry.join_trace(message.traceparent, SpanKind.CONSUMER)
+            ):
+                traceparent = trace.traceparent
+                outcome.spans.append(trace.span)
             if self._poison and origin in self._poison:
-                refuse(message, Rejected("it broke the decider", code=self._poison[origin]))
+                poison = Rejected("it broke the decider", code=self._poison[origin])
+                refuse(message, poison, traceparent)
                 continue
             try:
                 arrivals.append(
-                    self._decider.arrive(message.value, origin=origin, traceparent=trace)
+                    self._decider.arrive(message.value, origin=origin, traceparent=traceparent)
                 )
                 places.append(message)
             except Rejected as error:
-                refuse(message, error)
+                refuse(message, error, traceparent)
         for arrival, message, result in zip(
             arrivals, places, await self._decide(arrivals), strict=True
         ):
             if isinstance(result, Decided):
                 outcome.decided.append(result)
-                outcome.trace_ids.append((arrival.traceparent or "")[3:35])
+                outcome.trace_ids.append(telemetry.trace_id_of(arrival.traceparent))
             elif isinstance(result, Unrecorded):
                 raise Unavailable(result.why)
             else:
-                refuse(message, _REPLAYED if isinstance(result, Replayed) else _CONFLICT)
+                again = _REPLAYED if isinstance(result, Replayed) else _CONFLICT
+                refuse(message, again, arrival.traceparent)
         return outcome
 
     async def _decide(self, arrivals: list[Arrival]) -> list[Result]:
@@ -265,7 +279,9 @@ class StreamProcessor(Handler):
                 results[i] = result
         return results
 
-    def _send_dead_letter(self, message: Message, error: SluiceError) -> None:
+    def _send_dead_letter(
+        self, message: Message, error: SluiceError, traceparent: str | None
+    ) -> None:
         dead_letter = dead_letter_of(
             message.value,
             _place(message),
@@ -277,7 +293,7 @@ class StreamProcessor(Handler):
             self._dead_letters,
             f"{message.topic}/{message.partition}",
             encode(dead_letter),
-            message.traceparent,
+            traceparent,
         )
 
     # ------------------------------------------------------------ metrics and log
@@ -328,9 +344,10 @@ class StreamProcessor(Handler):
                     code=code,
                     sample_ppm=telemetry.ALL_PPM,
                     origin=str(_place(message)),
+                    trace_id=trace_id,
                     duration_us=int(seconds * 1_000_000),
                 )
-                for message, code in outcome.lines
+                for message, code, trace_id in outcome.lines
             ]
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from local import pages
 from local.kafka.broker import free_port
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
@@ -90,11 +91,11 @@ def caught_up(port: int) -> bool:
     """True if the archiver has fetched all eight partitions to their ends."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
-            lines = page.read().decode().splitlines()
+            text = page.read().decode()
     except OSError:
         return False
-    lags = [line.split()[-1] for line in lines if line.startswith("sluice_consumer_lag_messages{")]
-    return len(lags) == 8 and set(lags) == {"0.0"}
+    lags = [sample.value for sample in pages.samples(text, "sluice_consumer_lag_messages")]
+    return len(lags) == 8 and set(lags) == {0}
 
 
 @pytest.mark.parametrize("point", POINTS)

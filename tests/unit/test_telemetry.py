@@ -4,9 +4,19 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    NoOpTracer,
+    Span,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    get_current_span,
+)
 from prometheus_client import CollectorRegistry, generate_latest
 
 from sluice import telemetry
@@ -207,35 +217,44 @@ VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         VALID + "\n",
     ],
 )
-def test_a_wrong_traceparent_starts_a_new_trace(header: str) -> None:
-    assert telemetry.parse_traceparent(header) is None
-    assert telemetry.continue_trace(header).trace_id != "4bf92f3577b34da6a3ce929d0e0e4736"
+def test_a_wrong_traceparent_is_no_trace(header: str) -> None:
+    assert telemetry.join_trace(header) is None
 
 
-def test_a_right_traceparent_is_continued_with_a_span_of_ours() -> None:
-    ours = telemetry.continue_trace(VALID)
-    assert ours.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
-    assert ours.span_id != "00f067aa0ba902b7"
-    assert telemetry.parse_traceparent(str(ours)) == ours
+def test_without_a_traceparent_no_trace_begins() -> None:
+    assert telemetry.join_trace(None) is None
+    assert telemetry.trace_id_of(None) == ""
 
 
-def test_the_traces_of_a_batch_continue_the_callers_and_begin_where_there_is_none() -> None:
-    ours, new, broken = (
-        telemetry.parse_traceparent(text)
-        for text in telemetry.continue_traces([VALID, None, "nonsense"])
-    )
-    caller = telemetry.parse_traceparent(VALID)
-    assert ours
-    assert new
-    assert broken
-    assert caller
-    assert (ours.trace_id, ours.flags) == (caller.trace_id, caller.flags)
-    assert len({caller.trace_id, new.trace_id, broken.trace_id}) == 3
-    assert len({caller.span_id, ours.span_id, new.span_id, broken.span_id}) == 4
+@pytest.mark.parametrize("flags", ["00", "01", "ff"])
+def test_a_right_traceparent_goes_on_unchanged(flags: str) -> None:
+    header = VALID[:-2] + flags
+    joined = telemetry.join_trace(header)
+    assert joined is not None
+    assert joined.traceparent == header
+    assert telemetry.trace_id_of(joined.traceparent) == "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def test_a_later_version_of_traceparent_is_read_by_its_first_four_fields() -> None:
-    assert telemetry.parse_traceparent("cc" + VALID[2:] + "-what-comes") is not None
+    joined = telemetry.join_trace("cc" + VALID[2:] + "-what-comes")
+    assert joined is not None
+    assert joined.traceparent == VALID
+
+
+def test_with_an_sdk_our_span_in_the_callers_trace_goes_on() -> None:
+    class Sdk(NoOpTracer):
+        def start_span(self, name: str, context: Any = None, kind: Any = None, **_: Any) -> Span:
+            parent = get_current_span(context).get_span_context()
+            started.append((name, kind, parent.span_id))
+            return NonRecordingSpan(SpanContext(parent.trace_id, 7, False, TraceFlags(1)))
+
+    started: list[tuple[str, SpanKind, int]] = []
+    joined = telemetry.join_trace(VALID, SpanKind.CONSUMER, Sdk())
+    assert joined is not None
+    assert joined.traceparent == f"{VALID[:36]}0000000000000007-01"
+    assert started == [("decide", SpanKind.CONSUMER, 0x00F067AA0BA902B7)]
+    assert telemetry.join_trace("nonsense", SpanKind.CONSUMER, Sdk()) is None
+    assert len(started) == 1
 
 
 def test_lines_of_a_batch_are_written_as_one_json_object_each() -> None:

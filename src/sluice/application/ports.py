@@ -138,7 +138,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
     row: the kernel's (:func:`sluice.domain.features.events.event_row`).
     digest: 8-byte BLAKE2b of the canonical encoding; tells a repeat from a conflict.
-    traceparent: W3C trace context of the caller, carried on to ``decisions.v1``.
+    traceparent: W3C trace context of the caller, valid, carried on to ``decisions.v1``.
     """
 
     auth: Authorization

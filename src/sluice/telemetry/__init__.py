@@ -18,13 +18,7 @@ from sluice.telemetry.metrics import (
     start_metrics_server,
 )
 from sluice.telemetry.table import LABEL_SETS_MAX, SHOWN_BY, TABLE
-from sluice.telemetry.traces import (
-    TraceContext,
-    continue_trace,
-    continue_traces,
-    new_trace,
-    parse_traceparent,
-)
+from sluice.telemetry.traces import Joined, join_trace, trace_id_of
 
 __all__ = [
     "ALL_PPM",
@@ -32,20 +26,18 @@ __all__ = [
     "METRICS",
     "SHOWN_BY",
     "TABLE",
+    "Joined",
     "Line",
     "Metrics",
     "Sampler",
-    "TraceContext",
     "configure_logging",
-    "continue_trace",
-    "continue_traces",
     "count_lines",
     "decided_line",
     "event",
-    "new_trace",
+    "join_trace",
     "observe_decisions",
-    "parse_traceparent",
     "show_lag",
     "start_metrics_server",
+    "trace_id_of",
     "write_lines",
 ]

@@ -49,7 +49,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fal
     emitter: Annotated[str, _says("The process that decided.")] = ""
     sequence: Annotated[int, _says("Number of the decision in its emitter's count.")] = -1
     origin: Annotated[str, _says("topic/partition@offset, at the stream processor.")] = ""
-    trace_id: Annotated[str, _says("W3C trace id.")] = ""
+    trace_id: Annotated[str, _says("W3C trace id, where the caller named one.")] = ""
     duration_us: Annotated[int, _says("Receipt to answer or to committed batch.")] = 0
 
 

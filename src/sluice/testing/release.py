@@ -1,4 +1,4 @@
-"""A small signed release, made on the spot: no training, no ONNX library.
+"""A small signed release, made on the spot: no training. The model needs ``sluice[testing]``.
 
 The graph is what a real release has in miniature: signed log1p, a layer, a sigmoid.
 """
@@ -32,47 +32,15 @@ from sluice.domain.release import (
 )
 
 FEATURES = ("amount_minor", "card_count_1h", "card_first_country", "is_ecom", "terminal_frauds_7d")
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
-"""Known to everybody: for tests only."""
+KEY = Ed25519PrivateKey.generate()
+"""Of this process alone: a private key in the wheel would be everybody's."""
 TRUSTED = TrustedKeys({key_id(KEY.public_key()): KEY.public_key()})
 _HIDDEN = 16
 OPSET = 20
+_IR_VERSION = 9
 _NOTHING = "0" * 64
 
 Floats = npt.NDArray[np.float32]
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _field(number: int, value: bytes | str | int) -> bytes:
-    """One protobuf field: a varint, or bytes with their length."""
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    raw = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(raw)) + raw
-
-
-def _node(kind: str, inputs: Sequence[str], output: str) -> bytes:
-    parts = [_field(1, name) for name in inputs] + [_field(2, output), _field(4, kind)]
-    return _field(1, b"".join(parts))
-
-
-def _tensor(name: str, array: npt.NDArray[Any]) -> bytes:
-    kind = {"float32": 1, "int64": 7}[array.dtype.name]
-    dims = b"".join(_field(1, d) for d in array.shape)
-    return _field(5, dims + _field(2, kind) + _field(8, name) + _field(9, array.tobytes()))
-
-
-def _value(number: int, name: str, width: int) -> bytes:
-    dims = _field(1, _field(2, "n")) + _field(1, _field(1, width))
-    shape = _field(1, _field(1, 1) + _field(2, dims))
-    return _field(number, _field(1, name) + _field(2, shape))
 
 
 def make_model(
@@ -80,33 +48,46 @@ def make_model(
 ) -> bytes:
     """ONNX bytes of ``features`` (n, width) floats to ``probability`` (n, 1).
 
-    rows_fixed_to: a graph that fails on any other number of rows.
+    rows_fixed_to: a graph that fails on any other number of rows. Needs ``sluice[testing]``.
     """
+    import onnx  # noqa: PLC0415 - an extra
+    from onnx import helper, numpy_helper  # noqa: PLC0415
+
     width = len(features)
     first, last = _weights(seed, width)
     nodes = [
-        _node("Abs", ["features"], "size"),
-        _node("Add", ["size", "one"], "size1"),
-        _node("Log", ["size1"], "log"),
-        _node("Sign", ["features"], "sign"),
-        _node("Mul", ["log", "sign"], "x"),
-        _node("MatMul", ["x", "w1"], "h"),
-        _node("Relu", ["h"], "r"),
-        _node("MatMul", ["r", "w2"], "logit"),
-        _node("Sigmoid", ["logit"], "p"),
-        _node("Reshape", ["p", "shape"], "probability"),
+        helper.make_node(kind, inputs, [output])
+        for kind, inputs, output in (
+            ("Abs", ["features"], "size"),
+            ("Add", ["size", "one"], "size1"),
+            ("Log", ["size1"], "log"),
+            ("Sign", ["features"], "sign"),
+            ("Mul", ["log", "sign"], "x"),
+            ("MatMul", ["x", "w1"], "h"),
+            ("Relu", ["h"], "r"),
+            ("MatMul", ["r", "w2"], "logit"),
+            ("Sigmoid", ["logit"], "p"),
+            ("Reshape", ["p", "shape"], "probability"),
+        )
     ]
-    tensors = [
-        _tensor("one", np.ones(1, np.float32)),
-        _tensor("w1", first),
-        _tensor("w2", last),
-        _tensor("shape", np.array([rows_fixed_to or -1, 1], np.int64)),
-    ]
-    ports = [_value(11, "features", width), _value(12, "probability", 1)]
-    graph = b"".join([*nodes, _field(2, "test"), *tensors, *ports])
-    names = _field(1, FEATURES_KEY) + _field(2, ",".join(features))
-    opset = _field(1, "") + _field(2, OPSET)
-    return _field(1, 9) + _field(7, graph) + _field(8, opset) + _field(14, names)
+    tensors = {
+        "one": np.ones(1, np.float32),
+        "w1": first,
+        "w2": last,
+        "shape": np.array([rows_fixed_to or -1, 1], np.int64),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, ["n", width])],
+        [helper.make_tensor_value_info("probability", onnx.TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+    helper.set_model_props(model, {FEATURES_KEY: ",".join(features)})
+    raw: bytes = model.SerializeToString(deterministic=True)
+    return raw
 
 
 def _weights(seed: int, width: int) -> tuple[Floats, Floats]:

@@ -1,5 +1,7 @@
 import hashlib
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sluice.adapters.onnx import ReleaseDirectory, load, read_trust, verify
 from sluice.domain.features import catalogue
-from sluice.domain.release import parse_trust, public_line, sign, used
+from sluice.domain.release import key_id, parse_trust, public_line, sign, used
 from sluice.errors import Corrupt, Misconfigured, SluiceError
 from sluice.testing.release import FEATURES, KEY, TRUSTED, make_model, make_release
 
@@ -36,6 +38,17 @@ def resign(folder: Path, change: dict[str, Any]) -> None:
     raw = msgspec.json.encode(manifest)
     (folder / "manifest.json").write_bytes(raw)
     (folder / "manifest.sig").write_bytes(sign(raw, KEY))
+
+
+def test_what_others_test_with_ships_no_key_and_needs_no_onnx_before_it_makes_a_model() -> None:
+    code = (
+        "import sys; sys.modules['onnx'] = None\n"
+        "from sluice.testing.release import KEY; from sluice.domain.release import key_id\n"
+        "print(key_id(KEY.public_key()))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(said.stdout.strip()) == len(key_id(KEY.public_key()))
+    assert said.stdout.strip() != key_id(KEY.public_key())
 
 
 def test_a_whole_release_loads(tmp_path: Path) -> None:

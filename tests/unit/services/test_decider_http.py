@@ -102,9 +102,13 @@ async def ask(
     path: str = "/v1/authorizations",
     body: bytes | Iterable[bytes] = b"",
     method: str = "POST",
+    also: Iterable[tuple[str, str]] = (),
     **headers: str,
 ) -> Answer:
-    """One request. Chunks past what the entrypoint wants to read are counted in x-unread."""
+    """One request. Chunks past what the entrypoint wants to read are counted in x-unread.
+
+    also: headers of which there may be two.
+    """
     chunks = [body] if isinstance(body, bytes) else list(body)
     given = {"content-type": "application/json"} | {
         k.replace("_", "-"): v for k, v in headers.items()
@@ -113,7 +117,7 @@ async def ask(
         "type": "http",
         "method": method,
         "path": path,
-        "headers": [(k.encode(), v.encode()) for k, v in given.items() if v],
+        "headers": [(k.encode(), v.encode()) for k, v in [*given.items(), *also] if v],
     }
     sent: list[Any] = []
 
@@ -329,16 +333,65 @@ async def test_a_wrong_deadline_is_refused(entrypoint: SyncApi, deadline: str) -
     assert (answer.status, answer.json["code"]) == (400, "invalid_deadline")
 
 
-async def test_the_callers_trace_is_continued(entrypoint: SyncApi, decider: FakePipeline) -> None:
+async def test_the_callers_trace_goes_on_unchanged(
+    entrypoint: SyncApi, decider: FakePipeline
+) -> None:
     answer = await ask(entrypoint, body=with_(), traceparent=TRACE)
-    assert answer.headers["traceparent"][:36] == TRACE[:36]
-    assert answer.headers["traceparent"] != TRACE
-    assert decider.batches[0][0].traceparent == answer.headers["traceparent"]
+    assert answer.headers["traceparent"] == TRACE
+    assert decider.batches[0][0].traceparent == TRACE
 
 
-async def test_a_refused_request_carries_a_trace_too(entrypoint: SyncApi) -> None:
+@pytest.mark.parametrize(
+    "callers", [(), ("nonsense",), (TRACE, TRACE)], ids=["none", "invalid", "two"]
+)
+async def test_without_one_valid_trace_none_is_invented(
+    decider: FakePipeline, registry: CollectorRegistry, callers: tuple[str, ...], capsysbinary: Any
+) -> None:
+    passed: list[Any] = []
+
+    async def fallback(scope: Any, receive: Any, send: Any) -> None:
+        passed.extend(scope["headers"])
+        await send({"type": "http.response.start", "status": 299, "headers": []})
+
+    entrypoint = SyncApi(
+        decider,
+        fallback,
+        name="sluice",
+        columns=COLUMNS,
+        in_flight_max=4,
+        metrics=Metrics(registry),
+    )
+    headers = [("traceparent", caller) for caller in callers]
+    answer = await ask(entrypoint, body=with_(), also=headers)
+    text = with_(authorization_id="auth-2").decode()
+    rows = {"name": "authorizations", "shape": [1], "datatype": "BYTES", "data": [text]}
+    body = json.dumps({"inputs": [rows]}).encode()
+    await ask(entrypoint, "/v2/models/sluice/infer", body=body, also=headers)
+    assert "traceparent" not in answer.headers
+    assert [arrival.traceparent for batch in decider.batches for arrival in batch] == [None, None]
+    await entrypoint.close()
+    lines = capsysbinary.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert not any(b"trace_id" in line for line in lines)
+    await ask(entrypoint, "/v1/models/sluice:predict", also=headers)
+    assert (b"traceparent", TRACE.encode()) not in passed
+
+
+async def test_a_trace_is_passed_on_to_kserve(decider: FakePipeline) -> None:
+    passed: list[Any] = []
+
+    async def fallback(scope: Any, receive: Any, send: Any) -> None:
+        passed.extend(scope["headers"])
+        await send({"type": "http.response.start", "status": 299, "headers": []})
+
+    entrypoint = SyncApi(decider, fallback, name="sluice", columns=COLUMNS, in_flight_max=4)
+    await ask(entrypoint, "/v1/models/sluice:predict", traceparent=TRACE)
+    assert (b"traceparent", TRACE.encode()) in passed
+
+
+async def test_a_refused_request_carries_the_trace_too(entrypoint: SyncApi) -> None:
     answer = await ask(entrypoint, body=b"{}", traceparent=TRACE)
-    assert answer.headers["traceparent"][:36] == TRACE[:36]
+    assert answer.headers["traceparent"] == TRACE
 
 
 async def test_another_method_is_405_and_says_which_is_allowed(entrypoint: SyncApi) -> None:

@@ -263,13 +263,27 @@ async def test_an_id_whose_first_holder_gave_up_is_decided(harness: Harness) -> 
     assert harness.ids() == ["a"]
 
 
-async def test_the_trace_of_the_message_goes_on_in_the_record(harness: Harness) -> None:
+async def test_the_trace_of_the_message_goes_on_unchanged(
+    harness: Harness, capsysbinary: Any
+) -> None:
     harness.kafka.add(IN, harness.authorization("a"), traceparent=TRACE)
+    harness.kafka.add(IN, b"{}", traceparent=TRACE)
     await harness.once()
-    (_, key, _, trace) = harness.kafka.committed_records[0]
-    assert key == "tok_1"
-    assert trace is not None
-    assert trace[:36] == TRACE[:36]
+    found = {topic: (key, trace) for topic, key, _, trace in harness.kafka.committed_records}
+    assert found == {OUT: ("tok_1", TRACE), DEAD: (f"{IN}/0", TRACE)}
+    lines = capsysbinary.readouterr().out.splitlines()
+    assert [json.loads(line)["trace_id"] for line in lines] == [TRACE[3:35]] * 2
+
+
+@pytest.mark.parametrize("trace", ["", "nonsense", TRACE + "\n", TRACE + "\ufffd"])
+async def test_without_a_valid_trace_none_is_invented(
+    harness: Harness, trace: str, capsysbinary: Any
+) -> None:
+    harness.kafka.add(IN, harness.authorization("a"), traceparent=trace)
+    harness.kafka.add(IN, b"{}", traceparent=trace)
+    await harness.once()
+    assert [trace for *_, trace in harness.kafka.committed_records] == [None, None]
+    assert b"trace_id" not in capsysbinary.readouterr().out
 
 
 async def test_dead_letters_are_keyed_by_the_place_they_came_from(

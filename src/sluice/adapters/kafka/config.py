@@ -187,8 +187,6 @@ def trace_headers(traceparent: str | None) -> list[Header]:
 
 
 def traceparent_of(headers: Sequence[tuple[str, bytes | None]] | None) -> str | None:
-    """The trace context among a record's headers."""
-    for name, value in headers or ():
-        if name == TRACEPARENT and value:
-            return value.decode("ascii", "replace")
-    return None
+    """The trace context among a record's headers; None where there is none, or more than one."""
+    found = [value for name, value in headers or () if name == TRACEPARENT]
+    return found[0].decode("ascii", "replace") if len(found) == 1 and found[0] else None
