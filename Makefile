@@ -48,7 +48,7 @@ benchmarks/.venv/.done: benchmarks/requirements.lock $(SOURCES)
 
 setup: .venv/.done ## Install what development needs into .venv
 
-check: setup ## Format, lint, types, import directions, generated pages
+check: setup ## Format, lint, types, import directions, dead code, generated pages
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy

@@ -18,9 +18,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
-LINGER_BYTES, LINGER_S = 2 * 1024 * 1024, 2.0
+LINGER_BYTES = 2 * 1024 * 1024
 """What is read and thrown away of a body too large, so that its sender reads our answer before
 the connection is reset; then we close."""
+LINGER_S = 2.0
+"""For how long we read on so at most."""
 CLOSE = (b"connection", b"close")
 """Whoever sends this header closes the connection after the answer."""
 _encoder = msgspec.json.Encoder()

@@ -36,12 +36,15 @@ from sluice.telemetry import METRICS
 
 BATCH_MAX = 500
 POLL_S = 0.1
-BUSY_EVERY_S, BUSY_MAX_S = 0.05, 2.0
-"""An id that another arrival is deciding is asked again so often, and inside one transaction so
-long; then the batch is given up and comes again. The idempotency record itself ends after
-in_progress_ttl_s."""
-RETRY_S, RETRY_MAX_S = 0.1, 5.0
+BUSY_EVERY_S = 0.05
+"""An id that another arrival is deciding is asked again so often."""
+BUSY_MAX_S = 2.0
+"""Inside one transaction it is asked for so long; then the batch is given up and comes again. The
+idempotency record itself ends after in_progress_ttl_s."""
+RETRY_S = 0.1
 """Pause after a batch was given up; doubles."""
+RETRY_MAX_S = 5.0
+"""The longest such pause."""
 ABORTS_MAX = 5
 """Batches given up in a row before the entrypoint goes on one message at a time."""
 

@@ -307,9 +307,15 @@ class StateStore(Protocol):
         ...
 
 
-READY, LOST, REBUILDING, CATCHING_UP = "ready", "lost", "rebuilding", "catching_up"
-"""What a store is: its states are what the log makes; it forgot some; they are being made again
-from the archive; featurizers apply what the archive does not hold yet. Only READY is served."""
+# What a store is. Only READY is served.
+READY = "ready"
+"""Its states are what the log makes."""
+LOST = "lost"
+"""It forgot some."""
+REBUILDING = "rebuilding"
+"""They are being made again from the archive."""
+CATCHING_UP = "catching_up"
+"""Featurizers apply what the archive does not hold yet."""
 MISSING = "missing"
 """A store without a watermark: new, or emptied."""
 WRITABLE = frozenset({READY, CATCHING_UP})

@@ -49,8 +49,12 @@ EXTRAS = {
 }
 """Which extra of ours brings a package."""
 
-EXIT_USAGE, EXIT_CONFIG, EXIT_INTERRUPTED = 64, 78, 130
-"""sysexits.h EX_USAGE and EX_CONFIG; 128 and the number of SIGINT."""
+EXIT_USAGE = 64
+"""EX_USAGE of sysexits.h."""
+EXIT_CONFIG = 78
+"""EX_CONFIG of sysexits.h."""
+EXIT_INTERRUPTED = 130
+"""128 and the number of SIGINT."""
 
 
 def verbs() -> dict[str, str]:

@@ -70,7 +70,7 @@ def make_model(
             ("Reshape", ["p", "shape"], "probability"),
         )
     ]
-    tensors = {
+    tensors: dict[str, npt.NDArray[Any]] = {
         "one": np.ones(1, np.float32),
         "w1": first,
         "w2": last,

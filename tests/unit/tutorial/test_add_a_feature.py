@@ -22,9 +22,7 @@ from sluice.bootstrap import services as bootstrap
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import AMOUNT, EVENT_US, ID, WIDTH
 from sluice.domain.features.kernel import Kernel
-from sluice.domain.release import public_line
 from sluice.settings import load as load_settings
-from sluice.testing.release import KEY
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/tutorial/add-a-feature.md").read_text()
@@ -46,7 +44,8 @@ from sluice.domain.features import catalogue
 from sluice.domain.features.events import AMOUNT, EVENT_US, ID, WIDTH
 from sluice.domain.features.kernel import Kernel
 from sluice.settings import load
-from sluice.testing.release import FEATURES, make_release
+from sluice.domain.release import public_line
+from sluice.testing.release import FEATURES, KEY, make_release
 
 # The kernel as Python reads it: the same code, without minutes of compiling it anew.
 event = np.zeros((1, WIDTH), np.int64)
@@ -55,6 +54,7 @@ served = Kernel().finalise(event, [[b""] * 4], [[]]).features[0]
 name = sys.argv[1]
 for folder, columns in (("old_features", FEATURES), ("new_feature", (*FEATURES, name))):
     make_release(Path(folder), id=folder.replace("_", "-"), features=columns)
+Path("test.pub").write_text(public_line(KEY.public_key(), "test"))
 active = bootstrap.active_configuration(load()[0])
 scorer = active.releases.current()
 (field,) = (f for f in definitions.decision_features.features if f.name == name)
@@ -161,7 +161,7 @@ def test_this_build_refuses_a_newer_release_of_the_new_feature_by_name(seen, dec
 @pytest.fixture
 def decider_of(copy: Path, tmp_path: Path) -> Callable[[str], ReleaseDirectory]:
     """What a decider of this build that starts on a release of the other one makes of it."""
-    (tmp_path / "test.pub").write_text(public_line(KEY.public_key(), "test"))
+    shutil.copy(copy / "test.pub", tmp_path)  # each process signs with a key of its own
 
     def start(release: str) -> ReleaseDirectory:
         settings = load_settings(

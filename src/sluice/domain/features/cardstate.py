@@ -62,10 +62,18 @@ TILE_WIDTH = 4
 APPLIED, N_VERSIONS, N_RING, NEWEST_DAY, FRAUDS, LAST_FRAUD_US = range(6)
 HEAD_WIDTH = 6
 
-DONE, REDELIVERED, DUPLICATE, TOO_OLD, FULL = range(5)
-"""What became of an event: applied; at or below the version; already in the ring (its version
-is noted, and the two records made one); older than the days kept (its version is
-noted, and what has no window: a terminal's first time); more than SOURCES_MAX sources."""
+# What became of an event.
+DONE = 0
+"""Applied."""
+REDELIVERED = 1
+"""At or below the version of its source: nothing changed."""
+DUPLICATE = 2
+"""Already in the ring: its version is noted, and the two records made one."""
+TOO_OLD = 3
+"""Older than the days kept: noted are its version, and what has no window (a terminal's first
+time)."""
+FULL = 4
+"""Of one source more than SOURCES_MAX: nothing changed."""
 
 
 class CardState(NamedTuple):

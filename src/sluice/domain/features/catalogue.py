@@ -167,9 +167,18 @@ def register_meaning(register: str) -> str:
 if unknown := VERSIONS.keys() - {_family(register) for register in REGISTERS}:
     raise AssertionError(f"no register is of the family {', '.join(sorted(unknown))}")
 
-COPY, MILLI, PPM, MEAN, DIFFERENCE = range(5)
-"""a; 1000 a / b; 1,000,000 a / b; a / b; a - b. Division floors; by 0 it gives 0."""
-_OPERATIONS = ("copy", "milli", "ppm", "mean", "difference")
+# What a feature does with its registers a and b. Division floors; by 0 it gives 0.
+COPY = 0
+"""a"""
+MILLI = 1
+"""1000 a / b"""
+PPM = 2
+"""1,000,000 a / b"""
+MEAN = 3
+"""a / b"""
+DIFFERENCE = 4
+"""a - b"""
+_OPERATIONS = {COPY: "copy", MILLI: "milli", PPM: "ppm", MEAN: "mean", DIFFERENCE: "difference"}
 """Part of a feature's definition: other arithmetic is another name."""
 
 

@@ -107,9 +107,22 @@ if (_END - _FIRST).sum() != len(FEATURES):
 
 ABSENT = -1
 """A length: the view could not be read. Length 0 is an entity never written."""
-AUTHORIZATION, FRAUD, GENUINE = 0, 1, 2
-"""Kinds of update; ``observations.v1`` holds these numbers."""
-U_KIND, U_SOURCE, U_OFFSET, U_KNOWN_US = range(4)
+# Kinds of update; ``observations.v1`` holds these numbers.
+AUTHORIZATION = 0
+"""A decided authorization: it counts."""
+FRAUD = 1
+"""A reported fraud: it counts, by the time at which it became known."""
+GENUINE = 2
+"""A verdict that it was none: terminals, merchants and devices note its time, a card nothing."""
+# Columns of an update, beside its event.
+U_KIND = 0
+"""One of the three above."""
+U_SOURCE = 1
+"""The source partition (:func:`sluice.domain.features.states.source`)."""
+U_OFFSET = 2
+"""Its place there."""
+U_KNOWN_US = 3
+"""Of a label: when it became known. 0 of an authorization."""
 UPDATE_WIDTH = 4
 
 Scratch = Ints

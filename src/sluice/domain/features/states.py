@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-DECISIONS, LABELS, BACKFILL = 0, 1, 2
-"""Kinds of source that a state is made from; the versions inside states hold these numbers."""
+# Kinds of source that a state is made from; the versions inside states hold these numbers.
+DECISIONS = 0
+"""A partition of the decisions."""
+LABELS = 1
+"""A partition of the labels."""
+BACKFILL = 2
+"""A firm's own past, loaded once."""
 PARTITIONS_MAX = 4096
 ETAG_BYTES = 8
 

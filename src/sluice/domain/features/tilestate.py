@@ -24,7 +24,17 @@ from sluice.domain.features.events import AMOUNT, CARD, DECLINED, EVENT_US
 Ints = npt.NDArray[np.int64]
 
 MINUTES_KEPT, HOURS_KEPT, DAYS_KEPT = 60, 48, 35
-TILE, COUNT, SUM, DECLINES, CARDS = range(5)
+# Columns of a tile.
+TILE = 0
+"""Its number: minutes, hours or days since 1970."""
+COUNT = 1
+"""Authorizations; in a tile of reports, frauds."""
+SUM = 2
+"""Their amounts in the reference currency, in minor units."""
+DECLINES = 3
+"""Those declined."""
+CARDS = 4
+"""Sketch of their distinct cards, a bit each."""
 TILE_WIDTH = 5
 REPORT_WIDTH = 2
 """A tile of reports is TILE and COUNT."""
