@@ -3,7 +3,7 @@
 sluice release pack DIR --description FILE # write manifest.json
 sluice release show DIR                    # what it is, measured to do what
 sluice release verify DIR --trust KEYS     # signature, digests, warm-up
-sluice release keygen --out FILE           # FILE (keep it secret) and FILE.pub
+sluice release keygen --out FILE           # FILE (secret) and FILE.pub
 sluice release sign DIR --key FILE         # write manifest.sig
 """
 
