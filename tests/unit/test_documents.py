@@ -6,6 +6,7 @@ Of pages that are written by hand. Console blocks are run by ``tests/e2e/test_do
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import shlex
 import subprocess
@@ -76,6 +77,12 @@ def is_metric(name: str) -> bool:
     return bool(whole & METRICS) or name in PACKAGES
 
 
+def constants(name: str) -> set[float]:
+    """Values that modules give a name, as products of numbers."""
+    products = re.findall(rf"^{name} = ([\d_. *]+)$", SOURCES, re.MULTILINE)
+    return {math.prod(float(part) for part in product.split("*")) for product in products}
+
+
 def wrong_in(command: str) -> str | None:
     """What `sluice ...` says that no verb has."""
     words = shlex.split(command.replace("'", ""), comments=True)[1:]
@@ -110,7 +117,9 @@ def test_settings_that_a_page_names_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", TODAY)
 def test_a_setting_is_named_and_its_value_left_to_the_reference(page: str) -> None:
-    beside = re.findall(r"`([a-z]+\.[a-z_]+)`(?: \| |, | \(|: | is )(?:an hour|\d)", TODAY[page])
+    beside = re.findall(
+        r"`([a-z]+\.[a-z_]+)`(?: \| |, | \(|: | is )(?:an hour|[\d,.]+ (?:s|ms|h)\b)", TODAY[page]
+    )
     assert not set(beside) & KEYS
 
 
@@ -134,6 +143,16 @@ def test_names_in_capitals_exist(page: str) -> None:
     variables = {s for s in said if s.startswith(PREFIX)}
     assert not variables - VARIABLES - {s for s in variables if s in SOURCES}
     assert not {s for s in said - variables if s not in BY_CODE and s not in SOURCES}
+
+
+@pytest.mark.parametrize("page", TODAY)
+def test_constants_in_tables_are_what_the_code_says(page: str) -> None:
+    """Rows as `| `ROLL_BYTES` | 64 MiB ... |`; of a name that two modules have, one must fit."""
+    for name, number, unit in re.findall(
+        r"^\| `([A-Z_]+)` \| ([\d,.]+)(?: (MiB|KiB))?", TODAY[page], re.MULTILINE
+    ):
+        said = float(number.replace(",", "")) * {"MiB": 2**20, "KiB": 2**10}.get(unit, 1)
+        assert said in constants(name), f"{name}: {constants(name)}"
 
 
 @pytest.mark.parametrize("page", TODAY)
@@ -174,6 +193,7 @@ def test_the_checks_find_what_is_not_there() -> None:
     assert wrong_in("sluice states rebuild --archive /mnt") is None
     assert not is_metric("sluice_meter_waiting")
     assert is_metric("sluice_consistency_waiting")
+    assert constants("ROLL_BYTES") == {64 * 2**20}
     assert anchors("## What a mapping can say, `x`\n") == {"what-a-mapping-can-say-x"}
     assert spans("`a`\n```text\n`b`\n```\n`c`") == ["a", "c"]
 

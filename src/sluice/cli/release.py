@@ -1,10 +1,10 @@
 """Look at, check and sign releases of a model.
 
-sluice release pack DIR --description FILE   write manifest.json
-sluice release show DIR                  what it is, measured to do what
-sluice release verify DIR --trust KEYS   signature, digests, warm-up
-sluice release keygen --out FILE         FILE (keep it secret) and FILE.pub
-sluice release sign DIR --key FILE       write manifest.sig
+sluice release pack DIR --description FILE # write manifest.json
+sluice release show DIR                    # what it is, measured to do what
+sluice release verify DIR --trust KEYS     # signature, digests, warm-up
+sluice release keygen --out FILE           # FILE (keep it secret) and FILE.pub
+sluice release sign DIR --key FILE         # write manifest.sig
 """
 
 from __future__ import annotations
