@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import prometheus_client
 import pytest
@@ -53,9 +53,11 @@ def command(store: EmbeddedStore, *words: bytes) -> None:
 
 
 @pytest.fixture
-def store(server: EmbeddedStore) -> EmbeddedStore:
+def store(server: EmbeddedStore) -> Iterator[EmbeddedStore]:
     command(server, b"FLUSHALL")
-    return server
+    yield server
+    while Member.connected:
+        Member.connected.pop().close()
 
 
 @pytest.fixture
@@ -66,6 +68,8 @@ def group() -> FakeGroup:
 class Member:
     """A featurizer's loop with its parts, one member of the group. tries: batches that may fail."""
 
+    connected: ClassVar[list[Any]] = []
+
     def __init__(
         self, store: EmbeddedStore, group: FakeGroup, *mine: Partition, tries: int = 0
     ) -> None:
@@ -73,12 +77,9 @@ class Member:
         self.consumer = FakeConsumer(group, *mine)
         self.featurizer = Counting()
         self.watermark = store_at(store.url).watermark()
-        parts: Any = (
-            self.consumer,
-            self.featurizer,
-            store_at(store.url).states(),
-            self.watermark,
-        )
+        states = store_at(store.url).states()
+        self.connected += [states, self.watermark]
+        parts: Any = (self.consumer, self.featurizer, states, self.watermark)
         limits = Limits(
             batch_max=100, poll_s=0, failures_max=tries, leave_at=frozenset({STORE_LOST})
         )
