@@ -30,7 +30,7 @@ Done = Callable[[Result | SluiceError], None]
 """Called once an arrival: with its result, or with why there is none. It should not raise."""
 
 
-class Walk(Protocol):
+class Pipeline(Protocol):
     """What this needs of :class:`sluice.application.decide.DecisionPipeline`."""
 
     async def decide(
@@ -48,10 +48,10 @@ class _Row(NamedTuple):
 class Batches:
     """Of one event loop. An arrival stands with others of the same deadline, in order."""
 
-    def __init__(self, walk: Walk, clock: Clock) -> None:
+    def __init__(self, pipeline: Pipeline, clock: Clock) -> None:
         self.sizes: list[int] = []
         """Rows of the batches begun; whoever reads it empties it."""
-        self._walk = walk
+        self._pipeline = pipeline
         self._clock = clock
         self._waiting: dict[int, list[_Row]] = {}
         """By deadline in milliseconds."""
@@ -107,7 +107,7 @@ class Batches:
         first = rows[0].arrival.received_at
         outcomes: Sequence[Result | SluiceError]
         try:
-            outcomes = await self._walk.decide(
+            outcomes = await self._pipeline.decide(
                 [row.arrival for row in rows], deadline_us=deadline_after(first, deadline_ms)
             )
         except Exception as error:  # whatever it is, no caller may wait forever

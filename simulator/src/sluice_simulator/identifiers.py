@@ -1,4 +1,4 @@
-"""Identifiers that say nothing: keyed hashes spelled with dead letters, and UUIDv7.
+"""Identifiers that say nothing: keyed hashes spelled with letters, and UUIDv7.
 
 Letters only, so that no identifier ever looks like a card number.
 """

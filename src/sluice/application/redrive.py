@@ -84,7 +84,7 @@ def redrive(
 ) -> Iterator[Result]:
     """Send the chosen messages again; one result a dead letter.
 
-    dead letters: all there are, for those sent before. sender: None for a dry run. Each message
+    dead_letters: all there are, for those sent before. sender: None for a dry run. Each message
     goes to its topic with its key and bytes, together with a dead letter of code
     "redriven": a second run, and
     a run after a kill, skip it.
