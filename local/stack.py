@@ -32,7 +32,7 @@ _COMMANDS: dict[Name, list[str]] = {
     "archiver": ["-m", "services.archiver.main"],
     "consistency": ["-m", "services.consistency.main"],
 }
-_FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
+FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
 """Set for the whole process by importing Feast; it changes how a service's metrics work."""
 READY_MAX_S = 120.0
 """A first start compiles the kernel, which takes most of a minute on a slow machine."""
@@ -134,7 +134,7 @@ class Stack:
 
     def _environment(self, kill_at: str, more: Mapping[str, str]) -> dict[str, str]:
         return {
-            **{key: value for key, value in os.environ.items() if key not in _FOREIGN},
+            **{key: value for key, value in os.environ.items() if key not in FOREIGN},
             "SLUICE_KAFKA_BOOTSTRAP": self.bootstrap,
             "SLUICE_STORE_URL": self.store_url,
             "SLUICE_ARCHIVER_ROOT": str(self.folder / "archive"),

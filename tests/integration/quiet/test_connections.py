@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import sluice
+from local.stack import FOREIGN
 
 ROOT = Path(__file__).parents[3]
 TRACE = [*("strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none"), "-e"]
@@ -47,7 +48,7 @@ def spoken_to(trace: Path) -> set[str]:
 
 def run(trace: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python, with none of the variables that keep libraries quiet, and trace it."""
-    clean = {k: v for k, v in os.environ.items() if k not in sluice.QUIET}
+    clean = {k: v for k, v in os.environ.items() if k not in sluice.QUIET.keys() | FOREIGN}
     return subprocess.run(
         [*TRACE, CALLS, "-o", str(trace), "--", sys.executable, *command],
         cwd=ROOT,
