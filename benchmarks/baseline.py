@@ -25,7 +25,7 @@ from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import EventTimeBounds, encode
 from sluice.domain.records.decision import Decision
 
-NAME = "obvious"
+NAME = "baseline"
 FEATURES = [f"{view}_state:{view}_packed" for view in ("card", "terminal", "merchant", "device")]
 
 
@@ -111,7 +111,7 @@ def main() -> None:
     release.poll()
     decider = DecisionPipeline(
         entrypoint="sync",
-        emitter="obvious",
+        emitter="baseline",
         store=FeastStore(args.repository),
         scorer=release,
         policy=policy,

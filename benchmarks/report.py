@@ -111,7 +111,7 @@ def table(result: Result) -> str:
     lines = [f"\n{result.benchmark}"]
     for r in result.rows:
         against = (
-            f"  obvious {r.baseline:>12,.1f}  {r.ratio:>6,.1f}x" if r.baseline is not None else ""
+            f"  baseline {r.baseline:>12,.1f}  {r.ratio:>6,.1f}x" if r.baseline is not None else ""
         )
         target = f"  (target {r.target})" if r.target else ""
         lines.append(f"  {r.name:<52} {r.value:>12,.1f} {r.unit:<10}{against}{target}")

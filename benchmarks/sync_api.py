@@ -28,7 +28,7 @@ SLOW_RATE = 100
 LOCUST_S = 8
 FIRST_MAX_S = 120.0
 """The very first answer may wait for the kernel to be compiled."""
-OBVIOUS_PATH = "/v2/models/obvious/infer"
+BASELINE_PATH = "/v2/models/baseline/infer"
 
 
 @dataclass
@@ -102,7 +102,7 @@ def _run(
         unit = "µs" if name == "cpu_us" else "ms"
         rows.append(better(f"{what} at {SLOW_RATE}/s", unit, slow[0][name], slow[1][name]))
     rows += _locust(ours)
-    for server, name in ((ours, "sync_api"), (theirs, "obvious")):
+    for server, name in ((ours, "sync_api"), (theirs, "baseline")):
         profile = Profile(server.pid, seconds, testbed.folder)
         load(server, "closed", seconds + 1, connections=CONNECTIONS)
         (results / f"{name}.profile.txt").write_text(profile.text())
@@ -115,9 +115,9 @@ def _run(
         f"client: benchmarks/client.py, {client:.0f} µs of CPU a request; Locust's own CPU is "
         "several times the server's, so its rows tell of a loaded machine",
         f"all answers of the saturated runs were complete (D0): {_complete(closed['ours'])}; "
-        f"spread of CPU per decision: ours {_spread(closed['ours'])}, obvious "
+        f"spread of CPU per decision: ours {_spread(closed['ours'])}, baseline "
         f"{_spread(closed['theirs'])}",
-        "profiles: sync_api.profile.txt, obvious.profile.txt",
+        "profiles: sync_api.profile.txt, baseline.profile.txt",
     ]
 
 
@@ -138,12 +138,12 @@ def _baseline(testbed: Testbed, host_port: str, topic: str, bodies: Path) -> Ite
         "--repository", str(repository), "--release", str(release), "--trust", str(trust),
         "--policy", str(POLICY),
     ]  # fmt: skip
-    with (testbed.folder / "obvious.log").open("wb") as log:
+    with (testbed.folder / "baseline.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until(lambda: process.poll() is not None or _answers(url), "the baseline answers", 60)
-        yield Server(process.pid, url + OBVIOUS_PATH, bodies, r"\"degradation_level\":\"D0\"")
+        yield Server(process.pid, url + BASELINE_PATH, bodies, r"\"degradation_level\":\"D0\"")
     finally:
         process.kill()
         process.wait()
@@ -177,7 +177,7 @@ def _compare(ours: Server, theirs: Server, values: list[bytes]) -> str:
         if a["degradation_level"] == "D0":
             compared += 1
             for field in ("authorization_id", "outcome", "reasons", "score_ppm", "release"):
-                assert a[field] == b[field], f"ours: {a}\nobvious: {b}"
+                assert a[field] == b[field], f"ours: {a}\nbaseline: {b}"
         assert 10 * compared >= 9 * len(cards) - 50, f"{compared} of {len(cards)} complete: {a}"
     ours.at = theirs.at = at
     return f"both gave the same score, outcome and reasons for {compared} authorizations"
