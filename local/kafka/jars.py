@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,20 +103,27 @@ def _fetch(root: Path, lacking: list[Jar], command: Command) -> None:
         ) from error
     try:
         say(f"{len(lacking)} jars, of 44 MB in all, once")
-        done = subprocess.run(command(fresh, lacking), check=False)
+        done = subprocess.run(command(fresh, lacking), check=False, env=trusting(os.environ))
         if done.returncode or (still := missing(fresh, lacking)):
             raise Unavailable(
                 "not every jar could be fetched"
                 if done.returncode
                 else f"{still[0].path.name} was not among what was fetched",
                 where=str(POM),
-                fix="check the network, or ~/.m2/settings.xml if you use Maven",
+                fix="check the network; SSL_CERT_FILE if a certificate was refused;"
+                " ~/.m2/settings.xml if you use Maven",
             )
         for jar in lacking:
             (root / jar.path).parent.mkdir(parents=True, exist_ok=True)
             (fresh / jar.path).replace(root / jar.path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def trusting(environment: Mapping[str, str]) -> dict[str, str]:
+    """With SSL_CERT_FILE, which pip and uv read, named to jgo too: its requests reads another."""
+    bundle = environment.get("SSL_CERT_FILE")
+    return ({"REQUESTS_CA_BUNDLE": bundle} if bundle else {}) | dict(environment)
 
 
 def _by_maven(folder: Path, lacking: list[Jar]) -> list[str]:
@@ -139,6 +146,7 @@ def _by_jgo() -> Command:
 def lock() -> None:
     """Resolve ``pom.xml`` by jgo, and write LOCK anew. Raises Unavailable."""
     python = environment("jgo.lock", WHY_JGO)
-    done = subprocess.run([python, HERE / "fetch.py", "lock", POM, LOCK], check=False)
+    fetch = [python, HERE / "fetch.py", "lock", POM, LOCK]
+    done = subprocess.run(fetch, check=False, env=trusting(os.environ))
     if done.returncode:
         raise Unavailable("the jars could not be resolved", where=str(POM), fix="see above")

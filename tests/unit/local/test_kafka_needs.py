@@ -61,3 +61,10 @@ def test_a_jar_that_is_missing_is_told_from_one_that_was_changed(tmp_path: Path)
         jars.missing(tmp_path, [good])
     assert "good-1.0.jar" in str(reported.value)
     assert "remove the file" in str(reported.value)
+
+
+def test_one_certificate_bundle_is_enough_for_every_fetch() -> None:
+    assert jars.trusting({"SSL_CERT_FILE": "ours.crt"})["REQUESTS_CA_BUNDLE"] == "ours.crt"
+    both = {"SSL_CERT_FILE": "ours.crt", "REQUESTS_CA_BUNDLE": "theirs.crt"}
+    assert jars.trusting(both) == both
+    assert jars.trusting({"HOME": "/"}) == {"HOME": "/"}
