@@ -146,7 +146,7 @@ def _by_jgo() -> Command:
 def lock() -> None:
     """Resolve ``pom.xml`` by jgo, and write LOCK anew. Raises Unavailable."""
     python = environment("jgo.lock", WHY_JGO)
-    fetch = [python, HERE / "fetch.py", "lock", POM, LOCK]
+    fetch: list[str | Path] = [python, HERE / "fetch.py", "lock", POM, LOCK]
     done = subprocess.run(fetch, check=False, env=trusting(os.environ))
     if done.returncode:
         raise Unavailable("the jars could not be resolved", where=str(POM), fix="see above")

@@ -37,6 +37,7 @@ from confluent_kafka import Producer
 from local.kafka.broker import ComposeNode, docker_answers, free_port
 from sluice.adapters.onnx import Description
 from sluice.adapters.redis.embedded import EmbeddedStore
+from tests.support import tree
 from tests.support.make import ROOT, Make
 
 pytestmark = pytest.mark.slow
@@ -138,9 +139,10 @@ def _whole(text: str) -> bool:
 
 def _fences() -> list[Fence]:
     """Of every page but the cards of releases."""
-    listed = subprocess.check_output(["git", "ls-files", "*.md"], cwd=ROOT, text=True)
     found = []
-    for name in listed.split():
+    for name in tree.files():
+        if not name.endswith(".md"):
+            continue
         lines = (ROOT / name).read_text().splitlines()
         if name.startswith("models/releases/"):
             continue

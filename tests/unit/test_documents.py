@@ -9,7 +9,6 @@ import importlib
 import math
 import re
 import shlex
-import subprocess
 from pathlib import Path
 from typing import get_type_hints
 
@@ -21,9 +20,10 @@ from sluice.cli import verbs
 from sluice.domain.policy.reasons import BY_CODE
 from sluice.settings import PREFIX, Settings
 from sluice.telemetry import TABLE
+from tests.support import tree
 
 GENERATED = "<!-- Made by"
-LISTED = subprocess.check_output(["git", "ls-files"], text=True).splitlines()
+LISTED = tree.files()
 FOLDERS = {str(parent) for name in LISTED for parent in Path(name).parents}
 ALL_PAGES = {
     name: Path(name).read_text()

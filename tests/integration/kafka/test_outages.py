@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from sluice.adapters.kafka.consumer import GroupConsumer
@@ -138,9 +139,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     pid = int((tmp_path / "broker.pid").read_text())
 
     def gone() -> bool:
-        state = subprocess.run(
-            ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-        )
-        return state.stdout.strip() in ("", "Z", "Zl", "Zsl")
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
     wait_until(gone, "the broker is gone")
