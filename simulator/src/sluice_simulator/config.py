@@ -24,6 +24,7 @@ Kind = Literal[
     "impossible_travel",
     "low_and_slow",
 ]
+"""Of fraud. The order is their number in rows.KINDS."""
 Region = Literal["eea", "uk", "us", "latam", "apac", "gulf"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import numpy.typing as npt
+
+from sluice_simulator.config import Kind
 
 Rows = npt.NDArray[np.void]
 """A structured array of ROW."""
@@ -35,17 +39,7 @@ CHANNELS = ("pos", "contactless", "ecom", "moto", "atm")
 POS, CONTACTLESS, ECOM, MOTO, ATM = range(5)
 THREE_DS = (None, "frictionless", "challenged", "attempted", "failed")
 
-FRAUD = (
-    "card_testing",
-    "account_takeover",
-    "compromised_terminal",
-    "lost_stolen",
-    "stolen_card_data",
-    "merchant_collusion",
-    "new_account",
-    "impossible_travel",
-    "low_and_slow",
-)
+FRAUD: tuple[Kind, ...] = get_args(Kind)
 BENIGN = ("false_claim", "unlucky_terminal", "holiday_travel", "new_phone")
 KINDS = (None, *FRAUD, *BENIGN)
 """Index 0 is plain traffic, then fraud, then innocent rows that look like fraud."""
