@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="decider", description=__doc__)
     parser.add_argument("entrypoint", choices=("sync", "stream"))
     entrypoint = parser.parse_args(argv).entrypoint
+    bootstrap.unsettled()
     settings, _ = load()
     telemetry.configure_logging("decider", level=settings.service.log_level)
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -33,6 +32,7 @@ from services.decider.asgi import CLOSE, Header
 from services.decider.http import AUTHORIZATIONS, DEADLINE_MS, DecisionPipeline, SyncApi
 from services.decider.problems import Problem
 from sluice import telemetry
+from sluice.bootstrap.services import settle
 from sluice.domain.records.authorization import MAX_BODY_BYTES
 
 CONNECTIONS_MAX = 4096
@@ -44,7 +44,9 @@ MAX_HEADER_BYTES = 65_536
 KEEP_ALIVE_S = 65
 """Longer than the 60 s of the usual proxy, so that the proxy closes first."""
 GARBAGE_OBJECTS = 20_000
-"""Container objects made and not freed before the collector looks for cycles: some MB."""
+"""New containers until the collector looks for cycles: some MB. What a batch makes dies with it, by
+reference count: at Python's 700 the collector looks in vain at every other batch, for 4 % of the
+samples of a profile."""
 FINISH_S = 10
 """For requests in flight, after the drain."""
 
@@ -321,12 +323,7 @@ async def serve(
         entrypoint,
         drain_s,
     )
-    # What was imported lives forever: a full collection over it would stop us for 50 ms or more.
-    # What a batch makes dies with it, by reference count: at the usual 700 new objects the
-    # collector looks in vain at every other batch, for 4 % of the samples of a profile.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_OBJECTS)
+    settle(GARBAGE_OBJECTS)
     telemetry.event("listening", host=host, port=listener.getsockname()[1], model=name)
     try:
         await server.serve(sockets=[listener])

@@ -64,11 +64,21 @@ def start(service: str, settings: Settings) -> threading.Event:
     return stop
 
 
-def settle() -> None:
-    """Keep the garbage collector off what lives forever: a full pass over it takes 0.1 s."""
+def unsettled() -> None:
+    """Stop looking for garbage until ``settle``: imports and start make none, and looking takes a
+    fifth of their time."""
+    gc.disable()
+
+
+def settle(every: int = COLLECT_EVERY) -> None:
+    """Keep the garbage collector off what lives forever: a full pass over it takes 0.1 s.
+
+    every: new containers until it looks at what came since.
+    """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECT_EVERY)
+    gc.set_threshold(every)
+    gc.enable()
 
 
 def topics(settings: Settings) -> Topics:
