@@ -94,7 +94,7 @@ def test_each_degradation_level_decides_and_says_what_is_missing(
     nothing = ask.decide(amount_minor=250_000, channel=Channel.ECOM)
     assert (nothing.degradation_level, nothing.degraded) == (
         "D3",
-        ["store", "model", *catalogue.VIEWS],
+        ["store", "idempotency", "model", *catalogue.VIEWS],
     )
     assert (nothing.outcome, nothing.reasons) == ("decline", ["AMOUNT_AND_CHANNEL"])
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sluice.application.decide import written_digest
+from sluice.application import recorded
 from sluice.application.ports import Ints, Message, StateStore, StateUpdate
 from sluice.domain.features import states
 from sluice.domain.features.events import (
@@ -49,8 +49,7 @@ from sluice.domain.features.kernel import (
     scratch,
     update,
 )
-from sluice.domain.records.authorization import Authorization, encode
-from sluice.domain.records.decision import Answer, DegradationLevel
+from sluice.domain.records.authorization import encode
 from sluice.domain.records.entity import ENTITY_KINDS, EntityKind, key_of
 from sluice.domain.records.identifiers import tag32
 from sluice.domain.records.label import Label
@@ -87,40 +86,8 @@ class ObservationLog(Protocol):
         ...
 
 
-class _Written(msgspec.Struct, frozen=True):
-    """What the featurizer needs of a Decision; skipping the rest halves the decoding.
-
-    authorization: its bytes, of which the digest is made; it may hold fields unknown here.
-    """
-
-    authorization: msgspec.Raw
-    reference_amount_minor: int
-    outcome: Outcome
-    reasons: list[str]
-    score_ppm: int | None
-    degradation_level: DegradationLevel
-    degraded: list[str]
-    release: str | None
-    policy: str
-    decided_at: int
-
-
-class _Decided(NamedTuple):
-    """One decision, with its authorization read."""
-
-    authorization: Authorization
-    rest: _Written
-
-
-_written = msgspec.json.Decoder(_Written).decode
-_authorization = msgspec.json.Decoder(Authorization).decode
 _observations = msgspec.json.Decoder(Observations).decode
 _labels = msgspec.json.Decoder(Label).decode
-
-
-def _decisions(value: bytes) -> _Decided:
-    rest = _written(value)
-    return _Decided(_authorization(rest.authorization), rest)
 
 
 class Applied(msgspec.Struct):
@@ -187,7 +154,7 @@ class Featurizer:
         }
         for record in batch:
             records[self._topics[record.topic]].append(record)
-        decided = _decoded(_decisions, records["decisions"], "decisions")
+        decided = _decoded(recorded.read, records["decisions"], "decisions")
         seen = _decoded(_observations, records["observations"], "observations")
         labels = _decoded(_labels, records["labels"], "labels")
 
@@ -206,7 +173,9 @@ class Featurizer:
         kill_at("featurizer.after_states")
         since = self._lap("write", since)
         oldest_us = self._answers_since()
-        if answers := [_answer(one) for one in decided if one.rest.decided_at >= oldest_us]:
+        if answers := [
+            recorded.answered(one)[:4] for one in decided if one.rest.decided_at >= oldest_us
+        ]:
             self._store.remember(answers)
         self._observations.flush()
         kill_at("featurizer.after_observations")
@@ -219,7 +188,7 @@ class Featurizer:
         self._stage(stage, now - since)
         return now
 
-    def _observe_decisions(self, decided: Sequence[_Decided], own: _Rows) -> None:
+    def _observe_decisions(self, decided: Sequence[recorded.Recorded], own: _Rows) -> None:
         auths = [one.authorization for one in decided]
         events = own.events
         remote = np.flatnonzero(events[:, DEVICE])
@@ -384,7 +353,7 @@ def _places(kind: int, records: Sequence[Message]) -> list[tuple[int, int]]:
     return [(sources[record.partition], record.offset) for record in records]
 
 
-def _card_rows(decided: Sequence[_Decided], places: Sequence[tuple[int, int]]) -> _Rows:
+def _card_rows(decided: Sequence[recorded.Recorded], places: Sequence[tuple[int, int]]) -> _Rows:
     """What decisions do to their cards."""
     rows = [
         event_row(
@@ -420,27 +389,3 @@ def _observed_rows(seen: Sequence[Observations]) -> _Rows:
     events[:, CARD] = column("card_tag")
     events[:, DECLINED] = column("declined")
     return _Rows(entities, events, changes)
-
-
-def _answer(one: _Decided) -> tuple[str, str, bytes, bytes]:
-    """What to remember, with the bytes of the entrypoint's own answer
-    (:func:`~.decision.answer`)."""
-    auth, rest = one
-    return (
-        auth.tenant,
-        auth.authorization_id,
-        written_digest(rest.authorization),
-        encode(
-            Answer(
-                authorization_id=auth.authorization_id,
-                outcome=rest.outcome,
-                reasons=rest.reasons,
-                score_ppm=rest.score_ppm,
-                degradation_level=rest.degradation_level,
-                degraded=rest.degraded,
-                release=rest.release,
-                policy=rest.policy,
-                decided_at=rest.decided_at,
-            )
-        ),
-    )

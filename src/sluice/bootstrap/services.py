@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.observations import ObservationProducer
 from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
@@ -29,10 +30,12 @@ from sluice.application.archive import Archiver
 from sluice.application.consistency import ConsistencyCheck
 from sluice.application.decide import DecisionPipeline
 from sluice.application.featurize import Featurizer
+from sluice.application.once import Ids, Once
 from sluice.application.ports import (
     STORE_RUNBOOK,
     Consumer,
     DecisionLog,
+    Message,
     OnlineConnection,
     OnlineStore,
     StateStore,
@@ -103,6 +106,7 @@ STORES: dict[str, Callable[[settings_of.Store], Store]] = dict.fromkeys(
         SystemClock(),
         budget_s=given.budget_ms / 1000,
         batch_budget_s=given.batch_budget_ms / 1000,
+        identify_budget_s=given.identify_budget_ms / 1000,
         in_progress_ttl_s=given.in_progress_ttl_s,
         answer_ttl_s=given.answer_ttl_s,
         count=telemetry.METRICS.count,
@@ -285,10 +289,30 @@ def online_store(settings: Settings, *, batches: bool) -> OnlineConnection:
     return store(settings).online(batches=batches, on_trust=report_store)
 
 
+def once(settings: Settings, store: OnlineStore) -> Once:
+    """What this replica knows of ids, and the store behind it."""
+    return Once(
+        store,
+        SystemClock(),
+        entries_max=settings.decider.answers_max,
+        age_max_s=settings.decider.answers_age_s,
+    )
+
+
+def decided_tail(settings: Settings, records_max: int) -> Iterator[Message]:
+    """The newest records of ``decisions.v1`` whose answers a replica would remember."""
+    since_us = SystemClock().now_us() - settings.decider.answers_age_s * SECOND_US
+    reader = TopicReader(settings.kafka.bootstrap, extra=settings.kafka.extra())
+    try:
+        yield from reader.tail(topics(settings).decisions, records_max, since_us // 1000)
+    finally:
+        reader.close()
+
+
 def decider(
     settings: Settings,
     entrypoint: Entrypoint,
-    store: OnlineStore,
+    ids: Ids,
     log: DecisionLog,
     active: ActiveConfiguration,
 ) -> DecisionPipeline:
@@ -296,7 +320,7 @@ def decider(
     return DecisionPipeline(
         entrypoint=entrypoint,
         emitter=emitter(settings),
-        store=store,
+        ids=ids,
         scorer=active.releases,
         policy=active.policies,
         log=log,

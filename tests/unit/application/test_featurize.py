@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 
 from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.featurize import STATES_MAX, Featurizer
+from sluice.application.once import Once
 from sluice.application.ports import Arrival, Scorer, StateUpdate
 from sluice.application.replay import Replay
 from sluice.domain.clock import DAY_US, SECOND_US
@@ -59,7 +60,7 @@ class Bus:
         self.ends[topic, partition] += 1
         return record
 
-    async def append(self, decisions: list[tuple[Arrival, Decision]]) -> None:
+    async def append(self, decisions: list[tuple[Arrival, Decision]], late: Any) -> None:
         for _, decision in decisions:
             partition = sum(decision.authorization.card_token.encode()) % 3
             record = self.put("decisions.v1", partition, encode(decision))
@@ -95,7 +96,7 @@ class Harness:
         self.decider = DecisionPipeline(
             entrypoint="sync",
             emitter="test",
-            store=self.store,
+            ids=Once(self.store, self.clock),
             scorer=NoModel(),
             policy=OnePolicy(),
             log=self.bus,
