@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sluice import settings as settings_of
@@ -141,9 +142,11 @@ class FeaturizerParts:
     featurizer: Featurizer
     states: StateStore
     watermark: WatermarkStore
+    reader: TopicReader
 
     def close(self) -> None:
-        """Leave the store."""
+        """Leave the store and the reader of earlier records."""
+        self.reader.close()
         self.states.close()
         self.watermark.close()
 
@@ -170,6 +173,7 @@ def featurizer(settings: Settings) -> FeaturizerParts:
         names.observations: "observations",
         names.labels: "labels",
     }
+    reader = TopicReader(settings.kafka.bootstrap, extra=extra)
     return FeaturizerParts(
         GroupConsumer(
             settings.kafka.bootstrap,
@@ -188,9 +192,11 @@ def featurizer(settings: Settings) -> FeaturizerParts:
                 "sluice_featurizer_stage_duration_seconds", seconds, name
             ),
             answers_since=lambda: SystemClock().now_us() - settings.store.answer_ttl_s * SECOND_US,
+            earlier=partial(reader.between, names.decisions),
         ),
         states,
         online.watermark(),
+        reader,
     )
 
 

@@ -385,8 +385,9 @@ TABLE: tuple[Metric, ...] = (
         "sluice_featurizer_events_total",
         "counter",
         ("topic", "result"),
-        "Events by result: applied, redelivered, duplicate, too_old.",
-        begins=tuple((topic, "too_old") for topic in ("decisions", "observations")),
+        "Events by result: applied, redelivered, duplicate, too_old; superseded is a second record "
+        "of an id.",
+        begins=(("decisions", "too_old"), ("observations", "too_old"), ("decisions", "superseded")),
     ),
     Metric("sluice_featurizer_states_written_total", "counter", ("entity",), "States stored."),
     Metric(

@@ -87,6 +87,8 @@ class TopicReader:
 
     def between(self, topic: str, partition: int, first: int, end: int) -> Iterator[Message]:
         """Records of one partition from ``first`` (or the oldest still there) to before ``end``."""
+        if first >= end:
+            return
         low, high = self._span(TopicPartition(topic, partition))
         at, end = max(low, first), min(high, end)
         if at < end:
