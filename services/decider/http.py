@@ -45,6 +45,7 @@ from sluice.application.decide import (
     Decided,
     Replayed,
     Result,
+    Unidentified,
     Unrecorded,
 )
 from sluice.application.ports import Arrival
@@ -78,6 +79,7 @@ _REFUSALS: dict[type, Problem] = {
     Conflict: problem("conflict"),
     Busy: problem("busy"),
     Unrecorded: problem("unrecorded"),
+    Unidentified: problem("unidentified"),
 }
 
 
@@ -612,5 +614,5 @@ def _deadline_ms(header: bytes) -> int:
     return deadline_ms
 
 
-def _refusal(outcome: Conflict | Busy | Unrecorded | SluiceError) -> Problem:
+def _refusal(outcome: Conflict | Busy | Unrecorded | Unidentified | SluiceError) -> Problem:
     return problem_of(outcome) if isinstance(outcome, SluiceError) else _REFUSALS[type(outcome)]
