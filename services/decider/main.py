@@ -9,6 +9,7 @@ import logging
 import signal
 import threading
 
+from services.decider.access import Access, Limits, report_open
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
 from sluice import telemetry
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 async def _sync(settings: Settings) -> None:
     from services.decider.server import serve  # noqa: PLC0415
 
+    access = await who_may_ask(settings)
+    tls = bootstrap.server_tls(settings)
     active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
     with contextlib.suppress(SluiceError):
@@ -68,8 +71,22 @@ async def _sync(settings: Settings) -> None:
         in_flight_max=settings.decider.in_flight_max,
         deadline_ms=settings.decider.deadline_ms,
         sampler=bootstrap.sampler(settings),
+        access=access,
+        tls=tls,
+        reload_s=settings.decider.reload_s,
         on_stop=finish,
     )
+
+
+async def who_may_ask(settings: Settings) -> Access | None:
+    """The sync API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
+    credentials = await asyncio.to_thread(bootstrap.credentials, settings)
+    if credentials is None:
+        report_open(settings.decider.host)
+        return None
+    given = settings.access
+    limits = Limits(given.rate_per_s, given.burst, given.in_flight_max)
+    return Access(credentials.tokens, credentials.clients, limits=limits)
 
 
 async def _stream(settings: Settings) -> None:

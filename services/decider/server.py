@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 import uvloop
+from fastapi import HTTPException
 from kserve import Model, ModelServer
 from kserve.errors import InvalidInput
 from kserve.model_server import app as kserve_app
@@ -28,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from services.decider import open_inference
+from services.decider.access import PEER, Access, ServerTls, follow_certificate, peer_of
 from services.decider.asgi import CLOSE, Header
 from services.decider.http import AUTHORIZATIONS, DEADLINE_MS, DecisionPipeline, SyncApi
 from services.decider.problems import Problem
@@ -91,6 +93,8 @@ class DeciderModel(Model):
         if not 1 <= len(instances) <= open_inference.MAX_ROWS:
             raise InvalidInput(f"Expected 1 to {open_inference.MAX_ROWS} instances")
         answers = await self._entrypoint.judge(instances, (headers or {}).get("traceparent"))
+        if isinstance(answers, Problem) and answers.status == 403:
+            raise HTTPException(403, f"{answers.code}: {answers.detail}")
         if isinstance(answers, Problem):
             raise InvalidInput(f"{answers.code}: {answers.detail or answers.title}")
         return {"predictions": answers}
@@ -139,6 +143,7 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(_Corked(transport, self.loop))
+        self._peer = peer_of(transport.get_extra_info("ssl_object"))
         self.reading_since: float | None = self.loop.time()
         self._in_header = True
         self._header_bytes = 0
@@ -159,6 +164,8 @@ class _Protocol(HttpToolsProtocol):
         self._in_header = True
         self._header_bytes = 0
         super().on_message_begin()
+        if self._peer is not None:
+            self.scope[PEER] = self._peer
 
     def on_headers_complete(self) -> None:
         self._in_header = False
@@ -196,7 +203,8 @@ class _Protocol(HttpToolsProtocol):
         entrypoint = self.app
         assert isinstance(entrypoint, SyncApi)
         body = bytes(cycle.body)
-        entrypoint.authorize(cycle.scope["headers"], body, partial(self._respond, cycle))
+        answer = partial(self._respond, cycle)
+        entrypoint.authorize(cycle.scope["headers"], body, answer, self._peer)
 
     def _respond(
         self, cycle: RequestResponseCycle, status: int, headers: list[Header], body: bytes
@@ -284,13 +292,17 @@ async def serve(
     in_flight_max: int,
     deadline_ms: int = DEADLINE_MS,
     sampler: telemetry.Sampler | None = None,
+    access: Access | None = None,
+    tls: ServerTls | None = None,
+    reload_s: float = 2.0,
     on_stop: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Answer until SIGTERM: then readiness turns 503, the listener stays open for drain_s,
     requests in flight finish, on_stop runs (flush the producer there), and this returns.
 
     name: of the model, in ``/v2/models/{name}``. columns: the catalogue's features, in order.
-    port: 0 lets the system choose; the log event "listening" says which.
+    port: 0 lets the system choose; the log event "listening" says which. access: who may ask, None
+    for everybody. tls: None for plain HTTP. reload_s: how often both look whether files changed.
     Call it once a process, on a uvloop loop (:func:`run`).
     """
     entrypoint = SyncApi(
@@ -301,6 +313,7 @@ async def serve(
         in_flight_max=in_flight_max,
         deadline_ms=deadline_ms,
         sampler=sampler,
+        access=access,
     )
     _behind(name, entrypoint, len(columns))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -319,15 +332,28 @@ async def serve(
             limit_concurrency=CONNECTIONS_MAX,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=FINISH_S,
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls.context,
         ),
         entrypoint,
         drain_s,
     )
     settle(GARBAGE_OBJECTS)
-    telemetry.event("listening", host=host, port=listener.getsockname()[1], model=name)
+    telemetry.event(
+        "listening", host=host, port=listener.getsockname()[1], model=name, tls=tls is not None
+    )
+    followers = [
+        asyncio.create_task(following)
+        for following in (
+            access.follow(reload_s) if access else None,
+            follow_certificate(tls, reload_s) if tls else None,
+        )
+        if following is not None
+    ]
     try:
         await server.serve(sockets=[listener])
     finally:
+        for follower in followers:
+            follower.cancel()
         await entrypoint.close()
         if on_stop is not None:
             await on_stop()

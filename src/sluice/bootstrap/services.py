@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sluice import settings as settings_of
 from sluice import telemetry
+from sluice.adapters import tls
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.observations import ObservationProducer
@@ -24,6 +25,7 @@ from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.adapters.redis import address as redis_address
 from sluice.adapters.redis.store import RedisStore
+from sluice.application.access import Clients, Tokens
 from sluice.application.active import ActiveConfiguration
 from sluice.application.archive import Archiver
 from sluice.application.consistency import ConsistencyCheck
@@ -308,6 +310,91 @@ def decider(
         stage=lambda name, seconds: telemetry.METRICS.observe(
             "sluice_decider_stage_duration_seconds", seconds, name
         ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the sync API takes for a credential; None for a kind that it does not take."""
+
+    tokens: Tokens | None
+    clients: Clients | None
+
+
+def credentials(settings: Settings) -> Credentials | None:
+    """Keys and clients, read once; None where everybody may ask.
+
+    Raises Misconfigured if a setting is missing or a file is wrong, Unavailable if the issuer's
+    keys cannot be fetched.
+    """
+    given = settings.access
+    if given.mode == "none":
+        return None
+    if not given.issuer and not settings.decider.client_ca_file:
+        raise Misconfigured(
+            "a credential is required and none is taken",
+            where="access.mode",
+            fix="access.issuer for bearer tokens, decider.client_ca_file for certificates",
+        )
+    if settings.decider.client_ca_file and not given.issuer and not given.clients_file:
+        raise Misconfigured(
+            "nobody is known by a certificate",
+            where="access.clients_file",
+            fix="a file with certificates, tenants and scopes",
+        )
+    clients = None
+    if given.clients_file:
+        if not settings.decider.client_ca_file:
+            raise Misconfigured(
+                "certificates are listed, and none is asked for",
+                where="decider.client_ca_file",
+                fix="the CA bundle of the clients",
+            )
+        from sluice.adapters.identity.clients import ClientsFile  # noqa: PLC0415 - only here
+
+        clients = ClientsFile(Path(given.clients_file))
+    return Credentials(_tokens(given) if given.issuer else None, clients)
+
+
+def _tokens(given: settings_of.AccessSettings) -> Tokens:
+    from sluice.adapters.identity.keys import KeySet  # noqa: PLC0415 - an extra
+    from sluice.adapters.identity.tokens import JwtTokens  # noqa: PLC0415
+
+    for key in ("audience", "keys"):
+        if not getattr(given, key):
+            raise Misconfigured("tokens cannot be verified without it", where=f"access.{key}")
+    keys = KeySet(
+        given.keys,
+        [name.strip() for name in given.algorithms.split(",") if name.strip()],
+        ca_file=given.keys_ca_file,
+    )
+    keys.read()
+    return JwtTokens(
+        keys,
+        issuer=given.issuer,
+        audience=given.audience,
+        leeway_s=given.leeway_s,
+        tenant_claim=given.tenant_claim,
+        scope_claim=given.scope_claim,
+        refresh_s=given.keys_refresh_s,
+        read=_keys_read,
+    )
+
+
+def _keys_read(error: SluiceError | None) -> None:
+    telemetry.METRICS.count("sluice_decider_keys_reads_total", "failed" if error else "read")
+    if error:
+        telemetry.event("keys_not_read", level=logging.ERROR, code=error.code, reason=str(error))
+
+
+def server_tls(settings: Settings) -> tls.ServerTls | None:
+    """Certificate of the sync API, and the CA of its clients; None for plain HTTP. Raises
+    Misconfigured."""
+    given = settings.decider
+    if not (given.cert_file or given.key_file or given.client_ca_file):
+        return None
+    return tls.ServerTls(
+        tls.Files("decider", given.client_ca_file, given.cert_file, given.key_file)
     )
 
 

@@ -78,6 +78,12 @@ _DEAD_LETTER_CODES = (
     *("unknown_currency", "unknown_country", "invalid_json", "too_large", "card_number"),
     "internal",
 )
+_ACCESS_REASONS = _each(
+    *("none", "malformed", "expired", "not_yet_valid", "wrong_audience", "wrong_issuer"),
+    *("wrong_algorithm", "bad_signature", "unknown_key", "key_not_read_yet", "keys_unavailable"),
+    *("unknown_certificate", "not_bound", "other_tenant", "wrong_scope", "unknown_route"),
+    *("rate", "in_flight"),
+)
 
 
 TABLE: tuple[Metric, ...] = (
@@ -170,6 +176,26 @@ TABLE: tuple[Metric, ...] = (
         ("entrypoint", "result"),
         "Lines of authorizations in the log: written, or left_out by sampling.",
     ),
+    Metric(
+        "sluice_decider_access_refused_total",
+        "counter",
+        ("reason",),
+        "Requests of nobody known, of somebody who may not, or who asks for too much.",
+        begins=_ACCESS_REASONS,
+    ),
+    Metric(
+        "sluice_decider_access_open",
+        "gauge",
+        (),
+        "1 where no credential is asked for and other machines can ask.",
+    ),
+    Metric(
+        "sluice_decider_keys_reads_total",
+        "counter",
+        ("result",),
+        "Reads of the token issuer's keys: read, or failed; then the last ones stay in use.",
+        begins=_each("read", "failed"),
+    ),
     Metric("sluice_decider_ready", "gauge", (), "1 if the last readiness rehearsal succeeded."),
     Metric("sluice_decider_release_info", "gauge", ("release",), "1 for the serving release."),
     Metric("sluice_decider_policy_info", "gauge", ("policy",), "1 for the policy in force."),
@@ -177,9 +203,11 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_refused_total",
         "counter",
         ("what", "code"),
-        "Releases and policies refused at load; the last good one keeps serving.",
-        begins=tuple(
-            (what, code) for what in ("release", "policy") for code in ("corrupt", "misconfigured")
+        "Releases, policies, files of clients and certificates refused at load; the last good one "
+        "keeps serving.",
+        begins=(
+            *((w, c) for w in ("release", "policy") for c in ("corrupt", "misconfigured")),
+            *((what, "misconfigured") for what in ("clients", "certificate")),
         ),
     ),
     Metric(
