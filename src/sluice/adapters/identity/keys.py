@@ -90,7 +90,7 @@ class KeySet:
         self.algorithms = frozenset(algorithms)
         self._monotonic = monotonic
         self._keys: dict[str, Key] = {}
-        self._text = b""
+        self._text: bytes | None = None
         self._read_at = self._tried_at = float("-inf")
 
     def read(self) -> None:
