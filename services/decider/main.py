@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import signal
 import threading
@@ -14,6 +13,7 @@ from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog
 from services.loop import ConsumerLoop
 from sluice import telemetry
 from sluice.application.active import ActiveConfiguration
+from sluice.application.ports import OnlineConnection
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
@@ -49,8 +49,8 @@ async def _sync(settings: Settings) -> None:
     tls = bootstrap.server_tls(settings)
     active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
-    with contextlib.suppress(SluiceError):
-        await store.open()  # a store that is down now degrades decisions, it stops none
+    await _open(store, settings)
+    await asyncio.to_thread(bootstrap.reach_brokers, settings)
     log = bootstrap.decision_producer(settings)
     await log.ready()
     decider = bootstrap.decider(settings, "sync", store, log, active)
@@ -98,8 +98,8 @@ async def _stream(settings: Settings) -> None:
         events.add_signal_handler(number, stop.set)
     active = bootstrap.active_configuration(settings)
     online = bootstrap.online_store(settings, batches=True)
-    with contextlib.suppress(SluiceError):
-        await online.open()
+    await _open(online, settings)
+    await asyncio.to_thread(bootstrap.reach_brokers, settings)
     kafka = await asyncio.to_thread(bootstrap.transactional_stream, settings)
     names = bootstrap.topics(settings)
     store = AfterCommit(online)
@@ -125,6 +125,15 @@ async def _stream(settings: Settings) -> None:
         follower.cancel()
         await online.close()
     telemetry.event("stopped")
+
+
+async def _open(store: OnlineConnection, settings: Settings) -> None:
+    """Connect. A store that is down now degrades decisions, it stops none; why is in the log."""
+    try:
+        await store.open()
+    except SluiceError as error:
+        why = await asyncio.to_thread(bootstrap.store_trouble, settings) or str(error)
+        telemetry.event("store_not_connected", level=logging.ERROR, code=error.code, reason=why)
 
 
 async def _follow(active: ActiveConfiguration, every_s: float) -> None:

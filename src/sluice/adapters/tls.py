@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +13,8 @@ from cryptography import x509
 
 from sluice.errors import Misconfigured
 
+AFTER_HANDSHAKE_S = 1.0
+"""How long a server may take to say that it does not like our certificate."""
 OLDEST = ssl.TLSVersion.TLSv1_2
 
 
@@ -151,6 +155,28 @@ def _readable(path: str, where: str) -> None:
 
 def _unusable(what: str, where: str, exc: Exception) -> Misconfigured:
     return Misconfigured(f"the file holds {what} that can be used: {exc}", where=where)
+
+
+def diagnose(host: str, port: int, files: Files, *, timeout_s: float) -> str:
+    """Shake hands with a server and say in words what goes wrong; "" if nothing does.
+
+    Raises Misconfigured if our own files are wrong.
+    """
+    context = client_context(files)
+    try:
+        with (
+            socket.create_connection((host, port), timeout=timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            # With TLS 1.3 a server refuses our certificate, or asks for it, after the handshake.
+            secure.settimeout(AFTER_HANDSHAKE_S)
+            with suppress(TimeoutError):
+                secure.recv(1)
+    except TimeoutError:
+        return "it does not answer the handshake: does it speak TLS on this port?"
+    except OSError as exc:
+        return explain(exc, files.section)
+    return ""
 
 
 _VERIFY = {

@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sluice import settings as settings_of
 from sluice import telemetry
 from sluice.adapters import tls
+from sluice.adapters.kafka import reach
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.observations import ObservationProducer
@@ -46,9 +47,11 @@ from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Entrypoint
-from sluice.errors import Misconfigured, SluiceError
+from sluice.errors import Misconfigured, SluiceError, Unavailable
 from sluice.settings import Settings
 
+TLS_MAX_S = 5.0
+"""For a store's handshake, when a start asks what is wrong with it."""
 COLLECT_EVERY = 50_000
 """New containers until the collector looks for cycles. A batch of 500 makes some 10,000, all alive
 until it ends: Python's 700 would walk them 15 times, a tenth of the stream processor's time."""
@@ -63,6 +66,7 @@ def start(service: str, settings: Settings) -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     telemetry.event("started", replica=settings.service.name())
+    reach_brokers(settings)
     return stop
 
 
@@ -98,10 +102,30 @@ def emitter(settings: Settings) -> str:
     return f"{settings.service.name()}/{time.time_ns() // 1_000_000}-{os.getpid()}"
 
 
+def _address(given: settings_of.Store) -> redis_address.Address:
+    """Raises Misconfigured, also where a file of TLS is missing or wrong."""
+    files = tls.Files("store", given.ca_file, given.cert_file, given.key_file)
+    address = replace(redis_address.parse(given.url), files=files)
+    address.tls_context()
+    return address
+
+
+def store_trouble(settings: Settings) -> str:
+    """What is wrong with the handshake of TLS with the store, in words; "" if nothing is, or if it
+    speaks none. Blocks for some seconds. Raises Misconfigured if our own files are wrong."""
+    scheme = settings.store.url.partition("://")[0]
+    if scheme not in redis_address.SCHEMES:
+        return ""
+    address = _address(settings.store)
+    if not address.tls:
+        return ""
+    return tls.diagnose(address.host, address.port, address.files, timeout_s=TLS_MAX_S)
+
+
 STORES: dict[str, Callable[[settings_of.Store], Store]] = dict.fromkeys(
     redis_address.SCHEMES,
     lambda given: RedisStore(
-        given.url,
+        _address(given),
         SystemClock(),
         budget_s=given.budget_ms / 1000,
         batch_budget_s=given.batch_budget_ms / 1000,
@@ -151,6 +175,8 @@ def featurizer(settings: Settings) -> FeaturizerParts:
     names = topics(settings)
     client_id = f"featurizer-{settings.service.name()}"
     extra = settings.kafka.extra()
+    if why := store_trouble(settings):
+        raise Unavailable(f"no TLS with the online store: {why}", where="store.url")
     online = store(settings)
     states = online.states()
     producer = EventProducer(
@@ -414,6 +440,17 @@ def decision_producer(settings: Settings) -> DecisionProducer:
         extra=settings.kafka.extra(),
         count=telemetry.METRICS.count,
     )
+
+
+def reach_brokers(settings: Settings) -> None:
+    """See that the brokers take us and we them, where they ask who we are or prove who they are.
+
+    Raises Misconfigured with the reason. Brokers that are down are no error: clients wait for them.
+    """
+    given = settings.kafka
+    if given.security_protocol != "PLAINTEXT":
+        files = tls.Files("kafka", given.ca_file, given.cert_file, given.key_file)
+        reach.check(given.bootstrap, given.extra(), files)
 
 
 def transactional_stream(settings: Settings) -> Transactions:
