@@ -15,7 +15,7 @@ import ssl
 import time
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import ceil
@@ -35,38 +35,52 @@ SAID_EVERY_S = 1.0
 """Refusals of one reason make a line in the log, with their number, at most so often: whoever is
 refused does not get to fill a disk."""
 
+
+class Routes:
+    """Scopes of which a caller needs one, by path; none for what needs no credential. What is not
+    here is refused to everyone. ``{name}`` stands for the model's."""
+
+    def __init__(self, table: Mapping[str, frozenset[Scope]]) -> None:
+        self.table = table
+        self._patterns = [
+            (re.compile(re.escape(path).replace(r"\{name\}", "[^/:]+")), scopes)
+            for path, scopes in table.items()
+            if "{name}" in path
+        ]
+
+    def scopes(self, path: str) -> frozenset[Scope] | None:
+        """Of which one is needed; None for a path that is not here."""
+        found = self.table.get(path)
+        if found is not None:
+            return found
+        return next((scopes for at, scopes in self._patterns if at.fullmatch(path)), None)
+
+
 _ANYONE: frozenset[Scope] = frozenset()
-_ALL = frozenset(Scope)
+_ANY_SCOPE = frozenset(Scope)
 _JUDGED = frozenset({Scope.AUTHORIZE})
-_MODEL = "/v2/models/{model_name}"
-_VERSION = _MODEL + "/versions/{model_version}"
-ROUTES: dict[str, frozenset[Scope]] = {
-    "/v1/authorizations": _JUDGED,
-    f"{_MODEL}/infer": frozenset({Scope.AUTHORIZE, Scope.SCORE}),  # its body decides which
-    "/v1/models/{model_name}:predict": _JUDGED,
-    "/v1/models/{model_name}:explain": _JUDGED,
-    f"{_VERSION}/infer": _JUDGED,
-    "/": _ANYONE,
-    "/v2/health/live": _ANYONE,
-    "/v2/health/ready": _ANYONE,
-    f"{_MODEL}/ready": _ANYONE,
-    f"{_VERSION}/ready": _ANYONE,
-    "/openapi.json": _ALL,
-    "/v1/models": _ALL,
-    "/v1/models/{model_name}": _ALL,
-    "/v2": _ALL,
-    "/v2/models": _ALL,
-    _MODEL: _ALL,
-    _VERSION: _ALL,
-    "/metrics": frozenset({Scope.ADMIN}),
-}
-"""Scopes of which a caller needs one, by path; none for what needs no credential. What is not here
-is refused to everyone. Names in braces are KServe's."""
-_PATTERNS = [
-    (re.compile(re.sub(r"\\{\w+\\}", "[^/:]+", re.escape(path)) + r"\Z"), scopes)
-    for path, scopes in ROUTES.items()
-    if "{" in path
-]
+_HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2/models/{name}/ready")
+_METADATA = ("/v2", "/v2/models", "/v2/models/{name}", "/v1/models", "/v1/models/{name}")
+API = Routes(
+    {
+        "/v1/authorizations": _JUDGED,
+        "/v2/models/{name}/infer": _JUDGED,
+        "/v1/models/{name}:predict": _JUDGED,
+        "/openapi.json": _ANY_SCOPE,
+        **dict.fromkeys(_METADATA, _ANY_SCOPE),
+        **dict.fromkeys(_HEALTH, _ANYONE),
+    }
+)
+"""Of the sync API's port."""
+OPERATORS = Routes(
+    {
+        "/v2/models/{name}/infer": frozenset({Scope.SCORE}),
+        **dict.fromkeys(_METADATA, frozenset({Scope.ADMIN})),
+        **dict.fromkeys(_HEALTH, _ANYONE),
+        "/metrics": _ANYONE,
+    }
+)
+"""Of the admin port. Scrapers have no tokens, and metrics no identifiers."""
 _SCORE = re.compile(rb'"score_ppm":(?:null|[0-9]+),')
 
 
@@ -299,37 +313,25 @@ class Access:
     # ------------------------------------------------------------ what
 
     def admit(
-        self, headers: Sequence[Header], peer: Peer | None, path: str, *, route: str = ""
+        self, headers: Sequence[Header], peer: Peer | None, path: str, routes: Routes = API
     ) -> Caller | None:
         """Let a request in, or raise Refused. None where nobody needs a credential.
 
-        route: the path as ROUTES has it, where the caller knows. A caller let in counts as in
-        flight until ``leave``.
+        A caller let in counts as in flight until ``leave``.
         """
-        scopes = self.scopes(route or path)
+        scopes = routes.scopes(path)
         if scopes is not None and not scopes:
             return None
         caller = self.identify(headers, peer)
         if scopes is None:
             raise self._refused("unknown_route", "there is nothing here", code="not_found")
         if scopes.isdisjoint(caller.identity.scopes):
-            raise self._wrong_scope(scopes)
+            one_of = " or ".join(sorted(scopes))
+            raise self._refused(
+                "wrong_scope", f"this needs the scope {one_of}", code="insufficient_scope"
+            )
         self._enter(caller.account)
         return caller
-
-    @staticmethod
-    def scopes(path: str) -> frozenset[Scope] | None:
-        """Of which one is needed; None for a path that is not in ROUTES."""
-        found = ROUTES.get(path)
-        if found is not None:
-            return found
-        return next((scopes for pattern, scopes in _PATTERNS if pattern.match(path)), None)
-
-    def may_infer(self, caller: Caller | None, *, features: bool) -> None:
-        """Raises Refused unless the caller may have raw features scored, or rows judged."""
-        scope = Scope.SCORE if features else Scope.AUTHORIZE
-        if caller is None or scope not in caller.identity.scopes:
-            raise self._wrong_scope((scope,))
 
     def belongs(self, caller: Caller, tenant: str) -> None:
         """Raises Refused unless the caller may ask for this tenant."""
@@ -337,12 +339,6 @@ class Access:
             raise self._refused(
                 "other_tenant", "the credential is of another tenant", code="other_tenant"
             )
-
-    def _wrong_scope(self, wanted: Iterable[Scope]) -> Refused:
-        one_of = " or ".join(sorted(wanted))
-        return self._refused(
-            "wrong_scope", f"this needs the scope {one_of}", code="insufficient_scope"
-        )
 
     # ------------------------------------------------------------ how much
 

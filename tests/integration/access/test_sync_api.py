@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from services.decider.access import ROUTES, thumbprint
+from services.decider.access import API, OPERATORS, thumbprint
 from sluice.domain.records.authorization import MAX_BODY_BYTES
 from tests.support.certificates import Authority, Pem
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.integration
 WAIT_S = 30.0
 URI = "spiffe://bank/acquirer"
 SECOND = timedelta(seconds=1)
+JUDGED = ("/v1/authorizations", "/v2/models/sluice/infer", "/v1/models/sluice:predict")
 
 
 class Server:
@@ -36,7 +38,7 @@ class Server:
         self.process = process
         self.log = log
         self._ca = ca
-        self.port = 0
+        self.port = self.admin_port = 0
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         lines = self.log.read_text().split("\n")[:-1]
@@ -56,6 +58,10 @@ class Server:
             base_url=f"https://127.0.0.1:{self.port}", verify=self.context(client), timeout=WAIT_S
         )
 
+    def operator(self) -> httpx.Client:
+        """Of the admin port, which is plain HTTP."""
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.admin_port}", timeout=WAIT_S)
+
 
 @contextmanager
 def serving(folder: Path, ca: Path, settings: Mapping[str, str]) -> Iterator[Server]:
@@ -72,9 +78,10 @@ def serving(folder: Path, ca: Path, settings: Mapping[str, str]) -> Iterator[Ser
         )
     server = Server(process, log, ca)
     try:
-        wait(lambda: process.poll() is not None or server.events("routes"), log)
+        wait(lambda: process.poll() is not None or server.events("listening"), log)
         listening = server.events("listening")
-        server.port = listening[0]["port"] if listening else 0
+        if listening:
+            server.port, server.admin_port = listening[0]["port"], listening[0]["admin_port"]
         yield server
     finally:
         process.kill()
@@ -184,17 +191,9 @@ def test_a_token_over_tls_gets_a_decision(with_tokens: Server, issuer: Issuer) -
             assert "score_ppm" not in answer.json()
 
 
-def test_every_route_has_its_scopes(with_tokens: Server) -> None:
-    """Also one that KServe gains: it is refused until it stands in the table."""
-    (told,) = with_tokens.events("routes")
-    routes = {path for path in told["paths"] if not path.startswith("/v2/repository")}
-    ours = {"/v1/authorizations"}
-    assert routes | ours == set(ROUTES)
-
-
-@pytest.mark.parametrize("path", [path for path, scopes in ROUTES.items() if scopes])
+@pytest.mark.parametrize("port", ["api", "admin"])
 def test_on_each_route_a_wrong_credential_gets_nothing(
-    with_tokens: Server, issuer: Issuer, path: str
+    with_tokens: Server, issuer: Issuer, port: str
 ) -> None:
     now = int(time.time())
     every = {"scope": "authorize score admin"}
@@ -208,26 +207,36 @@ def test_on_each_route_a_wrong_credential_gets_nothing(
         "other tenant": (issuer.token(tenant="other-bank"), 403),
         "wrong scope": (issuer.token(scope="settle"), 403),
     }
-    path = path.replace("{model_name}", "sluice").replace("{model_version}", "1")
     before = with_tokens.decided()
-    judged = path.endswith(("authorizations", "infer", ":predict", ":explain"))
-    client = with_tokens.client()
-    for name, (token, status) in wrong.items():
-        if name == "other tenant" and (not judged or "versions" in path or "explain" in path):
+    client = with_tokens.client() if port == "api" else with_tokens.operator()
+    routes = API if port == "api" else OPERATORS
+    guarded = [path.replace("{name}", "sluice") for path, s in routes.table.items() if s]
+    for path, (name, (token, status)) in product(guarded, wrong.items()):
+        judged = port == "api" and path in JUDGED
+        if name == "other tenant" and not judged:
             continue  # nothing there is of a tenant
         auth = authorization(f"matrix-{path}-{name}".replace("/", "-").replace(" ", "-"))
         rows = {"name": "authorizations", "shape": [1], "datatype": "BYTES"}
         bodies: dict[str, Any] = {
             "/v1/authorizations": auth,
             "/v2/models/sluice/infer": {"inputs": [rows | {"data": [json.dumps(auth)]}]},
+            "/v1/models/sluice:predict": {"instances": [auth]},
         }
-        body = bodies.get(path, {"instances": [auth]})
         headers = bearer(token) if token else {}
-        answer = client.request("POST" if judged else "GET", path, json=body, headers=headers)
-        assert answer.status_code == status, (name, answer.text)
+        method = "POST" if path in bodies else "GET"
+        answer = client.request(method, path, json=bodies.get(path), headers=headers)
+        assert answer.status_code == status, (path, name, answer.text)
         assert not token or token not in answer.text
     client.close()
     assert with_tokens.decided() == before
+
+
+def test_what_kserve_has_besides_is_nobodys(with_tokens: Server, issuer: Issuer) -> None:
+    every = bearer(issuer.token(scope="authorize score admin"))
+    with with_tokens.client() as client:
+        for path in ("/", "/metrics", "/docs", "/v2/repository/models/sluice/unload"):
+            assert client.post(path, headers=every).status_code == 404, path
+            assert client.get(path).status_code == 401, path
 
 
 def test_rows_of_kserves_v1_protocol_are_the_callers_own(
@@ -243,12 +252,10 @@ def test_rows_of_kserves_v1_protocol_are_the_callers_own(
     assert "score_ppm" not in own
 
 
-def test_metrics_are_for_administrators_and_count_the_refused(
-    with_tokens: Server, issuer: Issuer
-) -> None:
-    with with_tokens.client() as client:
+def test_metrics_count_the_refused(with_tokens: Server) -> None:
+    with with_tokens.client() as client, with_tokens.operator() as operator:
         client.post("/v1/authorizations", json=authorization("nobody"))
-        page = client.get("/metrics", headers=bearer(issuer.token(scope="admin"))).text
+        page = operator.get("/metrics").text
     assert 'sluice_decider_access_refused_total{reason="none"}' in page
     assert "sluice_decider_access_open" not in page
 
@@ -307,7 +314,7 @@ def test_a_listed_certificate_is_a_credential(with_both: Server, clients: Author
         assert answer.status_code == 200
         other = client.post("/v1/authorizations", json=authorization("mtls-2", tenant="other-bank"))
         assert (other.status_code, other.json()["code"]) == (403, "other_tenant")
-        assert client.get("/metrics").status_code == 403
+        assert client.get("/metrics").status_code == 404
 
 
 def test_a_token_on_a_connection_with_a_certificate_decides(

@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.decider.access import ROUTES, TOKENS_MAX, Access, Limits, Peer, without_score
+from services.decider.access import (
+    API,
+    OPERATORS,
+    TOKENS_MAX,
+    Access,
+    Limits,
+    Peer,
+    without_score,
+)
+from services.decider.admin import Admin
 from services.decider.http import SyncApi
 from sluice.adapters.identity.clients import ClientsFile
 from sluice.adapters.identity.keys import KeySet
@@ -92,14 +101,21 @@ class Place:
             metrics=metrics,
             access=self.access,
         )
+        self.admin = Admin(self.api, "sluice", self.registry)
 
     async def ask(
-        self, token: str | None = None, path: str = "/v1/authorizations", **more: Any
+        self,
+        token: str | None = None,
+        path: str = "/v1/authorizations",
+        *,
+        of: Any = None,
+        **more: Any,
     ) -> Heard:
+        """of: the admin port's application, instead of the API's."""
         more.setdefault("body", with_())
         if token is not None:
             more["authorization"] = f"Bearer {token}"
-        return await ask(self.api, path, **more)
+        return await ask(of or self.api, path, **more)
 
     def refused(self, reason: str) -> float:
         name = "sluice_decider_access_refused_total"
@@ -134,7 +150,7 @@ async def test_the_same_request_again_is_the_same_answer(place: Place, issuer: I
 
 
 def filled(path: str) -> str:
-    return path.replace("{model_name}", "sluice").replace("{model_version}", "1")
+    return path.replace("{name}", "sluice")
 
 
 def unsigned(token: str) -> str:
@@ -203,17 +219,23 @@ CASES = (
     *("algorithm not allowed", "another's signature", "unknown key", "nameless"),
     *("ID token of another type", "wrong scope"),
 )
-GUARDED = [path for path, scopes in ROUTES.items() if scopes]
+GUARDED = [
+    (port, path)
+    for port, routes in (("api", API), ("admin", OPERATORS))
+    for path, scopes in routes.table.items()
+    if scopes
+]
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("path", GUARDED)
+@pytest.mark.parametrize(("port", "path"), GUARDED)
 async def test_a_wrong_credential_gets_nothing_anywhere(
-    place: Place, issuer: Issuer, path: str, case: str, capsysbinary: Any
+    place: Place, issuer: Issuer, port: str, path: str, case: str, capsysbinary: Any
 ) -> None:
     token, status, code, reason = wrong(issuer)[case]
+    of = place.admin if port == "admin" else place.api
     for method in ("POST", "GET"):
-        answer = await place.ask(token, filled(path), method=method)
+        answer = await place.ask(token, filled(path), of=of, method=method)
         assert (answer.status, answer.json["code"]) == (status, code)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -239,14 +261,17 @@ def test_every_case_is_tried(issuer: Issuer) -> None:
         ("/v1/authorizations", "admin"),
         ("/v1/models/sluice:predict", "score"),
         ("/v2/models/sluice/infer", "admin"),
-        ("/metrics", "authorize"),
-        ("/metrics", "score"),
+        ("/v2/models/sluice/infer", "score"),
+        ("admin /v2/models/sluice/infer", "authorize admin"),
+        ("admin /v2/models/sluice", BOTH),
+        ("admin /v1/models", BOTH),
     ],
 )
 async def test_a_scope_opens_its_own_routes_and_no_others(
     place: Place, issuer: Issuer, path: str, scope: str
 ) -> None:
-    answer = await place.ask(issuer.token(scope=scope), path)
+    of = place.admin if path.startswith("admin") else place.api
+    answer = await place.ask(issuer.token(scope=scope), path.removeprefix("admin "), of=of)
     assert (answer.status, answer.json["code"]) == (403, "insufficient_scope")
     assert place.decider.batches == place.passed == []
 
@@ -301,12 +326,21 @@ async def test_raw_features_are_scored_only_for_whoever_may_see_scores(
     place: Place, issuer: Issuer
 ) -> None:
     path = "/v2/models/sluice/infer"
-    answer = await place.ask(issuer.token(), path, body=features())
+    answer = await place.ask(issuer.token(), path, of=place.admin, body=features())
     assert (answer.status, answer.json["code"]) == (403, "insufficient_scope")
-    scored = await place.ask(issuer.token(scope="score"), path, body=features())
+    scored = await place.ask(issuer.token(scope="score"), path, of=place.admin, body=features())
     assert scored.json["outputs"][0]["data"] == [6]
-    judged = await place.ask(issuer.token(scope="score"), path, body=infer(with_()))
-    assert judged.status == 403
+    elsewhere = await place.ask(issuer.token(scope=BOTH), path, body=features())
+    assert (elsewhere.status, elsewhere.json["code"]) == (403, "not_on_this_port")
+
+
+def test_every_path_that_is_served_has_its_scopes(place: Place) -> None:
+    """A new one is refused until it stands in the table."""
+    assert [path for path in place.api.paths if API.scopes(path) is None] == []
+    assert [path for path in place.admin.paths if OPERATORS.scopes(path) is None] == []
+    served = place.api.paths | place.admin.paths
+    for routes in (API, OPERATORS):
+        assert {filled(path) for path in routes.table} - served == set(), "a row for nothing"
 
 
 async def test_the_score_is_in_the_answer_only_with_its_scope(place: Place, issuer: Issuer) -> None:
@@ -341,9 +375,11 @@ async def test_a_path_that_no_scope_names_is_refused_to_everyone(
     assert place.passed == []
 
 
-async def test_health_needs_no_credential(place: Place) -> None:
+async def test_health_and_metrics_need_no_credential(place: Place) -> None:
     for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/sluice/ready"):
         assert (await place.ask(None, path, method="GET")).status == 200
+        assert (await place.ask(None, path, of=place.admin, method="GET")).status == 200
+    assert (await place.ask(None, "/metrics", of=place.admin, method="GET")).status == 200
 
 
 async def test_two_credentials_in_one_request_are_none(place: Place, issuer: Issuer) -> None:
@@ -502,8 +538,9 @@ async def test_a_client_has_so_many_requests_in_flight_and_no_more(issuer: Issue
 async def test_whatever_becomes_of_a_request_its_place_is_given_back(issuer: Issuer) -> None:
     place = Place(issuer, limits=Limits(in_flight=1))
     token = issuer.token(scope="authorize score admin")
-    for path in (*GUARDED, *GUARDED):
+    for port, path in (*GUARDED, *GUARDED):
+        of = place.admin if port == "admin" else place.api
         for body in (b"", with_(), infer(with_()), features(), b"x" * 20_000):
-            await place.ask(token, filled(path), body=body)
+            await place.ask(token, filled(path), of=of, body=body)
     assert place.refused("in_flight") == 0
     assert place.decider.batches
