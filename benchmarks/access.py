@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
 import statistics
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks.processes import MEASURED, on, wait_until
+from benchmarks.processes import MEASURED, on
 from benchmarks.report import Row, row
 from benchmarks.sync_api import CONNECTIONS, RATE, Server, load
 from benchmarks.testbed import Testbed
-from local.stack import READY_MAX_S
 from tests.support.certificates import Authority
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
 
@@ -57,13 +54,11 @@ def measure(testbed: Testbed, results: Path) -> tuple[list[Row], list[str]]:
         servers: dict[str, Server] = {}
         for number, (name, (settings, credential)) in enumerate(ways.items()):
             process = stack.start("decider-sync", replica=str(number + 2), **settings)
+            stack.wait_ready(process)
             scheme = "https" if "TLS" in name else "http"
-            url = f"{scheme}://{HOST}:{process.metrics_port}"
-            context = ssl.create_default_context(cafile=authority.ca)
-            wait_until(lambda at=url, by=context: _ready(at, by), name, READY_MAX_S)  # type: ignore[misc]
             servers[name] = Server(
                 process.popen.pid,
-                f"{url}/v1/authorizations",
+                f"{scheme}://{HOST}:{process.port}/v1/authorizations",
                 bodies,
                 '"degradation_level":"D0"',
                 credential=credential,
@@ -102,11 +97,3 @@ def _rows(testbed: Testbed, servers: dict[str, Server]) -> tuple[list[Row], list
         "in turn, each alone on one core while it is asked",
         f"medians of {testbed.scale.replays} repetitions",
     ]
-
-
-def _ready(url: str, context: ssl.SSLContext) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=2, context=context):
-            return True
-    except OSError:
-        return False

@@ -16,7 +16,6 @@ from tests.support.certificates import Pem
 
 class _Front(ThreadingTCPServer):
     daemon_threads = True
-    allow_reuse_address = True
 
     def __init__(self, behind: int, context: ssl.SSLContext) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
