@@ -66,6 +66,7 @@ _STORE_CODES = _each(
     "other",
 )
 _KAFKA_CODES = _each(
+    *("_SSL", "_AUTHENTICATION"),
     *("_TRANSPORT", "_ALL_BROKERS_DOWN", "_MAX_POLL_EXCEEDED", "_TIMED_OUT", "_MSG_TIMED_OUT"),
     *("_ASSIGNMENT_LOST", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "REBALANCE_IN_PROGRESS"),
     *("REQUEST_TIMED_OUT", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE"),
@@ -82,6 +83,12 @@ _DEAD_LETTER_CODES = (
     *("missing_field", "wrong_type", "out_of_range", "bad_format", "unknown_value"),
     *("unknown_currency", "unknown_country", "invalid_json", "too_large", "card_number"),
     "internal",
+)
+_ACCESS_REASONS = _each(
+    *("none", "malformed", "expired", "not_yet_valid", "wrong_audience", "wrong_issuer"),
+    *("wrong_algorithm", "bad_signature", "unknown_key", "key_not_read_yet", "keys_unavailable"),
+    *("unknown_certificate", "not_bound", "other_tenant", "wrong_scope", "unknown_route"),
+    *("rate", "in_flight"),
 )
 
 
@@ -206,6 +213,26 @@ TABLE: tuple[Metric, ...] = (
         "(no file left), failed (a bug).",
         begins=tuple((port, reason) for port in ("api", "admin") for reason in CLOSED_BECAUSE),
     ),
+    Metric(
+        "sluice_decider_access_refused_total",
+        "counter",
+        ("reason",),
+        "Requests of nobody known, of somebody who may not, or who asks for too much.",
+        begins=_ACCESS_REASONS,
+    ),
+    Metric(
+        "sluice_decider_access_open",
+        "gauge",
+        (),
+        "1 where no credential is asked for and other machines can ask.",
+    ),
+    Metric(
+        "sluice_decider_keys_reads_total",
+        "counter",
+        ("result",),
+        "Reads of the token issuer's keys: read, or failed; then the last ones stay in use.",
+        begins=_each("read", "failed"),
+    ),
     Metric("sluice_decider_ready", "gauge", (), "1 if the last readiness rehearsal succeeded."),
     Metric("sluice_decider_release_info", "gauge", ("release",), "1 for the serving release."),
     Metric("sluice_decider_policy_info", "gauge", ("policy",), "1 for the policy in force."),
@@ -213,9 +240,11 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_refused_total",
         "counter",
         ("what", "code"),
-        "Releases and policies refused at load; the last good one keeps serving.",
-        begins=tuple(
-            (what, code) for what in ("release", "policy") for code in ("corrupt", "misconfigured")
+        "Releases, policies, files of clients and certificates refused at load; the last good one "
+        "keeps serving.",
+        begins=(
+            *((w, c) for w in ("release", "policy") for c in ("corrupt", "misconfigured")),
+            *((what, "misconfigured") for what in ("clients", "certificate")),
         ),
     ),
     Metric(
