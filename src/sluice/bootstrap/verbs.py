@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sluice.application.publish import BadRow, Report
     from sluice.application.rebuild import Rebuild
     from sluice.application.redrive import Originals, Sender
+    from sluice.domain.activation import Act, Activation, What
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
     from sluice.domain.release import Manifest
@@ -420,3 +421,73 @@ def pack_release(folder: Path, description: Path) -> Manifest:
             str(exc), where=str(description), fix="docs/reference/release.md"
         ) from exc
     return write_manifest(folder, read)
+
+
+def act_on(
+    what: What, folder: Path, key_file: Path, *, kind: Act, who: str, why: str
+) -> Activation:
+    """Sign that what is in a folder may decide. Raises Misconfigured, Corrupt for a release whose
+    files are not the ones that its manifest names."""
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.application.activate import act
+    from sluice.application.sign_release import read_private_key
+    from sluice.domain.clock import SystemClock
+
+    name, digest = _identity(what, folder)
+    return act(
+        ActivationFile(folder),
+        read_private_key(key_file),
+        SystemClock(),
+        what=what,
+        name=name,
+        digest=digest,
+        kind=kind,
+        who=who,
+        why=why,
+    )
+
+
+def approve(what: What, folder: Path, key_file: Path) -> tuple[Activation, int]:
+    """Add a signature to the activation in a folder. Returns it, and how many it has. Raises
+    Misconfigured, Corrupt."""
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.application import activate
+    from sluice.application.sign_release import read_private_key
+
+    _, digest = _identity(what, folder)
+    key = read_private_key(key_file)
+    return activate.approve(ActivationFile(folder), key, what=what, digest=digest)
+
+
+def show_policy(folder: Path) -> tuple[str, Activation | None, list[str]]:
+    """A pack's id, its activation, and the ids of the keys that approved it, unchecked. Raises
+    Misconfigured."""
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.domain.activation import POLICY, decode
+
+    name, _ = _identity(POLICY, folder)
+    signed = ActivationFile(folder).read()
+    if signed is None:
+        return name, None, []
+    approvals = [line.decode("ascii", "replace").split()[1:2] for line in signed.approvals]
+    return name, decode(signed.statement), [key for found in approvals for key in found]
+
+
+def _identity(what: What, folder: Path) -> tuple[str, str]:
+    """Name and digest of what is in a folder, as an activation says them."""
+    import hashlib
+
+    from sluice.domain.features import catalogue
+
+    if what == "policy":
+        from sluice.adapters.policyfiles import read_policy
+
+        policy = read_policy(folder, catalogue.FEATURES)
+        return policy.id, policy.digest
+    from sluice.adapters.onnx.release import read_files
+    from sluice.domain.release import MANIFEST, check_files, decode_manifest
+
+    files = read_files(folder)
+    manifest = decode_manifest(files[MANIFEST], str(folder / MANIFEST))
+    check_files(manifest, files)
+    return manifest.id, hashlib.sha256(files[MANIFEST]).hexdigest()

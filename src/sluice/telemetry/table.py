@@ -177,9 +177,17 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_refused_total",
         "counter",
         ("what", "code"),
-        "Releases and policies refused at load; the last good one keeps serving.",
-        begins=tuple(
-            (what, code) for what in ("release", "policy") for code in ("corrupt", "misconfigured")
+        "Releases, policies and trust folders refused; the last good one keeps serving.",
+        begins=(
+            *(
+                (what, code)
+                for what in ("release", "policy")
+                for code in (
+                    *("corrupt", "misconfigured", "unapproved", "epoch", "key_withdrawn"),
+                    "dry_run_shift",
+                )
+            ),
+            ("trust", "misconfigured"),
         ),
     ),
     Metric(
@@ -187,6 +195,42 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         ("what",),
         "1 while what lies in the folder of the release or the policy is not what decides.",
+    ),
+    Metric(
+        "sluice_decider_untrusted",
+        "gauge",
+        ("what",),
+        "1 while what decides is signed by a key that is no longer trusted.",
+    ),
+    Metric(
+        "sluice_decider_approvals_required",
+        "gauge",
+        ("what",),
+        "Signatures that its activation needs; 0 takes what lies in the folder unsigned.",
+    ),
+    Metric(
+        "sluice_decider_epoch_seconds",
+        "gauge",
+        ("what",),
+        "Epoch of the activation by which it decides, seconds since 1970 UTC; 0 without one.",
+    ),
+    Metric(
+        "sluice_decider_breaker_trips_total",
+        "counter",
+        ("kind", "remedy"),
+        "Times that a rule, the block lists or the model declined too much of a tenant's traffic, "
+        "by what was done: the newest change undone, the cause left_out, or none.",
+        begins=(
+            *((kind, remedy) for kind in ("rule", "model") for remedy in ("undone", "left_out")),
+            ("lists", "undone"),
+            ("lists", "none"),
+        ),
+    ),
+    Metric(
+        "sluice_decider_breaker_open",
+        "gauge",
+        ("kind",),
+        "Trips that were not reset yet.",
     ),
     # every user of states
     Metric(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from sluice.adapters.onnx.scorer import OnnxScorer
 from sluice.application.ports import Count, uncounted
+from sluice.domain.clock import SystemClock
 from sluice.domain.release import (
     FILES,
     MANIFEST,
@@ -15,6 +17,7 @@ from sluice.domain.release import (
     SIGNATURE,
     FeatureLike,
     Manifest,
+    Trusted,
     TrustedKeys,
     check_features,
     check_files,
@@ -48,16 +51,17 @@ def read_file(path: Path) -> bytes:
 
 
 def read_trust(path: Path) -> TrustedKeys:
-    """Public keys of one file, or of all ``*.pub`` in a folder. Raises Misconfigured."""
+    """Public keys of one file, or of all ``*.pub`` in a folder, as they are trusted now. Raises
+    Misconfigured."""
     files = sorted(path.glob("*.pub")) if path.is_dir() else [path]
     try:
         text = "\n".join(file.read_text() for file in files)
     except (OSError, UnicodeDecodeError) as exc:
         raise Misconfigured(f"cannot read trusted keys: {exc}", where=str(path)) from exc
-    return parse_trust(text, str(path))
+    return parse_trust(text, str(path)).at(SystemClock().now_us())
 
 
-def verify(folder: Path, trusted: TrustedKeys) -> tuple[Manifest, dict[str, bytes], str]:
+def verify(folder: Path, trusted: Trusted) -> tuple[Manifest, dict[str, bytes], str]:
     """Signature and digests of a release; (manifest, files, id of the signing key).
 
     The signature comes first: nothing is parsed that nobody vouches for. Raises Corrupt or
@@ -72,7 +76,7 @@ def verify(folder: Path, trusted: TrustedKeys) -> tuple[Manifest, dict[str, byte
 
 def load(
     folder: Path,
-    trusted: TrustedKeys,
+    trusted: Trusted,
     features: Sequence[FeatureLike],
     reference: str,
     count: Count = uncounted,
@@ -82,11 +86,19 @@ def load(
     features: the catalogue's. reference: currency that the policy converts amounts to. count: of
     the scorer's failures. Raises Corrupt or Misconfigured, saying what differs.
     """
-    manifest, files, _ = verify(folder, trusted)
+    manifest, files, signer = verify(folder, trusted)
     columns = check_features(manifest, features)
     check_reference(manifest, reference)
     groups = {f.name: f.group for f in features}
-    scorer = OnnxScorer(manifest, files[MODEL], columns, groups, count)
+    scorer = OnnxScorer(
+        manifest,
+        files[MODEL],
+        columns,
+        groups,
+        count,
+        digest=hashlib.sha256(files[MANIFEST]).hexdigest(),
+        signer=signer,
+    )
     scorer.warm_up(manifest)
     return scorer
 
@@ -100,7 +112,7 @@ class ReleaseDirectory:
     def __init__(
         self,
         folder: Path,
-        trusted: TrustedKeys,
+        trusted: Trusted,
         features: Sequence[FeatureLike],
         reference: str,
         count: Count = uncounted,

@@ -89,14 +89,19 @@ class OnnxScorer:
         columns: Sequence[int],
         groups: Mapping[str, str],
         count: Count = uncounted,
+        *,
+        digest: str = "",
+        signer: str = "",
     ) -> None:
         """columns: of the manifest's features in catalogue rows. groups: feature to group. count:
-        of what goes wrong.
+        of what goes wrong. digest, signer: SHA-256 of the manifest's bytes, and who signed them.
 
         Raises Misconfigured if the graph does not have the manifest's input, width and output.
         """
         self._count = count
         self.release = manifest.id
+        self.digest = digest
+        self.signer = signer
         self.tolerates: frozenset[str] = frozenset(manifest.tolerates)
         self._columns = np.array(columns, np.int64)
         self._session = _session(model)
