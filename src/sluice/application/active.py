@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from sluice.application.breaker import DeclineBreaker, Trip
+from sluice.application.breaker import OTHERS, DeclineBreaker, Trip
 from sluice.application.dry_run import SHIFT, Recent, Rows, check_policy, check_release
 from sluice.application.ports import Ints, Scorer
 from sluice.domain.activation import (
@@ -27,16 +27,20 @@ from sluice.domain.clock import DAY_US, Clock
 from sluice.domain.policy.policy import LISTS, MODEL, LeftOut, Policy, Verdicts
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.release import KEY_WITHDRAWN, Trusted
-from sluice.errors import Corrupt, Misconfigured, SluiceError
+from sluice.errors import Corrupt, Misconfigured, SluiceError, Unavailable
 
 T = TypeVar("T")
 H_co = TypeVar("H_co", covariant=True)
 N_co = TypeVar("N_co", covariant=True)
 
+INTERNAL = "internal"
+"""Code of a refusal: judging it ended in a way that nobody foresaw."""
 TRIPPED = "breaker"
 """Code of what the breaker took out of effect."""
 STAYS = frozenset({SHIFT, TRIPPED})
-"""Codes by which the same content stays refused until somebody signs a later activation of it."""
+"""Codes by which the same content stays refused until somebody signs another activation of it."""
+UNDONE_MAX = 64
+"""Digests that are remembered as tripped; the oldest are forgotten."""
 SUSPECT_US = DAY_US
 """So long after a change, a trip is held to be its doing, and undoes it."""
 
@@ -58,7 +62,8 @@ class Followed(Protocol[H_co, N_co]):
 
     def poll(self) -> N_co | None:
         """What has just replaced it, None if nothing has. Raises a SluiceError if what lies there
-        now is wrong: then nothing changes, and the same is not looked at again."""
+        now is wrong: then nothing changes, and the same is not looked at again; Unavailable if it
+        could not be looked at now, and will be next time."""
         ...
 
 
@@ -195,6 +200,8 @@ class Part(Generic[T]):
         self.before: _Taken[T] | None = None
         self.candidate: T | None = None
         self.judged: tuple[object, ...] | None = None
+        self.undone: dict[str, Trip] = {}
+        """By digest, what tripped and was not reset."""
         self.untrusted: list[str] = []
         self._refused: SluiceError | None = None
 
@@ -287,14 +294,23 @@ class ActiveConfiguration:
     # ------------------------------------------------------------ what lies in the folders
 
     def poll(self) -> None:
-        """Take over what may take effect; what may not is refused, reported, and changes
-        nothing."""
+        """Take over what may take effect; what may not is refused, reported, and changes nothing.
+        Raises Unavailable if something could not be looked at now; the rest was."""
         try:
             self._trust_changes += self._trusted.poll()
         except Misconfigured as error:
             self._report.refused("trust", error)
+        late: list[Unavailable] = []
         for part in self._parts:
-            self._follow(part)
+            unforeseen = False
+            try:
+                self._follow(part)
+            except Unavailable as error:
+                late.append(error)
+            except Exception as error:  # it may be wrong in any way, and must not end the following
+                unforeseen, part.judged = True, None
+                what = f"{type(error).__name__}: {error}"
+                self._report.refused(part.what, SluiceError(what, code=INTERNAL))
             if self._trusted.refused is None:
                 untrusted = self._untrusted(part)
                 if part.now is not None and untrusted and untrusted != part.untrusted:
@@ -303,11 +319,15 @@ class ActiveConfiguration:
                 if untrusted and self._limits.drop_untrusted:
                     untrusted = self._drop(part, untrusted)
                 self._report.untrusted(part.what, untrusted)
-            self._report.refusing(part.what, part.refused is not None)
+            self._report.refusing(part.what, unforeseen or part.refused is not None)
+        for late_error in late:
+            raise late_error
 
     def _follow(self, part: Part[T]) -> None:
         try:
             fresh = part.followed.poll()
+        except Unavailable:
+            raise
         except SluiceError as error:
             self._report.refused(part.what, error)
             return
@@ -342,14 +362,15 @@ class ActiveConfiguration:
                 self._reaffirm(part, now, by)
                 return
             if by is None or by.activation.act not in FORCED:
+                if (trip := part.undone.get(digest)) is not None:
+                    raise _tripped(part.what, name, trip)
                 self._rehearse(part, name)
             if by is not None:
                 self._epochs.raise_to(part.what, Known(by.activation.epoch, digest))
         except SluiceError as error:
             self._refuse(part, error)
             return
-        taken = _Taken(part.candidate, name, digest, by, signers, self._clock.now_us())
-        self._take(part, taken, before=now)
+        self._take(part, _Taken(part.candidate, name, digest, by, signers, self._clock.now_us()))
 
     def _check(
         self,
@@ -358,9 +379,9 @@ class ActiveConfiguration:
         signers: frozenset[str],
         signed: SignedActivation | None,
     ) -> Checked | None:
-        for signer in signers - self._trusted.keys.keys():
-            why = self._trusted.withdrawn.get(signer, "which is not trusted")
-            raise Corrupt(f"signed by {signer}, {why}", where=part.what, code=KEY_WITHDRAWN)
+        if lost := sorted(signers - self._trusted.keys.keys()):
+            why = self._trusted.withdrawn.get(lost[0], "which is not trusted")
+            raise Corrupt(f"signed by {lost[0]}, {why}", where=part.what, code=KEY_WITHDRAWN)
         return check(
             signed,
             self._trusted,
@@ -377,41 +398,33 @@ class ActiveConfiguration:
 
     def _reaffirm(self, part: Part[T], now: _Taken[T], by: Checked | None) -> None:
         """What decides lies in the folder, maybe with another activation."""
-        part.refuse(None)
-        if by is None or (now.by is not None and by.activation == now.by.activation):
-            part.now = now._replace(by=by)
-            return
-        self._epochs.raise_to(part.what, Known(by.activation.epoch, now.digest))
+        if by is not None:
+            self._epochs.raise_to(part.what, Known(by.activation.epoch, now.digest))
         with self._swap:
+            if part.now is not now:
+                return  # the breaker undid it meanwhile
+            part.refuse(None)
             part.now = now._replace(by=by)
+            if by is None or (now.by is not None and by.activation == now.by.activation):
+                return
             if by.activation.act == "reset":
                 self._keep([each for each in self._tripped if each.what != part.what])
         self._report.activated(part.what, now.name, by)
 
-    def _take(self, part: Part[T], taken: _Taken[T], *, before: _Taken[T] | None) -> None:
+    def _take(self, part: Part[T], taken: _Taken[T]) -> None:
         reset = taken.by is not None and taken.by.activation.act == "reset"
         with self._swap:
-            part.before, part.now = before, taken
+            before = part.before = part.now
+            part.now = taken
             part.refuse(None)
-            self._keep(
-                [
-                    each
-                    for each in self._tripped
-                    if each.what != part.what or (not reset and self._still(each, before))
-                ]
-            )
+            part.undone.pop(taken.digest, None)
+            kept = [
+                each
+                for each in self._tripped
+                if not (reset and each.what == part.what) and _holds(each, part.what, before, taken)
+            ]
+            self._keep(kept)
         self._report.activated(part.what, taken.name, taken.by)
-
-    def _still(self, each: _Tripped, before: _Taken[T] | None) -> bool:
-        """Whether what was left out of a part is in its successor too, unchanged."""
-        if each.remedy != "left_out" or each.trip.cause == MODEL or before is None:
-            return False
-        assert isinstance(before.value, Policy)
-        now = self.policies.current().rules.rules
-        return any(
-            f"rule {rule.id}" == each.trip.cause and rule in now
-            for rule in before.value.rules.rules
-        )
 
     def _keep(self, tripped: list[_Tripped]) -> None:
         """Leave out what these say, and nothing else, and count anew."""
@@ -436,11 +449,11 @@ class ActiveConfiguration:
             part.rehearse(part.candidate, rows, self._limits.shift_ppm)
 
     def _rehearse_policy(self, candidate: Policy, rows: Rows, shift_ppm: int) -> None:
-        check_policy(candidate, self.policies.current(), rows, shift_ppm)
+        check_policy(candidate, self.policies.current(), rows, shift_ppm, self.left_out)
 
     def _rehearse_release(self, candidate: Scorer, rows: Rows, shift_ppm: int) -> None:
         policy, declines_ppm = self.policies.current(), self._breaker.bound_ppm
-        check_release(candidate, policy, rows, shift_ppm, declines_ppm)
+        check_release(candidate, policy, rows, shift_ppm, declines_ppm, self.left_out)
 
     # ------------------------------------------------------------ what was decided
 
@@ -468,7 +481,7 @@ class ActiveConfiguration:
             if changed is not None:
                 remedy, what = "undone", changed.what
                 self._undo(changed, trip)
-            elif trip.cause == LISTS:
+            elif trip.cause == LISTS or trip.tenant == OTHERS:
                 remedy = "none"
             fresh = _Tripped(trip, what, remedy)
             alike = [each for each in self._tripped if each[:2] != fresh[:2]]
@@ -491,14 +504,10 @@ class ActiveConfiguration:
         assert part.now is not None
         tripped = part.now
         part.now, part.before = part.before, None
-        part.refuse(
-            Corrupt(
-                f"{trip.cause} declined {trip.declined} of {trip.rows} decisions of a tenant",
-                where=tripped.name,
-                fix=f"when it is mended or meant: sluice {part.what} reset",
-                code=TRIPPED,
-            )
-        )
+        part.undone[tripped.digest] = trip
+        while len(part.undone) > UNDONE_MAX:
+            del part.undone[next(iter(part.undone))]
+        part.refuse(_tripped(part.what, tripped.name, trip))
         if part.now is not None:
             self._report.activated(part.what, part.now.name, part.now.by)
 
@@ -541,3 +550,29 @@ class ActiveConfiguration:
         if part.now is not None:
             self._report.activated(part.what, part.now.name, part.now.by)
         return self._untrusted(part)
+
+
+def _tripped(what: What, name: str, trip: Trip) -> Corrupt:
+    return Corrupt(
+        f"{trip.cause} declined {trip.declined} of {trip.rows} decisions of a tenant",
+        where=name,
+        fix=f"when it is mended or meant: sluice {what} reset",
+        code=TRIPPED,
+    )
+
+
+def _holds(
+    each: _Tripped, what: What, before: _Taken[Any] | None, after: _Taken[Any] | None
+) -> bool:
+    """Whether a trip is still open once ``after`` is taken: what declined is there, unchanged."""
+    if each.remedy != "left_out":
+        return each.what != what
+    if what == "release":
+        return each.what != what
+    if before is None or after is None:
+        return False
+    then, now = before.value, after.value
+    if each.trip.cause == MODEL:
+        same: bool = then.pack.thresholds == now.pack.thresholds
+        return same
+    return then.rule(each.trip.cause) == now.rule(each.trip.cause) is not None

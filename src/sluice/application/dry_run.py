@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.application.ports import Ints, Scorer
-from sluice.domain.policy.policy import Policy
+from sluice.domain.policy.policy import MODEL, LeftOut, Policy
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.entity import mask_of
 from sluice.domain.records.outcome import BY_SEVERITY, STRICTER, Outcome
@@ -31,6 +31,7 @@ OWN_SHARE = 2
 """A share may move by one half of itself, besides the bound: a candidate that declines nothing any
 more moves 1.5 % by no more than 1.5 points, and is found all the same."""
 
+NOTHING: LeftOut = {}
 Severities = npt.NDArray[np.int8]
 
 
@@ -86,47 +87,70 @@ class Recent:
         )
 
 
-def severities(policy: Policy, rows: Rows, scorer: Scorer | None = None) -> Severities:
+def severities(
+    policy: Policy, rows: Rows, scorer: Scorer | None = None, left_out: LeftOut = NOTHING
+) -> Severities:
     """(n,) what a policy says of rows, by the scores they had, or by another scorer's.
 
-    Raises Unavailable if that one fails on a row.
+    left_out: rules that do not fire. Raises Unavailable if the scorer fails on a row.
     """
     score, level = rows.score_ppm, rows.level
     if scorer is not None:
         score = scorer.score(rows.features).ppm
         fatal = rows.missing & ~mask_of(scorer.tolerates)
-        level = np.where(rows.missing == 0, 0, np.where(fatal == 0, 1, np.maximum(level, 2)))
+        level = np.maximum(level, MODEL_LEVELS)
+        level = np.where(rows.missing == 0, 0, np.where(fatal == 0, 1, level))
     if score is None:
         score = level  # never read
     return policy.severities(
-        rows.auths, rows.features, missing=rows.missing, level=level, score_ppm=score
+        rows.auths,
+        rows.features,
+        missing=rows.missing,
+        level=level,
+        score_ppm=score,
+        left_out=left_out,
     )
 
 
-def check_policy(candidate: Policy, active: Policy, rows: Rows, bound_ppm: int) -> None:
+def check_policy(
+    candidate: Policy, active: Policy, rows: Rows, bound_ppm: int, left_out: LeftOut = NOTHING
+) -> None:
     """Raise Misconfigured with the figures if a policy would move the outcomes too far.
 
-    bound_ppm: by how much the share of an outcome may move, besides half of itself.
+    bound_ppm: by how much the share of an outcome may move, besides half of itself. left_out: what
+    the breaker leaves out now; it does so of a rule that the candidate has unchanged.
     """
-    _check(severities(active, rows), severities(candidate, rows), bound_ppm, candidate.id)
+    rows = _without_models(rows, left_out)
+    before = severities(active, rows, left_out=left_out)
+    kept = {
+        tenant: frozenset(cause for cause in causes if active.rule(cause) == candidate.rule(cause))
+        for tenant, causes in left_out.items()
+    }
+    _check(before, severities(candidate, rows, left_out=kept), bound_ppm, candidate.id)
 
 
 def check_release(
-    candidate: Scorer, policy: Policy, rows: Rows, bound_ppm: int, declines_ppm: int
+    candidate: Scorer,
+    policy: Policy,
+    rows: Rows,
+    bound_ppm: int,
+    declines_ppm: int,
+    left_out: LeftOut = NOTHING,
 ) -> None:
     """The same of a release, over the decisions that had a score.
 
     Where too few had one there is nothing to compare it with, and it may decline at most
     declines_ppm. Raises Misconfigured; Unavailable if it fails on a row.
     """
-    scored = np.flatnonzero(rows.level < MODEL_LEVELS)
+    scored = np.flatnonzero(_without_models(rows, left_out).level < MODEL_LEVELS)
     if len(scored) >= ROWS_MIN:
         if len(scored) < len(rows.auths):
             rows = _part(rows, scored)
-        before = severities(policy, rows)
-        _check(before, severities(policy, rows, candidate), bound_ppm, candidate.release)
+        before = severities(policy, rows, left_out=left_out)
+        after = severities(policy, rows, candidate, left_out)
+        _check(before, after, bound_ppm, candidate.release)
         return
-    after = severities(policy, rows, candidate)
+    after = severities(policy, rows, candidate, left_out)
     declined = int((after == Outcome.DECLINE.severity).sum())
     if declined * 1_000_000 > declines_ppm * len(after):
         raise Misconfigured(
@@ -138,6 +162,15 @@ def check_release(
 
 
 _FIX = "if that is meant, force it: docs/runbooks/bad-release.md"
+
+
+def _without_models(rows: Rows, left_out: LeftOut) -> Rows:
+    """Rows as they would be decided now, where the model is left out for some tenants."""
+    tenants = {tenant for tenant, causes in left_out.items() if MODEL in causes}
+    if not tenants:
+        return rows
+    without = np.array([auth.tenant in tenants for auth in rows.auths], np.bool_)
+    return rows._replace(level=np.where(without, np.maximum(rows.level, MODEL_LEVELS), rows.level))
 
 
 def _part(rows: Rows, at: Ints) -> Rows:

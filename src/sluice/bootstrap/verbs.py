@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sluice.application.publish import BadRow, Report
     from sluice.application.rebuild import Rebuild
     from sluice.application.redrive import Originals, Sender
-    from sluice.domain.activation import Act, Activation, What
+    from sluice.domain.activation import Act, Activation, Checked, What
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
     from sluice.domain.release import Manifest
@@ -388,10 +388,12 @@ def compile_service(repository: Path, service: str) -> Plan:
 
 
 class Verified(NamedTuple):
-    """A release that passed every check of a decider. signer: id of the key."""
+    """A release that passed every check of a decider that has seen none before. signer: id of the
+    key. activation: None without one."""
 
     manifest: Manifest
     signer: str
+    activation: Checked | None
 
 
 def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
@@ -404,7 +406,7 @@ def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
     trusted = read_trust(trust)
     manifest, _, signer = verify(folder, trusted)
     load(folder, trusted, catalogue.FEATURES, read_policy(policy, catalogue.FEATURES).fx.reference)
-    return Verified(manifest, signer)
+    return Verified(manifest, signer, verify_activation("release", folder, trust, approvals=0))
 
 
 def pack_release(folder: Path, description: Path) -> Manifest:
@@ -457,6 +459,26 @@ def approve(what: What, folder: Path, key_file: Path) -> tuple[Activation, int]:
     _, digest = _identity(what, folder)
     key = read_private_key(key_file)
     return activate.approve(ActivationFile(folder), key, what=what, digest=digest)
+
+
+def verify_activation(what: What, folder: Path, trust: Path, *, approvals: int) -> Checked | None:
+    """Check the activation in a folder as a decider does that has seen none before. None without
+    one, where none is needed. Raises Corrupt, Misconfigured."""
+    from sluice.adapters.onnx import read_trust
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.domain.activation import Known, check
+    from sluice.domain.clock import SystemClock
+
+    _, digest = _identity(what, folder)
+    return check(
+        ActivationFile(folder).read(),
+        read_trust(trust),
+        what=what,
+        digest=digest,
+        approvals=approvals,
+        known=Known(),
+        now_us=SystemClock().now_us(),
+    )
 
 
 def show_policy(folder: Path) -> tuple[str, Activation | None, list[str]]:

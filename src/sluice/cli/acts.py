@@ -8,7 +8,8 @@ import click
 
 from sluice.bootstrap import verbs
 from sluice.cli.parameters import FOLDER
-from sluice.domain.activation import Act, What
+from sluice.domain.activation import Act, Checked, What
+from sluice.domain.clock import to_datetime
 
 _ACTS: dict[Act, str] = {
     "activate": "Sign that what is in DIR may decide from now on.",
@@ -16,6 +17,17 @@ _ACTS: dict[Act, str] = {
     "force": "The same, without the dry run.",
     "reset": "The same: the breaker's trips are over; without the dry run.",
 }
+
+
+def activation_line(by: Checked | None) -> str:
+    """What to print of an activation that was checked."""
+    if by is None:
+        return "no activation"
+    act = by.activation
+    when = f"{to_datetime(act.epoch):%Y-%m-%d %H:%M:%S} UTC"
+    return (
+        f"{act.act} of {when} by {act.who} ({act.why}), approved by {', '.join(sorted(by.signers))}"
+    )
 
 
 def add_acts(group: click.Group, what: What) -> None:

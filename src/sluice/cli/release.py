@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 from sluice.bootstrap import verbs
-from sluice.cli.acts import add_acts
+from sluice.cli.acts import activation_line, add_acts
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
 from sluice.domain.clock import to_datetime
@@ -100,11 +100,12 @@ def show(folder: Path) -> int:
 )
 def verify(folder: Path, trust: Path, policy: Path) -> int:
     """Returns 0. Raises Corrupt, Misconfigured."""
-    manifest, signer = verbs.verify_release(folder, trust, policy)
+    manifest, signer, by = verbs.verify_release(folder, trust, policy)
     click.echo(
         f"{manifest.id} is whole: signed by {signer}, {len(manifest.files)} digests, "
         f"{len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows"
     )
+    click.echo(activation_line(by))
     return 0
 
 

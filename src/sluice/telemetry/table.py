@@ -184,7 +184,7 @@ TABLE: tuple[Metric, ...] = (
                 for what in ("release", "policy")
                 for code in (
                     *("corrupt", "misconfigured", "unapproved", "epoch", "key_withdrawn"),
-                    "dry_run_shift",
+                    *("dry_run_shift", "internal"),
                 )
             ),
             ("trust", "misconfigured"),

@@ -19,14 +19,14 @@ from sluice.application.dry_run import Recent
 from sluice.domain.activation import Act, Checked, SignedActivation, What
 from sluice.domain.clock import DAY_US, SECOND_US
 from sluice.domain.features import catalogue
-from sluice.domain.policy.policy import Policy
+from sluice.domain.policy.policy import Policy, Thresholds
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.outcome import Outcome
 from sluice.domain.release import TrustedKeys, key_id
-from sluice.errors import Corrupt, Misconfigured, SluiceError
+from sluice.errors import Corrupt, Misconfigured, SluiceError, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival
-from sluice.testing.policy import make_policy, make_rule
+from sluice.testing.policy import STEPS, make_policy, make_rule
 from sluice.testing.scorer import FakeScorer
 from sluice.testing.store import FakeClock, FakeStore
 
@@ -57,8 +57,9 @@ class Folder:
 
     def poll(self) -> Any:
         fresh, self._fresh = self._fresh, None
-        if isinstance(fresh, SluiceError):
+        if isinstance(fresh, SluiceError) and not isinstance(fresh, Unavailable):
             self.refused = fresh
+        if isinstance(fresh, Exception):
             raise fresh
         if fresh is not None:
             self.value, self.refused = fresh, None
@@ -451,8 +452,38 @@ async def test_what_is_left_out_is_in_the_next_policy_too_unless_the_rule_is_ano
     assert world.active.left_out == {"bank": {"rule large"}}
     world.policy.put(declining_from(45_000))
     world.poll()
+    assert world.said.refusals == [("policy", "dry_run_shift")], "that would decline as before"
+    world.policy.put(declining_from(90_000))
+    world.poll()
     assert world.active.left_out == {}
     assert world.said.open == []
+
+
+async def test_the_model_is_asked_again_after_another_release_or_other_thresholds() -> None:
+    for mend in ("release", "thresholds"):
+        world = World(scorer=scorer_of("one", 950_000))
+        await world.decide(*[2_000] * 301)
+        assert world.active.left_out == {"bank": {"model"}}
+        world.policy.put(declining_from(900_000))
+        world.poll()
+        assert world.active.left_out == {"bank": {"model"}}, "another rule is no mending"
+        if mend == "release":
+            world.release.put(scorer_of("two", 1000))
+        else:
+            never = Thresholds(score_ppm=STEPS | {Outcome.DECLINE: None})
+            world.policy.put(make_policy(thresholds=never))
+        world.poll()
+        assert world.active.left_out == {}
+
+
+async def test_the_dry_run_compares_with_what_decides_without_what_is_left_out() -> None:
+    world = World(declining_from(40_000))
+    await shifted(world, 350)
+    mended = declining_from(90_000)
+    world.policy.put(mended)
+    world.poll()
+    assert world.active.policies.current() is mended
+    assert world.said.refusals == []
 
 
 async def test_a_signed_reset_asks_the_rule_again_and_counts_anew() -> None:
@@ -479,12 +510,48 @@ async def test_a_signed_reset_brings_back_what_was_undone() -> None:
     world.clock.advance(1)
     world.policy.signed = world.sign(world.policy, "activate", value=fresh)
     world.poll()
-    assert world.said.refusals[-1] == ("policy", "dry_run_shift")
+    assert world.said.refusals[-1] == ("policy", "breaker")
     world.clock.advance(1)
     world.policy.signed = world.sign(world.policy, "reset", value=fresh)
     world.poll()
     assert world.active.policies.current() is fresh
     assert world.said.open == []
+
+
+async def test_what_was_undone_stays_out_when_the_traffic_is_the_usual_again() -> None:
+    world = World()
+    await world.usual()
+    fresh = declining_from(60_000)
+    world.policy.put(fresh)
+    world.poll()
+    for _ in range(7):
+        await world.decide(*[70_000] * 50)
+    await world.usual(2500)
+    world.policy.put(make_policy())
+    world.poll()
+    world.policy.put(fresh)
+    world.poll()
+    assert world.active.policies.current() is not fresh
+    assert world.said.refusals == [("policy", "breaker")]
+
+
+async def test_following_goes_on_whatever_goes_wrong() -> None:
+    world = World(scorer=scorer_of("one"))
+    before = world.active.policies.current()
+    for wrong, code in ((RuntimeError("a bug"), "internal"), (Unavailable("no process"), "")):
+        world.policy.put(wrong)
+        world.release.put(scorer_of(f"after {code}"))
+        if code:
+            world.poll()
+            assert world.said.refusals == [("policy", code)]
+            assert world.said.is_refusing["policy"]
+        else:
+            with pytest.raises(Unavailable):
+                world.poll()
+        assert world.pipeline.release == f"after {code}"
+        assert world.active.policies.current() is before
+    world.poll()
+    assert not world.said.is_refusing["policy"]
 
 
 # ---------------------------------------------------------------- epochs

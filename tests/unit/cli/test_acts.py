@@ -104,6 +104,37 @@ def test_show_says_what_a_pack_is_and_that_nothing_was_checked(
     assert "not checked" in said
 
 
+def test_verify_asks_for_as_many_keys_as_it_is_told(
+    tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ann, bob = make_key(tmp_path, "ann"), make_key(tmp_path, "bob")
+    words = ["policy", "verify", str(policy), "--trust", str(tmp_path / "trust"), "--approvals"]
+    assert main([*words, "1"]) == 1
+    assert main([*words, "0"]) == 0
+    assert main(["policy", "activate", str(policy), "--key", ann, *WHO]) == 0
+    assert main([*words, "1"]) == 0
+    assert main([*words, "2"]) == 1
+    assert main(["policy", "approve", str(policy), "--key", bob]) == 0
+    capsys.readouterr()
+    assert main([*words, "2"]) == 0
+    assert "by ann (a new list), approved by" in capsys.readouterr().out
+
+
+def test_verify_of_a_release_checks_its_activation_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ann = make_key(tmp_path, "ann")
+    folder = str(make_release(tmp_path / "r"))
+    assert main(["release", "sign", folder, "--key", ann]) == 0
+    assert main(["release", "activate", folder, "--key", make_key(tmp_path, "eve"), *WHO]) == 0
+    capsys.readouterr()
+    assert main(["release", "verify", folder, "--trust", f"{ann}.pub"]) == 1
+    assert "is not trusted" in capsys.readouterr().err
+    assert main(["release", "activate", folder, "--key", ann, *WHO]) == 0
+    assert main(["release", "verify", folder, "--trust", f"{ann}.pub"]) == 0
+    assert "activate of" in capsys.readouterr().out
+
+
 def test_a_reason_that_is_none_is_refused(
     tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -400,3 +400,19 @@ def test_a_rule_left_out_for_a_tenant_does_not_fire_and_is_named() -> None:
     assert complete.declined == [(1, 1)]
     assert decide(D2).silenced == [("hard", "only-without-model"), ()]
     assert decide(D0, mask_of(("card",))).silenced == [("hard",), ("hard",)]
+
+
+def test_severities_alone_know_what_is_left_out() -> None:
+    hard = make_rule("hard", all=["amount_minor >= 0"], outcome=Outcome.DECLINE)
+    mild = make_rule("mild", all=["amount_minor >= 0"], outcome=Outcome.CHALLENGE)
+    policy = make_policy(rules=[hard, mild])
+    zeros = np.zeros(2, np.int64)
+    found = policy.severities(
+        [make_auth(), make_auth(tenant="shop")],
+        np.zeros((2, catalogue.N), np.int64),
+        missing=zeros,
+        level=zeros,
+        score_ppm=zeros,
+        left_out={"bank": frozenset({"rule hard"})},
+    )
+    assert found.tolist() == [Outcome.CHALLENGE.severity, Outcome.DECLINE.severity]

@@ -291,6 +291,10 @@ class Policy:
         found += [LISTS] if mask & _LISTS_BIT else []
         return found + ([MODEL] if mask & _MODEL_BIT else [])
 
+    def rule(self, cause: str) -> Rule | None:
+        """The rule of a cause, None if it is no rule, or none of ours."""
+        return next((rule for rule in self.rules.rules if f"rule {rule.id}" == cause), None)
+
     def severities(
         self,
         auths: Sequence[Authorization],
@@ -299,6 +303,7 @@ class Policy:
         missing: Ints,
         level: Ints,
         score_ppm: Ints,
+        left_out: LeftOut = _NOTHING_LEFT_OUT,
     ) -> npt.NDArray[np.int8]:
         """(n,) severities alone, the same as :meth:`decide`'s, without its loop over the rows.
 
@@ -306,6 +311,11 @@ class Policy:
         """
         said = self.judge(features, missing, level, score_ppm)
         final, by_model = said[:, 0].copy(), np.maximum(said[:, 2], said[:, 3])
+        for tenant, causes in left_out.items():
+            mask = self._mask(causes)
+            for i in np.flatnonzero(said[:, 1] & mask).tolist():
+                if auths[i].tenant == tenant:
+                    final[i] = self._without(Said(*said[i].tolist()), mask).by_rules
         for entry in self._allows:
             most = entry.spec.outcome.severity
             by_model = np.where(_listed(entry, auths), np.minimum(by_model, most), by_model)
