@@ -1,4 +1,8 @@
-"""The active configuration: the release and the policy that decide now, followed where they lie."""
+"""The active configuration: the release and the policy that decide now, followed where they lie.
+
+What lies there comes into force in two steps: ``look`` loads it safely, or refuses it with a code;
+``take`` puts it in force. What else must be asked of a candidate is asked in between.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,15 @@ from typing import Protocol, TypeVar
 
 from sluice.application.ports import Scorer
 from sluice.domain.policy.policy import Policy
-from sluice.errors import SluiceError
+from sluice.errors import SluiceError, Unavailable
 
-T = TypeVar("T")
+N = TypeVar("N")
 H_co = TypeVar("H_co", covariant=True)
-N_co = TypeVar("N_co", covariant=True)
+INTERNAL = "internal"
+"""Code of a refusal: looking at it ended in a way that nobody foresaw."""
 
 
-class Followed(Protocol[H_co, N_co]):
+class Followed(Protocol[H_co, N]):
     """What may be replaced, whole, while it is used."""
 
     def current(self) -> H_co:
@@ -26,9 +31,17 @@ class Followed(Protocol[H_co, N_co]):
         """Why what lies there now is not active; None if it is."""
         ...
 
-    def poll(self) -> N_co | None:
-        """What has just replaced it, None if nothing has. Raises a SluiceError if what lies there
-        now is wrong: then nothing changes, and the same is not looked at again."""
+    def look(self) -> N | None:
+        """A candidate: what lies there now, loaded whole; None if it did not change.
+
+        Blocks its thread, holds up no other. Raises a SluiceError if what lies there is wrong: then
+        nothing changes, and the same is not looked at again; Unavailable if it could not be looked
+        at now, and will be next time.
+        """
+        ...
+
+    def take(self, candidate: N, /) -> None:
+        """Put a candidate in force, for all threads at once."""
         ...
 
 
@@ -57,17 +70,38 @@ class ActiveConfiguration:
         self.poll()
 
     def poll(self) -> None:
-        """Take over what changed; what is wrong is refused, reported, and changes nothing."""
-        self._follow("release", self.releases.poll, lambda scorer: scorer.release)
-        self._follow("policy", self.policies.poll, lambda policy: policy.id)
-        self._refusing("release", self.releases.refused is not None)
-        self._refusing("policy", self.policies.refused is not None)
+        """Take over what changed; what is wrong is refused, reported, and changes nothing.
 
-    def _follow(self, what: str, poll: Callable[[], T | None], name: Callable[[T], str]) -> None:
+        May take long, and belongs into a thread of its own. Raises Unavailable if something could
+        not be looked at now; the rest was.
+        """
+        late = [
+            self._follow("release", self.releases, lambda scorer: scorer.release),
+            self._follow("policy", self.policies, lambda policy: policy.id),
+        ]
+        for error in late:
+            if error is not None:
+                raise error
+
+    def _follow(
+        self, what: str, followed: Followed[object, N], name: Callable[[N], str]
+    ) -> Unavailable | None:
         try:
-            fresh = poll()
+            candidate = followed.look()
+            if candidate is not None:
+                followed.take(candidate)
+                self._activated(what, name(candidate))
+        except Unavailable as error:
+            return error
         except SluiceError as error:
             self._refused(what, error)
-            return
-        if fresh is not None:
-            self._activated(what, name(fresh))
+        except Exception as error:  # it may be wrong in any way, and must not end the following
+            self._refused(what, _unforeseen(error))
+            self._refusing(what, True)
+            return None
+        self._refusing(what, followed.refused is not None)
+        return None
+
+
+def _unforeseen(error: Exception) -> SluiceError:
+    return SluiceError(f"{type(error).__name__}: {error}", code=INTERNAL)

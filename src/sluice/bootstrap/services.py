@@ -257,7 +257,7 @@ def active_configuration(settings: Settings) -> ActiveConfiguration:
 
     def refused(what: str, error: SluiceError) -> None:
         telemetry.event(
-            "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)
+            "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)[:2000]
         )
         telemetry.METRICS.count("sluice_decider_refused_total", what, error.code)
 
