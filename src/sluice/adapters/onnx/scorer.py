@@ -176,7 +176,11 @@ class OnnxScorer:
         padded[:n] = rows
         try:
             (out,) = self._session.run([self._output], {self._input: padded})
+            p = np.asarray(out, np.float32).reshape(-1)
         except Exception as exc:
             self._count("sluice_decider_scorer_failures_total", "runtime")
             raise Unavailable(f"onnxruntime failed on {self.release}: {exc}") from exc
-        return np.asarray(out, np.float32).reshape(-1)[:n]
+        if len(p) != len(padded):
+            self._count("sluice_decider_scorer_failures_total", "no_probability")
+            raise Unavailable(f"{self.release} gave {len(p)} numbers for {len(padded)} rows")
+        return p[:n]
