@@ -11,8 +11,8 @@ import threading
 
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
+from services.repeat import Repeated
 from sluice import telemetry
-from sluice.application.active import ActiveConfiguration
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
@@ -51,10 +51,10 @@ async def _sync(settings: Settings) -> None:
     log = bootstrap.decision_producer(settings)
     await log.ready()
     decider = bootstrap.decider(settings, "sync", store, log, active)
-    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
 
     async def finish() -> None:
-        follower.cancel()
+        follower.stop()
         await log.close()
         await store.close()
 
@@ -101,19 +101,13 @@ async def _stream(settings: Settings) -> None:
     loop = ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
     bootstrap.settle()
     telemetry.event("started", entrypoint="stream", replica=settings.service.name())
-    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
     try:
         await asyncio.to_thread(loop.run, stop)
     finally:
-        follower.cancel()
+        follower.stop()
         await online.close()
     telemetry.event("stopped")
-
-
-async def _follow(active: ActiveConfiguration, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        active.poll()
 
 
 if __name__ == "__main__":

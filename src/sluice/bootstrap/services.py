@@ -264,7 +264,7 @@ class _Report:
 
     def refused(self, what: str, error: SluiceError) -> None:
         telemetry.event(
-            "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)
+            "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)[:2000]
         )
         telemetry.METRICS.count("sluice_decider_refused_total", what, error.code)
 

@@ -29,8 +29,9 @@ from sluice.errors import Corrupt, Misconfigured
 
 MODEL, CARD, MANIFEST, SIGNATURE = "model.onnx", "card.md", "manifest.json", "manifest.sig"
 FILES = (MODEL, CARD, MANIFEST, SIGNATURE)
-MAX_FILE_BYTES = 64 * 1024 * 1024
-"""A hundred times the largest model that answers within its budget."""
+MAX_BYTES = {MODEL: 32 << 20, CARD: 1 << 20, MANIFEST: 1 << 20, SIGNATURE: 4096}
+"""Of each file. A model: far above the largest that answers within its budget; onnxruntime takes a
+copy, in which no other thread of Python runs: 25 ms."""
 FEATURES_KEY = "sluice.features"
 """Metadata of the ONNX file: its columns by name, joined by commas. The manifest must agree."""
 OPSETS = range(17, 24)
@@ -40,6 +41,8 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 """First 16 hex digits of a SHA-256: tells two apart, where the signature keeps forgers out."""
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+Value = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""Of a feature."""
 Step = Literal["challenge", "review", "decline"]
 """What a threshold on the score leads to."""
 
@@ -88,7 +91,7 @@ def _digest(text: str) -> str:
 class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One row, in the order of the manifest's features, and the score that it must get."""
 
-    features: list[int]
+    features: list[Value]
     score_ppm: Ppm
 
 
@@ -131,7 +134,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     output: str
     opset: int
     tolerates: list[EntityKind]
-    reference_row: list[int]
+    reference_row: list[Value]
     warm_up: Annotated[list[Vector], Meta(min_length=1, max_length=64)]
     tolerance_ppm: Annotated[int, Meta(ge=0, le=1)] = 1
     provenance: Provenance

@@ -37,6 +37,7 @@ class Metric(NamedTuple):
 
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
+    "task": ("decider", "featurizer", "consistency"),
     "build": ("decider", "featurizer", "archiver", "consistency"),
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
@@ -72,6 +73,11 @@ _KAFKA_CODES = _each(
 _ABORT_CODES = _each(
     "unavailable", "rebalanced", "store_lost", "busy", "internal", "rejected", "too_large"
 )
+_REFUSAL_CODES = (
+    *("corrupt", "misconfigured", "not_regular", "too_large", "too_deep", "too_slow"),
+    *("out_of_memory", "crashed", "internal"),
+    *("unapproved", "epoch", "key_withdrawn", "dry_run_shift"),
+)
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
     *("missing_field", "wrong_type", "out_of_range", "bad_format", "unknown_value"),
@@ -82,6 +88,22 @@ _DEAD_LETTER_CODES = (
 
 TABLE: tuple[Metric, ...] = (
     Metric("sluice_build_info", "gauge", ("service", "version"), "1 for the running version."),
+    # what is due again and again beside a service's own work
+    Metric(
+        "sluice_task_completed_timestamp_seconds",
+        "gauge",
+        ("task",),
+        "When the newest run of a task came to its end, Unix time; until then, when it began to be "
+        "due. follow: release and policy. store_watch: whether the store may forget. check: a "
+        "round of the consistency check.",
+    ),
+    Metric("sluice_task_every_seconds", "gauge", ("task",), "How often it is due."),
+    Metric(
+        "sluice_task_failures_total",
+        "counter",
+        ("task", "code"),
+        "Runs that ended in an error; the next one is due all the same.",
+    ),
     # decider
     Metric(
         "sluice_decider_requests_total",
@@ -179,14 +201,7 @@ TABLE: tuple[Metric, ...] = (
         ("what", "code"),
         "Releases, policies and trust folders refused; the last good one keeps serving.",
         begins=(
-            *(
-                (what, code)
-                for what in ("release", "policy")
-                for code in (
-                    *("corrupt", "misconfigured", "unapproved", "epoch", "key_withdrawn"),
-                    *("dry_run_shift", "internal"),
-                )
-            ),
+            *((what, code) for what in ("release", "policy") for code in _REFUSAL_CODES),
             ("trust", "misconfigured"),
         ),
     ),

@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
-from sluice.domain.policy.policy import Fallback, Listing, Pack, Policy, Steps, Thresholds
+from sluice.domain.policy.members import Members
+from sluice.domain.policy.policy import (
+    Fallback,
+    Listing,
+    Pack,
+    Policy,
+    Steps,
+    Thresholds,
+    digest_of,
+)
 from sluice.domain.policy.rules import FeatureLike, Rule, When
 from sluice.domain.records.authorization import Channel
 from sluice.domain.records.outcome import Outcome
@@ -61,4 +70,12 @@ def make_policy(
         table=dict(table),
         lists=[spec for spec, _ in lists],
     )
-    return Policy("test", pack, fx, {spec.file: list(ids) for spec, ids in lists}, features)
+    entries = {spec.file: ids for spec, ids in lists}
+    return Policy(
+        "test",
+        pack,
+        fx,
+        {file: Members.of(ids) for file, ids in entries.items()},
+        features,
+        digest=digest_of(pack, fx, entries),
+    )

@@ -108,7 +108,7 @@ def test_an_activation_is_read_again_when_the_link_points_elsewhere(tmp_path: Pa
 def test_what_is_no_small_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     file = ActivationFile(tmp_path)
     os.mkfifo(tmp_path / ACTIVATION)
-    with pytest.raises(Misconfigured, match="not a regular file"):
+    with pytest.raises(Misconfigured, match="no regular file"):
         file.read()
     (tmp_path / ACTIVATION).unlink()
     (tmp_path / ACTIVATION).write_bytes(b"x" * (MAX_BYTES + 1))

@@ -538,7 +538,7 @@ async def test_what_was_undone_stays_out_when_the_traffic_is_the_usual_again() -
 async def test_following_goes_on_whatever_goes_wrong() -> None:
     world = World(scorer=scorer_of("one"))
     before = world.active.policies.current()
-    for wrong, code in ((RuntimeError("a bug"), "internal"), (Unavailable("no process"), "")):
+    for wrong, code in ((IndexError("a bug"), "internal"), (Unavailable("no process"), "")):
         world.policy.put(wrong)
         world.release.put(scorer_of(f"after {code}"))
         if code:

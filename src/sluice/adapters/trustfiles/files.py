@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from sluice.adapters.regular import read_regular
 from sluice.domain.activation import ACTIVATION, MAX_BYTES, Known, SignedActivation, What
 from sluice.domain.clock import Clock
 from sluice.domain.release import NO_KEYS, TrustedKeys
@@ -86,7 +86,11 @@ class ActivationFile:
         Raises Misconfigured if it cannot be read, is too large, or no regular file."""
         found = _stat(self._path)
         if found is None or found != self._seen:
-            self._read = None if found is None else SignedActivation.parse(_bytes(self._path))
+            self._read = (
+                None
+                if found is None
+                else SignedActivation.parse(read_regular(self._path, MAX_BYTES))
+            )
             self._seen = found
         return self._read
 
@@ -127,7 +131,7 @@ class EpochFile:
         if self._path is None or _stat(self._path) is None:
             return {}
         try:
-            return msgspec.json.decode(_bytes(self._path), type=dict[str, Known])
+            return msgspec.json.decode(read_regular(self._path, MAX_BYTES), type=dict[str, Known])
         except msgspec.DecodeError as exc:
             raise Misconfigured(
                 f"not a file of epochs: {exc}",
@@ -142,21 +146,6 @@ def _stat(path: Path) -> _Stat | None:
     except OSError:
         return None
     return found.st_size, found.st_ino, found.st_mtime_ns
-
-
-def _bytes(path: Path) -> bytes:
-    """A small regular file. A pipe is not waited for."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise Misconfigured("not a regular file", where=str(path))
-            read = file.read(MAX_BYTES + 1)
-    except OSError as exc:
-        raise Misconfigured(f"cannot read the file: {exc.strerror}", where=str(path)) from exc
-    if len(read) > MAX_BYTES:
-        raise Misconfigured(f"the file is over {MAX_BYTES} bytes", where=str(path))
-    return read
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.members import Members
 from sluice.domain.policy.rules import (
     MAX_RULES,
     FeatureLike,
@@ -38,12 +39,11 @@ from sluice.errors import Misconfigured
 
 Ints = npt.NDArray[np.int64]
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
-Minor = Annotated[int, Meta(ge=0)]
-
 NEVER = 2**63 - 1
 """A threshold that nothing reaches."""
+Minor = Annotated[int, Meta(ge=0, le=NEVER)]
 MAX_LIST_ENTRIES = 1_000_000
-"""About 100 MB in memory; what is longer belongs in a feature."""
+"""About 30 MB in memory; what is longer belongs in a feature."""
 D2, D3 = 2, 3
 """Degradation levels from which the fallback rules, then the table, are asked (DESIGN 6)."""
 LISTS, MODEL = "lists", "model"
@@ -121,7 +121,7 @@ class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """``policy.yaml``. table: degradation level D3, steps on the amount in the reference
     currency."""
 
-    version: Annotated[int, Meta(ge=1)]
+    version: Annotated[int, Meta(ge=1, le=NEVER)]
     thresholds: Thresholds
     rules: list[Rule]
     fallback: Fallback
@@ -154,7 +154,7 @@ _NOTHING_LEFT_OUT: LeftOut = {}
 @dataclass(frozen=True, slots=True)
 class _List:
     spec: Listing
-    members: frozenset[str]
+    members: Members
 
 
 class Policy:
@@ -165,13 +165,16 @@ class Policy:
         name: str,
         pack: Pack,
         fx: Fx,
-        lists: Mapping[str, Sequence[str]],
+        lists: Mapping[str, Members],
         features: Sequence[FeatureLike],
+        *,
+        digest: str,
     ) -> None:
-        """Compile. lists: entries by file name. Raises Misconfigured, naming the place."""
+        """Compile. lists: by file name. digest: of all of them, :func:`digest_of`. Raises
+        Misconfigured, naming the place."""
         self.pack = pack
         self.fx = fx
-        self.digest = _digest(pack, fx, lists)
+        self.digest = digest
         self.id = f"{name}@{self.digest[:12]}"
         where = f"{name}/policy.yaml"
         fx.check(f"{name}/fx.yaml")
@@ -355,16 +358,20 @@ class Policy:
 
     @staticmethod
     def _hits(lists: Sequence[_List], auth: Authorization) -> list[Listing]:
-        return [entry.spec for entry in lists if key_of(auth, entry.spec.entity) in entry.members]
+        return [
+            entry.spec
+            for entry in lists
+            if (key_of(auth, entry.spec.entity) or "") in entry.members
+        ]
 
 
 def _listed(entry: _List, auths: Sequence[Authorization]) -> npt.NDArray[np.bool_]:
     members, entity = entry.members, entry.spec.entity
-    return np.array([key_of(auth, entity) in members for auth in auths], np.bool_)
+    return np.array([(key_of(auth, entity) or "") in members for auth in auths], np.bool_)
 
 
 def _lists(
-    specs: Sequence[Listing], entries: Mapping[str, Sequence[str]], where: str
+    specs: Sequence[Listing], entries: Mapping[str, Members], where: str
 ) -> tuple[list[_List], list[_List]]:
     by_effect: dict[str, list[_List]] = {"block": [], "allow": []}
     for spec in specs:
@@ -376,18 +383,21 @@ def _lists(
             raise Misconfigured("a block list must ask for more than approve", where=place)
         if spec.effect == "allow" and spec.outcome is Outcome.DECLINE:
             raise Misconfigured("an allow list that allows decline allows nothing", where=place)
-        members = frozenset(entries[spec.file])
+        members = entries[spec.file]
         if len(members) > MAX_LIST_ENTRIES:
             raise Misconfigured(
                 f"{len(members)} entries, at most {MAX_LIST_ENTRIES} fit", where=place
             )
-        if members:
+        if len(members):
             by_effect[spec.effect].append(_List(spec, members))
     return by_effect["block"], by_effect["allow"]
 
 
-def _digest(pack: Pack, fx: Fx, lists: Mapping[str, Sequence[str]]) -> str:
-    """SHA-256 of what the pack means: no comments, no white space, entries in order."""
+def digest_of(pack: Pack, fx: Fx, lists: Mapping[str, Sequence[str]]) -> str:
+    """SHA-256 of what the pack means: no comments, no white space, entries in order.
+
+    lists: entries by file name. O(n log n): worked out once, by whoever read them.
+    """
     used = {spec.file: sorted(set(lists.get(spec.file, ()))) for spec in pack.lists}
     body = msgspec.json.encode({"pack": pack, "fx": fx, "lists": used}, order="sorted")
     return hashlib.sha256(body).hexdigest()
