@@ -8,8 +8,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.observations import ObservationProducer
 from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
@@ -33,10 +35,12 @@ from sluice.application.consistency import ConsistencyCheck
 from sluice.application.decide import DecisionPipeline
 from sluice.application.dry_run import Recent
 from sluice.application.featurize import Featurizer
+from sluice.application.once import Ids, Once
 from sluice.application.ports import (
     STORE_RUNBOOK,
     Consumer,
     DecisionLog,
+    Message,
     OnlineConnection,
     OnlineStore,
     StateStore,
@@ -109,6 +113,7 @@ STORES: dict[str, Callable[[settings_of.Store], Store]] = dict.fromkeys(
         SystemClock(),
         budget_s=given.budget_ms / 1000,
         batch_budget_s=given.batch_budget_ms / 1000,
+        identify_budget_s=given.identify_budget_ms / 1000,
         in_progress_ttl_s=given.in_progress_ttl_s,
         answer_ttl_s=given.answer_ttl_s,
         count=telemetry.METRICS.count,
@@ -143,9 +148,11 @@ class FeaturizerParts:
     featurizer: Featurizer
     states: StateStore
     watermark: WatermarkStore
+    reader: TopicReader
 
     def close(self) -> None:
-        """Leave the store."""
+        """Leave the store and the reader of earlier records."""
+        self.reader.close()
         self.states.close()
         self.watermark.close()
 
@@ -172,6 +179,7 @@ def featurizer(settings: Settings) -> FeaturizerParts:
         names.observations: "observations",
         names.labels: "labels",
     }
+    reader = TopicReader(settings.kafka.bootstrap, extra=extra)
     return FeaturizerParts(
         GroupConsumer(
             settings.kafka.bootstrap,
@@ -190,9 +198,11 @@ def featurizer(settings: Settings) -> FeaturizerParts:
                 "sluice_featurizer_stage_duration_seconds", seconds, name
             ),
             answers_since=lambda: SystemClock().now_us() - settings.store.answer_ttl_s * SECOND_US,
+            earlier=partial(reader.between, names.decisions),
         ),
         states,
         online.watermark(),
+        reader,
     )
 
 
@@ -351,10 +361,30 @@ def online_store(settings: Settings, *, batches: bool) -> OnlineConnection:
     return store(settings).online(batches=batches, on_trust=report_store)
 
 
+def once(settings: Settings, store: OnlineStore) -> Once:
+    """What this replica knows of ids, and the store behind it."""
+    return Once(
+        store,
+        SystemClock(),
+        entries_max=settings.decider.answers_max,
+        age_max_s=settings.decider.answers_age_s,
+    )
+
+
+def decided_tail(settings: Settings, records_max: int) -> Iterator[Message]:
+    """The newest records of ``decisions.v1`` whose answers a replica would remember."""
+    since_us = SystemClock().now_us() - settings.decider.answers_age_s * SECOND_US
+    reader = TopicReader(settings.kafka.bootstrap, extra=settings.kafka.extra())
+    try:
+        yield from reader.tail(topics(settings).decisions, records_max, since_us // 1000)
+    finally:
+        reader.close()
+
+
 def decider(
     settings: Settings,
     entrypoint: Entrypoint,
-    store: OnlineStore,
+    ids: Ids,
     log: DecisionLog,
     active: ActiveConfiguration,
 ) -> DecisionPipeline:
@@ -362,7 +392,7 @@ def decider(
     return DecisionPipeline(
         entrypoint=entrypoint,
         emitter=emitter(settings),
-        store=store,
+        ids=ids,
         scorer=active.releases,
         policy=active.policies,
         log=log,

@@ -16,6 +16,7 @@ from sluice.application.active import ActiveConfiguration, Limits, Remedy
 from sluice.application.breaker import DeclineBreaker, Trip
 from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.dry_run import Recent
+from sluice.application.once import Once
 from sluice.domain.activation import Act, Checked, SignedActivation, What
 from sluice.domain.clock import DAY_US, SECOND_US
 from sluice.domain.features import catalogue
@@ -190,7 +191,7 @@ class World:
         self.pipeline = DecisionPipeline(
             entrypoint="sync",
             emitter="test",
-            store=FakeStore(self.clock),
+            ids=Once(FakeStore(self.clock), self.clock),
             scorer=self.active.releases,
             policy=self.active.policies,
             log=Log(),
@@ -251,7 +252,7 @@ class World:
 class Log:
     """``decisions.v1`` that keeps nothing."""
 
-    async def append(self, decisions: Sequence[Any]) -> None:
+    async def append(self, decisions: Sequence[Any], late: Any) -> None:
         pass
 
 
