@@ -113,8 +113,9 @@ class Report(Protocol):
         """A release, a policy or the trust folder was refused, once for each content."""
         ...
 
-    def refusing(self, what: What, now: bool) -> None:
-        """With every poll: whether what lies in the folder is not what decides."""
+    def refusing(self, what: str, now: bool) -> None:
+        """With every poll: whether what lies in the folder is not what decides; of the trust
+        folder, whether it cannot be read."""
         ...
 
     def untrusted(self, what: What, keys: Sequence[str]) -> None:
@@ -300,6 +301,7 @@ class ActiveConfiguration:
             self._trust_changes += self._trusted.poll()
         except Misconfigured as error:
             self._report.refused("trust", error)
+        self._report.refusing("trust", self._trusted.refused is not None)
         late: list[Unavailable] = []
         for part in self._parts:
             unforeseen = False

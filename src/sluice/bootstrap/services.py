@@ -278,7 +278,7 @@ class _Report:
         )
         telemetry.METRICS.count("sluice_decider_refused_total", what, error.code)
 
-    def refusing(self, what: What, now: bool) -> None:
+    def refusing(self, what: str, now: bool) -> None:
         telemetry.METRICS.set("sluice_decider_refusing", now, what)
 
     def untrusted(self, what: What, keys: Sequence[str]) -> None:

@@ -225,7 +225,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_refusing",
         "gauge",
         ("what",),
-        "1 while what lies in the folder of the release or the policy is not what decides.",
+        "1 while what lies in the folder of the release or the policy is not what decides, or "
+        "the trust folder cannot be read, and nobody is trusted with anything new.",
     ),
     Metric(
         "sluice_decider_untrusted",

@@ -107,7 +107,7 @@ class Said:
     def __init__(self) -> None:
         self.activations: list[tuple[What, str, Act | None]] = []
         self.refusals: list[tuple[str, str]] = []
-        self.is_refusing: dict[What, bool] = {}
+        self.is_refusing: dict[str, bool] = {}
         self.is_untrusted: dict[What, list[str]] = {}
         self.withdrawals: list[tuple[What, str]] = []
         self.unrehearsed: list[What] = []
@@ -120,7 +120,7 @@ class Said:
     def refused(self, what: str, error: SluiceError) -> None:
         self.refusals.append((what, error.code))
 
-    def refusing(self, what: What, now: bool) -> None:
+    def refusing(self, what: str, now: bool) -> None:
         self.is_refusing[what] = now
 
     def untrusted(self, what: What, keys: Sequence[str]) -> None:
@@ -684,6 +684,16 @@ async def test_a_policy_whose_keys_are_withdrawn_goes_on_where_there_is_no_other
     world.poll()
     assert world.active.policies.current() is before
     assert world.said.is_untrusted["policy"] == ids(ANN)
+
+
+async def test_while_the_trust_folder_cannot_be_read_what_decides_goes_on() -> None:
+    world = World(scorer=scorer_of("one"), drop_untrusted=True)
+    world.trust.trust()
+    world.trust.refused = Misconfigured("not a public key")
+    world.poll()
+    assert world.pipeline.release == "one"
+    assert world.said.is_refusing["trust"]
+    assert world.said.withdrawals == []
 
 
 async def test_a_key_trusted_again_lets_through_what_it_signed() -> None:

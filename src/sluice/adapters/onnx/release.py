@@ -190,7 +190,8 @@ class ReleaseDirectory:
         self._features = features
         self._reference = reference
         self._scorer: OnnxScorer | None = None
-        self._seen: Signature | None = None
+        self._seen: tuple[Signature, frozenset[str] | None] | None = None
+        """Of the files, and of the keys by which they were refused."""
         self.refused: SluiceError | None = None
         """Why what lies in the folder is not what scores; None while it is."""
 
@@ -204,11 +205,12 @@ class ReleaseDirectory:
 
         The first call loads what is there; later ones try it in a process of its own before, may
         take half a minute, and hold up no other thread. A wrong release raises Corrupt or
-        Misconfigured once; the reason stays in ``refused`` until the folder changes again. Raises
-        Unavailable if it could not be looked at now. Costs four stats while nothing changes.
+        Misconfigured once; the reason stays in ``refused`` until the folder changes again, or who
+        is trusted. Raises Unavailable if it could not be looked at now. Costs four stats while
+        nothing changes.
         """
         before = self._signature()
-        if before == self._seen:
+        if (before, frozenset(self._trusted.keys) if self.refused else None) == self._seen:
             return None
         try:
             fresh = load(
@@ -224,9 +226,9 @@ class ReleaseDirectory:
                 raise
             if self._seen is not None and self._signature() != before:
                 return None  # caught in the middle of a copy: look again at the next poll
-            self._seen, self.refused = before, error
+            self._seen, self.refused = (before, frozenset(self._trusted.keys)), error
             raise
-        self._seen, self.refused = before, None
+        self._seen, self.refused = (before, None), None
         return fresh
 
     def take(self, fresh: OnnxScorer) -> None:
