@@ -486,14 +486,13 @@ def show_policy(folder: Path) -> tuple[str, Activation | None, list[str]]:
     """A pack's id, its activation, and the ids of the keys that approved it, unchecked. Raises
     Misconfigured."""
     from sluice.adapters.trustfiles import ActivationFile
-    from sluice.domain.activation import POLICY, decode
+    from sluice.domain.activation import POLICY, decode, named_signers
 
     name, _ = _identity(POLICY, folder)
     signed = ActivationFile(folder).read()
     if signed is None:
         return name, None, []
-    approvals = [line.decode("ascii", "replace").split()[1:2] for line in signed.approvals]
-    return name, decode(signed.statement), [key for found in approvals for key in found]
+    return name, decode(signed.statement), named_signers(signed)
 
 
 def _identity(what: What, folder: Path) -> tuple[str, str]:

@@ -10,6 +10,7 @@ later one has been seen. That, and the threshold of signatures, are The Update F
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -35,7 +36,15 @@ Act = Literal["activate", "rollback", "force", "reset"]
 breaker's trips are over; without a dry run."""
 FORCED: frozenset[Act] = frozenset({"force", "reset"})
 """Acts by which somebody answers for the outcomes in the dry run's stead."""
-Words = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Words = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        pattern="^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]*$",
+    ),
+]
+"""What a person reads: no control characters, nor what turns the direction of a line or hides."""
 
 EPOCH, UNAPPROVED = "epoch", "unapproved"
 """Codes: older than what was seen, or the same epoch for something else; too few signatures."""
@@ -50,7 +59,7 @@ class Activation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     v: Literal[1] = 1
     what: What
-    id: Annotated[str, Meta(max_length=200)]
+    id: Words
     digest: Sha256
     epoch: MicrosUtc
     act: Act
@@ -104,6 +113,12 @@ def decode(statement: bytes, where: str = ACTIVATION) -> Activation:
         return msgspec.json.decode(statement, type=Activation)
     except msgspec.DecodeError as exc:
         raise Misconfigured(str(exc), where=where, fix="docs/reference/activation.md") from exc
+
+
+def named_signers(signed: SignedActivation) -> list[str]:
+    """Ids of the keys that a note names as its approvers; nothing is checked."""
+    words = [line.split() for line in signed.approvals]
+    return [ws[1].decode() for ws in words if len(ws) > 1 and re.fullmatch(b"[0-9a-f]{16}", ws[1])]
 
 
 def signers_of(signed: SignedActivation, trusted: Trusted) -> frozenset[str]:

@@ -14,6 +14,7 @@ from sluice.domain.activation import (
     Known,
     SignedActivation,
     check,
+    named_signers,
     statement_of,
 )
 from sluice.domain.clock import DAY_US, from_datetime, to_datetime
@@ -132,10 +133,26 @@ def test_an_epoch_is_not_ahead_of_our_clock() -> None:
     assert refused.value.code == "epoch"
 
 
-@pytest.mark.parametrize("changes", [{"who": ""}, {"why": "a\nb"}, {"why": "x" * 201}])
-def test_who_and_why_are_words(changes: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"who": ""},
+        {"why": "a\nb"},
+        {"why": "x" * 201},
+        {"id": "\x1b[2J"},
+        {"who": "\u202enna"},
+        {"why": "a\u2028b"},
+    ],
+)
+def test_what_a_person_reads_is_words(changes: dict[str, str]) -> None:
     with pytest.raises(Misconfigured):
         ask(signed(**changes))
+
+
+def test_who_is_named_without_a_check_is_a_key_id_at_least() -> None:
+    written = signed(ANN)
+    forged = (*written.approvals, b"ed25519 \x1b[2J x", b"", b"ed25519")
+    assert named_signers(written._replace(approvals=forged)) == [key_id(ANN.public_key())]
 
 
 # ---------------------------------------------------------------- keys
