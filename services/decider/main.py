@@ -13,8 +13,8 @@ from services.decider.access import Access, Limits, report_open
 from services.decider.recall import TAIL_MAX, Recall
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
+from services.repeat import Repeated
 from sluice import telemetry
-from sluice.application.active import ActiveConfiguration
 from sluice.application.once import Once
 from sluice.application.ports import OnlineConnection
 from sluice.bootstrap import services as bootstrap
@@ -59,13 +59,13 @@ async def _sync(settings: Settings) -> None:
     await log.ready()
     ids = bootstrap.once(settings, store)
     decider = bootstrap.decider(settings, "sync", ids, log, active)
-    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
     admin = settings.service.admin_host, settings.service.admin_port
     recall = _recall(settings, ids)
     recall.start()
 
     async def finish() -> None:
-        follower.cancel()
+        follower.stop()
         await asyncio.to_thread(recall.close)
         await log.close()
         await store.close()
@@ -131,11 +131,11 @@ async def _stream(settings: Settings) -> None:
     loop = ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
     bootstrap.settle()
     telemetry.event("started", entrypoint="stream", replica=settings.service.name())
-    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
     try:
         await asyncio.to_thread(loop.run, stop)
     finally:
-        follower.cancel()
+        follower.stop()
         await asyncio.to_thread(recall.close)
         await online.close()
     telemetry.event("stopped")
@@ -153,12 +153,6 @@ async def _open(store: OnlineConnection, settings: Settings) -> None:
     except SluiceError as error:
         why = await asyncio.to_thread(bootstrap.store_trouble, settings) or str(error)
         telemetry.event("store_not_connected", level=logging.ERROR, code=error.code, reason=why)
-
-
-async def _follow(active: ActiveConfiguration, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        active.poll()
 
 
 if __name__ == "__main__":

@@ -179,6 +179,57 @@ class DeciderSettings(
     reload_s: Annotated[
         int, _says("How often release and policy are looked at for changes.", ge=1, le=3600)
     ] = 2
+    release_approvals: Annotated[
+        int,
+        _says(
+            "Keys that must have approved the activation of a release; 0 needs none.", ge=0, le=16
+        ),
+    ] = 0
+    policy_approvals: Annotated[
+        int, _says("The same of a policy. Two is dual control.", ge=0, le=16)
+    ] = 0
+    drop_untrusted: Annotated[
+        bool,
+        _says(
+            "Whether a release or policy whose key was withdrawn stops deciding: the one before "
+            "it comes back, or no model; without a policy before it, it is only named."
+        ),
+    ] = False
+    epoch_file: Annotated[
+        str,
+        _says(
+            "File that keeps the highest epochs over a restart, out of reach of whoever brings "
+            "releases; empty remembers them while the process runs."
+        ),
+    ] = ""
+    dry_run_rows: Annotated[
+        int,
+        _says(
+            "Last decisions that a new release or policy is tried on, 1.5 kB each; 0 tries none.",
+            ge=0,
+            le=100_000,
+        ),
+    ] = 2000
+    dry_run_shift_ppm: Annotated[
+        int,
+        _says(
+            "By how much it may move the share of an outcome, besides half of that share.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 5_000
+    breaker_decline_ppm: Annotated[
+        int,
+        _says(
+            "Share of a tenant's decisions that one rule, or the model, may decline before the "
+            "breaker trips; 1000000 never trips.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 300_000
+    breaker_rows: Annotated[
+        int, _says("Decisions of a tenant that it is a share of.", ge=100, le=1_000_000)
+    ] = 2000
 
 
 class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

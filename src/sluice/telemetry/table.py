@@ -37,6 +37,7 @@ class Metric(NamedTuple):
 
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
+    "task": ("decider", "featurizer", "consistency"),
     "build": ("decider", "featurizer", "archiver", "consistency"),
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
@@ -78,6 +79,11 @@ _ABORT_CODES = _each(
     *("unavailable", "rebalanced", "store_lost", "busy", "unidentified", "internal", "rejected"),
     "too_large",
 )
+_REFUSAL_CODES = (
+    *("corrupt", "misconfigured", "not_regular", "too_large", "too_deep", "too_slow"),
+    *("out_of_memory", "crashed", "internal"),
+    *("unapproved", "epoch", "key_withdrawn", "dry_run_shift"),
+)
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
     *("missing_field", "wrong_type", "out_of_range", "bad_format", "unknown_value"),
@@ -94,6 +100,22 @@ _ACCESS_REASONS = _each(
 
 TABLE: tuple[Metric, ...] = (
     Metric("sluice_build_info", "gauge", ("service", "version"), "1 for the running version."),
+    # what is due again and again beside a service's own work
+    Metric(
+        "sluice_task_completed_timestamp_seconds",
+        "gauge",
+        ("task",),
+        "When the newest run of a task came to its end, Unix time; until then, when it began to be "
+        "due. follow: release and policy. store_watch: whether the store may forget. check: a "
+        "round of the consistency check.",
+    ),
+    Metric("sluice_task_every_seconds", "gauge", ("task",), "How often it is due."),
+    Metric(
+        "sluice_task_failures_total",
+        "counter",
+        ("task", "code"),
+        "Runs that ended in an error; the next one is due all the same.",
+    ),
     # decider
     Metric(
         "sluice_decider_requests_total",
@@ -240,18 +262,55 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_refused_total",
         "counter",
         ("what", "code"),
-        "Releases, policies, files of clients and certificates refused at load; the last good one "
-        "keeps serving.",
+        "Releases, policies, trust folders, files of clients and certificates refused; the last "
+        "good one keeps serving.",
         begins=(
-            *((w, c) for w in ("release", "policy") for c in ("corrupt", "misconfigured")),
-            *((what, "misconfigured") for what in ("clients", "certificate")),
+            *((what, code) for what in ("release", "policy") for code in _REFUSAL_CODES),
+            *((what, "misconfigured") for what in ("trust", "clients", "certificate")),
         ),
     ),
     Metric(
         "sluice_decider_refusing",
         "gauge",
         ("what",),
-        "1 while what lies in the folder of the release or the policy is not what decides.",
+        "1 while what lies in the folder of the release or the policy is not what decides, or "
+        "the trust folder cannot be read, and nobody is trusted with anything new.",
+    ),
+    Metric(
+        "sluice_decider_untrusted",
+        "gauge",
+        ("what",),
+        "1 while what decides is signed by a key that is no longer trusted.",
+    ),
+    Metric(
+        "sluice_decider_approvals_required",
+        "gauge",
+        ("what",),
+        "Signatures that its activation needs; 0 takes what lies in the folder unsigned.",
+    ),
+    Metric(
+        "sluice_decider_epoch_seconds",
+        "gauge",
+        ("what",),
+        "Epoch of the activation by which it decides, seconds since 1970 UTC; 0 without one.",
+    ),
+    Metric(
+        "sluice_decider_breaker_trips_total",
+        "counter",
+        ("kind", "remedy"),
+        "Times that a rule, the block lists or the model declined too much of a tenant's traffic, "
+        "by what was done: the newest change undone, the cause left_out, or none.",
+        begins=(
+            *((kind, remedy) for kind in ("rule", "model") for remedy in ("undone", "left_out")),
+            ("lists", "undone"),
+            ("lists", "none"),
+        ),
+    ),
+    Metric(
+        "sluice_decider_breaker_open",
+        "gauge",
+        ("kind",),
+        "Trips that were not reset yet.",
     ),
     # every user of states
     Metric(
