@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
+from sluice.cli.output import say, say_json
 from sluice.cli.parameters import archive_option
 from sluice.cli.text import help_of
 from sluice.settings import load
@@ -33,16 +34,17 @@ def command(authorization_id: str, archive: Path | None, everything: bool, as_js
     root = verbs.archive_root(load()[0], archive)
     found = verbs.find_decision(root, authorization_id)
     if found is None:
-        click.echo(
+        say(
             f"sluice explain: no decision of {authorization_id} in {root}; "
             "the archiver writes with a delay of up to archiver.roll_s",
             err=True,
         )
         return 1
     if as_json:
-        click.echo(msgspec.json.format(found.record, indent=2).decode())
+        say_json(msgspec.json.format(found.record, indent=2).decode())
     else:
-        click.echo("\n".join(lines(explain(found, everything=everything))))
+        for line in lines(explain(found, everything=everything)):
+            say(line)
     return 0
 
 
