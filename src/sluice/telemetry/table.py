@@ -299,7 +299,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_consumer_poison_total",
         "counter",
         ("code",),
-        "Messages that broke the decider when they were alone; they become dead letters.",
+        "Messages that broke the decider while they were read, or alone in a batch; they become "
+        "dead letters.",
         begins=_each("internal", "rejected", "too_large"),
     ),
     Metric(
