@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     entrypoint = parser.parse_args(argv).entrypoint
     bootstrap.unsettled()
     settings, _ = load()
-    telemetry.configure_logging("decider", level=settings.service.log_level)
+    bootstrap.configure_logging("decider", settings)
     try:
         if entrypoint == "sync":
             from services.decider import server  # noqa: PLC0415 (KServe: only this entrypoint needs it)

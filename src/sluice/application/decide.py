@@ -33,6 +33,7 @@ from sluice.domain.policy.policy import Policy, Verdicts
 from sluice.domain.records.authorization import (
     Authorization,
     EventTimeBounds,
+    check,
     check_event_time,
     decode_authorization,
     encode,
@@ -174,6 +175,7 @@ class DecisionPipeline:
         clock: Clock,
         bounds: EventTimeBounds,
         stage: Callable[[str, float], None] = _no_stage,
+        check: Callable[[Authorization], None] = check,
     ) -> None:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
@@ -186,6 +188,7 @@ class DecisionPipeline:
         self._clock = clock
         self._bounds = bounds
         self._stage = stage
+        self._check = check
         self._kernel = Kernel()
 
     @property
@@ -204,7 +207,7 @@ class DecisionPipeline:
     ) -> Arrival:
         """Read one message. Raises Rejected with the code of what is wrong."""
         now_us = self._clock.now_us()
-        auth = decode_authorization(raw)
+        auth = decode_authorization(raw, self._check)
         check_event_time(auth, now_us, self._bounds)
         fx = self._policy.current().fx
         amount_minor = fx.to_reference(auth.amount_minor, auth.currency)

@@ -44,6 +44,7 @@ from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Entrypoint
+from sluice.domain.records.grammars import checks
 from sluice.errors import Misconfigured, SluiceError
 from sluice.settings import Settings
 
@@ -54,7 +55,7 @@ until it ends: Python's 700 would walk them 15 times, a tenth of the stream proc
 
 def start(service: str, settings: Settings) -> threading.Event:
     """Logging, metrics port, and an event that SIGTERM and SIGINT set."""
-    telemetry.configure_logging(service, level=settings.service.log_level)
+    configure_logging(service, settings)
     if settings.service.metrics_port:
         telemetry.start_metrics_server(settings.service.metrics_port)
     stop = threading.Event()
@@ -62,6 +63,13 @@ def start(service: str, settings: Settings) -> threading.Event:
         signal.signal(number, lambda *_: stop.set())
     telemetry.event("started", replica=settings.service.name())
     return stop
+
+
+def configure_logging(service: str, settings: Settings) -> None:
+    """See :func:`sluice.telemetry.configure_logging`."""
+    telemetry.configure_logging(
+        service, level=settings.service.log_level, id_key=settings.service.log_id_key
+    )
 
 
 def unsettled() -> None:
@@ -292,7 +300,7 @@ def decider(
     log: DecisionLog,
     active: ActiveConfiguration,
 ) -> DecisionPipeline:
-    """The decision pipeline behind one entrypoint."""
+    """The decision pipeline behind one entrypoint. Raises Misconfigured for a wrong grammar."""
     return DecisionPipeline(
         entrypoint=entrypoint,
         emitter=emitter(settings),
@@ -308,6 +316,7 @@ def decider(
         stage=lambda name, seconds: telemetry.METRICS.observe(
             "sluice_decider_stage_duration_seconds", seconds, name
         ),
+        check=checks(settings.decider.grammars),
     )
 
 

@@ -8,6 +8,7 @@ from sluice.telemetry.logs import (
     count_lines,
     decided_line,
     event,
+    name_in_log,
     write_lines,
 )
 from sluice.telemetry.metrics import (
@@ -35,6 +36,7 @@ __all__ = [
     "decided_line",
     "event",
     "join_trace",
+    "name_in_log",
     "observe_decisions",
     "show_lag",
     "start_metrics_server",

@@ -11,8 +11,8 @@ from sluice_simulator.rows import FRAUD, KIND_INDEX, present
 from sluice_simulator.world import World
 
 from sluice.domain.records.authorization import decode_authorization, encode
+from sluice.domain.records.card_numbers import holds_card_number
 from sluice.domain.records.currencies import EXPONENTS
-from sluice.domain.records.identifiers import holds_card_number
 
 START = date(2026, 9, 1)
 CAMPAIGNS = dict.fromkeys(FRAUD, 10.0)

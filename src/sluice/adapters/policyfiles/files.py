@@ -12,7 +12,7 @@ import yaml
 from sluice.domain.policy.fx import Fx
 from sluice.domain.policy.policy import Pack, Policy
 from sluice.domain.policy.rules import FeatureLike
-from sluice.domain.records.identifiers import holds_card_number
+from sluice.domain.records.card_numbers import holds_card_number
 from sluice.errors import Misconfigured
 
 MAX_FILE_BYTES = 100_000_000
