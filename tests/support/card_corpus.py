@@ -77,10 +77,8 @@ def _among_digits(number: str, rng: Rng) -> str:
     return _some(rng, _DIGITS, before) + number + _some(rng, _DIGITS, more - before)
 
 
-def _uuid_of_hex(number: str, rng: Rng) -> str:
-    more = 32 - len(number)
-    before = rng.randint(0, more)
-    return _uuid(_some(rng, _HEX, before) + number + _some(rng, _HEX, more - before))
+def _uuid_from(number: str, rng: Rng) -> str:
+    return str(uuid.UUID(number + f"{rng.getrandbits(128):032x}"[len(number) :]))
 
 
 def _b64(text: str) -> str:
@@ -102,7 +100,9 @@ ENCODINGS: dict[str, Encode] = {
     "among digits, 20 and more": _among_digits,
     "padded with zeros": lambda n, r: n.zfill(r.choice((19, 20, 32))),
     "UUID of digits": lambda n, r: _uuid((n + _some(r, _DIGITS, 32))[:32]),
-    "UUID of hex": _uuid_of_hex,
+    "start of a UUID": _uuid_from,
+    "end of a UUID": lambda n, r: _uuid(f"{r.getrandbits(128):032x}"[: 32 - len(n)] + n),
+    "start of a hash": lambda n, r: n + f"{r.getrandbits(256):064x}"[len(n) :],
     "hex": lambda n, _: n.encode().hex(),
     "base64": lambda n, _: _b64(n),
     "base64url behind a prefix": lambda n, r: "tok_"[r.randint(0, 3) :] + _b64(n).rstrip("="),
@@ -111,7 +111,10 @@ ENCODINGS: dict[str, Encode] = {
     "groups, in base64": lambda n, _: _b64(_groups(n, "-")),
 }
 INSIDE = frozenset(
-    {"among digits, 20 and more", "padded with zeros", "UUID of digits", "UUID of hex"}
+    {
+        *("among digits, 20 and more", "padded with zeros", "UUID of digits"),
+        *("start of a UUID", "end of a UUID", "start of a hash"),
+    }
 )
 """Encodings in which other digits may touch those of the number."""
 

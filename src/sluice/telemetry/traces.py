@@ -32,7 +32,7 @@ def join_trace(
 ) -> Joined | None:
     """Take part in the trace of a ``traceparent``; None where there is none, or no valid one.
 
-    Nor one that may hold a card number: of 10,000 random trace ids some six are lost by that.
+    Nor one that may hold a card number: of 10,000 random trace ids two are lost by that.
 
     A header of a later version goes on as version 00, which W3C asks for. Some 10 us a header.
 

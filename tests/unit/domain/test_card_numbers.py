@@ -61,6 +61,11 @@ def test_of_ordinary_ids_fewer_than_one_in_a_thousand_is_refused(kind: str) -> N
         ("DE88370400440532013000", False),
         ("FI4111111111111111", True),
         ("a" * 30 + NUMBER + "b", True),
+        ("a" * 30 + "1" + NUMBER + "b", False),
+        ("41111111-1111-4111-8111-11111111111a", False),  # 4111111111114111: no check digit
+        ("41111111-1111-1111-8f00-4bf92f3577b3", True),
+        ("4bf92f35-77b3-4da6-8111-4111111111111111"[:36], False),
+        ("4bf92f35-77b3-4da6-4111-111111111111", True),  # of no variant: searched whole
         (f"%34%31{NUMBER[2:]}", True),
         ("", False),
         ("４１１１１１１１１１１１１１１１", False),  # other digits are refused as characters
@@ -93,6 +98,18 @@ def test_ids_that_look_like_numbers_are_taken_once_their_tenant_says_how_it_make
     assert refusal(declared, card_token=SNOWFLAKE) == "card_number"  # of another field
     assert refusal(declared, authorization_id=SNOWFLAKE, tenant="other") == "card_number"
     assert refusal({"*.authorization_id": "[12][0-9]{18}"}, authorization_id=SNOWFLAKE) == ""
+
+
+def test_a_uuid_that_is_declared_is_never_refused() -> None:
+    unlucky = "41111111-1111-4111-8f00-4bf92f3577b3"
+    assert holds_card_number(unlucky.replace("-4111-", "-1111-"))
+    hexes = "[0-9a-f]"
+    shape = f"{hexes}{{8}}-{hexes}{{4}}-[0-9]{hexes}{{3}}-[89ab]{hexes}{{3}}-{hexes}{{12}}"
+    declared = {"bank.authorization_id": shape}
+    for text in (unlucky, unlucky.replace("-4111-", "-1111-")):
+        assert refusal(declared, authorization_id=text) == ""
+    assert refusal(declared, authorization_id="41111111-1111-1111-8111-111111111111") == ""
+    assert refusal({}, authorization_id="41111111-1111-1111-8111-111111111111") == "card_number"
 
 
 def test_a_tenants_own_grammar_is_before_everyones() -> None:

@@ -94,6 +94,14 @@ def test_no_identifier_holds_a_digit(month: Batch) -> None:
             assert value is None or not (holds_card_number(value) or any(map(str.isdigit, value)))
 
 
+def test_no_authorization_id_can_pass_for_a_card_number(month: Batch) -> None:
+    ids = month.authorizations()["authorization_id"].to_pylist()
+    assert {value[-1] for value in ids} == set("abcdef")
+    assert {value[14] for value in ids} == {"7"}
+    assert len(set(ids)) == len(ids)
+    assert not any(map(holds_card_number, ids))
+
+
 def test_currencies_with_no_two_and_three_minor_digits_occur(month: Batch) -> None:
     found = set(month.authorizations()["currency"].to_pylist())
     assert {EXPONENTS[c] for c in found} == {0, 2, 3}

@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 CARD_DIGITS_MIN = 13
 """Of a card number; the longest has 19 (ISO/IEC 7812-1). Maestro's 12 are as short as a retrieval
 reference number, and are not looked for."""
+CARD_DIGITS_MAX = 19
 SEARCHED_MAX = 256
 """Characters of a text that are searched: no field takes more than 64."""
 
@@ -86,9 +87,15 @@ _MOMENT = re.compile(
 _HEX_DIGITS = re.compile(rb"3[0-9](?:(?:2[0-9A-Fa-f]|5[Ff])*3[0-9]){12,}")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{18,}")
-HASH_MIN = 40
-"""Hex characters of a hash in which digits beside digits are chance: SHA-1 has 40, SHA-256 64."""
-_LONG_HASH = re.compile(rb"(?=[0-9]*[A-Fa-f])[0-9A-Fa-f]{40,}")
+HASH_MIN = 32
+"""Hex characters of a hash, in which digits beside digits are chance: MD5 has 32, SHA-256 64."""
+_HASH = re.compile(
+    rb"(?<![0-9A-Za-z])(?=[0-9-]*[A-Fa-f])(?:"
+    rb"(?P<uuid>[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[1-8][0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12})"
+    rb"|[0-9A-Fa-f]{32,})(?![0-9A-Za-z])"
+)
+"""A hash, or a UUID of RFC 9562, with a letter in it."""
+_HEX_LETTERS = re.compile(rb"[A-Fa-f]+")
 _IBAN = re.compile(rb"[A-Z]{2}[0-9]{2}[0-9A-Z]{11,30}")
 
 
@@ -162,24 +169,42 @@ def _in_clear(raw: bytes, *, declared: bool = False) -> bool:
     """True if the digits of a text, whatever stands between them, hold a number.
 
     Left out, because ids hold some by chance: what reaches into a time of day, YYYYMMDDhhmmss of
-    2020 to 2039, at the start of its digits; digits beside other digits in a hash of 40 and more
-    hex characters; digits inside an IBAN whose check digits are right.
+    2020 to 2039, at the start of its digits; most of a hash or UUID, see :func:`_in_hash`; digits
+    inside an IBAN whose check digits are right.
     """
+    if len(raw) >= HASH_MIN:
+        hashes = list(_HASH.finditer(raw))
+        if any(_in_hash(one, declared=declared) for one in hashes):
+            return True
+        if hashes:
+            raw = _HASH.sub(BOUNDARY.encode(), raw)
     bare = raw.translate(None, _NOT_ALPHANUMERIC)
     if len(bare) > CARD_DIGITS_MIN and any(map(_is_number, _ALONE.findall(raw))):
         return True
-    hashes = _LONG_HASH.finditer(bare) if len(bare) >= HASH_MIN else ()
-    spans = [one.span() for one in hashes]
-    for run in _RUN.finditer(bare):
-        digits = run.group()
-        if _is_number(digits):
+    for run in _RUN.findall(bare):
+        if _is_number(run):
             return True
-        if declared or any(first <= run.start() < last for first, last in spans):
+        if declared:
             continue
-        moment = _MOMENT.match(digits)
-        if _holds_number(digits[moment.end() :] if moment else digits) and not _is_iban(bare):
+        moment = _MOMENT.match(run)
+        if _holds_number(run[moment.end() :] if moment else run) and not _is_iban(bare):
             return True
     return False
+
+
+def _in_hash(token: re.Match[bytes], *, declared: bool) -> bool:
+    """True if a hash or a UUID begins or ends with a number, or a hash has one between letters.
+
+    Elsewhere a stretch of digits is chance: of 10,000 random UUIDs seven hold one. A UUID that is
+    declared is not searched.
+    """
+    runs = _HEX_LETTERS.split(token.group().replace(b"-", b""))
+    first, last = runs[0], runs[-1]
+    if token["uuid"] and declared:
+        return False
+    if not declared and (_begins_with_number(first) or _ends_with_number(last)):
+        return True
+    return not token["uuid"] and any(map(_is_number, runs))
 
 
 def _is_iban(bare: bytes) -> bool:
@@ -193,6 +218,16 @@ def _is_iban(bare: bytes) -> bool:
 def _is_number(digits: bytes) -> bool:
     """True if the whole of it is a card number."""
     return len(digits) in _LENGTHS.get(digits[:4], ()) and passes_luhn(digits.decode())
+
+
+def _begins_with_number(digits: bytes) -> bool:
+    lengths = _LENGTHS.get(digits[:4], ())
+    return any(_is_number(digits[:n]) for n in lengths if CARD_DIGITS_MIN < n <= len(digits))
+
+
+def _ends_with_number(digits: bytes) -> bool:
+    starts = range(max(0, len(digits) - CARD_DIGITS_MAX), len(digits) - CARD_DIGITS_MIN)
+    return any(_is_number(digits[start:]) for start in starts)
 
 
 def _holds_number(digits: bytes) -> bool:
