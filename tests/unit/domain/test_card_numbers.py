@@ -57,6 +57,8 @@ def test_of_ordinary_ids_fewer_than_one_in_a_thousand_is_refused(kind: str) -> N
         ("41111111-1111-1111-1111-111111111111", True),
         ("2026050112345600123", False),  # 2605011234560012 begins in the time of day
         ("202605011234564111111111111111", True),
+        ("ORD-2026-05-01-12:34:56-00123", False),
+        ("c202203151147253456", True),  # 2203151147253456 behind a letter and 20
         ("DE89370400440532013000", False),
         ("DE88370400440532013000", False),
         ("FI4111111111111111", True),

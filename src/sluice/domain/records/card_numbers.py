@@ -78,7 +78,7 @@ LONG_RUN, PAIR, GROUP, GROUP_D = 2 * RUN, b"ab", b"0" * 9 + b"x", b"0" * 9 + b"b
 """One of them is in every squeezed text that holds a number in hex, in base64, in groups in hex (34
 31 31 31 2d), unless ``%`` is in the text itself."""
 
-_RUN = re.compile(rb"[0-9]{13,}")
+_RUN = re.compile(rb"[0-9](?:[^0-9A-Za-z]*[0-9]){12,}")
 _ALONE = re.compile(rb"(?<![0-9])[0-9]{13}(?![0-9])")
 _MOMENT = re.compile(
     rb"20[23][0-9](?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
@@ -169,8 +169,8 @@ def _in_clear(raw: bytes, *, declared: bool = False) -> bool:
     """True if the digits of a text, whatever stands between them, hold a number.
 
     Left out, because ids hold some by chance: what reaches into a time of day, YYYYMMDDhhmmss of
-    2020 to 2039, at the start of its digits; most of a hash or UUID, see :func:`_in_hash`; digits
-    inside an IBAN whose check digits are right.
+    2020 to 2039, where digits begin behind no letter; most of a hash or UUID, see
+    :func:`_in_hash`; digits inside an IBAN whose check digits are right.
     """
     if len(raw) >= HASH_MIN:
         hashes = list(_HASH.finditer(raw))
@@ -181,13 +181,16 @@ def _in_clear(raw: bytes, *, declared: bool = False) -> bool:
     bare = raw.translate(None, _NOT_ALPHANUMERIC)
     if len(bare) > CARD_DIGITS_MIN and any(map(_is_number, _ALONE.findall(raw))):
         return True
-    for run in _RUN.findall(bare):
-        if _is_number(run):
+    for run in _RUN.finditer(raw):
+        digits = run.group().translate(None, _NOT_ALPHANUMERIC)
+        if _is_number(digits):
             return True
         if declared:
             continue
-        moment = _MOMENT.match(run)
-        if _holds_number(run[moment.end() :] if moment else run) and not _is_iban(bare):
+        moment = _MOMENT.match(digits)
+        if moment and not raw[: run.start()][-1:].isalpha():
+            digits = digits[moment.end() :]
+        if _holds_number(digits) and not _is_iban(bare):
             return True
     return False
 
