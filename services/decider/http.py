@@ -43,6 +43,7 @@ from sluice.application.decide import (
     Decided,
     Replayed,
     Result,
+    Unidentified,
     Unrecorded,
 )
 from sluice.application.ports import Arrival
@@ -70,6 +71,7 @@ _REFUSALS: dict[type, Problem] = {
     Conflict: problem("conflict"),
     Busy: problem("busy"),
     Unrecorded: problem("unrecorded"),
+    Unidentified: problem("unidentified"),
 }
 
 
@@ -586,7 +588,7 @@ def _deadline_ms(header: bytes) -> int:
     return int(header)
 
 
-def _refusal(outcome: Conflict | Busy | Unrecorded | SluiceError) -> Problem:
+def _refusal(outcome: Conflict | Busy | Unrecorded | Unidentified | SluiceError) -> Problem:
     if not isinstance(outcome, SluiceError):
         return _REFUSALS[type(outcome)]
     return problem("overloaded") if outcome.code == "overloaded" else problem_of(outcome)

@@ -80,6 +80,7 @@ KINDS: dict[str, Kind] = {
     "overloaded": Kind(503, "Too many requests are in flight", _RETRY),
     "busy": Kind(503, "The same authorization is being decided", _RETRY),
     "unrecorded": Kind(503, "The decision could not be recorded", _RETRY),
+    "unidentified": Kind(503, "Nobody can say whether this id was decided before", _RETRY),
     "unavailable": Kind(503, "A part that this needs is down", _RETRY),
     "not_ready": Kind(503, "Not ready", _RETRY),
 }

@@ -78,6 +78,15 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     batch_budget_ms: Annotated[
         int, _says("The same for a micro-batch of the stream processor.", ge=1, le=10_000)
     ] = 1000
+    identify_budget_ms: Annotated[
+        int,
+        _says(
+            "Longest a look-up of ids alone may take, after a read that was too late or failed; "
+            "past it the policy's `unidentified` decides.",
+            ge=1,
+            le=10_000,
+        ),
+    ] = 25
     answer_ttl_s: Annotated[
         int, _says("How long an id's answer is remembered: about 400 bytes each.", ge=1)
     ] = 3600
@@ -114,6 +123,17 @@ class DeciderSettings(
     in_flight_max: Annotated[
         int, _says("Requests inside the sync API; beyond it 503, no queue.", ge=1)
     ] = 256
+    answers_max: Annotated[
+        int,
+        _says(
+            "Answers that a replica remembers itself, asked before the store: 900 bytes each.",
+            ge=1_000,
+            le=10_000_000,
+        ),
+    ] = 50_000
+    answers_age_s: Annotated[
+        int, _says("Older ones are forgotten, however few there are.", ge=1, le=86_400)
+    ] = 900
     drain_s: Annotated[
         int, _says("After SIGTERM: not ready, still answering, this long.", ge=0, le=600)
     ] = 5

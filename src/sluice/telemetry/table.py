@@ -70,7 +70,8 @@ _KAFKA_CODES = _each(
     "other",
 )
 _ABORT_CODES = _each(
-    "unavailable", "rebalanced", "store_lost", "busy", "internal", "rejected", "too_large"
+    *("unavailable", "rebalanced", "store_lost", "busy", "unidentified", "internal", "rejected"),
+    "too_large",
 )
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
@@ -129,7 +130,9 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_degraded_total",
         "counter",
         ("part",),
-        "Decisions made without a part: a view, the model.",
+        "Decisions made without a part: a view, the model; idempotency: nobody could say whether "
+        "the id was decided before.",
+        begins=(("idempotency",),),
     ),
     Metric(
         "sluice_decider_states_total",
@@ -150,6 +153,19 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         (),
         "Pending entries that stood in for states not yet written.",
+    ),
+    Metric(
+        "sluice_decider_recalled_total",
+        "counter",
+        (),
+        "Answers that a replica learned from the tail of decisions.v1 at its start, or when "
+        "partitions came to it.",
+    ),
+    Metric(
+        "sluice_decider_recall_failures_total",
+        "counter",
+        (),
+        "Times that this failed; the store knows the same answers.",
     ),
     Metric(
         "sluice_decider_scorer_failures_total",
@@ -245,7 +261,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_store_idempotency_refused_total",
         "counter",
         (),
-        "Authorizations decided without an idempotency record: the store refused to keep one.",
+        "Times that the store refused to keep an idempotency record. If it knows no answer either, "
+        "what becomes of the authorization is the policy's choice.",
     ),
     Metric(
         "sluice_store_pending_refused_total",
@@ -339,6 +356,12 @@ TABLE: tuple[Metric, ...] = (
         "Appends of the sync API not acknowledged within decider.record_budget_ms.",
     ),
     Metric(
+        "sluice_producer_appends_durable_late_total",
+        "counter",
+        (),
+        "Those of them whose records all became durable afterwards: whoever asks again hears them.",
+    ),
+    Metric(
         "sluice_producer_queue_full_total",
         "counter",
         (),
@@ -363,8 +386,9 @@ TABLE: tuple[Metric, ...] = (
         "sluice_featurizer_events_total",
         "counter",
         ("topic", "result"),
-        "Events by result: applied, redelivered, duplicate, too_old.",
-        begins=tuple((topic, "too_old") for topic in ("decisions", "observations")),
+        "Events by result: applied, redelivered, duplicate, too_old; superseded is a second record "
+        "of an id.",
+        begins=(("decisions", "too_old"), ("observations", "too_old"), ("decisions", "superseded")),
     ),
     Metric("sluice_featurizer_states_written_total", "counter", ("entity",), "States stored."),
     Metric(
