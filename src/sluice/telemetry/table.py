@@ -75,7 +75,7 @@ _ABORT_CODES = _each(
 )
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
-    *("missing_field", "wrong_type", "out_of_range", "bad_format", "unknown_value"),
+    *("missing_field", "wrong_type", "out_of_range", "bad_format", "bad_token", "unknown_value"),
     *("unknown_currency", "unknown_country", "invalid_json", "too_large", "card_number"),
     "internal",
 )
