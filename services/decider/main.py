@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     bootstrap.unsettled()
     settings, _ = load()
     bootstrap.configure_logging("decider", settings)
+    bootstrap.limit_memory(settings.service.memory_max_mb)
     try:
         if entrypoint == "sync":
             from services.decider import server  # noqa: PLC0415 (KServe: only this entrypoint needs it)
@@ -56,6 +57,7 @@ async def _sync(settings: Settings) -> None:
     ids = bootstrap.once(settings, store)
     decider = bootstrap.decider(settings, "sync", ids, log, active)
     follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    admin = settings.service.admin_host, settings.service.admin_port
     recall = _recall(settings, ids)
     recall.start()
 
@@ -73,6 +75,8 @@ async def _sync(settings: Settings) -> None:
         port=settings.decider.port,
         drain_s=settings.decider.drain_s,
         in_flight_max=settings.decider.in_flight_max,
+        admin=admin if admin[1] else None,
+        per_address_max=settings.decider.connections_per_address,
         deadline_ms=settings.decider.deadline_ms,
         sampler=bootstrap.sampler(settings),
         on_stop=finish,
@@ -80,8 +84,7 @@ async def _sync(settings: Settings) -> None:
 
 
 async def _stream(settings: Settings) -> None:
-    if settings.service.metrics_port:
-        telemetry.start_metrics_server(settings.service.metrics_port)
+    bootstrap.open_admin_port(settings)
     stop = threading.Event()
     events = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

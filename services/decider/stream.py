@@ -267,7 +267,7 @@ class StreamProcessor(Handler):
                 places.append(message)
             except Rejected as error:
                 refuse(message, error, trace and trace.traceparent)
-            except SluiceError:
+            except (SluiceError, MemoryError):  # not this message's doing
                 raise
             except Exception as error:  # a bug of ours stops at the message that shows it
                 refuse(message, Rejected(BROKE, code="internal"), trace and trace.traceparent)

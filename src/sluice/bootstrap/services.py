@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -58,10 +59,10 @@ until it ends: Python's 700 would walk them 15 times, a tenth of the stream proc
 
 
 def start(service: str, settings: Settings) -> threading.Event:
-    """Logging, metrics port, and an event that SIGTERM and SIGINT set."""
+    """Logging, memory limit, admin port, and an event that SIGTERM and SIGINT set."""
     configure_logging(service, settings)
-    if settings.service.metrics_port:
-        telemetry.start_metrics_server(settings.service.metrics_port)
+    limit_memory(settings.service.memory_max_mb)
+    open_admin_port(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -74,6 +75,35 @@ def configure_logging(service: str, settings: Settings) -> None:
     telemetry.configure_logging(
         service, level=settings.service.log_level, id_key=settings.service.log_id_key
     )
+
+
+def limit_memory(megabytes: int) -> None:
+    """Let allocations past so many MB of data fail, for this process: 0 is no limit.
+
+    RLIMIT_DATA: private memory that can be written, so the heap, arenas and stacks of threads.
+    RLIMIT_AS would count the mapped files and reservations of numba and ONNX Runtime, which are
+    gigabytes of nothing; resident memory has no limit of its own outside a control group. A limit
+    that is set lower already stays.
+    """
+    if not megabytes:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    least = min((megabytes << 20, *(old for old in (soft, hard) if old != resource.RLIM_INFINITY)))
+    resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
+
+
+def open_admin_port(settings: Settings) -> None:
+    """Metrics and health of a service without HTTP of its own. Raises Misconfigured."""
+    port = settings.service.admin_port
+    if not port:
+        return
+    try:
+        telemetry.start_admin_server(port, host=settings.service.admin_host)
+    except OSError as error:
+        raise Misconfigured(
+            f"the admin port cannot be opened: {error.strerror}",
+            where="service.admin_host, service.admin_port",
+        ) from error
 
 
 def unsettled() -> None:

@@ -56,6 +56,10 @@ def _each(*words: str) -> tuple[tuple[str, ...], ...]:
 
 
 _ENTITIES = _each("card", "terminal", "merchant", "device")
+CLOSED_BECAUSE = (
+    *("full", "address_full", "idle", "slow_sender", "slow_reader", "invalid_http"),
+    *("headers_too_large", "overloaded", "not_connected", "accept_failed", "failed"),
+)
 _STORE_CODES = _each(
     *("ERR", "OOM", "READONLY", "MISCONF", "LOADING", "BUSY", "WRONGTYPE", "EXECABORT"),
     *("NOAUTH", "WRONGPASS", "NOPERM", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED"),
@@ -185,6 +189,22 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         ("entrypoint", "result"),
         "Lines of authorizations in the log: written, or left_out by sampling.",
+    ),
+    Metric(
+        "sluice_decider_connections",
+        "gauge",
+        ("port",),
+        "Open connections of the sync API: port api or admin.",
+    ),
+    Metric(
+        "sluice_decider_connections_closed_total",
+        "counter",
+        ("port", "reason"),
+        "Connections that were turned away, or not left to end by themselves: full, address_full, "
+        "idle (closed for a newcomer), slow_sender, slow_reader, invalid_http, headers_too_large, "
+        "overloaded (too much was held unparsed), not_connected (left, or no TLS), accept_failed "
+        "(no file left), failed (a bug).",
+        begins=tuple((port, reason) for port in ("api", "admin") for reason in CLOSED_BECAUSE),
     ),
     Metric("sluice_decider_ready", "gauge", (), "1 if the last readiness rehearsal succeeded."),
     Metric("sluice_decider_release_info", "gauge", ("release",), "1 for the serving release."),

@@ -53,7 +53,11 @@ class FragilePipeline(DecisionPipeline):
     """Breaks on an authorization whose id is poison, and on reading one of id unreadable, as bugs
     would."""
 
+    memory = False
+
     def arrive(self, raw: bytes, **more: Any) -> Arrival:
+        if b'"toomuch"' in raw and not self.memory:
+            raise MemoryError
         if b'"unreadable"' in raw:
             raise IndexError("a bug that repeats 4111111111111111")
         return super().arrive(raw, **more)
@@ -271,6 +275,15 @@ async def test_what_breaks_while_it_is_read_costs_its_batch_nothing(
     assert said.count('"event":"message_not_read"') == share
     assert '"kind":"IndexError"' in said
     assert "4111" not in said
+
+
+async def test_want_of_memory_is_no_fault_of_the_message_that_is_read(harness: Harness) -> None:
+    harness.add("a", "toomuch", "b")
+    await harness.once()
+    assert harness.dead() == harness.ids() == []
+    harness.decider.memory = True
+    await harness.drain()
+    assert harness.ids() == ["a", "toomuch", "b"]
 
 
 @pytest.mark.parametrize(

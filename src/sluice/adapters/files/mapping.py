@@ -241,6 +241,8 @@ class Mapper:
                 label = None
                 if self._labels and (frauds[i] or self._labels.genuine):
                     label = self._label(self._labels, auth, frauds[i])
+            except MemoryError:
+                raise
             except Exception as error:  # whatever it is, the other rows are not to blame
                 mapped.bad.append(self._bad(rows, i, error))
                 continue
@@ -268,7 +270,7 @@ class Mapper:
                 found = value if isinstance(value, datetime) else read(_ascii(value))
                 line = rows.lines[i]
                 times.append(found if isinstance(found, int) else self._micros(found, line))
-            except Misconfigured:
+            except (Misconfigured, MemoryError):
                 raise
             except Exception:  # strptime and its like raise what they please
                 times.append(_wrong(source.column, f"not a time of format {source.format}"))
