@@ -167,7 +167,7 @@ class Impatient(_Worker):
     """
 
     AGAIN_S = 0.4
-    TRIES_MAX = 60
+    TRIES_MAX = 100
 
     def __init__(
         self,
