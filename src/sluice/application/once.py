@@ -129,8 +129,9 @@ class Once:
                 or reply.in_progress_elsewhere
                 or reply.conflict
                 or self._held
+                or ids[i] in kept
             ):
-                replies[i] = self._settled(ids[i], asked[i].digest, reply)
+                replies[i] = self._settled(ids[i], asked[i], reply)
         if not known:
             return LookedUp(replies, left_out)
         rest = iter(replies)
@@ -151,21 +152,30 @@ class Once:
             return _BUSY if other == digest else _CONFLICT
         return None
 
-    def _settled(self, key: Id, digest: bytes, reply: Lookup) -> Lookup:
-        """The store's reply about an id, in the light of what this process holds."""
+    def _settled(self, key: Id, arrival: Arrival, reply: Lookup) -> Lookup:
+        """The store's reply about an id, in the light of what this process knows by now."""
+        known = self._kept.get(key)
+        if known is not None:
+            # Learned from the log, or acknowledged late, while the store was asked.
+            self._deciding.pop(key, None)
+            digest, answer, _ = known
+            if digest != arrival.digest:
+                return _CONFLICT
+            self._store.remember([(arrival, answer)])
+            return _answered(answer)
         if reply.earlier is not None:
-            del self._deciding[key]
             self._held.pop(key, None)
-            self._keep([(key, digest, reply.earlier, self._clock.now_us())])
-        elif reply.conflict or reply.in_progress_elsewhere:
-            del self._deciding[key]
-        elif key in self._held:
+            self._keep([(key, arrival.digest, reply.earlier, self._clock.now_us())])
+        elif key in self._held and not (reply.conflict or reply.in_progress_elsewhere):
             if reply.lost or reply.unidentified:
-                del self._deciding[key]
-                return _BUSY if self._held[key][0] == digest else _CONFLICT
+                self._deciding.pop(key, None)
+                return _BUSY if self._held[key][0] == arrival.digest else _CONFLICT
             # The store kept its record for as long as a decision may take, and then there was no
             # answer: nothing became durable.
             del self._held[key]
+            return reply
+        if reply.earlier is not None or reply.conflict or reply.in_progress_elsewhere:
+            self._deciding.pop(key, None)
         return reply
 
     async def _ask(self, batch: Sequence[Arrival], late: bool) -> tuple[list[Lookup], list[str]]:
