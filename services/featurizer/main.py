@@ -95,6 +95,7 @@ def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
                 why = watermark.read().why_not_written()
                 if not why:
                     return True
+                telemetry.HEALTH.beat(ready=False)
                 if why != reported:
                     bootstrap.report_store(why)
                     reported = why
