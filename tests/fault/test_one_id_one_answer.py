@@ -118,7 +118,7 @@ def test_an_id_that_somebody_knows_has_one_answer(
     storm: Storm, deployment: Deployment, store: EmbeddedStore, kafka: Node
 ) -> None:
     processes = deployment.stack.processes
-    ports = [processes[name].metrics_port for name in ("decider-sync", "decider-sync-2")]
+    ports = [processes[name].port for name in ("decider-sync", "decider-sync-2")]
     producer = EventProducer(deployment.bootstrap, client_id="crossing")
     topic = deployment.topics.authorizations
 
@@ -177,7 +177,7 @@ def test_a_replica_that_starts_knows_what_was_answered_before_it(
 ) -> None:
     """And the stream processor: both are killed, and find no store when they are back."""
     processes = deployment.stack.processes
-    callers = Impatient(lambda _id: processes["decider-sync-2"].metrics_port, "kept", rate=RATE)
+    callers = Impatient(lambda _id: processes["decider-sync-2"].port, "kept", rate=RATE)
     with callers:
         wait_until(lambda: sum(map(bool, callers.heard.values())) > BEFORE, "some are answered")
     ledger = deployment.settle(heard=callers.heard)
@@ -193,7 +193,7 @@ def test_a_replica_that_starts_knows_what_was_answered_before_it(
             ),
             f"{name} has read the log's tail",
         )
-    port = processes["decider-sync-2"].metrics_port
+    port = processes["decider-sync-2"].port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     producer = EventProducer(deployment.bootstrap, client_id="again")
     for decision in ledger.decisions:
