@@ -122,7 +122,7 @@ async def _stream(settings: Settings) -> None:
         kafka,
         decider,
         ids,
-        on_assigned=recall.start,
+        recall=recall.start,
         dead_letters=names.dead_letters,
         clock=SystemClock(),
         events=events,

@@ -177,8 +177,8 @@ class StreamProcessor(Handler):
     """Decides a batch inside a transaction, which the loop commits.
 
     ids: those that the decider was built with. events: the event loop in which decider and store
-    live; it runs in another thread than ours. on_assigned: told that partitions came. sampler: of
-    the log's lines.
+    live; it runs in another thread than ours. recall: has what others decided, or what
+    became of a commit without an answer, read from the log. sampler: of the log's lines.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class StreamProcessor(Handler):
         dead_letters: str,
         clock: Clock,
         events: asyncio.AbstractEventLoop,
-        on_assigned: Callable[[], None] = lambda: None,
+        recall: Callable[[], None] = lambda: None,
         metrics: telemetry.Metrics = METRICS,
         sampler: telemetry.Sampler | None = None,
         service: str = "decider",
@@ -201,7 +201,7 @@ class StreamProcessor(Handler):
         self._dead_letters = dead_letters
         self._clock = clock
         self._events = events
-        self._on_assigned = on_assigned
+        self._recall = recall
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
         self._service = service
@@ -223,7 +223,7 @@ class StreamProcessor(Handler):
     def assigned(self, partitions: Sequence[Partition]) -> Offsets:
         """Their ids may have been decided elsewhere."""
         if partitions:
-            self._on_assigned()
+            self._recall()
         return {}
 
     def committed(self, done: Done) -> None:
@@ -241,6 +241,8 @@ class StreamProcessor(Handler):
         """Take the records' numbers and answers back."""
         self._decider.sequence = self._sequence
         self._events.call_soon_threadsafe(self._ids.aborted)
+        if self._outcome is not None:  # its commit failed, for all that we heard
+            self._recall()
         self._outcome = None
 
     def poison(self, message: Message, code: str) -> bool:

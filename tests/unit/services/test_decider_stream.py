@@ -92,6 +92,7 @@ class Harness:
             bounds=self.bounds,
         )
         metrics = Metrics(self.registry)
+        self.recalls: list[None] = []
         handler = StreamProcessor(
             self.kafka,
             self.decider,
@@ -99,6 +100,7 @@ class Harness:
             dead_letters=DEAD,
             clock=self.clock,
             events=asyncio.get_running_loop(),
+            recall=lambda: self.recalls.append(None),
             metrics=metrics,
             sampler=sampler,
         )
@@ -402,6 +404,8 @@ async def test_what_was_taken_back_without_the_store_is_decided_when_it_comes_ag
     await harness.drain()
     assert harness.ids() == ["a", "b"]
     assert harness.dead() == []
+    # When the partition came, and after the commit, whose outcome the log knows.
+    assert len(harness.recalls) == 2
 
 
 async def test_an_id_that_nobody_knows_waits_for_the_store_where_the_policy_refuses() -> None:
