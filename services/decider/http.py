@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.decider import open_inference, openapi
+from services.decider import admission, open_inference, openapi
+from services.decider.admission import Admission, Weights
 from services.decider.asgi import (
     CLOSE,
     App,
@@ -34,7 +36,7 @@ from services.decider.asgi import (
     respond,
     respond_problem,
 )
-from services.decider.batches import Batches
+from services.decider.batches import Batches, Late
 from services.decider.problems import Problem, problem, problem_of
 from sluice import telemetry
 from sluice.application.decide import (
@@ -46,10 +48,10 @@ from sluice.application.decide import (
     Unrecorded,
 )
 from sluice.application.ports import Arrival
-from sluice.domain.clock import SystemClock
+from sluice.domain.clock import Clock, SystemClock
 from sluice.domain.records.authorization import MAX_BODY_BYTES
 from sluice.domain.records.decision import Decision
-from sluice.errors import Rejected, SluiceError, Unavailable
+from sluice.errors import Rejected, SluiceError
 from sluice.telemetry import METRICS, Line
 
 Respond = Callable[[int, list[Header], bytes], None]
@@ -57,6 +59,13 @@ Respond = Callable[[int, list[Header], bytes], None]
 
 AUTHORIZATIONS = "/v1/authorizations"
 DEADLINE_MS, DEADLINE_MIN_MS, DEADLINE_MAX_MS = 50, 5, 1000
+DEADLINES_MS = (
+    *(5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 30, 40, 50, 60, 75, 100, 125, 150, 200, 250, 300),
+    *(400, 500, 600, 750, 1000),
+)
+"""A caller's deadline counts as the next lower of these. Only equal deadlines are decided together:
+callers who each name another would make as many batches, and a batch of one costs five times a
+row of a large one."""
 READY_FOR_S = 1.0
 """A rehearsal counts for this long, so that probes cannot become load."""
 REPORT_AFTER_S = 0.05
@@ -66,6 +75,9 @@ TRACEPARENT = b"traceparent"
 _JSON = (b"content-type", b"application/json")
 _REPLAY = (b"idempotent-replay", b"true")
 _encoder = msgspec.json.Encoder()
+_OVERLOADED = problem("overloaded")
+_OVERLOADED_HEADERS = problem_headers(_OVERLOADED)
+_OVERLOADED_BODY = _encoder.encode(_OVERLOADED)
 _REFUSALS: dict[type, Problem] = {
     Conflict: problem("conflict"),
     Busy: problem("busy"),
@@ -84,6 +96,10 @@ class DecisionPipeline(Protocol):
         self, batch: Sequence[Arrival], *, deadline_us: int | None = None
     ) -> list[Result]:
         """One result an arrival, in order."""
+        ...
+
+    def reference_minor(self, amount_minor: int, currency: str) -> int:
+        """Minor units of the reference currency. Raises Rejected for a currency without a rate."""
         ...
 
     def score_rows(self, features: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -140,7 +156,8 @@ class SyncApi:
 
     name: the model's name in ``/v2/models/{name}``. columns: features of a row, in order.
     fallback: KServe's application. in_flight_max: requests past it are refused, never queued.
-    deadline_ms: of a request that names none. sampler: of the log's lines.
+    deadline_ms: of a request that names none. sampler: of the log's lines. weights: what counts
+    under overload besides the amount. clock: that of the pipeline.
     """
 
     def __init__(
@@ -155,20 +172,30 @@ class SyncApi:
         metrics: telemetry.Metrics = METRICS,
         sampler: telemetry.Sampler | None = None,
         service: str = "decider",
+        weights: Weights | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.draining = False
+        self.admission = Admission(
+            deadline_ms=deadline_ms,
+            in_flight_max=in_flight_max,
+            weights=weights or Weights(),
+            reference=decider.reference_minor,
+        )
         self._decider = decider
         self._fallback = fallback
         self._name = name
         self._columns = len(columns)
         self._deadline_ms = deadline_ms
-        self._in_flight = 0
-        self._in_flight_max = in_flight_max
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
         self._service = service
-        self._batches = Batches(decider, SystemClock())
+        self._batches = Batches(decider, clock or SystemClock(), self._aged)
         self._reported: list[_Reported] = []
+        self._overloaded = 0
+        """Refused under overload since the last report."""
+        self._reports = False
+        """A report is due."""
         self._rehearsed_at = float("-inf")
         self._rehearsal: asyncio.Task[bool] | None = None
         self._openapi = openapi.document(name, self._columns)
@@ -201,7 +228,20 @@ class SyncApi:
         headers: names in lower case. body: whole, at most MAX_BODY_BYTES.
         """
         asked = self._asked(headers, respond)
-        self._in_flight += 1
+        admitted = self.admission
+        if admitted.inside < admitted.limit.value:
+            self._decide(asked, headers, body)
+        else:
+            admitted.stand(
+                body,
+                partial(self._decide, asked, headers, body),
+                partial(self._refuse_overloaded, asked),
+            )
+
+    def _decide(
+        self, asked: _Asked, headers: Sequence[Header], body: bytes, stood_us: int = 0
+    ) -> None:
+        self.admission.inside += 1
         try:
             deadline_ms = self._understand(asked, headers, body)
         except SluiceError as error:
@@ -211,12 +251,11 @@ class SyncApi:
             self._settle(asked, SluiceError("internal"))
         else:
             assert asked.arrival is not None
-            self._batches.add(asked.arrival, deadline_ms, partial(self._settle, asked))
+            settle = partial(self._settle, asked)
+            self._batches.add(asked.arrival, deadline_ms, settle, stood_us)
 
     def _understand(self, asked: _Asked, headers: Sequence[Header], body: bytes) -> int:
-        """Read one authorization. Returns its deadline in ms. Raises Rejected, or Unavailable."""
-        if self._in_flight > self._in_flight_max:
-            raise Unavailable("", code="overloaded")
+        """Read one authorization. Returns its deadline in ms. Raises Rejected."""
         content_type = deadline = encoding = b""
         for name, value in headers:
             if name == b"content-type":
@@ -231,13 +270,33 @@ class SyncApi:
         asked.arrival = self._decider.arrive(body, traceparent=asked.traceparent)
         return deadline_ms
 
+    def _aged(self, now_us: int, age_us: int) -> None:
+        self.admission.limit.decided(now_us, age_us, self.admission.inside)
+
+    def _refuse_overloaded(self, asked: _Asked) -> None:
+        headers = [*asked.headers(), *_OVERLOADED_HEADERS]
+        if self.draining:
+            headers.append(CLOSE)
+        asked.respond(_OVERLOADED.status, headers, _OVERLOADED_BODY)
+        if asked.trace:
+            asked.trace.span.end()
+        # Counted, without a line in the log: most were not read, so it could not say whose it is.
+        self._overloaded += 1
+        self._report_soon()
+
     @staticmethod
     def _asked(headers: Sequence[Header], respond: Respond) -> _Asked:
         began = time.perf_counter()
         return _Asked(began, telemetry.join_trace(_traceparent(headers)), respond)
 
     def _settle(self, asked: _Asked, outcome: Result | SluiceError) -> None:
-        self._in_flight -= 1
+        if isinstance(outcome, Late):
+            assert asked.arrival is not None
+            value = self.admission.value_of(asked.arrival)
+            self.admission.refuse(admission.LATE, value, partial(self._refuse_overloaded, asked))
+            self.admission.leave()
+            return
+        self.admission.leave()
         decision = None
         headers = asked.headers()
         if isinstance(outcome, Decided | Replayed):
@@ -281,7 +340,7 @@ class SyncApi:
                 if asked.trace:
                     asked.trace.span.end()
                 return
-            self._in_flight += 1
+            self.admission.inside += 1
             self._settle(asked, error)
         else:
             self.authorize(scope["headers"], raw, keep)
@@ -298,10 +357,10 @@ class SyncApi:
                 json_length = value
             elif name == b"content-encoding":
                 encoding = value
-        if self._in_flight >= self._in_flight_max:
-            await self._refuse(send, problem("overloaded"))
+        if self.admission.full:
+            await self._refuse(send, _OVERLOADED)
             return
-        self._in_flight += 1
+        self.admission.inside += 1
         try:
             if encoding:
                 raise Rejected("", code="unsupported_content_type")
@@ -327,7 +386,7 @@ class SyncApi:
                 await self._refuse(send, refusal)
             return
         finally:
-            self._in_flight -= 1
+            self.admission.leave()
         body, json_part = open_inference.encode(
             request, result, model=self._name, version=self._decider.release or ""
         )
@@ -357,38 +416,45 @@ class SyncApi:
                 rows.append(self._decider.arrive(raw, traceparent=going_on))
             except Rejected as error:
                 rows.append(problem_of(error))
-        decided = iter(
-            await asyncio.gather(*(self._decided(row) for row in rows if isinstance(row, Arrival)))
-        )
+        arrivals = [row for row in rows if isinstance(row, Arrival)]
+        if self.admission.inside > self.admission.limit.value:
+            for arrival in arrivals:
+                self.admission.count(admission.FULL, self.admission.value_of(arrival))
+            return _OVERLOADED
+        self.admission.inside += len(arrivals)
+        try:
+            decided = iter(await asyncio.gather(*map(self._decided, arrivals)))
+        finally:
+            self.admission.leave(len(arrivals))
         answers: list[bytes] = []
         answered, first = False, None
         for row in rows:
             result = row if isinstance(row, Problem) else next(decided)
-            arrival = None if isinstance(row, Problem) else row
+            of = None if isinstance(row, Problem) else row
             decision = result.decision if isinstance(result, Decided) else None
             if isinstance(result, Decided | Replayed):
                 answered = True
                 code = "decided" if isinstance(result, Decided) else "replayed"
                 answers.append(result.answer)
             else:
-                refusal = result if isinstance(result, Problem) else _REFUSALS[type(result)]
+                if isinstance(result, Late) and of is not None:
+                    self.admission.count(admission.LATE, self.admission.value_of(of))
+                refusal = result if isinstance(result, Problem) else _refusal(result)
                 first, code = first or refusal, refusal.code
                 answers.append(_encoder.encode(refusal))
             seconds = time.perf_counter() - began
-            self._report(
-                _Reported(code, seconds, telemetry.trace_id_of(going_on), arrival, decision)
-            )
+            self._report(_Reported(code, seconds, telemetry.trace_id_of(going_on), of, decision))
         if trace:
             trace.span.end()
         return answers if answered or first is None else first
 
-    def _decided(self, arrival: Arrival) -> asyncio.Future[Result]:
-        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    def _decided(self, arrival: Arrival) -> asyncio.Future[Result | Late]:
+        result: asyncio.Future[Result | Late] = asyncio.get_running_loop().create_future()
 
         def done(outcome: Result | SluiceError) -> None:
             if result.done():
                 return
-            if isinstance(outcome, SluiceError):
+            if isinstance(outcome, SluiceError) and not isinstance(outcome, Late):
                 result.set_exception(outcome)
             else:
                 result.set_result(outcome)
@@ -480,22 +546,36 @@ class SyncApi:
         await respond_problem(send, what, *headers)
 
     def _report(self, reported: _Reported) -> None:
-        if not self._reported:
-            asyncio.get_running_loop().call_later(REPORT_AFTER_S, self.report)
         self._reported.append(reported)
         if len(self._reported) >= REPORT_ROWS:
             self.report()
+        else:
+            self._report_soon()
+
+    def _report_soon(self) -> None:
+        if not self._reports:
+            self._reports = True
+            asyncio.get_running_loop().call_later(REPORT_AFTER_S, self._report_due)
+
+    def _report_due(self) -> None:
+        self._reports = False
+        self.report()
 
     def report(self) -> None:
         """Count and log what was answered since the last time."""
         reported, self._reported = self._reported, []
-        if not reported:
+        overloaded, self._overloaded = self._overloaded, 0
+        if not reported and not overloaded:
             return
-        codes: dict[str, int] = {}
+        codes: dict[str, int] = {_OVERLOADED.code: overloaded} if overloaded else {}
         for one in reported:
             codes[one.code] = codes.get(one.code, 0) + 1
         self._metrics.count_each("sluice_decider_requests_total", codes, "sync")
-        self._metrics.set("sluice_decider_in_flight", self._in_flight)
+        self._metrics.set("sluice_decider_in_flight", self.admission.in_flight)
+        self._metrics.set("sluice_decider_limit", self.admission.limit.value)
+        for (reason, priority), number in self.admission.shed.items():
+            self._metrics.count("sluice_decider_shed_total", reason, priority, by=number)
+        self.admission.shed.clear()
         sizes, self._batches.sizes = self._batches.sizes, []
         self._metrics.observe_each("sluice_decider_batch_rows", sizes, "sync")
         decided = [one for one in reported if one.decision is not None]
@@ -553,6 +633,7 @@ class SyncApi:
 
     async def close(self) -> None:
         """Finish what was taken and tell the rest."""
+        self.admission.close()
         await self._batches.close()
         self.report()
 
@@ -580,10 +661,10 @@ def _is_json(content_type: bytes) -> bool:
 def _deadline_ms(header: bytes) -> int:
     if not header.isdigit() or not DEADLINE_MIN_MS <= int(header[:5]) <= DEADLINE_MAX_MS:
         raise Rejected("", code="invalid_deadline")
-    return int(header)
+    return DEADLINES_MS[bisect_right(DEADLINES_MS, int(header)) - 1]
 
 
 def _refusal(outcome: Conflict | Busy | Unrecorded | SluiceError) -> Problem:
     if not isinstance(outcome, SluiceError):
         return _REFUSALS[type(outcome)]
-    return problem("overloaded") if outcome.code == "overloaded" else problem_of(outcome)
+    return _OVERLOADED if isinstance(outcome, Late) else problem_of(outcome)

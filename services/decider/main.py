@@ -9,6 +9,7 @@ import logging
 import signal
 import threading
 
+from services.decider.admission import Weights
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
 from sluice import telemetry
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 async def _sync(settings: Settings) -> None:
     from services.decider.server import serve  # noqa: PLC0415
 
+    weights = Weights(settings.decider.priority)
     active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
     with contextlib.suppress(SluiceError):
@@ -67,6 +69,7 @@ async def _sync(settings: Settings) -> None:
         drain_s=settings.decider.drain_s,
         in_flight_max=settings.decider.in_flight_max,
         deadline_ms=settings.decider.deadline_ms,
+        weights=weights,
         sampler=bootstrap.sampler(settings),
         on_stop=finish,
     )

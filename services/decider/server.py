@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from services.decider import open_inference
+from services.decider.admission import Weights
 from services.decider.asgi import CLOSE, Header
 from services.decider.http import AUTHORIZATIONS, DEADLINE_MS, DecisionPipeline, SyncApi
 from services.decider.problems import Problem
@@ -283,6 +284,7 @@ async def serve(
     drain_s: float,
     in_flight_max: int,
     deadline_ms: int = DEADLINE_MS,
+    weights: Weights | None = None,
     sampler: telemetry.Sampler | None = None,
     on_stop: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
@@ -300,6 +302,7 @@ async def serve(
         columns=columns,
         in_flight_max=in_flight_max,
         deadline_ms=deadline_ms,
+        weights=weights,
         sampler=sampler,
     )
     _behind(name, entrypoint, len(columns))
