@@ -5,8 +5,10 @@ run of the model, a request to the broker. So there is a gate. While nothing is 
 open, and what came in one turn of the event loop goes through together; while a batch is being
 decided it is shut, and newcomers collect until that one ends. Nobody waits for company, and nobody
 waits long: behind a broker or a store that hangs, the next batch begins when the patience of its
-first arrival ends. See docs/decisions/0012. What has too little left of its deadline when its batch
-begins is refused before the store is asked: it would be decided without the model (0026).
+first arrival ends. See docs/decisions/0012.
+
+Under load, what has too little left of its deadline when its batch begins is refused before the
+store is asked: it would be decided without the model. See docs/decisions/0026.
 """
 
 from __future__ import annotations
@@ -63,16 +65,22 @@ class Batches:
     """Of one event loop. An arrival stands with others of the same deadline, in order.
 
     aged: told the time and the age of the oldest of each batch, from receipt to its decision.
+    loaded: whether what comes too late is refused. Without load it is decided, apart from others.
     """
 
     def __init__(
-        self, pipeline: Pipeline, clock: Clock, aged: Callable[[int, int], None] = _unheard
+        self,
+        pipeline: Pipeline,
+        clock: Clock,
+        aged: Callable[[int, int], None] = _unheard,
+        loaded: Callable[[], bool] = lambda: False,
     ) -> None:
         self.sizes: list[int] = []
         """Rows of the batches begun; whoever reads it empties it."""
         self._pipeline = pipeline
         self._clock = clock
         self._aged = aged
+        self._loaded = loaded
         self._waiting: dict[int, list[_Row]] = {}
         """By deadline in milliseconds."""
         self._patience: dict[int, asyncio.TimerHandle] = {}
@@ -113,15 +121,20 @@ class Batches:
             patience.cancel()
         # A batch has the deadline of its earliest: what is late must not make others so.
         soonest = self._clock.now_us() + int(deadline_after(0, deadline_ms) * LEFT)
-        kept = [row for row in rows if row.due_us > soonest]
-        for row in rows if len(kept) < len(rows) else ():
-            if row.due_us <= soonest:
-                _tell(row, Late("its deadline is too near"))
-        for start in range(0, len(kept), BATCH_MAX):
-            batch = kept[start : start + BATCH_MAX]
-            task = asyncio.create_task(self._decide(batch, deadline_ms))
-            self._running.add(task)
-            task.add_done_callback(self._end)
+        parts = [[row for row in rows if row.due_us > soonest]]
+        if len(parts[0]) < len(rows):
+            late = [row for row in rows if row.due_us <= soonest]
+            if self._loaded():
+                for row in late:
+                    _tell(row, Late("its deadline is too near"))
+            else:
+                parts.append(late)
+        for part in parts:
+            for start in range(0, len(part), BATCH_MAX):
+                batch = part[start : start + BATCH_MAX]
+                task = asyncio.create_task(self._decide(batch, deadline_ms))
+                self._running.add(task)
+                task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

@@ -190,7 +190,9 @@ class SyncApi:
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
         self._service = service
-        self._batches = Batches(decider, clock or SystemClock(), self._aged)
+        self._batches = Batches(
+            decider, clock or SystemClock(), self._aged, lambda: self.admission.loaded
+        )
         self._reported: list[_Reported] = []
         self._overloaded = 0
         """Refused under overload since the last report."""

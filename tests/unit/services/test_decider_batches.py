@@ -27,7 +27,11 @@ class Bench:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.decider = FakePipeline(self.clock)
-        self.batches = Batches(self.decider, self.clock)
+        self.loaded = False
+        self.ages: list[tuple[int, int]] = []
+        self.batches = Batches(
+            self.decider, self.clock, lambda *told: self.ages.append(told), lambda: self.loaded
+        )
         self.reported: dict[str, Result | SluiceError] = {}
 
     def add(
@@ -149,8 +153,22 @@ async def test_an_arrival_that_is_late_already_makes_no_other_late(bench: Bench)
     held.set()
     await bench.batches.close()
     now = bench.clock.now_us()
+    assert bench.sizes == [1, 1, 1]
+    assert set(bench.decider.deadlines[1:]) == {now, now + NEVER_MS * 1_000}
+
+
+async def test_under_load_an_arrival_that_is_late_already_is_refused(bench: Bench) -> None:
+    bench.loaded = True
+    held = bench.hold()
+    bench.add("first")
+    await bench.until(1)
+    bench.add("late", deadline_ms=NEVER_MS)
+    bench.clock.advance(NEVER_MS / 1000)
+    bench.add("in time", deadline_ms=NEVER_MS)
+    held.set()
+    await bench.batches.close()
     assert bench.sizes == [1, 1]
-    assert bench.decider.deadlines[1:] == [now + NEVER_MS * 1_000]
+    assert bench.decider.deadlines[1:] == [bench.clock.now_us() + NEVER_MS * 1_000]
     assert isinstance(bench.reported["late"], Late)
     assert isinstance(bench.reported["in time"], Decided)
 
@@ -158,6 +176,7 @@ async def test_an_arrival_that_is_late_already_makes_no_other_late(bench: Bench)
 async def test_what_has_too_little_left_of_its_deadline_is_refused_before_the_store_is_asked(
     bench: Bench,
 ) -> None:
+    bench.loaded = True
     held = bench.hold()
     bench.add("first")
     await bench.until(1)
@@ -172,6 +191,7 @@ async def test_what_has_too_little_left_of_its_deadline_is_refused_before_the_st
 
 
 async def test_time_waited_before_counts_to_the_deadline(bench: Bench) -> None:
+    bench.loaded = True
     now = bench.clock.now_us()
     bench.add("a", deadline_ms=50)
     bench.add("b", deadline_ms=50, waited_us=20_000)
@@ -181,10 +201,9 @@ async def test_time_waited_before_counts_to_the_deadline(bench: Bench) -> None:
     assert isinstance(bench.reported["c"], Late)
 
 
-async def test_the_age_of_the_oldest_is_told_of_each_batch_that_was_decided() -> None:
-    bench = Bench()
-    ages: list[tuple[int, int]] = []
-    bench.batches = Batches(bench.decider, bench.clock, lambda *told: ages.append(told))
+async def test_the_age_of_the_oldest_is_told_of_each_batch_that_was_decided(
+    bench: Bench,
+) -> None:
     held = bench.hold()
     bench.add("a", deadline_ms=50, waited_us=3_000)
     bench.add("b", deadline_ms=50)
@@ -192,11 +211,11 @@ async def test_the_age_of_the_oldest_is_told_of_each_batch_that_was_decided() ->
     bench.clock.advance(0.020)
     held.set()
     await bench.batches.close()
-    assert ages == [(bench.clock.now_us(), 23_000)]
+    assert bench.ages == [(bench.clock.now_us(), 23_000)]
     bench.decider.instead["c"] = Unrecorded("the broker")
     bench.add("c", deadline_ms=50)
     await bench.batches.close()
-    assert len(ages) == 1, "nobody was decided"
+    assert len(bench.ages) == 1, "nobody was decided"
 
 
 async def test_no_batch_is_larger_than_its_bound(bench: Bench) -> None:
