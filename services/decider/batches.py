@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from services.decider.admission import LEFT
+from services.decider.problems import unforeseen
 from sluice import telemetry
 from sluice.application.decide import Decided, Result, deadline_after
 from sluice.application.ports import Arrival
@@ -151,8 +152,7 @@ class Batches:
             )
         except Exception as error:  # whatever it is, no caller may wait forever
             telemetry.event("batch_failed", level=logging.ERROR, error=True, rows=len(rows))
-            known = error if isinstance(error, SluiceError) else SluiceError("internal")
-            outcomes = [known] * len(rows)
+            outcomes = [unforeseen(error)] * len(rows)
         for outcome in outcomes:
             if isinstance(outcome, Decided):
                 decided_at = outcome.decision.decided_at
