@@ -28,7 +28,7 @@ IN_FLIGHT_MAX = 48
 EACH = 25
 SMALL, LARGE = 500, 200_000
 LARGE_EVERY = 10
-"""Fewer than the places there are: none of them need be refused."""
+"""Every tenth caller asks for large amounts: fewer at once than there are places."""
 
 
 def now_us() -> int:
@@ -53,7 +53,7 @@ async def flood(deployment: Deployment, heard: Heard) -> None:
     async def caller(number: int) -> None:
         for n in range(EACH):
             name = f"f-{number}-{n}"
-            amount = LARGE if (number + n) % LARGE_EVERY == 0 else SMALL
+            amount = LARGE if number % LARGE_EVERY == 0 else SMALL
             auth = make_authorization(
                 name, event_at=now_us(), card_token=f"card-{number}", amount_minor=amount
             )
