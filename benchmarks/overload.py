@@ -78,12 +78,15 @@ def measure(testbed: Testbed, seconds: float, connections: int) -> tuple[list[Ro
         stack.wait_ready(process)
         server = Server(process.popen.pid, f"{stack.url}/v1/authorizations", bodies)
         server.load(64, min(seconds, 3.0))
-        tries = {n: server.load(n, min(seconds, 6.0))["during"] for n in CONNECTIONS}
+        loads = {n: server.load(n, min(seconds, 6.0)) for n in CONNECTIONS}
+        tries = {n: found["during"] for n, found in loads.items()}
+        cost = {n: _cpu_us(found) for n, found in loads.items()}
         rates = {n: found["levels"].get("D0", 0) / min(seconds, 6.0) for n, found in tries.items()}
         refused = {n: sum(found["refused"].values()) for n, found in tries.items()}
         peak = max(rates.values())
         rows = [
             row("peak: complete answers a second", "1/s", peak),
+            row("peak: server CPU per complete answer", "µs", min(cost.values())),
             row("refused while saturated by a closed loop", "", sum(refused.values()), target="0"),
         ]
         notes = [
@@ -104,6 +107,13 @@ def measure(testbed: Testbed, seconds: float, connections: int) -> tuple[list[Ro
             rows.append(row(f"{times}x: resident after", "MB", after, target="as before"))
             notes.append(_note(f"{times}x", found, seconds, connections))
     return rows, [*notes, testbed.release[2]]
+
+
+def _cpu_us(found: dict[str, Any]) -> float:
+    """Of the server, for each complete answer of a run, all refusals included."""
+    phases = [phase for phase in (found["during"], found["after"]) if phase]
+    complete = sum(phase["levels"].get("D0", 0) for phase in phases)
+    return float(found["server_cpu_s"] * 1e6 / max(complete, 1))
 
 
 def _rows(name: str, found: dict[str, Any], peak: float, seconds: float) -> list[Row]:
@@ -127,6 +137,8 @@ def _rows(name: str, found: dict[str, Any], peak: float, seconds: float) -> list
         row(f"{name}: p99 of the refused", "ms", during["refused_ms"]["p99"]),
         row(f"{name}: unsent of the offered, no connection was free", "%",
             100 * sum(during["unsent"].values()) / max(sum(offered.values()), 1)),
+        row(f"{name}: server CPU per complete answer, the calm after it included", "µs",
+            _cpu_us(found)),
     ]  # fmt: skip
     rows += [
         row(f"{name}: refused of the sent, priority {p}", "%",

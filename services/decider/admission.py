@@ -37,14 +37,14 @@ STEP_DOWN = 0.5
 """The limit is at most halved at once."""
 LIMIT_MIN = 16
 """Fewer make small batches, which cost more a row; and with no more inside it is not load that
-makes them late."""
+makes them old."""
 STAND = 0.5
 """Of the default deadline: how long one stands in the room at most. What these two leave is for
 what nobody sees, the turn of the loop before a request is read, and for the answer."""
 LEFT = 0.2
 """Of its deadline: what an authorization must still have when its batch begins. Whoever has less
-would be decided without the model, and would make so all others of the batch. Under load it is
-refused."""
+would be decided without the model, and would make so all others of the batch. While the limit is
+reached it is refused."""
 
 TOLD_PER_DECIDED = 0.4
 """Refusals told for each authorization decided. One costs a quarter of a decision: so all of them
@@ -294,11 +294,6 @@ class Admission:
     def full(self) -> bool:
         """Whether the limit is reached."""
         return self.inside >= self.limit.value
-
-    @property
-    def loaded(self) -> bool:
-        """Whether enough are inside for load to be what makes them late."""
-        return self.inside > LIMIT_MIN
 
     @property
     def in_flight(self) -> int:

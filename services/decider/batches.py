@@ -7,7 +7,7 @@ decided it is shut, and newcomers collect until that one ends. Nobody waits for 
 waits long: behind a broker or a store that hangs, the next batch begins when the patience of its
 first arrival ends. See docs/decisions/0012.
 
-Under load, what has too little left of its deadline when its batch begins is refused before the
+While the limit is reached, what has too little left of its deadline when its batch begins is refused before the
 store is asked: it would be decided without the model. See docs/decisions/0026.
 """
 
@@ -66,7 +66,7 @@ class Batches:
     """Of one event loop. An arrival stands with others of the same deadline, in order.
 
     aged: told the time and the age of the oldest of each batch, from receipt to its decision.
-    loaded: whether what comes too late is refused. Without load it is decided, apart from others.
+    loaded: whether what comes too late is refused. Otherwise it is decided, apart from others.
     """
 
     def __init__(

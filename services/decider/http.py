@@ -203,7 +203,7 @@ class SyncApi:
         self._sampler = sampler or telemetry.Sampler()
         self._service = service
         self._batches = Batches(
-            decider, clock or SystemClock(), self._aged, lambda: self.admission.loaded
+            decider, clock or SystemClock(), self._aged, lambda: self.admission.full
         )
         self._reported: list[_Reported] = []
         self._overloaded = 0
