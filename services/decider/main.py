@@ -10,6 +10,7 @@ import threading
 from functools import partial
 
 from services.decider.access import Access, Limits, report_open
+from services.decider.admission import Weights
 from services.decider.recall import TAIL_MAX, Recall
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
@@ -51,6 +52,7 @@ async def _sync(settings: Settings) -> None:
 
     access = await who_may_ask(settings)
     tls = bootstrap.server_tls(settings)
+    weights = Weights(settings.decider.priority)
     active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
     await _open(store, settings)
@@ -81,6 +83,7 @@ async def _sync(settings: Settings) -> None:
         admin=admin if admin[1] else None,
         per_address_max=settings.decider.connections_per_address,
         deadline_ms=settings.decider.deadline_ms,
+        weights=weights,
         sampler=bootstrap.sampler(settings),
         access=access,
         tls=tls,

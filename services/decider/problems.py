@@ -94,7 +94,7 @@ KINDS: dict[str, Kind] = {
     "invalid": Kind(422, "The authorization is not valid", _FIELD),
     "too_many_requests": Kind(429, "This client asks for too much", _RETRY),
     "internal": Kind(500, "Something broke inside", "see the log for the trace id"),
-    "overloaded": Kind(503, "Too many requests are in flight", _RETRY),
+    "overloaded": Kind(503, "More comes than can be decided in time", _RETRY),
     "busy": Kind(503, "The same authorization is being decided", _RETRY),
     "unrecorded": Kind(503, "The decision could not be recorded", _RETRY),
     "unidentified": Kind(503, "Nobody can say whether this id was decided before", _RETRY),

@@ -143,8 +143,20 @@ class DeciderSettings(
         int, _says("Longest wait for the record to be durable; then 503.", ge=1, le=60_000)
     ] = 1000
     in_flight_max: Annotated[
-        int, _says("Requests inside the sync API; beyond it 503, no queue.", ge=1)
+        int,
+        _says(
+            "Requests inside the sync API; beyond it 503, no queue. Under overload fewer are let "
+            "in: as many as can be decided in time.",
+            ge=1,
+        ),
     ] = 256
+    priority: Annotated[
+        str,
+        _says(
+            "Who is refused last under overload: the amount in the reference currency times these "
+            "weights, channel.NAME=N or tenant.NAME=N, comma separated; 1 where none is given."
+        ),
+    ] = ""
     connections_per_address: Annotated[
         int,
         _says(
@@ -356,7 +368,8 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         int,
         _says(
             "Share of the usual authorizations with a line in the log, in millionths, by the hash "
-            "of the id. Refusals, declines and incomplete decisions always have one.",
+            "of the id. Refusals (but those under overload), declines and incomplete decisions "
+            "always have one.",
             ge=0,
             le=1_000_000,
         ),

@@ -253,6 +253,10 @@ class DecisionPipeline:
             traceparent,
         )
 
+    def reference_minor(self, amount_minor: int, currency: str) -> int:
+        """Minor units of the policy's reference currency. Raises Rejected without a rate."""
+        return self._policy.current().fx.to_reference(amount_minor, currency)
+
     async def decide(
         self, batch: Sequence[Arrival], *, deadline_us: int | None = None
     ) -> list[Result]:

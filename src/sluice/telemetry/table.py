@@ -146,6 +146,25 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric("sluice_decider_in_flight", "gauge", (), "Requests inside the sync API at this moment."),
     Metric(
+        "sluice_decider_limit",
+        "gauge",
+        (),
+        "Authorizations that the sync API decides at once at most, as it has learned.",
+    ),
+    Metric(
+        "sluice_decider_shed_total",
+        "counter",
+        ("reason", "priority"),
+        "Authorizations refused under overload: late (waited too long), full (no place to stand), "
+        "outranked (others were more important); by amount in the reference currency times "
+        "weights: lowest below 1,000 minor units, low below 10,000, high below 100,000, highest.",
+        begins=tuple(
+            (reason, priority)
+            for reason in ("late", "full", "outranked")
+            for priority in ("lowest", "low", "high", "highest")
+        ),
+    ),
+    Metric(
         "sluice_decider_decisions_total",
         "counter",
         ("entrypoint", "outcome"),

@@ -33,6 +33,7 @@ from sluice.domain.records.decision import Decision, Origin
 from sluice.errors import Corrupt, Unavailable
 from sluice.telemetry import Metrics, Sampler
 from sluice.testing.policy import make_policy
+from sluice.testing.scorer import FakeScorer
 from sluice.testing.store import FakeClock, FakeStore
 from sluice.testing.transactions import FakeTransactions
 
@@ -72,7 +73,11 @@ class Harness:
     """One stream processor and all around it; made in the event loop that it decides in."""
 
     def __init__(
-        self, sampler: Sampler | None = None, policy: Policy | None = None, **loop: Any
+        self,
+        sampler: Sampler | None = None,
+        policy: Policy | None = None,
+        scorer: Any = None,
+        **loop: Any,
     ) -> None:
         self.clock = FakeClock()
         self.kafka = FakeTransactions()
@@ -85,7 +90,7 @@ class Harness:
             entrypoint="stream",
             emitter="test",
             ids=after_commit,
-            scorer=Now(None),
+            scorer=Now(scorer),
             policy=Now(self.policy),
             log=TransactionLog(self.kafka, OUT),
             clock=self.clock,
@@ -185,6 +190,16 @@ async def test_authorizations_of_one_card_in_a_batch_see_each_other(harness: Har
     first, second = harness.decisions()
     assert [p.authorization_id for p in first.pending] == []
     assert [p.authorization_id for p in second.pending] == ["a"]
+
+
+async def test_a_message_that_waited_for_hours_is_decided_with_the_model() -> None:
+    """Lag is no lack of time: a deadline is a caller's, and nobody waits for this answer."""
+    harness = Harness(scorer=FakeScorer())
+    harness.add("a", "b")
+    harness.clock.advance(10 * 3600)
+    harness.add("c")
+    await harness.drain()
+    assert [(d.degradation_level, d.degraded) for d in harness.decisions()] == [("D0", [])] * 3
 
 
 async def test_the_same_id_again_is_a_duplicate_in_the_batch_and_after_it(harness: Harness) -> None:
