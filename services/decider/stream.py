@@ -20,7 +20,6 @@ from services.loop import NOTHING, Done, Handler, Limits, whole
 from sluice import telemetry
 from sluice.application.decide import Busy, Decided, Replayed, Result, Unrecorded
 from sluice.application.ports import (
-    NOT_ABORTED,
     Arrival,
     Lookup,
     Message,
@@ -61,7 +60,6 @@ def limits(batch_max: int = BATCH_MAX, poll_s: float = POLL_S) -> Limits:
         pause_max_s=RETRY_MAX_S,
         failures_max=None,
         singly_after=ABORTS_MAX,
-        leave_at=frozenset({NOT_ABORTED}),
     )
 
 
@@ -69,6 +67,7 @@ class DecisionPipeline(Protocol):
     """What we need of :class:`sluice.application.decide.DecisionPipeline`."""
 
     sequence: int
+    emitter: str
 
     def arrive(
         self, raw: bytes, *, origin: Origin | None = None, traceparent: str | None = None
@@ -154,8 +153,8 @@ class StreamProcessor(Handler):
     """Decides a batch inside a transaction, which the loop commits.
 
     store: the one that the decider was built with. events: the event loop in which decider and
-    store live; it runs in another thread than ours. sampler: of the log's
-    lines.
+    store live; it runs in another thread than ours. emitter: makes another name of this process.
+    sampler: of the log's lines.
     """
 
     def __init__(
@@ -177,6 +176,8 @@ class StreamProcessor(Handler):
         self._dead_letters = dead_letters
         self._clock = clock
         self._events = events
+        self._emitter = decider.emitter
+        self._generation = kafka.generation
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
         self._service = service
@@ -207,7 +208,12 @@ class StreamProcessor(Handler):
         self._outcome = None
 
     def rewound(self) -> None:
-        """Take the records' numbers and answers back."""
+        """Take the records' numbers and answers back. Where nobody knows whether they were
+        recorded, their numbers are not used again: we go on as another process would."""
+        if self._kafka.generation != self._generation:
+            self._generation = self._kafka.generation
+            self._decider.emitter = f"{self._emitter}+{self._generation}"
+            self._sequence = 0
         self._decider.sequence = self._sequence
         self._events.call_soon_threadsafe(self._store.aborted)
         self._outcome = None

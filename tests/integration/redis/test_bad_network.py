@@ -45,9 +45,7 @@ def over(
     counted = Counted()
 
     async def told() -> None:
-        connection = Connection(
-            f"redis://{network.host_port}", budget_s=budget_s, count=counted
-        )
+        connection = Connection(f"redis://{network.host_port}", budget_s=budget_s, count=counted)
         await connection.open()
         try:
             await story(connection)

@@ -19,8 +19,8 @@ RECEIVE_BYTES = 262_144
 class BlockingConnection:
     """Connects when first used and after each failure. Not for two threads at once.
 
-    timeout_s: after this a call has failed, whether nothing came or too little of it. count: of what
-    goes wrong.
+    timeout_s: after this a call has failed, whether nothing came or too little. count: of what goes
+    wrong.
     """
 
     def __init__(self, url: str, *, timeout_s: float, count: Count = uncounted) -> None:

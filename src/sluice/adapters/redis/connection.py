@@ -33,8 +33,8 @@ HANG_S = 1.0
 taken for dead: the connection is dropped and made anew."""
 CONNECT_TIMEOUT_S = 1.0
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 1.0
-"""Pause before the next try to connect, after a failure or a connection that soon broke; doubles. One
-that lasted for the longest pause was good: the next is tried at once, and pauses begin anew."""
+"""Pause before the next try to connect, after a failure or a connection that soon broke; doubles.
+One that lasted for the longest pause was good: the next is tried at once, and pauses begin anew."""
 IDLE_S = 1.0
 """On a connection unused for so long the server is asked for a sign of life: what ends in silence
 somewhere on the way is noticed before an authorization meets it."""
