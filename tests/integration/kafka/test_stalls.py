@@ -1,5 +1,5 @@
-"""A broker that stalls, or whose network does: nothing waits longer than it says, nothing is lost or
-doubled, and all goes on by itself."""
+"""A broker that stalls, or whose network does: nothing waits longer than it says, nothing is lost
+or doubled, and all goes on by itself."""
 
 from __future__ import annotations
 
@@ -211,4 +211,33 @@ def test_a_commit_that_a_stall_refused_stops_nobody_who_does_not_wait_for_it(kaf
     wait_until(lambda: not member.poll_batch(1, 0.1) and member.assignment(), "it is back")
     member.commit({place: 0})
     wait_until(lambda: member.committed([place]) == {place: 0}, "the commit arrives")
+    member.close()
+
+
+def test_nothing_is_skipped_where_a_partition_is_lost_and_comes_back_within_one_poll(
+    kafka, make_topics
+):
+    topics = make_topics(1)
+    sender = EventProducer(kafka.bootstrap, client_id="test")
+    for number in range(20):
+        sender.produce(topics.labels, b"%d" % number)
+    sender.flush(30)
+    member = GroupConsumer(
+        kafka.bootstrap, group=f"{topics.labels}g", topics=[topics.labels], client_id="test"
+    )
+    lost: list[bool] = []
+    member.listen(lambda _: None, lambda _, is_lost: lost.append(is_lost))
+    got: list[int] = []
+
+    def read_on() -> bool:
+        got.extend(int(message.value) for message in member.poll_batch(100, 30.0))
+        return len(got) >= 20
+
+    wait_until(read_on, "all are read")
+    with paused(kafka):
+        time.sleep(LONG_S)
+    got.clear()
+    wait_until(read_on, "all come again, for none was committed")
+    assert lost == [True]
+    assert got == list(range(20))
     member.close()

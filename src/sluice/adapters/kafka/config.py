@@ -94,8 +94,8 @@ LEADERLESS = {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError._UNKNOWN_PARTITION,
 }
-"""What a partition that exists answers while nobody leads it: made a moment ago, or of a broker that
-was away for so long that its controller gave it up."""
+"""What a partition that exists answers while nobody leads it: made a moment ago, or of a broker
+that was away for so long that its controller gave it up."""
 _HEALS = REBALANCED | {
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,

@@ -125,11 +125,12 @@ class GroupConsumer:
 
         Raises Unavailable or Misconfigured for an error that does not heal by itself.
         """
-        self._left.clear()
         try:
             first = self._consumer.poll(wait_s)
             if first is None:
                 return []
+            # What left before it came may have come back in the same poll, and it with that.
+            self._left.clear()
             rest = self._consumer.consume(limit - 1, 0) if limit > 1 else []
         except KafkaException as exc:
             raise translate(exc, "read", self.group) from exc
@@ -144,6 +145,7 @@ class GroupConsumer:
             batch.append(message)
         if self._left and batch and (batch[0].topic, batch[0].partition) in self._left:
             # Its partition left while the others were taken; librdkafka drops only those itself.
+            # It comes again, here or elsewhere.
             del batch[0]
         return batch
 
