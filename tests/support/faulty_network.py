@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import random
 import socket
 import struct
@@ -351,6 +352,7 @@ class _Proxy:
 
 def main() -> None:
     """See the module."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a broken connection is no news here
     host, _, port = sys.argv[1].rpartition(":")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_Proxy((host, int(port))).serve())
