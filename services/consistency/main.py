@@ -24,10 +24,12 @@ def main() -> int:
     settings, _ = load()
     stop = bootstrap.start("consistency", settings)
     check = make(settings)
+    telemetry.HEALTH.silent_max_s += settings.consistency.every_s
     try:
         while not stop.is_set():
             began = time.monotonic()
             show(check.round(), check.oldest_waiting_s(), time.monotonic() - began)
+            telemetry.HEALTH.beat(ready=True)
             stop.wait(settings.consistency.every_s)
     except SluiceError as error:
         telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))

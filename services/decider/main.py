@@ -8,11 +8,14 @@ import contextlib
 import logging
 import signal
 import threading
+from functools import partial
 
+from services.decider.recall import TAIL_MAX, Recall
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
 from sluice import telemetry
 from sluice.application.active import ActiveConfiguration
+from sluice.application.once import Once
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
@@ -28,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     bootstrap.unsettled()
     settings, _ = load()
     telemetry.configure_logging("decider", level=settings.service.log_level)
+    bootstrap.limit_memory(settings.service.memory_max_mb)
     try:
         if entrypoint == "sync":
             from services.decider import server  # noqa: PLC0415 (KServe: only this entrypoint needs it)
@@ -50,11 +54,16 @@ async def _sync(settings: Settings) -> None:
         await store.open()  # a store that is down now degrades decisions, it stops none
     log = bootstrap.decision_producer(settings)
     await log.ready()
-    decider = bootstrap.decider(settings, "sync", store, log, active)
+    ids = bootstrap.once(settings, store)
+    decider = bootstrap.decider(settings, "sync", ids, log, active)
     follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    admin = settings.service.admin_host, settings.service.admin_port
+    recall = _recall(settings, ids)
+    recall.start()
 
     async def finish() -> None:
         follower.cancel()
+        await asyncio.to_thread(recall.close)
         await log.close()
         await store.close()
 
@@ -66,6 +75,8 @@ async def _sync(settings: Settings) -> None:
         port=settings.decider.port,
         drain_s=settings.decider.drain_s,
         in_flight_max=settings.decider.in_flight_max,
+        admin=admin if admin[1] else None,
+        per_address_max=settings.decider.connections_per_address,
         deadline_ms=settings.decider.deadline_ms,
         sampler=bootstrap.sampler(settings),
         on_stop=finish,
@@ -73,8 +84,7 @@ async def _sync(settings: Settings) -> None:
 
 
 async def _stream(settings: Settings) -> None:
-    if settings.service.metrics_port:
-        telemetry.start_metrics_server(settings.service.metrics_port)
+    bootstrap.open_admin_port(settings)
     stop = threading.Event()
     events = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,14 +95,17 @@ async def _stream(settings: Settings) -> None:
         await online.open()
     kafka = await asyncio.to_thread(bootstrap.transactional_stream, settings)
     names = bootstrap.topics(settings)
-    store = AfterCommit(online)
+    once = bootstrap.once(settings, online)
+    ids = AfterCommit(once)
     decider = bootstrap.decider(
-        settings, "stream", store, TransactionLog(kafka, names.decisions), active
+        settings, "stream", ids, TransactionLog(kafka, names.decisions), active
     )
+    recall = _recall(settings, once)
     handler = StreamProcessor(
         kafka,
         decider,
-        store,
+        ids,
+        on_assigned=recall.start,
         dead_letters=names.dead_letters,
         clock=SystemClock(),
         events=events,
@@ -106,8 +119,14 @@ async def _stream(settings: Settings) -> None:
         await asyncio.to_thread(loop.run, stop)
     finally:
         follower.cancel()
+        await asyncio.to_thread(recall.close)
         await online.close()
     telemetry.event("stopped")
+
+
+def _recall(settings: Settings, once: Once) -> Recall:
+    tail = partial(bootstrap.decided_tail, settings, TAIL_MAX)
+    return Recall(once, tail, asyncio.get_running_loop())
 
 
 async def _follow(active: ActiveConfiguration, every_s: float) -> None:

@@ -16,6 +16,7 @@ from sluice.application.ports import (
     STORE_LOST,
     UNKNOWN,
     Message,
+    Offsets,
     Partition,
     StoreInfo,
 )
@@ -94,6 +95,7 @@ def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
                 why = watermark.read().why_not_written()
                 if not why:
                     return True
+                telemetry.HEALTH.beat(ready=False)
                 if why != reported:
                     bootstrap.report_store(why)
                     reported = why
@@ -156,6 +158,11 @@ class Featurizing(Handler):
                 reason=why,
                 fix="docs/reference/online-store.md, section When it is down",
             )
+
+    def assigned(self, partitions: Sequence[Partition]) -> Offsets:
+        """What the featurizer remembers of their ids may be of long ago."""
+        self._parts.featurizer.forget(partitions)
+        return {}
 
     def committed(self, done: Done) -> None:
         """Show what the batch did."""

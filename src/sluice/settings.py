@@ -78,6 +78,15 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     batch_budget_ms: Annotated[
         int, _says("The same for a micro-batch of the stream processor.", ge=1, le=10_000)
     ] = 1000
+    identify_budget_ms: Annotated[
+        int,
+        _says(
+            "Longest a look-up of ids alone may take, after a read that was too late or failed; "
+            "past it the policy's `unidentified` decides.",
+            ge=1,
+            le=10_000,
+        ),
+    ] = 25
     answer_ttl_s: Annotated[
         int, _says("How long an id's answer is remembered: about 400 bytes each.", ge=1)
     ] = 3600
@@ -114,6 +123,25 @@ class DeciderSettings(
     in_flight_max: Annotated[
         int, _says("Requests inside the sync API; beyond it 503, no queue.", ge=1)
     ] = 256
+    connections_per_address: Annotated[
+        int,
+        _says(
+            "Connections that one address may have open at the sync API, of 4096; 0 is no bound, "
+            "for a proxy that is the only address.",
+            ge=0,
+        ),
+    ] = 1024
+    answers_max: Annotated[
+        int,
+        _says(
+            "Answers that a replica remembers itself, asked before the store: 900 bytes each.",
+            ge=1_000,
+            le=10_000_000,
+        ),
+    ] = 50_000
+    answers_age_s: Annotated[
+        int, _says("Older ones are forgotten, however few there are.", ge=1, le=86_400)
+    ] = 900
     drain_s: Annotated[
         int, _says("After SIGTERM: not ready, still answering, this long.", ge=0, le=600)
     ] = 5
@@ -186,9 +214,25 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     replica: Annotated[
         str, _says("Name of this replica, the same after a restart; empty is the host name.")
     ] = ""
-    metrics_port: Annotated[
-        int, _says("Port of /metrics for services without HTTP; 0 is none.", ge=0, le=65_535)
+    admin_host: Annotated[str, _says("Address the admin port listens on.")] = "0.0.0.0"
+    admin_port: Annotated[
+        int,
+        _says(
+            "Port of /metrics and /v2/health/* of every service, and of scores at the sync API: "
+            "for operators, not for those who send authorizations. 0 is none.",
+            ge=0,
+            le=65_535,
+        ),
     ] = 9090
+    memory_max_mb: Annotated[
+        int,
+        _says(
+            "Most memory of a service, in MB of 2^20 bytes: data, stacks and arenas of its "
+            "threads, no mapped files. An allocation past it fails: the request is refused with "
+            "503 or the process ends, and the machine lives. 0 is no limit.",
+            ge=0,
+        ),
+    ] = 4096
     log_level: Annotated[str, _says("DEBUG, INFO, WARNING or ERROR.")] = "INFO"
     log_sample_ppm: Annotated[
         int,

@@ -10,19 +10,19 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
+from sluice.application.once import Ids
 from sluice.application.ports import (
     NOT_SENT,
-    NOTHING,
     Arrival,
     DecisionLog,
     Ints,
     Lookup,
-    OnlineStore,
     Scorer,
 )
 from sluice.domain.clock import SECOND_US, Clock
@@ -52,6 +52,8 @@ from sluice.errors import Unavailable
 T_co = TypeVar("T_co", covariant=True)
 
 DIGEST_BYTES = 8
+IDEMPOTENCY = "idempotency"
+"""What ``degraded`` names where nobody could say whether the id was decided before."""
 _MODEL_LEVELS = 2
 _LEVELS: tuple[DegradationLevel, ...] = ("D0", "D1", "D2", "D3")
 
@@ -91,7 +93,12 @@ class Unrecorded(msgspec.Struct, frozen=True):
     why: str
 
 
-Result = Decided | Replayed | Conflict | Busy | Unrecorded
+class Unidentified(msgspec.Struct, frozen=True):
+    """Nobody could say whether the id was decided before, and its channel's policy is to refuse
+    then. Nothing was recorded."""
+
+
+Result = Decided | Replayed | Conflict | Busy | Unrecorded | Unidentified
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +174,7 @@ class DecisionPipeline:
         *,
         entrypoint: Entrypoint,
         emitter: str,
-        store: OnlineStore,
+        ids: Ids,
         scorer: Current[Scorer | None],
         policy: Current[Policy],
         log: DecisionLog,
@@ -179,7 +186,7 @@ class DecisionPipeline:
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
         self._entrypoint: Entrypoint = entrypoint
         self.emitter = emitter
-        self._store = store
+        self._ids = ids
         self._scorer = scorer
         self._policy = policy
         self._log = log
@@ -227,25 +234,42 @@ class DecisionPipeline:
         ``degraded``. Two arrivals of one card see each other; two of one id get one decision.
         """
         timer = _StageTimer(self._stage)
-        lookups, down = await self._observe(batch, deadline_us)
+        late = deadline_us is not None and self._clock.now_us() >= deadline_us
+        lookups, left_out = await self._ids.look_up(batch, late=late)
         timer.stage("observe")
         results, fresh, replays = _sort(batch, lookups)
+        if left_out or any(reply.unidentified for reply in lookups):
+            fresh = self._refuse_unidentified(batch, lookups, fresh, results)
         if fresh:
             chosen = [batch[i] for i in fresh]
-            decisions = self._judge(chosen, [lookups[i] for i in fresh], down, deadline_us, timer)
-            answers = [encode(answer(d)) for d in decisions]
             try:
-                await self._log.append(list(zip(chosen, decisions, strict=True)))
+                decisions = self._judge(
+                    chosen, [lookups[i] for i in fresh], left_out, deadline_us, timer
+                )
+                answers = [encode(answer(d)) for d in decisions]
+            except BaseException:
+                self._ids.release(chosen)
+                raise
+            answered = list(zip(chosen, answers, strict=True))
+            try:
+                await self._log.append(
+                    list(zip(chosen, decisions, strict=True)), partial(self._ids.remember, answered)
+                )
             except Unavailable as error:
-                # Unless nothing was sent, a record may be durable without our knowing: the
-                # idempotency records stay, and whoever asks again waits until the featurizer has
-                # seen it or they end.
+                # Unless nothing was sent, a record may be durable without our knowing: the ids stay
+                # taken, and whoever asks again waits until that is known, or until the idempotency
+                # records end.
                 if error.code == NOT_SENT:
-                    self._store.release(chosen)
+                    self._ids.release(chosen)
+                else:
+                    self._ids.hold(chosen)
                 for i in fresh:
                     results[i] = Unrecorded(str(error))
+            except BaseException:
+                self._ids.hold(chosen)
+                raise
             else:
-                self._store.remember(list(zip(chosen, answers, strict=True)))
+                self._ids.remember(answered)
                 for i, decision, said in zip(fresh, decisions, answers, strict=True):
                     results[i] = Decided(decision, said)
             timer.stage("record")
@@ -272,22 +296,33 @@ class DecisionPipeline:
             raise Unavailable("no release is loaded")
         return scorer.score(features).ppm
 
-    async def _observe(
-        self, batch: Sequence[Arrival], deadline_us: int | None
-    ) -> tuple[list[Lookup], list[str]]:
-        if deadline_us is not None and self._clock.now_us() >= deadline_us:
-            return [NOTHING] * len(batch), ["deadline"]
-        try:
-            lookups = await self._store.observe(batch)
-        except Unavailable:
-            return [NOTHING] * len(batch), ["store"]
-        return lookups, ["store"] if any(reply.lost for reply in lookups) else []
+    def _refuse_unidentified(
+        self,
+        batch: Sequence[Arrival],
+        lookups: Sequence[Lookup],
+        fresh: list[int],
+        results: list[Result],
+    ) -> list[int]:
+        """Settle the rows that must not be decided without knowing their id; returns the rest."""
+        policy = self._policy.current()
+        refused = [
+            i
+            for i in fresh
+            if lookups[i].unidentified and policy.refuses_unidentified(batch[i].auth.channel)
+        ]
+        if not refused:
+            return fresh
+        # The store may have kept the record that we were not told of.
+        self._ids.release([batch[i] for i in refused])
+        for i in refused:
+            results[i] = Unidentified()
+        return [i for i in fresh if not isinstance(results[i], Unidentified)]
 
     def _judge(
         self,
         batch: Sequence[Arrival],
         lookups: Sequence[Lookup],
-        down: list[str],
+        left_out: list[str],
         deadline_us: int | None,
         timer: _StageTimer,
     ) -> list[Decision]:
@@ -310,7 +345,7 @@ class DecisionPipeline:
             score_ppm=None if isinstance(score, NoScore) else score.ppm,
             explain=None if isinstance(score, NoScore) else score.reasons,
         )
-        decisions = self._records(batch, lookups, served, score, levels, policy, verdicts, down)
+        decisions = self._records(batch, lookups, served, score, levels, policy, verdicts, left_out)
         timer.stage("decide")
         return decisions
 
@@ -334,7 +369,7 @@ class DecisionPipeline:
         levels: Ints,
         policy: Policy,
         verdicts: Verdicts,
-        down: Sequence[str],
+        left_out: Sequence[str],
     ) -> list[Decision]:
         """One record a row, of everything it was decided from."""
         now = self._clock.now_us()
@@ -342,7 +377,9 @@ class DecisionPipeline:
         self.sequence += len(batch)
         ppm = None if isinstance(score, NoScore) else score.ppm.tolist()
         release = None if isinstance(score, NoScore) else score.release
-        left_out = [*dict.fromkeys([*down, score.why] if isinstance(score, NoScore) else down)]
+        no_score = [score.why] if isinstance(score, NoScore) else []
+        named = [*dict.fromkeys([*left_out, *no_score])]
+        unidentified = [*dict.fromkeys([*left_out, IDEMPOTENCY, *no_score])]
         decisions = []
         for i, (arrival, level, missing, features, severity, used) in enumerate(
             zip(
@@ -356,6 +393,7 @@ class DecisionPipeline:
             )
         ):
             scored = ppm is not None and level < _MODEL_LEVELS
+            without = unidentified if lookups[i].unidentified else named
             decisions.append(
                 Decision(
                     authorization=arrival.auth,
@@ -377,7 +415,7 @@ class DecisionPipeline:
                     outcome=BY_SEVERITY[severity],
                     reasons=verdicts.reasons[i],
                     degradation_level=_LEVELS[level],
-                    degraded=[*left_out, *views_in(missing)] if missing else [*left_out],
+                    degraded=[*without, *views_in(missing)] if missing else [*without],
                     silenced=[*verdicts.silenced[i]],
                 )
             )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sluice import settings as settings_of
@@ -18,6 +20,7 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.observations import ObservationProducer
 from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
@@ -29,10 +32,12 @@ from sluice.application.archive import Archiver
 from sluice.application.consistency import ConsistencyCheck
 from sluice.application.decide import DecisionPipeline
 from sluice.application.featurize import Featurizer
+from sluice.application.once import Ids, Once
 from sluice.application.ports import (
     STORE_RUNBOOK,
     Consumer,
     DecisionLog,
+    Message,
     OnlineConnection,
     OnlineStore,
     StateStore,
@@ -53,15 +58,44 @@ until it ends: Python's 700 would walk them 15 times, a tenth of the stream proc
 
 
 def start(service: str, settings: Settings) -> threading.Event:
-    """Logging, metrics port, and an event that SIGTERM and SIGINT set."""
+    """Logging, memory limit, admin port, and an event that SIGTERM and SIGINT set."""
     telemetry.configure_logging(service, level=settings.service.log_level)
-    if settings.service.metrics_port:
-        telemetry.start_metrics_server(settings.service.metrics_port)
+    limit_memory(settings.service.memory_max_mb)
+    open_admin_port(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     telemetry.event("started", replica=settings.service.name())
     return stop
+
+
+def limit_memory(megabytes: int) -> None:
+    """Let allocations past so many MB of data fail, for this process: 0 is no limit.
+
+    RLIMIT_DATA: private memory that can be written, so the heap, arenas and stacks of threads.
+    RLIMIT_AS would count the mapped files and reservations of numba and ONNX Runtime, which are
+    gigabytes of nothing; resident memory has no limit of its own outside a control group. A limit
+    that is set lower already stays.
+    """
+    if not megabytes:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    least = min((megabytes << 20, *(old for old in (soft, hard) if old != resource.RLIM_INFINITY)))
+    resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
+
+
+def open_admin_port(settings: Settings) -> None:
+    """Metrics and health of a service without HTTP of its own. Raises Misconfigured."""
+    port = settings.service.admin_port
+    if not port:
+        return
+    try:
+        telemetry.start_admin_server(port, host=settings.service.admin_host)
+    except OSError as error:
+        raise Misconfigured(
+            f"the admin port cannot be opened: {error.strerror}",
+            where="service.admin_host, service.admin_port",
+        ) from error
 
 
 def unsettled() -> None:
@@ -103,6 +137,7 @@ STORES: dict[str, Callable[[settings_of.Store], Store]] = dict.fromkeys(
         SystemClock(),
         budget_s=given.budget_ms / 1000,
         batch_budget_s=given.batch_budget_ms / 1000,
+        identify_budget_s=given.identify_budget_ms / 1000,
         in_progress_ttl_s=given.in_progress_ttl_s,
         answer_ttl_s=given.answer_ttl_s,
         count=telemetry.METRICS.count,
@@ -137,9 +172,11 @@ class FeaturizerParts:
     featurizer: Featurizer
     states: StateStore
     watermark: WatermarkStore
+    reader: TopicReader
 
     def close(self) -> None:
-        """Leave the store."""
+        """Leave the store and the reader of earlier records."""
+        self.reader.close()
         self.states.close()
         self.watermark.close()
 
@@ -166,6 +203,7 @@ def featurizer(settings: Settings) -> FeaturizerParts:
         names.observations: "observations",
         names.labels: "labels",
     }
+    reader = TopicReader(settings.kafka.bootstrap, extra=extra)
     return FeaturizerParts(
         GroupConsumer(
             settings.kafka.bootstrap,
@@ -184,9 +222,11 @@ def featurizer(settings: Settings) -> FeaturizerParts:
                 "sluice_featurizer_stage_duration_seconds", seconds, name
             ),
             answers_since=lambda: SystemClock().now_us() - settings.store.answer_ttl_s * SECOND_US,
+            earlier=partial(reader.between, names.decisions),
         ),
         states,
         online.watermark(),
+        reader,
     )
 
 
@@ -285,10 +325,30 @@ def online_store(settings: Settings, *, batches: bool) -> OnlineConnection:
     return store(settings).online(batches=batches, on_trust=report_store)
 
 
+def once(settings: Settings, store: OnlineStore) -> Once:
+    """What this replica knows of ids, and the store behind it."""
+    return Once(
+        store,
+        SystemClock(),
+        entries_max=settings.decider.answers_max,
+        age_max_s=settings.decider.answers_age_s,
+    )
+
+
+def decided_tail(settings: Settings, records_max: int) -> Iterator[Message]:
+    """The newest records of ``decisions.v1`` whose answers a replica would remember."""
+    since_us = SystemClock().now_us() - settings.decider.answers_age_s * SECOND_US
+    reader = TopicReader(settings.kafka.bootstrap, extra=settings.kafka.extra())
+    try:
+        yield from reader.tail(topics(settings).decisions, records_max, since_us // 1000)
+    finally:
+        reader.close()
+
+
 def decider(
     settings: Settings,
     entrypoint: Entrypoint,
-    store: OnlineStore,
+    ids: Ids,
     log: DecisionLog,
     active: ActiveConfiguration,
 ) -> DecisionPipeline:
@@ -296,7 +356,7 @@ def decider(
     return DecisionPipeline(
         entrypoint=entrypoint,
         emitter=emitter(settings),
-        store=store,
+        ids=ids,
         scorer=active.releases,
         policy=active.policies,
         log=log,

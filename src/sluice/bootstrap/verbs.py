@@ -355,8 +355,9 @@ def _write_bucket(settings: Settings, root: Path, number: int, of: int) -> int:
         store.close()
 
 
-def find_decision(root: Path, authorization_id: str) -> Archived | None:
-    """The decision of one authorization; None if the archive has none."""
+def find_decisions(root: Path, authorization_id: str) -> list[Archived]:
+    """The decisions of one authorization id, the one that counts first; none if the archive has
+    none."""
     from sluice.adapters.parquet.archive import Archive
 
     return Archive(root).find(authorization_id)

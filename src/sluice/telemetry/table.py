@@ -56,6 +56,10 @@ def _each(*words: str) -> tuple[tuple[str, ...], ...]:
 
 
 _ENTITIES = _each("card", "terminal", "merchant", "device")
+CLOSED_BECAUSE = (
+    *("full", "address_full", "idle", "slow_sender", "slow_reader", "invalid_http"),
+    *("headers_too_large", "overloaded", "not_connected", "accept_failed", "failed"),
+)
 _STORE_CODES = _each(
     *("ERR", "OOM", "READONLY", "MISCONF", "LOADING", "BUSY", "WRONGTYPE", "EXECABORT"),
     *("NOAUTH", "WRONGPASS", "NOPERM", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED"),
@@ -70,7 +74,8 @@ _KAFKA_CODES = _each(
     "other",
 )
 _ABORT_CODES = _each(
-    "unavailable", "rebalanced", "store_lost", "busy", "internal", "rejected", "too_large"
+    *("unavailable", "rebalanced", "store_lost", "busy", "unidentified", "internal", "rejected"),
+    "too_large",
 )
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
@@ -129,7 +134,9 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_degraded_total",
         "counter",
         ("part",),
-        "Decisions made without a part: a view, the model.",
+        "Decisions made without a part: a view, the model; idempotency: nobody could say whether "
+        "the id was decided before.",
+        begins=(("idempotency",),),
     ),
     Metric(
         "sluice_decider_states_total",
@@ -152,6 +159,19 @@ TABLE: tuple[Metric, ...] = (
         "Pending entries that stood in for states not yet written.",
     ),
     Metric(
+        "sluice_decider_recalled_total",
+        "counter",
+        (),
+        "Answers that a replica learned from the tail of decisions.v1 at its start, or when "
+        "partitions came to it.",
+    ),
+    Metric(
+        "sluice_decider_recall_failures_total",
+        "counter",
+        (),
+        "Times that this failed; the store knows the same answers.",
+    ),
+    Metric(
         "sluice_decider_scorer_failures_total",
         "counter",
         ("why",),
@@ -169,6 +189,22 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         ("entrypoint", "result"),
         "Lines of authorizations in the log: written, or left_out by sampling.",
+    ),
+    Metric(
+        "sluice_decider_connections",
+        "gauge",
+        ("port",),
+        "Open connections of the sync API: port api or admin.",
+    ),
+    Metric(
+        "sluice_decider_connections_closed_total",
+        "counter",
+        ("port", "reason"),
+        "Connections that were turned away, or not left to end by themselves: full, address_full, "
+        "idle (closed for a newcomer), slow_sender, slow_reader, invalid_http, headers_too_large, "
+        "overloaded (too much was held unparsed), not_connected (left, or no TLS), accept_failed "
+        "(no file left), failed (a bug).",
+        begins=tuple((port, reason) for port in ("api", "admin") for reason in CLOSED_BECAUSE),
     ),
     Metric("sluice_decider_ready", "gauge", (), "1 if the last readiness rehearsal succeeded."),
     Metric("sluice_decider_release_info", "gauge", ("release",), "1 for the serving release."),
@@ -245,7 +281,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_store_idempotency_refused_total",
         "counter",
         (),
-        "Authorizations decided without an idempotency record: the store refused to keep one.",
+        "Times that the store refused to keep an idempotency record. If it knows no answer either, "
+        "what becomes of the authorization is the policy's choice.",
     ),
     Metric(
         "sluice_store_pending_refused_total",
@@ -338,6 +375,12 @@ TABLE: tuple[Metric, ...] = (
         "Appends of the sync API not acknowledged within decider.record_budget_ms.",
     ),
     Metric(
+        "sluice_producer_appends_durable_late_total",
+        "counter",
+        (),
+        "Those of them whose records all became durable afterwards: whoever asks again hears them.",
+    ),
+    Metric(
         "sluice_producer_queue_full_total",
         "counter",
         (),
@@ -369,8 +412,9 @@ TABLE: tuple[Metric, ...] = (
         "sluice_featurizer_events_total",
         "counter",
         ("topic", "result"),
-        "Events by result: applied, redelivered, duplicate, too_old.",
-        begins=tuple((topic, "too_old") for topic in ("decisions", "observations")),
+        "Events by result: applied, redelivered, duplicate, too_old; superseded is a second record "
+        "of an id.",
+        begins=(("decisions", "too_old"), ("observations", "too_old"), ("decisions", "superseded")),
     ),
     Metric("sluice_featurizer_states_written_total", "counter", ("entity",), "States stored."),
     Metric(

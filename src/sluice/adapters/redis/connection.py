@@ -204,7 +204,7 @@ class _Link(asyncio.Protocol):
 class Connection:
     """A store's address and the link that is up just now, if one is.
 
-    budget_s: how long a call may wait for its replies. All of one connection have the same.
+    budget_s: how long a call may wait for its replies, unless it has a budget of its own.
     count: of what goes wrong.
     """
 
@@ -234,8 +234,12 @@ class Connection:
         """True if a greeting was answered and the link has not broken since."""
         return self._link is not None and self._link.alive
 
-    def call(self, payload: bytes, wanted: int) -> asyncio.Future[list[Reply]]:
+    def call(
+        self, payload: bytes, wanted: int, budget_s: float = 0.0
+    ) -> asyncio.Future[list[Reply]]:
         """Send a batch of commands, get as many replies; a refused command's is a ReplyError.
+
+        budget_s: of this call; 0 is the connection's.
 
         Raises Unavailable at once while there is no link, else past the budget.
         """
@@ -245,7 +249,7 @@ class Connection:
         if len(link.calls) >= MAX_IN_FLIGHT:
             raise self.failed("full", f"{MAX_IN_FLIGHT} batches are unanswered")
         future: asyncio.Future[list[Reply]] = link._loop.create_future()
-        link.send(payload, wanted, future, self.budget_s)
+        link.send(payload, wanted, future, budget_s or self.budget_s)
         return future
 
     def post(self, payload: bytes, wanted: int) -> None:

@@ -21,6 +21,7 @@ class RedisStore:
         *,
         budget_s: float,
         batch_budget_s: float,
+        identify_budget_s: float,
         in_progress_ttl_s: float,
         answer_ttl_s: float,
         count: Count = uncounted,
@@ -30,6 +31,7 @@ class RedisStore:
         self._clock = clock
         self._budget_s = budget_s
         self._batch_budget_s = batch_budget_s
+        self._identify_budget_s = identify_budget_s
         self._in_progress_ttl_s = in_progress_ttl_s
         self._answer_ttl_s = answer_ttl_s
 
@@ -39,6 +41,7 @@ class RedisStore:
             self._url,
             self._clock,
             budget_s=self._batch_budget_s if batches else self._budget_s,
+            identify_budget_s=self._identify_budget_s,
             in_progress_ttl_s=self._in_progress_ttl_s,
             answer_ttl_s=self._answer_ttl_s,
             on_trust=on_trust,

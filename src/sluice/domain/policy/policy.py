@@ -118,6 +118,9 @@ class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     rules: list[Rule]
     fallback: Fallback
     table: dict[Channel, Steps]
+    unidentified: dict[Channel, Literal["refuse", "decide"]] = {}
+    """What becomes of an authorization if nobody can say whether its id was decided before;
+    ``refuse`` where a channel is not named."""
     lists: list[Listing] = []
 
 
@@ -254,6 +257,11 @@ class Policy:
             severity[i] = max(final, by_model)
             reasons[i] = list(dict.fromkeys(codes))[:MAX_REASONS]
         return Verdicts(severity, reasons, silenced)
+
+    def refuses_unidentified(self, channel: Channel) -> bool:
+        """Whether an authorization is refused rather than decided while its id is known to nobody:
+        an earlier answer may have been another one."""
+        return self.pack.unidentified.get(channel) != "decide"
 
     def judge(self, features: Ints, missing: Ints, level: Ints, score_ppm: Ints) -> Ints:
         """What rules and thresholds say: see :func:`sluice.domain.policy.rules.judge`."""
