@@ -2,8 +2,8 @@
 
 Asked in an open loop, so that what comes while others wait is counted too. The target is a p99.9 of
 at most the deadline and 5 ms, whatever the fault in front of the store: its part of the answer is
-left out in time, or the caller hears so in time. In front of Kafka the record's budget comes on top. Measured
-on a quiet machine; a busy one shows its own stalls.
+left out in time, or the caller hears so in time. In front of Kafka the record's budget comes on
+top. Measured on a quiet machine; a busy one shows its own stalls.
 """
 
 from __future__ import annotations
@@ -142,7 +142,10 @@ class _Work:
             found["unanswered"],
             found["ok"] / answered,
             found["marked"] / answered,
-            *(found[name] for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms")),
+            found["p50_ms"],
+            found["p99_ms"],
+            found["p999_ms"],
+            found["max_ms"],
             ms + SLACK_MS,
             self._recovery_s(f"{where}-{fault}-after"),
         )
@@ -162,10 +165,14 @@ class _Work:
         bodies = self._folder / "bodies.jsonl"
         some = authorizations(name.replace(" ", "").replace("+", ""))
         count = round(self._rate * seconds) + 1
-        bodies.write_bytes(b"\n".join(encode(auth) for auth, _ in zip(some, range(count))))
+        bodies.write_bytes(
+            b"\n".join(encode(auth) for auth, _ in zip(some, range(count), strict=False))
+        )
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.client", "open", self._url, str(bodies)]
-            + ["--seconds", str(seconds), "--rate", str(self._rate)],
+            [
+                *(sys.executable, "-m", "benchmarks.client", "open", self._url, str(bodies)),
+                *("--seconds", str(seconds), "--rate", str(self._rate)),
+            ],
             capture_output=True,
             check=True,
         )

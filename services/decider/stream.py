@@ -151,6 +151,12 @@ class AfterCommit:
         self._ids.abandon(self._open)
         self._answers, self._open = [], []
 
+    def unknown(self) -> None:
+        """The broker did not say what became of it: whoever repeats one of these waits until the
+        store knows."""
+        self._ids.hold(self._open)
+        self._answers, self._open = [], []
+
 
 @dataclass(slots=True)
 class _Outcome:
@@ -236,12 +242,13 @@ class StreamProcessor(Handler):
     def rewound(self) -> None:
         """Take the records' numbers and answers back. Where nobody knows whether they were
         recorded, their numbers are not used again: we go on as another process would."""
-        if self._kafka.generation != self._generation:
+        unknown = self._kafka.generation != self._generation
+        if unknown:
             self._generation = self._kafka.generation
             self._decider.emitter = f"{self._emitter}+{self._generation}"
             self._sequence = 0
         self._decider.sequence = self._sequence
-        self._events.call_soon_threadsafe(self._ids.aborted)
+        self._events.call_soon_threadsafe(self._ids.unknown if unknown else self._ids.aborted)
         self._outcome = None
 
     def poison(self, message: Message, code: str) -> bool:

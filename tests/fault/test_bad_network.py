@@ -1,12 +1,11 @@
-"""The sync API while the network to its store is bad: every caller is answered, by a decision of its
-own, and decisions are complete again when the network is good."""
+"""The sync API while the network to its store is bad: every caller is answered, by a decision of
+its own or a refusal, and decisions are complete again when the network is good."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import time
-import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -49,12 +48,18 @@ class Acquirer:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_MAX_S)
         self._some = authorizations("n")
 
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
     def ask(self) -> str:
-        """Returns the degradation level."""
+        """Returns the degradation level, or the code of the refusal."""
         auth = next(self._some)
         status, body = call(self._connection, encode(auth))
-        assert status == 200, (status, body)
+        assert status in (200, 503), (status, body)
         answer: dict[str, Any] = json.loads(body)
+        if status == 503:
+            return str(answer["code"])
         assert answer["authorization_id"] == auth.authorization_id
         self.heard[auth.authorization_id] = body
         level: str = answer["degradation_level"]
@@ -63,8 +68,7 @@ class Acquirer:
 
 def shown(deployment: Deployment, name: str) -> dict[str, float]:
     """A counter of the sync API by its one label."""
-    with urllib.request.urlopen(f"{deployment.stack.url}/metrics", timeout=10) as page:
-        text = page.read().decode()
+    text = deployment.stack.processes["decider-sync"].metrics()
     return {
         next(iter(sample.labels.values())): sample.value for sample in pages.samples(text, name)
     }
@@ -102,3 +106,4 @@ def test_every_caller_is_answered_and_all_is_complete_again_afterwards(
             assert all(failures[why] > 0 for why in ("timeout", "down", "lost"))
             assert all(lost[why] > 0 for why in ("hang", "closed"))
             deployment.recount(acquirer.heard)
+            acquirer.close()
