@@ -30,7 +30,6 @@ from sluice.application.decide import (
 )
 from sluice.application.once import LookedUp, Once
 from sluice.application.ports import (
-    NOT_ABORTED,
     Arrival,
     Message,
     Offsets,
@@ -72,7 +71,6 @@ def limits(batch_max: int = BATCH_MAX, poll_s: float = POLL_S) -> Limits:
         pause_max_s=RETRY_MAX_S,
         failures_max=None,
         singly_after=ABORTS_MAX,
-        leave_at=frozenset({NOT_ABORTED}),
     )
 
 
@@ -80,6 +78,7 @@ class DecisionPipeline(Protocol):
     """What we need of :class:`sluice.application.decide.DecisionPipeline`."""
 
     sequence: int
+    emitter: str
 
     def arrive(
         self, raw: bytes, *, origin: Origin | None = None, traceparent: str | None = None
@@ -155,6 +154,12 @@ class AfterCommit:
         self._ids.abandon(self._open)
         self._answers, self._open = [], []
 
+    def unknown(self) -> None:
+        """The broker did not say what became of it: whoever repeats one of these waits until the
+        store knows."""
+        self._ids.hold(self._open)
+        self._answers, self._open = [], []
+
 
 @dataclass(slots=True)
 class _Outcome:
@@ -202,6 +207,8 @@ class StreamProcessor(Handler):
         self._clock = clock
         self._events = events
         self._recall = recall
+        self._emitter = decider.emitter
+        self._generation = kafka.generation
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
         self._service = service
@@ -238,9 +245,15 @@ class StreamProcessor(Handler):
         self._outcome = None
 
     def rewound(self) -> None:
-        """Take the records' numbers and answers back."""
+        """Take the records' numbers and answers back. Where nobody knows whether they were
+        recorded, their numbers are not used again: we go on as another process would."""
+        unknown = self._kafka.generation != self._generation
+        if unknown:
+            self._generation = self._kafka.generation
+            self._decider.emitter = f"{self._emitter}+{self._generation}"
+            self._sequence = 0
         self._decider.sequence = self._sequence
-        self._events.call_soon_threadsafe(self._ids.aborted)
+        self._events.call_soon_threadsafe(self._ids.unknown if unknown else self._ids.aborted)
         if self._outcome is not None:  # its commit failed, for all that we heard
             self._recall()
         self._outcome = None

@@ -211,7 +211,7 @@ class DecisionPipeline:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
         self._entrypoint: Entrypoint = entrypoint
-        self._emitter = emitter
+        self.emitter = emitter
         self._ids = ids
         self._scorer = scorer
         self._policy = policy
@@ -448,7 +448,7 @@ class DecisionPipeline:
                     authorization=arrival.auth,
                     entrypoint=self._entrypoint,
                     origin=arrival.origin,
-                    emitter=self._emitter,
+                    emitter=self.emitter,
                     sequence=first + i,
                     received_at=arrival.received_at,
                     decided_at=now,

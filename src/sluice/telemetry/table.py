@@ -502,6 +502,13 @@ TABLE: tuple[Metric, ...] = (
         begins=_KAFKA_CODES,
     ),
     Metric(
+        "sluice_producer_renewed_total",
+        "counter",
+        (),
+        "Transactional clients made anew, because the broker said nothing for longer than a "
+        "transaction may take.",
+    ),
+    Metric(
         "sluice_dead_letters_total",
         "counter",
         ("service", "code"),
@@ -542,6 +549,12 @@ TABLE: tuple[Metric, ...] = (
     # archiver
     Metric("sluice_archiver_rows_total", "counter", ("topic",), "Rows archived."),
     Metric("sluice_archiver_files_total", "counter", ("topic",), "Parquet files completed."),
+    Metric(
+        "sluice_archiver_refilled_total",
+        "counter",
+        ("topic",),
+        "Offsets read again because they were archived once and their files are gone.",
+    ),
     Metric(
         "sluice_archiver_age_seconds",
         "histogram",

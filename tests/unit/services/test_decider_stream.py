@@ -241,6 +241,18 @@ async def test_a_failed_transaction_leaves_no_trace_and_its_batch_comes_again(
     assert harness.registry.get_sample_value("sluice_decider_requests_total", decided) == 2
 
 
+async def test_numbers_that_may_be_recorded_are_not_used_again(harness: Harness) -> None:
+    harness.add("a", "b")
+    harness.kafka.fail["lost_commit"] = [Unavailable("the broker said nothing")]
+    await harness.once()
+    harness.add("c")
+    await harness.drain()
+    assert harness.ids() == ["a", "b", "c"]
+    assert harness.dead() == []
+    emitters = [(d.emitter, d.sequence) for d in harness.decisions()]
+    assert emitters == [("test", 0), ("test", 1), ("test+1", 0)]
+
+
 async def test_a_read_that_fails_loses_nothing(harness: Harness) -> None:
     harness.add("a")
     harness.kafka.fail["poll_batch"] = [Unavailable("the broker is down")]
