@@ -13,11 +13,17 @@ from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog
 from services.loop import ConsumerLoop
 from services.repeat import Repeated
 from sluice import telemetry
+from sluice.application.active import ActiveConfiguration
+from sluice.application.ports import OnlineConnection
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
 from sluice.settings import Settings, load
+
+STORE_WATCH_S = 2.0
+"""How often the store is asked for its figures: a tenth of a millisecond of its time each."""
+WELCOME_S = 0.2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,11 +56,12 @@ async def _sync(settings: Settings) -> None:
         await store.open()  # a store that is down now degrades decisions, it stops none
     log = bootstrap.decision_producer(settings)
     await log.ready()
-    decider = bootstrap.decider(settings, "sync", store, log, active)
-    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
+    decider = bootstrap.decider(settings, "sync", store, log, active, store.refusal)
+    beside = _beside(settings, active, store)
 
     async def finish() -> None:
-        follower.stop()
+        for repeated in beside:
+            repeated.stop()
         await log.close()
         await store.close()
 
@@ -101,13 +108,35 @@ async def _stream(settings: Settings) -> None:
     loop = ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
     bootstrap.settle()
     telemetry.event("started", entrypoint="stream", replica=settings.service.name())
-    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
+    beside = _beside(settings, active, online)
     try:
+        await _welcome(online, stop)
         await asyncio.to_thread(loop.run, stop)
     finally:
-        follower.stop()
+        for repeated in beside:
+            repeated.stop()
         await online.close()
     telemetry.event("stopped")
+
+
+def _beside(
+    settings: Settings, active: ActiveConfiguration, store: OnlineConnection
+) -> list[Repeated]:
+    """What is due again and again beside the decisions; begun."""
+    watch = bootstrap.store_watch(settings, store)
+    return [
+        Repeated("follow", settings.decider.reload_s, active.poll).start(),
+        Repeated("store_watch", STORE_WATCH_S, watch.look).start(),
+    ]
+
+
+async def _welcome(store: OnlineConnection, stop: threading.Event) -> None:
+    """Return when nothing that only a person mends keeps us from the store; or when told to stop.
+
+    Until then nothing is read: each authorization would be decided without features for good.
+    """
+    while store.refusal() is not None and not stop.is_set():
+        await asyncio.sleep(WELCOME_S)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ What lies there comes into force in two steps: ``look`` loads it safely, or refu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sluice.application.ports import Scorer
 from sluice.domain.policy.policy import Policy
@@ -54,7 +54,7 @@ class ActiveConfiguration:
 
     def __init__(
         self,
-        releases: Followed[Scorer | None, Scorer],
+        releases: Followed[Scorer | None, Any],
         policies: Followed[Policy, Policy],
         *,
         activated: Callable[[str, str], None],

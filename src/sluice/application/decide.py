@@ -174,6 +174,7 @@ class DecisionPipeline:
         clock: Clock,
         bounds: EventTimeBounds,
         stage: Callable[[str, float], None] = _no_stage,
+        turned_away: Callable[[], Unavailable | None] = lambda: None,
     ) -> None:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
@@ -186,6 +187,7 @@ class DecisionPipeline:
         self._clock = clock
         self._bounds = bounds
         self._stage = stage
+        self._turned_away = turned_away
         self._kernel = Kernel()
 
     @property
@@ -255,10 +257,13 @@ class DecisionPipeline:
         return results
 
     async def rehearse(self) -> None:
-        """Finalise and score an empty row as a decision would; raises Unavailable without a model.
+        """Finalise and score an empty row as a decision would; raises Unavailable without a model,
+        or where the store turns us away by what only a person mends.
 
         The first one may compile the kernel, so that ready means ready.
         """
+        if (refusal := self._turned_away()) is not None:
+            raise Unavailable(refusal.what, where=refusal.where, fix=refusal.fix, code=refusal.code)
         scorer = self._scorer.current()
         if scorer is None:
             raise Unavailable("no release is loaded", fix="see the log for why it was refused")

@@ -30,6 +30,7 @@ from sluice.application.consistency import ConsistencyCheck
 from sluice.application.decide import DecisionPipeline
 from sluice.application.featurize import Featurizer
 from sluice.application.ports import (
+    NOEVICTION,
     STORE_RUNBOOK,
     Consumer,
     DecisionLog,
@@ -37,14 +38,16 @@ from sluice.application.ports import (
     OnlineStore,
     StateStore,
     Store,
+    StoreInfo,
     Transactions,
     WatermarkStore,
 )
+from sluice.application.watch_store import StoreWatch
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Entrypoint
-from sluice.errors import Misconfigured, SluiceError
+from sluice.errors import Misconfigured, SluiceError, Unavailable
 from sluice.settings import Settings
 
 COLLECT_EVERY = 50_000
@@ -241,6 +244,46 @@ def report_store(why: str) -> None:
         telemetry.event("store_used")
 
 
+def show_figures(info: StoreInfo) -> None:
+    """The store's own figures as gauges."""
+    metrics = telemetry.METRICS
+    metrics.set("sluice_store_used_memory_bytes", info.used_memory_bytes)
+    metrics.set("sluice_store_max_memory_bytes", info.max_memory_bytes)
+    metrics.set("sluice_store_evicted_keys", info.evicted_keys)
+
+
+class EvictionPolicy:
+    """Shows the store's eviction policy, and says so when it is another one."""
+
+    def __init__(self) -> None:
+        self._last = NOEVICTION
+
+    def show(self, policy: str, why: str) -> None:
+        """policy: UNKNOWN where the store does not tell; then why."""
+        telemetry.METRICS.info("sluice_store_eviction_policy_info", policy)
+        if policy != self._last:
+            self._last = policy
+            telemetry.event(
+                "eviction_policy",
+                level=logging.INFO if policy == NOEVICTION else logging.WARNING,
+                policy=policy,
+                reason=why,
+                fix="docs/reference/online-store.md, section When it is down",
+            )
+
+
+def store_watch(settings: Settings, online: OnlineConnection) -> StoreWatch:
+    """A decider's look at whether its store may have forgotten something."""
+    asked = store(settings)
+    return StoreWatch(
+        asked.states(),
+        asked.watermark(),
+        show=show_figures,
+        policy=EvictionPolicy().show,
+        distrust=online.distrust,
+    )
+
+
 def policies(settings: Settings) -> PolicyFiles:
     """The policy pack. Raises Misconfigured if it is wrong."""
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
@@ -291,8 +334,10 @@ def decider(
     store: OnlineStore,
     log: DecisionLog,
     active: ActiveConfiguration,
+    turned_away: Callable[[], Unavailable | None] = lambda: None,
 ) -> DecisionPipeline:
-    """The decision pipeline behind one entrypoint."""
+    """The decision pipeline behind one entrypoint. turned_away: why it is not ready, if the store
+    will not have us."""
     return DecisionPipeline(
         entrypoint=entrypoint,
         emitter=emitter(settings),
@@ -308,6 +353,7 @@ def decider(
         stage=lambda name, seconds: telemetry.METRICS.observe(
             "sluice_decider_stage_duration_seconds", seconds, name
         ),
+        turned_away=turned_away,
     )
 
 

@@ -272,11 +272,7 @@ class Policy:
 
     @staticmethod
     def _hits(lists: Sequence[_List], auth: Authorization) -> list[Listing]:
-        return [
-            entry.spec
-            for entry in lists
-            if (key_of(auth, entry.spec.entity) or "") in entry.members
-        ]
+        return [entry.spec for entry in lists if key_of(auth, entry.spec.entity) in entry.members]
 
 
 def _lists(
