@@ -19,6 +19,7 @@ from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.application.decide import Decided, DecisionPipeline
+from sluice.application.once import LookedUp
 from sluice.application.ports import Arrival, Lookup
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
@@ -35,7 +36,7 @@ class FeastStore:
     def __init__(self, repository: Path) -> None:
         self._feast = FeatureStore(repo_path=str(repository))
 
-    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
+    async def look_up(self, batch: Sequence[Arrival], *, late: bool) -> LookedUp:
         found = self._feast.get_online_features(
             features=FEATURES,
             entity_rows=[
@@ -49,15 +50,19 @@ class FeastStore:
             ],
         ).to_dict()
         columns = [found[name.partition(":")[2]] for name in FEATURES]
-        return [
+        lookups = [
             Lookup(card or b"", terminal or b"", merchant or b"", device or b"")
             for card, terminal, merchant, device in zip(*columns, strict=True)
         ]
+        return LookedUp(lookups, [])
 
     def remember(self, answers: object) -> None:
         pass
 
     def release(self, arrivals: object) -> None:
+        pass
+
+    def hold(self, arrivals: object) -> None:
         pass
 
 
@@ -68,7 +73,7 @@ class FlushedLog:
         self._producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
         self._topic = topic
 
-    async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
+    async def append(self, decisions: Sequence[tuple[Arrival, Decision]], late: object) -> None:
         for arrival, decision in decisions:
             self._producer.produce(self._topic, encode(decision), arrival.auth.card_token)
         self._producer.flush()
@@ -112,7 +117,7 @@ def main() -> None:
     decider = DecisionPipeline(
         entrypoint="sync",
         emitter="baseline",
-        store=FeastStore(args.repository),
+        ids=FeastStore(args.repository),
         scorer=release,
         policy=policy,
         log=FlushedLog(args.bootstrap, args.topic),

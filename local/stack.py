@@ -55,7 +55,10 @@ class Process:
     name: str
     popen: subprocess.Popen[bytes]
     log: Path
-    metrics_port: int
+    admin_port: int
+    """Where it shows metrics and health."""
+    port: int
+    """Where it takes authorizations, if it does."""
 
     def alive(self) -> bool:
         """True while it runs."""
@@ -67,7 +70,7 @@ class Process:
 
     def metrics(self) -> str:
         """The page. Raises OSError if the process does not answer."""
-        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        url = f"http://127.0.0.1:{self.admin_port}/metrics"
         with urllib.request.urlopen(url, timeout=5) as answer:
             text: str = answer.read().decode()
             return text
@@ -97,15 +100,16 @@ class Stack:
         """Start one service and return at once. kill_at: see :mod:`sluice.faultpoints`."""
         key = name if replica == "1" else f"{name}-{replica}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        sync = name == "decider-sync"
-        metrics_port = self.port if sync and replica == "1" else free_port()
+        first = name == "decider-sync" and replica == "1"
+        port, admin_port = self.port if first else free_port(), free_port()
         environment = self._environment(
             kill_at,
             {
                 "SLUICE_SERVICE_REPLICA": key,
-                "SLUICE_SERVICE_METRICS_PORT": "0" if sync else str(metrics_port),
+                "SLUICE_SERVICE_ADMIN_HOST": "127.0.0.1",
+                "SLUICE_SERVICE_ADMIN_PORT": str(admin_port),
                 "SLUICE_DECIDER_HOST": "127.0.0.1",
-                "SLUICE_DECIDER_PORT": str(metrics_port),
+                "SLUICE_DECIDER_PORT": str(port),
                 **more,
             },
         )
@@ -118,7 +122,7 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is ours to pass on
             )
-        process = self.processes[key] = Process(key, popen, log, metrics_port)
+        process = self.processes[key] = Process(key, popen, log, admin_port, port)
         return process
 
     def verb(self, *words: str, kill_at: str = "") -> subprocess.CompletedProcess[str]:
@@ -166,7 +170,7 @@ class Stack:
         until = time.monotonic() + READY_MAX_S
         while time.monotonic() < until and process.alive():
             try:
-                url = f"http://127.0.0.1:{process.metrics_port}{path}"
+                url = f"http://127.0.0.1:{process.admin_port}{path}"
                 with urllib.request.urlopen(url, timeout=2) as answer:
                     if reported in answer.read():
                         return

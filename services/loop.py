@@ -119,12 +119,14 @@ class ConsumerLoop:
         hang_s: float = COMMIT_HANG_S,
         on_hang: Callable[[], None] | None = None,
         metrics: telemetry.Metrics = METRICS,
+        health: telemetry.Health = telemetry.HEALTH,
     ) -> None:
         self._consumer = consumer
         self._handler = handler
         self._limits = limits
         self._watchdog = Watchdog(hang_s, on_hang or leave_at_once)
         self._metrics = metrics
+        self._health = health
         self._failures = 0
         """Batches given up in a row."""
         self._failed = 0
@@ -173,10 +175,12 @@ class ConsumerLoop:
             self._handler.rewound()
             pause_s = self._give_up(batch, error)
             self._go_back()
+            self._health.beat(ready=False)
             return pause_s
         if batch or not self._failed:
             self._failures = self._failed = 0
         self._singly = max(0, self._singly - len(batch))
+        self._health.beat(ready=not self._failures)
         return 0.0
 
     def _commit(self, done: Done) -> None:

@@ -27,11 +27,13 @@ def main() -> int:
     settings, _ = load()
     stop = bootstrap.start("consistency", settings)
     check = make(settings)
+    telemetry.HEALTH.silent_max_s += settings.consistency.every_s
     show_due(ROUND, settings.consistency.every_s)
     try:
         while not stop.is_set():
             began = time.monotonic()
             show(check.round(), check.oldest_waiting_s(), time.monotonic() - began)
+            telemetry.HEALTH.beat(ready=True)
             show_completed(ROUND)
             stop.wait(settings.consistency.every_s)
     except SluiceError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
+DIGITS_MAX = 15
+"""Of a number in a header; Python takes time that grows with the square of its digits, and refuses
+4,301 of them with an error that is none of ours."""
 LINGER_BYTES = 2 * 1024 * 1024
 """What is read and thrown away of a body too large, so that its sender reads our answer before
 the connection is reset; then we close."""
@@ -35,9 +38,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     if len(body) <= limit and not message.get("more_body", False):
         return body
     more = message.get("more_body", False)
-    for name, value in scope["headers"]:
-        if more and name == b"content-length" and int(value) > limit:
-            raise _unread(limit)
+    if more and announced(scope["headers"]) > limit:
+        raise _unread(limit)
     chunks, size = [body], len(body)
     while more and size <= limit:
         message = await receive()
@@ -51,6 +53,21 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     if size > limit:
         raise Rejected(f"at most {limit} bytes are read", code="too_large")
     return b"".join(chunks)
+
+
+def whole_number(text: bytes) -> int | None:
+    """The number that a header holds, if it is one of at most DIGITS_MAX digits 0 to 9.
+
+    >>> whole_number(b"0042"), whole_number(b"-1"), whole_number(b"9" * 5000)
+    (42, None, None)
+    """
+    return int(text) if len(text) <= DIGITS_MAX and text.isdigit() else None
+
+
+def announced(headers: Sequence[Header]) -> int:
+    """Bytes that the sender says its body has; 0 if it does not say. Whoever relies on it counts
+    what comes all the same."""
+    return max((whole_number(v) or 0 for k, v in headers if k == b"content-length"), default=0)
 
 
 class Unread(Rejected):
@@ -70,11 +87,16 @@ async def respond(send: Send, status: int, body: bytes, *headers: Header) -> Non
     await send({"type": "http.response.body", "body": body})
 
 
-def problem_headers(what: Problem) -> list[Header]:
-    """Content type of a problem, and when to come again."""
+def problem_headers(what: Problem, retry_after_s: int = 0) -> list[Header]:
+    """Content type of a problem, when to come again, and with which credential (RFC 6750)."""
     headers = [(b"content-type", PROBLEM_JSON)]
-    if what.status == 503:
-        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    if what.status in (429, 503):
+        headers.append((b"retry-after", str(retry_after_s or RETRY_AFTER_S).encode()))
+    elif what.status == 401:
+        error = b' error="invalid_token"' if what.code == "invalid_token" else b""
+        headers.append((b"www-authenticate", b"Bearer" + error))
+    elif what.code == "insufficient_scope":
+        headers.append((b"www-authenticate", b'Bearer error="insufficient_scope"'))
     return headers
 
 

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from services.decider.problems import unforeseen
 from sluice import telemetry
 from sluice.application.decide import Result, deadline_after
 from sluice.application.ports import Arrival
@@ -112,8 +113,7 @@ class Batches:
             )
         except Exception as error:  # whatever it is, no caller may wait forever
             telemetry.event("batch_failed", level=logging.ERROR, error=True, rows=len(rows))
-            known = error if isinstance(error, SluiceError) else SluiceError("internal")
-            outcomes = [known] * len(rows)
+            outcomes = [unforeseen(error)] * len(rows)
         for row, outcome in zip(rows, outcomes, strict=True):
             try:
                 row.done(outcome)

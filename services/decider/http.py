@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.decider import open_inference, openapi
+from services.decider.access import API, CALLER, PEER, Access, Caller, Peer, Routes
 from services.decider.asgi import (
     CLOSE,
     App,
@@ -28,21 +29,25 @@ from services.decider.asgi import (
     Scope,
     Send,
     Unread,
+    announced,
     linger,
     problem_headers,
     read_body,
     respond,
     respond_problem,
+    whole_number,
 )
 from services.decider.batches import Batches
-from services.decider.problems import Problem, problem, problem_of
+from services.decider.problems import Problem, problem, problem_of, unforeseen
 from sluice import telemetry
+from sluice.application.access import Refused
 from sluice.application.decide import (
     Busy,
     Conflict,
     Decided,
     Replayed,
     Result,
+    Unidentified,
     Unrecorded,
 )
 from sluice.application.ports import Arrival
@@ -57,6 +62,9 @@ Respond = Callable[[int, list[Header], bytes], None]
 
 AUTHORIZATIONS = "/v1/authorizations"
 DEADLINE_MS, DEADLINE_MIN_MS, DEADLINE_MAX_MS = 50, 5, 1000
+BODIES_MAX_BYTES = 64 * 1024 * 1024
+"""Of all inferences in flight together; one that does not say how long it is counts as the longest.
+Past it they are refused."""
 READY_FOR_S = 1.0
 """A rehearsal counts for this long, so that probes cannot become load."""
 REPORT_AFTER_S = 0.05
@@ -65,11 +73,15 @@ REPORT_ROWS = 256
 TRACEPARENT = b"traceparent"
 _JSON = (b"content-type", b"application/json")
 _REPLAY = (b"idempotent-replay", b"true")
+_Answered = tuple[bytes, list[Header]] | Problem
+_Answer = Callable[[Sequence[Header], bytes], Awaitable[_Answered]]
+"""Headers and body of a request to body and headers of its answer. Raises SluiceError."""
 _encoder = msgspec.json.Encoder()
 _REFUSALS: dict[type, Problem] = {
     Conflict: problem("conflict"),
     Busy: problem("busy"),
     Unrecorded: problem("unrecorded"),
+    Unidentified: problem("unidentified"),
 }
 
 
@@ -108,6 +120,8 @@ class _Asked:
     trace: telemetry.Joined | None
     respond: Respond
     arrival: Arrival | None = None
+    caller: Caller | None = None
+    """Who was let in; None where everybody is."""
 
     @property
     def traceparent(self) -> str | None:
@@ -133,6 +147,8 @@ class _Reported:
     trace_id: str
     arrival: Arrival | None = None
     decision: Decision | None = None
+    said: bool = False
+    """Whether the log says it elsewhere: ``access`` does of whom it refuses."""
 
 
 class SyncApi:
@@ -140,7 +156,8 @@ class SyncApi:
 
     name: the model's name in ``/v2/models/{name}``. columns: features of a row, in order.
     fallback: KServe's application. in_flight_max: requests past it are refused, never queued.
-    deadline_ms: of a request that names none. sampler: of the log's lines.
+    deadline_ms: of a request that names none. sampler: of the log's lines. access: who may ask;
+    None lets everybody.
     """
 
     def __init__(
@@ -155,14 +172,18 @@ class SyncApi:
         metrics: telemetry.Metrics = METRICS,
         sampler: telemetry.Sampler | None = None,
         service: str = "decider",
+        access: Access | None = None,
     ) -> None:
         self.draining = False
+        self.access = access
         self._decider = decider
         self._fallback = fallback
         self._name = name
         self._columns = len(columns)
         self._deadline_ms = deadline_ms
         self._in_flight = 0
+        self._bodies = 0
+        """Bytes of the bodies of inferences in flight, as announced."""
         self._in_flight_max = in_flight_max
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
@@ -176,17 +197,53 @@ class SyncApi:
         self._routes: dict[str, tuple[str, App]] = {
             AUTHORIZATIONS: ("POST", self._authorize),
             f"{model}/infer": ("POST", self._infer),
-            "/v2/health/live": ("GET", self._live),
-            "/v2/health/ready": ("GET", self._ready),
-            f"{model}/ready": ("GET", self._ready),
+            f"/v1/models/{name}:predict": ("POST", self._predict),
+            "/v2/health/live": ("GET", self.live),
+            "/v2/health/ready": ("GET", self.is_ready),
+            f"{model}/ready": ("GET", self.is_ready),
             "/openapi.json": ("GET", self._describe),
         }
+        self._metadata = frozenset(("/v2", "/v2/models", model, "/v1/models", f"/v1/models/{name}"))
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """All that are served here, by us or by KServe."""
+        return self._metadata | self._routes.keys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request, if whoever sends it may."""
+        itself = scope["path"] == AUTHORIZATIONS and scope["method"] == "POST"
+        if itself:  # ``authorize`` lets in, or not
+            await self._serve(scope, receive, send)
+        else:
+            await self.let_in(API, self._serve, scope, receive, send)
+
+    async def let_in(
+        self, routes: Routes, app: App, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Hand a request on if whoever sends it may, by these routes; refuse it otherwise."""
+        if self.access is None:
+            await app(scope, receive, send)
+            return
+        try:
+            caller = self.access.admit(scope["headers"], scope.get(PEER), scope["path"], routes)
+        except Refused as refused:
+            what = problem_of(refused)
+            headers = problem_headers(what, refused.retry_after_s)
+            await respond(send, what.status, _encoder.encode(what), *headers)
+            return
+        before = CALLER.set(caller)
+        try:
+            await app(scope, receive, send)
+        finally:
+            CALLER.reset(before)
+            if caller is not None:
+                self.access.leave(caller)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"])
         if route is None:
-            await self._pass_on(scope, receive, send)
+            await self.pass_on(scope, receive, send)
         elif route[0] != scope["method"] and (route[0], scope["method"]) != ("GET", "HEAD"):
             allow = (b"allow", route[0].encode())
             await self._refuse(send, problem("method_not_allowed"), allow)
@@ -195,20 +252,29 @@ class SyncApi:
 
     # ------------------------------------------------------------ authorizations
 
-    def authorize(self, headers: Sequence[Header], body: bytes, respond: Respond) -> None:
+    def authorize(
+        self,
+        headers: Sequence[Header],
+        body: bytes,
+        respond: Respond,
+        peer: Peer | None = None,
+    ) -> None:
         """Decide the authorization of one request; respond hears of it, now or later.
 
-        headers: names in lower case. body: whole, at most MAX_BODY_BYTES.
+        headers: names in lower case. body: whole, at most MAX_BODY_BYTES. peer: the certificate
+        of the connection.
         """
         asked = self._asked(headers, respond)
         self._in_flight += 1
         try:
+            if self.access is not None:
+                asked.caller = self.access.admit(headers, peer, AUTHORIZATIONS)
             deadline_ms = self._understand(asked, headers, body)
         except SluiceError as error:
             self._settle(asked, error)
-        except Exception:  # a bug of ours answers too, and gives its place in flight back
+        except Exception as error:  # a bug of ours answers too, and gives its place in flight back
             telemetry.event("request_failed", level=logging.ERROR, error=True)
-            self._settle(asked, SluiceError("internal"))
+            self._settle(asked, unforeseen(error))
         else:
             assert asked.arrival is not None
             self._batches.add(asked.arrival, deadline_ms, partial(self._settle, asked))
@@ -228,7 +294,10 @@ class SyncApi:
         if not _is_json(content_type) or encoding:
             raise Rejected("", code="unsupported_content_type")
         deadline_ms = _deadline_ms(deadline) if deadline else self._deadline_ms
-        asked.arrival = self._decider.arrive(body, traceparent=asked.traceparent)
+        arrival = self._decider.arrive(body, traceparent=asked.traceparent)
+        if self.access is not None and asked.caller is not None:
+            self.access.belongs(asked.caller, arrival.auth.tenant)
+        asked.arrival = arrival
         return deadline_ms
 
     @staticmethod
@@ -240,8 +309,12 @@ class SyncApi:
         self._in_flight -= 1
         decision = None
         headers = asked.headers()
+        if self.access is not None and asked.caller is not None:
+            self.access.leave(asked.caller)
         if isinstance(outcome, Decided | Replayed):
             status, body = 200, outcome.answer
+            if asked.caller is not None:
+                body = asked.caller.answer(body)
             headers.append(_JSON)
             if isinstance(outcome, Decided):
                 code, decision = "decided", outcome.decision
@@ -251,14 +324,16 @@ class SyncApi:
         else:
             refusal = _refusal(outcome)
             status, code, body = refusal.status, refusal.code, _encoder.encode(refusal)
-            headers += problem_headers(refusal)
+            wait_s = outcome.retry_after_s if isinstance(outcome, Refused) else 0
+            headers += problem_headers(refusal, wait_s)
         if self.draining:
             headers.append(CLOSE)
         asked.respond(status, headers, body)
         if asked.trace:
             asked.trace.span.end()
         seconds = time.perf_counter() - asked.began
-        self._report(_Reported(code, seconds, asked.trace_id, asked.arrival, decision))
+        said = isinstance(outcome, Refused)
+        self._report(_Reported(code, seconds, asked.trace_id, asked.arrival, decision, said))
 
     async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same through ASGI: a body too large, or one that its sender asks leave to send."""
@@ -269,7 +344,10 @@ class SyncApi:
             if not answered.done():
                 answered.set_result(answer)
 
+        peer = scope.get(PEER)
         try:
+            if self.access is not None:
+                self.access.identify(scope["headers"], peer)  # before we read for a stranger
             raw = await read_body(scope, receive, MAX_BODY_BYTES)
         except SluiceError as error:
             asked = self._asked(scope["headers"], keep)
@@ -284,64 +362,99 @@ class SyncApi:
             self._in_flight += 1
             self._settle(asked, error)
         else:
-            self.authorize(scope["headers"], raw, keep)
+            self.authorize(scope["headers"], raw, keep, peer)
         status, headers, body = await answered
         await respond(send, status, body, *headers)
 
     # ------------------------------------------------------------ Open Inference v2
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._exchange(scope, receive, send, self._decide_tensor)
+
+    async def score(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Rows of features in a tensor to their scores. Whoever may ask for the exact score of any
+        row can copy the model and look for what it lets through: not for who sends authorizations.
+        """
+        await self._exchange(scope, receive, send, self._score_tensor)
+
+    async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._exchange(scope, receive, send, self._decide_instances)
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
+        """Read a body of up to MAX_INFER_BYTES, and send what ``answer`` makes of it."""
         began = time.perf_counter()
-        json_length = encoding = b""
-        for name, value in scope["headers"]:
-            if name == open_inference.JSON_LENGTH_HEADER:
-                json_length = value
-            elif name == b"content-encoding":
-                encoding = value
-        if self._in_flight >= self._in_flight_max:
+        size = announced(scope["headers"]) or open_inference.MAX_INFER_BYTES
+        size = min(size, open_inference.MAX_INFER_BYTES)
+        if self._in_flight >= self._in_flight_max or self._bodies + size > BODIES_MAX_BYTES:
             await self._refuse(send, problem("overloaded"))
             return
         self._in_flight += 1
+        self._bodies += size
         try:
-            if encoding:
-                raise Rejected("", code="unsupported_content_type")
-            raw = await read_body(scope, receive, open_inference.MAX_INFER_BYTES)
-            length = int(json_length) if json_length.isdigit() else None
-            request = open_inference.decode(raw, length, columns=self._columns)
-            result: npt.NDArray[np.int64] | list[bytes]
-            if request.features is not None:
-                result = self._decider.score_rows(request.features)
+            if any(name == b"content-encoding" for name, _ in scope["headers"]):
+                answered: _Answered = problem("unsupported_content_type")
             else:
-                outcome = await self._judge(
-                    request.authorizations or [], _traceparent(scope["headers"])
-                )
-                if isinstance(outcome, Problem):
-                    await self._refuse(send, outcome)
-                    return
-                result = outcome
-        except SluiceError as error:
-            refusal = problem_of(error)
-            if isinstance(error, Unread):
-                await linger(receive, send, refusal)
-            else:
-                await self._refuse(send, refusal)
+                raw = await read_body(scope, receive, open_inference.MAX_INFER_BYTES)
+                answered = await answer(scope["headers"], raw)
+        except Unread as error:
+            await linger(receive, send, problem_of(error))
             return
+        except SluiceError as error:
+            answered = problem_of(error)
+        except Exception as error:
+            telemetry.event("request_failed", level=logging.ERROR, error=True)
+            answered = problem_of(unforeseen(error))
         finally:
             self._in_flight -= 1
+            self._bodies -= size
+        if isinstance(answered, Problem):
+            await self._refuse(send, answered)
+            return
+        kserve_predict_seconds(self._name, time.perf_counter() - began)
+        body, headers = answered
+        if self.draining:
+            headers.append(CLOSE)
+        await respond(send, 200, body, *headers)
+
+    async def _decide_tensor(self, headers: Sequence[Header], raw: bytes) -> _Answered:
+        request = self._tensor(headers, raw, "authorizations")
+        answers = await self._judge(request.authorizations or [], _traceparent(headers))
+        return answers if isinstance(answers, Problem) else self._tensor_of(request, answers)
+
+    async def _score_tensor(self, headers: Sequence[Header], raw: bytes) -> _Answered:
+        request = self._tensor(headers, raw, "features")
+        assert request.features is not None
+        return self._tensor_of(request, self._decider.score_rows(request.features))
+
+    async def _decide_instances(self, headers: Sequence[Header], raw: bytes) -> _Answered:
+        answers = await self._judge(open_inference.decode_instances(raw), _traceparent(headers))
+        if isinstance(answers, Problem):
+            return answers
+        return open_inference.encode_predictions(answers), [_JSON]
+
+    def _tensor(
+        self, headers: Sequence[Header], raw: bytes, served: open_inference.Input
+    ) -> open_inference.Inference:
+        lengths = [value for name, value in headers if name == open_inference.JSON_LENGTH_HEADER]
+        length = whole_number(lengths[0]) if len(lengths) == 1 else None
+        if lengths and length is None:
+            raise Rejected(
+                "inference-header-content-length is one whole number", code="invalid_inference"
+            )
+        return open_inference.decode(raw, length, columns=self._columns, served=served)
+
+    def _tensor_of(
+        self, request: open_inference.Inference, result: npt.NDArray[np.int64] | list[bytes]
+    ) -> tuple[bytes, list[Header]]:
         body, json_part = open_inference.encode(
             request, result, model=self._name, version=self._decider.release or ""
         )
-        kserve_predict_seconds(self._name, time.perf_counter() - began)
         if json_part is None:
-            await self._answer(send, body)
-            return
-        await respond(
-            send,
-            200,
-            body,
+            return body, [_JSON]
+        return body, [
             (b"content-type", b"application/octet-stream"),
             (open_inference.JSON_LENGTH_HEADER, str(json_part).encode()),
-        )
+        ]
 
     async def _judge(self, raws: Sequence[bytes], traceparent: str | None) -> list[bytes] | Problem:
         """(n,) authorizations to (n,) answers; a row that got none holds its problem instead.
@@ -351,10 +464,16 @@ class SyncApi:
         began = time.perf_counter()
         trace = telemetry.join_trace(traceparent)
         going_on = trace.traceparent if trace else None
+        caller = CALLER.get()
+        if self.access is not None and caller is not None:
+            self.access.charge(caller, len(raws) - 1)
         rows: list[Arrival | Problem] = []
         for raw in raws:
             try:
-                rows.append(self._decider.arrive(raw, traceparent=going_on))
+                arrival = self._decider.arrive(raw, traceparent=going_on)
+                if self.access is not None and caller is not None:
+                    self.access.belongs(caller, arrival.auth.tenant)
+                rows.append(arrival)
             except Rejected as error:
                 rows.append(problem_of(error))
         decided = iter(
@@ -364,20 +483,18 @@ class SyncApi:
         answered, first = False, None
         for row in rows:
             result = row if isinstance(row, Problem) else next(decided)
-            arrival = None if isinstance(row, Problem) else row
+            taken = None if isinstance(row, Problem) else row
             decision = result.decision if isinstance(result, Decided) else None
             if isinstance(result, Decided | Replayed):
                 answered = True
                 code = "decided" if isinstance(result, Decided) else "replayed"
-                answers.append(result.answer)
+                answers.append(caller.answer(result.answer) if caller else result.answer)
             else:
                 refusal = result if isinstance(result, Problem) else _REFUSALS[type(result)]
                 first, code = first or refusal, refusal.code
                 answers.append(_encoder.encode(refusal))
             seconds = time.perf_counter() - began
-            self._report(
-                _Reported(code, seconds, telemetry.trace_id_of(going_on), arrival, decision)
-            )
+            self._report(_Reported(code, seconds, telemetry.trace_id_of(going_on), taken, decision))
         if trace:
             trace.span.end()
         return answers if answered or first is None else first
@@ -396,20 +513,14 @@ class SyncApi:
         self._batches.add(arrival, self._deadline_ms, done)
         return result
 
-    async def judge(self, instances: Sequence[Any], traceparent: str | None) -> Any:
-        """For KServe's V1 protocol: decoded authorizations to decoded answers or problems."""
-        raws = [_encoder.encode(instance) for instance in instances]
-        answers = await self._judge(raws, traceparent)
-        if isinstance(answers, Problem):
-            return answers
-        return [msgspec.json.decode(answer) for answer in answers]
-
     # ------------------------------------------------------------ health and description
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The process is up."""
         await self._answer(send, b'{"live":true}')
 
-    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def is_ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whether new requests are welcome, as a probe asks it."""
         if not await self.ready():
             why = "draining" if self.draining else "the rehearsal failed, see the log"
             await self._refuse(send, problem("not_ready", why))
@@ -444,28 +555,15 @@ class SyncApi:
     async def _describe(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._answer(send, self._openapi)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """To KServe, with three corrections: nobody unloads the model, bodies have a limit, and of
-        two traces none is chosen."""
-        if scope["path"].startswith("/v2/repository"):
+    async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What KServe answers: metadata, nothing that has a body. Its other routes would let anyone
+        read the metrics or unload the model, and end in a 500 on what they do not expect."""
+        if scope["path"] not in self._metadata:
             await self._refuse(send, problem("not_found"))
-            return
-        left = open_inference.MAX_INFER_BYTES
-        for name, value in scope["headers"]:
-            if name == b"content-length" and int(value) > left:
-                await linger(receive, send, problem("too_large"))
-                return
-
-        async def bounded() -> MutableMapping[str, Any]:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            return message if left >= 0 else {"type": "http.disconnect"}
-
-        if _traceparent(scope["headers"]) is None:
-            headers = [header for header in scope["headers"] if header[0] != TRACEPARENT]
-            scope = {**scope, "headers": headers}
-        await self._fallback(scope, bounded, send)
+        elif scope["method"] != "GET":
+            await self._refuse(send, problem("method_not_allowed"), (b"allow", b"GET"))
+        else:
+            await self._fallback({**scope, "query_string": b""}, receive, send)
 
     # ------------------------------------------------------------ answers, metrics, log
 
@@ -516,6 +614,8 @@ class SyncApi:
                 for one in reported
             ]
         )
+        if self.access is not None:
+            shares = [0 if one.said else share for one, share in zip(reported, shares, strict=True)]
         telemetry.count_lines(self._metrics, "sync", shares)
         telemetry.write_lines(
             [
@@ -578,12 +678,11 @@ def _is_json(content_type: bytes) -> bool:
 
 
 def _deadline_ms(header: bytes) -> int:
-    if not header.isdigit() or not DEADLINE_MIN_MS <= int(header[:5]) <= DEADLINE_MAX_MS:
+    deadline_ms = whole_number(header)
+    if deadline_ms is None or not DEADLINE_MIN_MS <= deadline_ms <= DEADLINE_MAX_MS:
         raise Rejected("", code="invalid_deadline")
-    return int(header)
+    return deadline_ms
 
 
-def _refusal(outcome: Conflict | Busy | Unrecorded | SluiceError) -> Problem:
-    if not isinstance(outcome, SluiceError):
-        return _REFUSALS[type(outcome)]
-    return problem("overloaded") if outcome.code == "overloaded" else problem_of(outcome)
+def _refusal(outcome: Conflict | Busy | Unrecorded | Unidentified | SluiceError) -> Problem:
+    return problem_of(outcome) if isinstance(outcome, SluiceError) else _REFUSALS[type(outcome)]

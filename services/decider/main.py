@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import signal
 import threading
+from functools import partial
 
+from services.decider.access import Access, Limits, report_open
+from services.decider.recall import TAIL_MAX, Recall
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
 from services.repeat import Repeated
 from sluice import telemetry
 from sluice.application.active import ActiveConfiguration
+from sluice.application.once import Once
 from sluice.application.ports import OnlineConnection
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
@@ -34,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     bootstrap.unsettled()
     settings, _ = load()
     telemetry.configure_logging("decider", level=settings.service.log_level)
+    bootstrap.limit_memory(settings.service.memory_max_mb)
     try:
         if entrypoint == "sync":
             from services.decider import server  # noqa: PLC0415 (KServe: only this entrypoint needs it)
@@ -50,18 +54,25 @@ def main(argv: list[str] | None = None) -> int:
 async def _sync(settings: Settings) -> None:
     from services.decider.server import serve  # noqa: PLC0415
 
+    access = await who_may_ask(settings)
+    tls = bootstrap.server_tls(settings)
     active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
-    with contextlib.suppress(SluiceError):
-        await store.open()  # a store that is down now degrades decisions, it stops none
+    await _open(store, settings)
+    await asyncio.to_thread(bootstrap.reach_brokers, settings)
     log = bootstrap.decision_producer(settings)
     await log.ready()
-    decider = bootstrap.decider(settings, "sync", store, log, active, store.refusal)
+    ids = bootstrap.once(settings, store)
+    decider = bootstrap.decider(settings, "sync", ids, log, active, store.refusal)
     beside = _beside(settings, active, store)
+    admin = settings.service.admin_host, settings.service.admin_port
+    recall = _recall(settings, ids)
+    recall.start()
 
     async def finish() -> None:
         for repeated in beside:
             repeated.stop()
+        await asyncio.to_thread(recall.close)
         await log.close()
         await store.close()
 
@@ -73,33 +84,51 @@ async def _sync(settings: Settings) -> None:
         port=settings.decider.port,
         drain_s=settings.decider.drain_s,
         in_flight_max=settings.decider.in_flight_max,
+        admin=admin if admin[1] else None,
+        per_address_max=settings.decider.connections_per_address,
         deadline_ms=settings.decider.deadline_ms,
         sampler=bootstrap.sampler(settings),
+        access=access,
+        tls=tls,
+        reload_s=settings.decider.reload_s,
         on_stop=finish,
     )
 
 
+async def who_may_ask(settings: Settings) -> Access | None:
+    """The sync API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
+    credentials = await asyncio.to_thread(bootstrap.credentials, settings)
+    if credentials is None:
+        report_open(settings.decider.host)
+        return None
+    given = settings.access
+    limits = Limits(given.rate_per_s, given.burst, given.in_flight_max)
+    return Access(credentials.tokens, credentials.clients, limits=limits)
+
+
 async def _stream(settings: Settings) -> None:
-    if settings.service.metrics_port:
-        telemetry.start_metrics_server(settings.service.metrics_port)
+    bootstrap.open_admin_port(settings)
     stop = threading.Event()
     events = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         events.add_signal_handler(number, stop.set)
     active = bootstrap.active_configuration(settings)
     online = bootstrap.online_store(settings, batches=True)
-    with contextlib.suppress(SluiceError):
-        await online.open()
+    await _open(online, settings)
+    await asyncio.to_thread(bootstrap.reach_brokers, settings)
     kafka = await asyncio.to_thread(bootstrap.transactional_stream, settings)
     names = bootstrap.topics(settings)
-    store = AfterCommit(online)
+    once = bootstrap.once(settings, online)
+    ids = AfterCommit(once)
     decider = bootstrap.decider(
-        settings, "stream", store, TransactionLog(kafka, names.decisions), active
+        settings, "stream", ids, TransactionLog(kafka, names.decisions), active
     )
+    recall = _recall(settings, once)
     handler = StreamProcessor(
         kafka,
         decider,
-        store,
+        ids,
+        on_assigned=recall.start,
         dead_letters=names.dead_letters,
         clock=SystemClock(),
         events=events,
@@ -115,6 +144,7 @@ async def _stream(settings: Settings) -> None:
     finally:
         for repeated in beside:
             repeated.stop()
+        await asyncio.to_thread(recall.close)
         await online.close()
     telemetry.event("stopped")
 
@@ -137,6 +167,20 @@ async def _welcome(store: OnlineConnection, stop: threading.Event) -> None:
     """
     while store.refusal() is not None and not stop.is_set():
         await asyncio.sleep(WELCOME_S)
+
+
+def _recall(settings: Settings, once: Once) -> Recall:
+    tail = partial(bootstrap.decided_tail, settings, TAIL_MAX)
+    return Recall(once, tail, asyncio.get_running_loop())
+
+
+async def _open(store: OnlineConnection, settings: Settings) -> None:
+    """Connect. A store that is down now degrades decisions, it stops none; why is in the log."""
+    try:
+        await store.open()
+    except SluiceError as error:
+        why = await asyncio.to_thread(bootstrap.store_trouble, settings) or str(error)
+        telemetry.event("store_not_connected", level=logging.ERROR, code=error.code, reason=why)
 
 
 if __name__ == "__main__":

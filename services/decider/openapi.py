@@ -22,7 +22,7 @@ def document(model: str, columns: int) -> bytes:
     tensor: dict[str, Any] = {
         "type": "object",
         "description": "A request of the Open Inference Protocol v2, JSON or binary tensors: "
-        f"features INT64 [n, {columns}], or authorizations BYTES [n].",
+        f"authorizations BYTES [n]; on the admin port features INT64 [n, {columns}].",
     }
 
     def problems(*codes: str) -> dict[str, Any]:
@@ -93,7 +93,10 @@ def document(model: str, columns: int) -> bytes:
                 },
                 "responses": {
                     "200": ok("score_ppm INT64 [n], or answer BYTES [n].", anything),
-                    **problems("invalid_inference", "too_large", "overloaded", "unavailable"),
+                    **problems(
+                        *("invalid_inference", "not_on_this_port", "too_large", "overloaded"),
+                        "unavailable",
+                    ),
                 },
             }
         },
@@ -118,8 +121,9 @@ def document(model: str, columns: int) -> bytes:
             "info": {
                 "title": "Sluice decider",
                 "version": __version__,
-                "description": "Decides card authorizations. Beside these paths the process "
-                "answers KServe's own: /v2, /v2/models, /v1/models/{name}:predict, /metrics.",
+                "description": "Decides card authorizations. Beside these paths it answers "
+                "KServe's metadata (/v2, /v2/models, /v1/models) and, for operators, metrics and "
+                "scores on another port.",
             },
             "paths": paths,
             "components": {"schemas": schemas},

@@ -34,6 +34,7 @@ class Kind(NamedTuple):
 
 
 _FIELD = "docs/reference/authorization.md lists every field with type and bounds"
+_CREDENTIAL = "docs/how-to/secure-a-deployment.md says which credentials are taken"
 _RETRY = "send the same request again, with the same id, after Retry-After"
 
 KINDS: dict[str, Kind] = {
@@ -43,6 +44,18 @@ KINDS: dict[str, Kind] = {
     ),
     "invalid_inference": Kind(
         400, "The inference request is wrong", "GET /v2/models/{name} describes the tensors"
+    ),
+    "unauthenticated": Kind(401, "Who asks is not known", _CREDENTIAL),
+    "invalid_token": Kind(401, "The token does not hold", _CREDENTIAL),
+    "insufficient_scope": Kind(403, "The credential does not allow this", _CREDENTIAL),
+    "other_tenant": Kind(
+        403,
+        "The authorization is of another tenant than the credential",
+        "send it with a credential of its tenant",
+    ),
+    "invalid_http": Kind(400, "This is no HTTP/1.1 request", "the connection is closed"),
+    "not_on_this_port": Kind(
+        403, "This is served on another port", "docs/reference/http.md says which"
     ),
     "not_found": Kind(404, "There is nothing here", "GET /openapi.json lists what there is"),
     "method_not_allowed": Kind(405, "This method is not served here", "see the Allow header"),
@@ -54,6 +67,9 @@ KINDS: dict[str, Kind] = {
     "too_large": Kind(413, "The body is too large", _FIELD),
     "unsupported_content_type": Kind(
         415, "The content type is not understood", "send application/json, not compressed"
+    ),
+    "headers_too_large": Kind(
+        431, "The headers are too large", "at most 128 of them and 64 KiB; the connection is closed"
     ),
     "unknown_field": Kind(422, "A field is not in the schema", _FIELD),
     "missing_field": Kind(422, "A required field is missing", _FIELD),
@@ -71,10 +87,12 @@ KINDS: dict[str, Kind] = {
         422, "The event is too old", "publish history through the stream processor"
     ),
     "invalid": Kind(422, "The authorization is not valid", _FIELD),
+    "too_many_requests": Kind(429, "This client asks for too much", _RETRY),
     "internal": Kind(500, "Something broke inside", "see the log for the trace id"),
     "overloaded": Kind(503, "Too many requests are in flight", _RETRY),
     "busy": Kind(503, "The same authorization is being decided", _RETRY),
     "unrecorded": Kind(503, "The decision could not be recorded", _RETRY),
+    "unidentified": Kind(503, "Nobody can say whether this id was decided before", _RETRY),
     "unavailable": Kind(503, "A part that this needs is down", _RETRY),
     "not_ready": Kind(503, "Not ready", _RETRY),
 }
@@ -99,4 +117,16 @@ def problem_of(error: SluiceError) -> Problem:
     if isinstance(error, Rejected):
         detail = f"{error.what} ({error.where})" if error.where else error.what
         return problem(error.code, detail, error.fix)
+    if error.code == "overloaded":
+        return problem(error.code)
     return problem("unavailable" if isinstance(error, Unavailable) else "internal")
+
+
+def unforeseen(error: Exception) -> SluiceError:
+    """What an error that is none of ours is to its caller: a process at its memory limit has too
+    much to do; anything else is a bug."""
+    if isinstance(error, SluiceError):
+        return error
+    if isinstance(error, MemoryError):
+        return Unavailable("the process is at service.memory_max_mb", code="overloaded")
+    return SluiceError("internal")

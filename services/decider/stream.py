@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,13 +18,21 @@ from opentelemetry.trace import Span, SpanKind
 
 from services.loop import NOTHING, Done, Handler, Limits, whole
 from sluice import telemetry
-from sluice.application.decide import Busy, Decided, Replayed, Result, Unrecorded
+from sluice.application.decide import (
+    Busy,
+    Decided,
+    Replayed,
+    Result,
+    Unidentified,
+    Unrecorded,
+)
+from sluice.application.once import LookedUp, Once
 from sluice.application.ports import (
     NOT_ABORTED,
     Arrival,
-    Lookup,
     Message,
-    OnlineStore,
+    Offsets,
+    Partition,
     Transactions,
 )
 from sluice.domain.clock import Clock
@@ -90,8 +98,11 @@ class TransactionLog:
         self._kafka = kafka
         self._topic = topic
 
-    async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
-        """Queue each decision under its card's token. Raises Unavailable."""
+    async def append(
+        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None]
+    ) -> None:
+        """Queue each decision under its card's token; the commit tells the rest. Raises
+        Unavailable."""
         self._kafka.produce_each(
             self._topic,
             (
@@ -102,19 +113,22 @@ class TransactionLog:
 
 
 class AfterCommit:
-    """The port OnlineStore whose answers are remembered only once their records are committed.
+    """The port Ids whose answers are remembered only once their records are committed.
 
     An answer remembered before an abort would make the redelivered authorization a duplicate of a
     decision that nobody can read.
     """
 
-    def __init__(self, store: OnlineStore) -> None:
-        self._store = store
+    def __init__(self, ids: Once) -> None:
+        self._ids = ids
         self._answers: list[tuple[Arrival, bytes]] = []
+        self._open: list[Arrival] = []
+        """Looked up in the open transaction."""
 
-    async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
+    async def look_up(self, batch: Sequence[Arrival], *, late: bool) -> LookedUp:
         """See the port."""
-        return await self._store.observe(batch)
+        self._open += batch
+        return await self._ids.look_up(batch, late=late)
 
     def remember(self, answers: Sequence[tuple[Arrival, bytes]]) -> None:
         """Keep them for the commit."""
@@ -122,17 +136,21 @@ class AfterCommit:
 
     def release(self, arrivals: Sequence[Arrival]) -> None:
         """See the port."""
-        self._store.release(arrivals)
+        self._ids.release(arrivals)
+
+    def hold(self, arrivals: Sequence[Arrival]) -> None:
+        """The end of the transaction tells what became of them."""
 
     def committed(self) -> None:
         """Remember what was decided."""
-        self._store.remember(self._answers)
-        self._answers = []
+        self._ids.remember(self._answers)
+        self._answers, self._open = [], []
 
     def aborted(self) -> None:
         """Forget it. The idempotency records stay: a redelivery from the same place takes them up
         again."""
-        self._answers = []
+        self._ids.abandon(self._open)
+        self._answers, self._open = [], []
 
 
 @dataclass(slots=True)
@@ -153,30 +171,32 @@ class _Outcome:
 class StreamProcessor(Handler):
     """Decides a batch inside a transaction, which the loop commits.
 
-    store: the one that the decider was built with. events: the event loop in which decider and
-    store live; it runs in another thread than ours. sampler: of the log's
-    lines.
+    ids: those that the decider was built with. events: the event loop in which decider and store
+    live; it runs in another thread than ours. on_assigned: told that partitions came. sampler: of
+    the log's lines.
     """
 
     def __init__(
         self,
         kafka: Transactions,
         decider: DecisionPipeline,
-        store: AfterCommit,
+        ids: AfterCommit,
         *,
         dead_letters: str,
         clock: Clock,
         events: asyncio.AbstractEventLoop,
+        on_assigned: Callable[[], None] = lambda: None,
         metrics: telemetry.Metrics = METRICS,
         sampler: telemetry.Sampler | None = None,
         service: str = "decider",
     ) -> None:
         self._kafka = kafka
         self._decider = decider
-        self._store = store
+        self._ids = ids
         self._dead_letters = dead_letters
         self._clock = clock
         self._events = events
+        self._on_assigned = on_assigned
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
         self._service = service
@@ -195,10 +215,16 @@ class StreamProcessor(Handler):
         self._outcome = asyncio.run_coroutine_threadsafe(work, self._events).result()
         return whole(batch)
 
+    def assigned(self, partitions: Sequence[Partition]) -> Offsets:
+        """Their ids may have been decided elsewhere."""
+        if partitions:
+            self._on_assigned()
+        return {}
+
     def committed(self, done: Done) -> None:
         """Now the store may answer for these ids, and metrics and log may name them."""
         assert self._outcome is not None
-        self._events.call_soon_threadsafe(self._store.committed)
+        self._events.call_soon_threadsafe(self._ids.committed)
         self._sequence = self._decider.sequence
         self._poison.clear()
         for span in self._outcome.spans:
@@ -209,7 +235,7 @@ class StreamProcessor(Handler):
     def rewound(self) -> None:
         """Take the records' numbers and answers back."""
         self._decider.sequence = self._sequence
-        self._events.call_soon_threadsafe(self._store.aborted)
+        self._events.call_soon_threadsafe(self._ids.aborted)
         self._outcome = None
 
     def poison(self, message: Message, code: str) -> bool:
@@ -255,6 +281,9 @@ class StreamProcessor(Handler):
                 outcome.trace_ids.append(telemetry.trace_id_of(arrival.traceparent))
             elif isinstance(result, Unrecorded):
                 raise Unavailable(result.why)
+            elif isinstance(result, Unidentified):
+                # It waits in Kafka, and with it what is behind it, until the store answers.
+                raise Unavailable("nobody knows whether this id was decided", code="unidentified")
             else:
                 again = _REPLAYED if isinstance(result, Replayed) else _CONFLICT
                 refuse(message, again, arrival.traceparent)

@@ -16,6 +16,7 @@ from sluice.application.ports import (
     STORE_RUNBOOK,
     UNKNOWN,
     Message,
+    Offsets,
     Partition,
     StateStore,
     WatermarkStore,
@@ -94,6 +95,7 @@ def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
             why = _why_not_writable(watermark, states)
             if not why:
                 return True
+            telemetry.HEALTH.beat(ready=False)
             if why != reported:
                 bootstrap.report_store(why)
                 reported = why
@@ -173,6 +175,11 @@ class Featurizing(Handler):
             raise Unavailable(
                 f"the online store is not used: {forgot}", fix=STORE_RUNBOOK, code=STORE_LOST
             )
+
+    def assigned(self, partitions: Sequence[Partition]) -> Offsets:
+        """What the featurizer remembers of their ids may be of long ago."""
+        self._parts.featurizer.forget(partitions)
+        return {}
 
     def committed(self, done: Done) -> None:
         """Show what the batch did."""

@@ -25,6 +25,7 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.application.decide import DecisionPipeline
+from sluice.application.once import Once
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import EventTimeBounds, encode
 from sluice.domain.records.dead_letter import DeadLetter
@@ -193,7 +194,7 @@ async def test_what_another_client_writes_is_decided_and_read_back_by_it(
 def decide_all(kafka: Node, topics: Topics, events: asyncio.AbstractEventLoop, wanted: int) -> None:
     """Run the stream processor until so many messages are decided or refused."""
     clock = SystemClock()
-    store = AfterCommit(FakeStore(clock))
+    ids = AfterCommit(Once(FakeStore(clock), clock))
     stream = TransactionalStream(
         kafka.bootstrap,
         group=f"{topics.authorizations}-stream",
@@ -204,7 +205,7 @@ def decide_all(kafka: Node, topics: Topics, events: asyncio.AbstractEventLoop, w
     decider = DecisionPipeline(
         entrypoint="stream",
         emitter="test",
-        store=store,
+        ids=ids,
         scorer=Now(None),
         policy=Now(make_policy()),
         log=TransactionLog(stream, topics.decisions),
@@ -212,7 +213,7 @@ def decide_all(kafka: Node, topics: Topics, events: asyncio.AbstractEventLoop, w
         bounds=EventTimeBounds(),
     )
     handler = StreamProcessor(
-        stream, decider, store, dead_letters=topics.dead_letters, clock=clock, events=events
+        stream, decider, ids, dead_letters=topics.dead_letters, clock=clock, events=events
     )
     loop = ConsumerLoop(stream, handler, limits(batch_max=40))
     stop = threading.Event()

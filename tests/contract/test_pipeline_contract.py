@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sluice.application.decide import Conflict, Decided, DecisionPipeline, Replayed, Result
+from sluice.application.once import Once
 from sluice.application.ports import Arrival
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import EventTimeBounds, encode
@@ -35,7 +36,7 @@ class Holder:
 
 
 class Log:
-    async def append(self, decisions: Any) -> None: ...
+    async def append(self, decisions: Any, late: Any) -> None: ...
 
 
 class Harness:
@@ -73,7 +74,7 @@ class Real(Harness):
         self.pipeline = DecisionPipeline(
             entrypoint=entrypoint,
             emitter="real",
-            store=FakeStore(self.clock),
+            ids=Once(FakeStore(self.clock), self.clock),
             scorer=self.scorer,
             policy=Holder(make_policy()),
             log=Log(),

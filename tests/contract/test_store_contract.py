@@ -17,7 +17,7 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.adapters.redis.watermark import RedisWatermark
-from sluice.application.ports import Arrival, OnlineStore, StateStore, StateUpdate
+from sluice.application.ports import Arrival, Lookup, OnlineStore, StateStore, StateUpdate
 from sluice.domain.features.events import event_row
 from sluice.domain.features.states import etag
 from sluice.domain.records.authorization import Authorization
@@ -500,3 +500,69 @@ async def test_a_store_that_hangs_is_unavailable_and_serves_again_afterwards(har
         return True
 
     await harness.eventually(serves)
+
+
+async def test_an_id_alone_is_taken_or_says_who_has_it(harness):
+    first = arrival(received_at=1)
+    (taken,) = await harness.store.identify([first])
+    assert taken == Lookup(None, None, None, None)
+    for again in (arrival(received_at=2), arrival(offset=7)):
+        (reply,) = await harness.store.identify([again])
+        assert reply.in_progress_elsewhere
+    (other,) = await harness.store.identify([arrival(digest=b"digest-2", received_at=3)])
+    assert other.conflict
+    harness.store.remember([(first, b"answer")])
+    for ask in (harness.store.observe, harness.store.identify):
+        (reply,) = await ask([arrival(received_at=4)])
+        assert reply.earlier == b"answer"
+
+
+@pytest.mark.parametrize("offset", [None, 7])
+async def test_an_id_that_a_read_took_before_it_failed_is_taken_up(harness, offset):
+    first = arrival(offset=offset)
+    await harness.store.observe([first])
+    (again,) = await harness.store.identify([first])
+    assert again == Lookup(None, None, None, None)
+    (elsewhere,) = await harness.store.identify([arrival(received_at=2)])
+    assert elsewhere.in_progress_elsewhere
+
+
+async def test_ids_alone_leave_nothing_pending(harness):
+    await harness.store.identify([arrival("a-1")])
+    (reply,) = await harness.store.observe([arrival("a-2")])
+    assert ids(reply) == []
+
+
+async def test_an_answer_is_never_overwritten_by_either_side(harness):
+    first, second = arrival(received_at=1), arrival(received_at=2)
+    await harness.store.observe([first])
+    harness.store.remember([(first, b"first")])
+    harness.store.remember([(second, b"second"), (arrival("a-2"), b"other")])
+    harness.states.remember([("acme", "a-1", b"digest-2", b"third")])
+    known, other = await harness.store.observe([arrival(received_at=3), arrival("a-2")])
+    assert (known.earlier, other.earlier) == (b"first", b"other")
+
+
+async def test_an_answer_stands_above_the_idempotency_record_of_whoever_decides_now(harness):
+    await harness.store.observe([arrival(received_at=1)])
+    harness.store.remember([(arrival(received_at=2), b"answer")])
+    harness.store.release([arrival(received_at=1)])
+    harness.store.remember([(arrival(received_at=1), b"too late")])
+    (reply,) = await harness.store.observe([arrival(received_at=3)])
+    assert reply.earlier == b"answer"
+
+
+async def test_more_answers_than_a_script_takes_are_all_kept(harness):
+    many = [arrival(f"a-{n}") for n in range(150)]
+    harness.store.remember([(each, b"decider") for each in many[:75]])
+    harness.states.remember(
+        [("acme", each.auth.authorization_id, each.digest, b"featurizer") for each in many]
+    )
+    replies = await harness.store.identify(many)
+    assert [reply.earlier for reply in replies] == [b"decider"] * 75 + [b"featurizer"] * 75
+
+
+async def test_ids_of_a_store_that_is_down_are_unavailable(harness):
+    await harness.stop()
+    with pytest.raises(Unavailable):
+        await harness.store.identify([arrival()])

@@ -98,7 +98,7 @@ def test_each_degradation_level_decides_and_says_what_is_missing(
     nothing = ask.decide(amount_minor=250_000, channel=Channel.ECOM)
     assert (nothing.degradation_level, nothing.degraded) == (
         "D3",
-        ["store", "model", *catalogue.VIEWS],
+        ["store", "idempotency", "model", *catalogue.VIEWS],
     )
     assert (nothing.outcome, nothing.reasons) == ("decline", ["AMOUNT_AND_CHANNEL"])
 
@@ -108,6 +108,7 @@ def test_each_degradation_level_decides_and_says_what_is_missing(
     )
 
     store.start()
+    wait_until(lambda: "idempotency" not in ask.decide().degraded, "it is connected again")
     emptied = ask.decide()
     assert (emptied.degradation_level, emptied.degraded) == ("D2", ["store", *catalogue.VIEWS])
     declare_ready(store_at(store.url))

@@ -34,7 +34,7 @@ POINTS = (
 def start(kafka, topics: Topics, tmp_path: Path) -> Iterator:
     running: list[subprocess.Popen] = []
 
-    def start(kill_at: str = "", roll_s: int = 1, metrics_port: int = 0) -> subprocess.Popen:
+    def start(kill_at: str = "", roll_s: int = 1, admin_port: int = 0) -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.archiver.main"],
             env=os.environ
@@ -43,7 +43,7 @@ def start(kafka, topics: Topics, tmp_path: Path) -> Iterator:
                 "SLUICE_KAFKA_TOPIC_PREFIX": topics.decisions.removesuffix("decisions.v1"),
                 "SLUICE_ARCHIVER_ROOT": str(tmp_path / "archive"),
                 "SLUICE_ARCHIVER_ROLL_S": str(roll_s),
-                "SLUICE_SERVICE_METRICS_PORT": str(metrics_port),
+                "SLUICE_SERVICE_ADMIN_PORT": str(admin_port),
                 "SLUICE_KILL_AT": kill_at,
             },
         )
@@ -119,7 +119,7 @@ def test_sigterm_writes_what_is_buffered_and_a_successor_goes_on(kafka, topics, 
     assert first.wait(60) == 0
     decide(kafka, topics, range(100, 180))
     port = free_port()
-    second = start(roll_s=3600, metrics_port=port)
+    second = start(roll_s=3600, admin_port=port)
     wait_until(lambda: caught_up(port), "the second has read all")
     assert len(archived(tmp_path)) == 100
     second.terminate()

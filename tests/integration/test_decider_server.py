@@ -2,14 +2,11 @@
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -17,84 +14,24 @@ import pytest
 import tritonclient.http as triton
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
-from services.decider.server import MAX_HEADER_BYTES, READ_TIMEOUT_S
+from services.decider.protocol import MAX_HEADER_BYTES, READ_TIMEOUT_S
+from tests.support.sync_server import WAIT_S, Server, authorization, request, serving
 
 pytestmark = pytest.mark.integration
 
-PROCESS = "tests.integration.fake_decider_process"
-WAIT_S = 30
 DRAIN_S = 1.5
-
-
-class Server(NamedTuple):
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-
-def start(folder: Path, *, drain_s: float = 0.0, in_flight_max: int = 64) -> Server:
-    log = folder / "log"
-    with log.open("wb") as stderr, (folder / "lines").open("wb") as stdout:
-        process = subprocess.Popen(
-            [sys.executable, "-m", PROCESS, str(drain_s), str(in_flight_max)],
-            stdout=stdout,
-            stderr=stderr,
-            cwd=Path(__file__).parents[2],
-        )
-    server = Server(process, 0, log)
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        lines = log.read_text().split("\n")[:-1]
-        ports = [e["port"] for e in map(json.loads, lines) if e["event"] == "listening"]
-        if ports:
-            return server._replace(port=ports[0])
-        time.sleep(0.02)
-    process.kill()
-    raise AssertionError(log.read_text())
-
-
-def stop(server: Server) -> None:
-    server.process.kill()
-    server.process.wait()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start(tmp_path_factory.mktemp("server"))
-    yield server
-    stop(server)
+    with serving(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture
 def draining(tmp_path: Path) -> Iterator[Server]:
-    server = start(tmp_path, drain_s=DRAIN_S)
-    yield server
-    stop(server)
-
-
-def authorization(authorization_id: str) -> dict[str, Any]:
-    return {
-        "authorization_id": authorization_id,
-        "event_at": time.time_ns() // 1000,
-        "card_token": "tok_1",
-        "merchant_id": "merchant-1",
-        "terminal_id": "terminal-1",
-        "mcc": "5411",
-        "channel": "pos",
-        "amount_minor": 1999,
-        "currency": "EUR",
-        "merchant_country": "DE",
-        "card_country": "DE",
-        "region": "eu",
-        "tenant": "bank",
-    }
+    with serving(tmp_path, drain_s=DRAIN_S) as server:
+        yield server
 
 
 def test_an_authorization_is_decided_over_a_socket(server: Server) -> None:
@@ -103,18 +40,6 @@ def test_an_authorization_is_decided_over_a_socket(server: Server) -> None:
     assert first.status_code == second.status_code == 200
     assert first.content == second.content
     assert second.headers["idempotent-replay"] == "true"
-
-
-def request(authorization_id: str, *headers: str, version: str = "1.1") -> bytes:
-    body = json.dumps(authorization(authorization_id)).encode()
-    head = [
-        f"POST /v1/authorizations HTTP/{version}",
-        "host: x",
-        "content-type: application/json",
-        f"content-length: {len(body)}",
-        *headers,
-    ]
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
 def read_until(connection: socket.socket, answers: int) -> bytes:
@@ -192,22 +117,23 @@ def test_a_megabyte_is_refused_and_its_sender_hears_why(server: Server) -> None:
 
 async def test_kserves_own_client_is_served(server: Server) -> None:
     client = InferenceRESTClient(RESTConfig(protocol="v2"))
-    assert await client.is_server_live(server.url)
-    assert await client.is_server_ready(server.url)
-    assert await client.is_model_ready(server.url, "sluice")
+    for url in (server.url, server.admin):
+        assert await client.is_server_live(url)
+        assert await client.is_server_ready(url)
+        assert await client.is_model_ready(url, "sluice")
     rows = np.arange(6, dtype=np.int64).reshape(2, 3)
     for binary in (False, True):
         tensor = InferInput("features", [2, 3], "INT64")
         tensor.set_data_from_numpy(rows, binary_data=binary)
         response = await client.infer(
-            server.url, InferRequest("sluice", [tensor]), model_name="sluice"
+            server.admin, InferRequest("sluice", [tensor]), model_name="sluice"
         )
         assert response.outputs[0].name == "score_ppm"
         assert response.outputs[0].as_numpy().tolist() == [3, 12]
     await client.close()
 
 
-async def test_the_v1_protocol_is_served_by_kserve(server: Server) -> None:
+async def test_kserves_own_client_is_served_by_the_v1_protocol(server: Server) -> None:
     client = InferenceRESTClient(RESTConfig(protocol="v1"))
     response = await client.infer(
         server.url, {"instances": [authorization("v1-1"), {"v": 1}]}, model_name="sluice"
@@ -219,11 +145,16 @@ async def test_the_v1_protocol_is_served_by_kserve(server: Server) -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_tritons_client_is_served(server: Server, binary: bool) -> None:
-    with closing(triton.InferenceServerClient(f"127.0.0.1:{server.port}")) as client:
-        assert client.is_server_live()
-        assert client.is_server_ready()
-        assert client.is_model_ready("sluice")
+    with (
+        closing(triton.InferenceServerClient(f"127.0.0.1:{server.port}")) as client,
+        closing(triton.InferenceServerClient(f"127.0.0.1:{server.admin_port}")) as operator,
+    ):
+        for one in (client, operator):
+            assert one.is_server_live()
+            assert one.is_server_ready()
+            assert one.is_model_ready("sluice")
         metadata = client.get_model_metadata("sluice")
+        assert operator.get_model_metadata("sluice") == metadata
         described = {
             t["name"]: (t["datatype"], t["shape"]) for t in metadata["inputs"] + metadata["outputs"]
         }
@@ -237,7 +168,7 @@ def test_tritons_client_is_served(server: Server, binary: bool) -> None:
         features = triton.InferInput("features", [2, 3], "INT64")
         features.set_data_from_numpy(rows, binary_data=binary)
         wanted = triton.InferRequestedOutput("score_ppm", binary_data=binary)
-        scored = client.infer("sluice", [features], outputs=[wanted], request_id="r1")
+        scored = operator.infer("sluice", [features], outputs=[wanted], request_id="r1")
         assert scored.as_numpy("score_ppm").tolist() == [3, 12]
         assert scored.get_response()["id"] == "r1"
 
@@ -249,7 +180,7 @@ def test_tritons_client_is_served(server: Server, binary: bool) -> None:
 
 
 def test_a_wrong_tensor_is_told_to_tritons_client(server: Server) -> None:
-    with closing(triton.InferenceServerClient(f"127.0.0.1:{server.port}")) as client:
+    with closing(triton.InferenceServerClient(f"127.0.0.1:{server.admin_port}")) as client:
         features = triton.InferInput("features", [1, 2], "INT64")
         features.set_data_from_numpy(np.zeros((1, 2), np.int64))
         with pytest.raises(triton.InferenceServerException, match="400"):
@@ -259,7 +190,9 @@ def test_a_wrong_tensor_is_told_to_tritons_client(server: Server) -> None:
 def test_metrics_hold_ours_and_kserves(server: Server) -> None:
     httpx.post(f"{server.url}/v1/authorizations", json=authorization("metrics-1"))
     deadline = time.monotonic() + WAIT_S
-    while "sluice_decider_decisions_total" not in (page := httpx.get(f"{server.url}/metrics").text):
+    while "sluice_decider_decisions_total" not in (
+        page := httpx.get(f"{server.admin}/metrics").text
+    ):
         assert time.monotonic() < deadline, page
     assert 'sluice_build_info{service="decider"' in page
     assert "request_predict_seconds" in page
@@ -268,7 +201,10 @@ def test_metrics_hold_ours_and_kserves(server: Server) -> None:
 def test_an_unknown_path_is_404_and_another_method_405(server: Server) -> None:
     assert httpx.get(f"{server.url}/nothing").status_code == 404
     assert httpx.get(f"{server.url}/v1/authorizations").status_code == 405
-    assert httpx.post(f"{server.url}/v2/repository/models/sluice/unload").status_code == 404
+    for url in (server.url, server.admin):
+        assert httpx.post(f"{url}/v2/repository/models/sluice/unload").status_code == 404
+    assert httpx.get(f"{server.url}/metrics").status_code == 404
+    assert httpx.post(f"{server.admin}/v1/authorizations", json={}).status_code == 404
 
 
 def test_a_sender_that_dawdles_is_cut_off(server: Server) -> None:
@@ -290,13 +226,8 @@ def test_an_endless_header_is_refused(server: Server) -> None:
 
 
 def test_it_is_ready_soon_and_small(tmp_path: Path) -> None:
-    server = start(tmp_path)
-    try:
-        status = Path(f"/proc/{server.process.pid}/status").read_text()
-        resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        assert int(resident.split()[1]) < 400 * 1024
-    finally:
-        stop(server)
+    with serving(tmp_path) as server:
+        assert server.memory_mb() < 400
 
 
 def test_no_request_is_lost_while_draining(draining: Server) -> None:

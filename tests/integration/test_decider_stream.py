@@ -18,6 +18,7 @@ from services.loop import ConsumerLoop
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.application.decide import DecisionPipeline
+from sluice.application.once import Once
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.dead_letter import DeadLetter
@@ -87,7 +88,7 @@ async def test_every_offset_ends_as_exactly_one_decision_or_dead_letter(
     assert producer.flush(30) == 0
 
     clock = SystemClock()
-    store = AfterCommit(FakeStore(clock))
+    ids = AfterCommit(Once(FakeStore(clock), clock))
     entrypoint = await asyncio.to_thread(
         lambda: TransactionalStream(
             kafka.bootstrap,
@@ -100,7 +101,7 @@ async def test_every_offset_ends_as_exactly_one_decision_or_dead_letter(
     decider = DecisionPipeline(
         entrypoint="stream",
         emitter="test",
-        store=store,
+        ids=ids,
         scorer=Now(None),
         policy=Now(make_policy()),
         log=TransactionLog(entrypoint, topics.decisions),
@@ -110,7 +111,7 @@ async def test_every_offset_ends_as_exactly_one_decision_or_dead_letter(
     handler = StreamProcessor(
         entrypoint,
         decider,
-        store,
+        ids,
         dead_letters=topics.dead_letters,
         clock=clock,
         events=asyncio.get_running_loop(),

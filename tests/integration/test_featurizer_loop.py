@@ -31,6 +31,12 @@ pytestmark = pytest.mark.integration
 A, B = ("decisions.v1", 0), ("decisions.v1", 1)
 
 
+class NoReader:
+    """Nothing was decided before."""
+
+    def close(self) -> None: ...
+
+
 class Counting:
     """In the featurizer's place: counts what it was given."""
 
@@ -40,6 +46,8 @@ class Counting:
     def apply(self, batch: list[Message]) -> Applied:
         self.applied += len(batch)
         return Applied(Counter(), Counter(), Counter(), [])
+
+    def forget(self, partitions: list[Partition]) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +89,7 @@ class Member:
         self.watermark = store_at(store.url).watermark()
         states = store_at(store.url).states()
         self.connected += [states, self.watermark]
-        parts: Any = (self.consumer, self.featurizer, states, self.watermark)
+        parts: Any = (self.consumer, self.featurizer, states, self.watermark, NoReader())
         limits = Limits(
             batch_max=100, poll_s=0, failures_max=tries, leave_at=frozenset({STORE_LOST})
         )

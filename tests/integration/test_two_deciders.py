@@ -53,7 +53,7 @@ def test_two_authorizations_of_a_card_5_ms_apart_at_two_processes_see_each_other
     deployment: Deployment,
 ) -> None:
     entrypoints = [
-        http.client.HTTPConnection("127.0.0.1", process.metrics_port, timeout=10)
+        http.client.HTTPConnection("127.0.0.1", process.port, timeout=10)
         for process in deployment.stack.processes.values()
     ]
     pace = threading.Event()
@@ -70,6 +70,12 @@ def test_two_authorizations_of_a_card_5_ms_apart_at_two_processes_see_each_other
             assert (answer.status, b'"degradation_level":"D0"' in answer.read()) == (200, True)
     for entrypoint in entrypoints:
         entrypoint.close()
+
+    limits = [
+        Path(f"/proc/{process.popen.pid}/limits").read_text()
+        for process in deployment.stack.processes.values()
+    ]
+    assert all(f"Max data size             {4096 << 20}" in text for text in limits), limits
 
     decided = {d.authorization.authorization_id: d for d in deployment.ledger().decisions}
     for n in range(PAIRS):

@@ -53,6 +53,7 @@ def environment(
         "SLUICE_STORE_BUDGET_MS": "1000",
         "SLUICE_DECIDER_HOST": "127.0.0.1",
         "SLUICE_DECIDER_PORT": str(port),
+        "SLUICE_SERVICE_ADMIN_PORT": "0",
         "SLUICE_DECIDER_DEADLINE_MS": "1000",
         "SLUICE_DECIDER_DRAIN_S": "0",
     }

@@ -10,26 +10,27 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from sluice.application.once import Ids
 from sluice.application.ports import (
     NOT_SENT,
-    NOTHING,
     Arrival,
     DecisionLog,
     Ints,
     Lookup,
-    OnlineStore,
     Scorer,
 )
 from sluice.domain.clock import SECOND_US, Clock
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import WIDTH, event_row, event_rows, pending_rows
 from sluice.domain.features.kernel import Kernel, Served
-from sluice.domain.policy.policy import Policy, Verdicts
+from sluice.domain.policy.policy import MODEL, LeftOut, Policy, Verdicts
 from sluice.domain.records.authorization import (
     Authorization,
     EventTimeBounds,
@@ -51,7 +52,11 @@ from sluice.errors import Unavailable
 
 T_co = TypeVar("T_co", covariant=True)
 
+Bools = npt.NDArray[np.bool_]
+
 DIGEST_BYTES = 8
+IDEMPOTENCY = "idempotency"
+"""What ``degraded`` names where nobody could say whether the id was decided before."""
 _MODEL_LEVELS = 2
 _LEVELS: tuple[DegradationLevel, ...] = ("D0", "D1", "D2", "D3")
 
@@ -61,6 +66,26 @@ class Current(Protocol[T_co]):
 
     def current(self) -> T_co:
         """What is in force."""
+        ...
+
+
+class Watch(Protocol):
+    """Looks at what is decided, and may leave causes out."""
+
+    left_out: LeftOut
+    """By tenant; someone else replaces it, whole."""
+
+    def decided(
+        self,
+        auths: Sequence[Authorization],
+        features: Ints,
+        missing: Ints,
+        level: Ints,
+        score_ppm: Ints | None,
+        policy: Policy,
+        verdicts: Verdicts,
+    ) -> None:
+        """A batch was decided of these, which nobody changes any more."""
         ...
 
 
@@ -91,7 +116,12 @@ class Unrecorded(msgspec.Struct, frozen=True):
     why: str
 
 
-Result = Decided | Replayed | Conflict | Busy | Unrecorded
+class Unidentified(msgspec.Struct, frozen=True):
+    """Nobody could say whether the id was decided before, and its channel's policy is to refuse
+    then. Nothing was recorded."""
+
+
+Result = Decided | Replayed | Conflict | Busy | Unrecorded | Unidentified
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,26 +197,28 @@ class DecisionPipeline:
         *,
         entrypoint: Entrypoint,
         emitter: str,
-        store: OnlineStore,
+        ids: Ids,
         scorer: Current[Scorer | None],
         policy: Current[Policy],
         log: DecisionLog,
         clock: Clock,
         bounds: EventTimeBounds,
         stage: Callable[[str, float], None] = _no_stage,
+        watch: Watch | None = None,
         turned_away: Callable[[], Unavailable | None] = lambda: None,
     ) -> None:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
         self._entrypoint: Entrypoint = entrypoint
         self._emitter = emitter
-        self._store = store
+        self._ids = ids
         self._scorer = scorer
         self._policy = policy
         self._log = log
         self._clock = clock
         self._bounds = bounds
         self._stage = stage
+        self._watch = watch
         self._turned_away = turned_away
         self._kernel = Kernel()
 
@@ -229,25 +261,42 @@ class DecisionPipeline:
         ``degraded``. Two arrivals of one card see each other; two of one id get one decision.
         """
         timer = _StageTimer(self._stage)
-        lookups, down = await self._observe(batch, deadline_us)
+        late = deadline_us is not None and self._clock.now_us() >= deadline_us
+        lookups, left_out = await self._ids.look_up(batch, late=late)
         timer.stage("observe")
         results, fresh, replays = _sort(batch, lookups)
+        if left_out or any(reply.unidentified for reply in lookups):
+            fresh = self._refuse_unidentified(batch, lookups, fresh, results)
         if fresh:
             chosen = [batch[i] for i in fresh]
-            decisions = self._judge(chosen, [lookups[i] for i in fresh], down, deadline_us, timer)
-            answers = [encode(answer(d)) for d in decisions]
             try:
-                await self._log.append(list(zip(chosen, decisions, strict=True)))
+                decisions = self._judge(
+                    chosen, [lookups[i] for i in fresh], left_out, deadline_us, timer
+                )
+                answers = [encode(answer(d)) for d in decisions]
+            except BaseException:
+                self._ids.release(chosen)
+                raise
+            answered = list(zip(chosen, answers, strict=True))
+            try:
+                await self._log.append(
+                    list(zip(chosen, decisions, strict=True)), partial(self._ids.remember, answered)
+                )
             except Unavailable as error:
-                # Unless nothing was sent, a record may be durable without our knowing: the
-                # idempotency records stay, and whoever asks again waits until the featurizer has
-                # seen it or they end.
+                # Unless nothing was sent, a record may be durable without our knowing: the ids stay
+                # taken, and whoever asks again waits until that is known, or until the idempotency
+                # records end.
                 if error.code == NOT_SENT:
-                    self._store.release(chosen)
+                    self._ids.release(chosen)
+                else:
+                    self._ids.hold(chosen)
                 for i in fresh:
                     results[i] = Unrecorded(str(error))
+            except BaseException:
+                self._ids.hold(chosen)
+                raise
             else:
-                self._store.remember(list(zip(chosen, answers, strict=True)))
+                self._ids.remember(answered)
                 for i, decision, said in zip(fresh, decisions, answers, strict=True):
                     results[i] = Decided(decision, said)
             timer.stage("record")
@@ -277,22 +326,33 @@ class DecisionPipeline:
             raise Unavailable("no release is loaded")
         return scorer.score(features).ppm
 
-    async def _observe(
-        self, batch: Sequence[Arrival], deadline_us: int | None
-    ) -> tuple[list[Lookup], list[str]]:
-        if deadline_us is not None and self._clock.now_us() >= deadline_us:
-            return [NOTHING] * len(batch), ["deadline"]
-        try:
-            lookups = await self._store.observe(batch)
-        except Unavailable:
-            return [NOTHING] * len(batch), ["store"]
-        return lookups, ["store"] if any(reply.lost for reply in lookups) else []
+    def _refuse_unidentified(
+        self,
+        batch: Sequence[Arrival],
+        lookups: Sequence[Lookup],
+        fresh: list[int],
+        results: list[Result],
+    ) -> list[int]:
+        """Settle the rows that must not be decided without knowing their id; returns the rest."""
+        policy = self._policy.current()
+        refused = [
+            i
+            for i in fresh
+            if lookups[i].unidentified and policy.refuses_unidentified(batch[i].auth.channel)
+        ]
+        if not refused:
+            return fresh
+        # The store may have kept the record that we were not told of.
+        self._ids.release([batch[i] for i in refused])
+        for i in refused:
+            results[i] = Unidentified()
+        return [i for i in fresh if not isinstance(results[i], Unidentified)]
 
     def _judge(
         self,
         batch: Sequence[Arrival],
         lookups: Sequence[Lookup],
-        down: list[str],
+        left_out: list[str],
         deadline_us: int | None,
         timer: _StageTimer,
     ) -> list[Decision]:
@@ -305,17 +365,30 @@ class DecisionPipeline:
         timer.stage("finalise")
         score = self._score(served.features, deadline_us)
         levels = _levels(served.missing, score)
+        auths = [a.auth for a in batch]
+        spared = self._watch.left_out if self._watch is not None else {}
+        without_model = _without_model(auths, spared) if spared else None
+        if without_model is not None:
+            levels = np.where(without_model, _levels(served.missing, NoScore("model")), levels)
         timer.stage("score")
         policy = self._policy.current()
+        ppm = None if isinstance(score, NoScore) else score.ppm
         verdicts = policy.decide(
-            [a.auth for a in batch],
+            auths,
             served.features,
             missing=served.missing,
             level=levels,
-            score_ppm=None if isinstance(score, NoScore) else score.ppm,
+            score_ppm=ppm,
             explain=None if isinstance(score, NoScore) else score.reasons,
+            left_out=spared,
         )
-        decisions = self._records(batch, lookups, served, score, levels, policy, verdicts, down)
+        decisions = self._records(
+            batch, lookups, served, score, levels, policy, verdicts, left_out, without_model
+        )
+        if self._watch is not None:
+            self._watch.decided(
+                auths, served.features, served.missing, levels, ppm, policy, verdicts
+            )
         timer.stage("decide")
         return decisions
 
@@ -339,15 +412,19 @@ class DecisionPipeline:
         levels: Ints,
         policy: Policy,
         verdicts: Verdicts,
-        down: Sequence[str],
+        left_out: Sequence[str],
+        without_model: Bools | None,
     ) -> list[Decision]:
-        """One record a row, of everything it was decided from."""
+        """One record a row, of everything it was decided from. without_model: (n,) rows from which
+        the breaker left it out."""
         now = self._clock.now_us()
         first = self.sequence
         self.sequence += len(batch)
         ppm = None if isinstance(score, NoScore) else score.ppm.tolist()
         release = None if isinstance(score, NoScore) else score.release
-        left_out = [*dict.fromkeys([*down, score.why] if isinstance(score, NoScore) else down)]
+        no_score = [score.why] if isinstance(score, NoScore) else []
+        named = [*dict.fromkeys([*left_out, *no_score])]
+        unidentified = [*dict.fromkeys([*left_out, IDEMPOTENCY, *no_score])]
         decisions = []
         for i, (arrival, level, missing, features, severity, used) in enumerate(
             zip(
@@ -361,6 +438,9 @@ class DecisionPipeline:
             )
         ):
             scored = ppm is not None and level < _MODEL_LEVELS
+            without = unidentified if lookups[i].unidentified else named
+            if without_model is not None and without_model[i]:
+                without = [*dict.fromkeys([*without, "model"])]
             decisions.append(
                 Decision(
                     authorization=arrival.auth,
@@ -382,11 +462,16 @@ class DecisionPipeline:
                     outcome=BY_SEVERITY[severity],
                     reasons=verdicts.reasons[i],
                     degradation_level=_LEVELS[level],
-                    degraded=[*left_out, *views_in(missing)] if missing else [*left_out],
+                    degraded=[*without, *views_in(missing)] if missing else [*without],
                     silenced=[*verdicts.silenced[i]],
                 )
             )
         return decisions
+
+
+def _without_model(auths: Sequence[Authorization], left_out: LeftOut) -> Bools:
+    """(n,) rows whose tenant's decisions the model is left out of."""
+    return np.array([MODEL in left_out.get(auth.tenant, ()) for auth in auths], np.bool_)
 
 
 def _levels(missing: Ints, score: Score | NoScore) -> Ints:

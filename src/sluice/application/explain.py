@@ -40,6 +40,11 @@ class ArchivedDecision(Protocol):
         ...
 
     @property
+    def superseded(self) -> bool:
+        """An earlier record of its id counts."""
+        ...
+
+    @property
     def decision(self) -> Decision:
         """The record."""
         ...
@@ -65,6 +70,8 @@ class Explanation(NamedTuple):
 
     asked: list[Row]
     answered: list[Row]
+    records: list[Row]
+    """Of its id, if there is more than one: whether each counts, and where and what it is."""
     reasons: list[Row]
     """Codes, strongest first, and their sentences."""
     states: list[Row]
@@ -76,12 +83,16 @@ class Explanation(NamedTuple):
     """By entity; None if another catalogue than this library's named them."""
 
 
-def explain(found: ArchivedDecision, *, everything: bool = False) -> Explanation:
-    """Put a decision into words. everything: features that are 0 or never, too."""
+def explain(
+    found: ArchivedDecision, *, everything: bool = False, of: Sequence[ArchivedDecision] = ()
+) -> Explanation:
+    """Put a decision into words. everything: features that are 0 or never, too. of: all records of
+    its id."""
     d = found.decision
     return Explanation(
         asked=[*_asked(d), *_others(found.record)],
         answered=_answered(found),
+        records=[_record(one) for one in of] if len(of) > 1 else [],
         reasons=[Row(c, BY_CODE[c].sentence if c in BY_CODE else "") for c in d.reasons],
         states=[Row(view, _versions(getattr(d.states, view))) for view in catalogue.VIEWS],
         pending=[p.authorization_id for p in d.pending],
@@ -146,6 +157,16 @@ def _answered(found: ArchivedDecision) -> list[Row]:
         Row("recorded", f"decisions.v1/{found.partition}@{found.offset}"),
         Row("emitter", f"{d.emitter}, number {d.sequence}"),
     ]
+
+
+def _record(one: ArchivedDecision) -> Row:
+    d = one.decision
+    return Row(
+        "superseded" if one.superseded else "counts",
+        f"decisions.v1/{one.partition}@{one.offset}  {d.outcome}, {d.degradation_level}, "
+        f"{d.entrypoint}, {to_datetime(d.decided_at).isoformat(timespec='milliseconds')}, "
+        f"tenant {d.authorization.tenant}",
+    )
 
 
 def _versions(versions: Sequence[tuple[int, int]] | None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sluice.application.decide import written_digest
-from sluice.application.ports import Ints, Message, StateStore, StateUpdate
+from sluice.application import recorded
+from sluice.application.ports import Ints, Message, Partition, StateStore, StateUpdate
 from sluice.domain.features import states
 from sluice.domain.features.events import (
     AMOUNT,
@@ -49,13 +49,13 @@ from sluice.domain.features.kernel import (
     scratch,
     update,
 )
-from sluice.domain.records.authorization import Authorization, encode
-from sluice.domain.records.decision import Answer, DegradationLevel
+from sluice.domain.records.authorization import encode
 from sluice.domain.records.entity import ENTITY_KINDS, EntityKind, key_of
 from sluice.domain.records.identifiers import tag32
 from sluice.domain.records.label import Label
 from sluice.domain.records.observation import COLUMNS, ROWS_MAX, Observations
 from sluice.domain.records.outcome import Outcome
+from sluice.domain.records.superseded import REACH, Superseded
 from sluice.errors import Corrupt, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -87,40 +87,12 @@ class ObservationLog(Protocol):
         ...
 
 
-class _Written(msgspec.Struct, frozen=True):
-    """What the featurizer needs of a Decision; skipping the rest halves the decoding.
-
-    authorization: its bytes, of which the digest is made; it may hold fields unknown here.
-    """
-
-    authorization: msgspec.Raw
-    reference_amount_minor: int
-    outcome: Outcome
-    reasons: list[str]
-    score_ppm: int | None
-    degradation_level: DegradationLevel
-    degraded: list[str]
-    release: str | None
-    policy: str
-    decided_at: int
-
-
-class _Decided(NamedTuple):
-    """One decision, with its authorization read."""
-
-    authorization: Authorization
-    rest: _Written
-
-
-_written = msgspec.json.Decoder(_Written).decode
-_authorization = msgspec.json.Decoder(Authorization).decode
 _observations = msgspec.json.Decoder(Observations).decode
 _labels = msgspec.json.Decoder(Label).decode
 
 
-def _decisions(value: bytes) -> _Decided:
-    rest = _written(value)
-    return _Decided(_authorization(rest.authorization), rest)
+Earlier = Callable[[int, int, int], Iterable[Message]]
+"""Records of ``decisions.v1``: partition, first offset, and the offset behind the last."""
 
 
 class Applied(msgspec.Struct):
@@ -163,14 +135,19 @@ class Featurizer:
         topics: Mapping[str, str],
         stage: Callable[[str, float], None] = lambda _stage, _seconds: None,
         answers_since: Callable[[], int] = lambda: 0,
+        earlier: Earlier = lambda _partition, _first, _end: (),
     ) -> None:
         """topics: topic name to "decisions", "observations" or "labels". answers_since: moment
-        before which an answer is not remembered any more; a rebuild reads weeks of them."""
+        before which an answer is not remembered any more; a rebuild reads weeks of them. earlier:
+        read once a partition, for the ids decided before the first record of a batch."""
         self._store = store
         self._observations = observations
         self._topics = topics
         self._stage = stage
         self._answers_since = answers_since
+        self._earlier = earlier
+        self._superseded: dict[int, Superseded] = {}
+        """By partition of ``decisions.v1``."""
         self._work = scratch()
 
     def apply(self, batch: Sequence[Message]) -> Applied:
@@ -187,11 +164,12 @@ class Featurizer:
         }
         for record in batch:
             records[self._topics[record.topic]].append(record)
-        decided = _decoded(_decisions, records["decisions"], "decisions")
+        decided = _decoded(recorded.read, records["decisions"], "decisions")
+        places, decided = self._counting(records["decisions"], decided)
         seen = _decoded(_observations, records["observations"], "observations")
         labels = _decoded(_labels, records["labels"], "labels")
 
-        own = _card_rows(decided, _places(states.DECISIONS, records["decisions"]))
+        own = _card_rows(decided, _places(states.DECISIONS, places))
         others = _observed_rows(seen)
         if decided:
             self._observe_decisions(decided, own)
@@ -199,6 +177,7 @@ class Featurizer:
             self._observe_labels(labels, _places(states.LABELS, records["labels"]))
         done = Applied(Counter(), Counter(), Counter(), [one.rest.decided_at for one in decided])
         done.results["decisions", "applied"] = len(decided)
+        done.results["decisions", "superseded"] = len(records["decisions"]) - len(decided)
         done.results["observations", "applied"] = len(others.entities)
         done.results["labels", "applied"] = len(labels)
         since = self._lap("decode", since)
@@ -206,7 +185,9 @@ class Featurizer:
         kill_at("featurizer.after_states")
         since = self._lap("write", since)
         oldest_us = self._answers_since()
-        if answers := [_answer(one) for one in decided if one.rest.decided_at >= oldest_us]:
+        if answers := [
+            recorded.answered(one)[:4] for one in decided if one.rest.decided_at >= oldest_us
+        ]:
             self._store.remember(answers)
         self._observations.flush()
         kill_at("featurizer.after_observations")
@@ -214,12 +195,53 @@ class Featurizer:
         done.results = +done.results  # without the zeros
         return done
 
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """What was read of these: another member had them."""
+        for topic, number in partitions:
+            if self._topics[topic] == "decisions":
+                self._superseded.pop(number, None)
+
+    def _counting(
+        self, messages: Sequence[Message], decided: Sequence[recorded.Recorded]
+    ) -> tuple[list[Message], list[recorded.Recorded]]:
+        """Those of the records that count: not a second one of an id."""
+        places: list[Message] = []
+        counting: list[recorded.Recorded] = []
+        windows: dict[int, Superseded] = {}
+        for message, one in zip(messages, decided, strict=True):
+            window = windows.get(message.partition)
+            if window is None:
+                window = self._window(message.partition, message.offset)
+                windows[message.partition] = window
+            auth = one.authorization
+            if not window.read(message.offset, auth.tenant, auth.authorization_id):
+                places.append(message)
+                counting.append(one)
+        return places, counting
+
+    def _window(self, partition: int, offset: int) -> Superseded:
+        """A partition's, for a batch that begins at this offset. Raises Unavailable."""
+        window = self._superseded.get(partition)
+        if window is None or offset < window.since:
+            window = Superseded(since=offset)
+            before = list(self._earlier(partition, max(0, offset - REACH), offset))
+            for message, one in zip(
+                before, _decoded(recorded.read, before, "decisions"), strict=True
+            ):
+                auth = one.authorization
+                window.read(message.offset, auth.tenant, auth.authorization_id)
+            self._superseded[partition] = window
+        else:
+            # A batch begins where the one before ended, unless that comes again.
+            window.forget_before(offset)
+        return window
+
     def _lap(self, stage: str, since: float) -> float:
         now = time.perf_counter()
         self._stage(stage, now - since)
         return now
 
-    def _observe_decisions(self, decided: Sequence[_Decided], own: _Rows) -> None:
+    def _observe_decisions(self, decided: Sequence[recorded.Recorded], own: _Rows) -> None:
         auths = [one.authorization for one in decided]
         events = own.events
         remote = np.flatnonzero(events[:, DEVICE])
@@ -384,7 +406,7 @@ def _places(kind: int, records: Sequence[Message]) -> list[tuple[int, int]]:
     return [(sources[record.partition], record.offset) for record in records]
 
 
-def _card_rows(decided: Sequence[_Decided], places: Sequence[tuple[int, int]]) -> _Rows:
+def _card_rows(decided: Sequence[recorded.Recorded], places: Sequence[tuple[int, int]]) -> _Rows:
     """What decisions do to their cards."""
     rows = [
         event_row(
@@ -420,27 +442,3 @@ def _observed_rows(seen: Sequence[Observations]) -> _Rows:
     events[:, CARD] = column("card_tag")
     events[:, DECLINED] = column("declined")
     return _Rows(entities, events, changes)
-
-
-def _answer(one: _Decided) -> tuple[str, str, bytes, bytes]:
-    """What to remember, with the bytes of the entrypoint's own answer
-    (:func:`~.decision.answer`)."""
-    auth, rest = one
-    return (
-        auth.tenant,
-        auth.authorization_id,
-        written_digest(rest.authorization),
-        encode(
-            Answer(
-                authorization_id=auth.authorization_id,
-                outcome=rest.outcome,
-                reasons=rest.reasons,
-                score_ppm=rest.score_ppm,
-                degradation_level=rest.degradation_level,
-                degraded=rest.degraded,
-                release=rest.release,
-                policy=rest.policy,
-                decided_at=rest.decided_at,
-            )
-        ),
-    )

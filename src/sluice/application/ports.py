@@ -158,7 +158,9 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
     A state is None where its view could not be read, b"" where the entity was never written.
     earlier: the answer's bytes if this id was decided before; in_progress_elsewhere: another
     arrival holds the id and has not answered yet; conflict: the id came with other content.
-    lost: the store forgot what it held and is not rebuilt yet; every view is None.
+    lost: the store forgot what it held and is not rebuilt yet; every view is None. unidentified:
+    the store neither kept an idempotency record nor said what it knows of the id; an earlier answer
+    may have been missed.
     """
 
     card: bytes | None
@@ -170,10 +172,11 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
     in_progress_elsewhere: bool = False
     conflict: bool = False
     lost: bool = False
+    unidentified: bool = False
 
 
-NOTHING = Lookup(None, None, None, None)
-"""The lookup in a store that is down: every view missing."""
+UNIDENTIFIED = Lookup(None, None, None, None, unidentified=True)
+"""The lookup in a store that is down: every view missing, and nothing known of the id."""
 
 
 class OnlineStore(Protocol):
@@ -184,8 +187,15 @@ class OnlineStore(Protocol):
         sees the first as pending. Raises Unavailable past its budget."""
         ...
 
+    async def identify(self, batch: Sequence[Arrival]) -> list[Lookup]:
+        """The ids alone: take or find the idempotency record, read an earlier answer. Every view is
+        None. (n,) arrivals, of which ``observe`` may have left a record that nobody heard of, to n
+        replies. Raises Unavailable past its own budget."""
+        ...
+
     def remember(self, answers: Sequence[tuple[Arrival, bytes]]) -> None:
-        """Keep each answer under its authorization id; does not wait, may be lost."""
+        """Keep each answer under its authorization id, unless an answer is there already: what was
+        answered first stays. Does not wait, may be lost."""
         ...
 
     def release(self, arrivals: Sequence[Arrival]) -> None:
@@ -230,6 +240,10 @@ class Scorer(Protocol):
     """One release of a model. Deterministic: same rows, same bits, whatever the batch."""
 
     release: str
+    digest: str
+    """SHA-256 of its manifest: what an activation names."""
+    signer: str
+    """Id of the key that signed it; "" for what needs no signature."""
     tolerates: frozenset[str]
     """Views that may be missing (degradation level D1)."""
 
@@ -249,9 +263,14 @@ NOT_SENT = "not_sent"
 class DecisionLog(Protocol):
     """``decisions.v1``."""
 
-    async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
+    async def append(
+        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None]
+    ) -> None:
         """Returns when every record is durable (acks=all). Raises Unavailable if one may not be;
-        its code is NOT_SENT if none can be."""
+        its code is NOT_SENT if none can be.
+
+        late: called, in the caller's event loop, if after such an error all records turn out to be
+        durable; at most once, and never after a NOT_SENT."""
         ...
 
 
@@ -306,7 +325,8 @@ class StateStore(Protocol):
         ...
 
     def remember(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> None:
-        """Keep (tenant, authorization_id, digest, answer) of decided authorizations."""
+        """Keep (tenant, authorization_id, digest, answer) of decided authorizations, each unless an
+        answer is there already. Raises Unavailable."""
         ...
 
     def info(self) -> StoreInfo:

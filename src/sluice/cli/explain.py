@@ -25,24 +25,30 @@ if TYPE_CHECKING:
 @click.argument("authorization_id")
 @archive_option
 @click.option("--all", "everything", is_flag=True, help="Features that are 0 or never, too.")
-@click.option("--json", "as_json", is_flag=True, help="The record as it was written.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The record as it was written; of two of an id the one that counts.",
+)
 def command(authorization_id: str, archive: Path | None, everything: bool, as_json: bool) -> int:
     """Returns 0, or 1 if the archive holds no such decision."""
     from sluice.application.explain import explain  # noqa: PLC0415 - loads numba
 
     root = verbs.archive_root(load()[0], archive)
-    found = verbs.find_decision(root, authorization_id)
-    if found is None:
+    decisions = verbs.find_decisions(root, authorization_id)
+    if not decisions:
         click.echo(
             f"sluice explain: no decision of {authorization_id} in {root}; "
             "the archiver writes with a delay of up to archiver.roll_s",
             err=True,
         )
         return 1
+    found = decisions[0]
     if as_json:
         click.echo(msgspec.json.format(found.record, indent=2).decode())
     else:
-        click.echo("\n".join(lines(explain(found, everything=everything))))
+        click.echo("\n".join(lines(explain(found, everything=everything, of=decisions))))
     return 0
 
 
@@ -51,6 +57,11 @@ def lines(said: Explanation) -> Iterator[str]:
     for part in (said.asked, said.answered):
         for row in part:
             yield f"{row.name:<14} {row.value}"
+        yield ""
+    if said.records:
+        yield "decided more than once; one record counts"
+        for row in said.records:
+            yield f"  {row.name:<12} {row.value}"
         yield ""
     yield "reasons"
     for row in said.reasons:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Annotated, Literal, Protocol
 
 import msgspec
@@ -20,6 +22,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Meta
 
+from sluice.domain.clock import from_datetime, to_datetime
 from sluice.domain.records.authorization import Currency, MicrosUtc
 from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt, Misconfigured
@@ -145,11 +148,42 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return [feature.name for feature in self.features]
 
 
+class Trusted(Protocol):
+    """Who may sign, now."""
+
+    @property
+    def keys(self) -> Mapping[str, Ed25519PublicKey]:
+        """Public keys by id."""
+        ...
+
+    @property
+    def withdrawn(self) -> Mapping[str, str]:
+        """Keys that may not sign any more, and why, by id."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TrustedKeys:
-    """Public keys by id, from files of lines ``ed25519 BASE64 comment``."""
+    """Public keys by id, from files of lines ``ed25519 BASE64 comment [not_after=DATE]`` and
+    ``revoked ID why``.
+
+    keys: those that are trusted. withdrawn: those that are not any more, and why. not_after: when
+    a key's trust ends, microseconds UTC, of those that have an end.
+    """
 
     keys: Mapping[str, Ed25519PublicKey]
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
+    not_after: Mapping[str, int] = field(default_factory=dict)
+
+    def at(self, now_us: int) -> TrustedKeys:
+        """The same at a moment: what has ended by then is withdrawn."""
+        ended = {
+            key: f"whose trust ended on {to_datetime(end):%Y-%m-%d %H:%M} UTC"
+            for key, end in self.not_after.items()
+            if end <= now_us and key in self.keys
+        }
+        keys = {key: public for key, public in self.keys.items() if key not in ended}
+        return TrustedKeys(keys, {**ended, **self.withdrawn}, self.not_after)
 
 
 def key_id(public: Ed25519PublicKey) -> str:
@@ -168,25 +202,64 @@ def _public_key(scheme: str, encoded: str) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(base64.b64decode(encoded, validate=True))
 
 
+NO_KEYS = "no_keys"
+"""Code of a trust folder that trusts nobody."""
+
+
 def parse_trust(text: str, where: str) -> TrustedKeys:
-    """Read public keys, one a line, ``#`` a comment. Raises Misconfigured with the line."""
-    keys = {}
+    """Read public keys, one a line, ``#`` a comment. Raises Misconfigured with the line.
+
+    A key's line may hold ``not_after=DATE``, a day (its first moment, UTC) or a moment with its
+    zone. A line ``revoked ID why`` takes a key back, wherever else its own line stands.
+    """
+    keys: dict[str, Ed25519PublicKey] = {}
+    not_after: dict[str, int] = {}
+    revoked: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue
         try:
+            if words[0] == "revoked":
+                revoked[_key_id(words[1])] = "which was revoked: " + (
+                    " ".join(words[2:]) or "it does not say why"
+                )
+                continue
             public = _public_key(*words[:2])
-        except (TypeError, ValueError) as exc:
+            name = key_id(public)
+            keys[name] = public
+            for word in words[2:]:
+                if word.startswith(_NOT_AFTER):
+                    end = _moment(word.removeprefix(_NOT_AFTER))
+                    not_after[name] = min(end, not_after.get(name, end))
+        except (TypeError, ValueError, IndexError, OverflowError) as exc:
             raise Misconfigured(
-                "not a public key",
+                "not a public key, nor a revoked one",
                 where=f"{where}:{number}",
-                fix="write lines of: ed25519 BASE64 comment",
+                fix="write lines of: ed25519 BASE64 comment not_after=2027-01-31, or: revoked ID "
+                "why",
             ) from exc
-        keys[key_id(public)] = public
     if not keys:
-        raise Misconfigured("no public key in it", where=where)
-    return TrustedKeys(keys)
+        raise Misconfigured("no public key in it", where=where, code=NO_KEYS)
+    keys = {name: public for name, public in keys.items() if name not in revoked}
+    return TrustedKeys(keys, revoked, not_after)
+
+
+_NOT_AFTER = "not_after="
+
+
+def _key_id(text: str) -> str:
+    if re.fullmatch("[0-9a-f]{16}", text) is None:
+        raise ValueError(text)
+    return text
+
+
+def _moment(text: str) -> int:
+    """A day or a moment in ISO 8601, to microseconds UTC; a day begins at midnight UTC."""
+    moment = datetime.fromisoformat(text)
+    if len(text) == len("2027-01-31"):
+        moment = moment.replace(tzinfo=UTC)
+    return from_datetime(moment)
 
 
 def sign(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
@@ -216,8 +289,13 @@ def decode_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
     return manifest
 
 
-def check_signature(manifest: bytes, signature: bytes, trusted: TrustedKeys) -> str:
-    """Return the id of the key that signed. Raises Corrupt: malformed, unknown key, no match."""
+KEY_WITHDRAWN = "key_withdrawn"
+"""Code of a signature by a key that was revoked, or whose trust has ended."""
+
+
+def check_signature(manifest: bytes, signature: bytes, trusted: Trusted) -> str:
+    """Return the id of the key that signed. Raises Corrupt: malformed, unknown key, no match; with
+    code KEY_WITHDRAWN for a key that is not trusted any more."""
     try:
         scheme, signer, encoded = signature.decode("ascii").split()
         raw = base64.b64decode(encoded, validate=True)
@@ -226,6 +304,13 @@ def check_signature(manifest: bytes, signature: bytes, trusted: TrustedKeys) -> 
     if scheme != "ed25519":
         raise Corrupt(f"unknown signature scheme {scheme}", where=SIGNATURE)
     public = trusted.keys.get(signer)
+    if public is None and (why := trusted.withdrawn.get(signer)):
+        raise Corrupt(
+            f"signed by {signer}, {why}",
+            where=SIGNATURE,
+            fix="sign it with a key that is trusted, if you still vouch for it",
+            code=KEY_WITHDRAWN,
+        )
     if public is None:
         raise Corrupt(
             f"signed by {signer}, which is not trusted",

@@ -1,5 +1,6 @@
 """What a process shows of itself: a table of metrics, JSON logs, W3C trace context."""
 
+from sluice.telemetry.admin import HEALTH, Health, start_admin_server
 from sluice.telemetry.logs import (
     ALL_PPM,
     Line,
@@ -15,17 +16,18 @@ from sluice.telemetry.metrics import (
     Metrics,
     observe_decisions,
     show_lag,
-    start_metrics_server,
 )
 from sluice.telemetry.table import LABEL_SETS_MAX, SHOWN_BY, TABLE
 from sluice.telemetry.traces import Joined, join_trace, trace_id_of
 
 __all__ = [
     "ALL_PPM",
+    "HEALTH",
     "LABEL_SETS_MAX",
     "METRICS",
     "SHOWN_BY",
     "TABLE",
+    "Health",
     "Joined",
     "Line",
     "Metrics",
@@ -37,7 +39,7 @@ __all__ = [
     "join_trace",
     "observe_decisions",
     "show_lag",
-    "start_metrics_server",
+    "start_admin_server",
     "trace_id_of",
     "write_lines",
 ]

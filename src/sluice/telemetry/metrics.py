@@ -60,7 +60,7 @@ class _Histogram(Collector):
 class Metrics:
     """The metrics of one process. Created on first use, or by ``begin``: a page shows what runs.
 
-    registry: by default the one that KServe's ``/metrics`` serves. Thread-safe.
+    registry: by default the one that ``/metrics`` shows. Thread-safe.
     Raises LookupError for a name or a number of labels that TABLE does not hold.
     """
 
@@ -206,9 +206,3 @@ def show_lag(metrics: Metrics, lag: Mapping[tuple[str, int], int]) -> None:
         "sluice_consumer_lag_messages",
         {(topic, str(partition)): behind for (topic, partition), behind in lag.items()},
     )
-
-
-def start_metrics_server(port: int, *, host: str = "0.0.0.0") -> int:
-    """Serve ``/metrics`` from a thread, for services without HTTP. Returns the port bound."""
-    server, _ = prometheus_client.start_http_server(port, addr=host)
-    return int(server.server_port)

@@ -57,12 +57,17 @@ def _each(*words: str) -> tuple[tuple[str, ...], ...]:
 
 
 _ENTITIES = _each("card", "terminal", "merchant", "device")
+CLOSED_BECAUSE = (
+    *("full", "address_full", "idle", "slow_sender", "slow_reader", "invalid_http"),
+    *("headers_too_large", "overloaded", "not_connected", "accept_failed", "failed"),
+)
 _STORE_CODES = _each(
     *("ERR", "OOM", "READONLY", "MISCONF", "LOADING", "BUSY", "WRONGTYPE", "EXECABORT"),
     *("NOAUTH", "WRONGPASS", "NOPERM", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED"),
     "other",
 )
 _KAFKA_CODES = _each(
+    *("_SSL", "_AUTHENTICATION"),
     *("_TRANSPORT", "_ALL_BROKERS_DOWN", "_MAX_POLL_EXCEEDED", "_TIMED_OUT", "_MSG_TIMED_OUT"),
     *("_ASSIGNMENT_LOST", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "REBALANCE_IN_PROGRESS"),
     *("REQUEST_TIMED_OUT", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE"),
@@ -71,17 +76,25 @@ _KAFKA_CODES = _each(
     "other",
 )
 _ABORT_CODES = _each(
-    "unavailable", "rebalanced", "store_lost", "busy", "internal", "rejected", "too_large"
+    *("unavailable", "rebalanced", "store_lost", "busy", "unidentified", "internal", "rejected"),
+    "too_large",
 )
 _REFUSAL_CODES = (
     *("corrupt", "misconfigured", "not_regular", "too_large", "too_deep", "too_slow"),
     *("out_of_memory", "crashed", "internal"),
+    *("unapproved", "epoch", "key_withdrawn", "dry_run_shift"),
 )
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
     *("missing_field", "wrong_type", "out_of_range", "bad_format", "unknown_value"),
     *("unknown_currency", "unknown_country", "invalid_json", "too_large", "card_number"),
     "internal",
+)
+_ACCESS_REASONS = _each(
+    *("none", "malformed", "expired", "not_yet_valid", "wrong_audience", "wrong_issuer"),
+    *("wrong_algorithm", "bad_signature", "unknown_key", "key_not_read_yet", "keys_unavailable"),
+    *("unknown_certificate", "not_bound", "other_tenant", "wrong_scope", "unknown_route"),
+    *("rate", "in_flight"),
 )
 
 
@@ -150,7 +163,9 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_degraded_total",
         "counter",
         ("part",),
-        "Decisions made without a part: a view, the model.",
+        "Decisions made without a part: a view, the model; idempotency: nobody could say whether "
+        "the id was decided before.",
+        begins=(("idempotency",),),
     ),
     Metric(
         "sluice_decider_states_total",
@@ -173,6 +188,19 @@ TABLE: tuple[Metric, ...] = (
         "Pending entries that stood in for states not yet written.",
     ),
     Metric(
+        "sluice_decider_recalled_total",
+        "counter",
+        (),
+        "Answers that a replica learned from the tail of decisions.v1 at its start, or when "
+        "partitions came to it.",
+    ),
+    Metric(
+        "sluice_decider_recall_failures_total",
+        "counter",
+        (),
+        "Times that this failed; the store knows the same answers.",
+    ),
+    Metric(
         "sluice_decider_scorer_failures_total",
         "counter",
         ("why",),
@@ -191,6 +219,42 @@ TABLE: tuple[Metric, ...] = (
         ("entrypoint", "result"),
         "Lines of authorizations in the log: written, or left_out by sampling.",
     ),
+    Metric(
+        "sluice_decider_connections",
+        "gauge",
+        ("port",),
+        "Open connections of the sync API: port api or admin.",
+    ),
+    Metric(
+        "sluice_decider_connections_closed_total",
+        "counter",
+        ("port", "reason"),
+        "Connections that were turned away, or not left to end by themselves: full, address_full, "
+        "idle (closed for a newcomer), slow_sender, slow_reader, invalid_http, headers_too_large, "
+        "overloaded (too much was held unparsed), not_connected (left, or no TLS), accept_failed "
+        "(no file left), failed (a bug).",
+        begins=tuple((port, reason) for port in ("api", "admin") for reason in CLOSED_BECAUSE),
+    ),
+    Metric(
+        "sluice_decider_access_refused_total",
+        "counter",
+        ("reason",),
+        "Requests of nobody known, of somebody who may not, or who asks for too much.",
+        begins=_ACCESS_REASONS,
+    ),
+    Metric(
+        "sluice_decider_access_open",
+        "gauge",
+        (),
+        "1 where no credential is asked for and other machines can ask.",
+    ),
+    Metric(
+        "sluice_decider_keys_reads_total",
+        "counter",
+        ("result",),
+        "Reads of the token issuer's keys: read, or failed; then the last ones stay in use.",
+        begins=_each("read", "failed"),
+    ),
     Metric("sluice_decider_ready", "gauge", (), "1 if the last readiness rehearsal succeeded."),
     Metric("sluice_decider_release_info", "gauge", ("release",), "1 for the serving release."),
     Metric("sluice_decider_policy_info", "gauge", ("policy",), "1 for the policy in force."),
@@ -198,14 +262,55 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_refused_total",
         "counter",
         ("what", "code"),
-        "Releases and policies refused at load; the last good one keeps serving.",
-        begins=tuple((what, code) for what in ("release", "policy") for code in _REFUSAL_CODES),
+        "Releases, policies, trust folders, files of clients and certificates refused; the last "
+        "good one keeps serving.",
+        begins=(
+            *((what, code) for what in ("release", "policy") for code in _REFUSAL_CODES),
+            *((what, "misconfigured") for what in ("trust", "clients", "certificate")),
+        ),
     ),
     Metric(
         "sluice_decider_refusing",
         "gauge",
         ("what",),
-        "1 while what lies in the folder of the release or the policy is not what decides.",
+        "1 while what lies in the folder of the release or the policy is not what decides, or "
+        "the trust folder cannot be read, and nobody is trusted with anything new.",
+    ),
+    Metric(
+        "sluice_decider_untrusted",
+        "gauge",
+        ("what",),
+        "1 while what decides is signed by a key that is no longer trusted.",
+    ),
+    Metric(
+        "sluice_decider_approvals_required",
+        "gauge",
+        ("what",),
+        "Signatures that its activation needs; 0 takes what lies in the folder unsigned.",
+    ),
+    Metric(
+        "sluice_decider_epoch_seconds",
+        "gauge",
+        ("what",),
+        "Epoch of the activation by which it decides, seconds since 1970 UTC; 0 without one.",
+    ),
+    Metric(
+        "sluice_decider_breaker_trips_total",
+        "counter",
+        ("kind", "remedy"),
+        "Times that a rule, the block lists or the model declined too much of a tenant's traffic, "
+        "by what was done: the newest change undone, the cause left_out, or none.",
+        begins=(
+            *((kind, remedy) for kind in ("rule", "model") for remedy in ("undone", "left_out")),
+            ("lists", "undone"),
+            ("lists", "none"),
+        ),
+    ),
+    Metric(
+        "sluice_decider_breaker_open",
+        "gauge",
+        ("kind",),
+        "Trips that were not reset yet.",
     ),
     # every user of states
     Metric(
@@ -265,7 +370,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_store_idempotency_refused_total",
         "counter",
         (),
-        "Authorizations decided without an idempotency record: the store refused to keep one.",
+        "Times that the store refused to keep an idempotency record. If it knows no answer either, "
+        "what becomes of the authorization is the policy's choice.",
     ),
     Metric(
         "sluice_store_pending_refused_total",
@@ -359,6 +465,12 @@ TABLE: tuple[Metric, ...] = (
         "Appends of the sync API not acknowledged within decider.record_budget_ms.",
     ),
     Metric(
+        "sluice_producer_appends_durable_late_total",
+        "counter",
+        (),
+        "Those of them whose records all became durable afterwards: whoever asks again hears them.",
+    ),
+    Metric(
         "sluice_producer_queue_full_total",
         "counter",
         (),
@@ -383,8 +495,9 @@ TABLE: tuple[Metric, ...] = (
         "sluice_featurizer_events_total",
         "counter",
         ("topic", "result"),
-        "Events by result: applied, redelivered, duplicate, too_old.",
-        begins=tuple((topic, "too_old") for topic in ("decisions", "observations")),
+        "Events by result: applied, redelivered, duplicate, too_old; superseded is a second record "
+        "of an id.",
+        begins=(("decisions", "too_old"), ("observations", "too_old"), ("decisions", "superseded")),
     ),
     Metric("sluice_featurizer_states_written_total", "counter", ("entity",), "States stored."),
     Metric(

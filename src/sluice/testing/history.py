@@ -10,6 +10,7 @@ from sluice.application.replay import EventHistory
 from sluice.domain.features.events import WIDTH, event_row, event_rows
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.entity import ENTITY_KINDS
+from sluice.domain.records.superseded import Superseded
 
 
 def event_history_of(
@@ -17,10 +18,11 @@ def event_history_of(
     labels: Sequence[tuple[int, int, bool, int, tuple[str | None, ...]]] = (),
 ) -> EventHistory:
     """An event history from (source, offset, decision) and (source, offset, is_fraud, known_us,
-    keys).
+    keys). A superseded record is left out.
 
     :mod:`sluice.adapters.parquet.event_history` makes one from the archive.
     """
+    decisions = _counting(decisions)
     rows = [
         event_row(d.authorization, d.reference_amount_minor, declined=d.outcome == "decline")
         for _, _, d in decisions
@@ -45,3 +47,16 @@ def event_history_of(
         codes.append(table)
     decided = np.array([d.decided_at for _, _, d in decisions] + [0] * len(labels), np.int64)
     return EventHistory(events, changes, tuple(entities), tuple(codes), decided)  # type: ignore[arg-type]
+
+
+def _counting(decisions: Sequence[tuple[int, int, Decision]]) -> list[tuple[int, int, Decision]]:
+    windows: dict[int, Superseded] = {}
+    return [
+        (source, offset, decision)
+        for source, offset, decision in sorted(decisions, key=lambda one: one[:2])
+        if not windows.setdefault(source, Superseded()).read(
+            offset,
+            decision.authorization.tenant,
+            decision.authorization.authorization_id,
+        )
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
@@ -36,6 +37,8 @@ TABLE: dict[Channel, Steps] = {
     channel: {Outcome.CHALLENGE: 10_000, Outcome.DECLINE: 100_000} for channel in Channel
 }
 
+DECIDE: dict[Channel, Literal["refuse", "decide"]] = dict.fromkeys(Channel, "decide")
+
 
 def make_rule(
     name: str = "high-amount",
@@ -57,6 +60,7 @@ def make_policy(
     fallback: Sequence[Rule] = (),
     thresholds: Thresholds = THRESHOLDS,
     table: Mapping[Channel, Steps] = TABLE,
+    unidentified: Mapping[Channel, Literal["refuse", "decide"]] = DECIDE,
     lists: Sequence[tuple[Listing, Sequence[str]]] = (),
     fx: Fx = EUROS,
     features: Sequence[FeatureLike] = catalogue.FEATURES,
@@ -68,6 +72,7 @@ def make_policy(
         rules=list(rules),
         fallback=Fallback(rules=list(fallback)),
         table=dict(table),
+        unidentified=dict(unidentified),
         lists=[spec for spec, _ in lists],
     )
     entries = {spec.file: ids for spec, ids in lists}

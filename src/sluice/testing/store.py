@@ -65,7 +65,8 @@ _EMPTY = Watermark("", MISSING, {})
 class FakeStore:
     """OnlineStore and StateStore with the semantics of the Redis adapter; see :class:`FakeStores`.
 
-    down: every call raises Unavailable, what does not wait is lost. turned_away: why the store will
+    down: every call raises Unavailable, what does not wait is lost. slow: observe alone does. full:
+    nothing is kept of ids any more, what is there is still read. turned_away: why the store will
     not have us. figures: what it tells of itself. mark: its watermark, READY
     unless told otherwise. missing: views that observe cannot read. states: what is stored, with
     its event time.
@@ -79,7 +80,7 @@ class FakeStore:
         answer_ttl_s: float = 3600.0,
         pending_ttl_s: float = 30.0,
     ) -> None:
-        self.down = False
+        self.down = self.slow = self.full = False
         self.turned_away: Unavailable | None = None
         self.figures = StoreInfo(0, 0, 0, 0, NOEVICTION)
         self.mark = Watermark("first", READY, {}, NOTE)
@@ -106,7 +107,18 @@ class FakeStore:
     async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         """See the port."""
         self.check()
+        if self.slow:
+            raise Unavailable("the fake store is slow")
         return [self._observe(arrival) for arrival in batch]
+
+    async def identify(self, batch: Sequence[Arrival]) -> list[Lookup]:
+        """See the port."""
+        self.check()
+        nothing = Lookup(None, None, None, None)
+        return [
+            self._found(arrival, nothing, again=True) or self._take(arrival, nothing)
+            for arrival in batch
+        ]
 
     def _observe(self, arrival: Arrival) -> Lookup:
         auth, now = arrival.auth, self._clock.now_us()
@@ -119,20 +131,34 @@ class FakeStore:
         )
         if self.mark.why_not_served():
             reply = Lookup(None, None, None, None, lost=True)
-        where = _id_key(arrival)
-        held = self._ids.get(where)
-        if held is None or held.until_us <= now:
-            held = None
-        elif held.digest != arrival.digest:
-            return structs.replace(reply, conflict=True)
-        elif held.answer is not None:
-            return structs.replace(reply, earlier=held.answer)
-        elif arrival.origin is None or held.owner != arrival.origin:
-            return structs.replace(reply, in_progress_elsewhere=True)
-        self._ids[where] = _Held(arrival.digest, _owner(arrival), now + self._in_progress_us)
+        if self.full:
+            return structs.replace(reply, unidentified=True)
+        found = self._found(arrival, reply, again=arrival.origin is not None)
+        if found is not None:
+            return found
         entries = self._pending.setdefault((auth.tenant, auth.card_token), [])
         entries.append(to_pending(auth, arrival.row, now))
         del entries[:-MAX_PENDING]
+        return self._take(arrival, reply)
+
+    def _found(self, arrival: Arrival, reply: Lookup, *, again: bool) -> Lookup | None:
+        """What the id's key holds for an arrival, None if it is free. again: its own record is."""
+        held = self._ids.get(_id_key(arrival))
+        if held is None or held.until_us <= self._clock.now_us():
+            return None
+        if held.digest != arrival.digest:
+            return structs.replace(reply, conflict=True)
+        if held.answer is not None:
+            return structs.replace(reply, earlier=held.answer)
+        if again and held.owner == _owner(arrival):
+            return None
+        return structs.replace(reply, in_progress_elsewhere=True)
+
+    def _take(self, arrival: Arrival, reply: Lookup) -> Lookup:
+        if self.full:
+            return structs.replace(reply, unidentified=True)
+        until_us = self._clock.now_us() + self._in_progress_us
+        self._ids[_id_key(arrival)] = _Held(arrival.digest, _owner(arrival), until_us)
         return reply
 
     def _view(self, kind: EntityKind, key: str) -> bytes | None:
@@ -167,6 +193,10 @@ class FakeStore:
                 self._keep((tenant, authorization_id), digest, answer)
 
     def _keep(self, where: tuple[str, str], digest: bytes, answer: bytes) -> None:
+        held = self._ids.get(where)
+        fresh = held is not None and held.until_us > self._clock.now_us()
+        if self.full or (fresh and held is not None and held.answer is not None):
+            return
         until_us = self._clock.now_us() + self._answer_us
         self._ids[where] = _Held(digest, None, until_us, answer)
 
@@ -302,6 +332,7 @@ class _Online:
         self._on_trust = on_trust
         self._why: str | None = None
         self._distrust = ""
+        self.identify = store.identify
         self.remember = store.remember
         self.release = store.release
         self.refusal = store.refusal

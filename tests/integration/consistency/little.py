@@ -22,6 +22,7 @@ from sluice.adapters.parquet.archive import ParquetFiles
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.featurize import Featurizer
+from sluice.application.once import Once
 from sluice.application.ports import Arrival, Message, Scorer
 from sluice.domain.clock import DAY_US, SECOND_US
 from sluice.domain.features import catalogue
@@ -92,7 +93,7 @@ class Little:
         self.decider = DecisionPipeline(
             entrypoint="stream",
             emitter="little",
-            store=self.store,
+            ids=Once(self.store, self.clock),
             scorer=NoModel(),
             policy=OnePolicy(),
             log=self,
@@ -155,7 +156,9 @@ class Little:
 
     # The ports that this is.
 
-    async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
+    async def append(
+        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None]
+    ) -> None:
         for arrival, decision in decisions:
             partition = sum(arrival.auth.card_token.encode()) % PARTITIONS
             self.log.append(self._put("decisions.v1", partition, encode(decision)))

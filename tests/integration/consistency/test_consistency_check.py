@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,12 +10,12 @@ from sluice import cli
 from sluice.adapters.parquet.event_history import ArchiveEventHistory
 from sluice.adapters.parquet.samples import MILLION, ArchiveSampleSource
 from sluice.application.consistency import ConsistencyCheck, Report, Tally, check, newest
-from sluice.application.ports import Arrival, Message
+from sluice.application.ports import Arrival
 from sluice.domain.clock import HOUR_US, SECOND_US
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import encode
 from sluice.domain.records.decision import Decision
-from sluice.domain.records.observation import Observations
+from sluice.domain.records.observation import COLUMNS, Observations
 from sluice.testing.factories import make_authorization
 from tests.integration.consistency.little import Little, traffic
 
@@ -84,13 +83,18 @@ async def test_arrival_time_in_the_place_of_event_time_is_named(tmp_path):
 
 
 async def test_a_redelivery_counted_twice_is_named(tmp_path):
-    def twice(record: Message) -> Sequence[Message]:
-        if record.topic != "decisions.v1" or record.offset % 20:
-            return [record]
+    def twice(seen: Observations) -> Observations:
         # Under another offset nobody can know that it is the same one.
-        return [msgspec.structs.replace(record, offset=record.offset - 1), record]
+        rows = [
+            (i, earlier)
+            for i, offset in enumerate(seen.offset)
+            for earlier in ((1, 0) if offset % 20 == 0 and seen.kind[i] == 0 else (0,))
+        ]
+        changed = {column: [getattr(seen, column)[i] for i, _ in rows] for column in COLUMNS}
+        changed["offset"] = [seen.offset[i] - earlier for i, earlier in rows]
+        return msgspec.structs.replace(seen, **changed)
 
-    found = await run(Little(at_consumer=twice), tmp_path)
+    found = await run(Little(at_observations=twice), tmp_path)
     assert found.parity is not None
     assert found.parity < 1
     assert "terminal_count_30d" in found.features

@@ -292,12 +292,21 @@ async def test_states_never_expire(store, states):
 
 async def test_a_full_store_still_serves_states_and_says_what_it_refused(store, states, counted):
     states.write([StateUpdate("card", "card-1", b"", STATE, 1)])
+    await store.observe([arrival("answered"), arrival("in-progress", offset=2)])
+    store.remember([(arrival("answered"), b"answer")])
     await ask(store, b"CONFIG", b"SET", b"maxmemory", b"1")
     (reply,) = await store.observe([arrival()])
-    assert reply.card == STATE
+    assert (reply.card, reply.unidentified) == (STATE, True)
     assert counted["sluice_store_idempotency_refused_total"] == 1
     assert counted["sluice_store_pending_refused_total"] == 1
     assert counted["sluice_store_errors_total OOM"] == 2
+    answered, unknown, held = await store.identify(
+        [arrival("answered", offset=9), arrival("unknown"), arrival("in-progress", offset=9)]
+    )
+    assert (answered.earlier, unknown.unidentified) == (b"answer", True)
+    assert held.in_progress_elsewhere
+    assert counted["sluice_store_errors_total OOM"] == 5
+    counted["sluice_store_errors_total OOM"] = 2
     with pytest.raises(Unavailable, match="OOM"):
         states.write([StateUpdate("card", "card-1", STATE[1:9], STATE, 2)])
     assert counted["sluice_store_errors_total OOM"] == 3

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.apart import TOO_SLOW
 from sluice.adapters.onnx import ReleaseDirectory, load, read_trust, release, verify
 from sluice.adapters.regular import NOT_REGULAR, TOO_LARGE
+from sluice.adapters.trustfiles import TrustFolder
+from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.release import (
     FEATURES_KEY,
@@ -264,6 +266,28 @@ def test_a_directory_follows_its_folder_and_keeps_the_last_good_release(tmp_path
     assert second is not None
     assert second.release == "next"
     assert directory.refused is None
+
+
+def test_a_release_that_nobody_vouched_for_is_looked_at_again_when_its_key_is_trusted(
+    tmp_path: Path,
+) -> None:
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    (trust / "a.pub").write_text(public_line(KEY.public_key(), "a"))
+    trusted = TrustFolder(trust, read_trust, SystemClock())
+    folder = make_release(tmp_path / "r", key=OTHER_KEY)
+    directory = ReleaseDirectory(folder, trusted, catalogue.FEATURES, "EUR")
+    with pytest.raises(Corrupt, match="not trusted"):
+        directory.poll()
+    assert directory.poll() is None
+    (trust / "b.pub").write_text(public_line(OTHER_KEY.public_key(), "b"))
+    assert trusted.poll()
+    found = directory.poll()
+    assert found is not None
+    assert (found.signer, len(found.digest)) == (key_id(OTHER_KEY.public_key()), 64)
+    (trust / "b.pub").unlink()
+    assert trusted.poll()
+    assert directory.poll() is None, "what scores is not looked at again"
 
 
 def test_a_link_swaps_a_release_at_once(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ same bits for any batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from sluice.application.decide import (
     Unrecorded,
 )
 from sluice.application.featurize import Featurizer
+from sluice.application.once import Once
 from sluice.application.ports import NOT_SENT, READY, Arrival
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import EventTimeBounds, encode
@@ -52,7 +53,9 @@ class Log:
     error: Unavailable | None = None
     kept: list[Decision] = field(default_factory=list)
 
-    async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
+    async def append(
+        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None]
+    ) -> None:
         if self.error:
             raise self.error
         self.kept += [decision for _, decision in decisions]
@@ -69,7 +72,7 @@ class Harness:
         self.decider = DecisionPipeline(
             entrypoint=entrypoint,
             emitter="test",
-            store=self.store,
+            ids=Once(self.store, self.clock),
             scorer=self.scorer,
             policy=Holder(make_policy()),
             log=self.log,
@@ -143,7 +146,7 @@ async def test_without_the_store_decisions_go_on(model: bool, level: str) -> Non
     harness = Harness(FakeScorer() if model else None)
     harness.store.down = True
     decision = await harness.one(arrival())
-    named = ["store", *([] if model else ["model"]), *VIEWS]
+    named = ["store", "idempotency", *([] if model else ["model"]), *VIEWS]
     assert (decision.degradation_level, decision.degraded) == (level, named)
 
 

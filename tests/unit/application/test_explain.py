@@ -20,6 +20,7 @@ class At(NamedTuple):
     offset: int
     decision: Decision
     record: bytes
+    superseded: bool = False
 
 
 def with_features(**values: int) -> At:
@@ -55,6 +56,16 @@ def test_features_of_another_catalogue_are_not_named() -> None:
     other = at._replace(decision=msgspec.structs.replace(at.decision, catalogue="0" * 16))
     assert explain(other).features is None
     assert "  named by another catalogue than this build's; see --json" in lines(explain(other))
+
+
+def test_of_two_records_of_an_id_a_page_shows_both_and_which_counts() -> None:
+    first = with_features()
+    second = first._replace(offset=21, superseded=True)
+    assert explain(first, of=[first]).records == []
+    page = list(lines(explain(first, of=[first, second])))
+    at = page.index("decided more than once; one record counts")
+    assert page[at + 1].startswith("  counts       decisions.v1/3@17  approve, D1, sync, 2026-")
+    assert page[at + 2].startswith("  superseded   decisions.v1/3@21  approve, D1, sync, 2026-")
 
 
 def test_a_page_says_where_the_record_lies_and_what_was_decided() -> None:

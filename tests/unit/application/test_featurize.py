@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 
 from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.featurize import STATES_MAX, Featurizer
+from sluice.application.once import Once
 from sluice.application.ports import Arrival, Scorer, StateUpdate
 from sluice.application.replay import Replay
 from sluice.domain.clock import DAY_US, SECOND_US
@@ -27,6 +28,7 @@ from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.domain.records.identifiers import tag32
 from sluice.domain.records.label import Label
 from sluice.domain.records.observation import ROWS_MAX, Observations
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Corrupt, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival, make_label
 from sluice.testing.history import event_history_of
@@ -59,7 +61,7 @@ class Bus:
         self.ends[topic, partition] += 1
         return record
 
-    async def append(self, decisions: list[tuple[Arrival, Decision]]) -> None:
+    async def append(self, decisions: list[tuple[Arrival, Decision]], late: Any) -> None:
         for _, decision in decisions:
             partition = sum(decision.authorization.card_token.encode()) % 3
             record = self.put("decisions.v1", partition, encode(decision))
@@ -95,7 +97,7 @@ class Harness:
         self.decider = DecisionPipeline(
             entrypoint="sync",
             emitter="test",
-            store=self.store,
+            ids=Once(self.store, self.clock),
             scorer=NoModel(),
             policy=OnePolicy(),
             log=self.bus,
@@ -365,3 +367,76 @@ def test_a_table_whose_columns_differ_in_length_stops_the_featurizer() -> None:
     )
     with pytest.raises(Corrupt, match="not of one length"):
         harness.featurize([ConsumerRecord("observations.v1", 0, 3, value)])
+
+
+def decided_again(harness: Harness, place: int, **changes: Any) -> None:
+    """A second record of an id that was decided, as by a replica that could not know."""
+    source, _, first = harness.bus.decided[place]
+    partition = harness.bus.decisions[place].partition
+    second = msgspec.structs.replace(first, **({"outcome": Outcome.DECLINE} | changes))
+    record = harness.bus.put("decisions.v1", partition, encode(second))
+    harness.bus.decisions.append(record)
+    harness.bus.decided.append((source, record.offset, second))
+
+
+async def test_an_id_decided_twice_counts_once_in_every_state_and_the_first_counts() -> None:
+    once, twice = Harness(), Harness()
+    for harness in (once, twice):
+        await decide(harness, make_arrival("a-1", device_id="device-1"), make_arrival("a-2"))
+    decided_again(twice, 0)
+    once.featurize(once.bus.decisions)
+    assert twice.featurize(twice.bus.decisions) == {
+        ("decisions", "applied"): 2,
+        ("decisions", "superseded"): 1,
+    }
+    for harness in (once, twice):
+        harness.featurize(harness.bus.observations)
+    assert {entity[0] for entity in once.store.states} == set(ENTITY_KINDS)
+    assert twice.store.states == once.store.states
+    replay = Replay(event_history_of(twice.bus.decided))
+    for (kind, key), (state, _) in twice.store.states.items():
+        assert replay.states(kind, [key], [None]) == [state]
+
+
+async def test_the_answer_of_a_superseded_record_is_not_remembered() -> None:
+    harness = Harness()
+    arrival = make_arrival("a-1")
+    await decide(harness, arrival)
+    decided_again(harness, 0)
+    fresh = FakeStore(harness.clock)
+    Featurizer(store=fresh, observations=harness.bus, topics=TOPICS).apply(harness.bus.decisions)
+    (reply,) = await fresh.observe([arrival])
+    assert reply.earlier is not None
+    assert b'"outcome":"approve"' in reply.earlier
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+async def test_a_featurizer_that_begins_anywhere_makes_the_states_of_one_that_never_stopped(
+    cut: int,
+) -> None:
+    harness = Harness()
+    await decide(harness, make_arrival("a-1"), make_arrival("a-2"), make_arrival("a-3"))
+    decided_again(harness, 0)
+    decided_again(harness, 1)
+    log = harness.bus.decisions[:]
+    whole, parts = FakeStore(harness.clock), FakeStore(harness.clock)
+    asked: list[tuple[int, int, int]] = []
+
+    def earlier(partition: int, first: int, end: int) -> list[ConsumerRecord]:
+        asked.append((partition, first, end))
+        return [m for m in log if m.partition == partition and first <= m.offset < end]
+
+    def featurizer(store: FakeStore) -> Featurizer:
+        return Featurizer(store=store, observations=harness.bus, topics=TOPICS, earlier=earlier)
+
+    featurizer(whole).apply(log)
+    featurizer(parts).apply(log[:cut])
+    restarted = featurizer(parts)
+    restarted.apply(log[cut:])
+    restarted.apply(log[cut:])  # its offsets were not committed
+    assert parts.states == whole.states
+    assert asked[-1] == (log[0].partition, 0, log[cut].offset)
+    restarted.forget([("decisions.v1", log[0].partition), ("labels.v1", 0)])
+    restarted.apply(log[cut:])
+    assert len(asked) == 4
+    assert parts.states == whole.states

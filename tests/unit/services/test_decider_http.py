@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import tracemalloc
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -12,8 +13,9 @@ import pytest
 from fastapi.openapi.models import OpenAPI
 from prometheus_client import CollectorRegistry
 
-from services.decider.http import SyncApi
-from services.decider.open_inference import MAX_ROWS
+from services.decider.admin import Admin
+from services.decider.http import BODIES_MAX_BYTES, SyncApi
+from services.decider.open_inference import AUTHORIZATIONS, FEATURES, MAX_ROWS
 from services.decider.problems import KINDS
 from sluice.application.decide import Busy, Unrecorded
 from sluice.domain.records.authorization import MAX_BODY_BYTES
@@ -24,6 +26,7 @@ from sluice.testing.deciding import COLUMNS, FakePipeline
 NOW_US = time.time_ns() // 1000
 SECRET = "s3cr3t-value"
 PAN = "4111111111111111"
+PREDICT = "/v1/models/sluice:predict"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -98,7 +101,7 @@ def entrypoint(decider: FakePipeline, registry: CollectorRegistry) -> SyncApi:
 
 
 async def ask(
-    entrypoint: SyncApi,
+    entrypoint: SyncApi | Admin,
     path: str = "/v1/authorizations",
     body: bytes | Iterable[bytes] = b"",
     method: str = "POST",
@@ -327,10 +330,16 @@ async def test_the_deadline_of_the_caller_reaches_the_walk(
     assert decider.deadlines == [received[0] + 50_000, received[1] + 7_000]
 
 
-@pytest.mark.parametrize("deadline", ["4", "1001", "-5", "5.5", "soon", "999999999999999999999"])
-async def test_a_wrong_deadline_is_refused(entrypoint: SyncApi, deadline: str) -> None:
+@pytest.mark.parametrize(
+    "deadline",
+    ["4", "1001", "-5", "5.5", "soon", "9" * 21, "00050" + "0" * 400, "9" * 5000, "\uff15\uff10"],
+)
+async def test_a_wrong_deadline_is_refused(
+    entrypoint: SyncApi, decider: FakePipeline, deadline: str
+) -> None:
     answer = await ask(entrypoint, body=with_(), x_deadline_ms=deadline)
     assert (answer.status, answer.json["code"]) == (400, "invalid_deadline")
+    assert decider.batches == [], "its caller hears 400, so nobody may decide it"
 
 
 async def test_the_callers_trace_goes_on_unchanged(
@@ -345,48 +354,30 @@ async def test_the_callers_trace_goes_on_unchanged(
     "callers", [(), ("nonsense",), (TRACE, TRACE)], ids=["none", "invalid", "two"]
 )
 async def test_without_one_valid_trace_none_is_invented(
-    decider: FakePipeline, registry: CollectorRegistry, callers: tuple[str, ...], capsysbinary: Any
+    entrypoint: SyncApi, decider: FakePipeline, callers: tuple[str, ...], capsysbinary: Any
 ) -> None:
-    passed: list[Any] = []
-
-    async def fallback(scope: Any, receive: Any, send: Any) -> None:
-        passed.extend(scope["headers"])
-        await send({"type": "http.response.start", "status": 299, "headers": []})
-
-    entrypoint = SyncApi(
-        decider,
-        fallback,
-        name="sluice",
-        columns=COLUMNS,
-        in_flight_max=4,
-        metrics=Metrics(registry),
-    )
     headers = [("traceparent", caller) for caller in callers]
     answer = await ask(entrypoint, body=with_(), also=headers)
     text = with_(authorization_id="auth-2").decode()
     rows = {"name": "authorizations", "shape": [1], "datatype": "BYTES", "data": [text]}
     body = json.dumps({"inputs": [rows]}).encode()
     await ask(entrypoint, "/v2/models/sluice/infer", body=body, also=headers)
+    body = b'{"instances":[' + with_(authorization_id="auth-3") + b"]}"
+    await ask(entrypoint, PREDICT, body=body, also=headers)
     assert "traceparent" not in answer.headers
-    assert [arrival.traceparent for batch in decider.batches for arrival in batch] == [None, None]
+    assert [arrival.traceparent for batch in decider.batches for arrival in batch] == [None] * 3
     await entrypoint.close()
     lines = capsysbinary.readouterr().out.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert not any(b"trace_id" in line for line in lines)
-    await ask(entrypoint, "/v1/models/sluice:predict", also=headers)
-    assert (b"traceparent", TRACE.encode()) not in passed
 
 
-async def test_a_trace_is_passed_on_to_kserve(decider: FakePipeline) -> None:
-    passed: list[Any] = []
-
-    async def fallback(scope: Any, receive: Any, send: Any) -> None:
-        passed.extend(scope["headers"])
-        await send({"type": "http.response.start", "status": 299, "headers": []})
-
-    entrypoint = SyncApi(decider, fallback, name="sluice", columns=COLUMNS, in_flight_max=4)
-    await ask(entrypoint, "/v1/models/sluice:predict", traceparent=TRACE)
-    assert (b"traceparent", TRACE.encode()) in passed
+async def test_the_trace_of_the_v1_protocol_goes_on(
+    entrypoint: SyncApi, decider: FakePipeline
+) -> None:
+    body = b'{"instances":[' + with_() + b"]}"
+    await ask(entrypoint, PREDICT, body, traceparent=TRACE)
+    assert decider.batches[0][0].traceparent == TRACE
 
 
 async def test_a_refused_request_carries_the_trace_too(entrypoint: SyncApi) -> None:
@@ -403,8 +394,27 @@ async def test_what_the_entrypoint_does_not_know_goes_to_kserve(entrypoint: Sync
     assert (await ask(entrypoint, "/v2", method="GET")).body == b"fallback"
 
 
-async def test_nobody_unloads_the_model_over_http(entrypoint: SyncApi) -> None:
-    assert (await ask(entrypoint, "/v2/repository/models/sluice/unload")).status == 404
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/docs",
+        "/metrics",
+        "/v2/repository/models/sluice/unload",
+        "/v2/models/sluice/versions/1",
+        "/v2/models/sluice/versions/1/infer",
+        "/v2/models/other/infer",
+        "/v1/models/sluice:explain",
+        "/v1/models/other:predict",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_nothing_of_kserve_but_metadata_is_on_the_public_port(
+    entrypoint: SyncApi, path: str, method: str
+) -> None:
+    answer = await ask(entrypoint, path, b"{}", method=method)
+    assert (answer.status, answer.json["code"]) == (404, "not_found")
+    assert (await ask(entrypoint, "/v2/models", b"{}")).status == 405
 
 
 async def test_readiness_is_a_rehearsal_that_counts_for_a_second(
@@ -491,7 +501,7 @@ def inference(*inputs: Tensor, **more: Any) -> bytes:
 
 @pytest.mark.parametrize("data", [[1, 2, 3, 4, 5, 6], [[1, 2, 3], [4, 5, 6]]])
 async def test_feature_rows_are_scored(entrypoint: SyncApi, data: Any) -> None:
-    answer = await ask(entrypoint, INFER, inference(tensor(data=data), id="r1"))
+    answer = await ask(Admin(entrypoint, "sluice"), INFER, inference(tensor(data=data), id="r1"))
     assert answer.json == {
         "id": "r1",
         "model_name": "sluice",
@@ -512,7 +522,10 @@ async def test_binary_tensors_come_and_go(entrypoint: SyncApi) -> None:
         parameters={"binary_data_output": True},
     )
     answer = await ask(
-        entrypoint, INFER, head + rows.tobytes(), inference_header_content_length=str(len(head))
+        Admin(entrypoint, "sluice"),
+        INFER,
+        head + rows.tobytes(),
+        inference_header_content_length=str(len(head)),
     )
     length = int(answer.headers["inference-header-content-length"])
     assert json.loads(answer.body[:length])["outputs"][0]["parameters"] == {"binary_data_size": 16}
@@ -540,6 +553,104 @@ async def test_a_tensor_in_which_nothing_was_decided_is_a_problem(entrypoint: Sy
     assert (answer.status, answer.json["code"]) == (422, "missing_field")
 
 
+def binary(data: bytes, name: str, shape: list[int], datatype: str, size: Any = None) -> bytes:
+    """Head and blob, where the head says that the blob has ``size`` bytes."""
+    size = len(data) if size is None else size
+    head = {"name": name, "shape": shape, "datatype": datatype}
+    return inference(head | {"parameters": {"binary_data_size": size}}) + data
+
+
+async def test_scores_are_not_for_those_who_send_authorizations(entrypoint: SyncApi) -> None:
+    answer = await ask(entrypoint, INFER, inference())
+    assert (answer.status, answer.json["code"]) == (403, "not_on_this_port")
+    rows = {"name": "authorizations", "shape": [1], "datatype": "BYTES", "data": [with_().decode()]}
+    answer = await ask(Admin(entrypoint, "sluice"), INFER, inference(rows))
+    assert (answer.status, answer.json["code"]) == (403, "not_on_this_port")
+
+
+async def test_the_admin_port_shows_metrics_and_health_and_nothing_else(
+    entrypoint: SyncApi, registry: CollectorRegistry, decider: FakePipeline
+) -> None:
+    admin = Admin(entrypoint, "sluice", registry)
+    await ask(entrypoint, body=with_())
+    entrypoint.report()
+    page = await ask(admin, "/metrics", method="GET")
+    assert b"sluice_decider_decisions_total" in page.body
+    assert (await ask(admin, "/v2/health/live", method="GET")).status == 200
+    assert (await ask(admin, "/v2/health/ready", method="GET")).status == 200
+    assert (await ask(admin, body=with_(authorization_id="auth-2"))).status == 404
+    assert (await ask(admin, "/metrics")).status == 405
+    assert len(decider.batches) == 1
+
+
+V1_WRONG = {
+    "nested 1,000 deep": b'{"instances":' + b"[" * 1_000 + b"]" * 1_000 + b"}",
+    "nested 100,000 deep": b'{"instances":' + b"[" * 100_000,
+    "not JSON": b"x",
+    "no instances": b"{}",
+    "none": b'{"instances":[]}',
+    "no list": b'{"instances":{}}',
+    "not UTF-8": b'{"instances":["\xff"]}',
+}
+
+
+@pytest.mark.parametrize("case", V1_WRONG)
+async def test_a_wrong_request_of_the_v1_protocol_is_a_4xx(entrypoint: SyncApi, case: str) -> None:
+    answer = await ask(entrypoint, PREDICT, V1_WRONG[case])
+    assert 400 <= answer.status < 500
+    assert answer.json["code"]
+
+
+async def test_a_request_of_the_v1_protocol_in_chunks_past_4_mib_is_refused(
+    entrypoint: SyncApi,
+) -> None:
+    answer = await ask(entrypoint, PREDICT, (b" " * 65_536 for _ in range(80)))
+    assert (answer.status, answer.json["code"]) == (413, "too_large")
+
+
+async def test_the_v1_protocol_answers_rows_and_problems(entrypoint: SyncApi) -> None:
+    answer = await ask(entrypoint, PREDICT, b'{"instances":[' + with_() + b',{"v":1}, 5]}')
+    codes = [row.get("outcome", row.get("code")) for row in answer.json["predictions"]]
+    assert codes == ["approve", "missing_field", "wrong_type"]
+
+
+async def test_bodies_of_inferences_are_bounded_together(
+    entrypoint: SyncApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = BODIES_MAX_BYTES // (4 * 1024 * 1024)
+    monkeypatch.setattr(entrypoint, "_in_flight_max", 10 * whole)
+    going = asyncio.Event()
+
+    async def receive() -> Any:
+        await going.wait()
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status", 0))
+
+    statuses: list[int] = []
+    scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
+    waiting = [asyncio.create_task(entrypoint(scope, receive, send)) for _ in range(whole)]
+    await asyncio.sleep(0)
+    refused = await ask(entrypoint, INFER, b"{}")
+    assert (refused.status, refused.json["code"]) == (503, "overloaded")
+    going.set()
+    await asyncio.gather(*waiting)
+    assert statuses.count(400) == whole
+    assert (await ask(entrypoint, INFER, b"{}")).status == 400
+
+
+async def test_a_process_at_its_memory_limit_refuses_and_goes_on(
+    entrypoint: SyncApi, decider: FakePipeline
+) -> None:
+    decider.instead["auth-1"] = MemoryError()
+    rows = {"name": "authorizations", "shape": [1], "datatype": "BYTES", "data": [with_().decode()]}
+    for path, body in (("/v1/authorizations", with_()), (INFER, inference(rows))):
+        answer = await ask(entrypoint, path, body)
+        assert (answer.status, answer.json["code"]) == (503, "overloaded")
+    assert (await ask(entrypoint, body=with_(authorization_id="auth-2"))).status == 200
+
+
 WRONG: dict[str, bytes] = {
     "not JSON": b"x",
     "no input": b'{"inputs":[]}',
@@ -549,6 +660,25 @@ WRONG: dict[str, bytes] = {
     "floats": inference(tensor(data=[1.5] * 6)),
     "texts": inference(tensor(data=["1"] * 6)),
     "past 64 bits": inference(tensor(data=[2**70] * 6)),
+    "one past 64 bits": inference(tensor(data=[2**63] + [0] * 5)),
+    "5,000 digits": inference(tensor(data=[0] * 6)).replace(b"[0,", b"[" + b"9" * 5000 + b","),
+    "booleans": inference(tensor(data=[True] * 6)),
+    "nulls": inference(tensor(data=[None] * 6)),
+    "whole floats": inference(tensor(data=[1.0] * 6)),
+    "one long text": inference(tensor(data=["x" * 1_000_000, *"12345"])),
+    "many texts and one long": inference(tensor(data=["x" * 1_000_000, *["y"] * 500_000])),
+    "a million empty rows": inference(tensor(data=[[]] * 1_000_000)),
+    "nested deeper": inference(tensor(data=[[[1, 2, 3]], [[4, 5, 6]]])),
+    "rows of another width": inference(tensor(data=[[1, 2], [3, 4], [5, 6]])),
+    "an object": inference(tensor(data={"a": [1, 2, 3, 4, 5, 6]})),
+    "shape that lies": inference(tensor(shape=[512, 3])),
+    "shape of 10^12 rows of none": inference(tensor(shape=[2, 3, 10**12], data=[])),
+    "shape of texts": inference(tensor(shape=["2", "3"])),
+    "shape of booleans": inference(tensor(shape=[True, 3], data=[1, 2, 3])),
+    "a list for the binary size": inference(tensor(data=None, parameters={"binary_data_size": []})),
+    "negative binary size": inference(tensor(data=None, parameters={"binary_data_size": -1})),
+    "10^18 bytes": inference(tensor(data=None, parameters={"binary_data_size": 10**18})),
+    "an id of a megabyte": inference(id="x" * 1_000_000),
     "ragged": inference(tensor(data=[[1, 2], [3]])),
     "wrong width": inference(tensor(shape=[3, 2])),
     "too few values": inference(tensor(data=[1])),
@@ -562,27 +692,76 @@ WRONG: dict[str, bytes] = {
 
 @pytest.mark.parametrize("case", WRONG)
 async def test_a_wrong_inference_request_is_a_400(entrypoint: SyncApi, case: str) -> None:
-    answer = await ask(entrypoint, INFER, WRONG[case])
+    answer = await ask(Admin(entrypoint, "sluice"), INFER, WRONG[case])
     assert (answer.status, answer.json["code"]) == (400, "invalid_inference")
+
+
+TEXTS = ("authorizations", [1], "BYTES")
+ROWS = ("features", [2, 3], "INT64")
+BINARY_WRONG = {
+    "longer than it says": (binary(b"\1\0\0\0xy", *TEXTS, 5), AUTHORIZATIONS),
+    "size of a text that lies": (binary(b"\xff\xff\xff\xffx", *TEXTS), AUTHORIZATIONS),
+    "half a size": (binary(b"\1\0", *TEXTS), AUTHORIZATIONS),
+    "a million empty texts": (binary(b"\0\0\0\0" * 1_000_000, *TEXTS), AUTHORIZATIONS),
+    "too few numbers": (binary(b"\0" * 40, *ROWS), FEATURES),
+    "no numbers": (binary(b"", *ROWS), FEATURES),
+}
+
+
+@pytest.mark.parametrize("case", BINARY_WRONG)
+async def test_a_wrong_binary_tensor_is_a_400(
+    entrypoint: SyncApi, decider: FakePipeline, case: str
+) -> None:
+    body, name = BINARY_WRONG[case]
+    port = Admin(entrypoint, "sluice") if name == FEATURES else entrypoint
+    length = str(body.index(b"]}") + 2)
+    answer = await ask(port, INFER, body, inference_header_content_length=length)
+    assert (answer.status, answer.json["code"]) == (400, "invalid_inference")
+    assert decider.batches == []
+
+
+async def test_two_header_lengths_are_refused(entrypoint: SyncApi) -> None:
+    also = [("inference-header-content-length", "5"), ("inference-header-content-length", "6")]
+    assert (await ask(entrypoint, INFER, inference(), also=also)).status == 400
+
+
+async def test_four_megabytes_of_texts_cost_no_memory(entrypoint: SyncApi) -> None:
+    bodies = [
+        WRONG["many texts and one long"],
+        WRONG["a million empty rows"],
+        b'{"inputs":[{"name":"features","shape":[1,3],"datatype":"INT64","parameters":{'
+        + b",".join(b'"%d":{}' % n for n in range(300_000))
+        + b"}}]}",
+    ]
+    for body in bodies:
+        tracemalloc.start()
+        assert (await ask(Admin(entrypoint, "sluice"), INFER, body)).status == 400
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 6 * len(body)
 
 
 async def test_too_many_rows_are_refused(entrypoint: SyncApi) -> None:
     rows = MAX_ROWS + 1
     body = inference(tensor(shape=[rows, 3], data=[0] * 3 * rows))
-    assert (await ask(entrypoint, INFER, body)).status == 413
+    assert (await ask(Admin(entrypoint, "sluice"), INFER, body)).status == 413
 
 
-@pytest.mark.parametrize("length", ["0", "999999"])
+@pytest.mark.parametrize(
+    "length", ["0", "999999", "-1", "abc", "1.0", "9" * 5000, "0" * 5000 + "5", "\uff11\uff12"]
+)
 async def test_a_header_length_that_does_not_fit_is_refused(
     entrypoint: SyncApi, length: str
 ) -> None:
-    answer = await ask(entrypoint, INFER, inference(), inference_header_content_length=length)
-    assert answer.status == 400
+    answer = await ask(
+        Admin(entrypoint, "sluice"), INFER, inference(), inference_header_content_length=length
+    )
+    assert (answer.status, answer.json["code"]) == (400, "invalid_inference")
 
 
 async def test_a_model_that_is_down_is_a_503(entrypoint: SyncApi, decider: FakePipeline) -> None:
     decider.healthy = False
-    assert (await ask(entrypoint, INFER, inference())).status == 503
+    assert (await ask(Admin(entrypoint, "sluice"), INFER, inference())).status == 503
 
 
 # ---------------------------------------------------------------- description

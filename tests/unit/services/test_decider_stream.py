@@ -20,7 +20,9 @@ from services.decider.stream import (
 )
 from services.loop import ConsumerLoop
 from sluice.application.decide import DecisionPipeline
+from sluice.application.once import Once
 from sluice.application.ports import Arrival
+from sluice.domain.policy.policy import Policy
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.dead_letter import DeadLetter
 from sluice.domain.records.decision import Decision, Origin
@@ -55,18 +57,20 @@ class FragilePipeline(DecisionPipeline):
 class Harness:
     """One stream processor and all around it; made in the event loop that it decides in."""
 
-    def __init__(self, sampler: Sampler | None = None, **loop: Any) -> None:
+    def __init__(
+        self, sampler: Sampler | None = None, policy: Policy | None = None, **loop: Any
+    ) -> None:
         self.clock = FakeClock()
         self.kafka = FakeTransactions()
         self.store = FakeStore(self.clock)
         self.registry = CollectorRegistry()
-        self.policy = make_policy()
+        self.policy = policy or make_policy()
         self.bounds = EventTimeBounds()
-        after_commit = AfterCommit(self.store)
+        after_commit = AfterCommit(Once(self.store, self.clock))
         self.decider = FragilePipeline(
             entrypoint="stream",
             emitter="test",
-            store=after_commit,
+            ids=after_commit,
             scorer=Now(None),
             policy=Now(self.policy),
             log=TransactionLog(self.kafka, OUT),
@@ -292,6 +296,44 @@ async def test_dead_letters_are_keyed_by_the_place_they_came_from(
     harness.kafka.add(IN, b"{}", partition=7)
     await harness.once()
     assert [key for _, key, _, _ in harness.kafka.committed_records] == [f"{IN}/7"]
+
+
+async def test_without_the_store_a_repeat_is_known_by_who_decided_it(harness: Harness) -> None:
+    harness.add("a")
+    await harness.drain()
+    harness.store.down = True
+    harness.add("a", "b", "b")
+    await harness.drain()
+    assert harness.ids() == ["a", "b"]
+    assert harness.dead() == [(1, "duplicate"), (3, "duplicate")]
+
+
+async def test_what_was_taken_back_without_the_store_is_decided_when_it_comes_again(
+    harness: Harness,
+) -> None:
+    harness.store.down = True
+    harness.add("a", "b")
+    harness.kafka.fail["commit"] = [Unavailable("too slow")]
+    harness.kafka.fail["produce"] = [Unavailable("its queue stays full")]
+    await harness.drain()
+    assert harness.ids() == ["a", "b"]
+    assert harness.dead() == []
+
+
+async def test_an_id_that_nobody_knows_waits_for_the_store_where_the_policy_refuses() -> None:
+    harness = Harness(policy=make_policy(unidentified={}))
+    harness.add("a", "b")
+    harness.store.down = True
+    for _ in range(3):
+        await harness.once()
+    assert (harness.ids(), harness.dead()) == ([], [])
+    aborts = harness.registry.get_sample_value(
+        "sluice_consumer_aborts_total", {"code": "unidentified"}
+    )
+    assert aborts == 3
+    harness.store.down = False
+    await harness.drain()
+    assert harness.ids() == ["a", "b"]
 
 
 async def test_a_store_that_is_down_degrades_and_decides(harness: Harness) -> None:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from services.loop import NOTHING, ConsumerLoop, Done, Handler, Limits, whole
 from sluice.application.ports import Message, Offsets, Partition
 from sluice.errors import Corrupt, Misconfigured, Rejected, Unavailable
-from sluice.telemetry import Metrics
+from sluice.telemetry import Health, Metrics
 from sluice.testing.consumer import FakeConsumer, FakeGroup
 
 A, B = ("t.v1", 0), ("t.v1", 1)
@@ -86,8 +86,13 @@ class Harness:
         self.consumer = FakeConsumer(self.group, *(mine or (A,)))
         self.registry = CollectorRegistry()
         given = {"batch_max": 10, "poll_s": 0, **limits}
+        self.health = Health()
         self.loop = ConsumerLoop(
-            self.consumer, handler, Limits(**given), metrics=Metrics(self.registry)
+            self.consumer,
+            handler,
+            Limits(**given),
+            metrics=Metrics(self.registry),
+            health=self.health,
         )
 
     def add(self, count: int, place: Partition = A) -> None:
@@ -135,6 +140,17 @@ def test_what_failed_comes_again_after_a_pause_that_doubles_up_to_a_bound():
     assert harness.group.offsets == {A: 2}
     assert harness.value("sluice_consumer_aborts_total", code="unavailable") == 4
     assert harness.value("sluice_consumer_messages_total", topic="t.v1") == 2
+
+
+def test_it_is_ready_while_its_batches_go_well_and_live_as_long_as_it_turns():
+    handler = Recording(DOWN)
+    harness = Harness(handler, failures_max=None)
+    harness.add(2)
+    seen = [(harness.health.live(), harness.health.ready())]
+    for _ in range(2):
+        harness.loop.once()
+        seen.append((harness.health.live(), harness.health.ready()))
+    assert seen == [(True, False), (True, False), (True, True)]
 
 
 def test_an_outage_of_days_only_pauses():

@@ -11,7 +11,7 @@ wire, so an append does not wait for the one before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -39,14 +39,22 @@ DELIVERY_SLACK_MS = 2_000
 """librdkafka gives a record up so long after its append was: it looks only once a second."""
 
 
+def _nobody() -> None:
+    """Nobody asks what became of an append that was given up."""
+
+
 class _Append:
-    """One append in flight: how many records miss their acknowledgement, and who waits."""
+    """One append in flight: how many records miss their acknowledgement, who waits, and whom to
+    tell if all come after it was given up."""
 
-    __slots__ = ("count", "error", "left", "waiter")
+    __slots__ = ("count", "error", "late", "left", "waiter")
 
-    def __init__(self, waiter: asyncio.Future[None], left: int, count: Count) -> None:
+    def __init__(
+        self, waiter: asyncio.Future[None], left: int, late: Callable[[], None], count: Count
+    ) -> None:
         self.waiter = waiter
         self.left = left
+        self.late = late
         self.count = count
         self.error: KafkaError | None = None
 
@@ -55,8 +63,13 @@ class _Append:
         if error is not None:
             self.error = error
             self.count("sluice_producer_failed_total", code_of(error))
-        if self.left == 0 and not self.waiter.done():
+        if self.left:
+            return
+        if not self.waiter.done():
             self.waiter.set_result(None)
+        elif self.error is None and not self.waiter.cancelled():
+            self.count("sluice_producer_appends_durable_late_total")
+            self.late()
 
 
 class DecisionProducer:
@@ -92,18 +105,21 @@ class DecisionProducer:
             )
         )
 
-    async def append(self, decisions: Sequence[tuple[Arrival, Decision]]) -> None:
+    async def append(
+        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None] = _nobody
+    ) -> None:
         """Write each decision under its card's token; returns when all are durable.
 
         Raises Unavailable past append_max_ms or when too many are in flight. A record whose
-        append was given up may still become durable: its answer was never heard, and a repeat of
-        the authorization finds it through the featurizer.
+        append was given up may still become durable: its answer was never heard. If all of the
+        append's do, ``late`` is called; else a repeat of the authorization finds it through the
+        featurizer.
         """
         if not decisions:
             return
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        append = _Append(waiter, len(decisions), self._count)
+        append = _Append(waiter, len(decisions), late, self._count)
         self._enqueue(decisions, append)
         if self._timer is None:
             self._timer = loop.call_later(POLL_S, self._collect, loop)

@@ -67,6 +67,39 @@ class TopicReader:
             return message if message.offset == offset else None
         return None
 
+    def tail(self, topic: str, count: int, since_ms: int = 0) -> Iterator[Message]:
+        """The newest of each partition, in its order: at most ``count`` offsets of all partitions
+        together, written at or after a moment (milliseconds UTC)."""
+        spans = self.spans(topic)
+        each = max(1, count // max(1, len(spans)))
+        places = [TopicPartition(topic, number, since_ms) for number in spans]
+        try:
+            since = self._consumer.offsets_for_times(places, timeout=REQUEST_MAX_S)
+        except KafkaException as exc:
+            raise translate(exc, "read", topic) from exc
+        starts = {}
+        for place in since:
+            first, end = spans[place.partition]
+            at = max(first, end - each, place.offset if place.offset >= 0 else end)
+            if at < end:
+                starts[place.partition] = at
+        yield from self._from(topic, starts, {number: end for number, (_, end) in spans.items()})
+
+    def between(self, topic: str, partition: int, first: int, end: int) -> Iterator[Message]:
+        """Records of one partition from ``first`` (or the oldest still there) to before ``end``."""
+        if first >= end:
+            return
+        low, high = self._span(TopicPartition(topic, partition))
+        at, end = max(low, first), min(high, end)
+        if at < end:
+            yield from self._from(topic, {partition: at}, {partition: end})
+
+    def _from(self, topic: str, starts: dict[int, int], ends: dict[int, int]) -> Iterator[Message]:
+        places = [TopicPartition(topic, number, at) for number, at in starts.items()]
+        for message in self._until(places, ends, set(starts)) if places else ():
+            if message.offset < ends[message.partition]:
+                yield message
+
     def spans(self, topic: str) -> dict[int, tuple[int, int]]:
         """First and next offset of each partition. Raises Misconfigured for an unknown topic."""
         return {number: self._span(TopicPartition(topic, number)) for number in self._known(topic)}

@@ -7,6 +7,7 @@ where it would hold up answers.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from sluice.adapters.apart import NOT_STARTED, TOO_SLOW, apart
 from sluice.adapters.onnx.scorer import PAD, OnnxScorer
 from sluice.adapters.regular import read_regular
 from sluice.application.ports import Count, Ints, uncounted
+from sluice.domain.clock import SystemClock
 from sluice.domain.policy.reasons import MODEL_CODES
 from sluice.domain.release import (
     FILES,
@@ -27,6 +29,7 @@ from sluice.domain.release import (
     SIGNATURE,
     FeatureLike,
     Manifest,
+    Trusted,
     TrustedKeys,
     check_features,
     check_files,
@@ -63,16 +66,17 @@ def read_file(path: Path) -> bytes:
 
 
 def read_trust(path: Path) -> TrustedKeys:
-    """Public keys of one file, or of all ``*.pub`` in a folder. Raises Misconfigured."""
+    """Public keys of one file, or of all ``*.pub`` in a folder, as they are trusted now. Raises
+    Misconfigured."""
     files = sorted(path.glob("*.pub")) if path.is_dir() else [path]
     try:
         text = "\n".join(read_regular(file, TRUST_MAX_BYTES).decode() for file in files)
     except UnicodeDecodeError as exc:
         raise Misconfigured(f"cannot read trusted keys: {exc}", where=str(path)) from exc
-    return parse_trust(text, str(path))
+    return parse_trust(text, str(path)).at(SystemClock().now_us())
 
 
-def verify(folder: Path, trusted: TrustedKeys) -> tuple[Manifest, dict[str, bytes], str]:
+def verify(folder: Path, trusted: Trusted) -> tuple[Manifest, dict[str, bytes], str]:
     """Signature and digests of a release; (manifest, files, id of the signing key).
 
     The signature comes first: nothing is parsed that nobody vouches for. Raises Corrupt or
@@ -87,7 +91,7 @@ def verify(folder: Path, trusted: TrustedKeys) -> tuple[Manifest, dict[str, byte
 
 def load(
     folder: Path,
-    trusted: TrustedKeys,
+    trusted: Trusted,
     features: Sequence[FeatureLike],
     reference: str,
     count: Count = uncounted,
@@ -101,14 +105,16 @@ def load(
     Corrupt or Misconfigured, saying what differs; Unavailable with code NOT_STARTED if no process
     could be started.
     """
-    manifest, files, _ = verify(folder, trusted)
+    manifest, files, signer = verify(folder, trusted)
     columns = check_features(manifest, features)
     check_reference(manifest, reference)
     if first_apart:
         given = msgspec.msgpack.encode((files[MANIFEST], files[MODEL]))
         apart(try_graph, given, f"release {manifest.id}")
     groups = {f.name: f.group for f in features}
-    return _begin(manifest, files[MODEL], columns, groups, count)
+    scorer = _begin(manifest, files[MODEL], columns, groups, count)
+    scorer.digest, scorer.signer = hashlib.sha256(files[MANIFEST]).hexdigest(), signer
+    return scorer
 
 
 def try_graph(request: bytes) -> bytes:
@@ -172,7 +178,7 @@ class ReleaseDirectory:
     def __init__(
         self,
         folder: Path,
-        trusted: TrustedKeys,
+        trusted: Trusted,
         features: Sequence[FeatureLike],
         reference: str,
         count: Count = uncounted,
@@ -184,7 +190,8 @@ class ReleaseDirectory:
         self._features = features
         self._reference = reference
         self._scorer: OnnxScorer | None = None
-        self._seen: Signature | None = None
+        self._seen: tuple[Signature, frozenset[str] | None] | None = None
+        """Of the files, and of the keys by which they were refused."""
         self.refused: SluiceError | None = None
         """Why what lies in the folder is not what scores; None while it is."""
 
@@ -198,11 +205,12 @@ class ReleaseDirectory:
 
         The first call loads what is there; later ones try it in a process of its own before, may
         take half a minute, and hold up no other thread. A wrong release raises Corrupt or
-        Misconfigured once; the reason stays in ``refused`` until the folder changes again. Raises
-        Unavailable if it could not be looked at now. Costs four stats while nothing changes.
+        Misconfigured once; the reason stays in ``refused`` until the folder changes again, or who
+        is trusted. Raises Unavailable if it could not be looked at now. Costs four stats while
+        nothing changes.
         """
         before = self._signature()
-        if before == self._seen:
+        if (before, frozenset(self._trusted.keys) if self.refused else None) == self._seen:
             return None
         try:
             fresh = load(
@@ -218,9 +226,9 @@ class ReleaseDirectory:
                 raise
             if self._seen is not None and self._signature() != before:
                 return None  # caught in the middle of a copy: look again at the next poll
-            self._seen, self.refused = before, error
+            self._seen, self.refused = (before, frozenset(self._trusted.keys)), error
             raise
-        self._seen, self.refused = before, None
+        self._seen, self.refused = (before, None), None
         return fresh
 
     def take(self, fresh: OnnxScorer) -> None:

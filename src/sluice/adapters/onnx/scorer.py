@@ -91,12 +91,14 @@ class OnnxScorer:
         count: Count = uncounted,
     ) -> None:
         """columns: of the manifest's features in catalogue rows. groups: feature to group. count:
-        of what goes wrong.
+        of what goes wrong. digest and signer are its loader's to set.
 
         Raises Misconfigured if the graph does not have the manifest's input, width and output.
         """
         self._count = count
         self.release = manifest.id
+        self.digest = ""
+        self.signer = ""
         self.tolerates: frozenset[str] = frozenset(manifest.tolerates)
         self._columns = np.array(columns, np.int64)
         self._session = _session(model)

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, fit, table
+from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, SUPERSEDED, fit, table
 from sluice.application.ports import Message, Partition
 from sluice.domain.records.decision import Decision
+from sluice.domain.records.superseded import REACH, Superseded
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -34,6 +36,7 @@ ROW_GROUP = 10_000
 LAST = b"sluice.last_offset"
 ORPHAN_S = 3600
 """A file aside that is older was left by a process that died."""
+_ID_COLUMNS = ("offset", "tenant", "authorization_id")
 _DECISION = msgspec.json.Decoder(Decision)
 
 
@@ -55,10 +58,22 @@ class Archived(NamedTuple):
     offset: int
     decision: Decision
     record: bytes
+    superseded: bool = False
+    """An earlier record of the id counts."""
 
 
-def _archived(partition: int, offset: int, record: bytes) -> Archived:
-    return Archived(partition, offset, _DECISION.decode(record), record)
+def _archived(partition: int, offset: int, record: bytes, *, superseded: bool = False) -> Archived:
+    return Archived(partition, offset, _DECISION.decode(record), record, superseded)
+
+
+def counting(rows: pa.Table) -> pa.Table:
+    """The rows that count: not superseded, for all that their file says. Without the column."""
+    if SUPERSEDED not in rows.column_names:
+        return rows
+    superseded = pc.fill_null(rows[SUPERSEDED], False)
+    if pc.any(superseded).as_py():
+        rows = rows.filter(pc.invert(superseded))
+    return rows.drop_columns([SUPERSEDED])
 
 
 class ParquetFiles:
@@ -67,6 +82,8 @@ class ParquetFiles:
     def __init__(self, root: Path, folders: Mapping[str, str]) -> None:
         self._root = root
         self._folders = folders
+        self._superseded: dict[Partition, tuple[Superseded, int]] = {}
+        """Of a partition of decisions, and the offset behind its newest file."""
         try:
             for folder in folders.values():
                 (root / folder).mkdir(parents=True, exist_ok=True)
@@ -90,12 +107,52 @@ class ParquetFiles:
         """See :class:`sluice.application.archive.Files`."""
         topic, number = partition
         made = table(KINDS[self._folders[topic]], rows)
+        if SUPERSEDED in made.column_names:
+            made = self._marked(partition, made)
         made = made.replace_schema_metadata({LAST: str(rows[-1].offset)})
         day = datetime.fromtimestamp(rows[0].written_ms / 1000, UTC).date()
         final = path_of(self._root, self._folders[topic], day, number, rows[0].offset)
         if not place(made, final, compression_level=COMPRESSION_LEVEL):
             raise _occupied(final, rows[0])
+        if partition in self._superseded:
+            self._superseded[partition] = self._superseded[partition][0], rows[-1].offset + 1
         return final.stat().st_size
+
+    def _marked(self, partition: Partition, made: pa.Table) -> pa.Table:
+        """Fill SUPERSEDED, from these rows and the files before them."""
+        first = made["offset"][0].as_py()
+        window, end = self._superseded.get(partition, (None, 0))
+        if window is None or end != self.end(partition):
+            # The first of ours, or another archiver wrote since.
+            window = Superseded(since=first)
+            for at in self._before(partition, first):
+                window.read(*at)
+        else:
+            window.forget_before(first)
+        self._superseded[partition] = window, self.end(partition)
+        marks = [
+            window.read(*at)
+            for at in zip(*(made[name].to_pylist() for name in _ID_COLUMNS), strict=True)
+        ]
+        where = made.schema.get_field_index(SUPERSEDED)
+        return made.set_column(where, SUPERSEDED, pa.array(marks))
+
+    def _before(self, partition: Partition, first: int) -> Iterator[tuple[int, str, str]]:
+        """Offset, tenant and id of what the files hold within reach before an offset."""
+        topic, number = partition
+        mine = [
+            file
+            for file in Archive(self._root).files(self._folders[topic])
+            if file.partition == number and file.first < first
+        ]
+        within = [
+            file
+            for file, following in zip_longest(mine, mine[1:])
+            if following is None or following.first > first - REACH
+        ]
+        for file in within:
+            rows = pq.read_table(file.path, columns=list(_ID_COLUMNS))
+            yield from zip(*(rows[name].to_pylist() for name in _ID_COLUMNS), strict=True)
 
     def _remove_orphans(self) -> None:
         for aside in self._root.glob("*/date=*/.part-*"):
@@ -166,7 +223,7 @@ class Archive:
                 yield _archived(partition, offset, raw)
 
     def decided_since(self, moment_us: int) -> Iterator[Archived]:
-        """Decisions made at or after a moment; opens only the files that hold some."""
+        """Decisions that count, made at or after a moment; opens only the files that hold some."""
         for held in self.opened():
             column = held.schema_arrow.names.index("decided_at")
             groups = [
@@ -174,21 +231,37 @@ class Archive:
                 for g in range(held.num_row_groups)
                 if _newest(held.metadata.row_group(g), column) >= moment_us
             ]
-            rows = held.read_row_groups(groups, ["partition", "offset", "decided_at", RECORD])
+            wanted = ["partition", "offset", "decided_at", SUPERSEDED, RECORD]
+            have = [name for name in wanted if name in held.schema_arrow.names]
+            rows = counting(held.read_row_groups(groups, have))
             rows = rows.filter(pc.greater_equal(rows["decided_at"], moment_us))
             for row in rows.to_pylist():
                 yield _archived(row["partition"], row["offset"], row[RECORD])
 
-    def find(self, authorization_id: str) -> Archived | None:
-        """The decision of one authorization, newest files first; reads one column of each."""
-        for file in sorted(self.files(), key=lambda file: file.path.parent.name, reverse=True):
+    def find(self, authorization_id: str) -> list[Archived]:
+        """Every record of one id, the one that counts first; reads one column of each file.
+
+        Two that count are of two tenants, of other contents, or too far apart to be known.
+        """
+        records: list[Archived] = []
+        for file in self.files():
             ids = pq.read_table(file.path, columns=["authorization_id"])["authorization_id"]
-            row = pc.index(ids, authorization_id).as_py()
-            if row >= 0:
-                columns = ["partition", "offset", RECORD]
-                found = pq.ParquetFile(file.path).read(columns).slice(row, 1).to_pylist()[0]
-                return _archived(found["partition"], found["offset"], found[RECORD])
-        return None
+            mine = pc.equal(ids, authorization_id)
+            if not pc.any(mine).as_py():
+                continue
+            held = pq.ParquetFile(file.path)
+            names = ["partition", "offset", SUPERSEDED, RECORD]
+            have = [name for name in names if name in held.schema_arrow.names]
+            records += [
+                _archived(
+                    row["partition"],
+                    row["offset"],
+                    row[RECORD],
+                    superseded=bool(row.get(SUPERSEDED)),
+                )
+                for row in held.read(have).filter(mine).to_pylist()
+            ]
+        return sorted(records, key=lambda one: (one.superseded, one.decision.decided_at))
 
 
 def _newest(group: Any, column: int) -> float:

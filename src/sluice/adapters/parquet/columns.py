@@ -68,6 +68,9 @@ LABEL: tuple[Column, ...] = tuple(
 ONLY_IN_THE_RECORD = {"v", "states", "pending"}
 """Fields of a decision that are no column: nobody searches by them, a replay reads the record."""
 PLACE = (("partition", pa.int32()), ("offset", pa.int64()), ("written_ms", pa.int64()))
+SUPERSEDED = "superseded"
+"""Of decisions: an earlier record of the id counts (:mod:`sluice.domain.records.superseded`). Null
+in files of a release that did not look."""
 RECORD = "record"
 """The exact bytes of the value, so that nothing is lost and a replay needs only this column."""
 
@@ -77,15 +80,18 @@ class Kind(NamedTuple):
 
     columns: tuple[Column, ...]
     decoder: msgspec.json.Decoder[Any]
+    by_archive: tuple[tuple[str, pa.DataType], ...] = ()
+    """What the archive adds of its own."""
 
     @property
     def schema(self) -> pa.Schema:
         """Arrow schema of a file."""
-        return pa.schema([*PLACE, *((c.name, c.kind) for c in self.columns), (RECORD, pa.binary())])
+        taken = ((c.name, c.kind) for c in self.columns)
+        return pa.schema([*PLACE, *taken, *self.by_archive, (RECORD, pa.binary())])
 
 
 KINDS: dict[str, Kind] = {
-    "decisions": Kind(DECISION, msgspec.json.Decoder(Decision)),
+    "decisions": Kind(DECISION, msgspec.json.Decoder(Decision), ((SUPERSEDED, pa.bool_()),)),
     "labels": Kind(LABEL, msgspec.json.Decoder(Label)),
 }
 """Of topics, by folder of the archive."""
@@ -145,5 +151,7 @@ def table(kind: Kind, rows: Sequence[Message]) -> pa.Table:
     }
     for name, _, take in kind.columns:
         columns[name] = [take(one) for one in decoded]
+    for name, of_type in kind.by_archive:
+        columns[name] = pa.nulls(len(rows), of_type)
     columns[RECORD] = [row.value for row in rows]
     return pa.table(columns, schema=kind.schema)

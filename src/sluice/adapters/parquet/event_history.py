@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from sluice.adapters.arrow import code_texts, dictionary, tag_texts, unsorted_history
 from sluice.adapters.parquet.archive import Archive
+from sluice.adapters.parquet.columns import SUPERSEDED
 from sluice.application.backfill import kernel_rows
 from sluice.application.consistency import TOO_MANY
 from sluice.application.replay import EventHistory
@@ -126,7 +127,8 @@ class ArchiveEventHistory:
         )
 
     def read(self, keep: Keep) -> EventHistory:
-        """All events of the entities kept; of other entities it knows nothing.
+        """All events of the entities kept; of other entities it knows nothing. What a superseded
+        record says happened is no event.
 
         Raises Rejected (too_many_events) before it takes more memory than events_max allows.
         """
@@ -162,14 +164,16 @@ class ArchiveEventHistory:
 def _part(
     kind: _Kind, held: pq.ParquetFile, keep: Keep, codes: Sequence[dict[str, int]]
 ) -> _Part | None:
-    """Rows of one file that any kept entity is in; enters new keys into codes."""
-    named = held.read(list(ENTITY_COLUMNS))
+    """Rows of one file that count and that any kept entity is in; enters new keys into codes."""
+    marked = [name for name in (SUPERSEDED,) if name in held.schema_arrow.names]
+    named = held.read([*ENTITY_COLUMNS, *marked])
+    counts = _ints(named, SUPERSEDED) == 0
     chosen = np.zeros(len(named), np.bool_)
     entities = []
     for view, column in enumerate(ENTITY_COLUMNS):
         of_row, keys = dictionary(named[column])
         # A last place for "no such entity", which code -1 points at.
-        kept = np.append(keep(view, keys), np.False_)[of_row]
+        kept = np.append(keep(view, keys), np.False_)[of_row] & counts
         table = np.full(len(keys) + 1, -1, np.int64)
         seen = np.unique(of_row[kept])
         for at, key in zip(seen.tolist(), keys.take(pa.array(seen)).to_pylist(), strict=True):

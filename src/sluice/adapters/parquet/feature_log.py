@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.columns import SCHEMAS, fit
+from sluice.adapters.parquet.archive import Archive, counting
+from sluice.adapters.parquet.columns import SCHEMAS, SUPERSEDED, fit
 from sluice.domain.clock import SECOND_US
 from sluice.domain.features import catalogue
 from sluice.errors import Corrupt
@@ -182,7 +182,7 @@ class FeatureLog:
     def _read(
         self, kind: str, columns: Sequence[str], first_us: int, until_us: int
     ) -> Iterator[pa.Table]:
-        """Rows of a time, one table a file."""
+        """Rows of a time that count, one table a file."""
         schema = SCHEMAS[kind]
         wanted = pa.schema(
             [
@@ -196,8 +196,8 @@ class FeatureLog:
                 met.setdefault(group.path, []).append(group.number)
         for path, numbers in met.items():
             with pq.ParquetFile(path) as held:
-                have = [name for name in columns if name in held.schema_arrow.names]
-                rows = held.read_row_groups(numbers, have, use_threads=False)
+                have = [name for name in (*columns, SUPERSEDED) if name in held.schema_arrow.names]
+                rows = counting(held.read_row_groups(numbers, have, use_threads=False))
             event = rows["event_at"]
             inside = pc.and_(pc.greater_equal(event, first_us), pc.less(event, until_us))
             rows = rows.filter(inside)

@@ -20,8 +20,9 @@ import hiredis
 from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.commands import code_of, pack
 from sluice.adapters.redis.refusals import OURS_TO_MEND, meaning
+from sluice.adapters.tls import explain
 from sluice.application.ports import Count, uncounted
-from sluice.errors import Unavailable
+from sluice.errors import Misconfigured, Unavailable
 
 ReplyError = hiredis.ReplyError
 Reply = Any
@@ -80,7 +81,8 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.alive:
             self._owner.count("sluice_store_connections_lost_total", "closed")
-        self._end(f"the connection was lost ({exc or 'closed by the other side'})")
+        why = explain(exc, "store") if exc else "closed by the other side"
+        self._end(f"the connection was lost ({why})")
 
     def _end(self, why: str) -> None:
         self.alive = False
@@ -180,13 +182,13 @@ class _Link(asyncio.Protocol):
 class Connection:
     """A store's address and the link that is up just now, if one is.
 
-    budget_s: how long a call may wait for its replies. All of one connection have the same.
+    budget_s: how long a call may wait for its replies, unless it has a budget of its own.
     count: of what goes wrong.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         *,
         budget_s: float,
         count: Count = uncounted,
@@ -232,8 +234,12 @@ class Connection:
         """True if a greeting was answered and the link has not broken since."""
         return self._link is not None and self._link.alive
 
-    def call(self, payload: bytes, wanted: int) -> asyncio.Future[list[Reply]]:
+    def call(
+        self, payload: bytes, wanted: int, budget_s: float = 0.0
+    ) -> asyncio.Future[list[Reply]]:
         """Send a batch of commands, get as many replies; a refused command's is a ReplyError.
+
+        budget_s: of this call; 0 is the connection's.
 
         Raises Unavailable at once while there is no link, else past the budget.
         """
@@ -243,7 +249,7 @@ class Connection:
         if len(link.calls) >= MAX_IN_FLIGHT:
             raise self.failed("full", f"{MAX_IN_FLIGHT} batches are unanswered")
         future: asyncio.Future[list[Reply]] = link._loop.create_future()
-        link.send(payload, wanted, future, self.budget_s)
+        link.send(payload, wanted, future, budget_s or self.budget_s)
         return future
 
     def post(self, payload: bytes, wanted: int) -> None:
@@ -319,9 +325,10 @@ class Connection:
                 payload = b"".join(pack(*words) for words in greeting)
                 link.send(payload, len(greeting), answered, math.inf)
                 refused = _first_error(await answered)
-        except (OSError, ValueError) as exc:  # ValueError: a host name that cannot be one
+        except (OSError, ValueError, Misconfigured) as exc:  # ValueError: no name of a host
             link.drop("not connected")
-            raise self.unavailable(f"cannot connect ({exc or 'timeout'})") from exc
+            why = explain(exc, "store") or "timeout"
+            raise self.unavailable(f"cannot connect ({why})") from exc
         except asyncio.CancelledError:
             link.drop("closed by us")
             raise

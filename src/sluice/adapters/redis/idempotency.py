@@ -7,6 +7,7 @@ docs/decisions/0004-pending-and-idempotency.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sluice.adapters.redis.commands import bulk, size_of
@@ -15,6 +16,7 @@ from sluice.application.ports import Arrival
 IN_PROGRESS, ANSWERED = b"\x01", b"\x02"
 DIGEST_BYTES = 8
 _BODY = 1 + DIGEST_BYTES
+_END = b"\r\n"
 
 
 def key(tenant: str, authorization_id: str) -> bytes:
@@ -42,20 +44,45 @@ def record(arrival: Arrival, replica: bytes) -> bytes:
     return b"".join((IN_PROGRESS, arrival.digest, owner))
 
 
-class KeepAnswer:
-    """SET of an answer over its idempotency record, with the answer's time to live."""
+KEEP = b"""
+for i = 1, #KEYS do
+  local held = redis.call('GET', KEYS[i])
+  if not held or string.byte(held, 1) == 1 then
+    redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[1])
+  end
+end
+return #KEYS
+"""
+"""Set each answer where there is none, over an idempotency record whoever's it is: this answer was
+given. What a newer release left is not ours to replace. Arguments: time to live, answers."""
+KEEP_MAX = 64
+"""Answers of one script call, in which the server serves nobody else."""
+
+
+class KeepAnswers:
+    """KEEP of answers, whose bytes go with each call: a hundred bytes, and no server has to know
+    the script from before."""
 
     def __init__(self, ttl_s: float) -> None:
-        self._head = b"*5\r\n" + bulk(b"SET")
-        self._tail = b"\r\n" + bulk(b"PX") + bulk(b"%d" % round(ttl_s * 1000))
+        self._head = bulk(b"EVAL") + bulk(KEEP)
+        self._ttl = bulk(b"%d" % round(ttl_s * 1000))
 
-    def add(
-        self, parts: list[bytes], tenant: str, authorization_id: str, digest: bytes, answer: bytes
-    ) -> None:
-        """Append the command's bytes."""
-        where = key(tenant, authorization_id)
-        parts += (self._head, size_of(len(where)), where, b"\r\n")
-        parts += (size_of(_BODY + len(answer)), ANSWERED, digest, answer, self._tail)
+    def commands(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> list[bytes]:
+        """(tenant, authorization_id, digest, answer) of each, to the bytes of each command."""
+        return [
+            self._command(answers[at : at + KEEP_MAX]) for at in range(0, len(answers), KEEP_MAX)
+        ]
+
+    def _command(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> bytes:
+        count = len(answers)
+        parts = [b"*%d\r\n" % (4 + 2 * count), self._head, bulk(b"%d" % count)]
+        for tenant, authorization_id, _, _ in answers:
+            where = key(tenant, authorization_id)
+            parts += (size_of(len(where)), where, _END)
+        parts.append(self._ttl)
+        for _, _, digest, answer in answers:
+            parts += (size_of(_BODY + len(answer)), ANSWERED, digest, answer, _END)
+        return b"".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +98,9 @@ class Held:
 _OURS, _ELSEWHERE, _CONFLICT = Held(), Held(in_progress_elsewhere=True), Held(conflict=True)
 
 
-def read(held: bytes, mine: bytes, *, from_stream: bool) -> Held:
-    """Judge what was found under an id. mine: the idempotency record that we tried to leave.
+def read(held: bytes, mine: bytes, *, again: bool) -> Held:
+    """Judge what was found under an id. mine: the idempotency record that we tried to leave. again:
+    we may have left it before; otherwise its equal is another arrival's.
 
     A kind we do not know (a newer release's) is taken for an idempotency record elsewhere: the
     caller tries again, and nothing is decided twice.
@@ -84,4 +112,4 @@ def read(held: bytes, mine: bytes, *, from_stream: bool) -> Held:
         return _CONFLICT
     if kind == ANSWERED:
         return Held(earlier=held[_BODY:])
-    return _OURS if from_stream and held == mine else _ELSEWHERE
+    return _OURS if again and held == mine else _ELSEWHERE

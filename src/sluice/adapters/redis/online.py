@@ -12,11 +12,19 @@ from msgspec import structs
 
 from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import figures, idempotency, watermark
+from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, code_of, pack, size_of
 from sluice.adapters.redis.connection import Connection, ReplyError
 from sluice.adapters.redis.connection import Reply as Answered
-from sluice.adapters.redis.idempotency import KeepAnswer
-from sluice.application.ports import Arrival, Count, Lookup, StoreInfo, uncounted
+from sluice.adapters.redis.idempotency import KeepAnswers
+from sluice.application.ports import (
+    UNIDENTIFIED,
+    Arrival,
+    Count,
+    Lookup,
+    StoreInfo,
+    uncounted,
+)
 from sluice.domain.clock import Clock
 from sluice.domain.features.events import to_pending
 from sluice.domain.records.decision import MAX_PENDING, Pending
@@ -37,6 +45,7 @@ _COMMANDS = 7
 _END = b"\r\n"
 _NEWEST_RANGE = (b"-%d" % MAX_PENDING, b"-1")
 _IDEMPOTENCY = b"*7\r\n" + bulk(b"SET")
+_GET = b"*2\r\n" + bulk(b"GET")
 _PUSH = b"*3\r\n" + bulk(b"RPUSH")
 _FETCH = _END + b"*4\r\n" + bulk(b"LRANGE")
 _NEWEST = _END + b"".join(map(bulk, _NEWEST_RANGE))
@@ -46,23 +55,26 @@ _EXPIRE = b"*3\r\n" + bulk(b"PEXPIRE")
 class RedisOnlineStore:
     """The port OnlineStore on one Redis or Valkey server.
 
-    budget_s: longest wait for a batch's replies. The TTLs: of an idempotency record while its
+    budget_s: longest wait for a batch's replies. identify_budget_s: the same for the ids alone. The
+    TTLs: of an idempotency record while its
     decision is made, of an answer, and of a pending entry (longer than the featurizer's lag).
     on_trust: told why states are not served, "" when they are again. count: of what goes wrong.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         clock: Clock,
         *,
         budget_s: float = 0.010,
+        identify_budget_s: float = 0.025,
         in_progress_ttl_s: float = 10.0,
         answer_ttl_s: float = 3600.0,
         pending_ttl_s: float = PENDING_TTL_S,
         on_trust: Callable[[str], None] = lambda _why: None,
         count: Count = uncounted,
     ) -> None:
+        self._identify_budget_s = identify_budget_s
         self._count = count
         self._trust = watermark.Trust(on_trust)
         self.connection = Connection(
@@ -78,7 +90,7 @@ class RedisOnlineStore:
         self._idempotency_tail = _END + b"".join(
             map(bulk, (b"NX", b"GET", b"PX", self._in_progress_ttl_ms))
         )
-        self._keep = KeepAnswer(answer_ttl_s)
+        self._keep = KeepAnswers(answer_ttl_s)
         self._expire_tail = _END + bulk(b"%d" % round(pending_ttl_s * 1000))
         self._card, self._terminal, self._merchant, self._device = (
             ReadState(COMPILED[kind]) for kind in ("card", "terminal", "merchant", "device")
@@ -203,7 +215,13 @@ class RedisOnlineStore:
             card = None
         elif entries != [entry]:
             pending = self._pending(entries, entry, auth.authorization_id, oldest_us)
-        held = None if found is None else self._held(found, arrival, record)
+        if isinstance(found, ReplyError):
+            self._count("sluice_store_idempotency_refused_total")
+            self._count("sluice_store_errors_total", code_of(found))
+            return Lookup(card, terminal, merchant, device, pending, unidentified=True)
+        # Behind HTTP each arrival is observed once.
+        again = arrival.origin is not None
+        held = None if found is None else self._held(found, arrival, record, again=again)
         if held is None:
             return Lookup(card, terminal, merchant, device, pending)
         list_key = _pending_key(auth.tenant, auth.card_token)
@@ -220,14 +238,11 @@ class RedisOnlineStore:
             held.conflict,
         )
 
-    def _held(self, answer: Answered, arrival: Arrival, record: bytes) -> idempotency.Held | None:
-        """None if the arrival is ours to decide, though its idempotency record was there or
-        refused."""
-        if isinstance(answer, ReplyError):
-            self._count("sluice_store_idempotency_refused_total")
-            self._count("sluice_store_errors_total", code_of(answer))
-            return None
-        held = idempotency.read(answer, record, from_stream=arrival.origin is not None)
+    def _held(
+        self, answer: bytes, arrival: Arrival, record: bytes, *, again: bool
+    ) -> idempotency.Held | None:
+        """None if the arrival is ours to decide, though its idempotency record was there."""
+        held = idempotency.read(answer, record, again=again)
         if held.earlier is not None or held.in_progress_elsewhere or held.conflict:
             return held
         # Ours from before a redelivery: give it the whole time again.
@@ -265,14 +280,65 @@ class RedisOnlineStore:
                 others.setdefault(entry.authorization_id, entry)
         return tuple(others.values())
 
+    async def identify(self, batch: Sequence[Arrival]) -> list[Lookup]:
+        """See the port. Batches above BATCH_MAX take several round trips, each with its budget."""
+        replies: list[Lookup] = []
+        for at in range(0, len(batch), BATCH_MAX):
+            replies += await self._identify(batch[at : at + BATCH_MAX])
+        return replies
+
+    async def _identify(self, batch: Sequence[Arrival]) -> list[Lookup]:
+        parts: list[bytes] = []
+        size = size_of
+        records = [idempotency.record(arrival, self._replica) for arrival in batch]
+        for arrival, record in zip(batch, records, strict=True):
+            key = idempotency.key(arrival.auth.tenant, arrival.auth.authorization_id)
+            key_size = size(len(key))
+            parts += (_IDEMPOTENCY, key_size, key, _END, size(len(record)), record)
+            # A server that takes no writes (full, or a replica) may still know the answer.
+            parts += (self._idempotency_tail, _GET, key_size, key, _END)
+        answers = await self.connection.call(
+            b"".join(parts), 2 * len(batch), self._identify_budget_s
+        )
+        replies = []
+        for i, (arrival, record) in enumerate(zip(batch, records, strict=True)):
+            taken, found = answers[2 * i : 2 * i + 2]
+            refused = isinstance(taken, ReplyError)
+            if refused:
+                self._count("sluice_store_idempotency_refused_total")
+                self._count("sluice_store_errors_total", code_of(taken))
+                if found is None or isinstance(found, ReplyError):
+                    replies.append(UNIDENTIFIED)
+                    continue
+            held = None
+            if refused or taken is not None:
+                held = self._held(found if refused else taken, arrival, record, again=True)
+            replies.append(
+                Lookup(None, None, None, None)
+                if held is None
+                else Lookup(
+                    None,
+                    None,
+                    None,
+                    None,
+                    (),
+                    held.earlier,
+                    held.in_progress_elsewhere,
+                    held.conflict,
+                )
+            )
+        return replies
+
     def remember(self, answers: Sequence[tuple[Arrival, bytes]]) -> None:
         """See the port."""
         if answers:
-            parts: list[bytes] = []
-            for arrival, answer in answers:
-                auth = arrival.auth
-                self._keep.add(parts, auth.tenant, auth.authorization_id, arrival.digest, answer)
-            self.connection.post(b"".join(parts), len(answers))
+            commands = self._keep.commands(
+                [
+                    (arrival.auth.tenant, arrival.auth.authorization_id, arrival.digest, answer)
+                    for arrival, answer in answers
+                ]
+            )
+            self.connection.post(b"".join(commands), len(commands))
 
     def release(self, arrivals: Sequence[Arrival]) -> None:
         """See the port. Only the arrival's own idempotency record goes, never another's or an

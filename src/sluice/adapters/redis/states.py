@@ -9,10 +9,11 @@ from hiredis import ReplyError
 
 from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import figures
+from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.client import connect, translated
 from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
-from sluice.adapters.redis.idempotency import KeepAnswer
+from sluice.adapters.redis.idempotency import KEEP_MAX, KeepAnswers
 from sluice.application.ports import Count, StateUpdate, StoreInfo, uncounted
 from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt
@@ -30,7 +31,7 @@ class RedisStateStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         *,
         timeout_s: float = 5.0,
         answer_ttl_s: float = 3600.0,
@@ -38,7 +39,7 @@ class RedisStateStore:
     ) -> None:
         self.connection = BlockingConnection(url, timeout_s=timeout_s, count=count)
         self._address = self.connection.address
-        self._keep = KeepAnswer(answer_ttl_s)
+        self._keep = KeepAnswers(answer_ttl_s)
         self._read = {kind: ReadState(view) for kind, view in COMPILED.items()}
         self._swap = {kind: SwapStates(view) for kind, view in COMPILED.items()}
 
@@ -121,12 +122,10 @@ class RedisStateStore:
 
     def remember(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> None:
         """See the port. Raises Unavailable."""
-        for at in range(0, len(answers), COMMANDS_MAX):
-            some = answers[at : at + COMMANDS_MAX]
-            parts: list[bytes] = []
-            for tenant, authorization_id, digest, answer in some:
-                self._keep.add(parts, tenant, authorization_id, digest, answer)
-            for reply in self.connection.call(b"".join(parts), len(some)):
+        step = COMMANDS_MAX // KEEP_MAX * KEEP_MAX
+        for at in range(0, len(answers), step):
+            commands = self._keep.commands(answers[at : at + step])
+            for reply in self.connection.call(b"".join(commands), len(commands)):
                 if isinstance(reply, ReplyError):
                     raise self.connection.refused(reply)
 

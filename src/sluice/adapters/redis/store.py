@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.adapters.redis.watermark import RedisWatermark
@@ -16,11 +17,12 @@ class RedisStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         clock: Clock,
         *,
         budget_s: float,
         batch_budget_s: float,
+        identify_budget_s: float,
         in_progress_ttl_s: float,
         answer_ttl_s: float,
         count: Count = uncounted,
@@ -30,6 +32,7 @@ class RedisStore:
         self._clock = clock
         self._budget_s = budget_s
         self._batch_budget_s = batch_budget_s
+        self._identify_budget_s = identify_budget_s
         self._in_progress_ttl_s = in_progress_ttl_s
         self._answer_ttl_s = answer_ttl_s
 
@@ -39,6 +42,7 @@ class RedisStore:
             self._url,
             self._clock,
             budget_s=self._batch_budget_s if batches else self._budget_s,
+            identify_budget_s=self._identify_budget_s,
             in_progress_ttl_s=self._in_progress_ttl_s,
             answer_ttl_s=self._answer_ttl_s,
             on_trust=on_trust,

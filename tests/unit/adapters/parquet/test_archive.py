@@ -4,11 +4,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from sluice.adapters.parquet.archive import Archive, ParquetFiles
+from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
+from sluice.adapters.parquet.feature_log import FeatureLog
 from sluice.application.archive import DAY_MS
 from sluice.application.ports import Message
 from sluice.domain.records.authorization import encode
+from sluice.domain.records.superseded import REACH
 from sluice.errors import Corrupt, Unavailable
-from sluice.testing.factories import make_authorization, make_label
+from sluice.testing.factories import NOON_US, make_authorization, make_label
 from sluice.testing.records import make_decision
 
 FOLDERS = {"t.decisions.v1": "decisions", "t.labels.v1": "labels"}
@@ -71,10 +74,10 @@ def test_rows_come_by_partition_and_offset_over_all_files(files, tmp_path):
 def test_an_authorization_is_found_by_its_id(files, tmp_path):
     files.write((DECISIONS, 2), decided(10, 11))
     files.write((DECISIONS, 2), decided(12))
-    found = Archive(tmp_path).find("a-2-11")
+    [found] = Archive(tmp_path).find("a-2-11")
     assert found is not None
     assert (found.offset, found.decision.sequence) == (11, 11)
-    assert Archive(tmp_path).find("nobody") is None
+    assert Archive(tmp_path).find("nobody") == []
 
 
 def test_a_second_archiver_of_the_same_run_is_refused(files, tmp_path):
@@ -133,3 +136,65 @@ def test_an_archive_without_a_backfill_holds_no_history(tmp_path, kind):
     found = Archive(tmp_path).read(kind)
     assert len(found) == 0
     assert found.schema.names[:3] == ["partition", "offset", "authorization_id"]
+
+
+def again(offset: int, first: int) -> Message:
+    """A second record of the id that was decided at an earlier offset."""
+    return record(offset, encode(make_decision(f"a-2-{first}", sequence=offset)))
+
+
+def test_a_second_record_of_an_id_is_marked_and_left_out_by_who_asks_for_what_counts(
+    files, tmp_path
+):
+    files.write((DECISIONS, 2), [*decided(10, 11), again(12, 10)])
+    files.write((DECISIONS, 1), decided(10, partition=1))
+    files.write((DECISIONS, 2), [again(14, 11), *decided(15), again(16, 15)])
+    table = Archive(tmp_path).read(columns=["offset", "superseded"])
+    assert table.to_pydict() == {
+        "offset": [10, 10, 11, 12, 14, 15, 16],
+        "superseded": [False, False, False, True, True, False, True],
+    }
+    since = [one.offset for one in Archive(tmp_path).decided_since(0)]
+    assert since == [10, 10, 11, 15]
+    found = Archive(tmp_path).find("a-2-10")
+    assert [(one.offset, one.superseded) for one in found] == [(10, False), (12, True)]
+
+
+def test_an_archiver_that_restarts_or_takes_over_marks_as_one_that_never_stopped(files, tmp_path):
+    other = ParquetFiles(tmp_path, FOLDERS)
+    files.write((DECISIONS, 2), decided(10, 11))
+    other.write((DECISIONS, 2), [*decided(12), again(13, 10)])
+    files.write((DECISIONS, 2), [again(14, 12), again(15, 10)])
+    ParquetFiles(tmp_path, FOLDERS).write((DECISIONS, 2), [again(16, 14), again(17, 11)])
+    table = Archive(tmp_path).read(columns=["offset", "superseded"])
+    marked = [o for o, s in zip(*table.to_pydict().values(), strict=True) if s]
+    assert marked == [13, 14, 15, 17]
+
+
+def test_a_record_beyond_reach_counts_again(files, tmp_path):
+    files.write((DECISIONS, 2), decided(10))
+    files.write((DECISIONS, 2), decided(REACH // 2))
+    files.write((DECISIONS, 2), [again(10 + REACH, 10)])
+    files.write((DECISIONS, 2), [again(11 + 2 * REACH, 10)])
+    table = Archive(tmp_path).read(columns=["superseded"])
+    assert table["superseded"].to_pylist() == [False, False, True, False]
+
+
+def test_a_file_of_an_older_release_says_of_no_record_that_it_is_superseded(files, tmp_path):
+    files.write((DECISIONS, 2), [*decided(10), again(11, 10)])
+    [file] = Archive(tmp_path).files()
+    old = pq.read_table(file.path).drop_columns(["superseded"])
+    pq.write_table(old, file.path)
+    assert [one.offset for one in Archive(tmp_path).decided_since(0)] == [10, 11]
+    assert [one.superseded for one in Archive(tmp_path).find("a-2-10")] == [False, False]
+
+
+def test_a_superseded_record_is_no_event_and_no_row_of_the_feature_log(files, tmp_path):
+    files.write((DECISIONS, 2), [*decided(10, 11), again(12, 10)])
+    history = ArchiveEventHistory(tmp_path).read(Bucket(0, 1))
+    assert history.changes[:, 2].tolist() == [10, 11]
+    assert len(history.events) == len(history.entities[0]) == 2
+    log = FeatureLog(tmp_path, NOON_US, NOON_US + 1)
+    assert log.rows(NOON_US, NOON_US + 1)["authorization_id"].to_pylist() == ["a-2-10", "a-2-11"]
+    assert log.per_second().tolist() == [2]
+    assert log.holes() == 0  # of its emitter's sequence it is a part
