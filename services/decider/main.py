@@ -16,6 +16,7 @@ from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog
 from services.loop import ConsumerLoop
 from services.repeat import Repeated
 from sluice import telemetry
+from sluice.application.active import ActiveConfiguration
 from sluice.application.once import Once
 from sluice.application.ports import OnlineConnection
 from sluice.bootstrap import services as bootstrap
@@ -23,6 +24,10 @@ from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
 from sluice.settings import Settings, load
+
+STORE_WATCH_S = 2.0
+"""How often the store is asked for its figures: a tenth of a millisecond of its time each."""
+WELCOME_S = 0.2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,14 +65,15 @@ async def _sync(settings: Settings) -> None:
     log = bootstrap.decision_producer(settings)
     await log.ready()
     ids = bootstrap.once(settings, store)
-    decider = bootstrap.decider(settings, "sync", ids, log, active)
-    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
+    decider = bootstrap.decider(settings, "sync", ids, log, active, store.refusal)
+    beside = _beside(settings, active, store)
     admin = settings.service.admin_host, settings.service.admin_port
     recall = _recall(settings, ids)
     recall.start()
 
     async def finish() -> None:
-        follower.stop()
+        for repeated in beside:
+            repeated.stop()
         await asyncio.to_thread(recall.close)
         await log.close()
         await store.close()
@@ -134,14 +140,36 @@ async def _stream(settings: Settings) -> None:
     loop = ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
     bootstrap.settle()
     telemetry.event("started", entrypoint="stream", replica=settings.service.name())
-    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
+    beside = _beside(settings, active, online)
     try:
+        await _welcome(online, stop)
         await asyncio.to_thread(loop.run, stop)
     finally:
-        follower.stop()
+        for repeated in beside:
+            repeated.stop()
         await asyncio.to_thread(recall.close)
         await online.close()
     telemetry.event("stopped")
+
+
+def _beside(
+    settings: Settings, active: ActiveConfiguration, store: OnlineConnection
+) -> list[Repeated]:
+    """What is due again and again beside the decisions; begun."""
+    watch = bootstrap.store_watch(settings, store)
+    return [
+        Repeated("follow", settings.decider.reload_s, active.poll).start(),
+        Repeated("store_watch", STORE_WATCH_S, watch.look).start(),
+    ]
+
+
+async def _welcome(store: OnlineConnection, stop: threading.Event) -> None:
+    """Return when nothing that only a person mends keeps us from the store; or when told to stop.
+
+    Until then nothing is read: each authorization would be decided without features for good.
+    """
+    while store.refusal() is not None and not stop.is_set():
+        await asyncio.sleep(WELCOME_S)
 
 
 def _recall(settings: Settings, once: Once) -> Recall:

@@ -207,6 +207,7 @@ class DecisionPipeline:
         stage: Callable[[str, float], None] = _no_stage,
         watch: Watch | None = None,
         check: Callable[[Authorization], None] = check,
+        turned_away: Callable[[], Unavailable | None] = lambda: None,
     ) -> None:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
@@ -221,6 +222,7 @@ class DecisionPipeline:
         self._stage = stage
         self._watch = watch
         self._check = check
+        self._turned_away = turned_away
         self._kernel = Kernel()
 
     @property
@@ -311,10 +313,13 @@ class DecisionPipeline:
         return results
 
     async def rehearse(self) -> None:
-        """Finalise and score an empty row as a decision would; raises Unavailable without a model.
+        """Finalise and score an empty row as a decision would; raises Unavailable without a model,
+        or where the store turns us away by what only a person mends.
 
         The first one may compile the kernel, so that ready means ready.
         """
+        if (refusal := self._turned_away()) is not None:
+            raise Unavailable(refusal.what, where=refusal.where, fix=refusal.fix, code=refusal.code)
         scorer = self._scorer.current()
         if scorer is None:
             raise Unavailable("no release is loaded", fix="see the log for why it was refused")

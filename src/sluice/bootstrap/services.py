@@ -41,6 +41,7 @@ from sluice.application.dry_run import Recent
 from sluice.application.featurize import Featurizer
 from sluice.application.once import Ids, Once
 from sluice.application.ports import (
+    NOEVICTION,
     STORE_RUNBOOK,
     Consumer,
     DecisionLog,
@@ -49,9 +50,11 @@ from sluice.application.ports import (
     OnlineStore,
     StateStore,
     Store,
+    StoreInfo,
     Transactions,
     WatermarkStore,
 )
+from sluice.application.watch_store import StoreWatch
 from sluice.domain.activation import POLICY, RELEASE, Checked, What
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
@@ -323,6 +326,46 @@ def report_store(why: str) -> None:
         telemetry.event("store_used")
 
 
+def show_figures(info: StoreInfo) -> None:
+    """The store's own figures as gauges."""
+    metrics = telemetry.METRICS
+    metrics.set("sluice_store_used_memory_bytes", info.used_memory_bytes)
+    metrics.set("sluice_store_max_memory_bytes", info.max_memory_bytes)
+    metrics.set("sluice_store_evicted_keys", info.evicted_keys)
+
+
+class EvictionPolicy:
+    """Shows the store's eviction policy, and says so when it is another one."""
+
+    def __init__(self) -> None:
+        self._last = NOEVICTION
+
+    def show(self, policy: str, why: str) -> None:
+        """policy: UNKNOWN where the store does not tell; then why."""
+        telemetry.METRICS.info("sluice_store_eviction_policy_info", policy)
+        if policy != self._last:
+            self._last = policy
+            telemetry.event(
+                "eviction_policy",
+                level=logging.INFO if policy == NOEVICTION else logging.WARNING,
+                policy=policy,
+                reason=why,
+                fix="docs/reference/online-store.md, section When it is down",
+            )
+
+
+def store_watch(settings: Settings, online: OnlineConnection) -> StoreWatch:
+    """A decider's look at whether its store may have forgotten something."""
+    asked = store(settings)
+    return StoreWatch(
+        asked.states(),
+        asked.watermark(),
+        show=show_figures,
+        policy=EvictionPolicy().show,
+        distrust=online.distrust,
+    )
+
+
 def policies(settings: Settings) -> PolicyFiles:
     """The policy pack. Raises Misconfigured if it is wrong."""
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
@@ -453,8 +496,10 @@ def decider(
     ids: Ids,
     log: DecisionLog,
     active: ActiveConfiguration,
+    turned_away: Callable[[], Unavailable | None] = lambda: None,
 ) -> DecisionPipeline:
-    """The decision pipeline behind one entrypoint. Raises Misconfigured for a wrong grammar."""
+    """The decision pipeline behind one entrypoint. turned_away: why it is not ready, if the store
+    will not have us. Raises Misconfigured for a wrong grammar."""
     return DecisionPipeline(
         entrypoint=entrypoint,
         emitter=emitter(settings),
@@ -471,6 +516,7 @@ def decider(
             "sluice_decider_stage_duration_seconds", seconds, name
         ),
         check=checks(settings.decider.grammars),
+        turned_away=turned_away,
         watch=active,
     )
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sluice.application.consistency import Gate
     from sluice.application.load_history import Archived as ArchivedPast
     from sluice.application.load_history import Stored
-    from sluice.application.ports import StateUpdate
+    from sluice.application.ports import StateStore, StateUpdate
     from sluice.application.publish import BadRow, Report
     from sluice.application.rebuild import Rebuild
     from sluice.application.redrive import Originals, Sender
@@ -256,13 +256,16 @@ def archive_past(
 
 
 def store_past(settings: Settings, states: list[StateUpdate]) -> Stored:
-    """Load the states of a past into the online store, and mark it as ready. Raises Unavailable."""
+    """Load the states of a past into the online store, and mark it as ready. Raises Unavailable,
+    Misconfigured."""
     from sluice.application.load_history import store_states
+    from sluice.application.rebuild import check_policy
     from sluice.bootstrap import services
 
     online = services.store(settings)
     store, watermark = online.states(), online.watermark()
     try:
+        check_policy(_eviction_policy(store))
         watermark.adopt()
         stored = store_states(states, store)
         watermark.initialise()
@@ -313,6 +316,7 @@ def rebuild(
             clear=store.clear,
             fill=partial(_fill, settings, root, processes, report, keep) if use else None,
             archived=_archived(archive, names.decisions, names.labels) if use else {},
+            policy=partial(_eviction_policy, store),
             accept_gaps=accept_gaps,
             report=report,
         )
@@ -320,6 +324,17 @@ def rebuild(
         reader.close()
         store.close()
         watermark.close()
+
+
+def _eviction_policy(states: StateStore) -> str:
+    """UNKNOWN where the store hides it."""
+    from sluice.application.ports import UNKNOWN
+    from sluice.errors import Unavailable
+
+    try:
+        return states.info().eviction_policy
+    except Unavailable:
+        return UNKNOWN
 
 
 def _archived(archive: Archive, decisions: str, labels: str) -> dict[tuple[str, int], int]:

@@ -337,7 +337,8 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         (),
         "1 while the store's states are served (decider) or made (featurizer); 0 when it lost "
-        "some, until they are rebuilt, or when they are of another format.",
+        "some, until they are rebuilt, when they are of another format, when it may evict, and "
+        "when it turns us away. The log says which: store_not_used.",
     ),
     Metric(
         "sluice_store_failures_total",
@@ -415,14 +416,15 @@ TABLE: tuple[Metric, ...] = (
         "sluice_store_evicted_keys",
         "gauge",
         (),
-        "Keys evicted since the store's server started. An evicted state reads as never written.",
+        "Keys evicted since the store's server started. An evicted state reads as never written, "
+        "so that the store counts as lost when they rise.",
     ),
     Metric(
         "sluice_store_eviction_policy_info",
         "gauge",
         ("policy",),
         "1 for the store's maxmemory-policy, or unknown where it does not tell. Must be "
-        "noeviction.",
+        "noeviction; with any other one the store counts as lost.",
     ),
     # every consumer
     Metric(

@@ -10,6 +10,7 @@ import hiredis
 
 from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.commands import code_of, pack
+from sluice.adapters.redis.refusals import meaning
 from sluice.adapters.tls import explain
 from sluice.application.ports import Count, uncounted
 from sluice.errors import Unavailable
@@ -45,6 +46,8 @@ class BlockingConnection:
         except (OSError, hiredis.ProtocolError, hiredis.ReplyError) as exc:
             self.close()
             self._count_failure(exc, greeted)
+            if isinstance(exc, hiredis.ReplyError):
+                raise self.refused(exc) from exc
             raise Unavailable(
                 f"the online store did not serve us: {explain(exc, 'store') or type(exc).__name__}",
                 where=str(self.address),
@@ -55,10 +58,12 @@ class BlockingConnection:
         """The error of a command that the server refused, counted by the server's word for it."""
         if not str(answer).startswith("NOSCRIPT"):  # a new server: the script is sent again
             self.count("sluice_store_errors_total", code_of(answer))
+        known = meaning(answer)
         return Unavailable(
-            f"the online store refuses a command: {answer}",
+            f"the online store refuses a command: {known.what} ({answer})",
             where=str(self.address),
-            fix="docs/reference/online-store.md, section When it is down",
+            fix=known.fix,
+            code=known.code,
         )
 
     def _count_failure(self, error: Exception, greeted: bool) -> None:

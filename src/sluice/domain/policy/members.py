@@ -56,7 +56,9 @@ class Members:
     def __len__(self) -> int:
         return self.block.count
 
-    def __contains__(self, identifier: str) -> bool:
+    def __contains__(self, identifier: str | None) -> bool:
+        if identifier is None:
+            return False
         word = b"\n%b\n" % identifier.encode()
         bucket = zlib.crc32(word) & self._mask
         starts = self._starts

@@ -366,11 +366,7 @@ class Policy:
 
     @staticmethod
     def _hits(lists: Sequence[_List], auth: Authorization) -> list[Listing]:
-        return [
-            entry.spec
-            for entry in lists
-            if (key_of(auth, entry.spec.entity) or "") in entry.members
-        ]
+        return [entry.spec for entry in lists if key_of(auth, entry.spec.entity) in entry.members]
 
 
 def _listed(entry: _List, auths: Sequence[Authorization]) -> npt.NDArray[np.bool_]:
