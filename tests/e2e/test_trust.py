@@ -225,6 +225,6 @@ def test_nothing_starts_on_a_policy_that_too_few_keys_approved(deployment: Deplo
     assert main(["policy", "approve", str(deployment.policy), "--key", str(bob)]) == 0
     process = deployment.stack.start("decider-stream", replica="2", **two)
     deployment.stack.wait_ready(process)
-    page = process.metrics()
-    assert 'sluice_decider_approvals_required{what="policy"} 2.0' in page
+    needed = 'sluice_decider_approvals_required{what="policy"} 2.0'
+    wait_until(lambda: needed in process.metrics(), "it started, and shows what is needed")
     assert deployment.stack.stop(process.name) == 0
