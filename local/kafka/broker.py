@@ -38,7 +38,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={logs}
@@ -74,6 +74,15 @@ class Node(Protocol):
         """End it as ``kill -9`` would; ``start`` brings it back with its data."""
         ...
 
+    def pause(self) -> None:
+        """Stop it where it is: it holds its connections and says nothing, as in a long collection
+        of garbage or on a machine that swaps, until ``resume``."""
+        ...
+
+    def resume(self) -> None:
+        """Let it go on."""
+        ...
+
 
 def free_port() -> int:
     """A TCP port that nothing listens on now."""
@@ -105,9 +114,9 @@ class JarNode:
 
     data: its folder, created if need be; holds logs/, server.properties, broker.log, broker.pid.
     detached: it outlives us, and any later JarNode with the same data may stop it. Otherwise it
-    dies with us, however we die (where setpriv of util-linux is installed). more: further lines of
-    its configuration, over ours; {port} in them is the port. client: how we must ask it then, in
-    librdkafka's properties.
+    dies with us, however we die (where setpriv of util-linux is installed). advertised: port that
+    clients are sent to, of a proxy in front of it. more: further lines of its configuration, over
+    ours; {port} in them is the port. client: how we must ask it then, in librdkafka's properties.
     """
 
     def __init__(
@@ -116,6 +125,7 @@ class JarNode:
         port: int,
         *,
         detached: bool,
+        advertised: int | None = None,
         more: str = "",
         client: Mapping[str, str] | None = None,
     ) -> None:
@@ -124,7 +134,8 @@ class JarNode:
         self.data = data.absolute()
         self.port = port
         self.detached = detached
-        self.bootstrap = f"127.0.0.1:{port}"
+        self._advertised = advertised or port
+        self.bootstrap = f"127.0.0.1:{self._advertised}"
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -169,6 +180,18 @@ class JarNode:
         """SIGKILL."""
         self._end(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """SIGSTOP."""
+        pid = self._pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        pid = self._pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGCONT)
+
     def _tie(self) -> tuple[str, ...]:
         """Linux's setpriv has the kernel kill the broker when we are gone, however we went."""
         if self.detached or shutil.which("setpriv") is None:
@@ -180,7 +203,10 @@ class JarNode:
         path = self.data / "server.properties"
         path.write_text(
             (CONFIG + self._more).format(
-                port=self.port, controller_port=free_port(), logs=self.data / "logs"
+                port=self.port,
+                advertised=self._advertised,
+                controller_port=free_port(),
+                logs=self.data / "logs",
             )
         )
         return path
@@ -261,6 +287,14 @@ class ComposeNode:
     def kill(self) -> None:
         """``docker compose kill``."""
         self._compose("kill")
+
+    def pause(self) -> None:
+        """``docker compose pause``."""
+        self._compose("pause")
+
+    def resume(self) -> None:
+        """``docker compose unpause``."""
+        self._compose("unpause")
 
     def remove(self) -> None:
         """Container and volume."""

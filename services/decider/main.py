@@ -10,11 +10,12 @@ import threading
 from functools import partial
 
 from services.decider.access import Access, Limits, report_open
+from services.decider.admission import Weights
 from services.decider.recall import TAIL_MAX, Recall
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
+from services.repeat import Repeated
 from sluice import telemetry
-from sluice.application.active import ActiveConfiguration
 from sluice.application.once import Once
 from sluice.application.ports import OnlineConnection
 from sluice.bootstrap import services as bootstrap
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     entrypoint = parser.parse_args(argv).entrypoint
     bootstrap.unsettled()
     settings, _ = load()
-    telemetry.configure_logging("decider", level=settings.service.log_level)
+    bootstrap.configure_logging("decider", settings)
     bootstrap.limit_memory(settings.service.memory_max_mb)
     try:
         if entrypoint == "sync":
@@ -51,6 +52,7 @@ async def _sync(settings: Settings) -> None:
 
     access = await who_may_ask(settings)
     tls = bootstrap.server_tls(settings)
+    weights = Weights(settings.decider.priority)
     active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
     await _open(store, settings)
@@ -59,13 +61,13 @@ async def _sync(settings: Settings) -> None:
     await log.ready()
     ids = bootstrap.once(settings, store)
     decider = bootstrap.decider(settings, "sync", ids, log, active)
-    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
     admin = settings.service.admin_host, settings.service.admin_port
     recall = _recall(settings, ids)
     recall.start()
 
     async def finish() -> None:
-        follower.cancel()
+        follower.stop()
         await asyncio.to_thread(recall.close)
         await log.close()
         await store.close()
@@ -81,6 +83,7 @@ async def _sync(settings: Settings) -> None:
         admin=admin if admin[1] else None,
         per_address_max=settings.decider.connections_per_address,
         deadline_ms=settings.decider.deadline_ms,
+        weights=weights,
         sampler=bootstrap.sampler(settings),
         access=access,
         tls=tls,
@@ -122,7 +125,7 @@ async def _stream(settings: Settings) -> None:
         kafka,
         decider,
         ids,
-        on_assigned=recall.start,
+        recall=recall.start,
         dead_letters=names.dead_letters,
         clock=SystemClock(),
         events=events,
@@ -131,11 +134,11 @@ async def _stream(settings: Settings) -> None:
     loop = ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
     bootstrap.settle()
     telemetry.event("started", entrypoint="stream", replica=settings.service.name())
-    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
     try:
         await asyncio.to_thread(loop.run, stop)
     finally:
-        follower.cancel()
+        follower.stop()
         await asyncio.to_thread(recall.close)
         await online.close()
     telemetry.event("stopped")
@@ -153,12 +156,6 @@ async def _open(store: OnlineConnection, settings: Settings) -> None:
     except SluiceError as error:
         why = await asyncio.to_thread(bootstrap.store_trouble, settings) or str(error)
         telemetry.event("store_not_connected", level=logging.ERROR, code=error.code, reason=why)
-
-
-async def _follow(active: ActiveConfiguration, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        active.poll()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 from services.decider import open_inference
 from services.decider.access import Access, ServerTls, follow_certificate
 from services.decider.admin import Admin
+from services.decider.admission import Weights
 from services.decider.asgi import App
 from services.decider.connections import (
     ADMIN_CONNECTIONS_MAX,
@@ -154,6 +155,7 @@ async def serve(
     admin: tuple[str, int] | None = None,
     per_address_max: int = 0,
     deadline_ms: int = DEADLINE_MS,
+    weights: Weights | None = None,
     sampler: telemetry.Sampler | None = None,
     access: Access | None = None,
     tls: ServerTls | None = None,
@@ -177,6 +179,7 @@ async def serve(
         columns=columns,
         in_flight_max=in_flight_max,
         deadline_ms=deadline_ms,
+        weights=weights,
         sampler=sampler,
         access=access,
     )

@@ -143,8 +143,20 @@ class DeciderSettings(
         int, _says("Longest wait for the record to be durable; then 503.", ge=1, le=60_000)
     ] = 1000
     in_flight_max: Annotated[
-        int, _says("Requests inside the sync API; beyond it 503, no queue.", ge=1)
+        int,
+        _says(
+            "Requests inside the sync API; beyond it 503, no queue. Under overload fewer are let "
+            "in: as many as can be decided in time.",
+            ge=1,
+        ),
     ] = 256
+    priority: Annotated[
+        str,
+        _says(
+            "Who is refused last under overload: the amount in the reference currency times these "
+            "weights, channel.NAME=N or tenant.NAME=N, comma separated; 1 where none is given."
+        ),
+    ] = ""
     connections_per_address: Annotated[
         int,
         _says(
@@ -179,6 +191,64 @@ class DeciderSettings(
     reload_s: Annotated[
         int, _says("How often release and policy are looked at for changes.", ge=1, le=3600)
     ] = 2
+    grammars: Annotated[
+        dict[str, str],
+        _says(
+            "How tenants make their ids: `tenant.field` or `*.field` to characters, classes and "
+            "counts, `tok_[0-9a-f]{32}`. What does not follow is refused; `sluice.yaml` only."
+        ),
+    ] = {}
+    release_approvals: Annotated[
+        int,
+        _says(
+            "Keys that must have approved the activation of a release; 0 needs none.", ge=0, le=16
+        ),
+    ] = 0
+    policy_approvals: Annotated[
+        int, _says("The same of a policy. Two is dual control.", ge=0, le=16)
+    ] = 0
+    drop_untrusted: Annotated[
+        bool,
+        _says(
+            "Whether a release or policy whose key was withdrawn stops deciding: the one before "
+            "it comes back, or no model; without a policy before it, it is only named."
+        ),
+    ] = False
+    epoch_file: Annotated[
+        str,
+        _says(
+            "File that keeps the highest epochs over a restart, out of reach of whoever brings "
+            "releases; empty remembers them while the process runs."
+        ),
+    ] = ""
+    dry_run_rows: Annotated[
+        int,
+        _says(
+            "Last decisions that a new release or policy is tried on, 1.5 kB each; 0 tries none.",
+            ge=0,
+            le=100_000,
+        ),
+    ] = 2000
+    dry_run_shift_ppm: Annotated[
+        int,
+        _says(
+            "By how much it may move the share of an outcome, besides half of that share.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 5_000
+    breaker_decline_ppm: Annotated[
+        int,
+        _says(
+            "Share of a tenant's decisions that one rule, or the model, may decline before the "
+            "breaker trips; 1000000 never trips.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 300_000
+    breaker_rows: Annotated[
+        int, _says("Decisions of a tenant that it is a share of.", ge=100, le=1_000_000)
+    ] = 2000
 
 
 class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -298,11 +368,19 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         int,
         _says(
             "Share of the usual authorizations with a line in the log, in millionths, by the hash "
-            "of the id. Refusals, declines and incomplete decisions always have one.",
+            "of the id. Refusals (but those under overload), declines and incomplete decisions "
+            "always have one.",
             ge=0,
             le=1_000_000,
         ),
     ] = 1_000_000
+    log_id_key: Annotated[
+        str,
+        _says(
+            "Secret by which an id becomes the name it has in the log. Empty: one made at each "
+            "start, so that nobody finds an id's lines."
+        ),
+    ] = ""
     log_lines_per_s: Annotated[
         int,
         _says(
@@ -444,7 +522,12 @@ def describe(settings: Settings, sources: Mapping[str, str]) -> list[Setting]:
 
 
 def _is_secret(key: str, value: str) -> bool:
-    return "password" in key or "password=" in value or ("://" in value and "@" in value)
+    return (
+        "password" in key
+        or key.endswith("_key")
+        or "password=" in value
+        or ("://" in value and "@" in value)
+    )
 
 
 def _from_file(path: Path, *, required: bool, sources: dict[str, str]) -> dict[str, dict[str, Any]]:

@@ -9,10 +9,11 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sluice import settings as settings_of
 from sluice import telemetry
@@ -29,11 +30,14 @@ from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.adapters.redis import address as redis_address
 from sluice.adapters.redis.store import RedisStore
+from sluice.adapters.trustfiles import ActivationFile, EpochFile, TrustFolder
 from sluice.application.access import Clients, Tokens
-from sluice.application.active import ActiveConfiguration
+from sluice.application.active import ActiveConfiguration, Limits, Remedy
 from sluice.application.archive import Archiver
+from sluice.application.breaker import DeclineBreaker, Trip
 from sluice.application.consistency import ConsistencyCheck
 from sluice.application.decide import DecisionPipeline
+from sluice.application.dry_run import Recent
 from sluice.application.featurize import Featurizer
 from sluice.application.once import Ids, Once
 from sluice.application.ports import (
@@ -48,10 +52,13 @@ from sluice.application.ports import (
     Transactions,
     WatermarkStore,
 )
+from sluice.domain.activation import POLICY, RELEASE, Checked, What
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
+from sluice.domain.policy.policy import LISTS, MODEL
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Entrypoint
+from sluice.domain.records.grammars import checks
 from sluice.errors import Misconfigured, SluiceError, Unavailable
 from sluice.settings import Settings
 
@@ -64,7 +71,7 @@ until it ends: Python's 700 would walk them 15 times, a tenth of the stream proc
 
 def start(service: str, settings: Settings) -> threading.Event:
     """Logging, memory limit, admin port, and an event that SIGTERM and SIGINT set."""
-    telemetry.configure_logging(service, level=settings.service.log_level)
+    configure_logging(service, settings)
     limit_memory(settings.service.memory_max_mb)
     open_admin_port(settings)
     stop = threading.Event()
@@ -73,6 +80,13 @@ def start(service: str, settings: Settings) -> threading.Event:
     telemetry.event("started", replica=settings.service.name())
     reach_brokers(settings)
     return stop
+
+
+def configure_logging(service: str, settings: Settings) -> None:
+    """See :func:`sluice.telemetry.configure_logging`."""
+    telemetry.configure_logging(
+        service, level=settings.service.log_level, id_key=settings.service.log_id_key
+    )
 
 
 def limit_memory(megabytes: int) -> None:
@@ -314,37 +328,97 @@ def policies(settings: Settings) -> PolicyFiles:
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
 
 
-def active_configuration(settings: Settings) -> ActiveConfiguration:
-    """Release and policy, followed on disk. Raises Misconfigured if the policy is wrong; without a
-    release that holds, decisions go without a model until one comes."""
-    decider = settings.decider
+class _Report:
+    """What happens to the active configuration, in log and metrics."""
 
-    def activated(what: str, name: str) -> None:
-        telemetry.event("activated", what=what, id=name)
+    def activated(self, what: What, name: str, by: Checked | None) -> None:
+        said = {} if by is None else _said(by)
+        telemetry.event("activated", what=what, id=name, **said)
         telemetry.METRICS.info(f"sluice_decider_{what}_info", name)
+        epoch_us = 0 if by is None else by.activation.epoch
+        telemetry.METRICS.set("sluice_decider_epoch_seconds", epoch_us / SECOND_US, what)
 
-    def refused(what: str, error: SluiceError) -> None:
+    def refused(self, what: str, error: SluiceError) -> None:
         telemetry.event(
-            "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)
+            "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)[:2000]
         )
         telemetry.METRICS.count("sluice_decider_refused_total", what, error.code)
 
-    def refusing(what: str, now: bool) -> None:
+    def refusing(self, what: str, now: bool) -> None:
         telemetry.METRICS.set("sluice_decider_refusing", now, what)
 
+    def untrusted(self, what: What, keys: Sequence[str]) -> None:
+        telemetry.METRICS.set("sluice_decider_untrusted", bool(keys), what)
+
+    def withdrawn(self, what: What, name: str, keys: Sequence[str]) -> None:
+        telemetry.event("untrusted", level=logging.ERROR, what=what, id=name, keys=[*keys])
+
+    def not_rehearsed(self, what: What, name: str, rows: int) -> None:
+        telemetry.event("not_rehearsed", what=what, id=name, decisions=rows)
+
+    def tripped(self, trip: Trip, remedy: Remedy) -> None:
+        telemetry.event(
+            "breaker_tripped", level=logging.ERROR, remedy=remedy, **trip._asdict(),
+            fix="docs/runbooks/bad-release.md",
+        )  # fmt: skip
+        telemetry.METRICS.count("sluice_decider_breaker_trips_total", trip.kind, remedy)
+
+    def open_trips(self, trips: Sequence[Trip]) -> None:
+        for kind in ("rule", LISTS, MODEL):
+            number = sum(trip.kind == kind for trip in trips)
+            telemetry.METRICS.set("sluice_decider_breaker_open", number, kind)
+
+
+def _said(by: Checked) -> dict[str, Any]:
+    act = by.activation
+    return {
+        "act": act.act,
+        "epoch": act.epoch,
+        "who": act.who,
+        "why": act.why,
+        "approved_by": sorted(by.signers),
+    }
+
+
+def active_configuration(settings: Settings) -> ActiveConfiguration:
+    """Release and policy, followed on disk. Raises Misconfigured if the policy is wrong, and
+    Corrupt if it may not decide; without a release that holds, decisions go without a model until
+    one comes."""
+    decider = settings.decider
+    clock = SystemClock()
     pack = policies(settings)
+    trusted = TrustFolder(Path(decider.trust_dir), read_trust, clock)
+    release_dir, policy_dir = Path(decider.release_dir), Path(decider.policy_dir)
+    limits = Limits(
+        release_approvals=decider.release_approvals,
+        policy_approvals=decider.policy_approvals,
+        shift_ppm=decider.dry_run_shift_ppm if decider.dry_run_rows else None,
+        drop_untrusted=decider.drop_untrusted,
+    )
+    for what in (RELEASE, POLICY):
+        needed = limits.approvals(what)
+        telemetry.METRICS.set("sluice_decider_approvals_required", needed, what)
+    telemetry.event(
+        "approvals_required", release=limits.release_approvals, policy=limits.policy_approvals
+    )
     return ActiveConfiguration(
         ReleaseDirectory(
-            Path(decider.release_dir),
-            read_trust(Path(decider.trust_dir)),
+            release_dir,
+            trusted,
             catalogue.FEATURES,
             pack.current().fx.reference,
             telemetry.METRICS.count,
         ),
         pack,
-        activated=activated,
-        refused=refused,
-        refusing=refusing,
+        trusted=trusted,
+        release_activations=ActivationFile(release_dir),
+        policy_activations=ActivationFile(policy_dir),
+        epochs=EpochFile(Path(decider.epoch_file) if decider.epoch_file else None),
+        recent=Recent(decider.dry_run_rows),
+        breaker=DeclineBreaker(decider.breaker_decline_ppm, decider.breaker_rows),
+        limits=limits,
+        report=_Report(),
+        clock=clock,
     )
 
 
@@ -380,7 +454,7 @@ def decider(
     log: DecisionLog,
     active: ActiveConfiguration,
 ) -> DecisionPipeline:
-    """The decision pipeline behind one entrypoint."""
+    """The decision pipeline behind one entrypoint. Raises Misconfigured for a wrong grammar."""
     return DecisionPipeline(
         entrypoint=entrypoint,
         emitter=emitter(settings),
@@ -396,6 +470,8 @@ def decider(
         stage=lambda name, seconds: telemetry.METRICS.observe(
             "sluice_decider_stage_duration_seconds", seconds, name
         ),
+        check=checks(settings.decider.grammars),
+        watch=active,
     )
 
 

@@ -37,6 +37,7 @@ class Metric(NamedTuple):
 
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
+    "task": ("decider", "featurizer", "consistency"),
     "build": ("decider", "featurizer", "archiver", "consistency"),
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
@@ -78,9 +79,14 @@ _ABORT_CODES = _each(
     *("unavailable", "rebalanced", "store_lost", "busy", "unidentified", "internal", "rejected"),
     "too_large",
 )
+_REFUSAL_CODES = (
+    *("corrupt", "misconfigured", "not_regular", "too_large", "too_deep", "too_slow"),
+    *("out_of_memory", "crashed", "internal"),
+    *("unapproved", "epoch", "key_withdrawn", "dry_run_shift"),
+)
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
-    *("missing_field", "wrong_type", "out_of_range", "bad_format", "unknown_value"),
+    *("missing_field", "wrong_type", "out_of_range", "bad_format", "bad_token", "unknown_value"),
     *("unknown_currency", "unknown_country", "invalid_json", "too_large", "card_number"),
     "internal",
 )
@@ -94,6 +100,22 @@ _ACCESS_REASONS = _each(
 
 TABLE: tuple[Metric, ...] = (
     Metric("sluice_build_info", "gauge", ("service", "version"), "1 for the running version."),
+    # what is due again and again beside a service's own work
+    Metric(
+        "sluice_task_completed_timestamp_seconds",
+        "gauge",
+        ("task",),
+        "When the newest run of a task came to its end, Unix time; until then, when it began to be "
+        "due. follow: release and policy. store_watch: whether the store may forget. check: a "
+        "round of the consistency check.",
+    ),
+    Metric("sluice_task_every_seconds", "gauge", ("task",), "How often it is due."),
+    Metric(
+        "sluice_task_failures_total",
+        "counter",
+        ("task", "code"),
+        "Runs that ended in an error; the next one is due all the same.",
+    ),
     # decider
     Metric(
         "sluice_decider_requests_total",
@@ -123,6 +145,25 @@ TABLE: tuple[Metric, ...] = (
         BATCH_ROWS,
     ),
     Metric("sluice_decider_in_flight", "gauge", (), "Requests inside the sync API at this moment."),
+    Metric(
+        "sluice_decider_limit",
+        "gauge",
+        (),
+        "Authorizations that the sync API decides at once at most, as it has learned.",
+    ),
+    Metric(
+        "sluice_decider_shed_total",
+        "counter",
+        ("reason", "priority"),
+        "Authorizations refused under overload: late (waited too long), full (no place to stand), "
+        "outranked (others were more important); by amount in the reference currency times "
+        "weights: lowest below 1,000 minor units, low below 10,000, high below 100,000, highest.",
+        begins=tuple(
+            (reason, priority)
+            for reason in ("late", "full", "outranked")
+            for priority in ("lowest", "low", "high", "highest")
+        ),
+    ),
     Metric(
         "sluice_decider_decisions_total",
         "counter",
@@ -240,18 +281,55 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_refused_total",
         "counter",
         ("what", "code"),
-        "Releases, policies, files of clients and certificates refused at load; the last good one "
-        "keeps serving.",
+        "Releases, policies, trust folders, files of clients and certificates refused; the last "
+        "good one keeps serving.",
         begins=(
-            *((w, c) for w in ("release", "policy") for c in ("corrupt", "misconfigured")),
-            *((what, "misconfigured") for what in ("clients", "certificate")),
+            *((what, code) for what in ("release", "policy") for code in _REFUSAL_CODES),
+            *((what, "misconfigured") for what in ("trust", "clients", "certificate")),
         ),
     ),
     Metric(
         "sluice_decider_refusing",
         "gauge",
         ("what",),
-        "1 while what lies in the folder of the release or the policy is not what decides.",
+        "1 while what lies in the folder of the release or the policy is not what decides, or "
+        "the trust folder cannot be read, and nobody is trusted with anything new.",
+    ),
+    Metric(
+        "sluice_decider_untrusted",
+        "gauge",
+        ("what",),
+        "1 while what decides is signed by a key that is no longer trusted.",
+    ),
+    Metric(
+        "sluice_decider_approvals_required",
+        "gauge",
+        ("what",),
+        "Signatures that its activation needs; 0 takes what lies in the folder unsigned.",
+    ),
+    Metric(
+        "sluice_decider_epoch_seconds",
+        "gauge",
+        ("what",),
+        "Epoch of the activation by which it decides, seconds since 1970 UTC; 0 without one.",
+    ),
+    Metric(
+        "sluice_decider_breaker_trips_total",
+        "counter",
+        ("kind", "remedy"),
+        "Times that a rule, the block lists or the model declined too much of a tenant's traffic, "
+        "by what was done: the newest change undone, the cause left_out, or none.",
+        begins=(
+            *((kind, remedy) for kind in ("rule", "model") for remedy in ("undone", "left_out")),
+            ("lists", "undone"),
+            ("lists", "none"),
+        ),
+    ),
+    Metric(
+        "sluice_decider_breaker_open",
+        "gauge",
+        ("kind",),
+        "Trips that were not reset yet.",
     ),
     # every user of states
     Metric(
@@ -365,7 +443,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_consumer_poison_total",
         "counter",
         ("code",),
-        "Messages that broke the decider when they were alone; they become dead letters.",
+        "Messages that broke the decider while they were read, or alone in a batch; they become "
+        "dead letters.",
         begins=_each("internal", "rejected", "too_large"),
     ),
     Metric(
@@ -423,6 +502,13 @@ TABLE: tuple[Metric, ...] = (
         begins=_KAFKA_CODES,
     ),
     Metric(
+        "sluice_producer_renewed_total",
+        "counter",
+        (),
+        "Transactional clients made anew, because the broker said nothing for longer than a "
+        "transaction may take.",
+    ),
+    Metric(
         "sluice_dead_letters_total",
         "counter",
         ("service", "code"),
@@ -463,6 +549,12 @@ TABLE: tuple[Metric, ...] = (
     # archiver
     Metric("sluice_archiver_rows_total", "counter", ("topic",), "Rows archived."),
     Metric("sluice_archiver_files_total", "counter", ("topic",), "Parquet files completed."),
+    Metric(
+        "sluice_archiver_refilled_total",
+        "counter",
+        ("topic",),
+        "Offsets read again because they were archived once and their files are gone.",
+    ),
     Metric(
         "sluice_archiver_age_seconds",
         "histogram",

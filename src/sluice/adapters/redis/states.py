@@ -25,8 +25,8 @@ COMMANDS_MAX = 1000
 class RedisStateStore:
     """The port StateStore on one Redis or Valkey server. Connects when first used.
 
-    timeout_s: longest silence of the server. answer_ttl_s: as the decider's. count: of what goes
-    wrong.
+    timeout_s: longest that a round trip may take. answer_ttl_s: as the decider's. count: of what
+    goes wrong.
     """
 
     def __init__(
