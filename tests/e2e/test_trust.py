@@ -210,3 +210,21 @@ def test_a_withdrawn_key_is_named_at_once_and_signs_nothing_new(deployment: Depl
     before = refused(deployment, "release", "key_withdrawn")
     point(deployment, make_release(releases / "three", seed=HARMLESS, id="three"))
     wait_until(lambda: refused(deployment, "release", "key_withdrawn") > before, "it is refused")
+
+
+def test_nothing_starts_on_a_policy_that_too_few_keys_approved(deployment: Deployment) -> None:
+    two = {"SLUICE_DECIDER_POLICY_APPROVALS": "2"}
+    sign(deployment, "policy", "activate", folder=deployment.policy)
+    process = deployment.stack.start("decider-stream", replica="2", **two)
+    assert process.popen.wait(60) == 1
+    deployment.stack.processes.pop(process.name)
+    assert "1 approved it, 2 must" in process.log.read_text()
+
+    bob = deployment.policy.parent / "trust" / "bob"
+    assert main(["release", "keygen", "--out", str(bob)]) == 0
+    assert main(["policy", "approve", str(deployment.policy), "--key", str(bob)]) == 0
+    process = deployment.stack.start("decider-stream", replica="2", **two)
+    deployment.stack.wait_ready(process)
+    needed = 'sluice_decider_approvals_required{what="policy"} 2.0'
+    wait_until(lambda: needed in process.metrics(), "it started, and shows what is needed")
+    assert deployment.stack.stop(process.name) == 0

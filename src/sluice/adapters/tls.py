@@ -191,7 +191,9 @@ _ALERTS = {
     "HANDSHAKE_FAILURE": "it asks for a certificate of ours, or for other ciphers "
     "({section}.cert_file)",
     "UNKNOWN_CA": "it does not trust the CA of our certificate ({section}.cert_file)",
-    "BAD_CERTIFICATE": "it does not take our certificate ({section}.cert_file)",
+    "BAD_CERTIFICATE": "it asks for a certificate of ours, or does not take it "
+    "({section}.cert_file)",
+    "CERTIFICATE_UNKNOWN": "it does not trust our certificate ({section}.cert_file)",
     "CERTIFICATE_EXPIRED": "our certificate has expired ({section}.cert_file)",
     "WRONG_VERSION_NUMBER": "it does not speak TLS on this port",
 }

@@ -286,6 +286,7 @@ TABLE: tuple[Metric, ...] = (
         begins=(
             *((what, code) for what in ("release", "policy") for code in _REFUSAL_CODES),
             *((what, "misconfigured") for what in ("trust", "clients", "certificate")),
+            ("trust", "no_keys"),
         ),
     ),
     Metric(

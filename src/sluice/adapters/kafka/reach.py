@@ -23,7 +23,7 @@ def check(bootstrap: str, extra: Extra, files: tls.Files) -> None:
         tls.client_context(files)
     errors: list[KafkaError] = []
     admin = AdminClient(
-        client(bootstrap, "sluice-reach", extra, error_cb=errors.append, log_level=0)
+        client(bootstrap, "sluice-reach", extra, error_cb=errors.append) | {"log_level": 0}
     )
     try:
         admin.list_topics(timeout=ANSWER_MAX_S)
