@@ -7,8 +7,8 @@ decided it is shut, and newcomers collect until that one ends. Nobody waits for 
 waits long: behind a broker or a store that hangs, the next batch begins when the patience of its
 first arrival ends. See docs/decisions/0012.
 
-While the limit is reached, what has too little left of its deadline when its batch begins is refused before the
-store is asked: it would be decided without the model. See docs/decisions/0026.
+While the limit is reached, what has too little left of its deadline when its batch begins is
+refused before the store is asked: it would be decided without the model. See docs/decisions/0026.
 """
 
 from __future__ import annotations
