@@ -73,6 +73,11 @@ class Handler(ABC):
         """Partitions that come. Returns where to read on, if not at the committed offset."""
         return {}
 
+    def resumes(self, partitions: Sequence[Partition]) -> Offsets:
+        """After a failure: where to read on in what is ours, if not at the committed offset. Raises
+        Unavailable."""
+        return {}
+
     def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> Done:
         """Partitions that leave, also at the end. Unless they are lost: finish what is unfinished
         of them, and say what may be committed. Lost: drop it."""
@@ -237,7 +242,7 @@ class ConsumerLoop:
                 raise
 
     def _rewind(self) -> None:
-        self._consumer.rewind()
+        self._consumer.rewind(self._handler.resumes(self._consumer.assignment()))
         self._behind = False
 
     def _leave(self, partitions: Sequence[Partition], lost: bool) -> None:

@@ -38,7 +38,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={logs}
@@ -74,6 +74,15 @@ class Node(Protocol):
         """End it as ``kill -9`` would; ``start`` brings it back with its data."""
         ...
 
+    def pause(self) -> None:
+        """Stop it where it is: it holds its connections and says nothing, as in a long collection
+        of garbage or on a machine that swaps, until ``resume``."""
+        ...
+
+    def resume(self) -> None:
+        """Let it go on."""
+        ...
+
 
 def free_port() -> int:
     """A TCP port that nothing listens on now."""
@@ -105,14 +114,28 @@ class JarNode:
 
     data: its folder, created if need be; holds logs/, server.properties, broker.log, broker.pid.
     detached: it outlives us, and any later JarNode with the same data may stop it. Otherwise it
-    dies with us, however we die (where setpriv of util-linux is installed).
+    dies with us, however we die (where setpriv of util-linux is installed). advertised: port that
+    clients are sent to, of a proxy in front of it. more: further lines of its configuration, over
+    ours; {port} in them is the port. client: how we must ask it then, in librdkafka's properties.
     """
 
-    def __init__(self, data: Path, port: int, *, detached: bool) -> None:
+    def __init__(
+        self,
+        data: Path,
+        port: int,
+        *,
+        detached: bool,
+        advertised: int | None = None,
+        more: str = "",
+        client: Mapping[str, str] | None = None,
+    ) -> None:
+        self._more = more
+        self._client = client
         self.data = data.absolute()
         self.port = port
         self.detached = detached
-        self.bootstrap = f"127.0.0.1:{port}"
+        self._advertised = advertised or port
+        self.bootstrap = f"127.0.0.1:{self._advertised}"
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -147,7 +170,7 @@ class JarNode:
                 start_new_session=True,  # Ctrl-C goes to whoever started us, who stops us last
             )
         (self.data / "broker.pid").write_text(str(self._child.pid))
-        wait_until_it_answers(self.bootstrap, self._still_starting)
+        wait_until_it_answers(self.bootstrap, self._still_starting, self._client)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL past STOP_MAX_S."""
@@ -156,6 +179,18 @@ class JarNode:
     def kill(self) -> None:
         """SIGKILL."""
         self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        pid = self._pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        pid = self._pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGCONT)
 
     def _tie(self) -> tuple[str, ...]:
         """Linux's setpriv has the kernel kill the broker when we are gone, however we went."""
@@ -167,7 +202,12 @@ class JarNode:
         self.data.mkdir(parents=True, exist_ok=True)
         path = self.data / "server.properties"
         path.write_text(
-            CONFIG.format(port=self.port, controller_port=free_port(), logs=self.data / "logs")
+            (CONFIG + self._more).format(
+                port=self.port,
+                advertised=self._advertised,
+                controller_port=free_port(),
+                logs=self.data / "logs",
+            )
         )
         return path
 
@@ -247,6 +287,14 @@ class ComposeNode:
     def kill(self) -> None:
         """``docker compose kill``."""
         self._compose("kill")
+
+    def pause(self) -> None:
+        """``docker compose pause``."""
+        self._compose("pause")
+
+    def resume(self) -> None:
+        """``docker compose unpause``."""
+        self._compose("unpause")
 
     def remove(self) -> None:
         """Container and volume."""

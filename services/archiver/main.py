@@ -16,8 +16,17 @@ from sluice.errors import SluiceError
 from sluice.faultpoints import kill_at
 from sluice.settings import load
 
-LIMITS = Limits(batch_max=2_000, poll_s=0.2, failures_max=0)
-"""It gives up at once: a restart reads on behind the newest file, which costs nothing but time."""
+RETRY_S, RETRY_MAX_S = 0.5, 5.0
+RETRIES_MAX = 60
+"""About five minutes of a broker or a disk that is away; then it exits, and is started again."""
+LIMITS = Limits(
+    batch_max=2_000,
+    poll_s=0.2,
+    pause_s=RETRY_S,
+    pause_max_s=RETRY_MAX_S,
+    failures_max=RETRIES_MAX,
+)
+"""What fails comes again, from behind the newest file."""
 
 
 def main() -> int:
@@ -55,8 +64,29 @@ class Archiving(Handler):
         self._archiver.drop(self._archiver.held())
 
     def assigned(self, partitions: Sequence[Partition]) -> Offsets:
-        """Read on behind the newest file, or at the committed offset if that is later."""
-        return self._archiver.start(self._consumer.committed(partitions), partitions)
+        """Read on behind the newest file. Raises Misconfigured if that leaves a hole."""
+        consumer = self._consumer
+        committed = consumer.committed(partitions)
+        starts = self._archiver.start(committed, partitions, consumer.oldest)
+        for (topic, number), start in starts.items():
+            done = committed.get((topic, number), 0)
+            again = max(0, done - start)
+            telemetry.METRICS.count("sluice_archiver_refilled_total", topic, by=again)
+            if again:
+                telemetry.event(
+                    "archive_refilled",
+                    level=logging.WARNING,
+                    topic=topic,
+                    partition=number,
+                    first=start,
+                    behind=done,
+                    reason="these were archived once, and their files are gone",
+                )
+        return starts
+
+    def resumes(self, partitions: Sequence[Partition]) -> Offsets:
+        """The same: a file may have been completed, and its commit have failed."""
+        return self.assigned(partitions)
 
     def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> Done:
         """Write what is buffered of them, so that the next reads on behind it."""

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.decider import admission, open_inference, openapi
+from services.decider.access import API, CALLER, PEER, Access, Caller, Peer, Routes
 from services.decider.admission import Admission, Weights
 from services.decider.asgi import (
     CLOSE,
@@ -41,6 +42,7 @@ from services.decider.asgi import (
 from services.decider.batches import Batches, Late
 from services.decider.problems import Problem, problem, problem_of, unforeseen
 from sluice import telemetry
+from sluice.application.access import Refused
 from sluice.application.decide import (
     Busy,
     Conflict,
@@ -134,6 +136,8 @@ class _Asked:
     trace: telemetry.Joined | None
     respond: Respond
     arrival: Arrival | None = None
+    caller: Caller | None = None
+    """Who was let in; None where everybody is."""
 
     @property
     def traceparent(self) -> str | None:
@@ -159,6 +163,8 @@ class _Reported:
     trace_id: str
     arrival: Arrival | None = None
     decision: Decision | None = None
+    said: bool = False
+    """Whether the log says it elsewhere: ``access`` does of whom it refuses."""
 
 
 class SyncApi:
@@ -167,7 +173,8 @@ class SyncApi:
     name: the model's name in ``/v2/models/{name}``. columns: features of a row, in order.
     fallback: KServe's application. in_flight_max: requests past it are refused, never queued.
     deadline_ms: of a request that names none. sampler: of the log's lines. weights: what counts
-    under overload besides the amount. clock: that of the pipeline.
+    under overload besides the amount. clock: that of the pipeline. access: who may ask; None lets
+    everybody.
     """
 
     def __init__(
@@ -184,8 +191,10 @@ class SyncApi:
         service: str = "decider",
         weights: Weights | None = None,
         clock: Clock | None = None,
+        access: Access | None = None,
     ) -> None:
         self.draining = False
+        self.access = access
         self.admission = Admission(
             deadline_ms=deadline_ms,
             in_flight_max=in_flight_max,
@@ -225,8 +234,42 @@ class SyncApi:
         }
         self._metadata = frozenset(("/v2", "/v2/models", model, "/v1/models", f"/v1/models/{name}"))
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """All that are served here, by us or by KServe."""
+        return self._metadata | self._routes.keys()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request, if whoever sends it may."""
+        itself = scope["path"] == AUTHORIZATIONS and scope["method"] == "POST"
+        if itself:  # ``authorize`` lets in, or not
+            await self._serve(scope, receive, send)
+        else:
+            await self.let_in(API, self._serve, scope, receive, send)
+
+    async def let_in(
+        self, routes: Routes, app: App, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Hand a request on if whoever sends it may, by these routes; refuse it otherwise."""
+        if self.access is None:
+            await app(scope, receive, send)
+            return
+        try:
+            caller = self.access.admit(scope["headers"], scope.get(PEER), scope["path"], routes)
+        except Refused as refused:
+            what = problem_of(refused)
+            headers = problem_headers(what, refused.retry_after_s)
+            await respond(send, what.status, _encoder.encode(what), *headers)
+            return
+        before = CALLER.set(caller)
+        try:
+            await app(scope, receive, send)
+        finally:
+            CALLER.reset(before)
+            if caller is not None:
+                self.access.leave(caller)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"])
         if route is None:
             await self.pass_on(scope, receive, send)
@@ -238,13 +281,27 @@ class SyncApi:
 
     # ------------------------------------------------------------ authorizations
 
-    def authorize(self, headers: Sequence[Header], body: bytes, respond: Respond) -> None:
+    def authorize(
+        self,
+        headers: Sequence[Header],
+        body: bytes,
+        respond: Respond,
+        peer: Peer | None = None,
+    ) -> None:
         """Decide the authorization of one request; respond hears of it, now or later.
 
-        headers: names in lower case. body: whole, at most MAX_BODY_BYTES.
+        headers: names in lower case. body: whole, at most MAX_BODY_BYTES. peer: the certificate
+        of the connection.
         """
         asked = self._asked(headers, respond)
         admitted = self.admission
+        if self.access is not None:  # before it may stand: a stranger takes nobody's place
+            try:
+                asked.caller = self.access.admit(headers, peer, AUTHORIZATIONS)
+            except Exception as error:
+                admitted.inside += 1
+                self._settle(asked, _known(error))
+                return
         if admitted.inside < admitted.limit.value:
             self._decide(asked, headers, body)
         else:
@@ -260,11 +317,8 @@ class SyncApi:
         self.admission.inside += 1
         try:
             deadline_ms = self._understand(asked, headers, body)
-        except SluiceError as error:
-            self._settle(asked, error)
         except Exception as error:  # a bug of ours answers too, and gives its place in flight back
-            telemetry.event("request_failed", level=logging.ERROR, error=True)
-            self._settle(asked, unforeseen(error))
+            self._settle(asked, _known(error))
         else:
             assert asked.arrival is not None
             settle = partial(self._settle, asked)
@@ -283,13 +337,17 @@ class SyncApi:
         if not _is_json(content_type) or encoding:
             raise Rejected("", code="unsupported_content_type")
         deadline_ms = _deadline_ms(deadline) if deadline else self._deadline_ms
-        asked.arrival = self._decider.arrive(body, traceparent=asked.traceparent)
+        arrival = self._decider.arrive(body, traceparent=asked.traceparent)
+        if self.access is not None and asked.caller is not None:
+            self.access.belongs(asked.caller, arrival.auth.tenant)
+        asked.arrival = arrival
         return deadline_ms
 
     def _aged(self, now_us: int, age_us: int) -> None:
         self.admission.limit.decided(now_us, age_us, self.admission.inside)
 
     def _refuse_overloaded(self, asked: _Asked) -> None:
+        self._let_go(asked)
         headers = [*asked.headers(), *_OVERLOADED_HEADERS]
         if self.draining:
             headers.append(CLOSE)
@@ -305,6 +363,11 @@ class SyncApi:
         began = time.perf_counter()
         return _Asked(began, telemetry.join_trace(_traceparent(headers)), respond)
 
+    def _let_go(self, asked: _Asked) -> None:
+        """Its caller has one request fewer in flight."""
+        if self.access is not None and asked.caller is not None:
+            self.access.leave(asked.caller)
+
     def _settle(self, asked: _Asked, outcome: Result | SluiceError) -> None:
         if isinstance(outcome, Late):
             assert asked.arrival is not None
@@ -313,10 +376,13 @@ class SyncApi:
             self.admission.leave()
             return
         self.admission.leave()
+        self._let_go(asked)
         decision = None
         headers = asked.headers()
         if isinstance(outcome, Decided | Replayed):
             status, body = 200, outcome.answer
+            if asked.caller is not None:
+                body = asked.caller.answer(body)
             headers.append(_JSON)
             if isinstance(outcome, Decided):
                 code, decision = "decided", outcome.decision
@@ -326,14 +392,16 @@ class SyncApi:
         else:
             refusal = _refusal(outcome)
             status, code, body = refusal.status, refusal.code, _encoder.encode(refusal)
-            headers += problem_headers(refusal)
+            wait_s = outcome.retry_after_s if isinstance(outcome, Refused) else 0
+            headers += problem_headers(refusal, wait_s)
         if self.draining:
             headers.append(CLOSE)
         asked.respond(status, headers, body)
         if asked.trace:
             asked.trace.span.end()
         seconds = time.perf_counter() - asked.began
-        self._report(_Reported(code, seconds, asked.trace_id, asked.arrival, decision))
+        said = isinstance(outcome, Refused)
+        self._report(_Reported(code, seconds, asked.trace_id, asked.arrival, decision, said))
 
     async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same through ASGI: a body too large, or one that its sender asks leave to send."""
@@ -344,7 +412,10 @@ class SyncApi:
             if not answered.done():
                 answered.set_result(answer)
 
+        peer = scope.get(PEER)
         try:
+            if self.access is not None:
+                self.access.identify(scope["headers"], peer)  # before we read for a stranger
             raw = await read_body(scope, receive, MAX_BODY_BYTES)
         except SluiceError as error:
             asked = self._asked(scope["headers"], keep)
@@ -359,7 +430,7 @@ class SyncApi:
             self.admission.inside += 1
             self._settle(asked, error)
         else:
-            self.authorize(scope["headers"], raw, keep)
+            self.authorize(scope["headers"], raw, keep, peer)
         status, headers, body = await answered
         await respond(send, status, body, *headers)
 
@@ -461,12 +532,21 @@ class SyncApi:
         began = time.perf_counter()
         trace = telemetry.join_trace(traceparent)
         going_on = trace.traceparent if trace else None
+        caller = CALLER.get()
+        if self.access is not None and caller is not None:
+            self.access.charge(caller, len(raws) - 1)
         rows: list[Arrival | Problem] = []
         for raw in raws:
             try:
-                rows.append(self._decider.arrive(raw, traceparent=going_on))
+                arrival = self._decider.arrive(raw, traceparent=going_on)
+                if self.access is not None and caller is not None:
+                    self.access.belongs(caller, arrival.auth.tenant)
+                rows.append(arrival)
             except Rejected as error:
                 rows.append(problem_of(error))
+            except Exception:  # a bug of ours stops at its own row
+                telemetry.event("request_failed", level=logging.ERROR, error=True)
+                rows.append(problem("internal"))
         arrivals = [row for row in rows if isinstance(row, Arrival)]
         if self.admission.inside > self.admission.limit.value:
             for arrival in arrivals:
@@ -486,7 +566,7 @@ class SyncApi:
             if isinstance(result, Decided | Replayed):
                 answered = True
                 code = "decided" if isinstance(result, Decided) else "replayed"
-                answers.append(result.answer)
+                answers.append(caller.answer(result.answer) if caller else result.answer)
             else:
                 if isinstance(result, Late) and of is not None:
                     self.admission.count(admission.LATE, self.admission.value_of(of))
@@ -628,6 +708,8 @@ class SyncApi:
                 for one in reported
             ]
         )
+        if self.access is not None:
+            shares = [0 if one.said else share for one, share in zip(reported, shares, strict=True)]
         telemetry.count_lines(self._metrics, "sync", shares)
         telemetry.write_lines(
             [
@@ -656,7 +738,7 @@ class SyncApi:
             entrypoint="sync",
             code=reported.code,
             sample_ppm=sample_ppm,
-            authorization_id=auth.authorization_id if auth else "",
+            id_hmac=telemetry.name_in_log(auth.authorization_id) if auth else "",
             tenant=auth.tenant if auth else "",
             region=auth.region if auth else "",
             trace_id=reported.trace_id,
@@ -695,6 +777,14 @@ def _deadline_ms(header: bytes) -> int:
     if deadline_ms is None or not DEADLINE_MIN_MS <= deadline_ms <= DEADLINE_MAX_MS:
         raise Rejected("", code="invalid_deadline")
     return DEADLINES_MS[bisect_right(DEADLINES_MS, deadline_ms) - 1]
+
+
+def _known(error: Exception) -> SluiceError:
+    """The error itself; one that nobody foresaw is logged, and becomes ``internal``."""
+    if isinstance(error, SluiceError):
+        return error
+    telemetry.event("request_failed", level=logging.ERROR, error=True)
+    return unforeseen(error)
 
 
 def _refusal(outcome: Conflict | Busy | Unrecorded | Unidentified | SluiceError) -> Problem:

@@ -262,6 +262,34 @@ def test_a_rewind_goes_to_what_is_committed(harness):
     assert numbers(read(member, 2), harness.a) == [4, 5]
 
 
+def test_a_rewind_may_go_elsewhere(harness, member):
+    harness.add(harness.a, *range(4))
+    harness.add(harness.b, 7)
+    read(member, 5)
+    member.rewind({harness.a: 2})
+    got = read(member, 3)
+    assert (numbers(got, harness.a), numbers(got, harness.b)) == ([2, 3], [7])
+    assert member.oldest(harness.a) == 0
+
+
+def test_what_goes_wrong_when_partitions_come_is_raised_and_they_are_ours_all_the_same(
+    harness, member
+):
+    harness.add(harness.a, 1, 2)
+    broken = [ZeroDivisionError("a bug")]
+
+    def assigned(_partitions: list[Partition]) -> dict[Partition, int]:
+        if broken:
+            raise broken.pop()
+        return {}
+
+    member.listen(assigned, lambda _, __: None)
+    with pytest.raises(ZeroDivisionError):
+        read(member, 2)
+    assert sorted(member.assignment()) == [harness.a, harness.b]
+    assert numbers(read(member, 2), harness.a) == [1, 2]
+
+
 # ---------------------------------------------------------------- with transactions
 
 

@@ -1,22 +1,28 @@
 """Kill the archiver at each named point, start it again, and recount rows against the topic."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from local import pages
 from local.kafka.broker import free_port
+from sluice.adapters.kafka.config import SESSION_MAX_MS
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.parquet.archive import Archive
 from sluice.domain.records.authorization import encode
+from sluice.errors import Unavailable
 from sluice.testing.factories import make_authorization, make_label
 from sluice.testing.records import make_decision
 from tests.support.kafka import read_all, wait_until
@@ -34,9 +40,12 @@ POINTS = (
 def start(kafka, topics: Topics, tmp_path: Path) -> Iterator:
     running: list[subprocess.Popen] = []
 
-    def start(kill_at: str = "", roll_s: int = 1, admin_port: int = 0) -> subprocess.Popen:
+    def start(
+        kill_at: str = "", roll_s: int = 1, admin_port: int = 0, log: bool = False
+    ) -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.archiver.main"],
+            stderr=subprocess.PIPE if log else None,
             env=os.environ
             | {
                 "SLUICE_KAFKA_BOOTSTRAP": kafka.bootstrap,
@@ -68,6 +77,19 @@ def decide(kafka, topics: Topics, numbers: range) -> None:
             decision = make_decision(f"a-{number}", card_token=f"card-{number % 13}")
             writer.produce(topics.decisions, decision.authorization.card_token, encode(decision))
         writer.commit()
+
+
+def decide_at_last(kafka, topics: Topics, numbers: range) -> None:
+    """At most one transaction, once a broker that was given up by its controller leads again."""
+
+    def done() -> bool:
+        try:
+            decide(kafka, topics, numbers)
+        except Unavailable:
+            return False
+        return True
+
+    wait_until(done, "these are decided")
 
 
 def label(kafka, topics: Topics, count: int) -> None:
@@ -140,3 +162,69 @@ def test_two_archivers_share_the_partitions_and_write_each_row_once(kafka, topic
     second.kill()
     wait_until(lambda: len(archived(tmp_path)) >= 600, "all are archived")
     assert archived(tmp_path) == in_topic(kafka, topics.decisions)
+
+
+def test_a_broker_that_stalls_for_longer_than_its_session_is_waited_for(
+    kafka, topics, start, tmp_path
+):
+    decide(kafka, topics, range(200))
+    process = start()
+    wait_until(lambda: len(archived(tmp_path)) >= 200, "the first are archived")
+    decide(kafka, topics, range(200, 300))
+    kafka.pause()
+    time.sleep(SESSION_MAX_MS / 1000 + 2)
+    kafka.resume()
+    decide_at_last(kafka, topics, range(300, 350))
+    decide_at_last(kafka, topics, range(350, 400))
+    wait_until(lambda: len(archived(tmp_path)) >= 400, "all are archived")
+    assert archived(tmp_path) == in_topic(kafka, topics.decisions)
+    assert process.poll() is None, "it waited"
+
+
+@pytest.mark.parametrize("gone", ["everything", "the newest files"])
+def test_files_that_are_gone_are_made_again_from_the_topic(kafka, topics, start, tmp_path, gone):
+    decide(kafka, topics, range(200))
+    first = start()
+    wait_until(lambda: len(archived(tmp_path)) == 200, "the first are archived")
+    decide(kafka, topics, range(200, 300))
+    wait_until(lambda: len(archived(tmp_path)) == 300, "and the others")
+    first.terminate()
+    assert first.wait(60) == 0
+    lost = tmp_path / "archive" / "decisions"
+    if gone == "everything":
+        shutil.rmtree(lost)
+    else:
+        newest = {file.partition: file.path for file in Archive(tmp_path / "archive").files()}
+        for path in newest.values():
+            path.unlink()
+    start()
+    wait_until(lambda: len(archived(tmp_path)) >= 300, "all are archived")
+    assert archived(tmp_path) == in_topic(kafka, topics.decisions)
+
+
+def test_an_empty_folder_whose_records_the_topic_no_longer_holds_is_refused(
+    kafka, topics, start, tmp_path
+):
+    decide(kafka, topics, range(200))
+    first = start()
+    wait_until(lambda: len(archived(tmp_path)) == 200, "all are archived")
+    first.terminate()
+    assert first.wait(60) == 0
+    (tmp_path / "archive").rename(tmp_path / "elsewhere")
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    for done in admin.delete_records(
+        [TopicPartition(topics.decisions, number, 3) for number in range(4)]
+    ).values():
+        done.result(30)
+    process = start(log=True)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    stopped = said.decode().splitlines()[-1]
+    assert "archive_lost" in stopped
+    assert f"archiver.root, {topics.decisions}/" in stopped
+    assert archived(tmp_path) == []
+    (tmp_path / "archive").rename(tmp_path / "empty")
+    (tmp_path / "elsewhere").rename(tmp_path / "archive")
+    start()
+    decide(kafka, topics, range(200, 250))
+    wait_until(lambda: len(archived(tmp_path)) == 250, "with its folder back it goes on")

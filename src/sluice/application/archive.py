@@ -2,16 +2,19 @@
 
 A file holds a contiguous run of one partition and is named by its first offset. It appears whole or
 not at all, and never replaces another; offsets are committed after it appeared. So after a kill at
-any point, reading goes on behind the newest file, whatever the group had committed.
+any point, reading goes on behind the newest file, whatever the group had committed. A folder that
+was lost, or its newest files, is filled again from the topic as far as that reaches; where it does
+not, nothing is archived until an operator has said what shall be (docs/decisions/0028).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sluice.application.ports import Message, Partition
+from sluice.errors import Misconfigured
 
 ROLL_BYTES = 64 * 1024 * 1024
 """Of one partition's records: 30,000 decisions, 8 to 15 MB of parquet."""
@@ -63,15 +66,26 @@ class Archiver:
         self._buffers: dict[Partition, _Buffer] = {}
 
     def start(
-        self, committed: Mapping[Partition, int], partitions: Iterable[Partition]
+        self,
+        committed: Mapping[Partition, int],
+        partitions: Iterable[Partition],
+        oldest: Callable[[Partition], int],
     ) -> dict[Partition, int]:
-        """Where to read on: behind the newest file, or at the committed offset if that is later."""
+        """Where to read on: behind the newest file, which is where the archive ends, even if more
+        is committed; a partition of which there is neither is left out.
+
+        What is committed lay in a file once, so what is missing before it was lost, and comes again
+        from the topic. oldest: first offset that a topic still holds; asked where that is needed.
+        Raises Misconfigured if the topic no longer has it either.
+        """
         starts = {}
         for partition in partitions:
             self._buffers.pop(partition, None)
-            offset = max(self._files.end(partition), committed.get(partition, 0))
-            if offset:
-                starts[partition] = offset
+            end, done = self._files.end(partition), committed.get(partition, 0)
+            if done > end and (left := oldest(partition)) > end:
+                raise _lost(partition, end, done, left)
+            if end or done:
+                starts[partition] = end
         return starts
 
     def add(self, batch: Iterable[Message], now_s: float) -> list[Rolled]:
@@ -125,6 +139,18 @@ class Archiver:
         """Forget what is buffered: another member has these partitions now."""
         for partition in partitions:
             self._buffers.pop(partition, None)
+
+
+def _lost(partition: Partition, end: int, done: int, left: int) -> Misconfigured:
+    topic, number = partition
+    return Misconfigured(
+        f"the archive lacks offsets {end} to {done - 1}, which were archived once, and the topic "
+        f"begins at {left}",
+        where=f"archiver.root, {topic}/{number}",
+        fix="bring the folder back that holds them, or go on without: docs/runbooks/lag.md, "
+        "section SluiceArchiverNotWriting",
+        code="archive_lost",
+    )
 
 
 def behind(rolled: Iterable[Rolled]) -> dict[Partition, int]:

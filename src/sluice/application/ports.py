@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -22,6 +23,7 @@ Partition = tuple[str, int]
 """Topic and number."""
 Offsets = Mapping[Partition, int]
 """By topic and partition: the next offset to read."""
+NO_OFFSETS: Offsets = MappingProxyType({})
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -62,8 +64,13 @@ class Consumer(Protocol):
         they are no longer ours."""
         ...
 
-    def rewind(self) -> None:
-        """Go back to the committed offsets: what was read since comes again. Raises Unavailable."""
+    def rewind(self, starts: Offsets = NO_OFFSETS) -> None:
+        """Go back to the committed offsets, or to those of starts: what was read since comes again.
+        Raises Unavailable."""
+        ...
+
+    def oldest(self, partition: Partition) -> int:
+        """The first offset that its topic still holds. Raises Unavailable."""
         ...
 
     def committed(self, partitions: Iterable[Partition]) -> Offsets:
@@ -95,9 +102,17 @@ class Transactions(Consumer, Protocol):
     """A member whose offsets are committed together with the records made from its messages.
 
     ``commit`` shows both at once. Where it raises, neither is visible and the same messages come
-    again; Corrupt (fenced): exit. ``rewind`` first drops what is open, and raises Unavailable with
-    code NOT_ABORTED where that fails: exit, the next process cleans up.
+    again; Corrupt (fenced): exit. ``rewind`` first drops what is open.
+
+    generation: another number where a commit raised without knowing what became of it, because the
+    broker said nothing for longer than a transaction may take. It is visible or not, and after
+    ``rewind`` the committed offsets tell.
     """
+
+    @property
+    def generation(self) -> int:
+        """See the class."""
+        ...
 
     def begin(self) -> None:
         """Open a transaction. Raises Corrupt if another process took our id."""
@@ -112,10 +127,6 @@ class Transactions(Consumer, Protocol):
     def produce_each(self, topic: str, records: Iterable[ProducerRecord]) -> None:
         """Queue many."""
         ...
-
-
-NOT_ABORTED = "not_aborted"
-"""Code of an Unavailable: a transaction stays open, and no other can begin."""
 
 
 class Count(Protocol):
@@ -230,6 +241,10 @@ class Scorer(Protocol):
     """One release of a model. Deterministic: same rows, same bits, whatever the batch."""
 
     release: str
+    digest: str
+    """SHA-256 of its manifest: what an activation names."""
+    signer: str
+    """Id of the key that signed it; "" for what needs no signature."""
     tolerates: frozenset[str]
     """Views that may be missing (degradation level D1)."""
 

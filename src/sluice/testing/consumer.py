@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sluice.application.ports import Message, Offsets, OnAssign, OnRevoke, Partition
+from sluice.application.ports import (
+    NO_OFFSETS,
+    Message,
+    Offsets,
+    OnAssign,
+    OnRevoke,
+    Partition,
+)
 
 
 class FakeGroup:
-    """A consumer group, and the topics it reads. offsets: what is committed, by partition."""
+    """A consumer group, and the topics it reads. offsets: what is committed, by partition. oldest:
+    where a partition begins, if not at 0."""
 
     def __init__(self, *partitions: Partition) -> None:
         self.records: dict[Partition, list[Message]] = {place: [] for place in partitions}
         self.offsets: dict[Partition, int] = {}
+        self.oldest: dict[Partition, int] = {}
 
     def add(
         self, topic: str, value: bytes = b"", *, partition: int = 0, traceparent: str | None = None
@@ -74,10 +83,16 @@ class FakeConsumer:
         self._may_fail("commit")
         self.group.offsets.update(offsets)
 
-    def rewind(self) -> None:
+    def rewind(self, starts: Offsets = NO_OFFSETS) -> None:
         """See the port."""
         self._may_fail("rewind")
-        self._position = {place: self.group.offsets.get(place, 0) for place in self._position}
+        known = {**self.group.offsets, **starts}
+        self._position = {place: known.get(place, 0) for place in self._position}
+
+    def oldest(self, partition: Partition) -> int:
+        """See the port."""
+        self._may_fail("oldest")
+        return self.group.oldest.get(partition, 0)
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """See the port."""
@@ -110,10 +125,13 @@ class FakeConsumer:
         if self._all:
             coming += [place for place in self.group.records if place not in self._position]
         if coming:
-            starts = self._on_assign(coming) or {}
-            for place in coming:
-                self.group.records.setdefault(place, [])
-                self._position[place] = starts.get(place, self.group.offsets.get(place, 0))
+            starts: Offsets = {}
+            try:
+                starts = self._on_assign(coming) or {}
+            finally:  # as librdkafka: they are ours all the same, from the committed offsets
+                for place in coming:
+                    self.group.records.setdefault(place, [])
+                    self._position[place] = starts.get(place, self.group.offsets.get(place, 0))
 
     def _leave(self, partitions: list[Partition], *, lost: bool) -> None:
         if partitions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sluice.application.ports import Offsets, Partition, ProducerRecord
+from sluice.application.ports import NO_OFFSETS, Offsets, Partition, ProducerRecord
 from sluice.errors import Rejected, Unavailable
 from sluice.testing.consumer import FakeConsumer, FakeGroup
 
@@ -15,12 +15,14 @@ Committed = tuple[str, str, bytes, str | None]
 class FakeTransactions(FakeConsumer):
     """The port Transactions for one group and one member.
 
-    committed_records: what read_committed readers see, in order.
+    committed_records: what read_committed readers see, in order. fail["lost_commit"]: the next
+    commit takes effect and raises this, with another generation.
     """
 
     def __init__(self, group: FakeGroup | None = None, *mine: Partition) -> None:
         super().__init__(group or FakeGroup(), *mine)
         self.committed_records: list[Committed] = []
+        self.generation = 0
         self._open: list[Committed] | None = None
 
     @property
@@ -65,11 +67,14 @@ class FakeTransactions(FakeConsumer):
         self.committed_records += self._open
         self.group.offsets.update(offsets)
         self._open = None
+        if self.fail.get("lost_commit"):
+            self.generation += 1
+            self._may_fail("lost_commit")
 
-    def rewind(self) -> None:
+    def rewind(self, starts: Offsets = NO_OFFSETS) -> None:
         """See the port."""
         self._open = None
-        super().rewind()
+        super().rewind(starts)
 
     def close(self) -> None:
         """See the port."""

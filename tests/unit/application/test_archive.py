@@ -5,7 +5,7 @@ import pytest
 from sluice.application import archive
 from sluice.application.archive import DAY_MS, Archiver, behind
 from sluice.application.ports import Message, Partition
-from sluice.errors import Unavailable
+from sluice.errors import Misconfigured, Unavailable
 
 P0, P1 = ("decisions.v1", 0), ("decisions.v1", 1)
 
@@ -69,10 +69,31 @@ def test_a_new_day_begins_a_new_file_and_an_earlier_clock_does_not():
     assert files.written[1:] == [(P0, [2, 3, 4])]
 
 
-def test_reading_goes_on_behind_the_newest_file_or_at_a_later_commit():
+def never(partition: Partition) -> int:
+    raise AssertionError(f"nobody need know where {partition} begins")
+
+
+def test_reading_goes_on_behind_the_newest_file_whatever_is_committed():
+    archiver = Archiver(FakeFiles({P0: 50, P1: 7}), roll_s=60)
+    some = [P0, P1, ("labels.v1", 0)]
+    assert archiver.start({P0: 30, P1: 7}, some, never) == {P0: 50, P1: 7}
+    assert archiver.start({}, some, never) == {P0: 50, P1: 7}
+
+
+@pytest.mark.parametrize("begins", [0, 50])
+def test_files_that_are_gone_are_made_again_while_the_topic_holds_their_records(begins):
     archiver = Archiver(FakeFiles({P0: 50}), roll_s=60)
-    assert archiver.start({P0: 30, P1: 7}, [P0, P1, ("labels.v1", 0)]) == {P0: 50, P1: 7}
-    assert archiver.start({P0: 80}, [P0]) == {P0: 80}
+    assert archiver.start({P0: 80}, [P0], lambda _: begins) == {P0: 50}
+    assert Archiver(FakeFiles(), roll_s=60).start({P0: 80}, [P0], lambda _: 0) == {P0: 0}
+
+
+@pytest.mark.parametrize("ends", [{}, {P0: 50}])
+def test_a_hole_that_the_topic_cannot_fill_is_refused(ends):
+    archiver = Archiver(FakeFiles(ends), roll_s=60)
+    with pytest.raises(Misconfigured, match="to 79, which were archived once") as caught:
+        archiver.start({P0: 80}, [P0], lambda _: 51)
+    assert "decisions.v1/0" in caught.value.where
+    assert caught.value.code == "archive_lost"
 
 
 def test_what_a_full_disk_refused_is_still_held():

@@ -17,7 +17,7 @@ from services.decider.admin import Admin
 from services.decider.http import BODIES_MAX_BYTES, SyncApi
 from services.decider.open_inference import AUTHORIZATIONS, FEATURES, MAX_ROWS
 from services.decider.problems import KINDS
-from sluice.application.decide import Busy, Unrecorded
+from sluice.application.decide import Busy, Unidentified, Unrecorded
 from sluice.domain.records.authorization import MAX_BODY_BYTES
 from sluice.errors import Corrupt, Unavailable
 from sluice.telemetry import Metrics, Sampler
@@ -266,6 +266,7 @@ async def test_a_body_of_exactly_the_limit_is_read(entrypoint: SyncApi) -> None:
     [
         (Busy(), "busy"),
         (Unrecorded("broker 10.0.0.7 is down"), "unrecorded"),
+        (Unidentified(), "unidentified"),
         (Unavailable("the store is down at 10.0.0.7"), "unavailable"),
     ],
 )

@@ -279,12 +279,26 @@ def test_a_rewind_that_failed_is_made_before_the_next_batch():
     assert harness.group.offsets == {A: 2}
 
 
-def test_a_transaction_that_stays_open_ends_the_service():
+def test_a_code_that_the_service_named_ends_it_also_where_the_way_back_fails():
     handler = Recording(DOWN)
-    harness = Harness(handler, failures_max=None, leave_at=frozenset({"not_aborted"}))
-    harness.consumer.fail["rewind"] = [Unavailable("stays open", code="not_aborted")]
+    harness = Harness(handler, failures_max=None, leave_at=frozenset({"store_lost"}))
+    harness.consumer.fail["rewind"] = [Unavailable("gone", code="store_lost")]
     with pytest.raises(Unavailable):
         harness.loop.once()
+
+
+def test_after_a_failure_reading_goes_on_where_the_handler_says():
+    class Further(Keep):
+        def resumes(self, partitions: Sequence[Partition]) -> Offsets:
+            return {A: 1}
+
+    handler = Further()
+    harness = Harness(handler, failures_max=None)
+    harness.add(3)
+    harness.consumer.fail["commit"] = [DOWN]
+    harness.rounds(2)
+    assert handler.kept == [0, 1, 2, 1, 2]
+    assert harness.group.offsets == {A: 3}
 
 
 def test_partitions_start_where_the_handler_says_and_leave_with_their_work_committed():

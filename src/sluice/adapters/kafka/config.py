@@ -11,8 +11,14 @@ from confluent_kafka import KafkaError, KafkaException
 from sluice.application.ports import Count
 from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable
 
-RECONNECT_MAX_MS = 1_000
-"""A restarted broker is found again within a second; librdkafka's own default is ten."""
+RECONNECT_MAX_MS = 400
+"""A broker that is back is found again within half a second; librdkafka's own default is ten."""
+CONNECT_MAX_MS = 3_000
+"""A connection not made by then, TLS and SASL included, is tried anew. Of packets that are lost the
+kernel sends the first again after 1, 3 and 7 s: librdkafka's 30 s would outlast an outage by 8."""
+RESPONSE_MAX_MS = 10_000
+"""A request unanswered for so long ends its connection, which may lead nowhere by now. Of a commit
+that is tried three times this makes 30 s, less than the loop waits for one (60 s by default)."""
 REQUEST_MAX_S = 10.0
 """One administrative question: metadata, watermarks, committed offsets."""
 DELIVERY_MAX_MS = 30_000
@@ -62,9 +68,11 @@ _FENCED = {
     KafkaError.FENCED_INSTANCE_ID,
 }
 CREDENTIALS = "the credentials: kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password"
+CERTIFICATES = "the certificates: kafka.ca_file, kafka.cert_file, kafka.key_file"
 _WRONG = {
     KafkaError._INVALID_ARG: "name and value of the property",
     KafkaError._AUTHENTICATION: CREDENTIALS,
+    KafkaError._SSL: CERTIFICATES,
     KafkaError.SASL_AUTHENTICATION_FAILED: CREDENTIALS,
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "the ACLs of this user on the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "the ACLs of this user on the group",
@@ -83,10 +91,59 @@ REBALANCED = {
     KafkaError._ASSIGNMENT_LOST,
 }
 
+LEADERLESS = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,
+}
+"""What a partition that exists answers while nobody leads it: made a moment ago, or of a broker
+that was away for so long that its controller gave it up."""
+_HEALS = REBALANCED | {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._TIMED_OUT_QUEUE,
+    KafkaError._WAIT_COORD,
+    KafkaError._RESOLVE,
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+    KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError.THROTTLING_QUOTA_EXCEEDED,
+}
+"""What a consumer's client tries again by itself: the protocol's retriable errors that it may meet,
+without a topic that does not exist, and the client's own."""
+
+
+def heals(error: KafkaError) -> bool:
+    """True if a consumer need do nothing about an error but go on.
+
+    Not its ``retriable()``: librdkafka sets that for its transactions alone, and what a consumer
+    hears of says False, whatever it is.
+
+    >>> moved = KafkaError(KafkaError.NOT_COORDINATOR)
+    >>> moved.retriable(), heals(moved)
+    (False, True)
+    """
+    return error.code() in _HEALS
+
 
 ERROR_CODES = frozenset(
     {
         *("_TRANSPORT", "_ALL_BROKERS_DOWN", "_MAX_POLL_EXCEEDED", "_TIMED_OUT", "_MSG_TIMED_OUT"),
+        *("_SSL", "_AUTHENTICATION"),
         *("_ASSIGNMENT_LOST", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "REBALANCE_IN_PROGRESS"),
         *("REQUEST_TIMED_OUT", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE"),
         *("NOT_ENOUGH_REPLICAS", "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE"),
@@ -118,6 +175,9 @@ def client(bootstrap: str, client_id: str, extra: Extra | None, **own: Any) -> d
         "client.id": client_id,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": RECONNECT_MAX_MS,
+        "socket.connection.setup.timeout.ms": CONNECT_MAX_MS,
+        "socket.timeout.ms": RESPONSE_MAX_MS,
+        "socket.keepalive.enable": True,
         "socket.nagle.disable": True,
         "logger": log,
         **{

@@ -11,19 +11,21 @@ from sluice.adapters.kafka.config import (
     FETCH_AGAIN_MS,
     FETCH_WAIT_MS,
     HEARTBEAT_MS,
+    LEADERLESS,
     POLL_INTERVAL_MAX_MS,
     PREFETCH_MAX_KBYTES,
-    REBALANCED,
     REQUEST_MAX_S,
     SESSION_MAX_MS,
     Extra,
     client,
     code_of,
     error_counter,
+    heals,
     traceparent_of,
     translate,
 )
 from sluice.application.ports import (
+    NO_OFFSETS,
     Count,
     Message,
     Offsets,
@@ -32,6 +34,7 @@ from sluice.application.ports import (
     Partition,
     uncounted,
 )
+from sluice.errors import Unavailable
 
 
 def to_message(message: Any) -> Message:
@@ -42,9 +45,19 @@ def to_message(message: Any) -> Message:
         message.topic(),
         message.partition(),
         message.offset(),
-        traceparent_of(message.headers()),
+        traceparent_of(_headers(message)),
         message.timestamp()[1],
     )
+
+
+def _headers(message: Any) -> list[tuple[str, bytes | None]] | None:
+    """None for headers that cannot be read, of a name that is no UTF-8: a trace is no reason to
+    lose the batch that the message came in."""
+    try:
+        found: list[tuple[str, bytes | None]] | None = message.headers()
+    except Exception:
+        return None
+    return found
 
 
 class GroupConsumer:
@@ -122,11 +135,12 @@ class GroupConsumer:
 
         Raises Unavailable or Misconfigured for an error that does not heal by itself.
         """
-        self._left.clear()
         try:
             first = self._consumer.poll(wait_s)
             if first is None:
                 return []
+            # What left before it came may have come back in the same poll, and it with that.
+            self._left.clear()
             rest = self._consumer.consume(limit - 1, 0) if limit > 1 else []
         except KafkaException as exc:
             raise translate(exc, "read", self.group) from exc
@@ -141,6 +155,7 @@ class GroupConsumer:
             batch.append(message)
         if self._left and batch and (batch[0].topic, batch[0].partition) in self._left:
             # Its partition left while the others were taken; librdkafka drops only those itself.
+            # It comes again, here or elsewhere.
             del batch[0]
         return batch
 
@@ -211,11 +226,25 @@ class GroupConsumer:
             except KafkaException as exc:
                 raise translate(exc, "seek", f"{topic}/{partition}@{offset}") from exc
 
-    def rewind(self) -> None:
-        """Go back to the committed offsets: everything since comes again. Raises Unavailable."""
+    def rewind(self, starts: Offsets = NO_OFFSETS) -> None:
+        """Go back to the committed offsets, or to those of starts: everything since comes again.
+        Raises Unavailable."""
         mine = self.assignment()
-        known = self._first | self.committed(mine)
+        known = {**self._first, **self.committed(mine), **starts}
         self.seek({place: known[place] for place in mine if place in known})
+
+    def oldest(self, partition: Partition) -> int:
+        """The first offset that the topic still holds. Raises Unavailable."""
+        topic, number = partition
+        place = TopicPartition(topic, number)
+        try:
+            low, _ = self._consumer.get_watermark_offsets(place, timeout=REQUEST_MAX_S)
+        except KafkaException as exc:
+            where = f"{topic}/{number}"
+            if exc.args[0].code() in LEADERLESS:
+                raise Unavailable("the partition has no leader", where=where) from exc
+            raise translate(exc, "ask where it begins", where) from exc
+        return int(low)
 
     def assignment(self) -> list[Partition]:
         """The partitions that are ours now."""
@@ -262,7 +291,7 @@ class GroupConsumer:
             if found is None:
                 continue
             self.count("sluice_consumer_commits_failed_total", code_of(found))
-            if not found.retriable() and found.code() not in REBALANCED:
+            if not heals(found):
                 self._uncommitted = found
 
     def _take_note(self, error: KafkaError, message: Any) -> None:
@@ -271,11 +300,7 @@ class GroupConsumer:
             _, high = self._consumer.get_watermark_offsets(place, cached=True)
             self._drained[(message.topic(), message.partition())] = high
             return
-        if error.retriable() or error.code() in (
-            KafkaError._TRANSPORT,
-            KafkaError._ALL_BROKERS_DOWN,
-            KafkaError._MAX_POLL_EXCEEDED,
-        ):
+        if heals(error):
             self.count("sluice_kafka_errors_total", code_of(error))
             return  # librdkafka reconnects and rejoins; lag and readiness tell of it
         raise translate(error, "read", f"{message.topic()}/{message.partition()}")

@@ -38,6 +38,9 @@ IN_FLIGHT_MAX = 10_000
 DELIVERY_SLACK_MS = 2_000
 """librdkafka gives a record up so long after its append was: it looks only once a second."""
 
+RESPONSE_MIN_MS = 500
+"""A busy broker is not taken for a dead connection sooner."""
+
 
 def _nobody() -> None:
     """Nobody asks what became of an append that was given up."""
@@ -100,6 +103,8 @@ class DecisionProducer:
                 extra,
                 linger_ms=0,
                 message_timeout_ms=append_max_ms + DELIVERY_SLACK_MS,
+                # What nobody waits for any longer is not worth a connection that may be dead.
+                socket_timeout_ms=max(append_max_ms, RESPONSE_MIN_MS),
                 queue_buffering_max_messages=IN_FLIGHT_MAX,
                 error_cb=error_counter(count),
             )

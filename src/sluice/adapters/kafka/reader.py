@@ -10,6 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from sluice.adapters.kafka.config import (
+    LEADERLESS,
     PREFETCH_MAX_KBYTES,
     REQUEST_MAX_S,
     Extra,
@@ -165,14 +166,14 @@ class TopicReader:
         self._consumer.unassign()
 
     def _span(self, place: TopicPartition) -> tuple[int, int]:
-        """First and next offset. A partition made a moment ago has no leader yet: asks again."""
+        """First and next offset. Asks again while nobody leads the partition."""
         deadline = time.monotonic() + REQUEST_MAX_S
         while True:
             try:
                 span: Any = self._consumer.get_watermark_offsets(place, timeout=REQUEST_MAX_S)
             except KafkaException as exc:
-                young = exc.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION
-                if not young or time.monotonic() > deadline:
+                leaderless = exc.args[0].code() in LEADERLESS
+                if not leaderless or time.monotonic() > deadline:
                     raise translate(exc, "read", f"{place.topic}/{place.partition}") from exc
                 time.sleep(LEADER_WAIT_S)
             else:

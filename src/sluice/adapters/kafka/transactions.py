@@ -27,7 +27,7 @@ from sluice.adapters.kafka.config import (
 )
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.application.ports import (
-    NOT_ABORTED,
+    NO_OFFSETS,
     Count,
     Message,
     Offsets,
@@ -47,6 +47,8 @@ PAUSE_S = 0.05
 """Between two tries of a step, and of a record that finds the queue full."""
 INIT_MAX_S = 30.0
 """Waits for a predecessor's open transaction to be aborted."""
+RENEW_MAX_S = 10.0
+"""The same for a client that is made anew, before the next try."""
 
 Record = tuple[bytes | str | None, bytes, list[Header]]
 """Key, value and headers."""
@@ -58,6 +60,9 @@ class TransactionalProducer:
     transactional_id: one per replica, stable over its restarts, so that a new process ends what
     the old one left open. A second live process with the same id fences the first: Corrupt.
     count: of what goes wrong.
+
+    A broker that stalls for longer than a transaction may take ends it, or leaves us without an
+    answer. Then the client is given up, and ``renew`` makes another, as a new process would.
     """
 
     def __init__(
@@ -72,30 +77,54 @@ class TransactionalProducer:
         self._count = count
         self.transactional_id = transactional_id
         self.open = False
-        self._producer = Producer(
-            producer(
-                bootstrap,
-                client_id,
-                extra,
-                transactional_id=transactional_id,
-                transaction_timeout_ms=TRANSACTION_MAX_MS,
-                retry_backoff_ms=TRANSACTION_RETRY_MS,
-                # The commit flushes, so waiting for more records only delays the first ones.
-                linger_ms=5,
-                delivery_report_only_error=True,
-                error_cb=error_counter(count),
-                # By default librdkafka (2.16.0, its issue 5511) forgets its brokers when all are
-                # down, and then waits for good on the one it remembers as the group's coordinator.
-                metadata_recovery_strategy="none",
-            )
+        self.generation = 0
+        """Of the client: another, and what became of the last transaction is the broker's to
+        say."""
+        self._given_up_on = False
+        self._began_at = 0.0
+        self._properties = producer(
+            bootstrap,
+            client_id,
+            extra,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=TRANSACTION_MAX_MS,
+            retry_backoff_ms=TRANSACTION_RETRY_MS,
+            # The commit flushes, so waiting for more records only delays the first ones.
+            linger_ms=5,
+            delivery_report_only_error=True,
+            error_cb=error_counter(count),
+            # By default librdkafka (2.16.0, its issue 5511) forgets its brokers when all are
+            # down, and then waits for good on the one it remembers as the group's coordinator.
+            metadata_recovery_strategy="none",
         )
+        self._producer = self._made(INIT_MAX_S)
+
+    def _made(self, wait_s: float) -> Any:
+        made = Producer(self._properties)
         try:
-            self._producer.init_transactions(INIT_MAX_S)
+            made.init_transactions(wait_s)
         except KafkaException as exc:
-            raise translate(exc, "start transactions", transactional_id) from exc
+            raise translate(exc, "start transactions", self.transactional_id) from exc
+        return made
+
+    def renew(self) -> None:
+        """Make another client if this one was given up: that ends what it left open, one way or
+        the other. Raises Unavailable: try again."""
+        if self._given_up_on:
+            self._producer = self._made(RENEW_MAX_S)
+            self._given_up_on = False
+
+    def _give_up_on_it(self) -> None:
+        self.open = False
+        self._given_up_on = True
+        self.generation += 1
+        self._count("sluice_producer_renewed_total")
 
     def begin(self) -> None:
-        """Open a transaction. Raises Corrupt if another process took our id."""
+        """Open a transaction. Raises Corrupt if another process took our id, Unavailable if a
+        client given up cannot be replaced yet."""
+        self.renew()
+        self._began_at = time.monotonic()
         try:
             self._producer.begin_transaction()
         except KafkaException as exc:
@@ -157,16 +186,28 @@ class TransactionalProducer:
     def abort(self) -> None:
         """Drop the open transaction; harmless if none is open.
 
-        Raises Unavailable if the broker does not answer: exit, the next process cleans up.
+        Where the broker does not answer, the client is given up. Raises Corrupt if fenced.
         """
         if not self.open:
             return
         try:
             self._persist(self._producer.abort_transaction, time.monotonic() + COMMIT_MAX_S)
         except KafkaException as exc:
+            error = translate(exc, "abort the transaction", self.transactional_id)
+            if isinstance(error, Corrupt) and not self._outlasted(error):
+                self.open = False
+                raise error from exc
             # Still open: until it is aborted, librdkafka begins no other.
-            raise translate(exc, "abort the transaction", self.transactional_id) from exc
+            self._give_up_on_it()
         self.open = False
+
+    def _outlasted(self, error: Corrupt) -> bool:
+        """True if we are fenced because the broker ended a transaction that took too long; a
+        process with our id, which the broker does not tell from that, fences a young one too."""
+        return (
+            error.code == "fenced"
+            and time.monotonic() - self._began_at >= TRANSACTION_MAX_MS / 1000
+        )
 
     def _retry(self, step: Callable[[float], None], what: str, deadline: float) -> None:
         try:
@@ -193,6 +234,14 @@ class TransactionalProducer:
 
     def _given_up(self, exc: KafkaException, what: str) -> SluiceError:
         error = translate(exc, what, self.transactional_id)
+        if isinstance(error, Corrupt) and self._outlasted(error):
+            self._give_up_on_it()
+            return Unavailable(
+                f"could not {what}: the broker ended the transaction after "
+                f"{TRANSACTION_MAX_MS // 1000} s",
+                where=self.transactional_id,
+                fix="nothing, if it stalled: the batch comes again",
+            )
         if isinstance(error, Corrupt) or exc.args[0].fatal():
             self.open = False  # a fatal producer can neither commit nor abort
         else:
@@ -275,28 +324,30 @@ class TransactionalStream:
         self._consumer.committed_elsewhere(offsets)
         kill_at("stream.after_commit")
 
+    @property
+    def generation(self) -> int:
+        """See the port."""
+        return self._producer.generation
+
     def abort(self) -> None:
         """Drop the open transaction and go back to the committed offsets; harmless if none is open.
 
-        Raises Unavailable if the broker does not answer: exit, the next process cleans up.
+        Raises Unavailable if the broker does not answer.
         """
         if self._producer.open:
-            self._producer.abort()
-            self._consumer.rewind()
+            self.rewind()
 
-    def rewind(self) -> None:
-        """Drop the open transaction, if there is one, and go back to the committed offsets: what
-        was read since comes again.
+    def rewind(self, starts: Offsets = NO_OFFSETS) -> None:
+        """Drop the open transaction, if there is one, and go back to the committed offsets, or to
+        those of starts: what was read since comes again. Raises Unavailable."""
+        self._producer.abort()
+        # Before offsets are asked for: they wait for what the old client left open.
+        self._producer.renew()
+        self._consumer.rewind(starts)
 
-        Raises Unavailable, with code NOT_ABORTED if the transaction stays open: exit, the next
-        process cleans up.
-        """
-        if self._producer.open:
-            try:
-                self._producer.abort()
-            except Unavailable as error:
-                raise Unavailable(error.what, where=error.where, code=NOT_ABORTED) from error
-        self._consumer.rewind()
+    def oldest(self, partition: Partition) -> int:
+        """As :meth:`GroupConsumer.oldest`."""
+        return self._consumer.oldest(partition)
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """As :meth:`GroupConsumer.committed`."""
@@ -323,9 +374,11 @@ class TransactionalStream:
     @contextmanager
     def _rewinding(self) -> Iterator[None]:
         """What the producer gave up, and so aborted, comes again."""
+        generation = self.generation
         try:
             yield
         except (Unavailable, Rejected):
-            if not self._producer.open:
+            # With a client that was given up it is not aborted yet: the owner rewinds in its turn.
+            if not self._producer.open and self.generation == generation:
                 self._consumer.rewind()
             raise

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any
 
 import hiredis
 
 from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.commands import code_of, pack
+from sluice.adapters.tls import explain
 from sluice.application.ports import Count, uncounted
 from sluice.errors import Unavailable
 
@@ -18,10 +20,11 @@ RECEIVE_BYTES = 262_144
 class BlockingConnection:
     """Connects when first used and after each failure. Not for two threads at once.
 
-    timeout_s: longest silence of the server before a call fails. count: of what goes wrong.
+    timeout_s: after this a call has failed, whether nothing came or too little. count: of what goes
+    wrong.
     """
 
-    def __init__(self, url: str, *, timeout_s: float, count: Count = uncounted) -> None:
+    def __init__(self, url: str | Address, *, timeout_s: float, count: Count = uncounted) -> None:
         self.address: Address = parse(url)
         self.timeout_s = timeout_s
         self.count = count
@@ -43,7 +46,7 @@ class BlockingConnection:
             self.close()
             self._count_failure(exc, greeted)
             raise Unavailable(
-                f"the online store did not serve us: {exc or type(exc).__name__}",
+                f"the online store did not serve us: {explain(exc, 'store') or type(exc).__name__}",
                 where=str(self.address),
                 fix="docs/reference/online-store.md, section When it is down",
             ) from exc
@@ -97,10 +100,17 @@ class BlockingConnection:
 
     def _exchange(self, payload: bytes, wanted: int) -> list[Any]:
         assert self._socket is not None
+        # A socket's own timeout begins anew with each byte: a reply that drips would never be late.
+        deadline = time.monotonic() + self.timeout_s
+        self._socket.settimeout(self.timeout_s)
         self._socket.sendall(payload)
         replies: list[Any] = []
         feed, gets, receive = self._reader.feed, self._reader.gets, self._socket.recv
         while len(replies) < wanted:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"timed out after {len(replies)} of {wanted} replies")
+            self._socket.settimeout(left)
             data = receive(RECEIVE_BYTES)
             if not data:
                 raise ConnectionResetError("closed by the other side")
@@ -110,4 +120,7 @@ class BlockingConnection:
                 if reply is False:
                     break
                 replies.append(reply)
+        if self._reader.has_data():
+            # A reply that nobody asked for would answer the next question.
+            raise hiredis.ProtocolError("the server said more than was asked")
         return replies

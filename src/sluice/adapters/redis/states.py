@@ -9,6 +9,7 @@ from hiredis import ReplyError
 
 from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import figures
+from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.client import connect, translated
 from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
@@ -24,13 +25,13 @@ COMMANDS_MAX = 1000
 class RedisStateStore:
     """The port StateStore on one Redis or Valkey server. Connects when first used.
 
-    timeout_s: longest silence of the server. answer_ttl_s: as the decider's. count: of what goes
-    wrong.
+    timeout_s: longest that a round trip may take. answer_ttl_s: as the decider's. count: of what
+    goes wrong.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         *,
         timeout_s: float = 5.0,
         answer_ttl_s: float = 3600.0,
