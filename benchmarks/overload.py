@@ -19,6 +19,7 @@ import msgspec
 from benchmarks.processes import MEASURED, OTHERS, cpu_s, memory_mb, on
 from benchmarks.report import Row, machine, result, row, save, table
 from benchmarks.testbed import FULL, QUICK, Testbed
+from local import pages
 from services.decider.admission import PRIORITIES, priority
 
 DEADLINE_MS = 50
@@ -106,6 +107,13 @@ def measure(testbed: Testbed, seconds: float, connections: int) -> tuple[list[Ro
             rows.append(row(f"{times}x: resident before", "MB", before))
             rows.append(row(f"{times}x: resident after", "MB", after, target="as before"))
             notes.append(_note(f"{times}x", found, seconds, connections))
+            limit, page = process.metric("sluice_decider_limit"), process.metrics()
+            shed = {
+                f"{s.labels['reason']} {s.labels['priority']}": int(s.value)
+                for s in pages.samples(page, "sluice_decider_shed_total")
+                if s.value
+            }
+            notes.append(f"{times}x: limit {limit:.0f} at the end; shed so far {shed}")
     return rows, [*notes, testbed.release[2]]
 
 
