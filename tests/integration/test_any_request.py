@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.support.sync_server import Server, authorization, request, serving
 
 pytestmark = pytest.mark.integration
@@ -145,9 +146,7 @@ def requests(draw: st.DrawFn) -> bytes:
     return first + headers + head + b"\r\n" + body
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(300)
 @given(
     sent=st.lists(requests(), min_size=1, max_size=4),
     cuts=st.lists(st.integers(1, 2000), max_size=3),
