@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.decider import open_inference, openapi
+from services.decider.access import API, CALLER, PEER, Access, Caller, Peer, Routes
 from services.decider.asgi import (
     CLOSE,
     App,
@@ -39,6 +40,7 @@ from services.decider.asgi import (
 from services.decider.batches import Batches
 from services.decider.problems import Problem, problem, problem_of, unforeseen
 from sluice import telemetry
+from sluice.application.access import Refused
 from sluice.application.decide import (
     Busy,
     Conflict,
@@ -118,6 +120,8 @@ class _Asked:
     trace: telemetry.Joined | None
     respond: Respond
     arrival: Arrival | None = None
+    caller: Caller | None = None
+    """Who was let in; None where everybody is."""
 
     @property
     def traceparent(self) -> str | None:
@@ -143,6 +147,8 @@ class _Reported:
     trace_id: str
     arrival: Arrival | None = None
     decision: Decision | None = None
+    said: bool = False
+    """Whether the log says it elsewhere: ``access`` does of whom it refuses."""
 
 
 class SyncApi:
@@ -150,7 +156,8 @@ class SyncApi:
 
     name: the model's name in ``/v2/models/{name}``. columns: features of a row, in order.
     fallback: KServe's application. in_flight_max: requests past it are refused, never queued.
-    deadline_ms: of a request that names none. sampler: of the log's lines.
+    deadline_ms: of a request that names none. sampler: of the log's lines. access: who may ask;
+    None lets everybody.
     """
 
     def __init__(
@@ -165,8 +172,10 @@ class SyncApi:
         metrics: telemetry.Metrics = METRICS,
         sampler: telemetry.Sampler | None = None,
         service: str = "decider",
+        access: Access | None = None,
     ) -> None:
         self.draining = False
+        self.access = access
         self._decider = decider
         self._fallback = fallback
         self._name = name
@@ -196,8 +205,42 @@ class SyncApi:
         }
         self._metadata = frozenset(("/v2", "/v2/models", model, "/v1/models", f"/v1/models/{name}"))
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """All that are served here, by us or by KServe."""
+        return self._metadata | self._routes.keys()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request, if whoever sends it may."""
+        itself = scope["path"] == AUTHORIZATIONS and scope["method"] == "POST"
+        if itself:  # ``authorize`` lets in, or not
+            await self._serve(scope, receive, send)
+        else:
+            await self.let_in(API, self._serve, scope, receive, send)
+
+    async def let_in(
+        self, routes: Routes, app: App, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Hand a request on if whoever sends it may, by these routes; refuse it otherwise."""
+        if self.access is None:
+            await app(scope, receive, send)
+            return
+        try:
+            caller = self.access.admit(scope["headers"], scope.get(PEER), scope["path"], routes)
+        except Refused as refused:
+            what = problem_of(refused)
+            headers = problem_headers(what, refused.retry_after_s)
+            await respond(send, what.status, _encoder.encode(what), *headers)
+            return
+        before = CALLER.set(caller)
+        try:
+            await app(scope, receive, send)
+        finally:
+            CALLER.reset(before)
+            if caller is not None:
+                self.access.leave(caller)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"])
         if route is None:
             await self.pass_on(scope, receive, send)
@@ -209,14 +252,23 @@ class SyncApi:
 
     # ------------------------------------------------------------ authorizations
 
-    def authorize(self, headers: Sequence[Header], body: bytes, respond: Respond) -> None:
+    def authorize(
+        self,
+        headers: Sequence[Header],
+        body: bytes,
+        respond: Respond,
+        peer: Peer | None = None,
+    ) -> None:
         """Decide the authorization of one request; respond hears of it, now or later.
 
-        headers: names in lower case. body: whole, at most MAX_BODY_BYTES.
+        headers: names in lower case. body: whole, at most MAX_BODY_BYTES. peer: the certificate
+        of the connection.
         """
         asked = self._asked(headers, respond)
         self._in_flight += 1
         try:
+            if self.access is not None:
+                asked.caller = self.access.admit(headers, peer, AUTHORIZATIONS)
             deadline_ms = self._understand(asked, headers, body)
         except SluiceError as error:
             self._settle(asked, error)
@@ -242,7 +294,10 @@ class SyncApi:
         if not _is_json(content_type) or encoding:
             raise Rejected("", code="unsupported_content_type")
         deadline_ms = _deadline_ms(deadline) if deadline else self._deadline_ms
-        asked.arrival = self._decider.arrive(body, traceparent=asked.traceparent)
+        arrival = self._decider.arrive(body, traceparent=asked.traceparent)
+        if self.access is not None and asked.caller is not None:
+            self.access.belongs(asked.caller, arrival.auth.tenant)
+        asked.arrival = arrival
         return deadline_ms
 
     @staticmethod
@@ -254,8 +309,12 @@ class SyncApi:
         self._in_flight -= 1
         decision = None
         headers = asked.headers()
+        if self.access is not None and asked.caller is not None:
+            self.access.leave(asked.caller)
         if isinstance(outcome, Decided | Replayed):
             status, body = 200, outcome.answer
+            if asked.caller is not None:
+                body = asked.caller.answer(body)
             headers.append(_JSON)
             if isinstance(outcome, Decided):
                 code, decision = "decided", outcome.decision
@@ -265,14 +324,16 @@ class SyncApi:
         else:
             refusal = _refusal(outcome)
             status, code, body = refusal.status, refusal.code, _encoder.encode(refusal)
-            headers += problem_headers(refusal)
+            wait_s = outcome.retry_after_s if isinstance(outcome, Refused) else 0
+            headers += problem_headers(refusal, wait_s)
         if self.draining:
             headers.append(CLOSE)
         asked.respond(status, headers, body)
         if asked.trace:
             asked.trace.span.end()
         seconds = time.perf_counter() - asked.began
-        self._report(_Reported(code, seconds, asked.trace_id, asked.arrival, decision))
+        said = isinstance(outcome, Refused)
+        self._report(_Reported(code, seconds, asked.trace_id, asked.arrival, decision, said))
 
     async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same through ASGI: a body too large, or one that its sender asks leave to send."""
@@ -283,7 +344,10 @@ class SyncApi:
             if not answered.done():
                 answered.set_result(answer)
 
+        peer = scope.get(PEER)
         try:
+            if self.access is not None:
+                self.access.identify(scope["headers"], peer)  # before we read for a stranger
             raw = await read_body(scope, receive, MAX_BODY_BYTES)
         except SluiceError as error:
             asked = self._asked(scope["headers"], keep)
@@ -298,7 +362,7 @@ class SyncApi:
             self._in_flight += 1
             self._settle(asked, error)
         else:
-            self.authorize(scope["headers"], raw, keep)
+            self.authorize(scope["headers"], raw, keep, peer)
         status, headers, body = await answered
         await respond(send, status, body, *headers)
 
@@ -400,10 +464,16 @@ class SyncApi:
         began = time.perf_counter()
         trace = telemetry.join_trace(traceparent)
         going_on = trace.traceparent if trace else None
+        caller = CALLER.get()
+        if self.access is not None and caller is not None:
+            self.access.charge(caller, len(raws) - 1)
         rows: list[Arrival | Problem] = []
         for raw in raws:
             try:
-                rows.append(self._decider.arrive(raw, traceparent=going_on))
+                arrival = self._decider.arrive(raw, traceparent=going_on)
+                if self.access is not None and caller is not None:
+                    self.access.belongs(caller, arrival.auth.tenant)
+                rows.append(arrival)
             except Rejected as error:
                 rows.append(problem_of(error))
         decided = iter(
@@ -413,20 +483,18 @@ class SyncApi:
         answered, first = False, None
         for row in rows:
             result = row if isinstance(row, Problem) else next(decided)
-            arrival = None if isinstance(row, Problem) else row
+            taken = None if isinstance(row, Problem) else row
             decision = result.decision if isinstance(result, Decided) else None
             if isinstance(result, Decided | Replayed):
                 answered = True
                 code = "decided" if isinstance(result, Decided) else "replayed"
-                answers.append(result.answer)
+                answers.append(caller.answer(result.answer) if caller else result.answer)
             else:
                 refusal = result if isinstance(result, Problem) else _REFUSALS[type(result)]
                 first, code = first or refusal, refusal.code
                 answers.append(_encoder.encode(refusal))
             seconds = time.perf_counter() - began
-            self._report(
-                _Reported(code, seconds, telemetry.trace_id_of(going_on), arrival, decision)
-            )
+            self._report(_Reported(code, seconds, telemetry.trace_id_of(going_on), taken, decision))
         if trace:
             trace.span.end()
         return answers if answered or first is None else first
@@ -546,6 +614,8 @@ class SyncApi:
                 for one in reported
             ]
         )
+        if self.access is not None:
+            shares = [0 if one.said else share for one, share in zip(reported, shares, strict=True)]
         telemetry.count_lines(self._metrics, "sync", shares)
         telemetry.write_lines(
             [

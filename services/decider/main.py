@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import signal
 import threading
 from functools import partial
 
+from services.decider.access import Access, Limits, report_open
 from services.decider.recall import TAIL_MAX, Recall
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
+from services.repeat import Repeated
 from sluice import telemetry
-from sluice.application.active import ActiveConfiguration
 from sluice.application.once import Once
+from sluice.application.ports import OnlineConnection
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
@@ -48,21 +49,23 @@ def main(argv: list[str] | None = None) -> int:
 async def _sync(settings: Settings) -> None:
     from services.decider.server import serve  # noqa: PLC0415
 
+    access = await who_may_ask(settings)
+    tls = bootstrap.server_tls(settings)
     active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
-    with contextlib.suppress(SluiceError):
-        await store.open()  # a store that is down now degrades decisions, it stops none
+    await _open(store, settings)
+    await asyncio.to_thread(bootstrap.reach_brokers, settings)
     log = bootstrap.decision_producer(settings)
     await log.ready()
     ids = bootstrap.once(settings, store)
     decider = bootstrap.decider(settings, "sync", ids, log, active)
-    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
     admin = settings.service.admin_host, settings.service.admin_port
     recall = _recall(settings, ids)
     recall.start()
 
     async def finish() -> None:
-        follower.cancel()
+        follower.stop()
         await asyncio.to_thread(recall.close)
         await log.close()
         await store.close()
@@ -79,8 +82,22 @@ async def _sync(settings: Settings) -> None:
         per_address_max=settings.decider.connections_per_address,
         deadline_ms=settings.decider.deadline_ms,
         sampler=bootstrap.sampler(settings),
+        access=access,
+        tls=tls,
+        reload_s=settings.decider.reload_s,
         on_stop=finish,
     )
+
+
+async def who_may_ask(settings: Settings) -> Access | None:
+    """The sync API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
+    credentials = await asyncio.to_thread(bootstrap.credentials, settings)
+    if credentials is None:
+        report_open(settings.decider.host)
+        return None
+    given = settings.access
+    limits = Limits(given.rate_per_s, given.burst, given.in_flight_max)
+    return Access(credentials.tokens, credentials.clients, limits=limits)
 
 
 async def _stream(settings: Settings) -> None:
@@ -91,8 +108,8 @@ async def _stream(settings: Settings) -> None:
         events.add_signal_handler(number, stop.set)
     active = bootstrap.active_configuration(settings)
     online = bootstrap.online_store(settings, batches=True)
-    with contextlib.suppress(SluiceError):
-        await online.open()
+    await _open(online, settings)
+    await asyncio.to_thread(bootstrap.reach_brokers, settings)
     kafka = await asyncio.to_thread(bootstrap.transactional_stream, settings)
     names = bootstrap.topics(settings)
     once = bootstrap.once(settings, online)
@@ -114,11 +131,11 @@ async def _stream(settings: Settings) -> None:
     loop = ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
     bootstrap.settle()
     telemetry.event("started", entrypoint="stream", replica=settings.service.name())
-    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    follower = Repeated("follow", settings.decider.reload_s, active.poll).start()
     try:
         await asyncio.to_thread(loop.run, stop)
     finally:
-        follower.cancel()
+        follower.stop()
         await asyncio.to_thread(recall.close)
         await online.close()
     telemetry.event("stopped")
@@ -129,10 +146,13 @@ def _recall(settings: Settings, once: Once) -> Recall:
     return Recall(once, tail, asyncio.get_running_loop())
 
 
-async def _follow(active: ActiveConfiguration, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        active.poll()
+async def _open(store: OnlineConnection, settings: Settings) -> None:
+    """Connect. A store that is down now degrades decisions, it stops none; why is in the log."""
+    try:
+        await store.open()
+    except SluiceError as error:
+        why = await asyncio.to_thread(bootstrap.store_trouble, settings) or str(error)
+        telemetry.event("store_not_connected", level=logging.ERROR, code=error.code, reason=why)
 
 
 if __name__ == "__main__":

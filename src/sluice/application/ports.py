@@ -230,6 +230,10 @@ class Scorer(Protocol):
     """One release of a model. Deterministic: same rows, same bits, whatever the batch."""
 
     release: str
+    digest: str
+    """SHA-256 of its manifest: what an activation names."""
+    signer: str
+    """Id of the key that signed it; "" for what needs no signature."""
     tolerates: frozenset[str]
     """Views that may be missing (degradation level D1)."""
 

@@ -36,6 +36,7 @@ VERBS: dict[str, str] = {
     "features": "sluice.cli.features",
     "consistency": "sluice.cli.consistency",
     "release": "sluice.cli.release",
+    "policy": "sluice.cli.policy",
     "reference": "sluice.cli.reference",
 }
 DEVELOPERS = frozenset({"contracts", "reference"})

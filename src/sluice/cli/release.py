@@ -5,6 +5,13 @@ sluice release show DIR                    # what it is, measured to do what
 sluice release verify DIR --trust KEYS     # signature, digests, warm-up
 sluice release keygen --out FILE           # FILE (secret) and FILE.pub
 sluice release sign DIR --key FILE         # write manifest.sig
+
+sluice release activate DIR --key FILE --who NAME --why TEXT
+sluice release approve DIR --key FILE      # one more signature
+
+activate signs that a release may decide; rollback (an older one, on purpose), force (without the
+dry run) and reset (the breaker's trips are over) do too, with the same options
+(docs/reference/activation.md).
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ from pathlib import Path
 import click
 
 from sluice.bootstrap import verbs
+from sluice.cli.acts import activation_line, add_acts
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
 from sluice.domain.clock import to_datetime
@@ -26,7 +34,7 @@ _folder = click.argument("folder", type=FOLDER, metavar="DIR")
 
 @click.group(help=help_of(__doc__))
 def command() -> None:
-    """Five actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
+    """Ten actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
     read."""
 
 
@@ -92,11 +100,12 @@ def show(folder: Path) -> int:
 )
 def verify(folder: Path, trust: Path, policy: Path) -> int:
     """Returns 0. Raises Corrupt, Misconfigured."""
-    manifest, signer = verbs.verify_release(folder, trust, policy)
+    manifest, signer, by = verbs.verify_release(folder, trust, policy)
     click.echo(
         f"{manifest.id} is whole: signed by {signer}, {len(manifest.files)} digests, "
         f"{len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows"
     )
+    click.echo(activation_line(by))
     return 0
 
 
@@ -126,3 +135,6 @@ def sign(folder: Path, key: Path) -> int:
         err=True,
     )
     return 0
+
+
+add_acts(command, "release")

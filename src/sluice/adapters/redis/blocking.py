@@ -9,6 +9,7 @@ import hiredis
 
 from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.commands import code_of, pack
+from sluice.adapters.tls import explain
 from sluice.application.ports import Count, uncounted
 from sluice.errors import Unavailable
 
@@ -21,7 +22,7 @@ class BlockingConnection:
     timeout_s: longest silence of the server before a call fails. count: of what goes wrong.
     """
 
-    def __init__(self, url: str, *, timeout_s: float, count: Count = uncounted) -> None:
+    def __init__(self, url: str | Address, *, timeout_s: float, count: Count = uncounted) -> None:
         self.address: Address = parse(url)
         self.timeout_s = timeout_s
         self.count = count
@@ -43,7 +44,7 @@ class BlockingConnection:
             self.close()
             self._count_failure(exc, greeted)
             raise Unavailable(
-                f"the online store did not serve us: {exc or type(exc).__name__}",
+                f"the online store did not serve us: {explain(exc, 'store') or type(exc).__name__}",
                 where=str(self.address),
                 fix="docs/reference/online-store.md, section When it is down",
             ) from exc

@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.commands import code_of
+from sluice.adapters.tls import OLDEST, explain
 from sluice.application.ports import Count, uncounted
 from sluice.errors import Misconfigured, Unavailable
 
@@ -30,8 +31,19 @@ def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> Any:
     where: dict[str, Any] = (
         {"unix_socket_path": address.path}
         if address.path
-        else {"host": address.host, "port": address.port, "ssl": address.tls}
+        else {"host": address.host, "port": address.port}
     )
+    if address.tls:
+        files = address.files
+        address.tls_context()  # whose errors name the setting
+        where |= {
+            "ssl": True,
+            "ssl_ca_certs": files.ca or None,
+            "ssl_certfile": files.cert or None,
+            "ssl_keyfile": files.key or None,
+            "ssl_check_hostname": True,
+            "ssl_min_version": OLDEST,
+        }
     return redis.Redis(
         **where,
         db=address.db,
@@ -67,8 +79,9 @@ def translated(address: Address, count: Count = uncounted) -> Iterator[None]:
     except (redis.RedisError, OSError) as exc:
         late = isinstance(exc, redis.TimeoutError | TimeoutError)
         count("sluice_store_failures_total", "timeout" if late else "down")
+        cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
         raise Unavailable(
-            f"the online store did not serve us: {exc or type(exc).__name__}",
+            f"the online store did not serve us: {explain(cause, 'store') or type(exc).__name__}",
             where=str(address),
             fix="docs/reference/online-store.md, section When it is down",
         ) from exc

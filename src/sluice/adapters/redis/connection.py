@@ -19,8 +19,9 @@ import hiredis
 
 from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.commands import code_of, pack
+from sluice.adapters.tls import explain
 from sluice.application.ports import Count, uncounted
-from sluice.errors import Unavailable
+from sluice.errors import Misconfigured, Unavailable
 
 ReplyError = hiredis.ReplyError
 Reply = Any
@@ -79,7 +80,8 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.alive:
             self._owner.count("sluice_store_connections_lost_total", "closed")
-        self._end(f"the connection was lost ({exc or 'closed by the other side'})")
+        why = explain(exc, "store") if exc else "closed by the other side"
+        self._end(f"the connection was lost ({why})")
 
     def _end(self, why: str) -> None:
         self.alive = False
@@ -183,7 +185,7 @@ class Connection:
     count: of what goes wrong.
     """
 
-    def __init__(self, url: str, *, budget_s: float, count: Count = uncounted) -> None:
+    def __init__(self, url: str | Address, *, budget_s: float, count: Count = uncounted) -> None:
         self.address: Address = parse(url)
         self.budget_s = budget_s
         self.count = count
@@ -300,9 +302,10 @@ class Connection:
                 payload = b"".join(pack(*words) for words in greeting)
                 link.send(payload, len(greeting), answered, math.inf)
                 refused = _first_error(await answered)
-        except (OSError, TimeoutError) as exc:
+        except (OSError, TimeoutError, Misconfigured) as exc:
             link.drop("not connected")
-            raise self.unavailable(f"cannot connect ({exc or 'timeout'})") from exc
+            why = explain(exc, "store") or "timeout"
+            raise self.unavailable(f"cannot connect ({why})") from exc
         except asyncio.CancelledError:
             link.drop("closed by us")
             raise

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import figures, idempotency, watermark
+from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, code_of, pack, size_of
 from sluice.adapters.redis.connection import Connection, ReplyError
 from sluice.adapters.redis.connection import Reply as Answered
@@ -60,7 +61,7 @@ class RedisOnlineStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         clock: Clock,
         *,
         budget_s: float = 0.010,

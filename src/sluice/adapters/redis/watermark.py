@@ -23,7 +23,7 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from sluice.adapters.redis.address import parse
+from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.client import TIMEOUT_S, connect, translated
 from sluice.adapters.redis.commands import pack
 from sluice.application.ports import (
@@ -93,7 +93,9 @@ return 1
 class RedisWatermark:
     """The port WatermarkStore on one Redis or Valkey server. Connects when first used."""
 
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, count: Count = uncounted) -> None:
+    def __init__(
+        self, url: str | Address, *, timeout_s: float = TIMEOUT_S, count: Count = uncounted
+    ) -> None:
         self._count = count
         self._address = parse(url)
         self._server = connect(self._address, timeout_s=timeout_s)
