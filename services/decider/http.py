@@ -29,7 +29,6 @@ from services.decider.asgi import (
     Scope,
     Send,
     Unread,
-    announced,
     linger,
     problem_headers,
     read_body,
@@ -63,8 +62,7 @@ Respond = Callable[[int, list[Header], bytes], None]
 AUTHORIZATIONS = "/v1/authorizations"
 DEADLINE_MS, DEADLINE_MIN_MS, DEADLINE_MAX_MS = 50, 5, 1000
 BODIES_MAX_BYTES = 64 * 1024 * 1024
-"""Of all inferences in flight together; one that does not say how long it is counts as the longest.
-Past it they are refused."""
+"""Read and kept of all inferences together. Who comes past it is refused."""
 READY_FOR_S = 1.0
 """A rehearsal counts for this long, so that probes cannot become load."""
 REPORT_AFTER_S = 0.05
@@ -183,7 +181,7 @@ class SyncApi:
         self._deadline_ms = deadline_ms
         self._in_flight = 0
         self._bodies = 0
-        """Bytes of the bodies of inferences in flight, as announced."""
+        """Bytes of the bodies of inferences that are read or answered now."""
         self._in_flight_max = in_flight_max
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
@@ -383,19 +381,23 @@ class SyncApi:
     async def _exchange(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
         """Read a body of up to MAX_INFER_BYTES, and send what ``answer`` makes of it."""
         began = time.perf_counter()
-        size = announced(scope["headers"]) or open_inference.MAX_INFER_BYTES
-        size = min(size, open_inference.MAX_INFER_BYTES)
-        if self._in_flight >= self._in_flight_max or self._bodies + size > BODIES_MAX_BYTES:
-            await self._refuse(send, problem("overloaded"))
-            return
-        self._in_flight += 1
-        self._bodies += size
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self._bodies += size
+            if self._bodies > BODIES_MAX_BYTES:
+                raise Unavailable("", code="overloaded")
+
         try:
             if any(name == b"content-encoding" for name, _ in scope["headers"]):
                 answered: _Answered = problem("unsupported_content_type")
+            elif self._in_flight >= self._in_flight_max:
+                answered = problem("overloaded")
             else:
-                raw = await read_body(scope, receive, open_inference.MAX_INFER_BYTES)
-                answered = await answer(scope["headers"], raw)
+                raw = await read_body(scope, receive, open_inference.MAX_INFER_BYTES, hold)
+                answered = await self._inside(answer, scope["headers"], raw)
         except Unread as error:
             await linger(receive, send, problem_of(error))
             return
@@ -405,8 +407,7 @@ class SyncApi:
             telemetry.event("request_failed", level=logging.ERROR, error=True)
             answered = problem_of(unforeseen(error))
         finally:
-            self._in_flight -= 1
-            self._bodies -= size
+            self._bodies -= held
         if isinstance(answered, Problem):
             await self._refuse(send, answered)
             return
@@ -415,6 +416,16 @@ class SyncApi:
         if self.draining:
             headers.append(CLOSE)
         await respond(send, 200, body, *headers)
+
+    async def _inside(self, answer: _Answer, headers: Sequence[Header], raw: bytes) -> _Answered:
+        """Only now is it in flight: who sends slowly keeps nobody out."""
+        if self._in_flight >= self._in_flight_max:
+            return problem("overloaded")
+        self._in_flight += 1
+        try:
+            return await answer(headers, raw)
+        finally:
+            self._in_flight -= 1
 
     async def _decide_tensor(self, headers: Sequence[Header], raw: bytes) -> _Answered:
         request = self._tensor(headers, raw, "authorizations")
