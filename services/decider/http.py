@@ -487,6 +487,9 @@ class SyncApi:
                 rows.append(arrival)
             except Rejected as error:
                 rows.append(problem_of(error))
+            except Exception:  # a bug of ours stops at its own row
+                telemetry.event("request_failed", level=logging.ERROR, error=True)
+                rows.append(problem("internal"))
         decided = iter(
             await asyncio.gather(*(self._decided(row) for row in rows if isinstance(row, Arrival)))
         )
@@ -655,7 +658,7 @@ class SyncApi:
             entrypoint="sync",
             code=reported.code,
             sample_ppm=sample_ppm,
-            authorization_id=auth.authorization_id if auth else "",
+            id_hmac=telemetry.name_in_log(auth.authorization_id) if auth else "",
             tenant=auth.tenant if auth else "",
             region=auth.region if auth else "",
             trace_id=reported.trace_id,

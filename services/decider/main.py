@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     entrypoint = parser.parse_args(argv).entrypoint
     bootstrap.unsettled()
     settings, _ = load()
-    telemetry.configure_logging("decider", level=settings.service.log_level)
+    bootstrap.configure_logging("decider", settings)
     bootstrap.limit_memory(settings.service.memory_max_mb)
     try:
         if entrypoint == "sync":

@@ -76,6 +76,11 @@ KINDS: dict[str, Kind] = {
     "wrong_type": Kind(422, "A field has the wrong type", _FIELD),
     "out_of_range": Kind(422, "A number is out of range", _FIELD),
     "bad_format": Kind(422, "A text has the wrong form", _FIELD),
+    "bad_token": Kind(
+        422,
+        "An id is not made as its tenant's are",
+        "send what decider.grammars says, or have it changed there",
+    ),
     "unknown_value": Kind(422, "A word is not in its list", _FIELD),
     "unknown_currency": Kind(422, "The currency is unknown", "send an ISO 4217 code"),
     "unknown_country": Kind(422, "The country is unknown", "send an ISO 3166-1 alpha-2 code"),

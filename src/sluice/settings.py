@@ -179,6 +179,13 @@ class DeciderSettings(
     reload_s: Annotated[
         int, _says("How often release and policy are looked at for changes.", ge=1, le=3600)
     ] = 2
+    grammars: Annotated[
+        dict[str, str],
+        _says(
+            "How tenants make their ids: `tenant.field` or `*.field` to characters, classes and "
+            "counts, `tok_[0-9a-f]{32}`. What does not follow is refused; `sluice.yaml` only."
+        ),
+    ] = {}
     release_approvals: Annotated[
         int,
         _says(
@@ -354,6 +361,13 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             le=1_000_000,
         ),
     ] = 1_000_000
+    log_id_key: Annotated[
+        str,
+        _says(
+            "Secret by which an id becomes the name it has in the log. Empty: one made at each "
+            "start, so that nobody finds an id's lines."
+        ),
+    ] = ""
     log_lines_per_s: Annotated[
         int,
         _says(
@@ -495,7 +509,12 @@ def describe(settings: Settings, sources: Mapping[str, str]) -> list[Setting]:
 
 
 def _is_secret(key: str, value: str) -> bool:
-    return "password" in key or "password=" in value or ("://" in value and "@" in value)
+    return (
+        "password" in key
+        or key.endswith("_key")
+        or "password=" in value
+        or ("://" in value and "@" in value)
+    )
 
 
 def _from_file(path: Path, *, required: bool, sources: dict[str, str]) -> dict[str, dict[str, Any]]:

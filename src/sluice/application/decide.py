@@ -34,6 +34,7 @@ from sluice.domain.policy.policy import MODEL, LeftOut, Policy, Verdicts
 from sluice.domain.records.authorization import (
     Authorization,
     EventTimeBounds,
+    check,
     check_event_time,
     decode_authorization,
     encode,
@@ -205,6 +206,7 @@ class DecisionPipeline:
         bounds: EventTimeBounds,
         stage: Callable[[str, float], None] = _no_stage,
         watch: Watch | None = None,
+        check: Callable[[Authorization], None] = check,
     ) -> None:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
@@ -218,6 +220,7 @@ class DecisionPipeline:
         self._bounds = bounds
         self._stage = stage
         self._watch = watch
+        self._check = check
         self._kernel = Kernel()
 
     @property
@@ -236,7 +239,7 @@ class DecisionPipeline:
     ) -> Arrival:
         """Read one message. Raises Rejected with the code of what is wrong."""
         now_us = self._clock.now_us()
-        auth = decode_authorization(raw)
+        auth = decode_authorization(raw, self._check)
         check_event_time(auth, now_us, self._bounds)
         fx = self._policy.current().fx
         amount_minor = fx.to_reference(auth.amount_minor, auth.currency)

@@ -58,6 +58,7 @@ from sluice.domain.features import catalogue
 from sluice.domain.policy.policy import LISTS, MODEL
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Entrypoint
+from sluice.domain.records.grammars import checks
 from sluice.errors import Misconfigured, SluiceError, Unavailable
 from sluice.settings import Settings
 
@@ -70,7 +71,7 @@ until it ends: Python's 700 would walk them 15 times, a tenth of the stream proc
 
 def start(service: str, settings: Settings) -> threading.Event:
     """Logging, memory limit, admin port, and an event that SIGTERM and SIGINT set."""
-    telemetry.configure_logging(service, level=settings.service.log_level)
+    configure_logging(service, settings)
     limit_memory(settings.service.memory_max_mb)
     open_admin_port(settings)
     stop = threading.Event()
@@ -79,6 +80,13 @@ def start(service: str, settings: Settings) -> threading.Event:
     telemetry.event("started", replica=settings.service.name())
     reach_brokers(settings)
     return stop
+
+
+def configure_logging(service: str, settings: Settings) -> None:
+    """See :func:`sluice.telemetry.configure_logging`."""
+    telemetry.configure_logging(
+        service, level=settings.service.log_level, id_key=settings.service.log_id_key
+    )
 
 
 def limit_memory(megabytes: int) -> None:
@@ -446,7 +454,7 @@ def decider(
     log: DecisionLog,
     active: ActiveConfiguration,
 ) -> DecisionPipeline:
-    """The decision pipeline behind one entrypoint."""
+    """The decision pipeline behind one entrypoint. Raises Misconfigured for a wrong grammar."""
     return DecisionPipeline(
         entrypoint=entrypoint,
         emitter=emitter(settings),
@@ -462,6 +470,7 @@ def decider(
         stage=lambda name, seconds: telemetry.METRICS.observe(
             "sluice_decider_stage_duration_seconds", seconds, name
         ),
+        check=checks(settings.decider.grammars),
         watch=active,
     )
 

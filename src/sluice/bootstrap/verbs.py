@@ -136,12 +136,14 @@ def publication(
     from sluice.adapters.kafka.topics import Topics
     from sluice.application.publish import Publisher, pace
     from sluice.domain.clock import SystemClock
+    from sluice.domain.records.grammars import checks
 
     kafka = settings.kafka
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
     table = Table(file, how.delimiter)
-    mapper = Mapper(how, reported, table.columns, file.name)
+    check = checks(settings.decider.grammars)
+    mapper = Mapper(how, reported, table.columns, file.name, check)
     publisher = Publisher(
         file=file.name,
         producer=EventProducer(
@@ -165,13 +167,19 @@ def publication(
 
 
 def read_past(
-    history: Path, mapping: str | None, labels: str | None, bad_row: Callable[[BadRow], None]
+    settings: Settings,
+    history: Path,
+    mapping: str | None,
+    labels: str | None,
+    bad_row: Callable[[BadRow], None],
 ) -> Past:
     """A past with our own names, or by a mapping. Raises Misconfigured, Rejected."""
     from sluice.adapters.files import past
+    from sluice.domain.records.grammars import checks
 
     if mapping:
-        return past.map_past(history, mapping, labels, bad_row)
+        check = checks(settings.decider.grammars)
+        return past.map_past(history, mapping, labels, bad_row, check)
     return past.read_past(history, Path(labels) if labels else None)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sluice.bootstrap import verbs
+from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.domain.activation import Act, Checked, What
 from sluice.domain.clock import to_datetime
@@ -49,7 +50,7 @@ def _act(what: What, kind: Act, says: str) -> click.Command:
     @click.option("--why", required=True, metavar="TEXT", help="For the log and the record.")
     def command(folder: Path, key: Path, who: str, why: str) -> int:
         done = verbs.act_on(what, folder, key, kind=kind, who=who, why=why)
-        click.echo(f"{done.id}: {done.act} signed, epoch {done.epoch}", err=True)
+        say(f"{done.id}: {done.act} signed, epoch {done.epoch}", err=True)
         return 0
 
     return command
@@ -61,9 +62,7 @@ def _approve(what: What) -> click.Command:
     @_key
     def command(folder: Path, key: Path) -> int:
         done, approvals = verbs.approve(what, folder, key)
-        click.echo(
-            f"{done.id}: {done.act} by {done.who} ({done.why}) has {approvals} approvals", err=True
-        )
+        say(f"{done.id}: {done.act} by {done.who} ({done.why}) has {approvals} approvals", err=True)
         return 0
 
     return command

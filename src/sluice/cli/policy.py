@@ -17,6 +17,7 @@ import click
 
 from sluice.bootstrap import verbs
 from sluice.cli.acts import activation_line, add_acts
+from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
 from sluice.domain.clock import to_datetime
@@ -34,15 +35,15 @@ def command() -> None:
 def show(folder: Path) -> int:
     """Returns 0. Raises Misconfigured."""
     name, activation, approvals = verbs.show_policy(folder)
-    click.echo(name)
+    say(name)
     if activation is None:
-        click.echo("  no activation")
+        say("  no activation")
         return 0
-    click.echo(f"  {activation.act:<9} {to_datetime(activation.epoch):%Y-%m-%d %H:%M:%S} UTC")
-    click.echo(f"  of        {activation.id}")
-    click.echo(f"  who       {activation.who}")
-    click.echo(f"  why       {activation.why}")
-    click.echo(f"  approved  by {', '.join(approvals) or 'nobody'}; not checked")
+    say(f"  {activation.act:<9} {to_datetime(activation.epoch):%Y-%m-%d %H:%M:%S} UTC")
+    say(f"  of        {activation.id}")
+    say(f"  who       {activation.who}")
+    say(f"  why       {activation.why}")
+    say(f"  approved  by {', '.join(approvals) or 'nobody'}; not checked")
     return 0
 
 
@@ -65,9 +66,7 @@ def show(folder: Path) -> int:
 )
 def verify(folder: Path, trust: Path, approvals: int) -> int:
     """Returns 0. Raises Corrupt, Misconfigured."""
-    click.echo(
-        activation_line(verbs.verify_activation("policy", folder, trust, approvals=approvals))
-    )
+    say(activation_line(verbs.verify_activation("policy", folder, trust, approvals=approvals)))
     return 0
 
 

@@ -22,6 +22,7 @@ import click
 
 from sluice.bootstrap import verbs
 from sluice.cli.acts import activation_line, add_acts
+from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
 from sluice.domain.clock import to_datetime
@@ -50,7 +51,7 @@ def command() -> None:
 def pack(folder: Path, description: Path) -> int:
     """Returns 0. Raises Misconfigured."""
     manifest = verbs.pack_release(folder, description)
-    click.echo(
+    say(
         f"{manifest.id}: {len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows; "
         f"not signed: sluice release sign {folder} --key FILE"
     )
@@ -65,18 +66,18 @@ def show(folder: Path) -> int:
 
     manifest = read_manifest(folder)
     made = manifest.provenance
-    click.echo(f"{manifest.id}: {made.kind}")
-    click.echo(f"  made        {to_datetime(manifest.created_at):%Y-%m-%d %H:%M} UTC")
-    click.echo(
+    say(f"{manifest.id}: {made.kind}")
+    say(f"  made        {to_datetime(manifest.created_at):%Y-%m-%d %H:%M} UTC")
+    say(
         f"  trained on  {made.rows} rows, {made.frauds} frauds, "
         f"{to_datetime(made.trained_from):%Y-%m-%d} to {to_datetime(made.trained_until):%Y-%m-%d}"
     )
-    click.echo(f"  features    {len(manifest.features)}, {fit(manifest)}")
-    click.echo(f"  amounts     {manifest.reference_currency}")
-    click.echo(f"  tolerates   {', '.join(manifest.tolerates) or 'no missing view'}")
+    say(f"  features    {len(manifest.features)}, {fit(manifest)}")
+    say(f"  amounts     {manifest.reference_currency}")
+    say(f"  tolerates   {', '.join(manifest.tolerates) or 'no missing view'}")
     for name, value in manifest.metrics.items():
-        click.echo(f"  {name:<40} {value}")
-    click.echo("  not verified: run sluice release verify")
+        say(f"  {name:<40} {value}")
+    say("  not verified: run sluice release verify")
     return 0
 
 
@@ -101,11 +102,11 @@ def show(folder: Path) -> int:
 def verify(folder: Path, trust: Path, policy: Path) -> int:
     """Returns 0. Raises Corrupt, Misconfigured."""
     manifest, signer, by = verbs.verify_release(folder, trust, policy)
-    click.echo(
+    say(
         f"{manifest.id} is whole: signed by {signer}, {len(manifest.files)} digests, "
         f"{len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows"
     )
-    click.echo(activation_line(by))
+    say(activation_line(by))
     return 0
 
 
@@ -118,7 +119,7 @@ def keygen(out: Path) -> int:
     from sluice.application.sign_release import make_key  # noqa: PLC0415 - loads numba
 
     key_id, public = make_key(out)
-    click.echo(f"{key_id}: {out} is secret, {public} is to be trusted")
+    say(f"{key_id}: {out} is secret, {public} is to be trusted")
     return 0
 
 
@@ -130,7 +131,7 @@ def sign(folder: Path, key: Path) -> int:
     from sluice.application.sign_release import sign_release  # noqa: PLC0415 - loads numba
 
     signed = sign_release(folder, key)
-    click.echo(
+    say(
         f"{signed.release} signed by {signed.key_id}: manifest {signed.manifest_sha256[:12]}",
         err=True,
     )

@@ -86,7 +86,7 @@ _REFUSAL_CODES = (
 )
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
-    *("missing_field", "wrong_type", "out_of_range", "bad_format", "unknown_value"),
+    *("missing_field", "wrong_type", "out_of_range", "bad_format", "bad_token", "unknown_value"),
     *("unknown_currency", "unknown_country", "invalid_json", "too_large", "card_number"),
     "internal",
 )
@@ -424,7 +424,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_consumer_poison_total",
         "counter",
         ("code",),
-        "Messages that broke the decider when they were alone; they become dead letters.",
+        "Messages that broke the decider while they were read, or alone in a batch; they become "
+        "dead letters.",
         begins=_each("internal", "rejected", "too_large"),
     ),
     Metric(

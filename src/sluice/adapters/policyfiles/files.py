@@ -22,7 +22,7 @@ from sluice.domain.policy.fx import Fx
 from sluice.domain.policy.members import Block, Members
 from sluice.domain.policy.policy import MAX_LIST_ENTRIES, Pack, Policy, digest_of
 from sluice.domain.policy.rules import FeatureLike
-from sluice.domain.records.identifiers import holds_card_number
+from sluice.domain.records.card_numbers import holds_card_number
 from sluice.errors import Misconfigured, SluiceError
 
 MAX_LIST_BYTES = 100_000_000
