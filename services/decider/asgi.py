@@ -31,10 +31,20 @@ CLOSE = (b"connection", b"close")
 _encoder = msgspec.json.Encoder()
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Read the body; stop as soon as it is past the limit. Raises Rejected, or Unread."""
+def _as_it_comes(_size: int) -> None:
+    """Nobody bounds the sum of bodies."""
+
+
+async def read_body(
+    scope: Scope, receive: Receive, limit: int, hold: Callable[[int], None] = _as_it_comes
+) -> bytes:
+    """Read the body; stop as soon as it is past the limit. Raises Rejected, or Unread.
+
+    hold: told the size of each part that is kept; may raise.
+    """
     message = await receive()
     body: bytes = message.get("body", b"")
+    hold(len(body))
     if len(body) <= limit and not message.get("more_body", False):
         return body
     more = message.get("more_body", False)
@@ -47,6 +57,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise Rejected("the sender left before the end of the body", code="invalid_json")
         more = message.get("more_body", False)
         chunks.append(message.get("body", b""))
+        hold(len(chunks[-1]))
         size += len(chunks[-1])
     if more:
         raise _unread(limit)

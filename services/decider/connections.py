@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import resource
 import socket
@@ -126,7 +127,7 @@ class Listener:
                 self._failing = True
                 return
             self._failing = False
-            address = str(peer[0])
+            address = whose(peer[0])
             if self._has_room(address):
                 self._take(connection, address)
             else:
@@ -239,6 +240,21 @@ class Listener:
     def let_go(self, size: int) -> None:
         """So many of them wait no more."""
         self._held -= size
+
+
+def whose(address: str) -> str:
+    """Which connections count together: those of an IPv4 address, or of an IPv6 network of 64 bits,
+    the least that anybody is given.
+
+    >>> whose("10.0.0.7"), whose("::ffff:10.0.0.7"), whose("2001:db8::7:1"), whose("fe80::1%eth0")
+    ('10.0.0.7', '10.0.0.7', '2001:db8::', 'fe80::')
+    """
+    if ":" not in address:
+        return address
+    v6 = ipaddress.IPv6Address(address.partition("%")[0])
+    if v6.ipv4_mapped is not None:
+        return str(v6.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(v6) >> 64 << 64))
 
 
 def listen(host: str, port: int) -> socket.socket:

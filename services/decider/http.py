@@ -31,7 +31,6 @@ from services.decider.asgi import (
     Scope,
     Send,
     Unread,
-    announced,
     linger,
     problem_headers,
     read_body,
@@ -56,7 +55,7 @@ from sluice.application.ports import Arrival
 from sluice.domain.clock import Clock, SystemClock
 from sluice.domain.records.authorization import MAX_BODY_BYTES
 from sluice.domain.records.decision import Decision
-from sluice.errors import Rejected, SluiceError
+from sluice.errors import Rejected, SluiceError, Unavailable
 from sluice.telemetry import METRICS, Line
 
 Respond = Callable[[int, list[Header], bytes], None]
@@ -72,8 +71,7 @@ DEADLINES_MS = (
 callers who each name another would make as many batches, and a batch of one costs five times a
 row of a large one."""
 BODIES_MAX_BYTES = 64 * 1024 * 1024
-"""Of all inferences in flight together; one that does not say how long it is counts as the longest.
-Past it they are refused."""
+"""Read and kept of all inferences together. Who comes past it is refused."""
 READY_FOR_S = 1.0
 """A rehearsal counts for this long, so that probes cannot become load."""
 REPORT_AFTER_S = 0.05
@@ -207,7 +205,7 @@ class SyncApi:
         self._columns = len(columns)
         self._deadline_ms = deadline_ms
         self._bodies = 0
-        """Bytes of the bodies of inferences in flight, as announced."""
+        """Bytes of the bodies of inferences that are read or answered now."""
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
         self._service = service
@@ -451,19 +449,23 @@ class SyncApi:
     async def _exchange(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
         """Read a body of up to MAX_INFER_BYTES, and send what ``answer`` makes of it."""
         began = time.perf_counter()
-        size = announced(scope["headers"]) or open_inference.MAX_INFER_BYTES
-        size = min(size, open_inference.MAX_INFER_BYTES)
-        if self.admission.full or self._bodies + size > BODIES_MAX_BYTES:
-            await self._refuse(send, _OVERLOADED)
-            return
-        self.admission.inside += 1
-        self._bodies += size
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self._bodies += size
+            if self._bodies > BODIES_MAX_BYTES:
+                raise Unavailable("", code="overloaded")
+
         try:
             if any(name == b"content-encoding" for name, _ in scope["headers"]):
                 answered: _Answered = problem("unsupported_content_type")
+            elif self.admission.full:
+                answered = _OVERLOADED
             else:
-                raw = await read_body(scope, receive, open_inference.MAX_INFER_BYTES)
-                answered = await answer(scope["headers"], raw)
+                raw = await read_body(scope, receive, open_inference.MAX_INFER_BYTES, hold)
+                answered = await self._inside(answer, scope["headers"], raw)
         except Unread as error:
             await linger(receive, send, problem_of(error))
             return
@@ -473,8 +475,7 @@ class SyncApi:
             telemetry.event("request_failed", level=logging.ERROR, error=True)
             answered = problem_of(unforeseen(error))
         finally:
-            self.admission.leave()
-            self._bodies -= size
+            self._bodies -= held
         if isinstance(answered, Problem):
             await self._refuse(send, answered)
             return
@@ -483,6 +484,16 @@ class SyncApi:
         if self.draining:
             headers.append(CLOSE)
         await respond(send, 200, body, *headers)
+
+    async def _inside(self, answer: _Answer, headers: Sequence[Header], raw: bytes) -> _Answered:
+        """Only now is it in flight: who sends slowly keeps nobody out."""
+        if self.admission.full:
+            return _OVERLOADED
+        self.admission.inside += 1
+        try:
+            return await answer(headers, raw)
+        finally:
+            self.admission.leave()
 
     async def _decide_tensor(self, headers: Sequence[Header], raw: bytes) -> _Answered:
         request = self._tensor(headers, raw, "authorizations")

@@ -672,27 +672,53 @@ async def test_the_v1_protocol_answers_rows_and_problems(entrypoint: SyncApi) ->
 async def test_bodies_of_inferences_are_bounded_together(
     entrypoint: SyncApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = BODIES_MAX_BYTES // (4 * 1024 * 1024)
-    monkeypatch.setattr(entrypoint.admission.limit, "value", 10 * whole)
-    going = asyncio.Event()
-
-    async def receive() -> Any:
-        await going.wait()
-        return {"type": "http.request", "body": b"{}", "more_body": False}
-
-    async def send(message: Any) -> None:
-        statuses.append(message.get("status", 0))
-
-    statuses: list[int] = []
-    scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
-    waiting = [asyncio.create_task(entrypoint(scope, receive, send)) for _ in range(whole)]
+    size = 4 * 1024 * 1024 - 2
+    monkeypatch.setattr(entrypoint.admission.limit, "value", 10 * (BODIES_MAX_BYTES // size))
+    waiting, statuses, going = slow_inferences(entrypoint, size, BODIES_MAX_BYTES // size)
     await asyncio.sleep(0)
-    refused = await ask(entrypoint, INFER, b"{}")
+    refused = await ask(entrypoint, INFER, b" " * size)
     assert (refused.status, refused.json["code"]) == (503, "overloaded")
     going.set()
     await asyncio.gather(*waiting)
-    assert statuses.count(400) == whole
-    assert (await ask(entrypoint, INFER, b"{}")).status == 400
+    assert set(statuses) == {400}
+    assert (await ask(entrypoint, INFER, b" " * size)).status == 400
+
+
+async def test_inferences_that_arrive_slowly_keep_no_authorization_out(
+    entrypoint: SyncApi,
+) -> None:
+    waiting, statuses, going = slow_inferences(entrypoint, 0, 40)
+    await asyncio.sleep(0)
+    assert (await ask(entrypoint, body=with_())).status == 200
+    going.set()
+    await asyncio.gather(*waiting)
+    assert statuses == [400] * 40
+
+
+def slow_inferences(
+    entrypoint: SyncApi, size: int, count: int
+) -> tuple[list[asyncio.Task[None]], list[int], asyncio.Event]:
+    """So many, of each of which ``size`` bytes have come; the rest comes with the event."""
+    going, statuses = asyncio.Event(), list[int]()
+
+    async def send(message: Any) -> None:
+        if "status" in message:
+            statuses.append(message["status"])
+
+    def one() -> Any:
+        parts = [b" " * size]
+
+        async def receive() -> Any:
+            if parts:
+                return {"type": "http.request", "body": parts.pop(), "more_body": True}
+            await going.wait()
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        return entrypoint(
+            {"type": "http", "method": "POST", "path": INFER, "headers": []}, receive, send
+        )
+
+    return [asyncio.create_task(one()) for _ in range(count)], statuses, going
 
 
 async def test_a_process_at_its_memory_limit_refuses_and_goes_on(
