@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import selectors
+import ssl
 import time
 from collections import Counter, deque
 from functools import partial
@@ -34,9 +35,18 @@ ANSWER_MAX_S = 10.0
 class Load:
     """Sends bodies to one URL and keeps what came back."""
 
-    def __init__(self, url: str, bodies: list[bytes], marker: bytes) -> None:
+    def __init__(
+        self,
+        url: str,
+        bodies: list[bytes],
+        marker: bytes,
+        *,
+        token: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._url = url
-        head = request_head(url)
+        self._tls = tls
+        head = request_head(url, token=token)
         self._requests = [head + b"%d\r\n\r\n" % len(body) + body for body in bodies]
         self._marker = marker
         self._at = 0
@@ -82,7 +92,7 @@ class Load:
 
     async def closed(self, connections: int, seconds: float) -> float:
         """Saturate. Returns the seconds from the first request to the last answer."""
-        made = [await connect(self._url) for _ in range(connections)]
+        made = [await connect(self._url, self._tls) for _ in range(connections)]
         began = time.perf_counter()
         self._until = began + seconds
         for connection in made:
@@ -96,7 +106,7 @@ class Load:
     async def open(self, rate: float, seconds: float) -> float:
         """One request every 1/rate s. Returns the seconds that took."""
         self._is_open = True
-        self._free = [await connect(self._url) for _ in range(64)]
+        self._free = [await connect(self._url, self._tls) for _ in range(64)]
         count = min(round(rate * seconds), len(self._requests))
         began = time.perf_counter() + 0.05
         for i in range(count):
@@ -108,7 +118,7 @@ class Load:
             if self._free:
                 self._send(self._free.pop(), i, due)
             elif self.in_flight < CONNECTIONS_MAX:
-                self._send(await connect(self._url), i, due)
+                self._send(await connect(self._url, self._tls), i, due)
             else:
                 self._due.append((i, due))
         await self._finish()
@@ -128,9 +138,12 @@ def main() -> None:
     parser.add_argument(
         "--marker", default='"degradation_level":"D0"', help="counted in the answers"
     )
+    parser.add_argument("--token", default="", help="a bearer token for each request")
+    parser.add_argument("--ca", type=Path, help="CA of an https server")
     args = parser.parse_args()
     bodies = args.bodies.read_bytes().splitlines()[args.first :]
-    load = Load(args.url, bodies, args.marker.encode())
+    tls = ssl.create_default_context(cafile=args.ca) if args.ca else None
+    load = Load(args.url, bodies, args.marker.encode(), token=args.token, tls=tls)
     busy = time.process_time()
     # epoll wakes on whole milliseconds, which would be charged to the entrypoint as latency.
     with asyncio.Runner(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    access,
     backfill,
     feature_read,
     featurizer,
@@ -26,6 +27,7 @@ from benchmarks.testbed import FULL, QUICK, Testbed
 
 ALL = (
     "sync_api",
+    "access",
     "stream_processor",
     "featurizer",
     "freshness",
@@ -51,6 +53,7 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     measures: dict[str, Callable[[Testbed, Path], tuple[list[Row], list[str]]]] = {
         "sync_api": sync_api.measure,
+        "access": access.measure,
         "stream_processor": stream_processor.measure,
         "featurizer": featurizer.measure,
         "freshness": freshness.measure,

@@ -39,6 +39,8 @@ class Server:
     marker: str
     at: int = 0
     """Bodies used so far: an authorization is sent once."""
+    credential: tuple[str, ...] = ()
+    """Arguments of the client: token, CA."""
 
 
 def measure(testbed: Testbed, results: Path) -> tuple[list[Row], list[str]]:
@@ -198,6 +200,7 @@ def load(
     command = [
         sys.executable, "-m", "benchmarks.client", loop, server.url, str(server.bodies),
         "--first", str(server.at), "--seconds", str(seconds), "--marker", server.marker, *pace,
+        *server.credential,
     ]  # fmt: skip
     with on(OTHERS):
         before = cpu_s(server.pid)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -204,8 +204,9 @@ class Testbed:
         topics.apply(self.bootstrap, names, partitions=PARTITIONS, replication=1)
         return names
 
-    def preload(self, prefix: str) -> Topics:
-        """The same, with the first of the traffic in ``authorizations.v1``."""
+    def preload(self, prefix: str, change: Callable[[int, bytes], bytes] | None = None) -> Topics:
+        """The same, with the first of the traffic in ``authorizations.v1``. change: makes message n
+        another."""
         names = self.topics(prefix)
         producer = Producer(
             {"bootstrap.servers": self.bootstrap, "linger.ms": 20, "compression.type": "lz4",
@@ -213,8 +214,8 @@ class Testbed:
              "partitioner": "murmur2_random"}
         )  # fmt: skip
         pairs = zip(self.traffic.keys, self.traffic.values, strict=True)
-        for key, value in itertools.islice(pairs, self.scale.messages):
-            producer.produce(names.authorizations, value, key)
+        for n, (key, value) in enumerate(itertools.islice(pairs, self.scale.messages)):
+            producer.produce(names.authorizations, change(n, value) if change else value, key)
         assert producer.flush(60) == 0
         return names
 

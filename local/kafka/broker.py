@@ -115,12 +115,22 @@ class JarNode:
     data: its folder, created if need be; holds logs/, server.properties, broker.log, broker.pid.
     detached: it outlives us, and any later JarNode with the same data may stop it. Otherwise it
     dies with us, however we die (where setpriv of util-linux is installed). advertised: port that
-    clients are sent to, of a proxy in front of it.
+    clients are sent to, of a proxy in front of it. more: further lines of its configuration, over
+    ours; {port} in them is the port. client: how we must ask it then, in librdkafka's properties.
     """
 
     def __init__(
-        self, data: Path, port: int, *, detached: bool, advertised: int | None = None
+        self,
+        data: Path,
+        port: int,
+        *,
+        detached: bool,
+        advertised: int | None = None,
+        more: str = "",
+        client: Mapping[str, str] | None = None,
     ) -> None:
+        self._more = more
+        self._client = client
         self.data = data.absolute()
         self.port = port
         self.detached = detached
@@ -160,7 +170,7 @@ class JarNode:
                 start_new_session=True,  # Ctrl-C goes to whoever started us, who stops us last
             )
         (self.data / "broker.pid").write_text(str(self._child.pid))
-        wait_until_it_answers(self.bootstrap, self._still_starting)
+        wait_until_it_answers(self.bootstrap, self._still_starting, self._client)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL past STOP_MAX_S."""
@@ -192,7 +202,7 @@ class JarNode:
         self.data.mkdir(parents=True, exist_ok=True)
         path = self.data / "server.properties"
         path.write_text(
-            CONFIG.format(
+            (CONFIG + self._more).format(
                 port=self.port,
                 advertised=self._advertised,
                 controller_port=free_port(),

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from services.repeat import show_completed, show_due
 from sluice import telemetry
 from sluice.application.consistency import ConsistencyCheck, Tally
 from sluice.bootstrap import services as bootstrap
@@ -15,6 +16,8 @@ from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
 from sluice.settings import Settings, load
 
+ROUND = "check"
+"""Its name among what is due again and again."""
 RESULTS = ("equal", "differing", "other_catalogue", "too_large", "gave_up")
 QUANTILES = {"p50": 50, "p99": 99}
 
@@ -25,11 +28,13 @@ def main() -> int:
     stop = bootstrap.start("consistency", settings)
     check = make(settings)
     telemetry.HEALTH.silent_max_s += settings.consistency.every_s
+    show_due(ROUND, settings.consistency.every_s)
     try:
         while not stop.is_set():
             began = time.monotonic()
             show(check.round(), check.oldest_waiting_s(), time.monotonic() - began)
             telemetry.HEALTH.beat(ready=True)
+            show_completed(ROUND)
             stop.wait(settings.consistency.every_s)
     except SluiceError as error:
         telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))

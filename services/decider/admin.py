@@ -11,6 +11,7 @@ import asyncio
 import prometheus_client
 from prometheus_client import CollectorRegistry, exposition
 
+from services.decider.access import OPERATORS
 from services.decider.asgi import App, Receive, Scope, Send, respond, respond_problem
 from services.decider.http import SyncApi
 from services.decider.problems import problem
@@ -34,7 +35,15 @@ class Admin:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request, if whoever sends it may."""
+        await self._api.let_in(OPERATORS, self._serve, scope, receive, send)
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """All that are served here, but for what the sync API has KServe answer."""
+        return frozenset(self._routes)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"])
         if route is None:
             await self._api.pass_on(scope, receive, send)

@@ -87,11 +87,16 @@ async def respond(send: Send, status: int, body: bytes, *headers: Header) -> Non
     await send({"type": "http.response.body", "body": body})
 
 
-def problem_headers(what: Problem) -> list[Header]:
-    """Content type of a problem, and when to come again."""
+def problem_headers(what: Problem, retry_after_s: int = 0) -> list[Header]:
+    """Content type of a problem, when to come again, and with which credential (RFC 6750)."""
     headers = [(b"content-type", PROBLEM_JSON)]
-    if what.status == 503:
-        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    if what.status in (429, 503):
+        headers.append((b"retry-after", str(retry_after_s or RETRY_AFTER_S).encode()))
+    elif what.status == 401:
+        error = b' error="invalid_token"' if what.code == "invalid_token" else b""
+        headers.append((b"www-authenticate", b"Bearer" + error))
+    elif what.code == "insufficient_scope":
+        headers.append((b"www-authenticate", b'Bearer error="insufficient_scope"'))
     return headers
 
 

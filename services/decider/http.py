@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.decider import open_inference, openapi
+from services.decider import admission, open_inference, openapi
+from services.decider.access import API, CALLER, PEER, Access, Caller, Peer, Routes
+from services.decider.admission import Admission, Weights
 from services.decider.asgi import (
     CLOSE,
     App,
@@ -36,9 +39,10 @@ from services.decider.asgi import (
     respond_problem,
     whole_number,
 )
-from services.decider.batches import Batches
+from services.decider.batches import Batches, Late
 from services.decider.problems import Problem, problem, problem_of, unforeseen
 from sluice import telemetry
+from sluice.application.access import Refused
 from sluice.application.decide import (
     Busy,
     Conflict,
@@ -49,10 +53,10 @@ from sluice.application.decide import (
     Unrecorded,
 )
 from sluice.application.ports import Arrival
-from sluice.domain.clock import SystemClock
+from sluice.domain.clock import Clock, SystemClock
 from sluice.domain.records.authorization import MAX_BODY_BYTES
 from sluice.domain.records.decision import Decision
-from sluice.errors import Rejected, SluiceError, Unavailable
+from sluice.errors import Rejected, SluiceError
 from sluice.telemetry import METRICS, Line
 
 Respond = Callable[[int, list[Header], bytes], None]
@@ -60,6 +64,13 @@ Respond = Callable[[int, list[Header], bytes], None]
 
 AUTHORIZATIONS = "/v1/authorizations"
 DEADLINE_MS, DEADLINE_MIN_MS, DEADLINE_MAX_MS = 50, 5, 1000
+DEADLINES_MS = (
+    *(5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 30, 40, 50, 60, 75, 100, 125, 150, 200, 250, 300),
+    *(400, 500, 600, 750, 1000),
+)
+"""A caller's deadline counts as the next lower of these. Only equal deadlines are decided together:
+callers who each name another would make as many batches, and a batch of one costs five times a
+row of a large one."""
 BODIES_MAX_BYTES = 64 * 1024 * 1024
 """Of all inferences in flight together; one that does not say how long it is counts as the longest.
 Past it they are refused."""
@@ -75,6 +86,9 @@ _Answered = tuple[bytes, list[Header]] | Problem
 _Answer = Callable[[Sequence[Header], bytes], Awaitable[_Answered]]
 """Headers and body of a request to body and headers of its answer. Raises SluiceError."""
 _encoder = msgspec.json.Encoder()
+_OVERLOADED = problem("overloaded")
+_OVERLOADED_HEADERS = problem_headers(_OVERLOADED)
+_OVERLOADED_BODY = _encoder.encode(_OVERLOADED)
 _REFUSALS: dict[type, Problem] = {
     Conflict: problem("conflict"),
     Busy: problem("busy"),
@@ -94,6 +108,10 @@ class DecisionPipeline(Protocol):
         self, batch: Sequence[Arrival], *, deadline_us: int | None = None
     ) -> list[Result]:
         """One result an arrival, in order."""
+        ...
+
+    def reference_minor(self, amount_minor: int, currency: str) -> int:
+        """Minor units of the reference currency. Raises Rejected for a currency without a rate."""
         ...
 
     def score_rows(self, features: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -118,6 +136,8 @@ class _Asked:
     trace: telemetry.Joined | None
     respond: Respond
     arrival: Arrival | None = None
+    caller: Caller | None = None
+    """Who was let in; None where everybody is."""
 
     @property
     def traceparent(self) -> str | None:
@@ -143,6 +163,8 @@ class _Reported:
     trace_id: str
     arrival: Arrival | None = None
     decision: Decision | None = None
+    said: bool = False
+    """Whether the log says it elsewhere: ``access`` does of whom it refuses."""
 
 
 class SyncApi:
@@ -150,7 +172,9 @@ class SyncApi:
 
     name: the model's name in ``/v2/models/{name}``. columns: features of a row, in order.
     fallback: KServe's application. in_flight_max: requests past it are refused, never queued.
-    deadline_ms: of a request that names none. sampler: of the log's lines.
+    deadline_ms: of a request that names none. sampler: of the log's lines. weights: what counts
+    under overload besides the amount. clock: that of the pipeline. access: who may ask; None lets
+    everybody.
     """
 
     def __init__(
@@ -165,22 +189,36 @@ class SyncApi:
         metrics: telemetry.Metrics = METRICS,
         sampler: telemetry.Sampler | None = None,
         service: str = "decider",
+        weights: Weights | None = None,
+        clock: Clock | None = None,
+        access: Access | None = None,
     ) -> None:
         self.draining = False
+        self.access = access
+        self.admission = Admission(
+            deadline_ms=deadline_ms,
+            in_flight_max=in_flight_max,
+            weights=weights or Weights(),
+            reference=decider.reference_minor,
+        )
         self._decider = decider
         self._fallback = fallback
         self._name = name
         self._columns = len(columns)
         self._deadline_ms = deadline_ms
-        self._in_flight = 0
         self._bodies = 0
         """Bytes of the bodies of inferences in flight, as announced."""
-        self._in_flight_max = in_flight_max
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
         self._service = service
-        self._batches = Batches(decider, SystemClock())
+        self._batches = Batches(
+            decider, clock or SystemClock(), self._aged, lambda: self.admission.full
+        )
         self._reported: list[_Reported] = []
+        self._overloaded = 0
+        """Refused under overload since the last report."""
+        self._reports = False
+        """A report is due."""
         self._rehearsed_at = float("-inf")
         self._rehearsal: asyncio.Task[bool] | None = None
         self._openapi = openapi.document(name, self._columns)
@@ -196,8 +234,42 @@ class SyncApi:
         }
         self._metadata = frozenset(("/v2", "/v2/models", model, "/v1/models", f"/v1/models/{name}"))
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """All that are served here, by us or by KServe."""
+        return self._metadata | self._routes.keys()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request, if whoever sends it may."""
+        itself = scope["path"] == AUTHORIZATIONS and scope["method"] == "POST"
+        if itself:  # ``authorize`` lets in, or not
+            await self._serve(scope, receive, send)
+        else:
+            await self.let_in(API, self._serve, scope, receive, send)
+
+    async def let_in(
+        self, routes: Routes, app: App, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Hand a request on if whoever sends it may, by these routes; refuse it otherwise."""
+        if self.access is None:
+            await app(scope, receive, send)
+            return
+        try:
+            caller = self.access.admit(scope["headers"], scope.get(PEER), scope["path"], routes)
+        except Refused as refused:
+            what = problem_of(refused)
+            headers = problem_headers(what, refused.retry_after_s)
+            await respond(send, what.status, _encoder.encode(what), *headers)
+            return
+        before = CALLER.set(caller)
+        try:
+            await app(scope, receive, send)
+        finally:
+            CALLER.reset(before)
+            if caller is not None:
+                self.access.leave(caller)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"])
         if route is None:
             await self.pass_on(scope, receive, send)
@@ -209,28 +281,51 @@ class SyncApi:
 
     # ------------------------------------------------------------ authorizations
 
-    def authorize(self, headers: Sequence[Header], body: bytes, respond: Respond) -> None:
+    def authorize(
+        self,
+        headers: Sequence[Header],
+        body: bytes,
+        respond: Respond,
+        peer: Peer | None = None,
+    ) -> None:
         """Decide the authorization of one request; respond hears of it, now or later.
 
-        headers: names in lower case. body: whole, at most MAX_BODY_BYTES.
+        headers: names in lower case. body: whole, at most MAX_BODY_BYTES. peer: the certificate
+        of the connection.
         """
         asked = self._asked(headers, respond)
-        self._in_flight += 1
+        admitted = self.admission
+        if self.access is not None:  # before it may stand: a stranger takes nobody's place
+            try:
+                asked.caller = self.access.admit(headers, peer, AUTHORIZATIONS)
+            except Exception as error:
+                admitted.inside += 1
+                self._settle(asked, _known(error))
+                return
+        if admitted.inside < admitted.limit.value:
+            self._decide(asked, headers, body)
+        else:
+            admitted.stand(
+                body,
+                partial(self._decide, asked, headers, body),
+                partial(self._refuse_overloaded, asked),
+            )
+
+    def _decide(
+        self, asked: _Asked, headers: Sequence[Header], body: bytes, stood_us: int = 0
+    ) -> None:
+        self.admission.inside += 1
         try:
             deadline_ms = self._understand(asked, headers, body)
-        except SluiceError as error:
-            self._settle(asked, error)
         except Exception as error:  # a bug of ours answers too, and gives its place in flight back
-            telemetry.event("request_failed", level=logging.ERROR, error=True)
-            self._settle(asked, unforeseen(error))
+            self._settle(asked, _known(error))
         else:
             assert asked.arrival is not None
-            self._batches.add(asked.arrival, deadline_ms, partial(self._settle, asked))
+            settle = partial(self._settle, asked)
+            self._batches.add(asked.arrival, deadline_ms, settle, stood_us)
 
     def _understand(self, asked: _Asked, headers: Sequence[Header], body: bytes) -> int:
-        """Read one authorization. Returns its deadline in ms. Raises Rejected, or Unavailable."""
-        if self._in_flight > self._in_flight_max:
-            raise Unavailable("", code="overloaded")
+        """Read one authorization. Returns its deadline in ms. Raises Rejected."""
         content_type = deadline = encoding = b""
         for name, value in headers:
             if name == b"content-type":
@@ -242,20 +337,52 @@ class SyncApi:
         if not _is_json(content_type) or encoding:
             raise Rejected("", code="unsupported_content_type")
         deadline_ms = _deadline_ms(deadline) if deadline else self._deadline_ms
-        asked.arrival = self._decider.arrive(body, traceparent=asked.traceparent)
+        arrival = self._decider.arrive(body, traceparent=asked.traceparent)
+        if self.access is not None and asked.caller is not None:
+            self.access.belongs(asked.caller, arrival.auth.tenant)
+        asked.arrival = arrival
         return deadline_ms
+
+    def _aged(self, now_us: int, age_us: int) -> None:
+        self.admission.limit.decided(now_us, age_us, self.admission.inside)
+
+    def _refuse_overloaded(self, asked: _Asked) -> None:
+        self._let_go(asked)
+        headers = [*asked.headers(), *_OVERLOADED_HEADERS]
+        if self.draining:
+            headers.append(CLOSE)
+        asked.respond(_OVERLOADED.status, headers, _OVERLOADED_BODY)
+        if asked.trace:
+            asked.trace.span.end()
+        # Counted, without a line in the log: most were not read, so it could not say whose it is.
+        self._overloaded += 1
+        self._report_soon()
 
     @staticmethod
     def _asked(headers: Sequence[Header], respond: Respond) -> _Asked:
         began = time.perf_counter()
         return _Asked(began, telemetry.join_trace(_traceparent(headers)), respond)
 
+    def _let_go(self, asked: _Asked) -> None:
+        """Its caller has one request fewer in flight."""
+        if self.access is not None and asked.caller is not None:
+            self.access.leave(asked.caller)
+
     def _settle(self, asked: _Asked, outcome: Result | SluiceError) -> None:
-        self._in_flight -= 1
+        if isinstance(outcome, Late):
+            assert asked.arrival is not None
+            value = self.admission.value_of(asked.arrival)
+            self.admission.refuse(admission.LATE, value, partial(self._refuse_overloaded, asked))
+            self.admission.leave()
+            return
+        self.admission.leave()
+        self._let_go(asked)
         decision = None
         headers = asked.headers()
         if isinstance(outcome, Decided | Replayed):
             status, body = 200, outcome.answer
+            if asked.caller is not None:
+                body = asked.caller.answer(body)
             headers.append(_JSON)
             if isinstance(outcome, Decided):
                 code, decision = "decided", outcome.decision
@@ -265,14 +392,16 @@ class SyncApi:
         else:
             refusal = _refusal(outcome)
             status, code, body = refusal.status, refusal.code, _encoder.encode(refusal)
-            headers += problem_headers(refusal)
+            wait_s = outcome.retry_after_s if isinstance(outcome, Refused) else 0
+            headers += problem_headers(refusal, wait_s)
         if self.draining:
             headers.append(CLOSE)
         asked.respond(status, headers, body)
         if asked.trace:
             asked.trace.span.end()
         seconds = time.perf_counter() - asked.began
-        self._report(_Reported(code, seconds, asked.trace_id, asked.arrival, decision))
+        said = isinstance(outcome, Refused)
+        self._report(_Reported(code, seconds, asked.trace_id, asked.arrival, decision, said))
 
     async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same through ASGI: a body too large, or one that its sender asks leave to send."""
@@ -283,7 +412,10 @@ class SyncApi:
             if not answered.done():
                 answered.set_result(answer)
 
+        peer = scope.get(PEER)
         try:
+            if self.access is not None:
+                self.access.identify(scope["headers"], peer)  # before we read for a stranger
             raw = await read_body(scope, receive, MAX_BODY_BYTES)
         except SluiceError as error:
             asked = self._asked(scope["headers"], keep)
@@ -295,10 +427,10 @@ class SyncApi:
                 if asked.trace:
                     asked.trace.span.end()
                 return
-            self._in_flight += 1
+            self.admission.inside += 1
             self._settle(asked, error)
         else:
-            self.authorize(scope["headers"], raw, keep)
+            self.authorize(scope["headers"], raw, keep, peer)
         status, headers, body = await answered
         await respond(send, status, body, *headers)
 
@@ -321,10 +453,10 @@ class SyncApi:
         began = time.perf_counter()
         size = announced(scope["headers"]) or open_inference.MAX_INFER_BYTES
         size = min(size, open_inference.MAX_INFER_BYTES)
-        if self._in_flight >= self._in_flight_max or self._bodies + size > BODIES_MAX_BYTES:
-            await self._refuse(send, problem("overloaded"))
+        if self.admission.full or self._bodies + size > BODIES_MAX_BYTES:
+            await self._refuse(send, _OVERLOADED)
             return
-        self._in_flight += 1
+        self.admission.inside += 1
         self._bodies += size
         try:
             if any(name == b"content-encoding" for name, _ in scope["headers"]):
@@ -341,7 +473,7 @@ class SyncApi:
             telemetry.event("request_failed", level=logging.ERROR, error=True)
             answered = problem_of(unforeseen(error))
         finally:
-            self._in_flight -= 1
+            self.admission.leave()
             self._bodies -= size
         if isinstance(answered, Problem):
             await self._refuse(send, answered)
@@ -400,44 +532,60 @@ class SyncApi:
         began = time.perf_counter()
         trace = telemetry.join_trace(traceparent)
         going_on = trace.traceparent if trace else None
+        caller = CALLER.get()
+        if self.access is not None and caller is not None:
+            self.access.charge(caller, len(raws) - 1)
         rows: list[Arrival | Problem] = []
         for raw in raws:
             try:
-                rows.append(self._decider.arrive(raw, traceparent=going_on))
+                arrival = self._decider.arrive(raw, traceparent=going_on)
+                if self.access is not None and caller is not None:
+                    self.access.belongs(caller, arrival.auth.tenant)
+                rows.append(arrival)
             except Rejected as error:
                 rows.append(problem_of(error))
-        decided = iter(
-            await asyncio.gather(*(self._decided(row) for row in rows if isinstance(row, Arrival)))
-        )
+            except Exception:  # a bug of ours stops at its own row
+                telemetry.event("request_failed", level=logging.ERROR, error=True)
+                rows.append(problem("internal"))
+        arrivals = [row for row in rows if isinstance(row, Arrival)]
+        if self.admission.inside > self.admission.limit.value:
+            for arrival in arrivals:
+                self.admission.count(admission.FULL, self.admission.value_of(arrival))
+            return _OVERLOADED
+        self.admission.inside += len(arrivals)
+        try:
+            decided = iter(await asyncio.gather(*map(self._decided, arrivals)))
+        finally:
+            self.admission.leave(len(arrivals))
         answers: list[bytes] = []
         answered, first = False, None
         for row in rows:
             result = row if isinstance(row, Problem) else next(decided)
-            arrival = None if isinstance(row, Problem) else row
+            of = None if isinstance(row, Problem) else row
             decision = result.decision if isinstance(result, Decided) else None
             if isinstance(result, Decided | Replayed):
                 answered = True
                 code = "decided" if isinstance(result, Decided) else "replayed"
-                answers.append(result.answer)
+                answers.append(caller.answer(result.answer) if caller else result.answer)
             else:
-                refusal = result if isinstance(result, Problem) else _REFUSALS[type(result)]
+                if isinstance(result, Late) and of is not None:
+                    self.admission.count(admission.LATE, self.admission.value_of(of))
+                refusal = result if isinstance(result, Problem) else _refusal(result)
                 first, code = first or refusal, refusal.code
                 answers.append(_encoder.encode(refusal))
             seconds = time.perf_counter() - began
-            self._report(
-                _Reported(code, seconds, telemetry.trace_id_of(going_on), arrival, decision)
-            )
+            self._report(_Reported(code, seconds, telemetry.trace_id_of(going_on), of, decision))
         if trace:
             trace.span.end()
         return answers if answered or first is None else first
 
-    def _decided(self, arrival: Arrival) -> asyncio.Future[Result]:
-        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    def _decided(self, arrival: Arrival) -> asyncio.Future[Result | Late]:
+        result: asyncio.Future[Result | Late] = asyncio.get_running_loop().create_future()
 
         def done(outcome: Result | SluiceError) -> None:
             if result.done():
                 return
-            if isinstance(outcome, SluiceError):
+            if isinstance(outcome, SluiceError) and not isinstance(outcome, Late):
                 result.set_exception(outcome)
             else:
                 result.set_result(outcome)
@@ -510,22 +658,36 @@ class SyncApi:
         await respond_problem(send, what, *headers)
 
     def _report(self, reported: _Reported) -> None:
-        if not self._reported:
-            asyncio.get_running_loop().call_later(REPORT_AFTER_S, self.report)
         self._reported.append(reported)
         if len(self._reported) >= REPORT_ROWS:
             self.report()
+        else:
+            self._report_soon()
+
+    def _report_soon(self) -> None:
+        if not self._reports:
+            self._reports = True
+            asyncio.get_running_loop().call_later(REPORT_AFTER_S, self._report_due)
+
+    def _report_due(self) -> None:
+        self._reports = False
+        self.report()
 
     def report(self) -> None:
         """Count and log what was answered since the last time."""
         reported, self._reported = self._reported, []
-        if not reported:
+        overloaded, self._overloaded = self._overloaded, 0
+        if not reported and not overloaded:
             return
-        codes: dict[str, int] = {}
+        codes: dict[str, int] = {_OVERLOADED.code: overloaded} if overloaded else {}
         for one in reported:
             codes[one.code] = codes.get(one.code, 0) + 1
         self._metrics.count_each("sluice_decider_requests_total", codes, "sync")
-        self._metrics.set("sluice_decider_in_flight", self._in_flight)
+        self._metrics.set("sluice_decider_in_flight", self.admission.in_flight)
+        self._metrics.set("sluice_decider_limit", self.admission.limit.value)
+        for (reason, priority), number in self.admission.shed.items():
+            self._metrics.count("sluice_decider_shed_total", reason, priority, by=number)
+        self.admission.shed.clear()
         sizes, self._batches.sizes = self._batches.sizes, []
         self._metrics.observe_each("sluice_decider_batch_rows", sizes, "sync")
         decided = [one for one in reported if one.decision is not None]
@@ -546,6 +708,8 @@ class SyncApi:
                 for one in reported
             ]
         )
+        if self.access is not None:
+            shares = [0 if one.said else share for one, share in zip(reported, shares, strict=True)]
         telemetry.count_lines(self._metrics, "sync", shares)
         telemetry.write_lines(
             [
@@ -574,7 +738,7 @@ class SyncApi:
             entrypoint="sync",
             code=reported.code,
             sample_ppm=sample_ppm,
-            authorization_id=auth.authorization_id if auth else "",
+            id_hmac=telemetry.name_in_log(auth.authorization_id) if auth else "",
             tenant=auth.tenant if auth else "",
             region=auth.region if auth else "",
             trace_id=reported.trace_id,
@@ -583,6 +747,7 @@ class SyncApi:
 
     async def close(self) -> None:
         """Finish what was taken and tell the rest."""
+        self.admission.close()
         await self._batches.close()
         self.report()
 
@@ -611,7 +776,15 @@ def _deadline_ms(header: bytes) -> int:
     deadline_ms = whole_number(header)
     if deadline_ms is None or not DEADLINE_MIN_MS <= deadline_ms <= DEADLINE_MAX_MS:
         raise Rejected("", code="invalid_deadline")
-    return deadline_ms
+    return DEADLINES_MS[bisect_right(DEADLINES_MS, deadline_ms) - 1]
+
+
+def _known(error: Exception) -> SluiceError:
+    """The error itself; one that nobody foresaw is logged, and becomes ``internal``."""
+    if isinstance(error, SluiceError):
+        return error
+    telemetry.event("request_failed", level=logging.ERROR, error=True)
+    return unforeseen(error)
 
 
 def _refusal(outcome: Conflict | Busy | Unrecorded | Unidentified | SluiceError) -> Problem:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import signal
 import threading
 from functools import partial
 
+from services.decider.access import Access, Limits, report_open
+from services.decider.admission import Weights
 from services.decider.recall import TAIL_MAX, Recall
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
+from services.repeat import Repeated
 from sluice import telemetry
 from sluice.application.active import ActiveConfiguration
 from sluice.application.once import Once
+from sluice.application.ports import OnlineConnection
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
 from sluice.settings import Settings, load
+
+STORE_WATCH_S = 2.0
+"""How often the store is asked for its figures: a tenth of a millisecond of its time each."""
+WELCOME_S = 0.2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     entrypoint = parser.parse_args(argv).entrypoint
     bootstrap.unsettled()
     settings, _ = load()
-    telemetry.configure_logging("decider", level=settings.service.log_level)
+    bootstrap.configure_logging("decider", settings)
     bootstrap.limit_memory(settings.service.memory_max_mb)
     try:
         if entrypoint == "sync":
@@ -48,21 +55,25 @@ def main(argv: list[str] | None = None) -> int:
 async def _sync(settings: Settings) -> None:
     from services.decider.server import serve  # noqa: PLC0415
 
+    access = await who_may_ask(settings)
+    tls = bootstrap.server_tls(settings)
+    weights = Weights(settings.decider.priority)
     active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
-    with contextlib.suppress(SluiceError):
-        await store.open()  # a store that is down now degrades decisions, it stops none
+    await _open(store, settings)
+    await asyncio.to_thread(bootstrap.reach_brokers, settings)
     log = bootstrap.decision_producer(settings)
     await log.ready()
     ids = bootstrap.once(settings, store)
-    decider = bootstrap.decider(settings, "sync", ids, log, active)
-    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    decider = bootstrap.decider(settings, "sync", ids, log, active, store.refusal)
+    beside = _beside(settings, active, store)
     admin = settings.service.admin_host, settings.service.admin_port
     recall = _recall(settings, ids)
     recall.start()
 
     async def finish() -> None:
-        follower.cancel()
+        for repeated in beside:
+            repeated.stop()
         await asyncio.to_thread(recall.close)
         await log.close()
         await store.close()
@@ -78,9 +89,24 @@ async def _sync(settings: Settings) -> None:
         admin=admin if admin[1] else None,
         per_address_max=settings.decider.connections_per_address,
         deadline_ms=settings.decider.deadline_ms,
+        weights=weights,
         sampler=bootstrap.sampler(settings),
+        access=access,
+        tls=tls,
+        reload_s=settings.decider.reload_s,
         on_stop=finish,
     )
+
+
+async def who_may_ask(settings: Settings) -> Access | None:
+    """The sync API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
+    credentials = await asyncio.to_thread(bootstrap.credentials, settings)
+    if credentials is None:
+        report_open(settings.decider.host)
+        return None
+    given = settings.access
+    limits = Limits(given.rate_per_s, given.burst, given.in_flight_max)
+    return Access(credentials.tokens, credentials.clients, limits=limits)
 
 
 async def _stream(settings: Settings) -> None:
@@ -91,8 +117,8 @@ async def _stream(settings: Settings) -> None:
         events.add_signal_handler(number, stop.set)
     active = bootstrap.active_configuration(settings)
     online = bootstrap.online_store(settings, batches=True)
-    with contextlib.suppress(SluiceError):
-        await online.open()
+    await _open(online, settings)
+    await asyncio.to_thread(bootstrap.reach_brokers, settings)
     kafka = await asyncio.to_thread(bootstrap.transactional_stream, settings)
     names = bootstrap.topics(settings)
     once = bootstrap.once(settings, online)
@@ -105,7 +131,7 @@ async def _stream(settings: Settings) -> None:
         kafka,
         decider,
         ids,
-        on_assigned=recall.start,
+        recall=recall.start,
         dead_letters=names.dead_letters,
         clock=SystemClock(),
         events=events,
@@ -114,14 +140,36 @@ async def _stream(settings: Settings) -> None:
     loop = ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
     bootstrap.settle()
     telemetry.event("started", entrypoint="stream", replica=settings.service.name())
-    follower = asyncio.create_task(_follow(active, settings.decider.reload_s))
+    beside = _beside(settings, active, online)
     try:
+        await _welcome(online, stop)
         await asyncio.to_thread(loop.run, stop)
     finally:
-        follower.cancel()
+        for repeated in beside:
+            repeated.stop()
         await asyncio.to_thread(recall.close)
         await online.close()
     telemetry.event("stopped")
+
+
+def _beside(
+    settings: Settings, active: ActiveConfiguration, store: OnlineConnection
+) -> list[Repeated]:
+    """What is due again and again beside the decisions; begun."""
+    watch = bootstrap.store_watch(settings, store)
+    return [
+        Repeated("follow", settings.decider.reload_s, active.poll).start(),
+        Repeated("store_watch", STORE_WATCH_S, watch.look).start(),
+    ]
+
+
+async def _welcome(store: OnlineConnection, stop: threading.Event) -> None:
+    """Return when nothing that only a person mends keeps us from the store; or when told to stop.
+
+    Until then nothing is read: each authorization would be decided without features for good.
+    """
+    while store.refusal() is not None and not stop.is_set():
+        await asyncio.sleep(WELCOME_S)
 
 
 def _recall(settings: Settings, once: Once) -> Recall:
@@ -129,10 +177,13 @@ def _recall(settings: Settings, once: Once) -> Recall:
     return Recall(once, tail, asyncio.get_running_loop())
 
 
-async def _follow(active: ActiveConfiguration, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        active.poll()
+async def _open(store: OnlineConnection, settings: Settings) -> None:
+    """Connect. A store that is down now degrades decisions, it stops none; why is in the log."""
+    try:
+        await store.open()
+    except SluiceError as error:
+        why = await asyncio.to_thread(bootstrap.store_trouble, settings) or str(error)
+        telemetry.event("store_not_connected", level=logging.ERROR, code=error.code, reason=why)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Kind(NamedTuple):
 
 
 _FIELD = "docs/reference/authorization.md lists every field with type and bounds"
+_CREDENTIAL = "docs/how-to/secure-a-deployment.md says which credentials are taken"
 _RETRY = "send the same request again, with the same id, after Retry-After"
 
 KINDS: dict[str, Kind] = {
@@ -43,6 +44,14 @@ KINDS: dict[str, Kind] = {
     ),
     "invalid_inference": Kind(
         400, "The inference request is wrong", "GET /v2/models/{name} describes the tensors"
+    ),
+    "unauthenticated": Kind(401, "Who asks is not known", _CREDENTIAL),
+    "invalid_token": Kind(401, "The token does not hold", _CREDENTIAL),
+    "insufficient_scope": Kind(403, "The credential does not allow this", _CREDENTIAL),
+    "other_tenant": Kind(
+        403,
+        "The authorization is of another tenant than the credential",
+        "send it with a credential of its tenant",
     ),
     "invalid_http": Kind(400, "This is no HTTP/1.1 request", "the connection is closed"),
     "not_on_this_port": Kind(
@@ -67,6 +76,11 @@ KINDS: dict[str, Kind] = {
     "wrong_type": Kind(422, "A field has the wrong type", _FIELD),
     "out_of_range": Kind(422, "A number is out of range", _FIELD),
     "bad_format": Kind(422, "A text has the wrong form", _FIELD),
+    "bad_token": Kind(
+        422,
+        "An id is not made as its tenant's are",
+        "send what decider.grammars says, or have it changed there",
+    ),
     "unknown_value": Kind(422, "A word is not in its list", _FIELD),
     "unknown_currency": Kind(422, "The currency is unknown", "send an ISO 4217 code"),
     "unknown_country": Kind(422, "The country is unknown", "send an ISO 3166-1 alpha-2 code"),
@@ -78,8 +92,9 @@ KINDS: dict[str, Kind] = {
         422, "The event is too old", "publish history through the stream processor"
     ),
     "invalid": Kind(422, "The authorization is not valid", _FIELD),
+    "too_many_requests": Kind(429, "This client asks for too much", _RETRY),
     "internal": Kind(500, "Something broke inside", "see the log for the trace id"),
-    "overloaded": Kind(503, "Too many requests are in flight", _RETRY),
+    "overloaded": Kind(503, "More comes than can be decided in time", _RETRY),
     "busy": Kind(503, "The same authorization is being decided", _RETRY),
     "unrecorded": Kind(503, "The decision could not be recorded", _RETRY),
     "unidentified": Kind(503, "Nobody can say whether this id was decided before", _RETRY),

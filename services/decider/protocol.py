@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
+from services.decider.access import PEER, peer_of
 from services.decider.asgi import CLOSE, Header, problem_headers
 from services.decider.http import AUTHORIZATIONS, SyncApi
 from services.decider.problems import problem
@@ -171,6 +172,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """It is open."""
         super().connection_made(_Corked(transport, self.loop))
+        self._peer = peer_of(transport.get_extra_info("ssl_object"))
         self.flow = _Flow(self.transport, self)
         self.headers: list[Header] = []
         self.reading_since = self.idle_since = self.loop.time()
@@ -322,6 +324,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.idle_since = None
         self._message_bytes = self._body_bytes = 0
         super().on_message_begin()
+        if self._peer is not None:
+            self.scope[PEER] = self._peer
 
     def on_headers_complete(self) -> None:
         """A request whose body, if any, is still to come."""
@@ -377,7 +381,8 @@ class HttpProtocol(HttpToolsProtocol):
         assert isinstance(entrypoint, SyncApi)
         body = bytes(cycle.body)
         try:
-            entrypoint.authorize(cycle.scope["headers"], body, partial(self._respond, cycle))
+            answer = partial(self._respond, cycle)
+            entrypoint.authorize(cycle.scope["headers"], body, answer, self._peer)
         except Exception:
             # Inside the parser it would be a 400, although the row may be decided: say nothing.
             telemetry.event("request_failed", level=logging.ERROR, error=True)

@@ -22,7 +22,9 @@ from kserve.protocol.rest.server import RESTServer
 from uvicorn.server import ServerState
 
 from services.decider import open_inference
+from services.decider.access import Access, ServerTls, follow_certificate
 from services.decider.admin import Admin
+from services.decider.admission import Weights
 from services.decider.asgi import App
 from services.decider.connections import (
     ADMIN_CONNECTIONS_MAX,
@@ -153,7 +155,11 @@ async def serve(
     admin: tuple[str, int] | None = None,
     per_address_max: int = 0,
     deadline_ms: int = DEADLINE_MS,
+    weights: Weights | None = None,
     sampler: telemetry.Sampler | None = None,
+    access: Access | None = None,
+    tls: ServerTls | None = None,
+    reload_s: float = 2.0,
     on_stop: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Answer until SIGTERM: then readiness turns 503, the listener stays open for drain_s,
@@ -162,6 +168,8 @@ async def serve(
     name: of the model, in ``/v2/models/{name}``. columns: the catalogue's features, in order.
     port: 0 lets the system choose; the log event "listening" says which. admin: host and port of
     the admin port, likewise. per_address_max: connections of one address, 0 is no bound.
+    access: who may ask, None for everybody. tls: None for plain HTTP, which the admin port always
+    is. reload_s: how often both look whether files changed.
     Call it once a process, on a uvloop loop (:func:`run`).
     """
     entrypoint = SyncApi(
@@ -171,12 +179,14 @@ async def serve(
         columns=columns,
         in_flight_max=in_flight_max,
         deadline_ms=deadline_ms,
+        weights=weights,
         sampler=sampler,
+        access=access,
     )
     _behind(name, entrypoint, len(columns))
     listening = listen(host, port)
     server = _Server(
-        _config(entrypoint),
+        _config(entrypoint, tls),
         entrypoint,
         listening,
         drain_s=drain_s,
@@ -199,10 +209,21 @@ async def serve(
         port=listening.getsockname()[1],
         admin_port=operators.port if operators else 0,
         model=name,
+        tls=tls is not None,
     )
+    followers = [
+        asyncio.create_task(following)
+        for following in (
+            access.follow(reload_s) if access else None,
+            follow_certificate(tls, reload_s) if tls else None,
+        )
+        if following is not None
+    ]
     try:
         await server.serve()
     finally:
+        for follower in followers:
+            follower.cancel()
         await entrypoint.close()
         if operators is not None:
             operators.close()
@@ -212,7 +233,7 @@ async def serve(
         telemetry.event("stopped")
 
 
-def _config(app: App) -> uvicorn.Config:
+def _config(app: App, tls: ServerTls | None = None) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         http=HttpProtocol,
@@ -224,6 +245,7 @@ def _config(app: App) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=FINISH_S,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls.context,
     )
     config.load()
     return config

@@ -8,7 +8,9 @@ an answer to remember, nor a metric, nor a log line.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +57,7 @@ RETRY_MAX_S = 5.0
 ABORTS_MAX = 5
 """Batches given up in a row before the entrypoint goes on one message at a time."""
 
+BROKE = "it broke the decider"
 _REPLAYED = Rejected("this authorization was decided before", code=DUPLICATE)
 _CONFLICT = Rejected("this id was decided before with other content", code="conflict")
 
@@ -171,14 +174,16 @@ class _Outcome:
     refused: Counter[str] = field(default_factory=Counter)
     lines: list[tuple[Message, str, str]] = field(default_factory=list)
     """Message, code and trace id of each that was refused."""
+    unread: list[tuple[Message, Exception]] = field(default_factory=list)
+    """Those that broke us while they were read, and how."""
 
 
 class StreamProcessor(Handler):
     """Decides a batch inside a transaction, which the loop commits.
 
     ids: those that the decider was built with. events: the event loop in which decider and store
-    live; it runs in another thread than ours. on_assigned: told that partitions came. sampler: of
-    the log's lines.
+    live; it runs in another thread than ours. recall: has what others decided, or what
+    became of a commit without an answer, read from the log. sampler: of the log's lines.
     """
 
     def __init__(
@@ -190,7 +195,7 @@ class StreamProcessor(Handler):
         dead_letters: str,
         clock: Clock,
         events: asyncio.AbstractEventLoop,
-        on_assigned: Callable[[], None] = lambda: None,
+        recall: Callable[[], None] = lambda: None,
         metrics: telemetry.Metrics = METRICS,
         sampler: telemetry.Sampler | None = None,
         service: str = "decider",
@@ -201,9 +206,9 @@ class StreamProcessor(Handler):
         self._dead_letters = dead_letters
         self._clock = clock
         self._events = events
+        self._recall = recall
         self._emitter = decider.emitter
         self._generation = kafka.generation
-        self._on_assigned = on_assigned
         self._metrics = metrics
         self._sampler = sampler or telemetry.Sampler()
         self._service = service
@@ -225,7 +230,7 @@ class StreamProcessor(Handler):
     def assigned(self, partitions: Sequence[Partition]) -> Offsets:
         """Their ids may have been decided elsewhere."""
         if partitions:
-            self._on_assigned()
+            self._recall()
         return {}
 
     def committed(self, done: Done) -> None:
@@ -249,6 +254,8 @@ class StreamProcessor(Handler):
             self._sequence = 0
         self._decider.sequence = self._sequence
         self._events.call_soon_threadsafe(self._ids.unknown if unknown else self._ids.aborted)
+        if self._outcome is not None:  # its commit failed, for all that we heard
+            self._recall()
         self._outcome = None
 
     def poison(self, message: Message, code: str) -> bool:
@@ -268,24 +275,20 @@ class StreamProcessor(Handler):
             outcome.lines.append((message, error.code, telemetry.trace_id_of(traceparent)))
 
         for message in batch:
-            origin = _place(message)
-            traceparent = None
-            if message.traceparent is not None and (
-                trace := telemetry.join_trace(message.traceparent, SpanKind.CONSUMER)
-            ):
-                traceparent = trace.traceparent
-                outcome.spans.append(trace.span)
-            if self._poison and origin in self._poison:
-                poison = Rejected("it broke the decider", code=self._poison[origin])
-                refuse(message, poison, traceparent)
-                continue
+            trace: telemetry.Joined | None = None
             try:
-                arrivals.append(
-                    self._decider.arrive(message.value, origin=origin, traceparent=traceparent)
-                )
+                trace = telemetry.join_trace(message.traceparent, SpanKind.CONSUMER)
+                arrivals.append(self._read(message, trace and trace.traceparent))
                 places.append(message)
             except Rejected as error:
-                refuse(message, error, traceparent)
+                refuse(message, error, trace and trace.traceparent)
+            except (SluiceError, MemoryError):  # not this message's doing
+                raise
+            except Exception as error:  # a bug of ours stops at the message that shows it
+                refuse(message, Rejected(BROKE, code="internal"), trace and trace.traceparent)
+                outcome.unread.append((message, error))
+            if trace is not None:
+                outcome.spans.append(trace.span)
         for arrival, message, result in zip(
             arrivals, places, await self._decide(arrivals), strict=True
         ):
@@ -301,6 +304,13 @@ class StreamProcessor(Handler):
                 again = _REPLAYED if isinstance(result, Replayed) else _CONFLICT
                 refuse(message, again, arrival.traceparent)
         return outcome
+
+    def _read(self, message: Message, traceparent: str | None) -> Arrival:
+        """Raises Rejected."""
+        origin = _place(message)
+        if self._poison and origin in self._poison:
+            raise Rejected(BROKE, code=self._poison[origin])
+        return self._decider.arrive(message.value, origin=origin, traceparent=traceparent)
 
     async def _decide(self, arrivals: list[Arrival]) -> list[Result]:
         """Decide all, waiting for ids that another arrival holds. Raises Unavailable past the
@@ -344,6 +354,15 @@ class StreamProcessor(Handler):
         seconds = time.perf_counter() - outcome.began
         metrics, decided = self._metrics, outcome.decided
         metrics.count_each("sluice_dead_letters_total", outcome.refused, self._service)
+        for message, error in outcome.unread:
+            metrics.count("sluice_consumer_poison_total", "internal")
+            telemetry.event(
+                "message_not_read",
+                level=logging.ERROR,
+                origin=str(_place(message)),
+                kind=type(error).__name__,
+                at=place_of(error),
+            )
         codes = outcome.refused + Counter(decided=len(decided))
         metrics.count_each("sluice_decider_requests_total", codes, "stream")
         now_us = self._clock.now_us()
@@ -392,6 +411,12 @@ class StreamProcessor(Handler):
                 for message, code, trace_id in outcome.lines
             ]
         )
+
+
+def place_of(error: Exception) -> str:
+    """Where an exception was raised. Its text may repeat what a stranger wrote: it is left out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _place(message: Message) -> Origin:

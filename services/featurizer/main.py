@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -14,11 +13,13 @@ from sluice.application.featurize import Applied
 from sluice.application.ports import (
     MISSING,
     STORE_LOST,
+    STORE_RUNBOOK,
     UNKNOWN,
     Message,
     Offsets,
     Partition,
-    StoreInfo,
+    StateStore,
+    WatermarkStore,
 )
 from sluice.bootstrap import services as bootstrap
 from sluice.errors import SluiceError, Unavailable
@@ -31,9 +32,8 @@ RETRIES_MAX = 60
 """Half a minute of a store or broker that is down; then exit, and let Kubernetes start us."""
 CHECK_EVERY_S = 0.25
 """How often the store is asked whether it still holds what we wrote, idle or not."""
-FIGURES_EVERY_S = 10.0
-"""How often it is asked for its memory and evictions: a fraction of a millisecond each."""
-NOEVICTION = "noeviction"
+FIGURES_EVERY_S = 1.0
+"""How often it is asked for its memory and evictions: a tenth of a millisecond of its time each."""
 
 
 def main() -> int:
@@ -88,21 +88,40 @@ def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
 
     Raises Misconfigured if it refuses our password.
     """
-    watermark, reported = bootstrap.store(settings).watermark(), ""
+    store, reported = bootstrap.store(settings), ""
+    watermark, states = store.watermark(), store.states()
     try:
         while not stop.is_set():
-            with contextlib.suppress(Unavailable):
-                why = watermark.read().why_not_written()
-                if not why:
-                    return True
-                telemetry.HEALTH.beat(ready=False)
-                if why != reported:
-                    bootstrap.report_store(why)
-                    reported = why
+            why = _why_not_writable(watermark, states)
+            if not why:
+                return True
+            telemetry.HEALTH.beat(ready=False)
+            if why != reported:
+                bootstrap.report_store(why)
+                reported = why
             stop.wait(RETRY_S)
         return False
     finally:
         watermark.close()
+        states.close()
+
+
+def _why_not_writable(watermark: WatermarkStore, states: StateStore) -> str:
+    """Why we stay away from the store, "" if we do not. Raises Misconfigured."""
+    try:
+        mark = watermark.read()
+        why = mark.why_not_written()
+        if why:
+            return why
+        try:
+            forgot = mark.why_forgetful(states.info())
+        except Unavailable:  # it hides its figures
+            return ""
+        if forgot and mark.state != MISSING:
+            watermark.lose(forgot)
+    except Unavailable as error:
+        return str(error)
+    return forgot and f"the online store is not used: {forgot}"
 
 
 class Featurizing(Handler):
@@ -112,7 +131,7 @@ class Featurizing(Handler):
         self._parts = parts
         self._checked_at = float("-inf")
         self._figures_at = 0.0
-        self._policy = NOEVICTION
+        self._policy = bootstrap.EvictionPolicy()
         self._known: dict[Partition, int] = {}
         """What of each of our partitions is in the store, for all that we know."""
         self._applied: Applied | None = None
@@ -122,6 +141,9 @@ class Featurizing(Handler):
         """Raises Unavailable: the batch will come again; with code STORE_LOST if the store forgot
         what it held."""
         done = whole(batch) if batch else NOTHING
+        if time.monotonic() >= self._figures_at:
+            self._figures_at = time.monotonic() + FIGURES_EVERY_S
+            self._watch()
         late = time.monotonic() >= self._checked_at + CHECK_EVERY_S
         if late or done.offsets.keys() - self._known:
             self._check()
@@ -133,30 +155,25 @@ class Featurizing(Handler):
             self._parts.watermark.advance(known, done.offsets)
             self._known.update(done.offsets)
             kill_at("featurizer.after_mark")
-        if time.monotonic() >= self._figures_at:
-            self._figures_at = time.monotonic() + FIGURES_EVERY_S
-            self._show_store()
         return done
 
-    def _show_store(self) -> None:
-        """Show the store's own figures. A store that does not tell them stops nothing."""
-        policy, why = UNKNOWN, ""
+    def _watch(self) -> None:
+        """Show the store's own figures; one that does not tell them stops nothing. Raises
+        Unavailable with code STORE_LOST if they say that it forgot something, or may."""
         try:
             info = self._parts.states.info()
         except Unavailable as error:
-            why = str(error)
-        else:
-            policy = info.eviction_policy
-            show_figures(info)
-        telemetry.METRICS.info("sluice_store_eviction_policy_info", policy)
-        if policy != self._policy:
-            self._policy = policy
-            telemetry.event(
-                "eviction_policy",
-                level=logging.INFO if policy == NOEVICTION else logging.WARNING,
-                policy=policy,
-                reason=why,
-                fix="docs/reference/online-store.md, section When it is down",
+            self._policy.show(UNKNOWN, str(error))
+            return
+        bootstrap.show_figures(info)
+        self._policy.show(info.eviction_policy, "")
+        watermark = self._parts.watermark
+        mark = watermark.read()
+        if forgot := mark.why_forgetful(info):
+            if mark.state != MISSING:
+                watermark.lose(forgot)
+            raise Unavailable(
+                f"the online store is not used: {forgot}", fix=STORE_RUNBOOK, code=STORE_LOST
             )
 
     def assigned(self, partitions: Sequence[Partition]) -> Offsets:
@@ -189,20 +206,12 @@ class Featurizing(Handler):
             if error.code != STORE_LOST or watermark.read().state != MISSING:
                 raise
             if consumer.committed(consumer.partitions()):
-                watermark.lose()
+                watermark.lose("it was emptied")
                 raise
             watermark.initialise()  # nothing was ever applied by this group: a new installation
         if first:
             bootstrap.report_store("")
         self._checked_at = time.monotonic()
-
-
-def show_figures(info: StoreInfo) -> None:
-    """The store's figures as gauges."""
-    metrics = telemetry.METRICS
-    metrics.set("sluice_store_used_memory_bytes", info.used_memory_bytes)
-    metrics.set("sluice_store_max_memory_bytes", info.max_memory_bytes)
-    metrics.set("sluice_store_evicted_keys", info.evicted_keys)
 
 
 def observe(applied: Applied, seconds: float) -> None:

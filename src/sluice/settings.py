@@ -53,6 +53,11 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     sasl_username: Annotated[str, _says("User of SASL PLAIN or SCRAM.")] = ""
     sasl_password: Annotated[str, _says("Password of SASL PLAIN or SCRAM.")] = ""
     ca_file: Annotated[str, _says("CA bundle for TLS; empty is the system's.")] = ""
+    cert_file: Annotated[
+        str, _says("Our certificate, PEM, where the brokers ask for one (mutual TLS).")
+    ] = ""
+    key_file: Annotated[str, _says("Its private key, PEM.")] = ""
+    key_password: Annotated[str, _says("Password of that key, if it is encrypted.")] = ""
 
     def extra(self) -> dict[str, str]:
         """What librdkafka needs besides the brokers."""
@@ -62,12 +67,21 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             "sasl.username": self.sasl_username,
             "sasl.password": self.sasl_password,
             "ssl.ca.location": self.ca_file,
+            "ssl.certificate.location": self.cert_file,
+            "ssl.key.location": self.key_file,
+            "ssl.key.password": self.key_password,
         }
         return {key: value for key, value in given.items() if value and value != "PLAINTEXT"}
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The online store."""
+
+    ca_file: Annotated[str, _says("CA bundle for rediss://; empty is the system's.")] = ""
+    cert_file: Annotated[
+        str, _says("Our certificate, PEM, where the store asks for one (mutual TLS).")
+    ] = ""
+    key_file: Annotated[str, _says("Its private key, PEM.")] = ""
 
     url: Annotated[str, _says("redis://, rediss:// or valkey://; may hold a password.")] = (
         "redis://localhost:6379/0"
@@ -108,6 +122,14 @@ class DeciderSettings(
 
     host: Annotated[str, _says("Address the sync API listens on.")] = "0.0.0.0"
     port: Annotated[int, _says("Port of the sync API.", ge=0, le=65_535)] = 8080
+    cert_file: Annotated[
+        str, _says("Certificate chain of the sync API, PEM; followed. Empty is plain HTTP.")
+    ] = ""
+    key_file: Annotated[str, _says("Its private key, PEM, not encrypted.")] = ""
+    client_ca_file: Annotated[
+        str,
+        _says("CA bundle: every client must show a certificate of it (mutual TLS); followed."),
+    ] = ""
     model_name: Annotated[str, _says("Name in the Open Inference Protocol.")] = "sluice"
     release_dir: Annotated[str, _says("Folder of the release to serve; polled.")] = (
         "models/releases/current"
@@ -121,8 +143,20 @@ class DeciderSettings(
         int, _says("Longest wait for the record to be durable; then 503.", ge=1, le=60_000)
     ] = 1000
     in_flight_max: Annotated[
-        int, _says("Requests inside the sync API; beyond it 503, no queue.", ge=1)
+        int,
+        _says(
+            "Requests inside the sync API; beyond it 503, no queue. Under overload fewer are let "
+            "in: as many as can be decided in time.",
+            ge=1,
+        ),
     ] = 256
+    priority: Annotated[
+        str,
+        _says(
+            "Who is refused last under overload: the amount in the reference currency times these "
+            "weights, channel.NAME=N or tenant.NAME=N, comma separated; 1 where none is given."
+        ),
+    ] = ""
     connections_per_address: Annotated[
         int,
         _says(
@@ -157,6 +191,102 @@ class DeciderSettings(
     reload_s: Annotated[
         int, _says("How often release and policy are looked at for changes.", ge=1, le=3600)
     ] = 2
+    grammars: Annotated[
+        dict[str, str],
+        _says(
+            "How tenants make their ids: `tenant.field` or `*.field` to characters, classes and "
+            "counts, `tok_[0-9a-f]{32}`. What does not follow is refused; `sluice.yaml` only."
+        ),
+    ] = {}
+    release_approvals: Annotated[
+        int,
+        _says(
+            "Keys that must have approved the activation of a release; 0 needs none.", ge=0, le=16
+        ),
+    ] = 0
+    policy_approvals: Annotated[
+        int, _says("The same of a policy. Two is dual control.", ge=0, le=16)
+    ] = 0
+    drop_untrusted: Annotated[
+        bool,
+        _says(
+            "Whether a release or policy whose key was withdrawn stops deciding: the one before "
+            "it comes back, or no model; without a policy before it, it is only named."
+        ),
+    ] = False
+    epoch_file: Annotated[
+        str,
+        _says(
+            "File that keeps the highest epochs over a restart, out of reach of whoever brings "
+            "releases; empty remembers them while the process runs."
+        ),
+    ] = ""
+    dry_run_rows: Annotated[
+        int,
+        _says(
+            "Last decisions that a new release or policy is tried on, 1.5 kB each; 0 tries none.",
+            ge=0,
+            le=100_000,
+        ),
+    ] = 2000
+    dry_run_shift_ppm: Annotated[
+        int,
+        _says(
+            "By how much it may move the share of an outcome, besides half of that share.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 5_000
+    breaker_decline_ppm: Annotated[
+        int,
+        _says(
+            "Share of a tenant's decisions that one rule, or the model, may decline before the "
+            "breaker trips; 1000000 never trips.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 300_000
+    breaker_rows: Annotated[
+        int, _says("Decisions of a tenant that it is a share of.", ge=100, le=1_000_000)
+    ] = 2000
+
+
+class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who may ask the sync API."""
+
+    mode: Annotated[
+        Literal["none", "required"],
+        _says("`required`: each request has a credential; `none` is for one machine."),
+    ] = "none"
+    issuer: Annotated[str, _says("`iss` of bearer tokens; empty takes none.")] = ""
+    audience: Annotated[str, _says("`aud` that a token must hold.")] = ""
+    keys: Annotated[str, _says("The issuer's JSON Web Key Set: a file, or an https URL.")] = ""
+    keys_ca_file: Annotated[
+        str, _says("CA bundle for that URL's server; empty is the system's.")
+    ] = ""
+    keys_refresh_s: Annotated[int, _says("How often the keys are read again.", ge=10, le=3600)] = (
+        300
+    )
+    algorithms: Annotated[
+        str, _says("Signatures taken, comma separated; only asymmetric ones.")
+    ] = "RS256,PS256,ES256"
+    leeway_s: Annotated[
+        int, _says("How far the issuer's clock may be from ours.", ge=0, le=300)
+    ] = 30
+    tenant_claim: Annotated[str, _says("Claim with the tenant, or a list of them.")] = "tenant"
+    scope_claim: Annotated[str, _says("Claim with the scopes: `authorize`, `score`, `admin`.")] = (
+        "scope"
+    )
+    clients_file: Annotated[
+        str, _says("Tenants and scopes of client certificates, YAML; followed.")
+    ] = ""
+    rate_per_s: Annotated[
+        int, _says("Authorizations a second of one client, per replica; 0 is any.", ge=0)
+    ] = 1000
+    burst: Annotated[int, _says("Of them at once, after a pause.", ge=1)] = 1000
+    in_flight_max: Annotated[
+        int, _says("Requests of one client in flight, per replica; 0 is any.", ge=0)
+    ] = 128
 
 
 class FeaturizerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -238,11 +368,19 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         int,
         _says(
             "Share of the usual authorizations with a line in the log, in millionths, by the hash "
-            "of the id. Refusals, declines and incomplete decisions always have one.",
+            "of the id. Refusals (but those under overload), declines and incomplete decisions "
+            "always have one.",
             ge=0,
             le=1_000_000,
         ),
     ] = 1_000_000
+    log_id_key: Annotated[
+        str,
+        _says(
+            "Secret by which an id becomes the name it has in the log. Empty: one made at each "
+            "start, so that nobody finds an id's lines."
+        ),
+    ] = ""
     log_lines_per_s: Annotated[
         int,
         _says(
@@ -264,6 +402,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     kafka: Kafka = Kafka()
     store: Store = Store()
     decider: DeciderSettings = DeciderSettings()
+    access: AccessSettings = AccessSettings()
     featurizer: FeaturizerSettings = FeaturizerSettings()
     archiver: ArchiverSettings = ArchiverSettings()
     feast: FeastSettings = FeastSettings()
@@ -383,7 +522,12 @@ def describe(settings: Settings, sources: Mapping[str, str]) -> list[Setting]:
 
 
 def _is_secret(key: str, value: str) -> bool:
-    return "password" in key or "password=" in value or ("://" in value and "@" in value)
+    return (
+        "password" in key
+        or key.endswith("_key")
+        or "password=" in value
+        or ("://" in value and "@" in value)
+    )
 
 
 def _from_file(path: Path, *, required: bool, sources: dict[str, str]) -> dict[str, dict[str, Any]]:

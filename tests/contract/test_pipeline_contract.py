@@ -107,6 +107,12 @@ def test_both_make_the_same_arrival_of_the_same_message(device):
     assert (made[0].origin, made[0].traceparent) == (origin, TRACE)
 
 
+def test_both_say_what_an_amount_is_in_the_reference_currency_before_a_message_is_read():
+    amounts = [kind("sync").pipeline.reference_minor(1234, "EUR") for kind in KINDS.values()]
+    made = [kind("sync").arrive(amount_minor=1234).amount_minor for kind in KINDS.values()]
+    assert amounts == made == [1234, 1234]
+
+
 @pytest.mark.parametrize(
     "raw",
     [

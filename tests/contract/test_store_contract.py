@@ -105,7 +105,7 @@ class FakeHarness(Harness):
         self.fake.missing.add(kind)
 
     def lose_states(self) -> None:
-        FakeWatermark(self.fake).lose()
+        FakeWatermark(self.fake).lose("")
 
     async def stop(self) -> None:
         self.fake.down = True
@@ -137,7 +137,7 @@ class RedisHarness(Harness):
         await self.redis.connection.call(pack(b"DEL", key) + pack(b"SET", key, b"not a hash"), 2)
 
     def lose_states(self) -> None:
-        self.watermark.lose()
+        self.watermark.lose("")
 
     async def stop(self) -> None:
         os.kill(self.process_id, signal.SIGSTOP)

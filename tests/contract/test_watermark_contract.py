@@ -19,6 +19,7 @@ from sluice.application.ports import (
     READY,
     REBUILDING,
     STORE_LOST,
+    UNKNOWN,
     Offsets,
     StateUpdate,
     Store,
@@ -122,7 +123,7 @@ def test_an_emptied_store_takes_no_progress(mark, emptied):
 
 def test_a_lost_store_stays_lost_when_somebody_would_initialise_it(mark, emptied):
     emptied.empty()
-    mark.lose()
+    mark.lose("it was emptied")
     assert mark.read().state == LOST
     assert not mark.initialise()
     assert "are lost" in refused(mark, {})
@@ -191,6 +192,36 @@ def test_a_store_without_a_watermark_has_no_format_to_adopt(mark, emptied):
     emptied.empty()
     mark.adopt()
     assert (mark.read().state, mark.read().format) == (MISSING, "")
+
+
+def test_why_it_was_lost_is_read_again_and_a_rebuild_forgets_it(mark):
+    mark.lose("it evicted 7 keys")
+    assert (mark.read().state, mark.read().why) == (LOST, "it evicted 7 keys")
+    assert "are lost (it evicted 7 keys)" in mark.read().why_not_written()
+    mark.begin()
+    assert mark.read().why == ""
+
+
+def test_what_was_evicted_before_a_store_was_declared_is_no_loss(mark, emptied):
+    states = emptied.store.states()
+    figures = states.info()
+    assert mark.read().why_forgetful(figures) == ""
+    later = replace(figures, evicted_keys=figures.evicted_keys + 3)
+    assert mark.read().why_forgetful(later) == "it evicted 3 keys"
+    restarted = replace(figures, run_id="another", evicted_keys=0)
+    assert mark.read().why_forgetful(restarted) == ""
+    restarted = replace(restarted, evicted_keys=1)
+    assert mark.read().why_forgetful(restarted) == "it evicted 1 keys"
+    states.close()
+
+
+@pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-lru", "volatile-ttl"])
+def test_any_policy_but_noeviction_may_forget(mark, emptied, policy):
+    states = emptied.store.states()
+    figures = states.info()
+    assert policy in mark.read().why_forgetful(replace(figures, eviction_policy=policy))
+    assert mark.read().why_forgetful(replace(figures, eviction_policy=UNKNOWN)) == ""
+    states.close()
 
 
 def test_two_connections_see_one_watermark(mark, emptied):

@@ -4,14 +4,17 @@ clean stops."""
 from __future__ import annotations
 
 import hashlib
+import hmac
 import http.client
 import json
+import random
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import redis
 
 from local.kafka.broker import Node
 from sluice.adapters.kafka.producer import EventProducer
@@ -19,6 +22,7 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.domain.clock import HOUR_US, SystemClock
 from sluice.domain.records.authorization import encode
 from sluice.testing.factories import make_authorization, make_label
+from tests.support.card_corpus import ENCODINGS, FIELDS, SHORTEST_INSIDE, card_number
 from tests.support.deployment import Deployment, make_deployment
 from tests.support.kafka import read_all, wait_until
 from tests.support.traffic import Caller, StreamTraffic, call
@@ -28,6 +32,7 @@ pytestmark = pytest.mark.slow
 SERVICES = ("decider-sync", "decider-stream", "featurizer", "archiver")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CARD_NUMBER = "4111111111111111"
+LOG_ID_KEY = "only-a-test"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,12 @@ def _world(kafka: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[De
     folder = tmp_path_factory.mktemp("entrypoints")
     with (
         EmbeddedStore() as store,
-        make_deployment(kafka.bootstrap, store.url, folder) as deployment,
+        make_deployment(
+            kafka.bootstrap,
+            store.url,
+            folder,
+            environment={"SLUICE_SERVICE_LOG_ID_KEY": LOG_ID_KEY},
+        ) as deployment,
     ):
         yield deployment
 
@@ -71,7 +81,8 @@ def test_a_callers_trace_is_found_in_the_record_and_in_the_log(deployment: Deplo
     assert message.traceparent == caller
 
     def line() -> str | None:
-        lines = (x for x in deployment.logs().splitlines() if '"authorization_id":"traced"' in x)
+        name = hmac.new(LOG_ID_KEY.encode(), b"traced", hashlib.sha256).hexdigest()[:32]
+        lines = (x for x in deployment.logs().splitlines() if f'"id_hmac":"{name}"' in x)
         return next(lines, None)
 
     said = json.loads(wait_until(line, "the line is written"))
@@ -171,6 +182,58 @@ def test_bad_input_is_one_dead_letter_each_and_its_neighbours_are_decided(
     ]
     assert not any(CARD_NUMBER.encode() in value for value in written)
     assert CARD_NUMBER not in deployment.logs()
+
+
+def test_no_card_number_of_any_encoding_is_found_anywhere(deployment: Deployment) -> None:
+    """Sent through both entrypoints; whatever we write is then read as bytes."""
+    rng = random.Random(7)
+    hidden = [
+        (text, number)
+        for encoding, encode_number in ENCODINGS.items()
+        for number in (card_number(rng, SHORTEST_INSIDE) for _ in range(3))
+        for text in [encode_number(number, rng)]
+    ]
+    producer = EventProducer(deployment.bootstrap, client_id="test")
+    for n, (text, number) in enumerate(hidden):
+        field = FIELDS[n % len(FIELDS)]
+        raw = authorization(f"hidden-{n}", **{field: text})
+        status, body = post(
+            deployment, raw, traceparent=f"00-{number.ljust(32, '0')}-{'1' * 16}-00"
+        )
+        assert status == 422
+        assert text not in body.decode()
+        assert number not in body.decode()
+        producer.produce(deployment.topics.authorizations, raw, key="card-1")
+    producer.flush(30)
+    deployment.recount({})
+
+    names = deployment.topics
+    written = [
+        part
+        for topic in (names.decisions, names.observations, names.labels, names.dead_letters)
+        for message in read_all(deployment.bootstrap, topic)
+        for part in (message.value, message.key or b"", (message.traceparent or "").encode())
+    ]
+    written += dumped(deployment.stack.store_url)
+    written += [path.read_bytes() for path in deployment.stack.folder.rglob("*") if path.is_file()]
+    everything = b"\n".join(written)
+    assert b"good-0" in everything, "the places are the right ones"
+    for text, number in hidden:
+        assert number.encode() not in everything
+        assert text.encode() not in everything
+
+
+def dumped(url: str) -> list[bytes]:
+    """Keys and values of a store, as it would write them to a file."""
+    with redis.Redis.from_url(url) as store:
+        found = []
+        for key in store.scan_iter(count=1000):
+            found += [key, store.dump(key) or b""]
+            if store.type(key) == b"hash":
+                found += [part for pair in store.hgetall(key).items() for part in pair]
+            elif store.type(key) == b"string":
+                found.append(store.get(key) or b"")
+        return found
 
 
 def test_every_vector_of_a_mixed_run_is_recomputed_from_the_log_bit_for_bit(

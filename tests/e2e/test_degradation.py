@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,8 @@ from tests.support.deployment import Deployment, make_deployment
 from tests.support.kafka import wait_until
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +174,36 @@ def test_a_policy_is_in_force_soon_after_it_is_saved_and_a_broken_one_never(
     )
     assert '"what":"policy","code":"misconfigured"' in deployment.logs()
     assert ask.decide(card_token="card-7", device_id=None).policy == active.policy
+
+
+def test_whatever_is_put_where_the_policy_lies_the_next_good_one_is_taken_up(
+    deployment: Deployment,
+) -> None:
+    ask = Asker(deployment)
+    policy, listed = deployment.policy / "policy.yaml", deployment.policy / "lists"
+    good = (ROOT / "policies/default/policy.yaml").read_text()
+    hostile = {
+        "bad date": lambda: policy.write_text(f"{good}\nmeasured_on: 2026-13-45\n"),
+        "deep": lambda: policy.write_text("[" * 900_000),
+        "number": lambda: policy.write_text(good.replace("version: 1", "version: !!int ''")),
+        "fifo": lambda: os.mkfifo(listed / "blocked-devices.txt"),
+    }
+    for name, put in hostile.items():
+        refused = metric(deployment, "sluice_decider_refused_total")
+        (listed / "blocked-devices.txt").unlink()
+        put()
+        wait_until(
+            lambda: metric(deployment, "sluice_decider_refused_total") > refused,  # noqa: B023
+            f"{name} is refused",
+        )
+        (listed / "blocked-devices.txt").unlink(missing_ok=True)
+        (listed / "blocked-devices.txt").write_text(f"device-{name}\n".replace(" ", "-"))
+        policy.write_text(good)
+        device = f"device-{name}".replace(" ", "-")
+        wait_until(
+            lambda: ask.decide(device_id=device).outcome == "decline",  # noqa: B023
+            f"after {name} a good one is in force",
+        )
+    process = deployment.stack.processes["decider-stream"]
+    assert process.alive()
+    assert process.metric("sluice_task_completed_timestamp_seconds") > time.time() - 60

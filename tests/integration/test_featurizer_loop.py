@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -18,10 +19,11 @@ from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.application.featurize import Applied
-from sluice.application.ports import LOST, READY, STORE_LOST, Message, Partition
+from sluice.application.ports import LOST, MISSING, READY, STORE_LOST, Message, Partition
 from sluice.bootstrap.services import FeaturizerParts, store_at
 from sluice.domain.features.stateformat import TABLES, note
 from sluice.errors import Unavailable
+from sluice.settings import Settings, Store
 from sluice.testing.consumer import FakeConsumer, FakeGroup
 
 pytestmark = pytest.mark.integration
@@ -214,3 +216,80 @@ def test_a_store_of_another_format_is_left_to_those_whose_it_is(store, group):
     assert (member.featurizer.applied, group.offsets) == (0, {A: 10})
     assert member.watermark.read().state == READY
     assert "ours has 250" in member.watermark.read().why_not_written()
+
+
+def test_a_store_that_evicts_is_marked_lost_and_says_why(store, group, monkeypatch):
+    monkeypatch.setattr(featurizer, "FIGURES_EVERY_S", 0.0)
+    member = Member(store, group, A)
+    member.handle(A, 10)
+    try:
+        evict(store)
+        with pytest.raises(Unavailable, match=r"it evicted [0-9]+ keys") as caught:
+            member.handle(A, 5)
+    finally:
+        command(store, b"CONFIG", b"SET", b"maxmemory-policy", b"noeviction")
+    assert caught.value.code == STORE_LOST
+    assert (member.featurizer.applied, group.offsets) == (10, {A: 10})
+    mark = member.watermark.read()
+    assert mark.state == LOST
+    assert mark.why.startswith("it evicted ")
+    assert mark.why in mark.why_not_written()
+
+
+def test_a_policy_by_which_the_store_may_evict_loses_it_before_it_does(store, group, monkeypatch):
+    monkeypatch.setattr(featurizer, "FIGURES_EVERY_S", 0.0)
+    member = Member(store, group, A)
+    member.handle(A, 10)
+    command(store, b"CONFIG", b"SET", b"maxmemory-policy", b"volatile-lru")
+    try:
+        with pytest.raises(Unavailable, match="maxmemory-policy is volatile-lru"):
+            member.handle(A, 5)
+    finally:
+        command(store, b"CONFIG", b"SET", b"maxmemory-policy", b"noeviction")
+    assert member.watermark.read().state == LOST
+
+
+def test_a_new_store_that_may_evict_is_not_declared_until_it_may_not(store, group, monkeypatch):
+    member = Member(store, group, A)
+    settings = Settings(store=Store(url=store.url))
+    reported, stop = [], threading.Event()
+
+    def wait(seconds: float) -> bool:
+        reported.append(prometheus_client.REGISTRY.get_sample_value("sluice_store_ready"))
+        command(store, b"CONFIG", b"SET", b"maxmemory-policy", b"noeviction")
+        return False
+
+    command(store, b"CONFIG", b"SET", b"maxmemory-policy", b"allkeys-lru")
+    try:
+        with pytest.raises(Unavailable, match="maxmemory-policy is allkeys-lru"):
+            member.loop.once()
+        assert member.watermark.read().state == MISSING
+        stop.wait = wait  # type: ignore[method-assign]
+        assert featurizer.wait_until_writable(settings, stop)
+    finally:
+        command(store, b"CONFIG", b"SET", b"maxmemory-policy", b"noeviction")
+    assert reported == [0]
+    member = Member(store, group, A)
+    member.handle(A, 3)
+    assert member.watermark.read().state == READY
+
+
+def test_a_store_that_evicted_while_no_featurizer_ran_is_marked_lost_at_the_start(store, group):
+    Member(store, group, A).handle(A, 10)
+    evict(store)
+    stop = threading.Event()
+    stop.wait = lambda _s: stop.set() or True  # type: ignore[method-assign]
+    assert not featurizer.wait_until_writable(Settings(store=Store(url=store.url)), stop)
+    mark = store_at(store.url).watermark()
+    assert mark.read().state == LOST
+    mark.close()
+
+
+def evict(store: EmbeddedStore) -> None:
+    """Fill the server until it has evicted what need not stay, and give it room again."""
+    command(store, b"CONFIG", b"SET", b"maxmemory-policy", b"volatile-lru")
+    command(store, b"CONFIG", b"SET", b"maxmemory", b"8mb")
+    for number in range(200):
+        command(store, b"SET", b"sluice:idempotency:x:%d" % number, bytes(100_000), b"EX", b"600")
+    command(store, b"CONFIG", b"SET", b"maxmemory", b"0")
+    command(store, b"CONFIG", b"SET", b"maxmemory-policy", b"noeviction")

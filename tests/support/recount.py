@@ -75,6 +75,13 @@ class Ledger:
         """What the caller of each decision must have heard."""
         return {d.authorization.authorization_id: encode(answer(d)) for d in self.decisions}
 
+    def every_answer(self) -> dict[str, set[bytes]]:
+        """The same of every record of an id."""
+        found: dict[str, set[bytes]] = {}
+        for d in self.decisions:
+            found.setdefault(d.authorization.authorization_id, set()).add(encode(answer(d)))
+        return found
+
     def replay(self, *, since: Callable[[Message], bool] = lambda _: True) -> Replay:
         """From the decisions and labels that lie where ``since`` says."""
         return Replay(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import itertools
 import random
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from types import TracebackType
+
+import msgspec
 
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.domain.records.authorization import Authorization, Channel, encode
@@ -72,12 +77,20 @@ class _Worker:
 class StreamTraffic(_Worker):
     """Writes to ``authorizations.v1``, open loop. Leaves when all it sent is durable.
 
-    repeats: every so many are sent a second time, as an impatient sender does; 0 is never.
-    sent: how many different ones. flush outlasts a broker that is down for less than a minute.
+    replays: every so many are sent a second time, as an impatient sender does; 0 is never. after_s:
+    so long after the first. sent: how many different ones. flush outlasts a broker that is down for
+    less than a minute.
     """
 
     def __init__(
-        self, bootstrap: str, topic: str, name: str, *, rate: float = 150, replays: int = 0
+        self,
+        bootstrap: str,
+        topic: str,
+        name: str,
+        *,
+        rate: float = 150,
+        replays: int = 0,
+        after_s: float = 0,
     ) -> None:
         super().__init__()
         self.sent = 0
@@ -85,6 +98,7 @@ class StreamTraffic(_Worker):
         self._name = name
         self._rate = rate
         self._replays = replays
+        self._after_s = after_s
         self._producer = EventProducer(
             bootstrap, client_id=name, extra={"message.timeout.ms": round(FLUSH_MAX_S * 1000)}
         )
@@ -92,6 +106,7 @@ class StreamTraffic(_Worker):
     def work(self) -> None:
         """See the class."""
         began = time.monotonic()
+        again: deque[tuple[float, bytes, str]] = deque()
         for auth in authorizations(self._name):
             if self._stop.wait(max(0.0, began + self.sent / self._rate - time.monotonic())):
                 break
@@ -99,7 +114,12 @@ class StreamTraffic(_Worker):
             self._producer.produce(self._topic, raw, key=auth.card_token)
             self.sent += 1
             if self._replays and self.sent % self._replays == 0:
-                self._producer.produce(self._topic, raw, key=auth.card_token)
+                again.append((time.monotonic() + self._after_s, raw, auth.card_token))
+            while again and again[0][0] <= time.monotonic():
+                _, raw, key = again.popleft()
+                self._producer.produce(self._topic, raw, key=key)
+        for _, raw, key in again:
+            self._producer.produce(self._topic, raw, key=key)
         self._producer.flush(FLUSH_MAX_S)
 
 
@@ -137,6 +157,88 @@ class Caller(_Worker):
             return None
         assert status == 200, (status, body)
         return body
+
+
+class Impatient(_Worker):
+    """Callers at the sync API, open loop. Each asks again after AGAIN_S until it hears a decision,
+    every third also once more afterwards; the ones before go on waiting for their answers. Every
+    other gives the least time that may be given, so that many are late before the store is asked.
+
+    port_of: the replica that an id is sent to. sent: told of each one's bytes and key, AGAIN_S
+    after it was sent. heard: every answer by id. given_up: ids that heard none in TRIES_MAX.
+    """
+
+    AGAIN_S = 0.4
+    TRIES_MAX = 100
+
+    def __init__(
+        self,
+        port_of: Callable[[str], int],
+        name: str,
+        *,
+        rate: float,
+        sent: Callable[[bytes, str], None] = lambda _raw, _key: None,
+    ) -> None:
+        super().__init__()
+        self.heard: dict[str, set[bytes]] = {}
+        self.given_up: list[str] = []
+        self.refused: Counter[str] = Counter()
+        self._port_of = port_of
+        self._name = name
+        self._rate = rate
+        self._sent = sent
+
+    def work(self) -> None:
+        """See the class."""
+        asyncio.run(self._work())
+
+    async def _work(self) -> None:
+        began, callers = time.monotonic(), set()
+        for n, auth in enumerate(authorizations(self._name, seed=3)):
+            await asyncio.sleep(max(0.0, began + n / self._rate - time.monotonic()))
+            if self._stop.is_set():
+                break
+            callers.add(asyncio.create_task(self._insist(auth, twice=n % 3 == 0)))
+        await asyncio.gather(*callers)
+
+    async def _insist(self, auth: Authorization, *, twice: bool) -> None:
+        key, raw = auth.authorization_id, encode(auth)
+        heard = self.heard.setdefault(key, set())
+        tries = []
+        for n in range(self.TRIES_MAX):
+            deadline_ms = b"5" if zlib.crc32(raw) % 2 else b"1000"
+            tries.append(asyncio.create_task(self._ask(self._port_of(key), raw, deadline_ms)))
+            await asyncio.sleep(self.AGAIN_S)
+            if n == 0:
+                self._sent(raw, auth.card_token)
+            heard.update(t.result() for t in tries if t.done() and t.result())
+            if heard and (n or not twice):
+                break
+        heard.update(filter(None, await asyncio.gather(*tries)))
+        if not heard:
+            self.given_up.append(key)
+
+    async def _ask(self, port: int, raw: bytes, deadline_ms: bytes) -> bytes:
+        """The answer, b"" without one."""
+        try:
+            async with asyncio.timeout(CALL_MAX_S):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    writer.write(
+                        b"POST /v1/authorizations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+                        b"content-type: application/json\r\nx-deadline-ms: %b\r\n"
+                        b"content-length: %d\r\n\r\n%b" % (deadline_ms, len(raw), raw)
+                    )
+                    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            self.refused["nothing"] += 1
+            return b""
+        if head.split()[1:2] == [b"200"]:
+            return body
+        self.refused[msgspec.json.decode(body)["code"] if body else "cut"] += 1
+        return b""
 
 
 def call(connection: http.client.HTTPConnection, raw: bytes, **headers: str) -> tuple[int, bytes]:

@@ -65,12 +65,28 @@ def test_a_named_file_that_is_missing_refuses() -> None:
 
 def test_secrets_are_masked_and_never_in_an_error(tmp_path: Path) -> None:
     settings, sources = load(
-        {"SLUICE_STORE_URL": "redis://:s3cret@h/0", "SLUICE_KAFKA_SASL_PASSWORD": "s3cret"},
+        {
+            "SLUICE_STORE_URL": "redis://:s3cret@h/0",
+            "SLUICE_KAFKA_SASL_PASSWORD": "s3cret",
+            "SLUICE_SERVICE_LOG_ID_KEY": "s3cret",
+        },
         tmp_path / "none.yaml",
     )
     rows = {row.key: row for row in describe(settings, sources)}
-    assert rows["store.url"].value == rows["kafka.sasl_password"].value == MASK
+    for key in ("store.url", "kafka.sasl_password", "service.log_id_key"):
+        assert rows[key].value == MASK
     assert all("s3cret" not in row.value for row in rows.values())
+
+
+def test_grammars_stand_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "sluice.yaml"
+    file.write_text('decider: {grammars: {"bank.card_token": "tok_[0-9a-f]{32}"}}\n')
+    settings, sources = load({}, file)
+    assert settings.decider.grammars == {"bank.card_token": "tok_[0-9a-f]{32}"}
+    rows = {row.key: row for row in describe(settings, sources)}
+    assert "tok_[0-9a-f]{32}" in rows["decider.grammars"].value
+    with pytest.raises(Misconfigured, match="grammars"):
+        load({"SLUICE_DECIDER_GRAMMARS": "tok_[0-9]{4}"}, file)
 
 
 def test_every_setting_says_what_it_means(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 import ast
+import hashlib
+import hmac
 import io
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -215,6 +218,9 @@ VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         "00-" + "0" * 32 + "-00f067aa0ba902b7-01",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-" + "0" * 16 + "-01",
         VALID + "\n",
+        "00-41111111111111110000000000000000-00f067aa0ba902b7-01",
+        "00-abcd4111111111111111abcdabcdabcd-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-4111111111111111-01",
     ],
 )
 def test_a_wrong_traceparent_is_no_trace(header: str) -> None:
@@ -300,6 +306,47 @@ def test_every_log_record_of_the_process_becomes_json() -> None:
     assert second["level"] == "error"
     assert "ValueError: invalid literal" in second["error"]
     assert third["event"] == "odd thing"
+
+
+def test_an_id_has_the_name_in_the_log_that_anybody_with_the_key_can_compute() -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        first = telemetry.name_in_log("a-1")
+        telemetry.configure_logging("test", stream=io.BytesIO())
+        assert telemetry.name_in_log("a-1") == first, "without a key it is this process's own"
+        telemetry.configure_logging("test", stream=io.BytesIO(), id_key="secret")
+        named = telemetry.name_in_log("a-1")
+    finally:
+        root.handlers[:], root.level = before
+    assert named != first
+    assert named == hmac.new(b"secret", b"a-1", hashlib.sha256).hexdigest()[:32]
+
+
+def test_no_line_acts_on_a_terminal_and_none_is_lost() -> None:
+    hostile = "a\x1b[2J\r\nb\x7f\x9b\u202e\u2066"
+    out = io.BytesIO()
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        telemetry.configure_logging("test", stream=out)
+        telemetry.event("refused", reason=hostile)
+        telemetry.event("refused", reason="\ud800", file="\udc80")
+        telemetry.event("refused", reason="it held '4111-1111-1111-1111'")
+    finally:
+        root.handlers[:], root.level = before
+    line = Line(
+        at_us=1, event="authorization", service="d", entrypoint="sync", code="x",
+        sample_ppm=1, region=hostile,
+    )  # fmt: skip
+    telemetry.write_lines([line, line], out)
+    written = out.getvalue()
+    assert all(0x20 <= byte <= 0x7E or byte == 0x0A for byte in written)
+    assert written.count(b"\n") == 5
+    first, second, third, *lines = map(json.loads, written.splitlines())
+    assert first["reason"] == lines[0]["region"] == hostile
+    assert second["reason"] == "\ud800"
+    assert third["reason"] == "it held '…'"
 
 
 # ---------------------------------------------------------------- which lines

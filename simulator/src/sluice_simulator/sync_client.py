@@ -8,6 +8,7 @@ each (:class:`Connection` alone, as the benchmarks use it).
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -112,25 +113,32 @@ class Connection(asyncio.Protocol):
             done(error)
 
 
-def request_head(url: str, path: str = "") -> bytes:
+def request_head(url: str, path: str = "", *, token: str = "") -> bytes:
     """All of a POST's head up to the length of its body: ``head + b"%d\\r\\n\\r\\n" % n + body``.
 
-    Raises ValueError if url is not http://HOST:PORT.
+    token: a bearer token, if one is needed. Raises ValueError if url is not http[s]://HOST:PORT.
     """
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise ValueError(f"{url!r} is not http://HOST:PORT")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is not http[s]://HOST:PORT")
+    bearer = f"Authorization: Bearer {token}\r\n" if token else ""
     return (
-        f"POST {parts.path.rstrip('/')}{path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"POST {parts.path.rstrip('/')}{path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{bearer}"
         "Content-Type: application/json\r\nContent-Length: "
     ).encode()
 
 
-async def connect(url: str) -> Connection:
-    """Open one connection. Raises OSError."""
+async def connect(url: str, tls: ssl.SSLContext | None = None) -> Connection:
+    """Open one connection. tls: of an https URL, by default the system. Raises OSError."""
     parts = urlsplit(url)
+    secure = parts.scheme == "https"
     loop = asyncio.get_running_loop()
-    _, made = await loop.create_connection(Connection, parts.hostname or "", parts.port or 80)
+    _, made = await loop.create_connection(
+        Connection,
+        parts.hostname or "",
+        parts.port or (443 if secure else 80),
+        ssl=(tls or ssl.create_default_context()) if secure else None,
+    )
     return made
 
 

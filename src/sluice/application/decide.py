@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from sluice.application.once import Ids
 from sluice.application.ports import (
@@ -29,10 +30,11 @@ from sluice.domain.clock import SECOND_US, Clock
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import WIDTH, event_row, event_rows, pending_rows
 from sluice.domain.features.kernel import Kernel, Served
-from sluice.domain.policy.policy import Policy, Verdicts
+from sluice.domain.policy.policy import MODEL, LeftOut, Policy, Verdicts
 from sluice.domain.records.authorization import (
     Authorization,
     EventTimeBounds,
+    check,
     check_event_time,
     decode_authorization,
     encode,
@@ -51,6 +53,8 @@ from sluice.errors import Unavailable
 
 T_co = TypeVar("T_co", covariant=True)
 
+Bools = npt.NDArray[np.bool_]
+
 DIGEST_BYTES = 8
 IDEMPOTENCY = "idempotency"
 """What ``degraded`` names where nobody could say whether the id was decided before."""
@@ -63,6 +67,26 @@ class Current(Protocol[T_co]):
 
     def current(self) -> T_co:
         """What is in force."""
+        ...
+
+
+class Watch(Protocol):
+    """Looks at what is decided, and may leave causes out."""
+
+    left_out: LeftOut
+    """By tenant; someone else replaces it, whole."""
+
+    def decided(
+        self,
+        auths: Sequence[Authorization],
+        features: Ints,
+        missing: Ints,
+        level: Ints,
+        score_ppm: Ints | None,
+        policy: Policy,
+        verdicts: Verdicts,
+    ) -> None:
+        """A batch was decided of these, which nobody changes any more."""
         ...
 
 
@@ -181,6 +205,9 @@ class DecisionPipeline:
         clock: Clock,
         bounds: EventTimeBounds,
         stage: Callable[[str, float], None] = _no_stage,
+        watch: Watch | None = None,
+        check: Callable[[Authorization], None] = check,
+        turned_away: Callable[[], Unavailable | None] = lambda: None,
     ) -> None:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
@@ -193,6 +220,9 @@ class DecisionPipeline:
         self._clock = clock
         self._bounds = bounds
         self._stage = stage
+        self._watch = watch
+        self._check = check
+        self._turned_away = turned_away
         self._kernel = Kernel()
 
     @property
@@ -211,7 +241,7 @@ class DecisionPipeline:
     ) -> Arrival:
         """Read one message. Raises Rejected with the code of what is wrong."""
         now_us = self._clock.now_us()
-        auth = decode_authorization(raw)
+        auth = decode_authorization(raw, self._check)
         check_event_time(auth, now_us, self._bounds)
         fx = self._policy.current().fx
         amount_minor = fx.to_reference(auth.amount_minor, auth.currency)
@@ -224,6 +254,10 @@ class DecisionPipeline:
             origin,
             traceparent,
         )
+
+    def reference_minor(self, amount_minor: int, currency: str) -> int:
+        """Minor units of the policy's reference currency. Raises Rejected without a rate."""
+        return self._policy.current().fx.to_reference(amount_minor, currency)
 
     async def decide(
         self, batch: Sequence[Arrival], *, deadline_us: int | None = None
@@ -279,10 +313,13 @@ class DecisionPipeline:
         return results
 
     async def rehearse(self) -> None:
-        """Finalise and score an empty row as a decision would; raises Unavailable without a model.
+        """Finalise and score an empty row as a decision would; raises Unavailable without a model,
+        or where the store turns us away by what only a person mends.
 
         The first one may compile the kernel, so that ready means ready.
         """
+        if (refusal := self._turned_away()) is not None:
+            raise Unavailable(refusal.what, where=refusal.where, fix=refusal.fix, code=refusal.code)
         scorer = self._scorer.current()
         if scorer is None:
             raise Unavailable("no release is loaded", fix="see the log for why it was refused")
@@ -335,17 +372,30 @@ class DecisionPipeline:
         timer.stage("finalise")
         score = self._score(served.features, deadline_us)
         levels = _levels(served.missing, score)
+        auths = [a.auth for a in batch]
+        spared = self._watch.left_out if self._watch is not None else {}
+        without_model = _without_model(auths, spared) if spared else None
+        if without_model is not None:
+            levels = np.where(without_model, _levels(served.missing, NoScore("model")), levels)
         timer.stage("score")
         policy = self._policy.current()
+        ppm = None if isinstance(score, NoScore) else score.ppm
         verdicts = policy.decide(
-            [a.auth for a in batch],
+            auths,
             served.features,
             missing=served.missing,
             level=levels,
-            score_ppm=None if isinstance(score, NoScore) else score.ppm,
+            score_ppm=ppm,
             explain=None if isinstance(score, NoScore) else score.reasons,
+            left_out=spared,
         )
-        decisions = self._records(batch, lookups, served, score, levels, policy, verdicts, left_out)
+        decisions = self._records(
+            batch, lookups, served, score, levels, policy, verdicts, left_out, without_model
+        )
+        if self._watch is not None:
+            self._watch.decided(
+                auths, served.features, served.missing, levels, ppm, policy, verdicts
+            )
         timer.stage("decide")
         return decisions
 
@@ -370,8 +420,10 @@ class DecisionPipeline:
         policy: Policy,
         verdicts: Verdicts,
         left_out: Sequence[str],
+        without_model: Bools | None,
     ) -> list[Decision]:
-        """One record a row, of everything it was decided from."""
+        """One record a row, of everything it was decided from. without_model: (n,) rows from which
+        the breaker left it out."""
         now = self._clock.now_us()
         first = self.sequence
         self.sequence += len(batch)
@@ -394,6 +446,8 @@ class DecisionPipeline:
         ):
             scored = ppm is not None and level < _MODEL_LEVELS
             without = unidentified if lookups[i].unidentified else named
+            if without_model is not None and without_model[i]:
+                without = [*dict.fromkeys([*without, "model"])]
             decisions.append(
                 Decision(
                     authorization=arrival.auth,
@@ -420,6 +474,11 @@ class DecisionPipeline:
                 )
             )
         return decisions
+
+
+def _without_model(auths: Sequence[Authorization], left_out: LeftOut) -> Bools:
+    """(n,) rows whose tenant's decisions the model is left out of."""
+    return np.array([MODEL in left_out.get(auth.tenant, ()) for auth in auths], np.bool_)
 
 
 def _levels(missing: Ints, score: Score | NoScore) -> Ints:

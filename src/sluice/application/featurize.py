@@ -390,7 +390,9 @@ def _decoded(decode: Callable[[bytes], T], records: Sequence[Message], stem: str
     try:
         for record in records:
             done.append(decode(record.value))
-    except (msgspec.DecodeError, msgspec.ValidationError) as exc:
+    except MemoryError:
+        raise
+    except Exception as exc:  # text that is no UTF-8, brackets too deep: a place to go on from
         bad = records[len(done)]
         raise Corrupt(
             f"a record of {stem} cannot be read: {exc}",

@@ -66,10 +66,8 @@ class Answered(NamedTuple):
     decided_at: int
 
 
-class _Kept(NamedTuple):
-    digest: bytes
-    answer: bytes
-    at_us: int
+_Kept = tuple[bytes, bytes, int]
+"""Digest of the content, answer, and the moment of it."""
 
 
 class Once:
@@ -103,61 +101,84 @@ class Once:
 
     async def look_up(self, batch: Sequence[Arrival], *, late: bool) -> LookedUp:
         """See the port. One round trip; none for ids that this process knows."""
-        known: list[Lookup | None] = []
-        asked: list[Arrival] = []
+        kept, deciding = self._kept, self._deciding
+        known: dict[int, Lookup] = {}
         ids: list[Id] = []
-        deciding = self._deciding
-        for arrival in batch:
+        for i, arrival in enumerate(batch):
             auth = arrival.auth
             key = auth.tenant, auth.authorization_id
-            found = self._known(key, arrival.digest)
-            known.append(found)
-            if found is None:
-                deciding[key] = arrival.digest
-                asked.append(arrival)
-                ids.append(key)
-        if not asked:
-            return LookedUp([found for found in known if found is not None], [])
+            if key in kept or key in deciding:
+                found = self._known(key, arrival.digest)
+                if found is not None:
+                    known[i] = found
+                    continue
+            deciding[key] = arrival.digest
+            ids.append(key)
+        if not ids:
+            return LookedUp([*known.values()], [])
+        asked = [a for i, a in enumerate(batch) if i not in known] if known else batch
         try:
             replies, left_out = await self._ask(asked, late)
         except BaseException:
             for key in ids:
                 deciding.pop(key, None)
             raise
-        for i, (key, reply) in enumerate(zip(ids, replies, strict=True)):
-            if reply.earlier is not None:
-                del deciding[key]
-                self._held.pop(key, None)
-                self._keep(key, asked[i].digest, reply.earlier)
-            elif reply.conflict or reply.in_progress_elsewhere:
-                del deciding[key]
-            elif self._held and key in self._held:
-                if reply.lost or reply.unidentified:
-                    del deciding[key]
-                    same = self._held[key][0] == asked[i].digest
-                    replies[i] = _BUSY if same else _CONFLICT
-                else:
-                    # The store kept its record for as long as a decision may take, and then there
-                    # was no answer: nothing became durable.
-                    del self._held[key]
-        if len(asked) == len(batch):
+        for i, reply in enumerate(replies):
+            if (
+                reply.earlier is not None
+                or reply.in_progress_elsewhere
+                or reply.conflict
+                or self._held
+                or ids[i] in kept
+            ):
+                replies[i] = self._settled(ids[i], asked[i], reply)
+        if not known:
             return LookedUp(replies, left_out)
         rest = iter(replies)
-        return LookedUp([next(rest) if found is None else found for found in known], left_out)
+        return LookedUp(
+            [known[i] if i in known else next(rest) for i in range(len(batch))], left_out
+        )
 
     def _known(self, key: Id, digest: bytes) -> Lookup | None:
         """What this process knows; None to ask the store."""
         kept = self._kept.get(key)
         if kept is not None:
-            if self._clock.now_us() - kept.at_us <= self._age_max_us:
-                return _answered(kept.answer) if kept.digest == digest else _CONFLICT
+            known_as, answer, at_us = kept
+            if self._clock.now_us() - at_us <= self._age_max_us:
+                return _answered(answer) if known_as == digest else _CONFLICT
             del self._kept[key]
         other = self._deciding.get(key)
         if other is not None:
             return _BUSY if other == digest else _CONFLICT
         return None
 
-    async def _ask(self, batch: list[Arrival], late: bool) -> tuple[list[Lookup], list[str]]:
+    def _settled(self, key: Id, arrival: Arrival, reply: Lookup) -> Lookup:
+        """The store's reply about an id, in the light of what this process knows by now."""
+        known = self._kept.get(key)
+        if known is not None:
+            # Learned from the log, or acknowledged late, while the store was asked.
+            self._deciding.pop(key, None)
+            digest, answer, _ = known
+            if digest != arrival.digest:
+                return _CONFLICT
+            self._store.remember([(arrival, answer)])
+            return _answered(answer)
+        if reply.earlier is not None:
+            self._held.pop(key, None)
+            self._keep([(key, arrival.digest, reply.earlier, self._clock.now_us())])
+        elif key in self._held and not (reply.conflict or reply.in_progress_elsewhere):
+            if reply.lost or reply.unidentified:
+                self._deciding.pop(key, None)
+                return _BUSY if self._held[key][0] == arrival.digest else _CONFLICT
+            # The store kept its record for as long as a decision may take, and then there was no
+            # answer: nothing became durable.
+            del self._held[key]
+            return reply
+        if reply.earlier is not None or reply.conflict or reply.in_progress_elsewhere:
+            self._deciding.pop(key, None)
+        return reply
+
+    async def _ask(self, batch: Sequence[Arrival], late: bool) -> tuple[list[Lookup], list[str]]:
         if late:
             return await self._identify(batch), ["deadline"]
         try:
@@ -186,12 +207,16 @@ class Once:
 
     def remember(self, answers: Sequence[tuple[Arrival, bytes]]) -> None:
         """See the port."""
+        now_us, kept, forget = self._clock.now_us(), self._kept, self._deciding.pop
         for arrival, answer in answers:
-            key = arrival.auth.tenant, arrival.auth.authorization_id
-            self._deciding.pop(key, None)
+            auth = arrival.auth
+            key = auth.tenant, auth.authorization_id
+            forget(key, None)
+            if key not in kept:
+                kept[key] = arrival.digest, answer, now_us
             if self._held:
                 self._held.pop(key, None)
-            self._keep(key, arrival.digest, answer)
+        self._trim(now_us)
         self._store.remember(answers)
 
     def release(self, arrivals: Sequence[Arrival]) -> None:
@@ -218,20 +243,26 @@ class Once:
         for arrival in arrivals:
             self._deciding.pop((arrival.auth.tenant, arrival.auth.authorization_id), None)
 
-    def learn(self, answers: Iterable[Answered]) -> None:
+    def learn(self, answers: Sequence[Answered]) -> None:
         """Answers that the log holds, in its order; of one id the first stays."""
         for one in answers:
-            key = one.tenant, one.authorization_id
-            self._held.pop(key, None)
-            self._keep(key, one.digest, one.answer, one.decided_at)
+            self._held.pop((one.tenant, one.authorization_id), None)
+        self._keep(
+            ((one.tenant, one.authorization_id), one.digest, one.answer, one.decided_at)
+            for one in answers
+        )
 
-    def _keep(self, key: Id, digest: bytes, answer: bytes, at_us: int = 0) -> None:
-        kept, now_us = self._kept, self._clock.now_us()
-        kept.setdefault(key, _Kept(digest, answer, at_us or now_us))
-        while kept:
-            oldest = next(iter(kept.values()))
-            if len(kept) <= self._entries_max and now_us - oldest.at_us <= self._age_max_us:
-                return
+    def _keep(self, answers: Iterable[tuple[Id, bytes, bytes, int]]) -> None:
+        for key, digest, answer, at_us in answers:
+            self._kept.setdefault(key, (digest, answer, at_us))
+        self._trim(self._clock.now_us())
+
+    def _trim(self, now_us: int) -> None:
+        """Forget what is too much or too old, the oldest first."""
+        kept = self._kept
+        for _ in range(len(kept) - self._entries_max):
+            kept.popitem(last=False)
+        while kept and now_us - next(iter(kept.values()))[2] > self._age_max_us:
             kept.popitem(last=False)
 
 

@@ -16,6 +16,7 @@ from sluice.domain.features.stateformat import why_not
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Decision, Origin, Pending
 from sluice.domain.records.entity import EntityKind
+from sluice.errors import Unavailable
 
 Ints = npt.NDArray[np.int64]
 
@@ -225,6 +226,15 @@ class OnlineConnection(OnlineStore, Protocol):
         """Leave what is unanswered and disconnect."""
         ...
 
+    def refusal(self) -> Unavailable | None:
+        """Why it turned us away each time we came: a password, rights or a database that are not
+        the server's. None if it has ever had us, or does not answer at all."""
+        ...
+
+    def distrust(self, why: str) -> None:
+        """Serve no state while there is a reason; "" for none any more. From any thread."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -241,6 +251,10 @@ class Scorer(Protocol):
     """One release of a model. Deterministic: same rows, same bits, whatever the batch."""
 
     release: str
+    digest: str
+    """SHA-256 of its manifest: what an activation names."""
+    signer: str
+    """Id of the key that signed it; "" for what needs no signature."""
     tolerates: frozenset[str]
     """Views that may be missing (degradation level D1)."""
 
@@ -287,6 +301,8 @@ class StateUpdate(msgspec.Struct, frozen=True):
 
 UNKNOWN = "unknown"
 """The eviction policy of a store that does not say."""
+NOEVICTION = "noeviction"
+"""The only one that forgets nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +318,10 @@ class StoreInfo:
     process_id: int
     eviction_policy: str
     """UNKNOWN where the server hides it."""
+    run_id: str = ""
+    """Of the server's start: where it is another one, evicted_keys began anew."""
+    replica: bool = False
+    """It takes no writes, and may be behind."""
 
 
 class StateStore(Protocol):
@@ -363,6 +383,12 @@ class Watermark:
     """What has taken effect in it."""
     format: str = ""
     """What its states mean (:mod:`sluice.domain.features.stateformat`); "" if it does not say."""
+    why: str = ""
+    """Why it is LOST, if whoever found it so has said."""
+    run_id: str = ""
+    evicted_keys: int = 0
+    """The server's, when the store was declared or its rebuild began: what had been evicted by then
+    was no state of ours, or is made again."""
 
     def why_not_served(self) -> str:
         """Why deciders leave its states out, "" if they do not."""
@@ -371,9 +397,24 @@ class Watermark:
     def why_not_written(self) -> str:
         """Why featurizers stay away from it, "" if they do not: its state, or its format."""
         if self.state not in WRITABLE:
-            return "" if self.state == MISSING else f"the online store's states are {self.state}"
+            if self.state == MISSING:
+                return ""
+            return f"the online store's states are {self.state}{self.why and f' ({self.why})'}"
         why = why_not(self.format)
         return why and f"the online store is not used: {why}"
+
+    def why_forgetful(self, info: StoreInfo) -> str:
+        """Why what is in it now need not be what was put there, "" if it is: an evicted state reads
+        as one that was never written, and an evicted idempotency record as an id never seen."""
+        if info.eviction_policy not in (NOEVICTION, UNKNOWN):
+            return (
+                f"its maxmemory-policy is {info.eviction_policy}, by which it may forget any key: "
+                f"set {NOEVICTION}"
+            )
+        known = self.evicted_keys if info.run_id == self.run_id else 0
+        if self.state != MISSING and info.evicted_keys > known:
+            return f"it evicted {info.evicted_keys - known} keys"
+        return ""
 
 
 class WatermarkStore(Protocol):
@@ -405,7 +446,7 @@ class WatermarkStore(Protocol):
         """
         ...
 
-    def lose(self) -> None:
+    def lose(self, why: str) -> None:
         """Mark the store as LOST: nobody serves it or writes to it until it is rebuilt."""
         ...
 

@@ -20,6 +20,7 @@ from sluice.domain.records.dead_letter import dead_letter_of
 from sluice.domain.records.decision import Origin
 from sluice.domain.records.label import Label
 from sluice.errors import Rejected, SluiceError
+from sluice.shown import shown
 
 DURABLE_EVERY = 65_536
 """Rows between two waits for the broker: what is sent again after a failure, at most."""
@@ -184,7 +185,7 @@ class Publisher:
         report.labels += 1
 
     def _send_dead_letter(self, row: BadRow) -> None:
-        origin = Origin(f"file:{self.file}", 0, row.line)
+        origin = Origin(f"file:{shown(self.file)}", 0, row.line)
         dead_letter = dead_letter_of(
             row.raw, origin, row.error, service="publish", now_us=self.clock.now_us()
         )

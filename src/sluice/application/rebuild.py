@@ -16,8 +16,10 @@ import numpy as np
 
 from sluice.application.ports import (
     CATCHING_UP,
+    NOEVICTION,
     READY,
     STORE_LOST,
+    UNKNOWN,
     Offsets,
     Partition,
     StateUpdate,
@@ -109,8 +111,19 @@ def starts(
     return found
 
 
+def check_policy(policy: str) -> None:
+    """Raise Misconfigured unless a store of this eviction policy keeps what is put there."""
+    if policy not in (NOEVICTION, UNKNOWN):
+        raise Misconfigured(
+            f"the online store's maxmemory-policy is {policy}: it would be lost again",
+            where="store.url",
+            fix=f"CONFIG SET maxmemory-policy {NOEVICTION}, or in a managed store's parameters",
+        )
+
+
 class Rebuild:
-    """One rebuild. fill: writes the archive's states, or None without an archive."""
+    """One rebuild. fill: writes the archive's states, or None without an archive. policy: the
+    store's eviction policy."""
 
     def __init__(
         self,
@@ -122,6 +135,7 @@ class Rebuild:
         clear: Callable[[], int],
         fill: Callable[[], None] | None,
         archived: Offsets,
+        policy: Callable[[], str] = lambda: UNKNOWN,
         accept_gaps: bool = False,
         report: Callable[[str], None] = lambda _text: None,
         wait: Callable[[float], None] = time.sleep,
@@ -133,6 +147,7 @@ class Rebuild:
         self._clear = clear
         self._fill = fill
         self._archived = archived
+        self._policy = policy
         self._accept_gaps = accept_gaps
         self._report = report
         self._wait = wait
@@ -140,6 +155,7 @@ class Rebuild:
     def run(self) -> None:
         """Returns when the store is ready. Raises Misconfigured before anything was touched;
         Unavailable if something is down, was lost again, or featurizers do not leave."""
+        check_policy(self._policy())
         mark = self._watermark.read()
         if mark.state == CATCHING_UP:
             self._report("the archive's states are there already: waiting for the featurizers")

@@ -9,13 +9,16 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sluice import settings as settings_of
 from sluice import telemetry
+from sluice.adapters import tls
+from sluice.adapters.kafka import reach
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.observations import ObservationProducer
@@ -27,13 +30,18 @@ from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.adapters.redis import address as redis_address
 from sluice.adapters.redis.store import RedisStore
-from sluice.application.active import ActiveConfiguration
+from sluice.adapters.trustfiles import ActivationFile, EpochFile, TrustFolder
+from sluice.application.access import Clients, Tokens
+from sluice.application.active import ActiveConfiguration, Limits, Remedy
 from sluice.application.archive import Archiver
+from sluice.application.breaker import DeclineBreaker, Trip
 from sluice.application.consistency import ConsistencyCheck
 from sluice.application.decide import DecisionPipeline
+from sluice.application.dry_run import Recent
 from sluice.application.featurize import Featurizer
 from sluice.application.once import Ids, Once
 from sluice.application.ports import (
+    NOEVICTION,
     STORE_RUNBOOK,
     Consumer,
     DecisionLog,
@@ -42,16 +50,23 @@ from sluice.application.ports import (
     OnlineStore,
     StateStore,
     Store,
+    StoreInfo,
     Transactions,
     WatermarkStore,
 )
+from sluice.application.watch_store import StoreWatch
+from sluice.domain.activation import POLICY, RELEASE, Checked, What
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
+from sluice.domain.policy.policy import LISTS, MODEL
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Entrypoint
-from sluice.errors import Misconfigured, SluiceError
+from sluice.domain.records.grammars import checks
+from sluice.errors import Misconfigured, SluiceError, Unavailable
 from sluice.settings import Settings
 
+TLS_MAX_S = 5.0
+"""For a store's handshake, when a start asks what is wrong with it."""
 COLLECT_EVERY = 50_000
 """New containers until the collector looks for cycles. A batch of 500 makes some 10,000, all alive
 until it ends: Python's 700 would walk them 15 times, a tenth of the stream processor's time."""
@@ -59,14 +74,22 @@ until it ends: Python's 700 would walk them 15 times, a tenth of the stream proc
 
 def start(service: str, settings: Settings) -> threading.Event:
     """Logging, memory limit, admin port, and an event that SIGTERM and SIGINT set."""
-    telemetry.configure_logging(service, level=settings.service.log_level)
+    configure_logging(service, settings)
     limit_memory(settings.service.memory_max_mb)
     open_admin_port(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     telemetry.event("started", replica=settings.service.name())
+    reach_brokers(settings)
     return stop
+
+
+def configure_logging(service: str, settings: Settings) -> None:
+    """See :func:`sluice.telemetry.configure_logging`."""
+    telemetry.configure_logging(
+        service, level=settings.service.log_level, id_key=settings.service.log_id_key
+    )
 
 
 def limit_memory(megabytes: int) -> None:
@@ -130,10 +153,30 @@ def emitter(settings: Settings) -> str:
     return f"{settings.service.name()}/{time.time_ns() // 1_000_000}-{os.getpid()}"
 
 
+def _address(given: settings_of.Store) -> redis_address.Address:
+    """Raises Misconfigured, also where a file of TLS is missing or wrong."""
+    files = tls.Files("store", given.ca_file, given.cert_file, given.key_file)
+    address = replace(redis_address.parse(given.url), files=files)
+    address.tls_context()
+    return address
+
+
+def store_trouble(settings: Settings) -> str:
+    """What is wrong with the handshake of TLS with the store, in words; "" if nothing is, or if it
+    speaks none. Blocks for some seconds. Raises Misconfigured if our own files are wrong."""
+    scheme = settings.store.url.partition("://")[0]
+    if scheme not in redis_address.SCHEMES:
+        return ""
+    address = _address(settings.store)
+    if not address.tls:
+        return ""
+    return tls.diagnose(address.host, address.port, address.files, timeout_s=TLS_MAX_S)
+
+
 STORES: dict[str, Callable[[settings_of.Store], Store]] = dict.fromkeys(
     redis_address.SCHEMES,
     lambda given: RedisStore(
-        given.url,
+        _address(given),
         SystemClock(),
         budget_s=given.budget_ms / 1000,
         batch_budget_s=given.batch_budget_ms / 1000,
@@ -186,6 +229,8 @@ def featurizer(settings: Settings) -> FeaturizerParts:
     names = topics(settings)
     client_id = f"featurizer-{settings.service.name()}"
     extra = settings.kafka.extra()
+    if why := store_trouble(settings):
+        raise Unavailable(f"no TLS with the online store: {why}", where="store.url")
     online = store(settings)
     states = online.states()
     producer = EventProducer(
@@ -281,42 +326,142 @@ def report_store(why: str) -> None:
         telemetry.event("store_used")
 
 
+def show_figures(info: StoreInfo) -> None:
+    """The store's own figures as gauges."""
+    metrics = telemetry.METRICS
+    metrics.set("sluice_store_used_memory_bytes", info.used_memory_bytes)
+    metrics.set("sluice_store_max_memory_bytes", info.max_memory_bytes)
+    metrics.set("sluice_store_evicted_keys", info.evicted_keys)
+
+
+class EvictionPolicy:
+    """Shows the store's eviction policy, and says so when it is another one."""
+
+    def __init__(self) -> None:
+        self._last = NOEVICTION
+
+    def show(self, policy: str, why: str) -> None:
+        """policy: UNKNOWN where the store does not tell; then why."""
+        telemetry.METRICS.info("sluice_store_eviction_policy_info", policy)
+        if policy != self._last:
+            self._last = policy
+            telemetry.event(
+                "eviction_policy",
+                level=logging.INFO if policy == NOEVICTION else logging.WARNING,
+                policy=policy,
+                reason=why,
+                fix="docs/reference/online-store.md, section When it is down",
+            )
+
+
+def store_watch(settings: Settings, online: OnlineConnection) -> StoreWatch:
+    """A decider's look at whether its store may have forgotten something."""
+    asked = store(settings)
+    return StoreWatch(
+        asked.states(),
+        asked.watermark(),
+        show=show_figures,
+        policy=EvictionPolicy().show,
+        distrust=online.distrust,
+    )
+
+
 def policies(settings: Settings) -> PolicyFiles:
     """The policy pack. Raises Misconfigured if it is wrong."""
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
 
 
-def active_configuration(settings: Settings) -> ActiveConfiguration:
-    """Release and policy, followed on disk. Raises Misconfigured if the policy is wrong; without a
-    release that holds, decisions go without a model until one comes."""
-    decider = settings.decider
+class _Report:
+    """What happens to the active configuration, in log and metrics."""
 
-    def activated(what: str, name: str) -> None:
-        telemetry.event("activated", what=what, id=name)
+    def activated(self, what: What, name: str, by: Checked | None) -> None:
+        said = {} if by is None else _said(by)
+        telemetry.event("activated", what=what, id=name, **said)
         telemetry.METRICS.info(f"sluice_decider_{what}_info", name)
+        epoch_us = 0 if by is None else by.activation.epoch
+        telemetry.METRICS.set("sluice_decider_epoch_seconds", epoch_us / SECOND_US, what)
 
-    def refused(what: str, error: SluiceError) -> None:
+    def refused(self, what: str, error: SluiceError) -> None:
         telemetry.event(
-            "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)
+            "refused", level=logging.ERROR, what=what, code=error.code, reason=str(error)[:2000]
         )
         telemetry.METRICS.count("sluice_decider_refused_total", what, error.code)
 
-    def refusing(what: str, now: bool) -> None:
+    def refusing(self, what: str, now: bool) -> None:
         telemetry.METRICS.set("sluice_decider_refusing", now, what)
 
+    def untrusted(self, what: What, keys: Sequence[str]) -> None:
+        telemetry.METRICS.set("sluice_decider_untrusted", bool(keys), what)
+
+    def withdrawn(self, what: What, name: str, keys: Sequence[str]) -> None:
+        telemetry.event("untrusted", level=logging.ERROR, what=what, id=name, keys=[*keys])
+
+    def not_rehearsed(self, what: What, name: str, rows: int) -> None:
+        telemetry.event("not_rehearsed", what=what, id=name, decisions=rows)
+
+    def tripped(self, trip: Trip, remedy: Remedy) -> None:
+        telemetry.event(
+            "breaker_tripped", level=logging.ERROR, remedy=remedy, **trip._asdict(),
+            fix="docs/runbooks/bad-release.md",
+        )  # fmt: skip
+        telemetry.METRICS.count("sluice_decider_breaker_trips_total", trip.kind, remedy)
+
+    def open_trips(self, trips: Sequence[Trip]) -> None:
+        for kind in ("rule", LISTS, MODEL):
+            number = sum(trip.kind == kind for trip in trips)
+            telemetry.METRICS.set("sluice_decider_breaker_open", number, kind)
+
+
+def _said(by: Checked) -> dict[str, Any]:
+    act = by.activation
+    return {
+        "act": act.act,
+        "epoch": act.epoch,
+        "who": act.who,
+        "why": act.why,
+        "approved_by": sorted(by.signers),
+    }
+
+
+def active_configuration(settings: Settings) -> ActiveConfiguration:
+    """Release and policy, followed on disk. Raises Misconfigured if the policy is wrong, and
+    Corrupt if it may not decide; without a release that holds, decisions go without a model until
+    one comes."""
+    decider = settings.decider
+    clock = SystemClock()
     pack = policies(settings)
+    trusted = TrustFolder(Path(decider.trust_dir), read_trust, clock)
+    release_dir, policy_dir = Path(decider.release_dir), Path(decider.policy_dir)
+    limits = Limits(
+        release_approvals=decider.release_approvals,
+        policy_approvals=decider.policy_approvals,
+        shift_ppm=decider.dry_run_shift_ppm if decider.dry_run_rows else None,
+        drop_untrusted=decider.drop_untrusted,
+    )
+    for what in (RELEASE, POLICY):
+        needed = limits.approvals(what)
+        telemetry.METRICS.set("sluice_decider_approvals_required", needed, what)
+    telemetry.event(
+        "approvals_required", release=limits.release_approvals, policy=limits.policy_approvals
+    )
     return ActiveConfiguration(
         ReleaseDirectory(
-            Path(decider.release_dir),
-            read_trust(Path(decider.trust_dir)),
+            release_dir,
+            trusted,
             catalogue.FEATURES,
             pack.current().fx.reference,
             telemetry.METRICS.count,
         ),
         pack,
-        activated=activated,
-        refused=refused,
-        refusing=refusing,
+        trusted=trusted,
+        release_activations=ActivationFile(release_dir),
+        policy_activations=ActivationFile(policy_dir),
+        epochs=EpochFile(Path(decider.epoch_file) if decider.epoch_file else None),
+        recent=Recent(decider.dry_run_rows),
+        breaker=DeclineBreaker(decider.breaker_decline_ppm, decider.breaker_rows),
+        limits=limits,
+        report=_Report(),
+        clock=clock,
     )
 
 
@@ -351,8 +496,10 @@ def decider(
     ids: Ids,
     log: DecisionLog,
     active: ActiveConfiguration,
+    turned_away: Callable[[], Unavailable | None] = lambda: None,
 ) -> DecisionPipeline:
-    """The decision pipeline behind one entrypoint."""
+    """The decision pipeline behind one entrypoint. turned_away: why it is not ready, if the store
+    will not have us. Raises Misconfigured for a wrong grammar."""
     return DecisionPipeline(
         entrypoint=entrypoint,
         emitter=emitter(settings),
@@ -368,6 +515,94 @@ def decider(
         stage=lambda name, seconds: telemetry.METRICS.observe(
             "sluice_decider_stage_duration_seconds", seconds, name
         ),
+        check=checks(settings.decider.grammars),
+        turned_away=turned_away,
+        watch=active,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the sync API takes for a credential; None for a kind that it does not take."""
+
+    tokens: Tokens | None
+    clients: Clients | None
+
+
+def credentials(settings: Settings) -> Credentials | None:
+    """Keys and clients, read once; None where everybody may ask.
+
+    Raises Misconfigured if a setting is missing or a file is wrong, Unavailable if the issuer's
+    keys cannot be fetched.
+    """
+    given = settings.access
+    if given.mode == "none":
+        return None
+    if not given.issuer and not settings.decider.client_ca_file:
+        raise Misconfigured(
+            "a credential is required and none is taken",
+            where="access.mode",
+            fix="access.issuer for bearer tokens, decider.client_ca_file for certificates",
+        )
+    if settings.decider.client_ca_file and not given.issuer and not given.clients_file:
+        raise Misconfigured(
+            "nobody is known by a certificate",
+            where="access.clients_file",
+            fix="a file with certificates, tenants and scopes",
+        )
+    clients = None
+    if given.clients_file:
+        if not settings.decider.client_ca_file:
+            raise Misconfigured(
+                "certificates are listed, and none is asked for",
+                where="decider.client_ca_file",
+                fix="the CA bundle of the clients",
+            )
+        from sluice.adapters.identity.clients import ClientsFile  # noqa: PLC0415 - only here
+
+        clients = ClientsFile(Path(given.clients_file))
+    return Credentials(_tokens(given) if given.issuer else None, clients)
+
+
+def _tokens(given: settings_of.AccessSettings) -> Tokens:
+    from sluice.adapters.identity.keys import KeySet  # noqa: PLC0415 - an extra
+    from sluice.adapters.identity.tokens import JwtTokens  # noqa: PLC0415
+
+    for key in ("audience", "keys"):
+        if not getattr(given, key):
+            raise Misconfigured("tokens cannot be verified without it", where=f"access.{key}")
+    keys = KeySet(
+        given.keys,
+        [name.strip() for name in given.algorithms.split(",") if name.strip()],
+        ca_file=given.keys_ca_file,
+    )
+    keys.read()
+    return JwtTokens(
+        keys,
+        issuer=given.issuer,
+        audience=given.audience,
+        leeway_s=given.leeway_s,
+        tenant_claim=given.tenant_claim,
+        scope_claim=given.scope_claim,
+        refresh_s=given.keys_refresh_s,
+        read=_keys_read,
+    )
+
+
+def _keys_read(error: SluiceError | None) -> None:
+    telemetry.METRICS.count("sluice_decider_keys_reads_total", "failed" if error else "read")
+    if error:
+        telemetry.event("keys_not_read", level=logging.ERROR, code=error.code, reason=str(error))
+
+
+def server_tls(settings: Settings) -> tls.ServerTls | None:
+    """Certificate of the sync API, and the CA of its clients; None for plain HTTP. Raises
+    Misconfigured."""
+    given = settings.decider
+    if not (given.cert_file or given.key_file or given.client_ca_file):
+        return None
+    return tls.ServerTls(
+        tls.Files("decider", given.client_ca_file, given.cert_file, given.key_file)
     )
 
 
@@ -387,6 +622,17 @@ def decision_producer(settings: Settings) -> DecisionProducer:
         extra=settings.kafka.extra(),
         count=telemetry.METRICS.count,
     )
+
+
+def reach_brokers(settings: Settings) -> None:
+    """See that the brokers take us and we them, where they ask who we are or prove who they are.
+
+    Raises Misconfigured with the reason. Brokers that are down are no error: clients wait for them.
+    """
+    given = settings.kafka
+    if given.security_protocol != "PLAINTEXT":
+        files = tls.Files("kafka", given.ca_file, given.cert_file, given.key_file)
+        reach.check(given.bootstrap, given.extra(), files)
 
 
 def transactional_stream(settings: Settings) -> Transactions:

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from sluice.application.consistency import Gate
     from sluice.application.load_history import Archived as ArchivedPast
     from sluice.application.load_history import Stored
-    from sluice.application.ports import StateUpdate
+    from sluice.application.ports import StateStore, StateUpdate
     from sluice.application.publish import BadRow, Report
     from sluice.application.rebuild import Rebuild
     from sluice.application.redrive import Originals, Sender
+    from sluice.domain.activation import Act, Activation, Checked, What
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
     from sluice.domain.release import Manifest
@@ -135,12 +136,14 @@ def publication(
     from sluice.adapters.kafka.topics import Topics
     from sluice.application.publish import Publisher, pace
     from sluice.domain.clock import SystemClock
+    from sluice.domain.records.grammars import checks
 
     kafka = settings.kafka
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
     table = Table(file, how.delimiter)
-    mapper = Mapper(how, reported, table.columns, file.name)
+    check = checks(settings.decider.grammars)
+    mapper = Mapper(how, reported, table.columns, file.name, check)
     publisher = Publisher(
         file=file.name,
         producer=EventProducer(
@@ -164,13 +167,19 @@ def publication(
 
 
 def read_past(
-    history: Path, mapping: str | None, labels: str | None, bad_row: Callable[[BadRow], None]
+    settings: Settings,
+    history: Path,
+    mapping: str | None,
+    labels: str | None,
+    bad_row: Callable[[BadRow], None],
 ) -> Past:
     """A past with our own names, or by a mapping. Raises Misconfigured, Rejected."""
     from sluice.adapters.files import past
+    from sluice.domain.records.grammars import checks
 
     if mapping:
-        return past.map_past(history, mapping, labels, bad_row)
+        check = checks(settings.decider.grammars)
+        return past.map_past(history, mapping, labels, bad_row, check)
     return past.read_past(history, Path(labels) if labels else None)
 
 
@@ -247,13 +256,16 @@ def archive_past(
 
 
 def store_past(settings: Settings, states: list[StateUpdate]) -> Stored:
-    """Load the states of a past into the online store, and mark it as ready. Raises Unavailable."""
+    """Load the states of a past into the online store, and mark it as ready. Raises Unavailable,
+    Misconfigured."""
     from sluice.application.load_history import store_states
+    from sluice.application.rebuild import check_policy
     from sluice.bootstrap import services
 
     online = services.store(settings)
     store, watermark = online.states(), online.watermark()
     try:
+        check_policy(_eviction_policy(store))
         watermark.adopt()
         stored = store_states(states, store)
         watermark.initialise()
@@ -304,6 +316,7 @@ def rebuild(
             clear=store.clear,
             fill=partial(_fill, settings, root, processes, report, keep) if use else None,
             archived=_archived(archive, names.decisions, names.labels) if use else {},
+            policy=partial(_eviction_policy, store),
             accept_gaps=accept_gaps,
             report=report,
         )
@@ -311,6 +324,17 @@ def rebuild(
         reader.close()
         store.close()
         watermark.close()
+
+
+def _eviction_policy(states: StateStore) -> str:
+    """UNKNOWN where the store hides it."""
+    from sluice.application.ports import UNKNOWN
+    from sluice.errors import Unavailable
+
+    try:
+        return states.info().eviction_policy
+    except Unavailable:
+        return UNKNOWN
 
 
 def _archived(archive: Archive, decisions: str, labels: str) -> dict[tuple[str, int], int]:
@@ -388,10 +412,12 @@ def compile_service(repository: Path, service: str) -> Plan:
 
 
 class Verified(NamedTuple):
-    """A release that passed every check of a decider. signer: id of the key."""
+    """A release that passed every check of a decider that has seen none before. signer: id of the
+    key. activation: None without one."""
 
     manifest: Manifest
     signer: str
+    activation: Checked | None
 
 
 def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
@@ -404,7 +430,7 @@ def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
     trusted = read_trust(trust)
     manifest, _, signer = verify(folder, trusted)
     load(folder, trusted, catalogue.FEATURES, read_policy(policy, catalogue.FEATURES).fx.reference)
-    return Verified(manifest, signer)
+    return Verified(manifest, signer, verify_activation("release", folder, trust, approvals=0))
 
 
 def pack_release(folder: Path, description: Path) -> Manifest:
@@ -421,3 +447,92 @@ def pack_release(folder: Path, description: Path) -> Manifest:
             str(exc), where=str(description), fix="docs/reference/release.md"
         ) from exc
     return write_manifest(folder, read)
+
+
+def act_on(
+    what: What, folder: Path, key_file: Path, *, kind: Act, who: str, why: str
+) -> Activation:
+    """Sign that what is in a folder may decide. Raises Misconfigured, Corrupt for a release whose
+    files are not the ones that its manifest names."""
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.application.activate import act
+    from sluice.application.sign_release import read_private_key
+    from sluice.domain.clock import SystemClock
+
+    name, digest = _identity(what, folder)
+    return act(
+        ActivationFile(folder),
+        read_private_key(key_file),
+        SystemClock(),
+        what=what,
+        name=name,
+        digest=digest,
+        kind=kind,
+        who=who,
+        why=why,
+    )
+
+
+def approve(what: What, folder: Path, key_file: Path) -> tuple[Activation, int]:
+    """Add a signature to the activation in a folder. Returns it, and how many it has. Raises
+    Misconfigured, Corrupt."""
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.application import activate
+    from sluice.application.sign_release import read_private_key
+
+    _, digest = _identity(what, folder)
+    key = read_private_key(key_file)
+    return activate.approve(ActivationFile(folder), key, what=what, digest=digest)
+
+
+def verify_activation(what: What, folder: Path, trust: Path, *, approvals: int) -> Checked | None:
+    """Check the activation in a folder as a decider does that has seen none before. None without
+    one, where none is needed. Raises Corrupt, Misconfigured."""
+    from sluice.adapters.onnx import read_trust
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.domain.activation import Known, check
+    from sluice.domain.clock import SystemClock
+
+    _, digest = _identity(what, folder)
+    return check(
+        ActivationFile(folder).read(),
+        read_trust(trust),
+        what=what,
+        digest=digest,
+        approvals=approvals,
+        known=Known(),
+        now_us=SystemClock().now_us(),
+    )
+
+
+def show_policy(folder: Path) -> tuple[str, Activation | None, list[str]]:
+    """A pack's id, its activation, and the ids of the keys that approved it, unchecked. Raises
+    Misconfigured."""
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.domain.activation import POLICY, decode, named_signers
+
+    name, _ = _identity(POLICY, folder)
+    signed = ActivationFile(folder).read()
+    if signed is None:
+        return name, None, []
+    return name, decode(signed.statement), named_signers(signed)
+
+
+def _identity(what: What, folder: Path) -> tuple[str, str]:
+    """Name and digest of what is in a folder, as an activation says them."""
+    import hashlib
+
+    from sluice.domain.features import catalogue
+
+    if what == "policy":
+        from sluice.adapters.policyfiles import read_policy
+
+        policy = read_policy(folder, catalogue.FEATURES)
+        return policy.id, policy.digest
+    from sluice.adapters.onnx.release import read_files
+    from sluice.domain.release import MANIFEST, check_files, decode_manifest
+
+    files = read_files(folder)
+    manifest = decode_manifest(files[MANIFEST], str(folder / MANIFEST))
+    check_files(manifest, files)
+    return manifest.id, hashlib.sha256(files[MANIFEST]).hexdigest()

@@ -21,6 +21,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sluice import __version__
+from sluice.cli.output import say_lines
 from sluice.errors import Misconfigured, SluiceError
 
 VERBS: dict[str, str] = {
@@ -36,6 +37,7 @@ VERBS: dict[str, str] = {
     "features": "sluice.cli.features",
     "consistency": "sluice.cli.consistency",
     "release": "sluice.cli.release",
+    "policy": "sluice.cli.policy",
     "reference": "sluice.cli.reference",
 }
 DEVELOPERS = frozenset({"contracts", "reference"})
@@ -129,7 +131,7 @@ class Verbs(click.Group):
 
 
 def _failed(ctx: click.Context, error: SluiceError) -> int:
-    click.echo(f"sluice {ctx.invoked_subcommand}: {error}", err=True)
+    say_lines(f"sluice {ctx.invoked_subcommand}: {error}", err=True)
     return EXIT_CONFIG if isinstance(error, Misconfigured) else 1
 
 

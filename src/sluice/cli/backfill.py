@@ -21,6 +21,7 @@ import click
 
 from sluice.bootstrap import verbs
 from sluice.cli.bad_rows import reporter
+from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER, cores_option, instant
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
@@ -61,12 +62,12 @@ def command(
     """Returns 0, or 1 with more bad rows than allowed or if some entity had another state."""
     settings, _ = load()
     began = time.perf_counter()
-    past = verbs.read_past(history, mapping, labels, reporter("more bad rows follow"))
+    past = verbs.read_past(settings, history, mapping, labels, reporter("more bad rows follow"))
     if past.bad > allow_bad:
-        click.echo(f"{past.bad:,} bad rows, nothing was done: see --allow-bad", err=True)
+        say(f"{past.bad:,} bad rows, nothing was done: see --allow-bad", err=True)
         return 1
     past = past.between(since, until)
-    click.echo(
+    say(
         f"{len(past.authorizations):,} authorizations and {len(past.labels):,} labels read in "
         f"{time.perf_counter() - began:.1f} s, {past.bad:,} bad rows"
     )
@@ -88,9 +89,7 @@ def command(
         )
     began = time.perf_counter()
     stored, others = verbs.store_past(settings, archived.states)
-    click.echo(f"{stored:,} states stored in {time.perf_counter() - began:.1f} s")
+    say(f"{stored:,} states stored in {time.perf_counter() - began:.1f} s")
     if others:
-        click.echo(
-            f"{others:,} entities had another state and keep it: flush the store to start anew"
-        )
+        say(f"{others:,} entities had another state and keep it: flush the store to start anew")
     return 1 if others else 0

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import click
+from sluice.cli.output import say
 
 if TYPE_CHECKING:
     from sluice.application.publish import BadRow
@@ -22,8 +22,8 @@ def reporter(more: str) -> Callable[[BadRow], None]:
     def report(row: BadRow) -> None:
         number = next(numbers)
         if number <= FIRST:
-            click.echo(f"{row.error.where}: {row.error.what}", err=True)
+            say(f"{row.error.where}: {row.error.what}", err=True)
         elif number == FIRST + 1:
-            click.echo(more, err=True)
+            say(more, err=True)
 
     return report

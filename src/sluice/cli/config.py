@@ -7,6 +7,7 @@ import json
 import click
 import msgspec
 
+from sluice.cli.output import say, say_json
 from sluice.cli.text import help_of
 from sluice.settings import describe, load
 
@@ -17,10 +18,10 @@ def command(as_json: bool) -> int:
     """Print, or raise Misconfigured."""
     rows = describe(*load())
     if as_json:
-        click.echo(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
+        say_json(json.dumps([msgspec.to_builtins(row) for row in rows], indent=2))
         return 0
     width = max(len(row.key) for row in rows)
     wide = max(len(row.value) for row in rows)
     for row in rows:
-        click.echo(f"{row.key:<{width}}  {row.value:<{wide}}  {row.source}")
+        say(f"{row.key:<{width}}  {row.value:<{wide}}  {row.source}")
     return 0

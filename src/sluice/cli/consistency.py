@@ -18,6 +18,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
+from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.text import help_of
 from sluice.settings import load
@@ -66,7 +67,7 @@ def command(
     if report is not None:
         report.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     for line in lines(found):
-        click.echo(line)
+        say(line)
     return status
 
 

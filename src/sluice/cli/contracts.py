@@ -11,6 +11,7 @@ from typing import Any
 import click
 import msgspec
 
+from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
 from sluice.domain.records.authorization import Authorization, Received
@@ -52,11 +53,11 @@ def command(check: bool, root: Path) -> int:
             continue
         stale += 1
         if check:
-            click.echo(f"{path} is stale: run sluice contracts", err=True)
+            say(f"{path} is stale: run sluice contracts", err=True)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-            click.echo(str(path))
+            say(str(path))
     return 1 if check and stale else 0
 
 

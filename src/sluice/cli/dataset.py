@@ -22,6 +22,7 @@ import click
 from sluice.application.build_dataset import MANIFEST, Order, build
 from sluice.application.dataset import Manifest
 from sluice.bootstrap import verbs
+from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER, cores_option
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
@@ -112,19 +113,19 @@ def build_(
             ),
         )
     _print(manifest)
-    click.echo(f"{out / MANIFEST} in {time.monotonic() - began:.1f} s")
+    say(f"{out / MANIFEST} in {time.monotonic() - began:.1f} s")
     return 0
 
 
 def _print(manifest: Manifest) -> None:
     for split in manifest.splits:
-        click.echo(
+        say(
             f"{split.name:<5} {split.rows:>10,} rows, {split.frauds:,} frauds "
             f"({split.fraud_ppm / 10_000:.3f} %), labels as known at {split.as_of}"
             + (f", {split.left_out_compromised:,} left out" if split.left_out_compromised else "")
         )
     log = manifest.log
-    click.echo(
+    say(
         f"{len(manifest.features)} features; {log.gap:,} rows in the gap; "
         f"{log.labels_after_as_of:,} labels came too late, {log.labels_astray:,} found no row; "
         f"{log.degraded:,} rows served degraded, {log.holes:,} holes in the log"

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from sluice.bootstrap import verbs
+from sluice.cli.output import say, say_json
 from sluice.cli.parameters import bootstrap_option, instant
 from sluice.cli.text import help_of
 from sluice.domain.clock import SystemClock, to_datetime
@@ -59,17 +60,17 @@ def show(
     shown = chosen[-limit:] if limit > 0 else []
     if as_json:
         for dead_letter in shown:
-            click.echo(encode(dead_letter).decode())
+            say_json(encode(dead_letter).decode())
         return 0
     for dead_letter in shown:
         when = to_datetime(dead_letter.dead_at).strftime("%Y-%m-%d %H:%M:%S")
-        click.echo(
+        say(
             f"{when}  {dead_letter.code:<18} {dead_letter.origin!s:<32}"
             f" {dead_letter.size_bytes:>6} B"
             f"  {dead_letter.error[:WIDTH]}"
         )
     counts = ", ".join(f"{n} {code}" for code, n in Counter(x.code for x in chosen).most_common())
-    click.echo(f"{len(chosen)} dead letters{': ' + counts if counts else ''}", err=True)
+    say(f"{len(chosen)} dead letters{': ' + counts if counts else ''}", err=True)
     return 0
 
 
@@ -90,9 +91,9 @@ def redrive(bootstrap: str | None, code: str, origin: str, since: int | None, dr
         ):
             if result.refused:
                 refused += 1
-                click.echo(f"refused  {result.dead_letter.origin}: {result.refused}")
+                say(f"refused  {result.dead_letter.origin}: {result.refused}")
             else:
                 sent += 1
-                click.echo(f"{'would send' if dry_run else 'sent'}  {result.dead_letter.origin}")
-    click.echo(f"{sent} {'to send' if dry_run else 'sent again'}, {refused} refused", err=True)
+                say(f"{'would send' if dry_run else 'sent'}  {result.dead_letter.origin}")
+    say(f"{sent} {'to send' if dry_run else 'sent again'}, {refused} refused", err=True)
     return 1 if refused else 0

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
+from sluice.cli.output import say, say_json
 from sluice.cli.parameters import archive_option
 from sluice.cli.text import help_of
 from sluice.settings import load
@@ -38,7 +39,7 @@ def command(authorization_id: str, archive: Path | None, everything: bool, as_js
     root = verbs.archive_root(load()[0], archive)
     decisions = verbs.find_decisions(root, authorization_id)
     if not decisions:
-        click.echo(
+        say(
             f"sluice explain: no decision of {authorization_id} in {root}; "
             "the archiver writes with a delay of up to archiver.roll_s",
             err=True,
@@ -46,9 +47,10 @@ def command(authorization_id: str, archive: Path | None, everything: bool, as_js
         return 1
     found = decisions[0]
     if as_json:
-        click.echo(msgspec.json.format(found.record, indent=2).decode())
+        say_json(msgspec.json.format(found.record, indent=2).decode())
     else:
-        click.echo("\n".join(lines(explain(found, everything=everything, of=decisions))))
+        for line in lines(explain(found, everything=everything, of=decisions)):
+            say(line)
     return 0
 
 

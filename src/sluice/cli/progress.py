@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from sluice.shown import shown
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Line
     from rich.progress import TaskID
@@ -57,6 +59,7 @@ class Progress:
 
     def show(self, text: str, done: int | None = None, of: int | None = None) -> None:
         """Where it is now. done, of: for a bar, where the end is known."""
+        text = shown(text)
         if self._line is None:
             if time.monotonic() - self._shown >= QUIET_S:
                 self._shown = time.monotonic()
@@ -69,6 +72,7 @@ class Progress:
 
     def keep(self, text: str) -> None:
         """A line that stays."""
+        text = shown(text)
         if self._line is None:
             print(text, file=sys.stderr, flush=True)
         else:

@@ -20,6 +20,7 @@ import click
 
 from sluice.bootstrap import verbs
 from sluice.cli.bad_rows import reporter
+from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER, bootstrap_option, instant
 from sluice.cli.progress import Progress
 from sluice.cli.signals import on_stop
@@ -93,12 +94,12 @@ def command(
         with on_stop(asked.set):
             report = publish()
     seconds = time.monotonic() - began
-    click.echo(
+    say(
         f"{report.rows:,} rows, {report.published:,} published, {report.labels:,} labels, "
         f"{report.dead:,} dead, {seconds:.1f} s, {report.rows / max(seconds, 1e-9):,.0f} rows/s"
     )
     if report.failure is not None or report.stopped:
-        click.echo(f"sluice publish: {report.failure or 'stopped'}", err=True)
-        click.echo(f"go on with --from-line {report.resume_at}", err=True)
+        say(f"sluice publish: {report.failure or 'stopped'}", err=True)
+        say(f"go on with --from-line {report.resume_at}", err=True)
         return 1
     return 1 if report.dead > allow_bad else 0

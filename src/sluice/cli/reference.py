@@ -17,6 +17,7 @@ import msgspec
 import yaml
 
 from sluice.cli import VERBS, docstring
+from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of, paragraphs
 from sluice.domain.features import catalogue
@@ -45,11 +46,11 @@ def command(check: bool, root: Path) -> int:
             continue
         stale += 1
         if check:
-            click.echo(f"{path} is stale: run sluice reference", err=True)
+            say(f"{path} is stale: run sluice reference", err=True)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-            click.echo(str(path))
+            say(str(path))
     return 1 if check and stale else 0
 
 
@@ -105,8 +106,10 @@ def log() -> str:
         _MADE.format(source="src/sluice/telemetry/logs.py")
         + (
             "# Log\n\n"
-            "JSON, one object a line. No card number can be in it (none enters), and no card "
-            "token, amount or customer is written to it.\n\n"
+            "JSON, one object a line, ASCII alone: what a stranger wrote is escaped, and acts on "
+            "no terminal. No card number is in it, as far as [none enters]"
+            "(../how-to/keep-card-numbers-out.md), and no card token, amount or customer is "
+            "written to it. Of a library's error, 13 digits and more are left out.\n\n"
             "## One line an authorization, on stdout\n\n"
             "Written for a batch at once: up to 50 ms after the answer at the sync API, after the "
             "commit at the stream processor. The record is `decisions.v1`; a line may be lost with "
@@ -122,6 +125,16 @@ def log() -> str:
         )
         + _table(("field", "present", "meaning"), rows)
         + (
+            "\n## The lines of an id\n\n"
+            "An authorization's id does not stand in the log, but a name made of it with the "
+            "secret `service.log_id_key`: the first 32 hex digits of HMAC-SHA256. Who has the "
+            "secret finds the lines:\n\n"
+            "```sh\n"
+            'printf %s "$ID" | openssl dgst -sha256 -hmac "$KEY" -r | cut -c 1-32\n'
+            "```\n\n"
+            "Give all replicas the same secret, or an id has another name at each. Without one a "
+            "process makes its own when it starts: lines can be counted, and nobody finds an "
+            "id's.\n"
             "\n## Events of the process, on stderr\n\n"
             "Whatever is logged, by us or by a library, has `at_us`, `level`, `service`, `logger` "
             "and `event`, then fields of its own, and `error` with the traceback where an "
@@ -211,8 +224,9 @@ def authorization() -> str:
             "Money is integer minor units of an ISO 4217 currency, countries "
             "are ISO 3166-1 alpha-2, time is integer microseconds since 1970 UTC and at most 35 "
             "days old or 5 minutes ahead (`decider.max_event_age_s`, `decider.max_event_ahead_s`). "
-            "A value that looks like a card number (13 to 19 digits that pass Luhn, alone or in "
-            "groups) is refused in any field.\n\n"
+            "A value in which a card number may stand, in clear or encoded, is refused in any "
+            "field; long ids of digits are declared first "
+            "([how](../how-to/keep-card-numbers-out.md)). Digits are 0 to 9.\n\n"
         )
         + _table(("field", "required", "type", "bounds"), rows)
     )

@@ -5,6 +5,13 @@ sluice release show DIR                    # what it is, measured to do what
 sluice release verify DIR --trust KEYS     # signature, digests, warm-up
 sluice release keygen --out FILE           # FILE (secret) and FILE.pub
 sluice release sign DIR --key FILE         # write manifest.sig
+
+sluice release activate DIR --key FILE --who NAME --why TEXT
+sluice release approve DIR --key FILE      # one more signature
+
+activate signs that a release may decide; rollback (an older one, on purpose), force (without the
+dry run) and reset (the breaker's trips are over) do too, with the same options
+(docs/reference/activation.md).
 """
 
 from __future__ import annotations
@@ -14,6 +21,8 @@ from pathlib import Path
 import click
 
 from sluice.bootstrap import verbs
+from sluice.cli.acts import activation_line, add_acts
+from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
 from sluice.domain.clock import to_datetime
@@ -26,7 +35,7 @@ _folder = click.argument("folder", type=FOLDER, metavar="DIR")
 
 @click.group(help=help_of(__doc__))
 def command() -> None:
-    """Five actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
+    """Ten actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
     read."""
 
 
@@ -42,7 +51,7 @@ def command() -> None:
 def pack(folder: Path, description: Path) -> int:
     """Returns 0. Raises Misconfigured."""
     manifest = verbs.pack_release(folder, description)
-    click.echo(
+    say(
         f"{manifest.id}: {len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows; "
         f"not signed: sluice release sign {folder} --key FILE"
     )
@@ -57,18 +66,18 @@ def show(folder: Path) -> int:
 
     manifest = read_manifest(folder)
     made = manifest.provenance
-    click.echo(f"{manifest.id}: {made.kind}")
-    click.echo(f"  made        {to_datetime(manifest.created_at):%Y-%m-%d %H:%M} UTC")
-    click.echo(
+    say(f"{manifest.id}: {made.kind}")
+    say(f"  made        {to_datetime(manifest.created_at):%Y-%m-%d %H:%M} UTC")
+    say(
         f"  trained on  {made.rows} rows, {made.frauds} frauds, "
         f"{to_datetime(made.trained_from):%Y-%m-%d} to {to_datetime(made.trained_until):%Y-%m-%d}"
     )
-    click.echo(f"  features    {len(manifest.features)}, {fit(manifest)}")
-    click.echo(f"  amounts     {manifest.reference_currency}")
-    click.echo(f"  tolerates   {', '.join(manifest.tolerates) or 'no missing view'}")
+    say(f"  features    {len(manifest.features)}, {fit(manifest)}")
+    say(f"  amounts     {manifest.reference_currency}")
+    say(f"  tolerates   {', '.join(manifest.tolerates) or 'no missing view'}")
     for name, value in manifest.metrics.items():
-        click.echo(f"  {name:<40} {value}")
-    click.echo("  not verified: run sluice release verify")
+        say(f"  {name:<40} {value}")
+    say("  not verified: run sluice release verify")
     return 0
 
 
@@ -92,11 +101,12 @@ def show(folder: Path) -> int:
 )
 def verify(folder: Path, trust: Path, policy: Path) -> int:
     """Returns 0. Raises Corrupt, Misconfigured."""
-    manifest, signer = verbs.verify_release(folder, trust, policy)
-    click.echo(
+    manifest, signer, by = verbs.verify_release(folder, trust, policy)
+    say(
         f"{manifest.id} is whole: signed by {signer}, {len(manifest.files)} digests, "
         f"{len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows"
     )
+    say(activation_line(by))
     return 0
 
 
@@ -109,7 +119,7 @@ def keygen(out: Path) -> int:
     from sluice.application.sign_release import make_key  # noqa: PLC0415 - loads numba
 
     key_id, public = make_key(out)
-    click.echo(f"{key_id}: {out} is secret, {public} is to be trusted")
+    say(f"{key_id}: {out} is secret, {public} is to be trusted")
     return 0
 
 
@@ -121,8 +131,11 @@ def sign(folder: Path, key: Path) -> int:
     from sluice.application.sign_release import sign_release  # noqa: PLC0415 - loads numba
 
     signed = sign_release(folder, key)
-    click.echo(
+    say(
         f"{signed.release} signed by {signed.key_id}: manifest {signed.manifest_sha256[:12]}",
         err=True,
     )
     return 0
+
+
+add_acts(command, "release")

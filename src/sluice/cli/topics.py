@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from sluice.bootstrap import verbs
+from sluice.cli.output import say
 from sluice.cli.parameters import bootstrap_option
 from sluice.cli.text import help_of
 from sluice.settings import load
@@ -37,9 +38,9 @@ def apply(
         load()[0], bootstrap, partitions=partitions, replication=replication, dry_run=dry_run
     )
     for change in changes:
-        click.echo(f"would change {change}" if dry_run else str(change))
+        say(f"would change {change}" if dry_run else str(change))
     if not changes:
-        click.echo("nothing to change")
+        say("nothing to change")
     return 0
 
 
@@ -49,7 +50,7 @@ def show(bootstrap: str | None) -> int:
     """Returns 0. Raises Unavailable without a broker."""
     for topic in verbs.existing_topics(load()[0], bootstrap):
         kept = "for ever" if topic.retention_days is None else f"{topic.retention_days:g} days"
-        click.echo(
+        say(
             f"{topic.name:<24} {topic.partitions:>4} partitions x {topic.replication}"
             f"  {topic.cleanup}, {kept}"
         )

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Annotated, Literal, Protocol
 
 import msgspec
@@ -20,14 +22,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Meta
 
+from sluice.domain.clock import from_datetime, to_datetime
 from sluice.domain.records.authorization import Currency, MicrosUtc
 from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt, Misconfigured
 
 MODEL, CARD, MANIFEST, SIGNATURE = "model.onnx", "card.md", "manifest.json", "manifest.sig"
 FILES = (MODEL, CARD, MANIFEST, SIGNATURE)
-MAX_FILE_BYTES = 64 * 1024 * 1024
-"""A hundred times the largest model that answers within its budget."""
+MAX_BYTES = {MODEL: 32 << 20, CARD: 1 << 20, MANIFEST: 1 << 20, SIGNATURE: 4096}
+"""Of each file. A model: far above the largest that answers within its budget; onnxruntime takes a
+copy, in which no other thread of Python runs: 25 ms."""
 FEATURES_KEY = "sluice.features"
 """Metadata of the ONNX file: its columns by name, joined by commas. The manifest must agree."""
 OPSETS = range(17, 24)
@@ -37,6 +41,8 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 """First 16 hex digits of a SHA-256: tells two apart, where the signature keeps forgers out."""
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+Value = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""Of a feature."""
 Step = Literal["challenge", "review", "decline"]
 """What a threshold on the score leads to."""
 
@@ -85,7 +91,7 @@ def _digest(text: str) -> str:
 class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One row, in the order of the manifest's features, and the score that it must get."""
 
-    features: list[int]
+    features: list[Value]
     score_ppm: Ppm
 
 
@@ -128,7 +134,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     output: str
     opset: int
     tolerates: list[EntityKind]
-    reference_row: list[int]
+    reference_row: list[Value]
     warm_up: Annotated[list[Vector], Meta(min_length=1, max_length=64)]
     tolerance_ppm: Annotated[int, Meta(ge=0, le=1)] = 1
     provenance: Provenance
@@ -142,11 +148,42 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return [feature.name for feature in self.features]
 
 
+class Trusted(Protocol):
+    """Who may sign, now."""
+
+    @property
+    def keys(self) -> Mapping[str, Ed25519PublicKey]:
+        """Public keys by id."""
+        ...
+
+    @property
+    def withdrawn(self) -> Mapping[str, str]:
+        """Keys that may not sign any more, and why, by id."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TrustedKeys:
-    """Public keys by id, from files of lines ``ed25519 BASE64 comment``."""
+    """Public keys by id, from files of lines ``ed25519 BASE64 comment [not_after=DATE]`` and
+    ``revoked ID why``.
+
+    keys: those that are trusted. withdrawn: those that are not any more, and why. not_after: when
+    a key's trust ends, microseconds UTC, of those that have an end.
+    """
 
     keys: Mapping[str, Ed25519PublicKey]
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
+    not_after: Mapping[str, int] = field(default_factory=dict)
+
+    def at(self, now_us: int) -> TrustedKeys:
+        """The same at a moment: what has ended by then is withdrawn."""
+        ended = {
+            key: f"whose trust ended on {to_datetime(end):%Y-%m-%d %H:%M} UTC"
+            for key, end in self.not_after.items()
+            if end <= now_us and key in self.keys
+        }
+        keys = {key: public for key, public in self.keys.items() if key not in ended}
+        return TrustedKeys(keys, {**ended, **self.withdrawn}, self.not_after)
 
 
 def key_id(public: Ed25519PublicKey) -> str:
@@ -165,25 +202,64 @@ def _public_key(scheme: str, encoded: str) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(base64.b64decode(encoded, validate=True))
 
 
+NO_KEYS = "no_keys"
+"""Code of a trust folder that trusts nobody."""
+
+
 def parse_trust(text: str, where: str) -> TrustedKeys:
-    """Read public keys, one a line, ``#`` a comment. Raises Misconfigured with the line."""
-    keys = {}
+    """Read public keys, one a line, ``#`` a comment. Raises Misconfigured with the line.
+
+    A key's line may hold ``not_after=DATE``, a day (its first moment, UTC) or a moment with its
+    zone. A line ``revoked ID why`` takes a key back, wherever else its own line stands.
+    """
+    keys: dict[str, Ed25519PublicKey] = {}
+    not_after: dict[str, int] = {}
+    revoked: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue
         try:
+            if words[0] == "revoked":
+                revoked[_key_id(words[1])] = "which was revoked: " + (
+                    " ".join(words[2:]) or "it does not say why"
+                )
+                continue
             public = _public_key(*words[:2])
-        except (TypeError, ValueError) as exc:
+            name = key_id(public)
+            keys[name] = public
+            for word in words[2:]:
+                if word.startswith(_NOT_AFTER):
+                    end = _moment(word.removeprefix(_NOT_AFTER))
+                    not_after[name] = min(end, not_after.get(name, end))
+        except (TypeError, ValueError, IndexError, OverflowError) as exc:
             raise Misconfigured(
-                "not a public key",
+                "not a public key, nor a revoked one",
                 where=f"{where}:{number}",
-                fix="write lines of: ed25519 BASE64 comment",
+                fix="write lines of: ed25519 BASE64 comment not_after=2027-01-31, or: revoked ID "
+                "why",
             ) from exc
-        keys[key_id(public)] = public
     if not keys:
-        raise Misconfigured("no public key in it", where=where)
-    return TrustedKeys(keys)
+        raise Misconfigured("no public key in it", where=where, code=NO_KEYS)
+    keys = {name: public for name, public in keys.items() if name not in revoked}
+    return TrustedKeys(keys, revoked, not_after)
+
+
+_NOT_AFTER = "not_after="
+
+
+def _key_id(text: str) -> str:
+    if re.fullmatch("[0-9a-f]{16}", text) is None:
+        raise ValueError(text)
+    return text
+
+
+def _moment(text: str) -> int:
+    """A day or a moment in ISO 8601, to microseconds UTC; a day begins at midnight UTC."""
+    moment = datetime.fromisoformat(text)
+    if len(text) == len("2027-01-31"):
+        moment = moment.replace(tzinfo=UTC)
+    return from_datetime(moment)
 
 
 def sign(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
@@ -213,8 +289,13 @@ def decode_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
     return manifest
 
 
-def check_signature(manifest: bytes, signature: bytes, trusted: TrustedKeys) -> str:
-    """Return the id of the key that signed. Raises Corrupt: malformed, unknown key, no match."""
+KEY_WITHDRAWN = "key_withdrawn"
+"""Code of a signature by a key that was revoked, or whose trust has ended."""
+
+
+def check_signature(manifest: bytes, signature: bytes, trusted: Trusted) -> str:
+    """Return the id of the key that signed. Raises Corrupt: malformed, unknown key, no match; with
+    code KEY_WITHDRAWN for a key that is not trusted any more."""
     try:
         scheme, signer, encoded = signature.decode("ascii").split()
         raw = base64.b64decode(encoded, validate=True)
@@ -223,6 +304,13 @@ def check_signature(manifest: bytes, signature: bytes, trusted: TrustedKeys) -> 
     if scheme != "ed25519":
         raise Corrupt(f"unknown signature scheme {scheme}", where=SIGNATURE)
     public = trusted.keys.get(signer)
+    if public is None and (why := trusted.withdrawn.get(signer)):
+        raise Corrupt(
+            f"signed by {signer}, {why}",
+            where=SIGNATURE,
+            fix="sign it with a key that is trusted, if you still vouch for it",
+            code=KEY_WITHDRAWN,
+        )
     if public is None:
         raise Corrupt(
             f"signed by {signer}, which is not trusted",

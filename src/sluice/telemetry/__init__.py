@@ -9,6 +9,7 @@ from sluice.telemetry.logs import (
     count_lines,
     decided_line,
     event,
+    name_in_log,
     write_lines,
 )
 from sluice.telemetry.metrics import (
@@ -37,6 +38,7 @@ __all__ = [
     "decided_line",
     "event",
     "join_trace",
+    "name_in_log",
     "observe_decisions",
     "show_lag",
     "start_admin_server",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
+import json
 import logging
+import secrets
 import sys
 import time
 import traceback
@@ -15,6 +18,7 @@ import msgspec
 from sluice import __version__
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.outcome import Outcome
+from sluice.shown import ascii_json, without_long_digits
 from sluice.telemetry.metrics import METRICS, Metrics
 
 
@@ -36,7 +40,10 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fal
     sample_ppm: Annotated[
         int, _says("Share of such lines that is written, in millionths; each stands for 1 / share.")
     ]
-    authorization_id: Annotated[str, _says("Absent where the message could not be read.")] = ""
+    id_hmac: Annotated[
+        str,
+        _says("Name of the authorization's id, see below; absent where the message was not read."),
+    ] = ""
     tenant: Annotated[str, _says("As in the authorization.")] = ""
     region: Annotated[str, _says("As in the authorization.")] = ""
     outcome: Annotated[str, _says("approve, challenge, review or decline.")] = ""
@@ -51,6 +58,21 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fal
     origin: Annotated[str, _says("topic/partition@offset, at the stream processor.")] = ""
     trace_id: Annotated[str, _says("W3C trace id, where the caller named one.")] = ""
     duration_us: Annotated[int, _says("Receipt to answer or to committed batch.")] = 0
+
+
+class _IdKey:
+    """By which ids become names: of this process alone, until it is told another."""
+
+    def __init__(self) -> None:
+        self.key = secrets.token_bytes(32)
+
+
+_ids = _IdKey()
+
+
+def name_in_log(authorization_id: str) -> str:
+    """What an id is called in the log: the first 16 bytes of HMAC-SHA256 in hex. Some 2 us."""
+    return hmac.digest(_ids.key, authorization_id.encode(), "sha256")[:16].hex()
 
 
 def decided_line(
@@ -71,7 +93,7 @@ def decided_line(
         entrypoint=decision.entrypoint,
         code="decided",
         sample_ppm=sample_ppm,
-        authorization_id=auth.authorization_id,
+        id_hmac=name_in_log(auth.authorization_id),
         tenant=auth.tenant,
         region=auth.region,
         outcome=decision.outcome,
@@ -162,8 +184,20 @@ def write_lines(lines: Sequence[Line], stream: BinaryIO | None = None) -> None:
     if not lines:
         return
     out = sys.stdout.buffer if stream is None else stream
-    out.write(_line_encoder.encode_lines(lines))
+    out.write(_safe(_line_encoder.encode_lines(lines)))
     out.flush()
+
+
+def _safe(written: bytes) -> bytes:
+    """JSON with nothing in it that a terminal obeys: JSON itself escapes C0, but neither DEL nor C1
+    nor an override of direction."""
+    if written.isascii() and b"\x7f" not in written:
+        return written
+    return ascii_json(written.decode()).encode()
+
+
+_ERRORS = frozenset({"error", "event", "reason"})
+"""Fields that a library's error may stand in, which may repeat the text that it could not read."""
 
 
 class _JsonHandler(logging.Handler):
@@ -187,16 +221,29 @@ class _JsonHandler(logging.Handler):
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = "".join(traceback.format_exception(record.exc_info[1]))
+        for key in _ERRORS & line.keys():
+            line[key] = without_long_digits(str(line[key]))
         try:
-            self._stream.write(_line_encoder.encode(line) + b"\n")
+            self._stream.write(_safe(_encoded(line)) + b"\n")
             self._stream.flush()
         except (OSError, ValueError):
             self.handleError(record)
 
 
-def configure_logging(service: str, *, level: str = "INFO", stream: BinaryIO | None = None) -> None:
+def _encoded(line: dict[str, Any]) -> bytes:
+    try:
+        return _line_encoder.encode(line)
+    except UnicodeEncodeError:  # a lone surrogate, of a file's name for example
+        return json.dumps(line, default=str).encode()
+
+
+def configure_logging(
+    service: str, *, level: str = "INFO", stream: BinaryIO | None = None, id_key: str = ""
+) -> None:
     """Send every log record of this process to stderr as JSON; name it in the metrics, and begin
-    its counters."""
+    its counters. id_key: of :func:`name_in_log`; empty leaves the process its own."""
+    if id_key:
+        _ids.key = id_key.encode()
     handler = _JsonHandler(service, sys.stderr.buffer if stream is None else stream)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)

@@ -37,6 +37,7 @@ class Metric(NamedTuple):
 
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
+    "task": ("decider", "featurizer", "consistency"),
     "build": ("decider", "featurizer", "archiver", "consistency"),
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
@@ -66,6 +67,7 @@ _STORE_CODES = _each(
     "other",
 )
 _KAFKA_CODES = _each(
+    *("_SSL", "_AUTHENTICATION"),
     *("_TRANSPORT", "_ALL_BROKERS_DOWN", "_MAX_POLL_EXCEEDED", "_TIMED_OUT", "_MSG_TIMED_OUT"),
     *("_ASSIGNMENT_LOST", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "REBALANCE_IN_PROGRESS"),
     *("REQUEST_TIMED_OUT", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE"),
@@ -77,16 +79,43 @@ _ABORT_CODES = _each(
     *("unavailable", "rebalanced", "store_lost", "busy", "unidentified", "internal", "rejected"),
     "too_large",
 )
+_REFUSAL_CODES = (
+    *("corrupt", "misconfigured", "not_regular", "too_large", "too_deep", "too_slow"),
+    *("out_of_memory", "crashed", "internal"),
+    *("unapproved", "epoch", "key_withdrawn", "dry_run_shift"),
+)
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
-    *("missing_field", "wrong_type", "out_of_range", "bad_format", "unknown_value"),
+    *("missing_field", "wrong_type", "out_of_range", "bad_format", "bad_token", "unknown_value"),
     *("unknown_currency", "unknown_country", "invalid_json", "too_large", "card_number"),
     "internal",
+)
+_ACCESS_REASONS = _each(
+    *("none", "malformed", "expired", "not_yet_valid", "wrong_audience", "wrong_issuer"),
+    *("wrong_algorithm", "bad_signature", "unknown_key", "key_not_read_yet", "keys_unavailable"),
+    *("unknown_certificate", "not_bound", "other_tenant", "wrong_scope", "unknown_route"),
+    *("rate", "in_flight"),
 )
 
 
 TABLE: tuple[Metric, ...] = (
     Metric("sluice_build_info", "gauge", ("service", "version"), "1 for the running version."),
+    # what is due again and again beside a service's own work
+    Metric(
+        "sluice_task_completed_timestamp_seconds",
+        "gauge",
+        ("task",),
+        "When the newest run of a task came to its end, Unix time; until then, when it began to be "
+        "due. follow: release and policy. store_watch: whether the store may forget. check: a "
+        "round of the consistency check.",
+    ),
+    Metric("sluice_task_every_seconds", "gauge", ("task",), "How often it is due."),
+    Metric(
+        "sluice_task_failures_total",
+        "counter",
+        ("task", "code"),
+        "Runs that ended in an error; the next one is due all the same.",
+    ),
     # decider
     Metric(
         "sluice_decider_requests_total",
@@ -116,6 +145,25 @@ TABLE: tuple[Metric, ...] = (
         BATCH_ROWS,
     ),
     Metric("sluice_decider_in_flight", "gauge", (), "Requests inside the sync API at this moment."),
+    Metric(
+        "sluice_decider_limit",
+        "gauge",
+        (),
+        "Authorizations that the sync API decides at once at most, as it has learned.",
+    ),
+    Metric(
+        "sluice_decider_shed_total",
+        "counter",
+        ("reason", "priority"),
+        "Authorizations refused under overload: late (waited too long), full (no place to stand), "
+        "outranked (others were more important); by amount in the reference currency times "
+        "weights: lowest below 1,000 minor units, low below 10,000, high below 100,000, highest.",
+        begins=tuple(
+            (reason, priority)
+            for reason in ("late", "full", "outranked")
+            for priority in ("lowest", "low", "high", "highest")
+        ),
+    ),
     Metric(
         "sluice_decider_decisions_total",
         "counter",
@@ -206,6 +254,26 @@ TABLE: tuple[Metric, ...] = (
         "(no file left), failed (a bug).",
         begins=tuple((port, reason) for port in ("api", "admin") for reason in CLOSED_BECAUSE),
     ),
+    Metric(
+        "sluice_decider_access_refused_total",
+        "counter",
+        ("reason",),
+        "Requests of nobody known, of somebody who may not, or who asks for too much.",
+        begins=_ACCESS_REASONS,
+    ),
+    Metric(
+        "sluice_decider_access_open",
+        "gauge",
+        (),
+        "1 where no credential is asked for and other machines can ask.",
+    ),
+    Metric(
+        "sluice_decider_keys_reads_total",
+        "counter",
+        ("result",),
+        "Reads of the token issuer's keys: read, or failed; then the last ones stay in use.",
+        begins=_each("read", "failed"),
+    ),
     Metric("sluice_decider_ready", "gauge", (), "1 if the last readiness rehearsal succeeded."),
     Metric("sluice_decider_release_info", "gauge", ("release",), "1 for the serving release."),
     Metric("sluice_decider_policy_info", "gauge", ("policy",), "1 for the policy in force."),
@@ -213,16 +281,56 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_refused_total",
         "counter",
         ("what", "code"),
-        "Releases and policies refused at load; the last good one keeps serving.",
-        begins=tuple(
-            (what, code) for what in ("release", "policy") for code in ("corrupt", "misconfigured")
+        "Releases, policies, trust folders, files of clients and certificates refused; the last "
+        "good one keeps serving.",
+        begins=(
+            *((what, code) for what in ("release", "policy") for code in _REFUSAL_CODES),
+            *((what, "misconfigured") for what in ("trust", "clients", "certificate")),
+            ("trust", "no_keys"),
         ),
     ),
     Metric(
         "sluice_decider_refusing",
         "gauge",
         ("what",),
-        "1 while what lies in the folder of the release or the policy is not what decides.",
+        "1 while what lies in the folder of the release or the policy is not what decides, or "
+        "the trust folder cannot be read, and nobody is trusted with anything new.",
+    ),
+    Metric(
+        "sluice_decider_untrusted",
+        "gauge",
+        ("what",),
+        "1 while what decides is signed by a key that is no longer trusted.",
+    ),
+    Metric(
+        "sluice_decider_approvals_required",
+        "gauge",
+        ("what",),
+        "Signatures that its activation needs; 0 takes what lies in the folder unsigned.",
+    ),
+    Metric(
+        "sluice_decider_epoch_seconds",
+        "gauge",
+        ("what",),
+        "Epoch of the activation by which it decides, seconds since 1970 UTC; 0 without one.",
+    ),
+    Metric(
+        "sluice_decider_breaker_trips_total",
+        "counter",
+        ("kind", "remedy"),
+        "Times that a rule, the block lists or the model declined too much of a tenant's traffic, "
+        "by what was done: the newest change undone, the cause left_out, or none.",
+        begins=(
+            *((kind, remedy) for kind in ("rule", "model") for remedy in ("undone", "left_out")),
+            ("lists", "undone"),
+            ("lists", "none"),
+        ),
+    ),
+    Metric(
+        "sluice_decider_breaker_open",
+        "gauge",
+        ("kind",),
+        "Trips that were not reset yet.",
     ),
     # every user of states
     Metric(
@@ -230,7 +338,8 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         (),
         "1 while the store's states are served (decider) or made (featurizer); 0 when it lost "
-        "some, until they are rebuilt, or when they are of another format.",
+        "some, until they are rebuilt, when they are of another format, when it may evict, and "
+        "when it turns us away. The log says which: store_not_used.",
     ),
     Metric(
         "sluice_store_failures_total",
@@ -308,14 +417,15 @@ TABLE: tuple[Metric, ...] = (
         "sluice_store_evicted_keys",
         "gauge",
         (),
-        "Keys evicted since the store's server started. An evicted state reads as never written.",
+        "Keys evicted since the store's server started. An evicted state reads as never written, "
+        "so that the store counts as lost when they rise.",
     ),
     Metric(
         "sluice_store_eviction_policy_info",
         "gauge",
         ("policy",),
         "1 for the store's maxmemory-policy, or unknown where it does not tell. Must be "
-        "noeviction.",
+        "noeviction; with any other one the store counts as lost.",
     ),
     # every consumer
     Metric(
@@ -336,7 +446,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_consumer_poison_total",
         "counter",
         ("code",),
-        "Messages that broke the decider when they were alone; they become dead letters.",
+        "Messages that broke the decider while they were read, or alone in a batch; they become "
+        "dead letters.",
         begins=_each("internal", "rejected", "too_large"),
     ),
     Metric(

@@ -62,6 +62,10 @@ class FakePipeline:
         digest = content_digest(auth)
         return Arrival(auth, auth.amount_minor, row, digest, now, origin, traceparent)
 
+    def reference_minor(self, amount_minor: int, currency: str) -> int:
+        """Every currency is the reference."""
+        return amount_minor
+
     async def decide(
         self, batch: Sequence[Arrival], *, deadline_us: int | None = None
     ) -> list[Result]:

@@ -8,7 +8,16 @@ from typing import Literal
 
 from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
-from sluice.domain.policy.policy import Fallback, Listing, Pack, Policy, Steps, Thresholds
+from sluice.domain.policy.members import Members
+from sluice.domain.policy.policy import (
+    Fallback,
+    Listing,
+    Pack,
+    Policy,
+    Steps,
+    Thresholds,
+    digest_of,
+)
 from sluice.domain.policy.rules import FeatureLike, Rule, When
 from sluice.domain.records.authorization import Channel
 from sluice.domain.records.outcome import Outcome
@@ -66,4 +75,12 @@ def make_policy(
         unidentified=dict(unidentified),
         lists=[spec for spec, _ in lists],
     )
-    return Policy("test", pack, fx, {spec.file: list(ids) for spec, ids in lists}, features)
+    entries = {spec.file: ids for spec, ids in lists}
+    return Policy(
+        "test",
+        pack,
+        fx,
+        {file: Members.of(ids) for file, ids in entries.items()},
+        features,
+        digest=digest_of(pack, fx, entries),
+    )

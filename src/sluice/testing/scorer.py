@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -29,9 +30,12 @@ class FakeScorer:
         ppm: Callable[[Ints], Ints] | int = by_amount,
         *,
         release: str = "fake-1",
+        signer: str = "",
         tolerates: frozenset[str] = frozenset(),
     ) -> None:
         self.release = release
+        self.digest = hashlib.sha256(release.encode()).hexdigest()
+        self.signer = signer
         self.tolerates = tolerates
         self.down = False
         self._ppm = ppm

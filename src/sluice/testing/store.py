@@ -5,12 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from msgspec import structs
 
 from sluice.application.ports import (
     LOST,
     MISSING,
+    NOEVICTION,
     READY,
     REBUILDING,
     STORE_LOST,
@@ -64,7 +66,8 @@ class FakeStore:
     """OnlineStore and StateStore with the semantics of the Redis adapter; see :class:`FakeStores`.
 
     down: every call raises Unavailable, what does not wait is lost. slow: observe alone does. full:
-    nothing is kept of ids any more, what is there is still read. mark: its watermark, READY
+    nothing is kept of ids any more, what is there is still read. turned_away: why the store will
+    not have us. figures: what it tells of itself. mark: its watermark, READY
     unless told otherwise. missing: views that observe cannot read. states: what is stored, with
     its event time.
     """
@@ -78,6 +81,8 @@ class FakeStore:
         pending_ttl_s: float = 30.0,
     ) -> None:
         self.down = self.slow = self.full = False
+        self.turned_away: Unavailable | None = None
+        self.figures = StoreInfo(0, 0, 0, 0, NOEVICTION)
         self.mark = Watermark("first", READY, {}, NOTE)
         self.missing: set[EntityKind] = set()
         self.states: dict[tuple[EntityKind, str], tuple[bytes, int]] = {}
@@ -203,8 +208,13 @@ class FakeStore:
                 del self._ids[_id_key(arrival)]
 
     def info(self) -> StoreInfo:
-        """See the port: as of a server without a bound."""
-        return StoreInfo(0, 0, 0, 0, "noeviction")
+        """See the port."""
+        self.check()
+        return self.figures
+
+    def refusal(self) -> Unavailable | None:
+        """See the port."""
+        return self.turned_away
 
     def clear(self) -> int:
         """See the port."""
@@ -249,7 +259,7 @@ class FakeWatermark:
         """See the port."""
         if self.read() != _EMPTY:
             return False
-        self._set(id=uuid.uuid4().hex, state=READY, format=NOTE)
+        self._set(id=uuid.uuid4().hex, state=READY, format=NOTE, **self._begun())
         return True
 
     def adopt(self) -> None:
@@ -271,7 +281,8 @@ class FakeWatermark:
         for place, offset in known.items():
             have = applied.get(place, 0)
             if have < offset:
-                self._set(state=LOST, applied=applied)
+                why = f"it ends at offset {have} of {place[0]}/{place[1]}"
+                self._set(state=LOST, applied=applied, why=why)
                 raise Unavailable(
                     f"the fake store went back: its states end at offset {have} of "
                     f"{place[0]}/{place[1]}",
@@ -282,16 +293,20 @@ class FakeWatermark:
                 applied[place] = end
         self._set(applied=applied)
 
-    def lose(self) -> None:
+    def lose(self, why: str) -> None:
         """See the port."""
         self.read()
-        self._set(state=LOST)
+        self._set(state=LOST, why=why)
 
     def begin(self) -> str:
         """See the port."""
         self.read()
-        self._set(id=uuid.uuid4().hex, state=REBUILDING, applied={}, format=NOTE)
+        self._store.mark = Watermark(uuid.uuid4().hex, REBUILDING, {}, NOTE, "", **self._begun())
         return self._store.mark.id
+
+    def _begun(self) -> dict[str, Any]:
+        info = self._store.figures
+        return {"run_id": info.run_id, "evicted_keys": info.evicted_keys}
 
     def move(self, watermark_id: str, state: str, applied: Offsets | None = None) -> None:
         """See the port."""
@@ -316,9 +331,11 @@ class _Online:
         self._store = store
         self._on_trust = on_trust
         self._why: str | None = None
+        self._distrust = ""
         self.identify = store.identify
         self.remember = store.remember
         self.release = store.release
+        self.refusal = store.refusal
 
     async def open(self) -> None:
         self._store.check()
@@ -327,11 +344,32 @@ class _Online:
 
     async def observe(self, batch: Sequence[Arrival]) -> list[Lookup]:
         replies = await self._store.observe(batch)
-        why = self._store.mark.why_not_served()
+        why = self._distrust or self._store.mark.why_not_served()
+        self._tell(why)
+        if why:
+            return [
+                structs.replace(
+                    reply,
+                    card=None,
+                    terminal=None,
+                    merchant=None,
+                    device=None,
+                    pending=(),
+                    lost=True,
+                )
+                for reply in replies
+            ]
+        return replies
+
+    def distrust(self, why: str) -> None:
+        self._distrust = why
+        if why:
+            self._tell(why)
+
+    def _tell(self, why: str) -> None:
         if why != self._why:
             self._why = why
             self._on_trust(why)
-        return replies
 
 
 class FakeStores:

@@ -1,11 +1,12 @@
 import json
 
+import msgspec
 import pytest
 
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.cli import main
 from sluice.domain.records.authorization import encode
-from sluice.domain.records.dead_letter import dead_letter_of
+from sluice.domain.records.dead_letter import DeadLetter, dead_letter_of
 from sluice.domain.records.decision import Origin
 from sluice.errors import Rejected
 from tests.support.kafka import read_all
@@ -44,6 +45,35 @@ def test_dead_letters_are_listed_with_code_and_origin(buried, capsys):
     assert main(["dead-letters", "list", "--code", "unknown_field", "--json"]) == 0
     [line] = capsys.readouterr().out.splitlines()
     assert json.loads(line)["origin"]["offset"] == buried[1].offset
+
+
+def test_a_strangers_text_acts_on_no_terminal(apache, monkeypatch, capsys):
+    hostile = "a\x1b[2J\x1b]0;owned\x07\r\n2026 forged line \x9b31m\u202e\x7f"
+    made = DeadLetter(
+        origin=Origin(f"file:{hostile}", 0, 7),
+        sha256="0" * 64,
+        size_bytes=1,
+        code=f"bad{hostile}",
+        error=hostile,
+        service="another writer",
+        dead_at=1,
+    )
+    producer = EventProducer(apache.bootstrap, client_id="test")
+    producer.produce(apache.topics.dead_letters, msgspec.json.encode(made))
+    producer.produce(apache.topics.dead_letters, b"\xff\xfe no dead letter")
+    producer.flush(30)
+    monkeypatch.setenv("SLUICE_KAFKA_BOOTSTRAP", apache.bootstrap)
+    prefix = apache.topics.authorizations.removesuffix("authorizations.v1")
+    monkeypatch.setenv("SLUICE_KAFKA_TOPIC_PREFIX", prefix)
+    for arguments in (["list"], ["list", "--json"], ["redrive", "--origin", str(made.origin)]):
+        main(["dead-letters", *arguments])
+        said = capsys.readouterr()
+        lines = said.out.split("\n")[:-1]
+        assert len(lines) == 1, arguments
+        assert all(line.isascii() and line.isprintable() for line in lines)
+        assert all(line.isprintable() for line in said.err.split("\n"))
+    assert main(["dead-letters", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["error"] == hostile
 
 
 def test_a_redriven_message_comes_again_once_with_its_key_and_where_it_lay(apache, buried, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from sluice.adapters.kafka.consumer import GroupConsumer
@@ -10,7 +12,7 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import TAIL, TopicReader
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.errors import SluiceError
-from tests.support.kafka import wait_until
+from tests.support.kafka import read_all, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -67,3 +69,31 @@ def test_a_groups_offsets_are_set_only_while_nobody_is_in_it(apache):
     wait_until(lambda: got.extend(again.poll_batch(100, 0.1)) or len(got) == 3, "three read")
     again.close()
     assert [m.value for m in got] == [b"7", b"8", b"9"]
+
+
+def test_a_reader_takes_the_newest_of_each_partition_and_what_lies_between_two_offsets(apache):
+    topic = apache.topics.decisions
+    producer = EventProducer(apache.bootstrap, client_id="test")
+    for number in range(40):
+        producer.produce(topic, b"%d" % number, key=b"%d" % (number % 7))
+    producer.flush(30)
+    whole: dict[int, list[int]] = {}
+    for message in read_all(apache.bootstrap, topic):
+        whole.setdefault(message.partition, []).append(message.offset)
+    reader = TopicReader(apache.bootstrap)
+    try:
+        newest: dict[int, list[int]] = {}
+        for message in reader.tail(topic, 4 * 3):
+            newest.setdefault(message.partition, []).append(message.offset)
+        assert newest == {partition: offsets[-3:] for partition, offsets in whole.items()}
+        later_ms = round(time.time() * 1000) + 3_600_000
+        assert list(reader.tail(topic, 100, later_ms)) == []
+        assert len(list(reader.tail(topic, 10_000, 1))) == 40
+        partition = max(whole, key=lambda p: len(whole[p]))
+        ends = len(whole[partition])
+        between = [m.offset for m in reader.between(topic, partition, 2, ends - 1)]
+        assert between == whole[partition][2:-1]
+        assert list(reader.between(topic, partition, 5, 5)) == []
+        assert [m.offset for m in reader.between(topic, partition, -3, 10_000)] == whole[partition]
+    finally:
+        reader.close()

@@ -125,6 +125,27 @@ async def test_clients_say_so_while_the_broker_is_down_and_go_on_after(kafka, ap
     assert sum(heard_by_member[name] for name in lost) > 0
 
 
+async def test_what_becomes_durable_after_its_append_was_given_up_is_told(kafka, apache):
+    counted, told = Counted(), asyncio.Event()
+    log = log_of(apache, append_max_ms=300, counted=counted)
+    await append_at_last(log, some(1))
+    name = "sluice_producer_appends_durable_late_total"
+    before = counted[name]  # of those while it still connected
+    kafka.pause()
+    try:
+        with pytest.raises(Unavailable, match="not acknowledged after 300 ms"):
+            await log.append(some(2, start=1), told.set)
+        assert not told.is_set()
+    finally:
+        kafka.resume()
+    async with asyncio.timeout(30):
+        await told.wait()
+    assert counted[name] == before + 1
+    await log.close()
+    found = {m.value for m in read_all(apache.bootstrap, apache.topics.decisions)}
+    assert found == {encode(d) for _, d in some(3)}
+
+
 def test_a_broker_of_a_killed_test_run_dies_with_it(tmp_path):
     program = f"""
 import os, signal

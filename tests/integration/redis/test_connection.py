@@ -441,9 +441,9 @@ def test_tls_speaks_only_to_a_server_whose_certificate_is_trusted(tmp_path, monk
 
     with answering(b"+PONG\r\n", tls=context) as port:
         url = f"rediss://localhost:{port}"
-        with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(Unavailable, match="of no CA that we trust"):
             asyncio.run(story(url))
-        with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(Unavailable, match="of no CA that we trust"):
             BlockingConnection(url, timeout_s=0.5).call(pack(b"PING"), 1)
         monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
         assert asyncio.run(story(url)) == [b"PONG"]

@@ -1,13 +1,16 @@
+import os
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sluice.adapters.policyfiles import PolicyFiles, read_policy
 from sluice.domain.features import catalogue
 from sluice.domain.records.currencies import EXPONENTS
 from sluice.errors import Misconfigured
+from sluice.testing.factories import make_authorization
 
 DEFAULT = Path("policies/default")
 
@@ -64,14 +67,72 @@ def test_the_id_does_not_depend_on_where_the_folder_lies(folder: Path) -> None:
         ("policy.yaml", "lists/blocked-cards.txt", "lists/none.txt", "none.txt"),
         ("fx.yaml", "reference: EUR", "reference: XYZ", "not an ISO 4217"),
         ("fx.yaml", "EUR: 1000000", "EUR: 1.0", "Expected `int`"),
+        # What PyYAML raises of its own: ValueError, OverflowError, IndexError, TypeError.
+        ("fx.yaml", "as_of: ", "as_of: 2026-13-45 #", "not YAML: month must be in"),
+        ("policy.yaml", "version: 1", f"version: {'1:' * 180}1.5", "not YAML: int too large"),
+        ("policy.yaml", "version: 1", "version: !!int ''", "not YAML: .*index out of range"),
+        ("policy.yaml", "version: 1", "? [a, b]\n: 1\nversion: 1", "not YAML: .*unhashable"),
+        ("policy.yaml", "version: 1", f"version: {'9' * 900}", "version"),
+        ("policy.yaml", "version: 1", f"version: {2**64}", "version"),
+        ("policy.yaml", "version: 1", f"version: {'1:' * 900}1", "over 1,000 characters"),
+        ("policy.yaml", "version: 1", "version: &a 1\nlists: *a", "yaml:[0-9]+; fix: write out"),
+        ("policy.yaml", "version: 1", "version: " + "[" * 900_000, "over 20 deep"),
+        ("policy.yaml", "version: 1", "version: " + "{a: " * 900, "over 20 deep"),
+        ("policy.yaml", "version: 1", f"version: [{'1,' * 30_000}]", "over 20,000 keys"),
+        ("policy.yaml", "version: 1", "version: 1 #" + "x" * 1_000_000, "over 1,000,000 bytes"),
     ],
 )
 def test_a_wrong_file_is_refused_by_file_and_key(
     folder: Path, file: str, old: str, new: str, says: str
 ) -> None:
+    files = PolicyFiles(folder, catalogue.FEATURES)
+    good = files.current()
     replace(folder / file, old, new)
-    with pytest.raises(Misconfigured, match=says):
+    with pytest.raises(Misconfigured, match=says) as at_start:
         read_policy(folder, catalogue.FEATURES)
+    with pytest.raises(Misconfigured, match=says) as while_running:
+        files.look()
+    assert str(at_start.value) == str(while_running.value) == str(files.refused)
+    assert at_start.value.code == while_running.value.code
+    assert files.look() is None
+    assert files.current() is good
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(folder: Path) -> None:
+    files = PolicyFiles(folder, catalogue.FEATURES)
+    (folder / "lists/blocked-cards.txt").unlink()
+    os.mkfifo(folder / "lists/blocked-cards.txt")
+    for read in (files.look, lambda: read_policy(folder, catalogue.FEATURES)):
+        with pytest.raises(Misconfigured, match=r"no regular file; at .*blocked-cards\.txt"):
+            read()
+
+
+def test_a_folder_that_is_mounted_with_links_is_followed(folder: Path) -> None:
+    """As Kubernetes mounts a ConfigMap: files are links through a link to a folder."""
+    data = folder.parent / "data"
+    (folder / "policy.yaml").rename(folder.parent / "policy.yaml")
+    data.mkdir()
+    (folder.parent / "policy.yaml").rename(data / "policy.yaml")
+    (folder / "policy.yaml").symlink_to("../data/policy.yaml")
+    files = PolicyFiles(folder, catalogue.FEATURES)
+    replace(data / "policy.yaml", "version: 1", "version: 2")
+    fresh = files.poll()
+    assert fresh is not None
+    assert fresh.pack.version == 2
+
+
+def test_a_list_of_a_hundred_thousand_holds_each_of_them_and_no_other(folder: Path) -> None:
+    files = PolicyFiles(folder, catalogue.FEATURES)
+    names = [f"tok-{number:x}z" for number in range(100_000)]
+    write(folder / "lists/blocked-cards.txt", "\n".join(names))
+    fresh = files.poll()
+    assert fresh is not None
+    assert fresh.id == read_policy(folder, catalogue.FEATURES).id
+    auths = [make_authorization("a", card_token=name) for name in (*names[::9_999], "tok-", "tok")]
+    rows = np.zeros((len(auths), len(catalogue.FEATURES)), np.int64)
+    none = np.zeros(len(auths), np.int64)
+    said = fresh.decide(auths, rows, missing=none, level=none + 2, score_ppm=None)
+    assert ["CARD_BLOCKED" in reasons for reasons in said.reasons] == [True] * 11 + [False] * 2
 
 
 def test_a_card_number_in_a_list_is_refused_and_never_repeated(folder: Path) -> None:

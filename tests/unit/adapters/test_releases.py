@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,23 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sluice.adapters.onnx import ReleaseDirectory, load, read_trust, verify
+from sluice.adapters.apart import TOO_SLOW
+from sluice.adapters.onnx import ReleaseDirectory, load, read_trust, release, verify
+from sluice.adapters.regular import NOT_REGULAR, TOO_LARGE
+from sluice.adapters.trustfiles import TrustFolder
+from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
-from sluice.domain.release import key_id, parse_trust, public_line, sign, used
+from sluice.domain.release import (
+    FEATURES_KEY,
+    MAX_BYTES,
+    key_id,
+    parse_trust,
+    public_line,
+    sign,
+    used,
+)
 from sluice.errors import Corrupt, Misconfigured, SluiceError
-from sluice.testing.release import FEATURES, KEY, TRUSTED, make_model, make_release
+from sluice.testing.release import FEATURES, KEY, OPSET, TRUSTED, make_model, make_release
 
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes([1] * 32))
 
@@ -255,6 +268,28 @@ def test_a_directory_follows_its_folder_and_keeps_the_last_good_release(tmp_path
     assert directory.refused is None
 
 
+def test_a_release_that_nobody_vouched_for_is_looked_at_again_when_its_key_is_trusted(
+    tmp_path: Path,
+) -> None:
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    (trust / "a.pub").write_text(public_line(KEY.public_key(), "a"))
+    trusted = TrustFolder(trust, read_trust, SystemClock())
+    folder = make_release(tmp_path / "r", key=OTHER_KEY)
+    directory = ReleaseDirectory(folder, trusted, catalogue.FEATURES, "EUR")
+    with pytest.raises(Corrupt, match="not trusted"):
+        directory.poll()
+    assert directory.poll() is None
+    (trust / "b.pub").write_text(public_line(OTHER_KEY.public_key(), "b"))
+    assert trusted.poll()
+    found = directory.poll()
+    assert found is not None
+    assert (found.signer, len(found.digest)) == (key_id(OTHER_KEY.public_key()), 64)
+    (trust / "b.pub").unlink()
+    assert trusted.poll()
+    assert directory.poll() is None, "what scores is not looked at again"
+
+
 def test_a_link_swaps_a_release_at_once(tmp_path: Path) -> None:
     link = tmp_path / "current"
     link.symlink_to(make_release(tmp_path / "one", id="one"))
@@ -276,3 +311,97 @@ def test_without_a_first_release_the_reason_is_raised_once(tmp_path: Path) -> No
     assert directory.current() is None
     make_release(tmp_path / "none")
     assert directory.poll() is directory.current()
+
+
+def graph(*nodes: tuple[str, list[str], list[str]], **constants: Any) -> bytes:
+    """An ONNX model from ``features`` to ``probability`` over constants by name."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    made = helper.make_graph(
+        [helper.make_node(*node) for node in nodes],
+        "test",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", len(FEATURES)])],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(made, opset_imports=opsets, ir_version=9)
+    helper.set_model_props(model, {FEATURES_KEY: ",".join(FEATURES)})
+    raw: bytes = model.SerializeToString()
+    return raw
+
+
+MEMORY_EATER = graph(
+    ("ConstantOfShape", ["shape"], ["large"]),
+    ("ReduceMax", ["large"], ["most"]),
+    ("ReduceSum", ["features", "axis"], ["sum"]),
+    ("Add", ["most", "sum"], ["probability"]),
+    shape=np.array([1 << 29], np.int64),
+    axis=np.array([1], np.int64),
+)
+ONE_FOR_ALL = graph(("ReduceMean", ["features"], ["mean"]), ("Sigmoid", ["mean"], ["probability"]))
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (MEMORY_EATER, "cannot load the model|onnxruntime failed|too much memory"),
+        (ONE_FOR_ALL, "gave 1 numbers for 8 rows"),
+    ],
+)
+def test_a_signed_graph_that_does_harm_is_refused_and_the_last_good_one_stays(
+    tmp_path: Path, model: bytes, says: str
+) -> None:
+    folder = make_release(tmp_path / "current")
+    directory = ReleaseDirectory(folder, TRUSTED, catalogue.FEATURES, "EUR")
+    good = directory.poll()
+    swap(folder, make_release(tmp_path / "bad", id="bad", model=model))
+    with pytest.raises(SluiceError, match=says):
+        directory.look()
+    assert directory.look() is None
+    assert directory.current() is good
+    assert directory.refused is not None
+
+
+def test_a_graph_that_takes_too_long_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_release(tmp_path / "r")
+    monkeypatch.setattr(release, "ROWS_MAX_S", 0.0)
+    with pytest.raises(Misconfigured, match="scoring 5 rows took") as caught:
+        load_it(folder)
+    assert caught.value.code == TOO_SLOW
+    monkeypatch.setattr(release, "LOAD_MAX_S", 0.0)
+    with pytest.raises(Misconfigured, match="loading the graph took") as caught:
+        load_it(folder)
+    assert caught.value.code == TOO_SLOW
+
+
+@pytest.mark.parametrize("change", [{"reference_row": [2**63] * 5}, {"reference_row": [-(2**70)]}])
+def test_a_number_that_no_column_can_hold_is_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    folder = make_release(tmp_path / "r")
+    resign(folder, change)
+    with pytest.raises(Misconfigured, match="reference_row"):
+        load_it(folder)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "card.md", "manifest.json", "manifest.sig"])
+def test_what_is_no_file_or_too_large_is_refused_and_not_read(tmp_path: Path, name: str) -> None:
+    folder = make_release(tmp_path / "r")
+    os.truncate(folder / name, MAX_BYTES[name] + 1)
+    with pytest.raises(Misconfigured, match=f"bytes; at .*{name}") as caught:
+        load_it(folder)
+    assert caught.value.code == TOO_LARGE
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(Misconfigured, match=f"no regular file; at .*{name}") as caught:
+        load_it(folder)
+    assert caught.value.code == NOT_REGULAR
+
+
+def test_a_key_file_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pub")
+    with pytest.raises(Misconfigured, match="no regular file"):
+        read_trust(tmp_path)

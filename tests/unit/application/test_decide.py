@@ -30,7 +30,7 @@ from sluice.errors import Rejected, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival
 from sluice.testing.policy import make_policy
 from sluice.testing.scorer import FakeScorer
-from sluice.testing.store import FakeClock, FakeStore, FakeWatermark
+from sluice.testing.store import FakeClock, FakeStore, FakeStores, FakeWatermark
 
 VIEWS: tuple[EntityKind, ...] = ("card", "terminal", "merchant", "device")
 TOPICS = {"decisions.v1": "decisions", "observations.v1": "observations", "labels.v1": "labels"}
@@ -153,7 +153,7 @@ async def test_without_the_store_decisions_go_on(model: bool, level: str) -> Non
 async def test_states_that_the_store_lost_are_not_served_and_ids_are_still_known() -> None:
     harness = Harness(FakeScorer())
     first = await harness.one(arrival("a-1"))
-    FakeWatermark(harness.store).lose()
+    FakeWatermark(harness.store).lose("")
     decision = await harness.one(arrival("a-2"))
     assert (decision.degradation_level, decision.degraded) == ("D2", ["store", *VIEWS])
     assert (decision.pending, decision.states.card) == ([], None)
@@ -175,6 +175,28 @@ async def test_a_part_that_comes_back_is_used_again() -> None:
     assert (await harness.one(arrival("a-1"))).degradation_level == "D2"
     harness.store.down = False
     assert (await harness.one(arrival("a-2"))).degradation_level == "D0"
+
+
+async def test_a_rehearsal_fails_while_the_store_will_not_have_us_and_says_why() -> None:
+    harness = Harness(FakeScorer())
+    online = FakeStores(harness.store).online(batches=False, on_trust=lambda _why: None)
+    decider = DecisionPipeline(
+        entrypoint="sync",
+        emitter="test",
+        store=online,
+        scorer=harness.scorer,
+        policy=Holder(make_policy()),
+        log=harness.log,
+        clock=harness.clock,
+        bounds=EventTimeBounds(),
+        turned_away=online.refusal,
+    )
+    harness.store.turned_away = Unavailable("wrong password", fix="set it", code="store_password")
+    with pytest.raises(Unavailable, match="wrong password; fix: set it") as caught:
+        await decider.rehearse()
+    assert caught.value.code == "store_password"
+    harness.store.turned_away = None
+    await decider.rehearse()
 
 
 async def test_a_rehearsal_scores_and_fails_without_a_model() -> None:

@@ -228,10 +228,14 @@ def test_a_label_older_than_the_decision_days_is_reported_not_silent() -> None:
     assert done["observations", "too_old"] == 2  # terminal and merchant; a card only counts them
 
 
-def test_a_foreign_record_stops_the_featurizer_and_says_where() -> None:
+@pytest.mark.parametrize(
+    "raw", [b"{}", b"", b"\xff", b'{"v":"\xff"}', b'{"v":' + b"[" * 100_000], ids=repr
+)
+def test_a_foreign_record_stops_the_featurizer_and_says_where(raw: bytes) -> None:
     harness = Harness()
-    with pytest.raises(Corrupt, match=r"decisions\.v1/2@7"):
-        harness.featurize([ConsumerRecord("decisions.v1", 2, 7, b"{}")])
+    for topic in ("decisions.v1", "observations.v1", "labels.v1"):
+        with pytest.raises(Corrupt, match=rf"{topic}/2@7".replace(".", r"\.")):
+            harness.featurize([ConsumerRecord(topic, 2, 7, raw)])
 
 
 def observed(harness: Harness) -> list[tuple[int, Observations]]:

@@ -89,13 +89,13 @@ class Replica:
         self.clock = self.store.clock
         self.log = Log()
         self.once = Once(self.store, self.clock, **kept)
-        self.scorer = FakeScorer()
+        self.scorer = Holder(FakeScorer())
         policy = make_policy(**({"unidentified": self.policy} if self.policy is not None else {}))
         self.decider = DecisionPipeline(
             entrypoint="sync",
             emitter="test",
             ids=self.once,
-            scorer=Holder(self.scorer),
+            scorer=self.scorer,
             policy=Holder(policy),
             log=self.log,
             clock=self.clock,
@@ -283,6 +283,25 @@ async def test_what_became_durable_late_is_heard_by_whoever_asks_again() -> None
     assert isinstance(await replica.one(), Replayed)
 
 
+async def test_what_becomes_known_while_the_store_is_asked_is_heard() -> None:
+    store = CountingStore()
+    replica, other = Replica(store), Replica(store)
+    replica.log.error = Unavailable("no acknowledgement came")
+    await replica.one()
+    replica.clock.advance(60)  # the store knows nothing of it any more
+    store.gate = asyncio.Event()
+    again = asyncio.ensure_future(replica.one())
+    await asyncio.sleep(0)
+    assert replica.log.late is not None
+    replica.log.late()
+    store.empty()
+    store.gate.set()
+    heard = await again
+    assert isinstance(heard, Replayed)
+    assert await other.one() == heard
+    assert await replica.one(amount_minor=99) == Conflict()
+
+
 async def test_what_never_became_durable_is_decided_once_its_idempotency_record_ended() -> None:
     replica = Replica()
     replica.log.error = Unavailable("no acknowledgement came")
@@ -301,10 +320,10 @@ async def test_a_bug_or_an_unsent_record_leaves_no_id_busy_for_good(code: str) -
         await replica.one()
         replica.log.error = None
     else:
-        good, replica.scorer.score = replica.scorer.score, None  # type: ignore[method-assign]
-        with pytest.raises(TypeError):
+        replica.scorer.value = "no scorer"
+        with pytest.raises(AttributeError):
             await replica.one()
-        replica.scorer.score = good  # type: ignore[method-assign]
+        replica.scorer.value = FakeScorer()
     assert isinstance(await replica.one(), Decided)
 
 

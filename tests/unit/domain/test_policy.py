@@ -329,3 +329,90 @@ def test_a_wrong_pack_is_refused_and_the_place_named(change: dict[str, Any], say
 
 def test_the_rates_are_the_packs_own() -> None:
     assert make_policy().fx is EUROS
+
+
+def test_severities_alone_are_those_of_the_verdict_lists_included() -> None:
+    rng = np.random.default_rng(11)
+    n = 400
+    policy = make_policy(
+        rules=[make_rule("a", any=["terminal_count_5m == 1"], outcome=Outcome.DECLINE)],
+        fallback=[make_rule("b", all=["amount_minor >= 10"], reason="NEW_CARD_SPREE")],
+        lists=[(BLOCKED_CARDS, ["card-1"]), (ALLOWED_MERCHANTS, ["merchant-1"])],
+    )
+    auths = [
+        make_auth(card_token=f"card-{rng.integers(4)}", merchant_id=f"merchant-{rng.integers(3)}")
+        for _ in range(n)
+    ]
+    features = rng.integers(0, 4, (n, catalogue.N))
+    features[:, catalogue.INDEX["amount_minor"]] = rng.integers(0, 200_000, n)
+    missing, level = rng.integers(0, 16, n), rng.integers(0, 4, n)
+    given = {"missing": missing, "level": level, "score_ppm": rng.integers(0, 1_000_001, n)}
+    whole = policy.decide(auths, features, **given)
+    assert len({*whole.severity.tolist()}) == 4
+    assert policy.severities(auths, features, **given).tolist() == whole.severity.tolist()
+
+
+def test_a_decline_names_everything_that_asked_for_it() -> None:
+    policy = make_policy(
+        rules=[
+            make_rule("one", all=["amount_minor >= 1"], outcome=Outcome.DECLINE),
+            make_rule("two", all=["amount_minor >= 1"], outcome=Outcome.DECLINE),
+            make_rule("mild", all=["amount_minor >= 1"], outcome=Outcome.CHALLENGE),
+        ],
+        lists=[(BLOCKED_CARDS, ["card-1"])],
+    )
+    ((row, mask),) = judge(policy, amount_minor=1, score_ppm=950_000).declined
+    assert (row, policy.causes(mask)) == (0, ["rule one", "rule two", "lists", "model"])
+    assert judge(policy, auth=make_auth(card_token="card-2")).declined == []
+
+
+def test_a_decline_of_the_table_alone_has_no_cause() -> None:
+    verdict = judge(make_policy(), level=D3, score_ppm=None, amount_minor=200_000)
+    assert (verdict.outcome(0), verdict.declined) == (Outcome.DECLINE, [])
+
+
+def test_a_rule_left_out_for_a_tenant_does_not_fire_and_is_named() -> None:
+    policy = make_policy(
+        rules=[
+            make_rule("hard", all=["card_count_1h >= 0"], outcome=Outcome.DECLINE),
+            make_rule("mild", all=["amount_minor >= 0"], outcome=Outcome.CHALLENGE),
+        ],
+        fallback=[make_rule("only-without-model", all=["amount_minor >= 0"])],
+    )
+    features = np.zeros((2, catalogue.N), np.int64)
+    zeros = np.zeros(2, np.int64)
+    left_out = {"bank": frozenset({"rule hard", "rule only-without-model"})}
+    auths = [make_auth(), make_auth(tenant="shop")]
+
+    def decide(level: int, missing: int = 0) -> Verdicts:
+        return policy.decide(
+            auths,
+            features,
+            missing=zeros + missing,
+            level=zeros + level,
+            score_ppm=zeros,
+            left_out=left_out,
+        )
+
+    complete = decide(D0)
+    assert [complete.outcome(i) for i in (0, 1)] == [Outcome.CHALLENGE, Outcome.DECLINE]
+    assert complete.silenced == [("hard",), ()]
+    assert complete.declined == [(1, 1)]
+    assert decide(D2).silenced == [("hard", "only-without-model"), ()]
+    assert decide(D0, mask_of(("card",))).silenced == [("hard",), ("hard",)]
+
+
+def test_severities_alone_know_what_is_left_out() -> None:
+    hard = make_rule("hard", all=["amount_minor >= 0"], outcome=Outcome.DECLINE)
+    mild = make_rule("mild", all=["amount_minor >= 0"], outcome=Outcome.CHALLENGE)
+    policy = make_policy(rules=[hard, mild])
+    zeros = np.zeros(2, np.int64)
+    found = policy.severities(
+        [make_auth(), make_auth(tenant="shop")],
+        np.zeros((2, catalogue.N), np.int64),
+        missing=zeros,
+        level=zeros,
+        score_ppm=zeros,
+        left_out={"bank": frozenset({"rule hard"})},
+    )
+    assert found.tolist() == [Outcome.CHALLENGE.severity, Outcome.DECLINE.severity]

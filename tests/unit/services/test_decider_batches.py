@@ -7,9 +7,10 @@ import msgspec
 import prometheus_client
 import pytest
 
-from services.decider.batches import BATCH_MAX, Batches
+from services.decider.admission import LEFT
+from services.decider.batches import BATCH_MAX, Batches, Late
 from sluice import telemetry
-from sluice.application.decide import Conflict, Decided, Replayed, Result
+from sluice.application.decide import Conflict, Decided, Replayed, Result, Unrecorded
 from sluice.errors import Corrupt, SluiceError, Unavailable
 from sluice.testing.deciding import FakePipeline
 from sluice.testing.factories import make_arrival
@@ -26,7 +27,11 @@ class Bench:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.decider = FakePipeline(self.clock)
-        self.batches = Batches(self.decider, self.clock)
+        self.loaded = False
+        self.ages: list[tuple[int, int]] = []
+        self.batches = Batches(
+            self.decider, self.clock, lambda *told: self.ages.append(told), lambda: self.loaded
+        )
         self.reported: dict[str, Result | SluiceError] = {}
 
     def add(
@@ -37,6 +42,7 @@ class Bench:
         done: Callable[[Result | SluiceError], None] | None = None,
         amount_minor: int = 1999,
         key: str = "",
+        waited_us: int = 0,
     ) -> None:
         """key: under which the result is kept, the id unless given."""
         arrival = make_arrival(name, event_at=self.clock.now_us(), amount_minor=amount_minor)
@@ -44,6 +50,7 @@ class Bench:
             arrival,
             deadline_ms,
             done or (lambda result: self.reported.update({key or name: result})),
+            waited_us,
         )
 
     def hold(self) -> asyncio.Event:
@@ -147,7 +154,68 @@ async def test_an_arrival_that_is_late_already_makes_no_other_late(bench: Bench)
     await bench.batches.close()
     now = bench.clock.now_us()
     assert bench.sizes == [1, 1, 1]
-    assert bench.decider.deadlines[1:] == [now, now + NEVER_MS * 1_000]
+    assert set(bench.decider.deadlines[1:]) == {now, now + NEVER_MS * 1_000}
+
+
+async def test_under_load_an_arrival_that_is_late_already_is_refused(bench: Bench) -> None:
+    bench.loaded = True
+    held = bench.hold()
+    bench.add("first")
+    await bench.until(1)
+    bench.add("late", deadline_ms=NEVER_MS)
+    bench.clock.advance(NEVER_MS / 1000)
+    bench.add("in time", deadline_ms=NEVER_MS)
+    held.set()
+    await bench.batches.close()
+    assert bench.sizes == [1, 1]
+    assert bench.decider.deadlines[1:] == [bench.clock.now_us() + NEVER_MS * 1_000]
+    assert isinstance(bench.reported["late"], Late)
+    assert isinstance(bench.reported["in time"], Decided)
+
+
+async def test_what_has_too_little_left_of_its_deadline_is_refused_before_the_store_is_asked(
+    bench: Bench,
+) -> None:
+    bench.loaded = True
+    held = bench.hold()
+    bench.add("first")
+    await bench.until(1)
+    bench.add("near", deadline_ms=NEVER_MS)
+    bench.clock.advance(0.001)
+    bench.add("nearly near", deadline_ms=NEVER_MS)
+    bench.clock.advance(NEVER_MS / 1000 * (1 - LEFT) - 0.001)
+    held.set()
+    await bench.batches.close()
+    assert [a.auth.authorization_id for a in bench.decider.batches[1]] == ["nearly near"]
+    assert isinstance(bench.reported["near"], Late)
+
+
+async def test_time_waited_before_counts_to_the_deadline(bench: Bench) -> None:
+    bench.loaded = True
+    now = bench.clock.now_us()
+    bench.add("a", deadline_ms=50)
+    bench.add("b", deadline_ms=50, waited_us=20_000)
+    bench.add("c", deadline_ms=50, waited_us=40_000)
+    await bench.batches.close()
+    assert bench.decider.deadlines == [now + 30_000]
+    assert isinstance(bench.reported["c"], Late)
+
+
+async def test_the_age_of_the_oldest_is_told_of_each_batch_that_was_decided(
+    bench: Bench,
+) -> None:
+    held = bench.hold()
+    bench.add("a", deadline_ms=50, waited_us=3_000)
+    bench.add("b", deadline_ms=50)
+    await bench.until(1)
+    bench.clock.advance(0.020)
+    held.set()
+    await bench.batches.close()
+    assert bench.ages == [(bench.clock.now_us(), 23_000)]
+    bench.decider.instead["c"] = Unrecorded("the broker")
+    bench.add("c", deadline_ms=50)
+    await bench.batches.close()
+    assert len(bench.ages) == 1, "nobody was decided"
 
 
 async def test_no_batch_is_larger_than_its_bound(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from services.decider.admin import Admin
 from services.decider.http import BODIES_MAX_BYTES, SyncApi
 from services.decider.open_inference import AUTHORIZATIONS, FEATURES, MAX_ROWS
 from services.decider.problems import KINDS
-from sluice.application.decide import Busy, Unrecorded
+from sluice.application.decide import Busy, Unidentified, Unrecorded
 from sluice.domain.records.authorization import MAX_BODY_BYTES
 from sluice.errors import Corrupt, Unavailable
 from sluice.telemetry import Metrics, Sampler
@@ -266,6 +266,7 @@ async def test_a_body_of_exactly_the_limit_is_read(entrypoint: SyncApi) -> None:
     [
         (Busy(), "busy"),
         (Unrecorded("broker 10.0.0.7 is down"), "unrecorded"),
+        (Unidentified(), "unidentified"),
         (Unavailable("the store is down at 10.0.0.7"), "unavailable"),
     ],
 )
@@ -547,6 +548,60 @@ async def test_authorizations_in_a_tensor_are_decided_and_a_bad_row_stops_none(
     ]
 
 
+async def test_past_the_limit_an_inference_is_refused_as_a_whole(
+    entrypoint: SyncApi, decider: FakePipeline, registry: CollectorRegistry
+) -> None:
+    """Its rows count: one that was let in while there was room leaves none for another."""
+    decider.gate = asyncio.Event()
+    texts = [with_(authorization_id=f"auth-{i}").decode() for i in range(10)]
+    rows = {"name": "authorizations", "shape": [10], "datatype": "BYTES", "data": texts}
+    first = asyncio.create_task(ask(entrypoint, INFER, inference(rows)))
+    while not decider.batches:
+        await asyncio.sleep(0)
+    second = await ask(entrypoint, INFER, inference(rows))
+    assert (second.status, second.json["code"]) == (503, "overloaded")
+    assert second.headers["retry-after"] == "1"
+    alone = await ask(entrypoint, body=with_(authorization_id="auth-11"))
+    assert (alone.status, alone.json["code"]) == (503, "overloaded")
+    decider.gate.set()
+    assert (await first).status == 200
+    assert (await ask(entrypoint, INFER, inference(rows))).status == 200
+    await entrypoint.close()
+    refused = {"reason": "full", "priority": "low"}
+    assert registry.get_sample_value("sluice_decider_shed_total", refused) == 1
+
+
+async def test_two_inferences_that_are_read_at_once_do_not_both_come_in(
+    entrypoint: SyncApi, decider: FakePipeline
+) -> None:
+    """Both began while there was room."""
+    texts = [with_(authorization_id=f"auth-{i}").decode() for i in range(10)]
+    rows = {"name": "authorizations", "shape": [10], "datatype": "BYTES", "data": texts}
+    whole = inference(rows)
+    answers = await asyncio.gather(*(ask(entrypoint, INFER, whole) for _ in range(2)))
+    assert sorted(answer.status for answer in answers) == [200, 503]
+
+
+async def test_under_overload_the_refused_are_counted_and_have_no_line(
+    decider: FakePipeline, registry: CollectorRegistry, capsysbinary: Any
+) -> None:
+    entrypoint = make_entrypoint(decider, registry)
+    decider.gate = asyncio.Event()
+    waiting = [
+        asyncio.create_task(ask(entrypoint, body=with_(authorization_id=f"auth-{i}")))
+        for i in range(6)
+    ]
+    while not decider.batches:
+        await asyncio.sleep(0)
+    decider.gate.set()
+    assert sorted(a.status for a in await asyncio.gather(*waiting)) == [200] * 4 + [503] * 2
+    await entrypoint.close()
+    requests = {"entrypoint": "sync", "code": "overloaded"}
+    assert registry.get_sample_value("sluice_decider_requests_total", requests) == 2
+    assert registry.get_sample_value("sluice_decider_limit") == 4
+    assert b"overloaded" not in capsysbinary.readouterr().out
+
+
 async def test_a_tensor_in_which_nothing_was_decided_is_a_problem(entrypoint: SyncApi) -> None:
     rows = {"name": "authorizations", "shape": [1], "datatype": "BYTES", "data": ["{}"]}
     answer = await ask(entrypoint, INFER, inference(rows))
@@ -618,7 +673,7 @@ async def test_bodies_of_inferences_are_bounded_together(
     entrypoint: SyncApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = BODIES_MAX_BYTES // (4 * 1024 * 1024)
-    monkeypatch.setattr(entrypoint, "_in_flight_max", 10 * whole)
+    monkeypatch.setattr(entrypoint.admission.limit, "value", 10 * whole)
     going = asyncio.Event()
 
     async def receive() -> Any:

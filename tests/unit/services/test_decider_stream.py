@@ -1,10 +1,13 @@
 """The stream processor with the real decision pipeline, over Kafka and a store in memory."""
 
 import asyncio
+import io
 import json
+import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -19,6 +22,7 @@ from services.decider.stream import (
     limits,
 )
 from services.loop import ConsumerLoop
+from sluice import telemetry
 from sluice.application.decide import DecisionPipeline
 from sluice.application.once import Once
 from sluice.application.ports import Arrival
@@ -29,6 +33,7 @@ from sluice.domain.records.decision import Decision, Origin
 from sluice.errors import Corrupt, Unavailable
 from sluice.telemetry import Metrics, Sampler
 from sluice.testing.policy import make_policy
+from sluice.testing.scorer import FakeScorer
 from sluice.testing.store import FakeClock, FakeStore
 from sluice.testing.transactions import FakeTransactions
 
@@ -46,7 +51,17 @@ class Now(Generic[T]):
 
 
 class FragilePipeline(DecisionPipeline):
-    """Breaks on an authorization whose id is poison, as a bug would."""
+    """Breaks on an authorization whose id is poison, and on reading one of id unreadable, as bugs
+    would."""
+
+    memory = False
+
+    def arrive(self, raw: bytes, **more: Any) -> Arrival:
+        if b'"toomuch"' in raw and not self.memory:
+            raise MemoryError
+        if b'"unreadable"' in raw:
+            raise IndexError("a bug that repeats 4111111111111111")
+        return super().arrive(raw, **more)
 
     async def decide(self, batch: Any, *, deadline_us: int | None = None) -> Any:
         if any(a.auth.authorization_id == "poison" for a in batch):
@@ -58,7 +73,11 @@ class Harness:
     """One stream processor and all around it; made in the event loop that it decides in."""
 
     def __init__(
-        self, sampler: Sampler | None = None, policy: Policy | None = None, **loop: Any
+        self,
+        sampler: Sampler | None = None,
+        policy: Policy | None = None,
+        scorer: Any = None,
+        **loop: Any,
     ) -> None:
         self.clock = FakeClock()
         self.kafka = FakeTransactions()
@@ -71,13 +90,14 @@ class Harness:
             entrypoint="stream",
             emitter="test",
             ids=after_commit,
-            scorer=Now(None),
+            scorer=Now(scorer),
             policy=Now(self.policy),
             log=TransactionLog(self.kafka, OUT),
             clock=self.clock,
             bounds=self.bounds,
         )
         metrics = Metrics(self.registry)
+        self.recalls: list[None] = []
         handler = StreamProcessor(
             self.kafka,
             self.decider,
@@ -85,6 +105,7 @@ class Harness:
             dead_letters=DEAD,
             clock=self.clock,
             events=asyncio.get_running_loop(),
+            recall=lambda: self.recalls.append(None),
             metrics=metrics,
             sampler=sampler,
         )
@@ -171,6 +192,16 @@ async def test_authorizations_of_one_card_in_a_batch_see_each_other(harness: Har
     assert [p.authorization_id for p in second.pending] == ["a"]
 
 
+async def test_a_message_that_waited_for_hours_is_decided_with_the_model() -> None:
+    """Lag is no lack of time: a deadline is a caller's, and nobody waits for this answer."""
+    harness = Harness(scorer=FakeScorer())
+    harness.add("a", "b")
+    harness.clock.advance(10 * 3600)
+    harness.add("c")
+    await harness.drain()
+    assert [(d.degradation_level, d.degraded) for d in harness.decisions()] == [("D0", [])] * 3
+
+
 async def test_the_same_id_again_is_a_duplicate_in_the_batch_and_after_it(harness: Harness) -> None:
     harness.add("a", "a")
     await harness.once()
@@ -242,6 +273,76 @@ async def test_a_message_that_breaks_us_is_buried_and_stops_no_other(harness: Ha
     await harness.drain()
     assert harness.ids() == ["a", "b", "c", "d"]
     assert harness.kafka.batches[-1] == 2, "batches are whole again"
+
+
+@pytest.fixture
+def logged() -> Iterator[io.BytesIO]:
+    """What the process logs."""
+    root, out = logging.getLogger(), io.BytesIO()
+    before = root.handlers[:], root.level
+    telemetry.configure_logging("test", stream=out)
+    yield out
+    root.handlers[:], root.level = before
+
+
+@pytest.mark.parametrize("share", [1, 20])
+async def test_what_breaks_while_it_is_read_costs_its_batch_nothing(
+    harness: Harness, logged: io.BytesIO, share: int
+) -> None:
+    rows = 100
+    for n in range(rows):
+        harness.add("unreadable" if n % 100 < share else f"a-{n}")
+    await harness.once()
+    assert harness.kafka.batches == [rows]
+    assert len(harness.ids()) == rows - share
+    assert harness.dead() == [(n, "internal") for n in range(share)]
+    poison = harness.registry.get_sample_value("sluice_consumer_poison_total", {"code": "internal"})
+    assert poison == share
+    aborts = harness.registry.get_sample_value("sluice_consumer_aborts_total", {"code": "internal"})
+    assert not aborts
+    said = logged.getvalue().decode()
+    assert said.count('"event":"message_not_read"') == share
+    assert '"kind":"IndexError"' in said
+    assert "4111" not in said
+
+
+async def test_want_of_memory_is_no_fault_of_the_message_that_is_read(harness: Harness) -> None:
+    harness.add("a", "toomuch", "b")
+    await harness.once()
+    assert harness.dead() == harness.ids() == []
+    harness.decider.memory = True
+    await harness.drain()
+    assert harness.ids() == ["a", "toomuch", "b"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\xff\xfe",
+        b"\x00" * 100,
+        b"[" * 100_000,
+        b'{"a":' * 3_000,
+        '{"card_token":"４１１１１１１１１１１１１１１１"}'.encode(),
+        b'{"card_token":"\\ud800"}',
+        b'{"event_at":' + b"9" * 5_000 + b"}",
+        b'{"event_at":1e999999}',
+        b"",
+    ],
+)
+async def test_whatever_a_message_is_it_becomes_its_own_dead_letter(
+    harness: Harness, raw: bytes
+) -> None:
+    harness.add("a")
+    harness.kafka.add(IN, raw)
+    harness.kafka.add(IN, harness.authorization("x", card_token="４１１１１１１１１１１１１１１１"))
+    harness.add("b")
+    await harness.once()
+    assert harness.kafka.batches == [4]
+    assert harness.ids() == ["a", "b"]
+    assert [offset for offset, _ in harness.dead()] == [1, 2]
+    for dead_letter in harness.dead_letters():
+        assert dead_letter.error.isprintable()
+        assert "4111" not in dead_letter.error
 
 
 async def test_after_some_failures_it_goes_on_one_by_one(harness: Harness) -> None:
@@ -330,6 +431,8 @@ async def test_what_was_taken_back_without_the_store_is_decided_when_it_comes_ag
     await harness.drain()
     assert harness.ids() == ["a", "b"]
     assert harness.dead() == []
+    # When the partition came, and after the commit, whose outcome the log knows.
+    assert len(harness.recalls) == 2
 
 
 async def test_an_id_that_nobody_knows_waits_for_the_store_where_the_policy_refuses() -> None:

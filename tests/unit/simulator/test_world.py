@@ -11,8 +11,8 @@ from sluice_simulator.rows import FRAUD, KIND_INDEX, present
 from sluice_simulator.world import World
 
 from sluice.domain.records.authorization import decode_authorization, encode
+from sluice.domain.records.card_numbers import holds_card_number
 from sluice.domain.records.currencies import EXPONENTS
-from sluice.domain.records.identifiers import holds_card_number
 
 START = date(2026, 9, 1)
 CAMPAIGNS = dict.fromkeys(FRAUD, 10.0)
@@ -92,6 +92,14 @@ def test_no_identifier_holds_a_digit(month: Batch) -> None:
     for field in ("card_token", "customer_id", "merchant_id", "terminal_id", "device_id"):
         for value in part[field].to_pylist():
             assert value is None or not (holds_card_number(value) or any(map(str.isdigit, value)))
+
+
+def test_no_authorization_id_can_pass_for_a_card_number(month: Batch) -> None:
+    ids = month.authorizations()["authorization_id"].to_pylist()
+    assert {value[-1] for value in ids} == set("abcdef")
+    assert {value[14] for value in ids} == {"7"}
+    assert len(set(ids)) == len(ids)
+    assert not any(map(holds_card_number, ids))
 
 
 def test_currencies_with_no_two_and_three_minor_digits_occur(month: Batch) -> None:

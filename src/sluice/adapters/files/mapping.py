@@ -10,7 +10,7 @@ import string
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from decimal import Decimal, DecimalException
+from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -25,6 +25,7 @@ from sluice.domain.clock import DAY_US
 from sluice.domain.records.authorization import (
     Authorization,
     GivenName,
+    check,
     decode_authorization,
     encode,
 )
@@ -32,11 +33,14 @@ from sluice.domain.records.currencies import EXPONENTS
 from sluice.domain.records.label import Label, LabelKind, label_of
 from sluice.domain.records.texts import base_types, optional_fields
 from sluice.errors import Misconfigured, Rejected
+from sluice.shown import shown
 
 Column = list[Any]
 """(n,) values of a field; a Rejected among them makes its row bad."""
 _DOCS = "docs/how-to/publish-your-history.md"
 _LARGEST = 1 << 62
+COLUMNS_MAX = 1024
+"""Characters of a file's column names in an error."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS_US = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
 
@@ -192,9 +196,15 @@ class Mapper:
     """
 
     def __init__(
-        self, mapping: Layout, labels: LabelMapping | None, columns: list[str], file: str
+        self,
+        mapping: Layout,
+        labels: LabelMapping | None,
+        columns: list[str],
+        file: str,
+        check: Callable[[Authorization], None] = check,
     ) -> None:
-        self._file, self._labels, self._mapping = file, labels, mapping
+        self._file, self._labels, self._mapping = shown(file), labels, mapping
+        self._check = check
         self._texts = {
             name: _field(source, name, optional=name in _OPTIONAL)
             for name, source in mapping.texts().items()
@@ -208,9 +218,9 @@ class Mapper:
         missing = sorted(self.wanted - set(columns))
         if missing:
             raise Misconfigured(
-                f"there is no column {', '.join(missing)}",
-                where=file,
-                fix=f"the columns are {', '.join(columns)}",
+                f"there is no column {shown(', '.join(missing))}",
+                where=self._file,
+                fix=f"the columns are {shown(', '.join(columns), COLUMNS_MAX)}",
             )
 
     def apply(self, rows: RowBatch) -> Mapped:
@@ -223,22 +233,33 @@ class Mapper:
         frauds = self._frauds(rows)
         wrong = _first_wrong(columns)
         for i, values in enumerate(zip(*columns.values(), strict=True)):
+            if i in wrong:
+                mapped.bad.append(self._bad(rows, i, wrong[i]))
+                continue
             try:
-                if i in wrong:
-                    raise wrong[i]
-                auth, value = _authorization(names, values)
-            except Rejected as error:
-                where = f"{self._file}:{rows.lines[i]}"
-                reported = Rejected(error.what, where=where, fix=error.fix, code=error.code)
-                mapped.bad.append(BadRow(rows.lines[i], rows.raw(i), reported))
+                auth, value = _authorization(names, values, self._check)
+                label = None
+                if self._labels and (frauds[i] or self._labels.genuine):
+                    label = self._label(self._labels, auth, frauds[i])
+            except MemoryError:
+                raise
+            except Exception as error:  # whatever it is, the other rows are not to blame
+                mapped.bad.append(self._bad(rows, i, error))
                 continue
             mapped.keys.append(auth.card_token)
             mapped.values.append(value)
             mapped.event_at.append(auth.event_at)
-            if self._labels and (frauds[i] or self._labels.genuine):
-                mapped.labels.append(self._label(self._labels, auth, frauds[i]))
+            if label is not None:
+                mapped.labels.append(label)
         mapped.bad.sort(key=lambda row: row.line)
         return mapped
+
+    def _bad(self, rows: RowBatch, i: int, error: Exception) -> BadRow:
+        if not isinstance(error, Rejected):  # its text may repeat a cell
+            error = Rejected(f"it could not be read ({type(error).__name__})", code="internal")
+        where = f"{self._file}:{rows.lines[i]}"
+        reported = Rejected(error.what, where=where, fix=error.fix, code=error.code)
+        return BadRow(rows.lines[i], rows.raw(i), reported)
 
     def _times(self, rows: RowBatch) -> Column:
         source = self._mapping.event_at
@@ -246,10 +267,12 @@ class Mapper:
         times: Column = []
         for i, value in enumerate(rows.columns[source.column]):
             try:
-                found = value if isinstance(value, datetime) else read(value)
+                found = value if isinstance(value, datetime) else read(_ascii(value))
                 line = rows.lines[i]
                 times.append(found if isinstance(found, int) else self._micros(found, line))
-            except (ValueError, TypeError, DecimalException, OverflowError):
+            except (Misconfigured, MemoryError):
+                raise
+            except Exception:  # strptime and its like raise what they please
                 times.append(_wrong(source.column, f"not a time of format {source.format}"))
         return times
 
@@ -292,10 +315,12 @@ class Mapper:
         )
 
 
-def _authorization(names: list[str], values: Iterable[Any]) -> tuple[Authorization, bytes]:
+def _authorization(
+    names: list[str], values: Iterable[Any], check: Callable[[Authorization], None]
+) -> tuple[Authorization, bytes]:
     """Build, encode, and check as the entrypoint would. Raises Rejected."""
     raw = encode(Authorization(**dict(zip(names, values, strict=True))))
-    return decode_authorization(raw), raw
+    return decode_authorization(raw, check), raw
 
 
 def _field(source: Text, name: str, *, optional: bool) -> _Field:
@@ -368,7 +393,7 @@ def _reader(form: str) -> Callable[[Any], datetime | int]:
         return datetime.fromisoformat
     if form in _UNITS_US:
         unit = _UNITS_US[form]
-        return lambda value: _whole(Decimal(value) * unit)
+        return lambda value: _whole(_number(value) * unit)
     return lambda value: datetime.strptime(value, form)
 
 
@@ -381,6 +406,23 @@ def _whole(number: Decimal) -> int:
     return whole
 
 
+def _ascii(value: Any) -> Any:
+    """A cell whose digits, if it is a text, are 0 to 9: Python reads those of every script."""
+    if isinstance(value, str) and not value.isascii():
+        raise ValueError("other characters than ASCII")
+    return value
+
+
+def _number(value: Any) -> Decimal:
+    """Exact. Raises ValueError for other digits than 0 to 9, and for what only Python writes."""
+    if isinstance(value, Decimal):
+        return value
+    text = _ascii(str(value))
+    if "_" in text:
+        raise ValueError("not a number")
+    return Decimal(text)
+
+
 def _in_a_gap(moment: datetime, zone: tzinfo) -> bool:
     """True for a wall time that never was. One that was twice is taken as the first."""
     if moment.utcoffset() == moment.replace(fold=1).utcoffset():
@@ -390,8 +432,8 @@ def _in_a_gap(moment: datetime, zone: tzinfo) -> bool:
 
 def _minor(value: Any, source: Amount) -> int | Rejected:
     try:
-        return _whole(value if isinstance(value, Decimal) else Decimal(str(value)))
-    except (DecimalException, ValueError, OverflowError):
+        return _whole(_number(value))
+    except (ArithmeticError, ValueError):
         return _wrong(source.column, "not a whole number of minor units")
 
 
@@ -405,11 +447,11 @@ def _major(value: Any, currency: Any, source: Amount) -> int | Rejected:
             if "." in text:
                 return _wrong(source.column, "a point, where the decimal mark is a comma")
             text = text.replace(",", ".")
-        minor = Decimal(text).scaleb(exponent)
+        minor = _number(text).scaleb(exponent)
         if minor.is_finite() and minor % 1:
             return _wrong(source.column, f"more decimals than {currency} has: {exponent}")
         return _whole(minor)
-    except (DecimalException, ValueError, OverflowError):
+    except (ArithmeticError, ValueError):
         return _wrong(source.column, "not an amount")
 
 
@@ -425,4 +467,4 @@ def _first_wrong(columns: dict[str, Column]) -> dict[int, Rejected]:
 
 
 def _wrong(column: str, what: str) -> Rejected:
-    return Rejected(f"column {column}: {what}", code="bad_cell")
+    return Rejected(f"column {shown(column)}: {what}", code="bad_cell")

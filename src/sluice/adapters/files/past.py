@@ -24,7 +24,7 @@ from sluice.adapters.files.history import LABEL_COLUMNS, need
 from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
 from sluice.adapters.files.tables import Table
 from sluice.application.publish import BadRow
-from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.authorization import Authorization, check
 from sluice.domain.records.label import Label
 from sluice.errors import Rejected
 
@@ -76,17 +76,21 @@ def read_past(path: Path, labels: Path | None) -> Past:
 
 
 def map_past(
-    path: Path, mapping: str, labels: str | None, bad_row: Callable[[BadRow], None]
+    path: Path,
+    mapping: str,
+    labels: str | None,
+    bad_row: Callable[[BadRow], None],
+    check: Callable[[Authorization], None] = check,
 ) -> Past:
     """Read a firm's own CSV or parquet by mappings (see :mod:`sluice.adapters.files.mapping`).
 
     mapping, labels: YAML files or names of bundled ones. bad_row: told of each row that is no
-    authorization; it is left out. Raises Misconfigured.
+    authorization; it is left out. check: with the tenants' grammars. Raises Misconfigured.
     """
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
     table = Table(path, how.delimiter)
-    mapper = Mapper(how, reported, table.columns, path.name)
+    mapper = Mapper(how, reported, table.columns, path.name, check)
     parts, label_parts, bad = [], [_no_labels()], 0
     for rows in table.batches(mapper.wanted):
         mapped = mapper.apply(rows)

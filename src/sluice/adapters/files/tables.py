@@ -41,7 +41,10 @@ class RowBatch:
         if self.raws is not None:
             return self.raws[i].encode("utf-8", "surrogateescape")
         row = {name: values[i] for name, values in self.columns.items()}
-        return msgspec.json.encode(row, enc_hook=str)
+        try:
+            return msgspec.json.encode(row, enc_hook=str)
+        except (ValueError, OverflowError, TypeError):  # an integer of over 64 bits, for example
+            return repr(row).encode("utf-8", "surrogateescape")
 
 
 class Table:

@@ -68,9 +68,11 @@ _FENCED = {
     KafkaError.FENCED_INSTANCE_ID,
 }
 CREDENTIALS = "the credentials: kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password"
+CERTIFICATES = "the certificates: kafka.ca_file, kafka.cert_file, kafka.key_file"
 _WRONG = {
     KafkaError._INVALID_ARG: "name and value of the property",
     KafkaError._AUTHENTICATION: CREDENTIALS,
+    KafkaError._SSL: CERTIFICATES,
     KafkaError.SASL_AUTHENTICATION_FAILED: CREDENTIALS,
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "the ACLs of this user on the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "the ACLs of this user on the group",
@@ -141,6 +143,7 @@ def heals(error: KafkaError) -> bool:
 ERROR_CODES = frozenset(
     {
         *("_TRANSPORT", "_ALL_BROKERS_DOWN", "_MAX_POLL_EXCEEDED", "_TIMED_OUT", "_MSG_TIMED_OUT"),
+        *("_SSL", "_AUTHENTICATION"),
         *("_ASSIGNMENT_LOST", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "REBALANCE_IN_PROGRESS"),
         *("REQUEST_TIMED_OUT", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE"),
         *("NOT_ENOUGH_REPLICAS", "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE"),

@@ -45,9 +45,19 @@ def to_message(message: Any) -> Message:
         message.topic(),
         message.partition(),
         message.offset(),
-        traceparent_of(message.headers()),
+        traceparent_of(_headers(message)),
         message.timestamp()[1],
     )
+
+
+def _headers(message: Any) -> list[tuple[str, bytes | None]] | None:
+    """None for headers that cannot be read, of a name that is no UTF-8: a trace is no reason to
+    lose the batch that the message came in."""
+    try:
+        found: list[tuple[str, bytes | None]] | None = message.headers()
+    except Exception:
+        return None
+    return found
 
 
 class GroupConsumer:

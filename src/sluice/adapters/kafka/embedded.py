@@ -10,6 +10,7 @@ again;
   records of 1,000 bytes, uncompressed, the newest 5,150 are left);
 - topics appear when first asked for, always with PARTITIONS partitions; ``sluice topics apply``,
   retention and authentication do not exist;
+- it does not know which record was written when: who asks for those since a moment gets none;
 - it ends with this process.
 
 Groups, cooperative-sticky assignment, plain commits, idempotence and the records of committed

@@ -13,6 +13,7 @@ from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.application.redrive import Original
 from sluice.domain.records.dead_letter import DeadLetter
 from sluice.domain.records.decision import Origin
+from sluice.shown import shown
 
 REDRIVEN_FROM = "redriven-from"
 """Header of a message sent again: topic/partition@offset where it lay first."""
@@ -54,5 +55,6 @@ def read_dead_letters(reader: TopicReader, topic: str) -> Iterator[DeadLetter]:
     for message in reader.records(topic):
         try:
             yield decoder.decode(message.value)
-        except msgspec.DecodeError as exc:
-            log.warning("%s/%d@%d: %s", topic, message.partition, message.offset, exc)
+        except Exception as exc:  # one foreign record hides no other
+            said = shown(str(exc))
+            log.warning("%s/%d@%d: %s", topic, message.partition, message.offset, said)

@@ -1,20 +1,35 @@
-"""Release folders: read, verified in every respect, loaded; and followed when they change."""
+"""Release folders: read, verified in every respect, loaded; and followed when they change.
+
+A graph can take any time and memory, whoever signed it. One that comes while a process runs is
+loaded by another one first (:mod:`sluice.adapters.apart`); what took too long there never gets to
+where it would hold up answers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sluice.adapters.onnx.scorer import OnnxScorer
-from sluice.application.ports import Count, uncounted
+import msgspec
+import numpy as np
+
+from sluice.adapters.apart import NOT_STARTED, TOO_SLOW, apart
+from sluice.adapters.onnx.scorer import PAD, OnnxScorer
+from sluice.adapters.regular import read_regular
+from sluice.application.ports import Count, Ints, uncounted
+from sluice.domain.clock import SystemClock
+from sluice.domain.policy.reasons import MODEL_CODES
 from sluice.domain.release import (
     FILES,
     MANIFEST,
-    MAX_FILE_BYTES,
+    MAX_BYTES,
     MODEL,
     SIGNATURE,
     FeatureLike,
     Manifest,
+    Trusted,
     TrustedKeys,
     check_features,
     check_files,
@@ -23,7 +38,17 @@ from sluice.domain.release import (
     decode_manifest,
     parse_trust,
 )
-from sluice.errors import Misconfigured, SluiceError
+from sluice.errors import Corrupt, Misconfigured, SluiceError, Unavailable
+
+LOAD_MAX_S = 1.0
+"""Of processor time to make a session of the graph. Other threads go on meanwhile (20,000 nodes
+take 0.4 s and hold them up for 4 ms), but on the same core."""
+ROWS_MAX_S = 0.01
+"""Of processor time to score one row, or PAD of them: a fifth of the usual deadline."""
+TRUST_MAX_BYTES = 65_536
+"""Of one file of public keys."""
+TRIES = 3
+"""The fastest of so many counts: a busy machine slows some."""
 
 Signature = tuple[tuple[int, int, int], ...]
 
@@ -34,30 +59,24 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def read_file(path: Path) -> bytes:
-    """One file of a release. Raises Misconfigured: it is not there, or is too large."""
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise Misconfigured(f"the file is over {MAX_FILE_BYTES} bytes", where=str(path))
-        return path.read_bytes()
-    except OSError as exc:
-        raise Misconfigured(
-            f"cannot read the file: {exc.strerror}",
-            where=str(path),
-            fix=f"a release is a folder with {', '.join(FILES)}",
-        ) from exc
+    """One file of a release. Raises Misconfigured: it is not there, no regular file, too large."""
+    return read_regular(
+        path, MAX_BYTES[path.name], f"a release is a folder with {', '.join(FILES)}"
+    )
 
 
 def read_trust(path: Path) -> TrustedKeys:
-    """Public keys of one file, or of all ``*.pub`` in a folder. Raises Misconfigured."""
+    """Public keys of one file, or of all ``*.pub`` in a folder, as they are trusted now. Raises
+    Misconfigured."""
     files = sorted(path.glob("*.pub")) if path.is_dir() else [path]
     try:
-        text = "\n".join(file.read_text() for file in files)
-    except (OSError, UnicodeDecodeError) as exc:
+        text = "\n".join(read_regular(file, TRUST_MAX_BYTES).decode() for file in files)
+    except UnicodeDecodeError as exc:
         raise Misconfigured(f"cannot read trusted keys: {exc}", where=str(path)) from exc
-    return parse_trust(text, str(path))
+    return parse_trust(text, str(path)).at(SystemClock().now_us())
 
 
-def verify(folder: Path, trusted: TrustedKeys) -> tuple[Manifest, dict[str, bytes], str]:
+def verify(folder: Path, trusted: Trusted) -> tuple[Manifest, dict[str, bytes], str]:
     """Signature and digests of a release; (manifest, files, id of the signing key).
 
     The signature comes first: nothing is parsed that nobody vouches for. Raises Corrupt or
@@ -72,23 +91,82 @@ def verify(folder: Path, trusted: TrustedKeys) -> tuple[Manifest, dict[str, byte
 
 def load(
     folder: Path,
-    trusted: TrustedKeys,
+    trusted: Trusted,
     features: Sequence[FeatureLike],
     reference: str,
     count: Count = uncounted,
+    *,
+    first_apart: bool = False,
 ) -> OnnxScorer:
     """A scorer from a release that passed every check, warm-up included.
 
     features: the catalogue's. reference: currency that the policy converts amounts to. count: of
-    the scorer's failures. Raises Corrupt or Misconfigured, saying what differs.
+    the scorer's failures. first_apart: try the graph in a process of its own before. Raises
+    Corrupt or Misconfigured, saying what differs; Unavailable with code NOT_STARTED if no process
+    could be started.
     """
-    manifest, files, _ = verify(folder, trusted)
+    manifest, files, signer = verify(folder, trusted)
     columns = check_features(manifest, features)
     check_reference(manifest, reference)
+    if first_apart:
+        given = msgspec.msgpack.encode((files[MANIFEST], files[MODEL]))
+        apart(try_graph, given, f"release {manifest.id}")
     groups = {f.name: f.group for f in features}
-    scorer = OnnxScorer(manifest, files[MODEL], columns, groups, count)
-    scorer.warm_up(manifest)
+    scorer = _begin(manifest, files[MODEL], columns, groups, count)
+    scorer.digest, scorer.signer = hashlib.sha256(files[MANIFEST]).hexdigest(), signer
     return scorer
+
+
+def try_graph(request: bytes) -> bytes:
+    """For a process of its own: a manifest and its model, loaded and scored within limits. Raises
+    Corrupt, Misconfigured."""
+    raw, model = msgspec.msgpack.decode(request, type=tuple[bytes, bytes])
+    manifest = decode_manifest(raw)
+    any_group = dict.fromkeys(manifest.names, next(iter(MODEL_CODES)))
+    _begin(manifest, model, range(len(manifest.names)), any_group, uncounted)
+    return b""
+
+
+def _begin(
+    manifest: Manifest,
+    model: bytes,
+    columns: Sequence[int],
+    groups: Mapping[str, str],
+    count: Count,
+) -> OnnxScorer:
+    """Load a graph, and see that it scores as the manifest says, in the time that there is."""
+    where = f"release {manifest.id}"
+    began = time.thread_time()
+    scorer = OnnxScorer(manifest, model, columns, groups, count)
+    took_s = time.thread_time() - began
+    if took_s > LOAD_MAX_S:
+        raise Misconfigured(
+            f"loading the graph took {took_s:.2f} s of processor time, at most {LOAD_MAX_S} fit",
+            where=where,
+            fix="release a smaller graph",
+            code=TOO_SLOW,
+        )
+    try:
+        scorer.warm_up(manifest)
+        rows = np.array([v.features for v in manifest.warm_up][:PAD], np.int64)
+        took_s = min(_seconds(scorer, rows) for _ in range(TRIES))
+    except Unavailable as exc:  # not for now: it would fail again
+        raise Corrupt(exc.what, where=where) from exc
+    if took_s > ROWS_MAX_S:
+        raise Misconfigured(
+            f"scoring {len(rows)} rows took {took_s * 1000:.1f} ms of processor time, at most "
+            f"{ROWS_MAX_S * 1000:.0f} fit",
+            where=where,
+            fix="release a smaller graph, or distil it",
+            code=TOO_SLOW,
+        )
+    return scorer
+
+
+def _seconds(scorer: OnnxScorer, rows: Ints) -> float:
+    began = time.thread_time()
+    scorer.probability(rows)
+    return time.thread_time() - began
 
 
 class ReleaseDirectory:
@@ -100,7 +178,7 @@ class ReleaseDirectory:
     def __init__(
         self,
         folder: Path,
-        trusted: TrustedKeys,
+        trusted: Trusted,
         features: Sequence[FeatureLike],
         reference: str,
         count: Count = uncounted,
@@ -112,7 +190,8 @@ class ReleaseDirectory:
         self._features = features
         self._reference = reference
         self._scorer: OnnxScorer | None = None
-        self._seen: Signature | None = None
+        self._seen: tuple[Signature, frozenset[str] | None] | None = None
+        """Of the files, and of the keys by which they were refused."""
         self.refused: SluiceError | None = None
         """Why what lies in the folder is not what scores; None while it is."""
 
@@ -120,25 +199,47 @@ class ReleaseDirectory:
         """The last good release; None before the first one was loaded."""
         return self._scorer
 
-    def poll(self) -> OnnxScorer | None:
-        """Look for a change; the first call loads. Returns the new scorer, None if none is.
+    def look(self) -> OnnxScorer | None:
+        """Look for a change, and load it. Returns what could score from now on, None if nothing
+        changed.
 
-        A wrong release raises Corrupt or Misconfigured once; the last good one keeps scoring and
-        the reason stays in ``refused`` until the folder changes again. Costs four stats, and
-        about 20 ms when there is something to load.
+        The first call loads what is there; later ones try it in a process of its own before, may
+        take half a minute, and hold up no other thread. A wrong release raises Corrupt or
+        Misconfigured once; the reason stays in ``refused`` until the folder changes again, or who
+        is trusted. Raises Unavailable if it could not be looked at now. Costs four stats while
+        nothing changes.
         """
         before = self._signature()
-        if before == self._seen:
+        if (before, frozenset(self._trusted.keys) if self.refused else None) == self._seen:
             return None
         try:
-            fresh = load(self._folder, self._trusted, self._features, self._reference, self._count)
+            fresh = load(
+                self._folder,
+                self._trusted,
+                self._features,
+                self._reference,
+                self._count,
+                first_apart=self._seen is not None,
+            )
         except SluiceError as error:
+            if error.code == NOT_STARTED:
+                raise
             if self._seen is not None and self._signature() != before:
                 return None  # caught in the middle of a copy: look again at the next poll
-            self._seen, self.refused = before, error
+            self._seen, self.refused = (before, frozenset(self._trusted.keys)), error
             raise
-        self._seen, self.refused = before, None
+        self._seen, self.refused = (before, None), None
+        return fresh
+
+    def take(self, fresh: OnnxScorer) -> None:
+        """Let score what ``look`` gave."""
         self._scorer = fresh
+
+    def poll(self) -> OnnxScorer | None:
+        """Both. Returns the new scorer, None if none is."""
+        fresh = self.look()
+        if fresh is not None:
+            self.take(fresh)
         return fresh
 
     def _signature(self) -> Signature:

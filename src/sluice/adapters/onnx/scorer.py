@@ -91,12 +91,14 @@ class OnnxScorer:
         count: Count = uncounted,
     ) -> None:
         """columns: of the manifest's features in catalogue rows. groups: feature to group. count:
-        of what goes wrong.
+        of what goes wrong. digest and signer are its loader's to set.
 
         Raises Misconfigured if the graph does not have the manifest's input, width and output.
         """
         self._count = count
         self.release = manifest.id
+        self.digest = ""
+        self.signer = ""
         self.tolerates: frozenset[str] = frozenset(manifest.tolerates)
         self._columns = np.array(columns, np.int64)
         self._session = _session(model)
@@ -176,7 +178,11 @@ class OnnxScorer:
         padded[:n] = rows
         try:
             (out,) = self._session.run([self._output], {self._input: padded})
+            p = np.asarray(out, np.float32).reshape(-1)
         except Exception as exc:
             self._count("sluice_decider_scorer_failures_total", "runtime")
             raise Unavailable(f"onnxruntime failed on {self.release}: {exc}") from exc
-        return np.asarray(out, np.float32).reshape(-1)[:n]
+        if len(p) != len(padded):
+            self._count("sluice_decider_scorer_failures_total", "no_probability")
+            raise Unavailable(f"{self.release} gave {len(p)} numbers for {len(padded)} rows")
+        return p[:n]

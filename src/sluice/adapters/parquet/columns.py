@@ -138,7 +138,9 @@ def table(kind: Kind, rows: Sequence[Message]) -> pa.Table:
     for row in rows:
         try:
             decoded.append(kind.decoder.decode(row.value))
-        except msgspec.DecodeError as exc:
+        except MemoryError:
+            raise
+        except Exception as exc:  # text that is no UTF-8, brackets too deep
             raise Corrupt(
                 f"a record that this release cannot read: {exc}",
                 where=f"{row.topic}/{row.partition}@{row.offset}",

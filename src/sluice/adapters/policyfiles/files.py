@@ -1,23 +1,45 @@
-"""A policy pack is a folder: ``policy.yaml``, ``fx.yaml`` and the lists that it names."""
+"""A policy pack is a folder: ``policy.yaml``, ``fx.yaml`` and the lists that it names.
+
+What lies there may have been written by anyone. It is read within limits of size, depth and number,
+by :func:`read_policy`; a pack that comes while a process runs is read by another one first
+(:mod:`sluice.adapters.apart`), which hands over what it understood.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import yaml
 
+from sluice.adapters.apart import NOT_STARTED, apart
+from sluice.adapters.regular import TOO_LARGE, read_regular
+from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
-from sluice.domain.policy.policy import Pack, Policy
+from sluice.domain.policy.members import Block, Members
+from sluice.domain.policy.policy import MAX_LIST_ENTRIES, Pack, Policy, digest_of
 from sluice.domain.policy.rules import FeatureLike
-from sluice.domain.records.identifiers import holds_card_number
-from sluice.errors import Misconfigured
+from sluice.domain.records.card_numbers import holds_card_number
+from sluice.errors import Misconfigured, SluiceError
 
-MAX_FILE_BYTES = 100_000_000
-"""The longest list that fits, a million identifiers of 64 bytes, with room for comments."""
+MAX_LIST_BYTES = 100_000_000
+"""Of all lists of a pack: a million identifiers of 64 bytes, with room for comments."""
+MAX_YAML_BYTES = 1_000_000
+"""Of policy.yaml and of fx.yaml: fifty times the shipped ones."""
+MAX_DEPTH = 20
+"""Brackets in brackets; the schema has 6. libyaml's stack ends at some ten thousand."""
+MAX_NODES = 20_000
+"""Keys and values of one file; 62 rules and every currency are 2,000."""
+MAX_SCALAR = 1_000
+"""Characters of one of them; PyYAML makes numbers of very long ones in quadratic time."""
+MAX_LISTS = 64
+TOO_DEEP = "too_deep"
+"""Code of a refusal."""
 _MAX_ENTRY = 64
+_FIX = "a policy pack is a folder with policy.yaml, fx.yaml and its lists"
 
 T = TypeVar("T")
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -37,66 +59,129 @@ class _Loader(yaml.CSafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class Prepared(msgspec.Struct, frozen=True, array_like=True):
+    """A pack that was read and found good, as it travels from the process that read it. name: the
+    folder's. digest: see :func:`sluice.domain.policy.policy.digest_of`."""
+
+    name: str
+    pack: Pack
+    fx: Fx
+    lists: dict[str, Block]
+    digest: str
+
+    def policy(self, features: Sequence[FeatureLike]) -> Policy:
+        """Compile it. Milliseconds, whatever the lists hold. Raises Misconfigured."""
+        lists = {file: Members(block) for file, block in self.lists.items()}
+        return Policy(self.name, self.pack, self.fx, lists, features, digest=self.digest)
+
+
 def read_policy(folder: Path, features: Sequence[FeatureLike]) -> Policy:
     """Read and compile the pack in a folder; its name is the folder's.
 
     Raises Misconfigured with file, place and reason: a missing or unreadable file, wrong YAML, an
-    unknown key, a wrong type, an unknown feature or reason, a list entry that is no identifier.
+    unknown key, a wrong type, an unknown feature or reason, a list entry that is no identifier,
+    anything past a limit.
     """
+    return _prepare(folder).policy(features)
+
+
+def prepare(request: bytes) -> bytes:
+    """The same for a process of its own: a folder's path to Prepared, found good. Raises
+    Misconfigured."""
+    prepared = _prepare(Path(request.decode()))
+    prepared.policy(catalogue.FEATURES)
+    return msgspec.msgpack.encode(prepared)
+
+
+def _prepare(folder: Path) -> Prepared:
     pack = _read(folder / "policy.yaml", Pack)
     fx = _read(folder / "fx.yaml", Fx)
-    lists = {spec.file: _entries(folder / spec.file) for spec in pack.lists}
-    return Policy(folder.resolve().name, pack, fx, lists, features)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise Misconfigured(f"the file is over {MAX_FILE_BYTES} bytes", where=str(path))
-        return path.read_bytes()
-    except OSError as exc:
+    if len(pack.lists) > MAX_LISTS:
         raise Misconfigured(
-            f"cannot read the file: {exc.strerror}",
-            where=str(path),
-            fix="a policy pack is a folder with policy.yaml, fx.yaml and its lists",
-        ) from exc
+            f"{len(pack.lists)} lists, at most {MAX_LISTS} fit", where=str(folder / "policy.yaml")
+        )
+    left, entries = MAX_LIST_BYTES, {}
+    for spec in pack.lists:
+        path = folder / spec.file
+        raw = read_regular(path, left, _FIX)
+        left -= len(raw)
+        entries[spec.file] = _entries(raw, path)
+    blocks = {file: Members.of(some).block for file, some in entries.items()}
+    return Prepared(folder.resolve().name, pack, fx, blocks, digest_of(pack, fx, entries))
 
 
 def _read(path: Path, kind: type[T]) -> T:
+    raw = read_regular(path, MAX_YAML_BYTES, _FIX)
+    where = str(path)
     try:
-        loaded = yaml.load(_bytes(path).decode(), _Loader)
-        return msgspec.convert(loaded, kind)
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise Misconfigured(f"not YAML: {exc}", where=str(path)) from exc
+        text = raw.decode()
+        _look_over(text, where)
+        return msgspec.convert(yaml.load(text, _Loader), kind)
+    except (SluiceError, MemoryError):
+        raise
     except msgspec.ValidationError as exc:
         raise Misconfigured(
-            str(exc), where=str(path), fix="docs/reference/policy.md lists every key"
+            str(exc), where=where, fix="docs/reference/policy.md lists every key"
         ) from exc
+    except Exception as exc:  # a bad date, a list for a key: its errors share no base
+        raise Misconfigured(f"not YAML: {exc}", where=where) from exc
 
 
-def _entries(path: Path) -> list[str]:
+def _look_over(text: str, where: str) -> None:
+    """Read what it is made of, and build nothing. Raises Misconfigured, or YAML's own errors."""
+    depth = nodes = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise Misconfigured(
+                "an alias (*) is not read, for it can stand for any amount",
+                where=f"{where}:{event.start_mark.line + 1}",
+                fix="write out what it stands for",
+            )
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR:
+            raise Misconfigured(
+                f"a value of over {MAX_SCALAR:,} characters",
+                where=f"{where}:{event.start_mark.line + 1}",
+                code=TOO_LARGE,
+            )
+        nodes += isinstance(event, yaml.NodeEvent)
+        if nodes > MAX_NODES:
+            raise Misconfigured(f"over {MAX_NODES:,} keys and values", where=where, code=TOO_LARGE)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise Misconfigured(
+                    f"brackets or indents over {MAX_DEPTH} deep", where=where, code=TOO_DEEP
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _entries(raw: bytes, path: Path) -> list[str]:
     """Identifiers of a list. An error never repeats an entry: it may be a card number."""
     try:
-        lines = _bytes(path).decode().splitlines()
+        raw.decode()
     except UnicodeDecodeError as exc:
         raise Misconfigured("not UTF-8", where=str(path)) from exc
-    entries = []
-    for number, line in enumerate(lines, 1):
-        entry = line.partition("#")[0].strip()
-        if not entry:
+    entries: list[str] = []
+    for number, line in enumerate(BytesIO(raw), 1):
+        word = line.partition(b"#")[0].strip()
+        if not word:
             continue
-        if (
-            len(entry) > _MAX_ENTRY
-            or not entry.isascii()
-            or not entry.isprintable()
-            or " " in entry
-        ):
+        entry = word.decode("ascii", "replace") if len(word) <= _MAX_ENTRY else ""
+        if not entry or not entry.isascii() or not entry.isprintable() or " " in entry:
             raise Misconfigured("not an identifier", where=f"{path}:{number}")
         if holds_card_number(entry):
             raise Misconfigured(
                 "the entry looks like a card number",
                 where=f"{path}:{number}",
                 fix="list the card's token; numbers never enter",
+            )
+        if len(entries) >= MAX_LIST_ENTRIES:
+            raise Misconfigured(
+                f"over {MAX_LIST_ENTRIES:,} entries",
+                where=f"{path}:{number}",
+                fix="what is longer belongs in a feature",
+                code=TOO_LARGE,
             )
         entries.append(entry)
     return entries
@@ -105,7 +190,7 @@ def _entries(path: Path) -> list[str]:
 class PolicyFiles:
     """A pack that follows its folder.
 
-    :meth:`current` is always a whole, checked pack; :meth:`poll` swaps it in one assignment.
+    :meth:`current` is always a whole, checked pack; :meth:`take` swaps it in one assignment.
     """
 
     def __init__(self, folder: Path, features: Sequence[FeatureLike]) -> None:
@@ -114,27 +199,32 @@ class PolicyFiles:
         self._features = features
         self._seen = self._signature()
         self._policy = read_policy(folder, features)
-        self.refused: Misconfigured | None = None
+        self.refused: SluiceError | None = None
         """Why the pack now on disk is not the one in use; None while it is."""
 
     def current(self) -> Policy:
         """The policy in force."""
         return self._policy
 
-    def poll(self) -> Policy | None:
-        """Look for a change. Returns the new policy, or None if it stays.
+    def look(self) -> Policy | None:
+        """Look for a change, and load it. Returns what could be in force, None if nothing changed.
 
-        A broken pack, or one of another reference currency, raises Misconfigured once; the last
-        good one stays in force and the reason in ``refused`` until the files change again. Costs a
-        stat of each file.
+        Changes nothing; may take half a minute, and holds up no other thread. A broken pack, or one
+        of another reference currency, raises Misconfigured once; the reason stays in ``refused``
+        until the files change again. Raises Unavailable if it could not be looked at now. Costs a
+        stat of each file while nothing changes.
         """
         before = self._signature()
         if before == self._seen:
             return None
         try:
-            fresh = read_policy(self._folder, self._features)
+            where = str(self._folder)
+            read = apart(prepare, where.encode(), where)
+            fresh = msgspec.msgpack.decode(read, type=Prepared).policy(self._features)
             self._check_reference(fresh)
-        except Misconfigured as error:
+        except SluiceError as error:
+            if error.code == NOT_STARTED:
+                raise
             if self._signature() != before:
                 return None  # caught in the middle of a write: look again at the next poll
             self._seen, self.refused = before, error
@@ -142,9 +232,17 @@ class PolicyFiles:
         if self._signature() != before:
             return None
         self._seen, self.refused = before, None
-        if fresh.digest == self._policy.digest:
-            return None
+        return None if fresh.digest == self._policy.digest else fresh
+
+    def take(self, fresh: Policy) -> None:
+        """Put in force what ``look`` gave."""
         self._policy = fresh
+
+    def poll(self) -> Policy | None:
+        """Both. Returns the new policy, or None if it stays."""
+        fresh = self.look()
+        if fresh is not None:
+            self.take(fresh)
         return fresh
 
     def _check_reference(self, fresh: Policy) -> None:
@@ -160,10 +258,11 @@ class PolicyFiles:
         """Name, size, inode and time of every file: changes whenever one is written."""
         found = []
         for path in sorted(self._folder.rglob("*")):
+            if path.suffix not in {".yaml", ".txt"}:
+                continue
             try:
                 stat = path.stat()
-            except FileNotFoundError:
+            except OSError:  # it went, or may not be looked at: reading says so
                 continue
-            if path.suffix in {".yaml", ".txt"}:
-                found.append((str(path), stat.st_size, stat.st_ino, stat.st_mtime_ns))
+            found.append((str(path), stat.st_size, stat.st_ino, stat.st_mtime_ns))
         return tuple(found)

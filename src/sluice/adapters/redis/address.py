@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from sluice.adapters.tls import Files, client_context
 from sluice.errors import Misconfigured
 
 DEFAULT_PORT = 6379
@@ -25,6 +26,8 @@ class Address:
     username: str = ""
     password: str = field(default="", repr=False)
     tls: bool = False
+    files: Files = field(default=Files("store"), repr=False)
+    """PEM files of TLS: settings store.ca_file, store.cert_file, store.key_file."""
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
@@ -40,18 +43,25 @@ class Address:
         return [*commands, (b"PING",)]
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """The system's trust store (SSL_CERT_FILE adds one's own CA); None without TLS."""
-        return ssl.create_default_context() if self.tls else None
+        """Made anew for each connection, so that renewed files are used; None without TLS.
+
+        Raises Misconfigured, naming the setting.
+        """
+        return client_context(self.files) if self.tls else None
 
 
-def parse(url: str) -> Address:
-    """A store's URL to its address. Raises Misconfigured, which never repeats the URL.
+def parse(url: str | Address) -> Address:
+    """A store's URL to its address, which an address is already.
+
+    Raises Misconfigured, which never repeats the URL.
 
     >>> parse("rediss://user:secret@store.internal/2")
     Address(host='store.internal', port=6379, path='', db=2, username='user', tls=True)
     >>> parse("unix:///run/valkey.sock").path
     '/run/valkey.sock'
     """
+    if isinstance(url, Address):
+        return url
     try:
         return _parse(url)
     except ValueError as exc:

@@ -10,6 +10,8 @@ import hiredis
 
 from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.commands import code_of, pack
+from sluice.adapters.redis.refusals import meaning
+from sluice.adapters.tls import explain
 from sluice.application.ports import Count, uncounted
 from sluice.errors import Unavailable
 
@@ -23,7 +25,7 @@ class BlockingConnection:
     wrong.
     """
 
-    def __init__(self, url: str, *, timeout_s: float, count: Count = uncounted) -> None:
+    def __init__(self, url: str | Address, *, timeout_s: float, count: Count = uncounted) -> None:
         self.address: Address = parse(url)
         self.timeout_s = timeout_s
         self.count = count
@@ -44,8 +46,10 @@ class BlockingConnection:
         except (OSError, hiredis.ProtocolError, hiredis.ReplyError) as exc:
             self.close()
             self._count_failure(exc, greeted)
+            if isinstance(exc, hiredis.ReplyError):
+                raise self.refused(exc) from exc
             raise Unavailable(
-                f"the online store did not serve us: {exc or type(exc).__name__}",
+                f"the online store did not serve us: {explain(exc, 'store') or type(exc).__name__}",
                 where=str(self.address),
                 fix="docs/reference/online-store.md, section When it is down",
             ) from exc
@@ -54,10 +58,12 @@ class BlockingConnection:
         """The error of a command that the server refused, counted by the server's word for it."""
         if not str(answer).startswith("NOSCRIPT"):  # a new server: the script is sent again
             self.count("sluice_store_errors_total", code_of(answer))
+        known = meaning(answer)
         return Unavailable(
-            f"the online store refuses a command: {answer}",
+            f"the online store refuses a command: {known.what} ({answer})",
             where=str(self.address),
-            fix="docs/reference/online-store.md, section When it is down",
+            fix=known.fix,
+            code=known.code,
         )
 
     def _count_failure(self, error: Exception, greeted: bool) -> None:

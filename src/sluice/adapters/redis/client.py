@@ -16,6 +16,8 @@ from redis.retry import Retry
 
 from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.commands import code_of
+from sluice.adapters.redis.refusals import DATABASE, PASSWORD, meaning
+from sluice.adapters.tls import OLDEST, explain
 from sluice.application.ports import Count, uncounted
 from sluice.errors import Misconfigured, Unavailable
 
@@ -30,8 +32,19 @@ def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> Any:
     where: dict[str, Any] = (
         {"unix_socket_path": address.path}
         if address.path
-        else {"host": address.host, "port": address.port, "ssl": address.tls}
+        else {"host": address.host, "port": address.port}
     )
+    if address.tls:
+        files = address.files
+        address.tls_context()  # whose errors name the setting
+        where |= {
+            "ssl": True,
+            "ssl_ca_certs": files.ca or None,
+            "ssl_certfile": files.cert or None,
+            "ssl_keyfile": files.key or None,
+            "ssl_check_hostname": True,
+            "ssl_min_version": OLDEST,
+        }
     return redis.Redis(
         **where,
         db=address.db,
@@ -45,30 +58,56 @@ def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> Any:
     )
 
 
+_WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (redis.exceptions.MasterDownError, "MASTERDOWN"),
+    (redis.exceptions.ClusterDownError, "CLUSTERDOWN"),
+    (redis.exceptions.ClusterCrossSlotError, "CROSSSLOT"),
+    (redis.exceptions.MovedError, "MOVED"),
+    (redis.exceptions.AskError, "ASK"),
+    (redis.ReadOnlyError, "READONLY"),
+    (redis.exceptions.NoPermissionError, "NOPERM"),
+    (redis.OutOfMemoryError, "OOM"),
+    (redis.BusyLoadingError, "LOADING"),
+    (redis.AuthenticationError, "WRONGPASS"),
+)
+
+
+def words_of(error: Exception) -> str:
+    """What the server said. redis-py keeps its first word as the exception's class."""
+    word = next((word for kind, word in _WORDS if isinstance(error, kind)), "")
+    unset = "without any password configured" in str(error)
+    return str(error) if unset or not word else f"{word} {error}"
+
+
 @contextmanager
 def translated(address: Address, count: Count = uncounted) -> Iterator[None]:
-    """redis-py's exceptions as ours, counted: Misconfigured for a refused password, else
-    Unavailable."""
+    """redis-py's exceptions as ours, counted: Misconfigured for a refused password or database,
+    else Unavailable, by the code of what the server said."""
     try:
         yield
-    except redis.AuthenticationError as exc:
-        raise Misconfigured(
-            f"the online store refuses our user or password: {exc}",
-            where=f"store.url, {address}",
-            fix="put the server's own into SLUICE_STORE_URL: redis://user:password@host:port/db",
-        ) from exc
-    except redis.ResponseError as exc:
-        count("sluice_store_errors_total", code_of(exc))
+    except (redis.ResponseError, redis.AuthenticationError, redis.BusyLoadingError) as exc:
+        words = words_of(exc)
+        known = meaning(words)
+        count("sluice_store_errors_total", code_of(words))
+        if known.code in (PASSWORD, DATABASE):
+            raise Misconfigured(
+                f"the online store turns us away: {known.what} ({words})",
+                where=f"store.url, {address}",
+                fix=known.fix,
+                code=known.code,
+            ) from exc
         raise Unavailable(
-            f"the online store refuses a command: {exc}",
+            f"the online store refuses a command: {known.what} ({words})",
             where=str(address),
-            fix="docs/reference/online-store.md, section When it is down",
+            fix=known.fix,
+            code=known.code,
         ) from exc
     except (redis.RedisError, OSError) as exc:
         late = isinstance(exc, redis.TimeoutError | TimeoutError)
         count("sluice_store_failures_total", "timeout" if late else "down")
+        cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
         raise Unavailable(
-            f"the online store did not serve us: {exc or type(exc).__name__}",
+            f"the online store did not serve us: {explain(cause, 'store') or type(exc).__name__}",
             where=str(address),
             fix="docs/reference/online-store.md, section When it is down",
         ) from exc

@@ -49,7 +49,7 @@ ERROR_CODES = frozenset(
 """First words of the server's errors that are counted by name."""
 
 
-def code_of(error: Exception) -> str:
+def code_of(error: Exception | str) -> str:
     """The word by which a refusal is counted.
 
     >>> code_of(hiredis.ReplyError("OOM command not allowed"))

@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, cast
@@ -19,8 +19,10 @@ import hiredis
 
 from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.commands import code_of, pack
+from sluice.adapters.redis.refusals import OURS_TO_MEND, meaning
+from sluice.adapters.tls import explain
 from sluice.application.ports import Count, uncounted
-from sluice.errors import Unavailable
+from sluice.errors import Misconfigured, Unavailable
 
 ReplyError = hiredis.ReplyError
 Reply = Any
@@ -96,7 +98,8 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.alive:
             self._owner.count("sluice_store_connections_lost_total", "closed")
-        self._end(f"the connection was lost ({exc or 'closed by the other side'})")
+        why = explain(exc, "store") if exc else "closed by the other side"
+        self._end(f"the connection was lost ({why})")
 
     def _end(self, why: str) -> None:
         self.alive = False
@@ -208,10 +211,22 @@ class Connection:
     count: of what goes wrong.
     """
 
-    def __init__(self, url: str, *, budget_s: float, count: Count = uncounted) -> None:
+    def __init__(
+        self,
+        url: str | Address,
+        *,
+        budget_s: float,
+        count: Count = uncounted,
+        turned_away: Callable[[str], None] = lambda _why: None,
+    ) -> None:
+        """turned_away: told why the server will not have us, "" when it has."""
         self.address: Address = parse(url)
         self.budget_s = budget_s
         self.count = count
+        self.refusal: Unavailable | None = None
+        """Why it turned us away each time we came, by something that only a person mends."""
+        self._turned_away = turned_away
+        self._welcome = False
         self._link: _Link | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._why_down = "the connection was never opened"
@@ -222,6 +237,16 @@ class Connection:
             f"the online store did not serve us: {why}",
             where=str(self.address),
             fix="docs/reference/online-store.md, section When it is down",
+        )
+
+    def refused(self, answer: Exception) -> Unavailable:
+        """The same for what the server refuses, by a code of its own."""
+        known = meaning(answer)
+        return Unavailable(
+            f"the online store did not serve us: {known.what} ({answer})",
+            where=str(self.address),
+            fix=known.fix,
+            code=known.code,
         )
 
     def failed(self, why: str, text: str) -> Unavailable:
@@ -336,16 +361,27 @@ class Connection:
                 payload = b"".join(pack(*words) for words in greeting)
                 link.send(payload, len(greeting), answered, math.inf)
                 refused = _first_error(await answered)
-        except (OSError, TimeoutError) as exc:
+        except (OSError, ValueError, Misconfigured) as exc:  # ValueError: no name of a host
             link.drop("not connected")
-            raise self.unavailable(f"cannot connect ({exc or 'timeout'})") from exc
+            why = explain(exc, "store") or "timeout"
+            raise self.unavailable(f"cannot connect ({why})") from exc
         except asyncio.CancelledError:
             link.drop("closed by us")
             raise
         if refused is not None:
             link.drop("not connected")
-            raise self.unavailable(f"it refused the greeting ({refused})")
+            self._greeted(self.refused(refused))
+            self.count("sluice_store_errors_total", code_of(refused))
+            raise self.refused(refused)
+        self._greeted(None)
         return link
+
+    def _greeted(self, refusal: Unavailable | None) -> None:
+        """Note how the server received us, and say so."""
+        self._welcome = self._welcome or refusal is None
+        mended = self._welcome or refusal is None or refusal.code not in OURS_TO_MEND
+        self.refusal = None if mended else refusal
+        self._turned_away(str(refusal or ""))
 
 
 def _first_error(replies: Sequence[Reply]) -> hiredis.ReplyError | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 
 import msgspec
@@ -11,6 +12,7 @@ from msgspec import structs
 
 from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import figures, idempotency, watermark
+from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, code_of, pack, size_of
 from sluice.adapters.redis.connection import Connection, ReplyError
 from sluice.adapters.redis.connection import Reply as Answered
@@ -27,6 +29,7 @@ from sluice.domain.clock import Clock
 from sluice.domain.features.events import to_pending
 from sluice.domain.records.decision import MAX_PENDING, Pending
 from sluice.domain.records.entity import EntityKind
+from sluice.errors import Unavailable
 
 BATCH_MAX = 1000
 """Arrivals a round trip; about 1 MB each way, some 10 ms of the server."""
@@ -60,7 +63,7 @@ class RedisOnlineStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         clock: Clock,
         *,
         budget_s: float = 0.010,
@@ -71,10 +74,15 @@ class RedisOnlineStore:
         on_trust: Callable[[str], None] = lambda _why: None,
         count: Count = uncounted,
     ) -> None:
-        self.connection = Connection(url, budget_s=budget_s, count=count)
         self._identify_budget_s = identify_budget_s
         self._count = count
         self._trust = watermark.Trust(on_trust)
+        self.connection = Connection(
+            url,
+            budget_s=budget_s,
+            count=count,
+            turned_away=partial(self._trust.distrust, "greeting"),
+        )
         self._clock = clock
         self._pending_ttl_us = round(pending_ttl_s * 1_000_000)
         self._replica = os.urandom(8)
@@ -113,7 +121,9 @@ class RedisOnlineStore:
         answers = await self.connection.call(payload, sum(asked) + 1)
         if isinstance(answers[0], ReplyError) and all(isinstance(a, ReplyError) for a in answers):
             self._count("sluice_store_errors_total", code_of(answers[0]), by=len(answers))
-            raise self.connection.failed("refused", f"it refuses every command ({answers[0]})")
+            self._count("sluice_store_failures_total", "refused")
+            self._trust.judge(answers[-1])
+            raise self.connection.refused(answers[0])
         oldest_us = now_us - self._pending_ttl_us
         replies = [
             self._reply(answers[end - number : end], arrival, record, entry, oldest_us)
@@ -345,6 +355,14 @@ class RedisOnlineStore:
                 for arrival in arrivals
             )
             self.connection.post(payload, len(arrivals))
+
+    def distrust(self, why: str) -> None:
+        """See the port."""
+        self._trust.distrust("watch", why)
+
+    def refusal(self) -> Unavailable | None:
+        """See the port."""
+        return self.connection.refusal
 
     async def info(self) -> StoreInfo:
         """Memory and evictions. Raises Unavailable."""

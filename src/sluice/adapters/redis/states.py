@@ -9,6 +9,7 @@ from hiredis import ReplyError
 
 from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import figures
+from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.client import connect, translated
 from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
@@ -30,7 +31,7 @@ class RedisStateStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         *,
         timeout_s: float = 5.0,
         answer_ttl_s: float = 3600.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.adapters.redis.watermark import RedisWatermark
@@ -16,7 +17,7 @@ class RedisStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         clock: Clock,
         *,
         budget_s: float,

@@ -7,6 +7,9 @@ One hash, KEY. A store without it is new, or has lost everything. Fields:
 - format: what the numbers inside its states mean (:mod:`sluice.domain.features.stateformat`). A
   store whose tables are the beginning of ours is ours to read, and takes our note once we write to
   it; any other is neither read nor written.
+- why: why it is lost, in words.
+- run_id, evicted_keys: of the server, when the store was declared or its rebuild began; what it
+  evicts after that is lost.
 - epoch: rises with every batch of a featurizer; a store whose epoch falls went back in time.
 - ``<topic>/<partition>``: offset behind the last record whose effect is in the store. A featurizer
   writes it after the states and before it commits the offset to Kafka, so it is never behind what
@@ -23,9 +26,10 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from sluice.adapters.redis.address import parse
+from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.client import TIMEOUT_S, connect, translated
 from sluice.adapters.redis.commands import pack
+from sluice.adapters.redis.refusals import said
 from sluice.application.ports import (
     LOST,
     MISSING,
@@ -55,7 +59,8 @@ local moved = false
 for i = 2, #ARGV, 3 do
   local have = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or '0')
   if have < tonumber(ARGV[i + 1]) then
-    redis.call('HSET', KEYS[1], 'state', 'lost')
+    local why = 'it ends at offset ' .. have .. ' of ' .. ARGV[i]
+    redis.call('HSET', KEYS[1], 'state', 'lost', 'why', why)
     return 'behind:' .. ARGV[i] .. ':' .. have
   end
   if have < tonumber(ARGV[i + 2]) then
@@ -73,7 +78,8 @@ _OTHER_FORMAT = b"format"
 
 _INITIALISE = b"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'id', ARGV[1], 'state', 'ready', 'epoch', '0', 'format', ARGV[2])
+redis.call('HSET', KEYS[1], 'id', ARGV[1], 'state', 'ready', 'epoch', '0', 'format', ARGV[2],
+  'run_id', ARGV[3], 'evicted_keys', ARGV[4])
 return 1
 """
 _REFORMAT = b"""
@@ -93,7 +99,9 @@ return 1
 class RedisWatermark:
     """The port WatermarkStore on one Redis or Valkey server. Connects when first used."""
 
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, count: Count = uncounted) -> None:
+    def __init__(
+        self, url: str | Address, *, timeout_s: float = TIMEOUT_S, count: Count = uncounted
+    ) -> None:
         self._count = count
         self._address = parse(url)
         self._server = connect(self._address, timeout_s=timeout_s)
@@ -111,12 +119,16 @@ class RedisWatermark:
             fields.get(b"state", MISSING.encode()).decode(),
             {_place(name): int(value) for name, value in fields.items() if b"/" in name},
             fields.get(b"format", b"").decode(errors="replace"),
+            fields.get(b"why", b"").decode(errors="replace"),
+            fields.get(b"run_id", b"").decode(errors="replace"),
+            int(fields.get(b"evicted_keys", b"0")),
         )
 
     def initialise(self) -> bool:
         """See the port."""
+        begun = self._begun()
         with translated(self._address, self._count):
-            return bool(self._initialise(keys=[KEY], args=[_fresh_id(), NOTE]))
+            return bool(self._initialise(keys=[KEY], args=[_fresh_id(), NOTE, *begun.values()]))
 
     def adopt(self) -> None:
         """See the port."""
@@ -145,22 +157,37 @@ class RedisWatermark:
         if said != b"ok":
             raise _lost(_spoken(said.decode()))
 
-    def lose(self) -> None:
+    def lose(self, why: str) -> None:
         """See the port."""
         with translated(self._address, self._count):
-            self._server.hset(KEY, "state", LOST)
+            self._server.hset(KEY, mapping={"state": LOST, "why": why})
 
     def begin(self) -> str:
         """See the port."""
-        made = _fresh_id()
+        made, begun = _fresh_id(), self._begun()
         with (
             translated(self._address, self._count),
             self._server.pipeline(transaction=True) as steps,
         ):
             steps.delete(KEY)
-            steps.hset(KEY, mapping={"id": made, "state": REBUILDING, "epoch": 0, "format": NOTE})
+            steps.hset(
+                KEY,
+                mapping={"id": made, "state": REBUILDING, "epoch": 0, "format": NOTE, **begun},
+            )
             steps.execute()
         return made
+
+    def _begun(self) -> dict[str, str | int]:
+        """The server's start, and what it has evicted since; nothing where it does not tell."""
+        try:
+            with translated(self._address):
+                info = self._server.info("server", "stats")
+        except Unavailable:
+            info = {}
+        return {
+            "run_id": str(info.get("run_id", "")),
+            "evicted_keys": int(info.get("evicted_keys", 0)),
+        }
 
     def move(self, watermark_id: str, state: str, applied: Offsets | None = None) -> None:
         """See the port."""
@@ -220,6 +247,7 @@ class Trust:
     def __init__(self, changed: Callable[[str], None]) -> None:
         self._changed = changed
         self._why: str | None = None
+        self._distrust: dict[str, str] = {}
         self._id = b""
         self._epoch = 0
         self._format: bytes | None = NOTE.encode()
@@ -229,13 +257,28 @@ class Trust:
         """True if the states read just before it are what the log makes."""
         why = self._why_not(reply)
         if why != self._why:
-            self._why = why
-            self._changed(why)
+            self._say(why)
         return not why
 
+    def distrust(self, whose: str, why: str) -> None:
+        """Trust nothing for this reason; "" for none any more. whose: one reason at a time each.
+        From any thread."""
+        if why:
+            self._distrust = {**self._distrust, whose: why}
+            if why != self._why:
+                self._say(why)
+        elif whose in self._distrust:
+            self._distrust = {k: v for k, v in self._distrust.items() if k != whose}
+
+    def _say(self, why: str) -> None:
+        self._why = why
+        self._changed(why)
+
     def _why_not(self, reply: Any) -> str:
+        if self._distrust:
+            return next(iter(self._distrust.values()))
         if isinstance(reply, ReplyError):
-            return f"the watermark cannot be read: {reply}"
+            return f"the watermark cannot be read: {said(reply)}"
         state, watermark_id, epoch, noted = reply
         if state != READY.encode():
             return MISSING if state is None else str(state.decode())

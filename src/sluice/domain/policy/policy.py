@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import msgspec
@@ -20,7 +20,9 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.members import Members
 from sluice.domain.policy.rules import (
+    MAX_RULES,
     FeatureLike,
     Rule,
     Rules,
@@ -37,14 +39,20 @@ from sluice.errors import Misconfigured
 
 Ints = npt.NDArray[np.int64]
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
-Minor = Annotated[int, Meta(ge=0)]
-
 NEVER = 2**63 - 1
 """A threshold that nothing reaches."""
+Minor = Annotated[int, Meta(ge=0, le=NEVER)]
 MAX_LIST_ENTRIES = 1_000_000
-"""About 100 MB in memory; what is longer belongs in a feature."""
+"""About 30 MB in memory; what is longer belongs in a feature."""
 D2, D3 = 2, 3
 """Degradation levels from which the fallback rules, then the table, are asked (DESIGN 6)."""
+LISTS, MODEL = "lists", "model"
+"""Causes of a decline besides the rules, which are ``rule ID``: the block lists, and the model's
+score or expected loss. The table is none: it decides what nothing else could."""
+_LISTS_BIT, _MODEL_BIT = 1 << MAX_RULES, 1 << (MAX_RULES + 1)
+_DECLINE = Outcome.DECLINE.severity
+LeftOut = Mapping[str, frozenset[str]]
+"""By tenant the causes that are left out of its decisions."""
 
 
 Steps = dict[Outcome, Minor | None]
@@ -113,7 +121,7 @@ class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """``policy.yaml``. table: degradation level D3, steps on the amount in the reference
     currency."""
 
-    version: Annotated[int, Meta(ge=1)]
+    version: Annotated[int, Meta(ge=1, le=NEVER)]
     thresholds: Thresholds
     rules: list[Rule]
     fallback: Fallback
@@ -129,22 +137,27 @@ class Verdicts:
     """What the policy says of n rows.
 
     severity: (n,) places in BY_SEVERITY. reasons: at most four codes a row. silenced: ids of the
-    rules that a missing view kept from firing.
+    rules that could not fire: a view was missing, or they were left out. declined: for each row
+    that something declined, its number and the mask of what did (:meth:`Policy.causes`).
     """
 
     severity: npt.NDArray[np.int8]
     reasons: list[list[str]]
     silenced: list[tuple[str, ...]]
+    declined: list[tuple[int, int]] = field(default_factory=list)
 
     def outcome(self, i: int) -> Outcome:
         """The outcome of row i."""
         return BY_SEVERITY[self.severity[i]]
 
 
+_NOTHING_LEFT_OUT: LeftOut = {}
+
+
 @dataclass(frozen=True, slots=True)
 class _List:
     spec: Listing
-    members: frozenset[str]
+    members: Members
 
 
 class Policy:
@@ -155,13 +168,16 @@ class Policy:
         name: str,
         pack: Pack,
         fx: Fx,
-        lists: Mapping[str, Sequence[str]],
+        lists: Mapping[str, Members],
         features: Sequence[FeatureLike],
+        *,
+        digest: str,
     ) -> None:
-        """Compile. lists: entries by file name. Raises Misconfigured, naming the place."""
+        """Compile. lists: by file name. digest: of all of them, :func:`digest_of`. Raises
+        Misconfigured, naming the place."""
         self.pack = pack
         self.fx = fx
-        self.digest = _digest(pack, fx, lists)
+        self.digest = digest
         self.id = f"{name}@{self.digest[:12]}"
         where = f"{name}/policy.yaml"
         fx.check(f"{name}/fx.yaml")
@@ -189,6 +205,8 @@ class Policy:
             features,
         )
         self._named = [(1 << i, self.rules.rules[i].reason) for i in self.rules.strict_first]
+        self._severities = [(1 << i, row[4]) for i, row in enumerate(self.rules.table.tolist())]
+        self._decline_bits = sum(bit for bit, severity in self._severities if severity == _DECLINE)
         self._silenced = {
             (missing, level): self.rules.silenced(missing, level)
             for missing in range(ALL_VIEWS + 1)
@@ -206,6 +224,7 @@ class Policy:
         level: Ints,
         score_ppm: Ints | None,
         explain: Callable[[Ints], list[str]] | None = None,
+        left_out: LeftOut = _NOTHING_LEFT_OUT,
     ) -> Verdicts:
         """Judge n authorizations.
 
@@ -213,6 +232,7 @@ class Policy:
         missing: (n,) masks of views. level: (n,) 0 to 3 for D0 to D3. score_ppm:
         (n,), read where level is 0 or 1; None if no row has one. explain: reason codes
         of one feature row, strongest first; asked only for rows that the model did not approve.
+        left_out: rules in it do not fire for that tenant, and are named in ``silenced``.
         O(n x conditions); one row of which nothing is said costs 5 us.
         """
         n = len(auths)
@@ -226,13 +246,18 @@ class Policy:
         severity = np.zeros(n, np.int8)
         reasons: list[list[str]] = [[] for _ in range(n)]
         silenced: list[tuple[str, ...]] = [()] * n
+        declined: list[tuple[int, int]] = []
         said = judged[:, 1:5].any(axis=1) | (level == D3)
-        some = range(n) if self._blocks else np.flatnonzero(said).tolist()
+        some = range(n) if self._blocks or left_out else np.flatnonzero(said).tolist()
+        masks = {tenant: self._mask(causes) for tenant, causes in left_out.items()}
         for i, row in zip(some, judged[some].tolist(), strict=True):
             of = Said(*row)
             if of.missing:
                 silenced[i] = self._silenced[of.missing, of.level]
             auth = auths[i]
+            if masks and (mask := masks.get(auth.tenant)):
+                of = self._without(of, mask)
+                silenced[i] = tuple(dict.fromkeys((*silenced[i], *self._asked(mask, of.level))))
             blocks = self._hits(self._blocks, auth)
             blocks.sort(key=lambda listing: -listing.outcome.severity)
             codes = [listing.reason for listing in blocks]
@@ -256,7 +281,71 @@ class Policy:
                 codes += ["AMOUNT_AND_CHANNEL"] if by_table else []
             severity[i] = max(final, by_model)
             reasons[i] = list(dict.fromkeys(codes))[:MAX_REASONS]
-        return Verdicts(severity, reasons, silenced)
+            if severity[i] == _DECLINE:
+                causes = of.fired & self._decline_bits
+                if blocks and blocks[0].outcome is Outcome.DECLINE:
+                    causes |= _LISTS_BIT
+                if by_model == _DECLINE:
+                    causes |= _MODEL_BIT
+                if causes:
+                    declined.append((i, causes))
+        return Verdicts(severity, reasons, silenced, declined)
+
+    def causes(self, mask: int) -> list[str]:
+        """What declined a row, from its mask in ``Verdicts.declined``."""
+        found = [f"rule {rule.id}" for i, rule in enumerate(self.rules.rules) if mask >> i & 1]
+        found += [LISTS] if mask & _LISTS_BIT else []
+        return found + ([MODEL] if mask & _MODEL_BIT else [])
+
+    def rule(self, cause: str) -> Rule | None:
+        """The rule of a cause, None if it is no rule, or none of ours."""
+        return next((rule for rule in self.rules.rules if f"rule {rule.id}" == cause), None)
+
+    def severities(
+        self,
+        auths: Sequence[Authorization],
+        features: Ints,
+        *,
+        missing: Ints,
+        level: Ints,
+        score_ppm: Ints,
+        left_out: LeftOut = _NOTHING_LEFT_OUT,
+    ) -> npt.NDArray[np.int8]:
+        """(n,) severities alone, the same as :meth:`decide`'s, without its loop over the rows.
+
+        score_ppm: (n,), read where level is 0 or 1.
+        """
+        said = self.judge(features, missing, level, score_ppm)
+        final, by_model = said[:, 0].copy(), np.maximum(said[:, 2], said[:, 3])
+        for tenant, causes in left_out.items():
+            mask = self._mask(causes)
+            for i in np.flatnonzero(said[:, 1] & mask).tolist():
+                if auths[i].tenant == tenant:
+                    final[i] = self._without(Said(*said[i].tolist()), mask).by_rules
+        for entry in self._allows:
+            most = entry.spec.outcome.severity
+            by_model = np.where(_listed(entry, auths), np.minimum(by_model, most), by_model)
+        for entry in self._blocks:
+            least = entry.spec.outcome.severity
+            final = np.where(_listed(entry, auths), np.maximum(final, least), final)
+        for i in np.flatnonzero(level == D3).tolist():
+            amount = int(features[i, self._amount_column])
+            final[i] = max(final[i], severity_at(self.pack.table[auths[i].channel], amount))
+        return np.maximum(final, by_model).astype(np.int8)
+
+    def _mask(self, causes: frozenset[str]) -> int:
+        return sum(1 << i for i, rule in enumerate(self.rules.rules) if f"rule {rule.id}" in causes)
+
+    def _without(self, of: Said, mask: int) -> Said:
+        fired = of.fired & ~mask
+        by_rules = max((severity for bit, severity in self._severities if fired & bit), default=0)
+        return of._replace(fired=fired, by_rules=by_rules)
+
+    def _asked(self, mask: int, level: int) -> Iterator[str]:
+        """Ids of the rules in the mask that are asked at this degradation level."""
+        for i, (rule, row) in enumerate(zip(self.rules.rules, self.rules.table, strict=True)):
+            if mask >> i & 1 and level >= row[5]:
+                yield rule.id
 
     def refuses_unidentified(self, channel: Channel) -> bool:
         """Whether an authorization is refused rather than decided while its id is known to nobody:
@@ -280,8 +369,13 @@ class Policy:
         return [entry.spec for entry in lists if key_of(auth, entry.spec.entity) in entry.members]
 
 
+def _listed(entry: _List, auths: Sequence[Authorization]) -> npt.NDArray[np.bool_]:
+    members, entity = entry.members, entry.spec.entity
+    return np.array([(key_of(auth, entity) or "") in members for auth in auths], np.bool_)
+
+
 def _lists(
-    specs: Sequence[Listing], entries: Mapping[str, Sequence[str]], where: str
+    specs: Sequence[Listing], entries: Mapping[str, Members], where: str
 ) -> tuple[list[_List], list[_List]]:
     by_effect: dict[str, list[_List]] = {"block": [], "allow": []}
     for spec in specs:
@@ -293,18 +387,21 @@ def _lists(
             raise Misconfigured("a block list must ask for more than approve", where=place)
         if spec.effect == "allow" and spec.outcome is Outcome.DECLINE:
             raise Misconfigured("an allow list that allows decline allows nothing", where=place)
-        members = frozenset(entries[spec.file])
+        members = entries[spec.file]
         if len(members) > MAX_LIST_ENTRIES:
             raise Misconfigured(
                 f"{len(members)} entries, at most {MAX_LIST_ENTRIES} fit", where=place
             )
-        if members:
+        if len(members):
             by_effect[spec.effect].append(_List(spec, members))
     return by_effect["block"], by_effect["allow"]
 
 
-def _digest(pack: Pack, fx: Fx, lists: Mapping[str, Sequence[str]]) -> str:
-    """SHA-256 of what the pack means: no comments, no white space, entries in order."""
+def digest_of(pack: Pack, fx: Fx, lists: Mapping[str, Sequence[str]]) -> str:
+    """SHA-256 of what the pack means: no comments, no white space, entries in order.
+
+    lists: entries by file name. O(n log n): worked out once, by whoever read them.
+    """
     used = {spec.file: sorted(set(lists.get(spec.file, ()))) for spec in pack.lists}
     body = msgspec.json.encode({"pack": pack, "fx": fx, "lists": used}, order="sorted")
     return hashlib.sha256(body).hexdigest()

@@ -30,7 +30,7 @@ MAX_RULES = 62
 MAX_CONDITIONS = 16
 """Of one rule; more is better said as two rules."""
 
-_CONDITION = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(==|!=|<=|>=|<|>)\s*(-?[0-9][0-9_]*)\s*")
+_CONDITION = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(==|!=|<=|>=|<|>)\s*(-?[0-9](?:_?[0-9]){0,18})\s*")
 _OPERATORS = {"<": 0, "<=": 1, ">": 2, ">=": 3, "==": 4, "!=": 5}
 _LIMIT = 2**63
 

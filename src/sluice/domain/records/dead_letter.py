@@ -9,6 +9,10 @@ import msgspec
 
 from sluice.domain.records.decision import Origin
 from sluice.errors import SluiceError
+from sluice.shown import shown
+
+ERROR_MAX = 512
+"""Characters of an error in a dead letter."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,13 +37,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 def dead_letter_of(
     raw: bytes, origin: Origin, error: SluiceError, *, service: str, now_us: int
 ) -> DeadLetter:
-    """The dead letter of one message: what came, from where, and why it stops here."""
+    """The dead letter of one message: what came, from where, and why it stops here. Nothing of its
+    content is in it: an error repeats no value, and is made safe to show."""
     return DeadLetter(
         origin=origin,
         sha256=hashlib.sha256(raw).hexdigest(),
         size_bytes=len(raw),
         code=error.code,
-        error=str(error)[:512],
+        error=shown(str(error), ERROR_MAX),
         service=service,
         dead_at=now_us,
     )

@@ -105,7 +105,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     degradation_level: DegradationLevel
     degraded: list[str]
     silenced: list[str] = []
-    """Ids of the rules that a missing view kept from firing."""
+    """Ids of the rules that could not fire: a view was missing, or the breaker left them out."""
 
     def entity(self, kind: EntityKind) -> str | None:
         """Key of the entity of this kind that was judged; None without a device."""

@@ -13,7 +13,7 @@ from collections import deque
 
 REACH = 10_000
 """Offsets of a partition. What a reader has to read again when it begins: 20 MB; and to remember:
-2 MB. A caller that hears nothing asks again within seconds, at 80 records a second in a partition
+3 MB. A caller that hears nothing asks again within seconds, at 80 records a second in a partition
 this is two minutes."""
 
 Id = tuple[str, str]

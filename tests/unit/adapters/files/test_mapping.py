@@ -14,7 +14,7 @@ from sluice.adapters.files.mapping import (
     load_labels,
     load_mapping,
 )
-from sluice.adapters.files.tables import Table
+from sluice.adapters.files.tables import RowBatch, Table
 from sluice.application.publish import Mapped
 from sluice.domain.records.authorization import Authorization, decode_authorization
 from sluice.errors import Misconfigured
@@ -131,6 +131,11 @@ def test_amounts_are_exact_in_each_currency(
         ({"entry": "X"}, "a value that the mapping of channel does not list"),
         ({"customer": ""}, "column customer: empty, and card_token is required"),
         ({"shop": "4111111111111111"}, "card number"),
+        ({"shop": "４１１１１１１１１１１１１１１１"}, "regex"),
+        ({"amount": "１２.34"}, "column amount: not an amount"),
+        ({"amount": "١٢.34"}, "column amount: not an amount"),
+        ({"amount": "1_2.34"}, "column amount: not an amount"),
+        ({"time": "２０２６-07-01T12:00:00"}, "column time: not a time of format iso"),
     ],
 )
 def test_a_bad_cell_is_told_with_line_and_column_and_without_its_value(
@@ -145,6 +150,56 @@ def test_a_bad_cell_is_told_with_line_and_column_and_without_its_value(
     assert len(result.values) == 1
     for value in cells.values():
         assert len(value) < 5 or value not in str(row.error)
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("２０２６0701", "%Y%m%d"),
+        ("1782903６00", "epoch_s"),
+        ("1_782_903_600", "epoch_s"),
+        ("", "%Y"),
+        ("inf", "epoch_ms"),
+        ("٣", "%H"),
+    ],
+)
+def test_a_time_is_of_the_digits_0_to_9(tmp_path: Path, text: str, form: str) -> None:
+    event_at = {"column": "time", "format": form, "zone": "UTC"}
+    result = mapped(tmp_path, GOOD, changed(time=text), using=mapping(event_at=event_at))
+    assert "column time: not a time of format" in str(result.bad[-1].error)
+
+
+def test_what_breaks_the_reading_of_a_row_leaves_the_others_alone(tmp_path: Path) -> None:
+    def check(auth: Authorization) -> None:
+        if auth.authorization_id == "a2":
+            raise IndexError(f"a bug that repeats {auth.card_token}")
+
+    path = tmp_path / "bank.csv"
+    path.write_text("\n".join([COLUMNS, GOOD, changed(id="a2"), changed(id="a3")]) + "\n")
+    table = Table(path)
+    (batch,) = table.batches(Mapper(mapping(), None, table.columns, path.name).wanted)
+    result = Mapper(mapping(), None, table.columns, path.name, check).apply(batch)
+    (row,) = result.bad
+    assert (row.line, row.error.code) == (3, "internal")
+    assert "card-7" not in str(row.error)
+    assert len(result.values) == 2
+
+
+def test_a_parquet_row_that_is_no_json_has_bytes_all_the_same(tmp_path: Path) -> None:
+    row = RowBatch([1], {"a": [1 << 70], "b": ["\udc80"]})
+    assert row.raw(0) == RowBatch([2], {"a": [1 << 70], "b": ["\udc80"]}).raw(0)
+
+
+def test_a_files_name_and_columns_are_made_safe_to_show(tmp_path: Path) -> None:
+    path = tmp_path / "bank\x1b[2J\udc80.csv"
+    path.write_text("id,\x1b]0;owned\x07\nrow,1\n")
+    table = Table(path)
+    with pytest.raises(Misconfigured) as caught:
+        Mapper(mapping(), None, table.columns, path.name)
+    said = str(caught.value)
+    assert said.isprintable()
+    assert "bank\\x1b[2J\\udc80.csv" in said
+    assert "\\x1b]0;owned\\x07" in said
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,10 @@ def test_a_topic_made_anew_is_not_mixed_with_the_old_one(files):
         files.write((DECISIONS, 2), [record(10, encode(make_decision("other")))])
 
 
-def test_a_record_that_does_not_decode_stops_the_archive_and_names_its_place(files, tmp_path):
+@pytest.mark.parametrize("raw", [b'{"v":9}', b'{"v":"\xff"}', b'{"v":' + b"[" * 100_000], ids=len)
+def test_a_record_that_does_not_decode_stops_the_archive_and_names_its_place(files, tmp_path, raw):
     with pytest.raises(Corrupt, match=r"t\.decisions\.v1/2@8"):
-        files.write((DECISIONS, 2), [record(8, b'{"v":9}')])
+        files.write((DECISIONS, 2), [record(8, raw)])
     assert Archive(tmp_path).files() == []
 
 

