@@ -28,7 +28,7 @@ endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test coverage test-image test-models train up down demo bench kafka kafka-stop locks
+.PHONY: help setup check test coverage test-image test-models train up down demo bench attack kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,10 @@ down: ## Stop what `make up` or `make kafka` left running
 
 bench: benchmarks/.venv/.done ## Every benchmark, to benchmarks/results/
 	env -u PYTHONDONTWRITEBYTECODE $(BENCH)/python -m benchmarks.run --out benchmarks/results $(ARGS)
+
+attack: setup ## Hostile input, storms, faults and floods, and what became of them (15 min)
+	$(RUN) -m local.kafka fetch
+	$(RUN) -m benchmarks.attack $(ARGS)
 
 train: models/.venv/.done ## Train on simulated history, and pack a release in var/train (10 min)
 	env -u PYTHONDONTWRITEBYTECODE $(MODELS)/python -m sluice_models.train
