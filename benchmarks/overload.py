@@ -19,7 +19,7 @@ import msgspec
 from benchmarks.processes import MEASURED, OTHERS, cpu_s, memory_mb, on
 from benchmarks.report import Row, machine, result, row, save, table
 from benchmarks.testbed import FULL, QUICK, Testbed
-from local import pages
+from local import metrics_page
 from services.decider.admission import PRIORITIES, priority
 
 DEADLINE_MS = 50
@@ -112,7 +112,7 @@ def measure(testbed: Testbed, seconds: float, connections: int) -> tuple[list[Ro
             limit, page = process.metric("sluice_decider_limit"), process.metrics()
             shed = {
                 f"{s.labels['reason']} {s.labels['priority']}": int(s.value)
-                for s in pages.samples(page, "sluice_decider_shed_total")
+                for s in metrics_page.samples(page, "sluice_decider_shed_total")
                 if s.value
             }
             notes.append(f"{times}x: limit {limit:.0f} at the end; shed so far {shed}")

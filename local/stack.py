@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from local import pages
+from local import metrics_page
 from sluice.errors import Unavailable
 
 Name = Literal["decider-sync", "decider-stream", "featurizer", "archiver", "consistency"]
@@ -66,7 +66,7 @@ class Process:
 
     def metric(self, name: str) -> float:
         """Sum of a metric over its labels, as its ``/metrics`` says now; 0 if it has none yet."""
-        return pages.total(self.metrics(), name)
+        return metrics_page.total(self.metrics(), name)
 
     def metrics(self) -> str:
         """The page. Raises OSError if the process does not answer."""

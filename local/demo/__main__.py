@@ -27,7 +27,7 @@ from sluice_simulator.config import load as load_world
 from sluice_simulator.history import write as write_history
 from sluice_simulator.world import World
 
-from local import pages
+from local import metrics_page
 from local.demo.tally import Seen, Summary, Tally
 from local.demo.view import Gauges, View
 from local.stack import Stack
@@ -280,7 +280,7 @@ class _Watcher:
 
 
 def _total(page: str | None, name: str) -> float | None:
-    return None if page is None else pages.total(page, name)
+    return None if page is None else metrics_page.total(page, name)
 
 
 def _percentiles(page: str | None, entrypoint: str) -> tuple[float, float] | None:
@@ -288,7 +288,9 @@ def _percentiles(page: str | None, entrypoint: str) -> tuple[float, float] | Non
     if page is None:
         return None
     name = "sluice_decider_duration_seconds"
-    low, high = (pages.percentile(page, name, q, entrypoint=entrypoint) for q in (0.50, 0.99))
+    low, high = (
+        metrics_page.percentile(page, name, q, entrypoint=entrypoint) for q in (0.50, 0.99)
+    )
     return None if low is None or high is None else (low * 1000, high * 1000)
 
 

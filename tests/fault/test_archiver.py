@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from local import pages
+from local import metrics_page
 from local.kafka.broker import free_port
 from sluice.adapters.kafka.config import SESSION_MAX_MS
 from sluice.adapters.kafka.producer import EventProducer
@@ -116,7 +116,7 @@ def caught_up(port: int) -> bool:
             text = page.read().decode()
     except OSError:
         return False
-    lags = [sample.value for sample in pages.samples(text, "sluice_consumer_lag_messages")]
+    lags = [sample.value for sample in metrics_page.samples(text, "sluice_consumer_lag_messages")]
     return len(lags) == 8 and set(lags) == {0}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from local import pages
+from local import metrics_page
 from local.kafka.broker import Node
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.domain.records.authorization import encode
@@ -70,7 +70,8 @@ def shown(deployment: Deployment, name: str) -> dict[str, float]:
     """A counter of the sync API by its one label."""
     text = deployment.stack.processes["decider-sync"].metrics()
     return {
-        next(iter(sample.labels.values())): sample.value for sample in pages.samples(text, name)
+        next(iter(sample.labels.values())): sample.value
+        for sample in metrics_page.samples(text, name)
     }
 
 

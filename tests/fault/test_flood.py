@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from sluice_simulator.sync_client import SyncClient, SyncClientError
 
-from local import pages
+from local import metrics_page
 from local.kafka.broker import Node
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.domain.records.authorization import encode
@@ -107,6 +107,6 @@ def test_a_flood_is_refused_small_amounts_first_and_the_rest_is_complete(
         connection.close()
 
         page = deployment.stack.processes["decider-sync"].metrics()
-        assert pages.total(page, "sluice_decider_shed_total") == len(heard.refused)
+        assert metrics_page.total(page, "sluice_decider_shed_total") == len(heard.refused)
         ledger = deployment.recount(heard.answers)
         assert heard.refused.isdisjoint(ledger.answers())

@@ -4,7 +4,7 @@ A file holds a contiguous run of one partition and is named by its first offset.
 not at all, and never replaces another; offsets are committed after it appeared. So after a kill at
 any point, reading goes on behind the newest file, whatever the group had committed. A folder that
 was lost, or its newest files, is filled again from the topic as far as that reaches; where it does
-not, nothing is archived until an operator has said what shall be (docs/decisions/0028).
+not, nothing is archived until an operator has said what shall be (docs/decisions/0027).
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sluice.adapters.apart import TOO_SLOW
 from sluice.adapters.onnx import ReleaseDirectory, load, read_trust, release, verify
-from sluice.adapters.regular import NOT_REGULAR, TOO_LARGE
+from sluice.adapters.other_process import TOO_SLOW
+from sluice.adapters.regular_files import NOT_REGULAR, TOO_LARGE
 from sluice.adapters.trustfiles import TrustFolder
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue

@@ -1,8 +1,8 @@
 """Release folders: read, verified in every respect, loaded; and followed when they change.
 
 A graph can take any time and memory, whoever signed it. One that comes while a process runs is
-loaded by another one first (:mod:`sluice.adapters.apart`); what took too long there never gets to
-where it would hold up answers.
+loaded by another one first (:mod:`sluice.adapters.other_process`); what took too long there never
+gets to where it would hold up answers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from sluice.adapters.apart import NOT_STARTED, TOO_SLOW, apart
 from sluice.adapters.onnx.scorer import PAD, OnnxScorer
-from sluice.adapters.regular import read_regular
+from sluice.adapters.other_process import NOT_STARTED, TOO_SLOW, apart
+from sluice.adapters.regular_files import read_regular
 from sluice.application.ports import Count, Ints, uncounted
 from sluice.domain.clock import SystemClock
 from sluice.domain.policy.reasons import MODEL_CODES

@@ -2,7 +2,7 @@
 
 What lies there may have been written by anyone. It is read within limits of size, depth and number,
 by :func:`read_policy`; a pack that comes while a process runs is read by another one first
-(:mod:`sluice.adapters.apart`), which hands over what it understood.
+(:mod:`sluice.adapters.other_process`), which hands over what it understood.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from sluice.adapters.apart import NOT_STARTED, apart
-from sluice.adapters.regular import TOO_LARGE, read_regular
+from sluice.adapters.other_process import NOT_STARTED, apart
+from sluice.adapters.regular_files import TOO_LARGE, read_regular
 from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
 from sluice.domain.policy.members import Block, Members

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from sluice.adapters.regular import read_regular
+from sluice.adapters.regular_files import read_regular
 from sluice.domain.activation import ACTIVATION, MAX_BYTES, Known, SignedActivation, What
 from sluice.domain.clock import Clock
 from sluice.domain.release import NO_KEYS, TrustedKeys

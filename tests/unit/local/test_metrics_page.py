@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from local import pages
+from local import metrics_page
 
 
 @pytest.fixture
@@ -21,24 +21,26 @@ def page() -> str:
 
 
 def test_a_total_is_the_sum_of_exactly_this_name(page: str) -> None:
-    assert pages.total(page, "asked_total") == 1e9 + 2
-    assert pages.total(page, "asked_again_total") == 7
-    assert pages.total(page, "asked") == 0
-    assert pages.total(page, "seconds_count") == 100
+    assert metrics_page.total(page, "asked_total") == 1e9 + 2
+    assert metrics_page.total(page, "asked_again_total") == 7
+    assert metrics_page.total(page, "asked") == 0
+    assert metrics_page.total(page, "seconds_count") == 100
 
 
 def test_labels_come_back_as_they_were_set(page: str) -> None:
-    found = {sample.labels["who"]: sample.value for sample in pages.samples(page, "asked_total")}
+    found = {
+        sample.labels["who"]: sample.value for sample in metrics_page.samples(page, "asked_total")
+    }
     assert found == {'a "quoted", {strange} name': 2, "b\nc": 1e9}
 
 
 def test_percentiles_are_interpolated_in_the_buckets_of_the_series(page: str) -> None:
     def at(q: float) -> float | None:
-        return pages.percentile(page, "seconds", q, at="sync")
+        return metrics_page.percentile(page, "seconds", q, at="sync")
 
     assert at(0.25) == 0.5
     assert at(0.50) == 1
     assert at(0.70) == 1.5
     assert at(0.99) == 4
-    assert pages.percentile(page, "seconds", 0.5, at="stream") is None
-    assert pages.percentile(page, "seconds", 0.5, at="nowhere") is None
+    assert metrics_page.percentile(page, "seconds", 0.5, at="stream") is None
+    assert metrics_page.percentile(page, "seconds", 0.5, at="nowhere") is None

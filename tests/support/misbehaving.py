@@ -1,4 +1,4 @@
-"""Functions that go wrong in a process of their own (``sluice.adapters.apart``)."""
+"""Functions that go wrong in a process of their own (``sluice.adapters.other_process``)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sluice.adapters.apart import (
+from sluice.adapters.other_process import (
     CRASHED,
     INTERNAL,
     NOT_STARTED,
@@ -16,28 +16,28 @@ from sluice.adapters.apart import (
     apart,
 )
 from sluice.errors import Corrupt, Misconfigured, Unavailable
-from tests.support import worse
+from tests.support import misbehaving
 
 
 def test_bytes_go_there_and_back_whatever_a_library_prints() -> None:
     big = bytes(range(256)) * 40_000
-    assert apart(worse.echo, big, "here") == big[::-1]
+    assert apart(misbehaving.echo, big, "here") == big[::-1]
 
 
 def test_an_error_comes_back_as_it_was_raised() -> None:
     with pytest.raises(Corrupt, match="seal is broken; at box 7; fix: ask who") as caught:
-        apart(worse.refuse, b"", "here")
+        apart(misbehaving.refuse, b"", "here")
     assert caught.value.code == "seal"
 
 
 @pytest.mark.parametrize(
     ("function", "code", "says"),
     [
-        (worse.segfault, CRASHED, "SIGSEGV"),
-        (worse.leave, CRASHED, "exit status 3"),
-        (worse.divide, INTERNAL, "ZeroDivisionError"),
+        (misbehaving.segfault, CRASHED, "SIGSEGV"),
+        (misbehaving.leave, CRASHED, "exit status 3"),
+        (misbehaving.divide, INTERNAL, "ZeroDivisionError"),
         pytest.param(
-            worse.eat,
+            misbehaving.eat,
             OUT_OF_MEMORY,
             "too much memory",
             marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux bounds memory"),
@@ -54,8 +54,8 @@ def test_what_ends_it_is_told_by_a_code(function, code, says) -> None:
 @pytest.mark.parametrize(
     ("function", "limits", "says"),
     [
-        (worse.spin, USUAL._replace(cpu_s=1), "of processor time"),
-        (worse.sleep, USUAL._replace(wall_s=2), "to look at"),
+        (misbehaving.spin, USUAL._replace(cpu_s=1), "of processor time"),
+        (misbehaving.sleep, USUAL._replace(wall_s=2), "to look at"),
     ],
 )
 def test_what_never_ends_is_ended(function, limits, says) -> None:
@@ -66,7 +66,7 @@ def test_what_never_ends_is_ended(function, limits, says) -> None:
 
 def test_settings_and_their_passwords_stay_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_STORE_URL", "redis://:hunter2@store")
-    names = apart(worse.environment, b"", "here").decode().splitlines()
+    names = apart(misbehaving.environment, b"", "here").decode().splitlines()
     assert "PATH" in names
     assert not [name for name in names if name.startswith("SLUICE_")]
 
@@ -76,5 +76,5 @@ def test_where_no_process_can_be_started_nothing_was_looked_at(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(Unavailable) as caught:
-        apart(worse.echo, b"", "here")
+        apart(misbehaving.echo, b"", "here")
     assert caught.value.code == NOT_STARTED

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.adapters.regular import NOT_REGULAR, TOO_LARGE, read_regular
+from sluice.adapters.regular_files import NOT_REGULAR, TOO_LARGE, read_regular
 from sluice.errors import Misconfigured
 
 

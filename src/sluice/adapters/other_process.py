@@ -1,7 +1,7 @@
 """A function of ours in a process of its own, for what strangers' hands may have written.
 
 What it crashes is that process alone, what it takes is bounded, and meanwhile this one goes on.
-``python -m sluice.adapters.apart MODULE:FUNCTION`` is the other side: bytes in, bytes out.
+``python -m sluice.adapters.other_process MODULE:FUNCTION`` is the other side: bytes in, bytes out.
 """
 
 from __future__ import annotations
