@@ -183,7 +183,7 @@ async def test_a_rehearsal_fails_while_the_store_will_not_have_us_and_says_why()
     decider = DecisionPipeline(
         entrypoint="sync",
         emitter="test",
-        store=online,
+        ids=Once(online, harness.clock),
         scorer=harness.scorer,
         policy=Holder(make_policy()),
         log=harness.log,

@@ -267,7 +267,7 @@ async def test_what_may_be_recorded_is_busy_while_nobody_can_say() -> None:
     assert await replica.one() == Busy()
     assert await replica.one(amount_minor=99) == Conflict()
     replica.store.down = False
-    FakeWatermark(replica.store).lose()
+    FakeWatermark(replica.store).lose("it was emptied")
     replica.clock.advance(60)  # past its idempotency record
     assert await replica.one() == Busy()
     assert replica.log.kept == []
