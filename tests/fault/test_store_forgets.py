@@ -91,7 +91,7 @@ def test_without_a_featurizer_the_deciders_notice_by_themselves(
 def ready(process: Process) -> tuple[int, str]:
     """Status and body of the readiness probe; 0 while nobody listens."""
     try:
-        url = f"http://127.0.0.1:{process.metrics_port}/v2/health/ready"
+        url = f"http://127.0.0.1:{process.port}/v2/health/ready"
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refused:
