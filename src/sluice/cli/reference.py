@@ -194,7 +194,8 @@ def settings() -> str:
             says = hints[field.name].__metadata__[0]
             bounds = _bounds({"minimum": says.ge, "maximum": says.le})
             variable = f"{PREFIX}{section}_{field.name}".upper()
-            default = _code(field.default) or "empty"
+            given = field.default if field.default is not msgspec.NODEFAULT else ""
+            default = _code(given) or "empty"
             rows.append((_code(field.name), _code(variable), default, bounds, says.description))
         page += f"\n## {section}\n\n{(kind.__doc__ or '').splitlines()[0]}\n\n" + _table(
             ("key", "variable", "default", "bounds", "meaning"), rows
