@@ -18,10 +18,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any, Protocol
 
 from services.decider.asgi import Header
+from services.repeat import Repeated
 from sluice import telemetry
 from sluice.application.access import Clients, Identity, Refused, Scope, Tokens
 from sluice.errors import SluiceError
@@ -149,8 +151,13 @@ PEER = "sluice.peer"
 """Key of the connection's :class:`Peer` in the ASGI scope."""
 
 
-def follow_file(what: str, poll: Callable[[], bool]) -> None:
-    """Poll a file that may change; what is wrong is logged, counted, and changes nothing."""
+def follow_file(what: str, poll: Callable[[], bool], every_s: float) -> Repeated:
+    """Poll a file that may change, until stopped: see :func:`look`."""
+    return Repeated(what, every_s, partial(look, what, poll)).start()
+
+
+def look(what: str, poll: Callable[[], bool]) -> None:
+    """Poll it once; what is wrong with it is logged, counted, and changes nothing."""
     try:
         if poll():
             telemetry.event("activated", what=what)
@@ -169,13 +176,6 @@ class ServerTls(Protocol):
     def poll(self) -> bool:
         """Take what changed. Raises a SluiceError if it is wrong: then nothing changes."""
         ...
-
-
-async def follow_certificate(tls: ServerTls, every_s: float) -> None:
-    """Take a new certificate when its files change, until cancelled."""
-    while True:
-        await asyncio.sleep(every_s)
-        follow_file("certificate", tls.poll)
 
 
 def report_open(host: str) -> None:
@@ -373,17 +373,19 @@ class Access:
 
     # ------------------------------------------------------------ what changes, and telling
 
-    async def follow(self, every_s: float) -> None:
-        """Keep keys and clients up to date, until cancelled."""
-        reading = asyncio.create_task(self.tokens.follow()) if self.tokens else None
-        try:
-            while True:
-                await asyncio.sleep(every_s)
-                if self._clients is not None:
-                    follow_file("clients", self._clients.poll)
-        finally:
-            if reading is not None:
-                reading.cancel()
+    def follow(self, every_s: float) -> Callable[[], None]:
+        """Keep keys and clients up to date. Returns what ends it."""
+        ends: list[Callable[[], object]] = []
+        if self.tokens is not None:
+            ends.append(asyncio.create_task(self.tokens.follow()).cancel)
+        if self._clients is not None:
+            ends.append(follow_file("clients", self._clients.poll, every_s).stop)
+
+        def stop() -> None:
+            for end in ends:
+                end()
+
+        return stop
 
     def _refused(self, reason: str, what: str, **more: Any) -> Refused:
         return self._counted(Refused(reason, what, **more))

@@ -225,7 +225,12 @@ class Listener:
             await asyncio.sleep(1.0)
             now = self.loop.time()
             for connection in self._connections():
-                connection.check(now)
+                try:
+                    connection.check(now)
+                except Exception:  # one connection's trouble is not its neighbours'
+                    telemetry.event("connection_failed", level=logging.ERROR, error=True)
+                    self.count_closed("failed")
+                    connection.transport.abort()
             self._metrics.set("sluice_decider_connections", self.count, self._name)
 
     # ------------------------------------------------------------ what is held

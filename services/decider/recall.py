@@ -13,13 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-import msgspec
-
 from sluice import telemetry
 from sluice.application import recorded
-from sluice.application.once import Once
+from sluice.application.once import Answered, Once
 from sluice.application.ports import Message
-from sluice.errors import SluiceError
 from sluice.telemetry import METRICS
 
 TAIL_MAX = 20_000
@@ -62,24 +59,29 @@ class Recall:
         if self._thread is not None:
             self._thread.join()
 
+    def _answered(self, message: Message) -> Answered | None:
+        """What a record answered; None, counted, for one that cannot be read."""
+        try:
+            return recorded.answered(recorded.read(message.value))
+        except Exception:  # its neighbours are remembered all the same
+            self._metrics.count("sluice_decider_recall_failures_total")
+            return None
+
     def _read(self) -> None:
         began, count = time.monotonic(), 0
         try:
             messages = self._tail()
             while not self._stop.is_set() and time.monotonic() - began < READ_MAX_S:
-                answers = [
-                    recorded.answered(recorded.read(message.value))
-                    for message in islice(messages, PIECE)
-                ]
-                if not answers:
+                piece = list(islice(messages, PIECE))
+                if not piece:
                     break
+                answers = [known for message in piece if (known := self._answered(message))]
                 try:
                     self._events.call_soon_threadsafe(self._once.learn, answers)
                 except RuntimeError:  # it ended without waiting for us
                     return
                 count += len(answers)
-        except (SluiceError, msgspec.DecodeError) as error:
-            # The store knows them too.
+        except Exception as error:  # the store knows them too
             telemetry.event("recall_failed", level=logging.WARNING, reason=str(error)[:512])
             self._metrics.count("sluice_decider_recall_failures_total")
         self._metrics.count("sluice_decider_recalled_total", by=count)

@@ -22,7 +22,7 @@ from kserve.protocol.rest.server import RESTServer
 from uvicorn.server import ServerState
 
 from services.decider import open_inference
-from services.decider.access import Access, ServerTls, follow_certificate
+from services.decider.access import Access, ServerTls, follow_file
 from services.decider.admin import Admin
 from services.decider.admission import Weights
 from services.decider.asgi import App
@@ -211,19 +211,14 @@ async def serve(
         model=name,
         tls=tls is not None,
     )
-    followers = [
-        asyncio.create_task(following)
-        for following in (
-            access.follow(reload_s) if access else None,
-            follow_certificate(tls, reload_s) if tls else None,
-        )
-        if following is not None
-    ]
+    followed = [access.follow(reload_s)] if access else []
+    if tls:
+        followed.append(follow_file("certificate", tls.poll, reload_s).stop)
     try:
         await server.serve()
     finally:
-        for follower in followers:
-            follower.cancel()
+        for stop in followed:
+            stop()
         await entrypoint.close()
         if operators is not None:
             operators.close()

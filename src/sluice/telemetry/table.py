@@ -217,7 +217,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_decider_recall_failures_total",
         "counter",
         (),
-        "Times that this failed; the store knows the same answers.",
+        "Records that could not be read, and times that the log could not; the store knows the "
+        "same answers.",
     ),
     Metric(
         "sluice_decider_scorer_failures_total",

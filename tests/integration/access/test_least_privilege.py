@@ -276,7 +276,8 @@ def test_all_services_work_with_their_own_rights_over_tls(
         assert {d["authorization"]["authorization_id"] for d in decided} == {"a-0", "a-1"}
         assert len(read_all(cluster, TOPICS.dead_letters)) == 1
         for process in stack.processes.values():
-            assert process.metric("sluice_store_errors_total") == 0
+            refused = process.metric("sluice_store_errors_total")
+            assert refused == 0, f"{process.name} {users('ACL LOG')} {process.log.read_text()}"
             assert process.metric("sluice_producer_failed_total") == 0
             assert "AUTHORIZATION_FAILED" not in process.log.read_text()
         assert set(stack.stop_all().values()) == {0}

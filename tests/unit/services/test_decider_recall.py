@@ -77,6 +77,16 @@ async def test_a_log_that_cannot_be_read_stops_nothing_and_is_counted() -> None:
     assert harness.counted("sluice_decider_recall_failures_total") == 1
 
 
+async def test_a_record_that_cannot_be_read_costs_its_own_answer_alone() -> None:
+    broken = structs.replace(message(1, "a-1"), value=b'{"authorization": ' + b"[" * 100_000)
+    harness = Harness(lambda: iter([message(0, "a-0"), broken, message(2, "a-2")]))
+    await harness.run()
+    assert harness.counted("sluice_decider_recalled_total") == 2
+    assert harness.counted("sluice_decider_recall_failures_total") == 1
+    found, _ = await harness.once.look_up([make_arrival("a-2")], late=False)
+    assert found[0].earlier == encode(answer(decision(2, "a-2")))
+
+
 async def test_a_tail_without_end_is_left_when_the_process_ends_or_time_is_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,7 +11,7 @@ import jwt
 
 from sluice.adapters.identity.keys import KeySet
 from sluice.application.access import Identity, Refused, Scope
-from sluice.errors import SluiceError
+from sluice.errors import SluiceError, Unavailable
 
 MAX_TOKEN_BYTES = 8_192
 NAME_MAX = 200
@@ -143,6 +143,8 @@ class JwtTokens:
             await asyncio.to_thread(self._keys.read)
         except SluiceError as error:
             self._read(error)
+        except Exception as error:  # whatever an issuer sends, the next reading is due
+            self._read(Unavailable(f"the keys broke us: {type(error).__name__}"))
         else:
             self._read(None)
 

@@ -185,10 +185,13 @@ class DecisionProducer:
                 raise translate(exc, "append decisions", self._topic) from exc
 
     def _collect(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve acknowledgements; come back while there are records to wait for."""
-        self._producer.poll(0)
-        more = len(self._producer) > 0
-        self._timer = loop.call_later(POLL_S, self._collect, loop) if more else None
+        """Serve acknowledgements; come back while there are records to wait for, whatever hearing
+        of one has raised: the others are waited for too."""
+        try:
+            self._producer.poll(0)
+        finally:
+            more = len(self._producer) > 0
+            self._timer = loop.call_later(POLL_S, self._collect, loop) if more else None
 
     def _expire(self, append: _Append) -> None:
         if not append.waiter.done():

@@ -88,6 +88,8 @@ class _Link(asyncio.Protocol):
         self.calls: deque[_Call] = deque()
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.alive = False
+        self.greeted = False
+        """Until then losing it is a connect that failed, and counted as that alone."""
         self.used_at = self._loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -96,7 +98,7 @@ class _Link(asyncio.Protocol):
         self.alive = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.alive:
+        if self.alive and self.greeted:
             self._owner.count("sluice_store_connections_lost_total", "closed")
         why = explain(exc, "store") if exc else "closed by the other side"
         self._end(f"the connection was lost ({why})")
@@ -116,7 +118,7 @@ class _Link(asyncio.Protocol):
 
     def drop(self, why: str, fault: str = "") -> None:
         """End it from our side, at once. fault: of the server's, as it is counted."""
-        if fault and self.alive:
+        if fault and self.alive and self.greeted:
             self._owner.count("sluice_store_connections_lost_total", fault)
         self._end(why)
         if self._transport is not None:
@@ -318,11 +320,12 @@ class Connection:
         while True:
             try:
                 self._link = await self._connect()
-            except Unavailable as error:
+            except Exception as error:  # in whatever way it fails, the next one is due
                 self.count("sluice_store_connects_total", "failed")
-                self._why_down = error.what
+                known = error if isinstance(error, Unavailable) else self.unavailable(repr(error))
+                self._why_down = known.what
                 if not first.done():
-                    first.set_exception(error)
+                    first.set_exception(known)
                 backoff_s = max(backoff_s, BACKOFF_FIRST_S)
             else:
                 self.count("sluice_store_connects_total", "made")
@@ -374,6 +377,7 @@ class Connection:
             self.count("sluice_store_errors_total", code_of(refused))
             raise self.refused(refused)
         self._greeted(None)
+        link.greeted = True
         return link
 
     def _greeted(self, refusal: Unavailable | None) -> None:
