@@ -209,6 +209,8 @@ class Pace:
         self._decided_at = -math.inf
         self._untold: deque[tuple[float, Callable[[], None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._now: Callable[[], float] | None = None
+        """The loop's; to ask for the loop is a system call in Python 3.11, 3 us of a decision."""
 
     def __len__(self) -> int:
         return len(self._untold)
@@ -226,7 +228,9 @@ class Pace:
 
     def decided(self, count: int = 1) -> None:
         """Tell as many as so many decisions allow."""
-        self._decided_at = asyncio.get_running_loop().time()
+        if self._now is None:
+            self._now = asyncio.get_running_loop().time
+        self._decided_at = self._now()
         self._allowed = min(TOLD_AT_ONCE, self._allowed + TOLD_PER_DECIDED * count)
         while self._untold and self._allowed >= 1:
             self._allowed -= 1
