@@ -32,8 +32,8 @@ LIMITS = Limits(
 def main() -> int:
     """Run until SIGTERM. Returns the exit status: 0 stopped, 1 gave up (see the log)."""
     settings, _ = load()
-    stop = bootstrap.start("archiver", settings)
     try:
+        stop = bootstrap.start("archiver", settings)
         parts = bootstrap.archiver(settings)
         ConsumerLoop(parts.consumer, Archiving(parts.consumer, parts.archiver), LIMITS).run(stop)
     except SluiceError as error:

@@ -25,11 +25,11 @@ QUANTILES = {"p50": 50, "p99": 99}
 def main() -> int:
     """Run until SIGTERM. Returns the exit status: 0 stopped, 1 gave up (see the log)."""
     settings, _ = load()
-    stop = bootstrap.start("consistency", settings)
-    check = make(settings)
-    telemetry.HEALTH.silent_max_s += settings.consistency.every_s
-    show_due(ROUND, settings.consistency.every_s)
     try:
+        stop = bootstrap.start("consistency", settings)
+        check = make(settings)
+        telemetry.HEALTH.silent_max_s += settings.consistency.every_s
+        show_due(ROUND, settings.consistency.every_s)
         while not stop.is_set():
             began = time.monotonic()
             show(check.round(), check.oldest_waiting_s(), time.monotonic() - began)

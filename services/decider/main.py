@@ -20,6 +20,7 @@ from sluice.application.active import ActiveConfiguration
 from sluice.application.once import Once
 from sluice.application.ports import OnlineConnection
 from sluice.bootstrap import services as bootstrap
+from sluice.bootstrap.brokers import reached
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.errors import SluiceError
@@ -61,7 +62,7 @@ async def _sync(settings: Settings) -> None:
     active = bootstrap.active_configuration(settings)
     store = bootstrap.online_store(settings, batches=False)
     await _open(store, settings)
-    await asyncio.to_thread(bootstrap.reach_brokers, settings)
+    await asyncio.to_thread(reached, settings.kafka)
     log = bootstrap.decision_producer(settings)
     await log.ready()
     ids = bootstrap.once(settings, store)
@@ -118,7 +119,7 @@ async def _stream(settings: Settings) -> None:
     active = bootstrap.active_configuration(settings)
     online = bootstrap.online_store(settings, batches=True)
     await _open(online, settings)
-    await asyncio.to_thread(bootstrap.reach_brokers, settings)
+    await asyncio.to_thread(reached, settings.kafka)
     kafka = await asyncio.to_thread(bootstrap.transactional_stream, settings)
     names = bootstrap.topics(settings)
     once = bootstrap.once(settings, online)

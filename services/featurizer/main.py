@@ -39,8 +39,8 @@ FIGURES_EVERY_S = 1.0
 def main() -> int:
     """Run until SIGTERM. Returns the exit status: 0 stopped, 1 gave up (see the log)."""
     settings, _ = load()
-    stop = bootstrap.start("featurizer", settings)
     try:
+        stop = bootstrap.start("featurizer", settings)
         serve(settings, stop)
     except SluiceError as error:
         telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))

@@ -15,7 +15,8 @@ from sluice.adapters.redis.online import PENDING_TTL_S
 from sluice.cli import reference
 from sluice.telemetry import TABLE
 from sluice.telemetry.table import AGE_SECONDS
-from tests.support.promtool import MissingError, promtool
+from tests.support.debian import MissingError
+from tests.support.promtool import promtool
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "charts/sluice/alerts").glob("*.yaml"))

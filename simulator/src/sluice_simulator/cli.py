@@ -173,6 +173,7 @@ def stream(
     labels: date | None,
 ) -> int:
     """Returns 0, or 1 where a delivery or an answer failed."""
+    from sluice.bootstrap.brokers import reached
     from sluice_simulator.stream import Streamer, StreamOptions, run, summary_line
 
     if (rate is None) == (speed is None):
@@ -188,7 +189,7 @@ def stream(
         try:
             streamer = Streamer(
                 world,
-                _producer(bootstrap or kafka.bootstrap, kafka.extra()),
+                _producer(reached(kafka, bootstrap), kafka.extra()),
                 StreamOptions(first, duration, rate, speed, http_share, since),
                 topic_prefix=kafka.topic_prefix,
                 http=http,

@@ -18,7 +18,6 @@ from typing import Any
 from sluice import settings as settings_of
 from sluice import telemetry
 from sluice.adapters import tls
-from sluice.adapters.kafka import reach
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.observations import ObservationProducer
@@ -55,6 +54,7 @@ from sluice.application.ports import (
     WatermarkStore,
 )
 from sluice.application.watch_store import StoreWatch
+from sluice.bootstrap.brokers import reached
 from sluice.domain.activation import POLICY, RELEASE, Checked, What
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
@@ -73,7 +73,10 @@ until it ends: Python's 700 would walk them 15 times, a tenth of the stream proc
 
 
 def start(service: str, settings: Settings) -> threading.Event:
-    """Logging, memory limit, admin port, and an event that SIGTERM and SIGINT set."""
+    """Logging, memory limit, admin port, and an event that SIGTERM and SIGINT set.
+
+    Raises Misconfigured if the port is taken, or the brokers do not take us.
+    """
     configure_logging(service, settings)
     limit_memory(settings.service.memory_max_mb)
     open_admin_port(settings)
@@ -81,7 +84,7 @@ def start(service: str, settings: Settings) -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     telemetry.event("started", replica=settings.service.name())
-    reach_brokers(settings)
+    reached(settings.kafka)
     return stop
 
 
@@ -622,17 +625,6 @@ def decision_producer(settings: Settings) -> DecisionProducer:
         extra=settings.kafka.extra(),
         count=telemetry.METRICS.count,
     )
-
-
-def reach_brokers(settings: Settings) -> None:
-    """See that the brokers take us and we them, where they ask who we are or prove who they are.
-
-    Raises Misconfigured with the reason. Brokers that are down are no error: clients wait for them.
-    """
-    given = settings.kafka
-    if given.security_protocol != "PLAINTEXT":
-        files = tls.Files("kafka", given.ca_file, given.cert_file, given.key_file)
-        reach.check(given.bootstrap, given.extra(), files)
 
 
 def transactional_stream(settings: Settings) -> Transactions:

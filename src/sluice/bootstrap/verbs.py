@@ -52,10 +52,11 @@ def apply_topics(
 ) -> list[Change]:
     """Make the five topics as they must be. Raises Misconfigured, Unavailable."""
     from sluice.adapters.kafka import topics
+    from sluice.bootstrap.brokers import reached
 
     kafka = settings.kafka
     return topics.apply(
-        bootstrap or kafka.bootstrap,
+        reached(kafka, bootstrap),
         topics.Topics(kafka.topic_prefix),
         partitions=partitions,
         replication=replication,
@@ -67,10 +68,11 @@ def apply_topics(
 def existing_topics(settings: Settings, bootstrap: str | None) -> list[Existing]:
     """The five topics as the broker has them. Raises Unavailable."""
     from sluice.adapters.kafka import topics
+    from sluice.bootstrap.brokers import reached
 
     kafka = settings.kafka
     names = topics.Topics(kafka.topic_prefix)
-    return list(topics.existing(bootstrap or kafka.bootstrap, names, extra=kafka.extra()))
+    return list(topics.existing(reached(kafka, bootstrap), names, extra=kafka.extra()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,10 @@ def dead_letters(
     from sluice.adapters.kafka.redrive import KafkaOriginals, KafkaSender, read_dead_letters
     from sluice.adapters.kafka.topics import Topics
     from sluice.adapters.kafka.transactions import TransactionalProducer
+    from sluice.bootstrap.brokers import reached
 
     kafka = settings.kafka
-    servers = bootstrap or kafka.bootstrap
+    servers = reached(kafka, bootstrap)
     topic = Topics(kafka.topic_prefix).dead_letters
     sender = None
     if send:
@@ -135,6 +138,7 @@ def publication(
     from sluice.adapters.kafka.producer import EventProducer
     from sluice.adapters.kafka.topics import Topics
     from sluice.application.publish import Publisher, pace
+    from sluice.bootstrap.brokers import reached
     from sluice.domain.clock import SystemClock
     from sluice.domain.records.grammars import checks
 
@@ -147,7 +151,7 @@ def publication(
     publisher = Publisher(
         file=file.name,
         producer=EventProducer(
-            bootstrap or kafka.bootstrap, client_id="sluice-publish", extra=kafka.extra()
+            reached(kafka, bootstrap), client_id="sluice-publish", extra=kafka.extra()
         ),
         topics=Topics(kafka.topic_prefix),
         clock=SystemClock(),
@@ -295,6 +299,7 @@ def rebuild(
     from sluice.adapters.parquet.archive import Archive
     from sluice.application.rebuild import Rebuild, TopicNames
     from sluice.bootstrap import services
+    from sluice.bootstrap.brokers import reached
 
     names, archive = services.topics(settings), Archive(root)
     use = not topic_alone and any(
@@ -304,7 +309,7 @@ def rebuild(
     online = services.store(settings)
     store, watermark = online.states(), online.watermark()
     kafka = settings.kafka
-    reader = TopicReader(kafka.bootstrap, extra=kafka.extra())
+    reader = TopicReader(reached(kafka), extra=kafka.extra())
     try:
         yield Rebuild(
             watermark=watermark,

