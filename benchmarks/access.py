@@ -84,8 +84,8 @@ def _rows(testbed: Testbed, servers: dict[str, Server]) -> tuple[list[Row], list
         one(server, "closed", 1.0, connections=CONNECTIONS)
     for _ in range(testbed.scale.replays):
         for name, server in servers.items():
-            closed[name].append(one(server, "closed", seconds / 2, connections=CONNECTIONS))
-            opened[name].append(one(server, "open", seconds / 2, rate=RATE))
+            closed[name].append(one(server, "closed", seconds / 4, connections=CONNECTIONS))
+            opened[name].append(one(server, "open", seconds / 4, rate=RATE))
     rows = []
     for name in servers:
         cpu = statistics.median(run["cpu_us"] for run in closed[name])
