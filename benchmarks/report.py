@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -63,6 +64,13 @@ def row(name: str, unit: str, value: float, *, target: str = "", command: str = 
     return Row(name=name, unit=unit, value=_short(value), target=target, command=command)
 
 
+def _versions() -> Iterator[tuple[str, str]]:
+    """Of what is installed here: Locust, for one, only measures the sync API."""
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
+
+
 def machine() -> dict[str, object]:
     """This machine, its versions, and how busy it was before we came."""
     info = Path("/proc/cpuinfo").read_text()
@@ -76,8 +84,7 @@ def machine() -> dict[str, object]:
         "os": release["PRETTY_NAME"],
         "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES}
-        | ({"kafka": kafka[1]} if kafka else {}),
+        "versions": dict(_versions()) | ({"kafka": kafka[1]} if kafka else {}),
         "load_average_before": [round(x, 2) for x in os.getloadavg()],
     }
 
