@@ -7,14 +7,14 @@ may ask is nowhere else: metrics, and the exact score of any row.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, exposition
 
 from services.decider.access import OPERATORS
-from services.decider.asgi import App, Receive, Scope, Send, respond, respond_problem
+from services.decider.asgi import App, Receive, Scope, Send, respond
 from services.decider.http import SyncApi
-from services.decider.problems import problem
 
 
 class Admin:
@@ -36,23 +36,13 @@ class Admin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, if whoever sends it may."""
-        await self._api.let_in(OPERATORS, self._serve, scope, receive, send)
+        serve = partial(self._api.serve, self._routes)
+        await self._api.let_in(OPERATORS, serve, scope, receive, send)
 
     @property
     def paths(self) -> frozenset[str]:
         """All that are served here, but for what the sync API has KServe answer."""
         return frozenset(self._routes)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._routes.get(scope["path"])
-        if route is None:
-            await self._api.pass_on(scope, receive, send)
-        elif route[0] != scope["method"] and (route[0], scope["method"]) != ("GET", "HEAD"):
-            await respond_problem(
-                send, problem("method_not_allowed"), (b"allow", route[0].encode())
-            )
-        else:
-            await route[1](scope, receive, send)
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         accept = b",".join(value for name, value in scope["headers"] if name == b"accept")

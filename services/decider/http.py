@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -240,10 +240,11 @@ class SyncApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, if whoever sends it may."""
         itself = scope["path"] == AUTHORIZATIONS and scope["method"] == "POST"
+        serve = partial(self.serve, self._routes)
         if itself:  # ``authorize`` lets in, or not
-            await self._serve(scope, receive, send)
+            await serve(scope, receive, send)
         else:
-            await self.let_in(API, self._serve, scope, receive, send)
+            await self.let_in(API, serve, scope, receive, send)
 
     async def let_in(
         self, routes: Routes, app: App, scope: Scope, receive: Receive, send: Send
@@ -267,8 +268,12 @@ class SyncApi:
             if caller is not None:
                 self.access.leave(caller)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._routes.get(scope["path"])
+    async def serve(
+        self, routes: Mapping[str, tuple[str, App]], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Serve a request that was let in. routes: method and application by path; what is in none
+        goes to KServe."""
+        route = routes.get(scope["path"])
         if route is None:
             await self.pass_on(scope, receive, send)
         elif route[0] != scope["method"] and (route[0], scope["method"]) != ("GET", "HEAD"):

@@ -10,6 +10,7 @@ from sluice.errors import Misconfigured
 
 NOT_REGULAR, TOO_LARGE = "not_regular", "too_large"
 """Codes of a refusal."""
+Stamp = tuple[int, int, int]
 _ASK = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -36,6 +37,16 @@ def read_regular(path: Path, limit: int, fix: str = "") -> bytes:
     if len(raw) > limit:
         raise _too_large(limit, where)
     return raw
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Size, inode and time of what lies there: another one whenever it is written or replaced. None
+    where nothing lies that may be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_ino, found.st_mtime_ns
 
 
 def _check(found: os.stat_result, limit: int, where: str) -> None:

@@ -15,6 +15,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from sluice.adapters.regular_files import read_regular, stamp
 from sluice.application.access import Identity, Scope
 from sluice.errors import Misconfigured
 
@@ -39,7 +40,7 @@ class ClientsFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen = self._signature()
+        self._seen = stamp(path)
         self._current = read(path)
 
     def current(self) -> dict[str, Identity]:
@@ -49,19 +50,12 @@ class ClientsFile:
     def poll(self) -> bool:
         """Read it if it changed; False if it did not. Raises Misconfigured if it is wrong now: then
         nothing changes, and the same is not looked at again."""
-        now = self._signature()
+        now = stamp(self._path)
         if now == self._seen:
             return False
         self._seen = now
         self._current = read(self._path)
         return True
-
-    def _signature(self) -> tuple[int, int, int]:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return 0, 0, 0
-        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def read(path: Path) -> dict[str, Identity]:
@@ -70,12 +64,9 @@ def read(path: Path) -> dict[str, Identity]:
     if not path.is_file():
         raise Misconfigured("there is no such file", where=where, fix=_FIX)
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as exc:
-        raise Misconfigured(f"cannot read the file: {exc.strerror}", where=where) from exc
-    if len(text) > MAX_BYTES:
-        raise Misconfigured(f"the file is over {MAX_BYTES} bytes", where=where)
+        text = read_regular(path, MAX_BYTES)
+    except Misconfigured as exc:
+        raise Misconfigured(exc.what, where=where) from exc
     try:
         clients = msgspec.convert(yaml.safe_load(text), _File).clients
     except (yaml.YAMLError, msgspec.ValidationError, ValueError, RecursionError) as exc:

@@ -17,7 +17,7 @@ import numpy as np
 
 from sluice.adapters.onnx.scorer import PAD, OnnxScorer
 from sluice.adapters.other_process import NOT_STARTED, TOO_SLOW, apart
-from sluice.adapters.regular_files import read_regular
+from sluice.adapters.regular_files import read_regular, stamp
 from sluice.application.ports import Count, Ints, uncounted
 from sluice.domain.clock import SystemClock
 from sluice.domain.policy.reasons import MODEL_CODES
@@ -243,11 +243,4 @@ class ReleaseDirectory:
         return fresh
 
     def _signature(self) -> Signature:
-        found = []
-        for name in FILES:
-            try:
-                stat = (self._folder / name).stat()
-            except OSError:
-                continue
-            found.append((stat.st_size, stat.st_ino, stat.st_mtime_ns))
-        return tuple(found)
+        return tuple(found for name in FILES if (found := stamp(self._folder / name)))

@@ -16,7 +16,7 @@ import msgspec
 import yaml
 
 from sluice.adapters.other_process import NOT_STARTED, apart
-from sluice.adapters.regular_files import TOO_LARGE, read_regular
+from sluice.adapters.regular_files import TOO_LARGE, read_regular, stamp
 from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
 from sluice.domain.policy.members import Block, Members
@@ -256,13 +256,8 @@ class PolicyFiles:
 
     def _signature(self) -> Signature:
         """Name, size, inode and time of every file: changes whenever one is written."""
-        found = []
-        for path in sorted(self._folder.rglob("*")):
-            if path.suffix not in {".yaml", ".txt"}:
-                continue
-            try:
-                stat = path.stat()
-            except OSError:  # it went, or may not be looked at: reading says so
-                continue
-            found.append((str(path), stat.st_size, stat.st_ino, stat.st_mtime_ns))
-        return tuple(found)
+        return tuple(
+            (str(path), *found)
+            for path in sorted(self._folder.rglob("*"))
+            if path.suffix in {".yaml", ".txt"} and (found := stamp(path))
+        )

@@ -11,13 +11,11 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from sluice.adapters.regular_files import read_regular
+from sluice.adapters.regular_files import Stamp, read_regular, stamp
 from sluice.domain.activation import ACTIVATION, MAX_BYTES, Known, SignedActivation, What
 from sluice.domain.clock import Clock
 from sluice.domain.release import NO_KEYS, TrustedKeys
 from sluice.errors import Misconfigured, SluiceError
-
-_Stat = tuple[int, int, int]
 
 
 class TrustFolder:
@@ -68,9 +66,9 @@ class TrustFolder:
             self._now.keys.keys() != before.keys.keys() or self._now.withdrawn != before.withdrawn
         )
 
-    def _signature(self) -> tuple[tuple[str, _Stat], ...]:
+    def _signature(self) -> tuple[tuple[str, Stamp], ...]:
         files = sorted(self._path.glob("*.pub")) if self._path.is_dir() else [self._path]
-        return tuple((file.name, found) for file in files if (found := _stat(file)))
+        return tuple((file.name, found) for file in files if (found := stamp(file)))
 
 
 class ActivationFile:
@@ -78,13 +76,13 @@ class ActivationFile:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / ACTIVATION
-        self._seen: _Stat | None = None
+        self._seen: Stamp | None = None
         self._read: SignedActivation | None = None
 
     def read(self) -> SignedActivation | None:
         """What lies there now, None without one; read again only when the file is another one.
         Raises Misconfigured if it cannot be read, is too large, or no regular file."""
-        found = _stat(self._path)
+        found = stamp(self._path)
         if found is None or found != self._seen:
             self._read = (
                 None
@@ -128,7 +126,7 @@ class EpochFile:
                 _replace(self._path, msgspec.json.encode({**stored, what: known}) + b"\n")
 
     def _stored(self) -> dict[str, Known]:
-        if self._path is None or _stat(self._path) is None:
+        if self._path is None or stamp(self._path) is None:
             return {}
         try:
             return msgspec.json.decode(read_regular(self._path, MAX_BYTES), type=dict[str, Known])
@@ -138,14 +136,6 @@ class EpochFile:
                 where=str(self._path),
                 fix="bring it back from where it was kept, or set decider.epoch_file to a new one",
             ) from exc
-
-
-def _stat(path: Path) -> _Stat | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_ino, found.st_mtime_ns
 
 
 def _replace(path: Path, content: bytes) -> None:
