@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.examples import examples
-from tests.support.sync_server import Server, authorization, request, serving
+from tests.support.messages import authorization
+from tests.support.sync_server import Server, request, serving
 
 pytestmark = pytest.mark.integration
 

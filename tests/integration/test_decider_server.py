@@ -15,7 +15,8 @@ import tritonclient.http as triton
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 from services.decider.protocol import MAX_HEADER_BYTES, READ_TIMEOUT_S
-from tests.support.sync_server import WAIT_S, Server, authorization, request, serving
+from tests.support.messages import authorization
+from tests.support.sync_server import WAIT_S, Server, request, serving
 
 pytestmark = pytest.mark.integration
 

@@ -23,7 +23,8 @@ from services.decider.protocol import (
     READ_TIMEOUT_S,
     UNREAD_TIMEOUT_S,
 )
-from tests.support.sync_server import Answers, Server, authorization, request, serving
+from tests.support.messages import authorization
+from tests.support.sync_server import Answers, Server, request, serving
 
 pytestmark = pytest.mark.integration
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.support.messages import authorization
+
 PROCESS = "tests.integration.fake_decider_process"
 WAIT_S = 30
-NOW_US = time.time_ns() // 1000
-"""Of every authorization here: the same id is the same authorization."""
 
 
 class Server(NamedTuple):
@@ -90,25 +90,6 @@ def _listening(process: subprocess.Popen[bytes], log: Path) -> tuple[int, int]:
             return found[0]["port"], found[0]["admin_port"]
         time.sleep(0.02)
     raise AssertionError(log.read_text())
-
-
-def authorization(authorization_id: str) -> dict[str, Any]:
-    """A valid one, as JSON would hold it."""
-    return {
-        "authorization_id": authorization_id,
-        "event_at": NOW_US,
-        "card_token": "tok_1",
-        "merchant_id": "merchant-1",
-        "terminal_id": "terminal-1",
-        "mcc": "5411",
-        "channel": "pos",
-        "amount_minor": 1999,
-        "currency": "EUR",
-        "merchant_country": "DE",
-        "card_country": "DE",
-        "region": "eu",
-        "tenant": "bank",
-    }
 
 
 def request(authorization_id: str, *headers: str, version: str = "1.1") -> bytes:

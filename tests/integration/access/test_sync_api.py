@@ -22,6 +22,7 @@ from services.decider.access import API, OPERATORS, thumbprint
 from sluice.domain.records.authorization import MAX_BODY_BYTES
 from tests.support.certificates import Authority, Pem
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer
+from tests.support.messages import authorization
 
 pytestmark = pytest.mark.integration
 
@@ -155,24 +156,6 @@ def with_both(
     settings = tls_of(pem) | tokens_of(issuer) | more
     with serving(folder / "both", servers.ca, settings) as server:
         yield server
-
-
-def authorization(name: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "authorization_id": name,
-        "event_at": time.time_ns() // 1000,
-        "card_token": "tok_1",
-        "merchant_id": "merchant-1",
-        "terminal_id": "terminal-1",
-        "mcc": "5411",
-        "channel": "pos",
-        "amount_minor": 1999,
-        "currency": "EUR",
-        "merchant_country": "DE",
-        "card_country": "DE",
-        "region": "eu",
-        "tenant": "bank",
-    } | changes
 
 
 def bearer(token: str) -> dict[str, str]:

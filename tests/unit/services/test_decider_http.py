@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 import tracemalloc
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -22,8 +21,9 @@ from sluice.domain.records.authorization import MAX_BODY_BYTES
 from sluice.errors import Corrupt, Unavailable
 from sluice.telemetry import Metrics, Sampler
 from sluice.testing.deciding import COLUMNS, FakePipeline
+from tests.support import messages
 
-NOW_US = time.time_ns() // 1000
+NOW_US = messages.NOW_US
 SECRET = "s3cr3t-value"
 PAN = "4111111111111111"
 PREDICT = "/v1/models/sluice:predict"
@@ -41,21 +41,7 @@ class Answer(NamedTuple):
 
 
 def authorization(**changes: Any) -> dict[str, Any]:
-    return {
-        "authorization_id": "auth-1",
-        "event_at": NOW_US,
-        "card_token": "tok_1",
-        "merchant_id": "merchant-1",
-        "terminal_id": "terminal-1",
-        "mcc": "5411",
-        "channel": "pos",
-        "amount_minor": 1999,
-        "currency": "EUR",
-        "merchant_country": "DE",
-        "card_country": "DE",
-        "region": "eu",
-        "tenant": "bank",
-    } | changes
+    return messages.authorization("auth-1") | changes
 
 
 def without(field: str) -> bytes:

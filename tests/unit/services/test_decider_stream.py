@@ -36,6 +36,7 @@ from sluice.testing.policy import make_policy
 from sluice.testing.scorer import FakeScorer
 from sluice.testing.store import FakeClock, FakeStore
 from sluice.testing.transactions import FakeTransactions
+from tests.support import messages
 
 T = TypeVar("T")
 IN, OUT, DEAD = "authorizations.v1", "decisions.v1", "dead-letters.v1"
@@ -118,21 +119,7 @@ class Harness:
         await asyncio.to_thread(self.loop.run, stop)
 
     def authorization(self, authorization_id: str, **changes: Any) -> bytes:
-        body = {
-            "authorization_id": authorization_id,
-            "event_at": self.clock.now_us(),
-            "card_token": "tok_1",
-            "merchant_id": "merchant-1",
-            "terminal_id": "terminal-1",
-            "mcc": "5411",
-            "channel": "pos",
-            "amount_minor": 1999,
-            "currency": "EUR",
-            "merchant_country": "DE",
-            "card_country": "DE",
-            "region": "eu",
-            "tenant": "bank",
-        }
+        body = messages.authorization(authorization_id, event_at=self.clock.now_us())
         return json.dumps(body | changes).encode()
 
     def add(self, *ids: str, **changes: Any) -> None:
