@@ -29,7 +29,7 @@ endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test coverage test-chart test-image test-models train up down demo bench attack kafka kafka-stop locks
+.PHONY: help setup check test coverage chart-tools test-chart test-image test-models train up down demo bench attack kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,7 +69,9 @@ coverage: setup ## Lines and branches that unit, property and contract tests run
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/coverage run -m pytest -q tests/unit tests/property tests/contract src $(ARGS)
 	$(BIN)/coverage report
 
-test-chart: setup tests/deploy/.venv/.done ## Render the chart, and check it against schemas; 350 MB of tools
+chart-tools: setup tests/deploy/.venv/.done
+	$(RUN) -m tests.support.crds
+test-chart: chart-tools ## Render the chart, check it against schemas; 350 MB of tools
 	$(RUN) -m pytest tests/deploy $(ARGS)
 
 test-image: setup ## Build the image on a stand-in base and start it confined; root, minutes
