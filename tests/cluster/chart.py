@@ -1,0 +1,215 @@
+"""The chart as the tests install it: small, Kafka and store outside, its namespace restricted."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from sluice.adapters.kafka.topics import Topics
+from sluice.domain.clock import SystemClock
+from sluice.domain.records.authorization import Authorization, encode
+from sluice.domain.records.decision import Decision
+from tests.cluster.helm import Helm, HelmError, Values
+from tests.cluster.kube import Kube, KubeError, Object, is_ready
+from tests.cluster.node import HOST, ROOT
+from tests.cluster.outside import Outside
+from tests.support.messages import authorization
+from tests.support.recount import Ledger, read_ledger
+
+CHART = ROOT / "charts/sluice"
+NAME = "sluice"
+READY_MAX_S = 180
+"""From `helm install` to all Ready: what the chart promises."""
+PARTITIONS = 6
+
+
+def values(beside: Outside) -> Values:
+    """What a small installation gives. Two cores carry the cluster, so little is requested."""
+    small = {"requests": {"cpu": "50m", "memory": "200Mi"}, "limits": {"memory": "1Gi"}}
+    # The autoscaler's yardstick: 60 % of it is an eighth of a core.
+    sync = small | {"requests": {"cpu": "200m", "memory": "200Mi"}}
+    callers = [{"ipBlock": {"cidr": f"{HOST}/32"}}]
+    return {
+        "image": {"repository": "localhost/sluice", "tag": "1"},
+        "model": {"storageUri": "pvc://models/v1"},
+        "trust": {"keys": beside.trust},
+        "access": {"mode": "none"},
+        "kafka": {
+            "mode": "external",
+            "external": {"bootstrap": beside.for_pods, "securityProtocol": "PLAINTEXT"},
+        },
+        "store": {"mode": "external", "external": {"url": beside.store_for_pods}},
+        "topics": {"partitions": PARTITIONS, "replication": 1, "resources": small},
+        "sync": {
+            "replicas": 2,
+            "autoscaling": {"enabled": False},
+            "resources": sync,
+        },
+        "stream": {"resources": small, "replicas": 1, "autoscaling": {"mode": "none"}},
+        "featurizer": {"replicas": 1, "resources": small},
+        "archiver": {"persistence": {"enabled": False, "size": "1Gi"}, "resources": small},
+        "consistency": {"resources": small},
+        "networkPolicy": {"callers": {"from": callers}},
+    }
+
+
+@dataclass(frozen=True)
+class Installed:
+    """seconds: what `helm install` took, until all was ready. given: the first values."""
+
+    kube: Kube
+    helm: Helm
+    beside: Outside
+    given: Values
+    seconds: float
+
+    @property
+    def namespace(self) -> str:
+        return self.helm.namespace
+
+    @property
+    def url(self) -> str:
+        """Of the chart's own Service."""
+        return f"http://{self.service(f'{NAME}-decider')}"
+
+    def service(self, name: str) -> str:
+        """HOST:PORT of a Service, good on this machine."""
+        spec = self.kube.get(self.namespace, "service", name)["spec"]
+        return f"{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+    def upgrade(self, **changes: Any) -> None:
+        """To the first values with these over them; returns when the pods are new. Raises
+        HelmError, KubeError."""
+        self.helm.upgrade(merged(self.given, changes), timeout=READY_MAX_S)
+        self.settled()
+
+    def settled(self) -> None:
+        """Wait until the sync API's Deployment is what was last asked for. An InferenceService
+        says Ready while a rollout has yet to begin or cannot end."""
+        for name in self.deployments():
+            self.kube.rolled_out(self.namespace, f"deployment/{name}", READY_MAX_S)
+
+    def deployments(self) -> list[str]:
+        """Of the sync API: one, and another while there is a canary."""
+        found = self.kube.get(self.namespace, "deployments")["items"]
+        return [d["metadata"]["name"] for d in found]
+
+    def sync_pods(self) -> list[Object]:
+        """Of the sync API, ready or not."""
+        chosen = f"serving.kserve.io/inferenceservice={NAME},component=predictor"
+        return self.kube.pods(self.namespace, chosen)
+
+    def ready_sync_pods(self) -> int:
+        return sum(map(is_ready, self.sync_pods()))
+
+    def decide(self, authorization_id: str) -> dict[str, Any]:
+        """An answer of the sync API."""
+        body = authorization(authorization_id, event_at=SystemClock().now_us())
+        auth = msgspec.convert(body, Authorization)
+        request = urllib.request.Request(
+            f"{self.url}/v1/authorizations", encode(auth), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            decided: dict[str, Any] = msgspec.json.decode(answer.read())
+            return decided
+
+    def ledger(self) -> Ledger:
+        """The topics as they are."""
+        return read_ledger(self.beside.bootstrap, Topics())
+
+    def decisions_of(self, prefix: str) -> list[Decision]:
+        """Those whose ids begin so."""
+        found = self.ledger().decisions
+        return [d for d in found if d.authorization.authorization_id.startswith(prefix)]
+
+
+@contextmanager
+def installed(kube: Kube, beside: Outside, namespace: str) -> Iterator[Installed]:
+    """The namespace, the releases as a volume, and the chart; all gone afterwards."""
+    helm = Helm(kube.config, namespace, NAME, CHART)
+    given = values(beside)
+    _remove(kube, helm)  # a session that was killed may have left it in a cluster that was not
+    kube.apply(*surroundings(namespace, beside))
+    try:
+        began = time.monotonic()
+        try:
+            helm.install(given, timeout=READY_MAX_S)
+        except HelmError as error:
+            raise AssertionError(f"{error}\n{state(kube, namespace)}") from error
+        yield Installed(kube, helm, beside, given, time.monotonic() - began)
+    finally:
+        _remove(kube, helm)
+
+
+def _remove(kube: Kube, helm: Helm) -> None:
+    if kube("get", "namespace", helm.namespace, "--ignore-not-found"):
+        helm.uninstall()
+        kube("delete", "namespace", helm.namespace, "--wait=true")
+    kube("delete", "persistentvolume", f"models-{helm.namespace}", "--ignore-not-found")
+
+
+def surroundings(namespace: str, beside: Outside) -> list[Object]:
+    """A namespace that takes restricted pods only, and the releases as a claim `models`."""
+    storage = {"storage": "1Gi"}
+    level = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": namespace, "labels": level},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"models-{namespace}"},
+            "spec": {
+                "capacity": storage,
+                "accessModes": ["ReadOnlyMany"],
+                "storageClassName": "",
+                "claimRef": {"name": "models", "namespace": namespace},
+                "hostPath": {"path": str(beside.releases)},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "models", "namespace": namespace},
+            "spec": {
+                "accessModes": ["ReadOnlyMany"],
+                "storageClassName": "",
+                "volumeName": f"models-{namespace}",
+                "resources": {"requests": storage},
+            },
+        },
+    ]
+
+
+def merged(under: Values, over: Values) -> Values:
+    """Maps are merged, all else is replaced: as Helm does."""
+    made = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(made.get(key), dict)
+        made[key] = merged(made[key], value) if both else value
+    return made
+
+
+def state(kube: Kube, namespace: str) -> str:
+    """What a reader needs when a rollout does not end: pods, events, the last lines of each log."""
+    said = [kube("--namespace", namespace, "get", "pods", "--output=wide")]
+    said.append(kube("--namespace", namespace, "get", "events", "--sort-by=.lastTimestamp")[-3000:])
+    for pod in kube.pods(namespace):
+        name = pod["metadata"]["name"]
+        try:
+            said.append(f"{name}:")
+            said.append(
+                kube("--namespace", namespace, "logs", name, "--all-containers", "--tail=5")
+            )
+        except KubeError as error:
+            said.append(str(error))
+    return "\n".join(said)
