@@ -23,7 +23,8 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Of pods: nothing that a new version of the chart changes, or each upgrade would restart all. */}}
+{{/* Of the services' pods, which `part-of` gathers for whoever reads their metrics. Nothing that a new
+     version of the chart changes, or each upgrade would restart all. */}}
 {{- define "sluice.podLabels" -}}
 {{ include "sluice.selector" . }}
 app.kubernetes.io/part-of: sluice
@@ -62,8 +63,8 @@ enableServiceLinks: false
 automountServiceAccountToken: false
 securityContext:
   runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
+  runAsUser: {{ default 10001 .user }}
+  runAsGroup: {{ default 10001 .user }}
   {{- with .fsGroup }}
   fsGroup: {{ . }}
   fsGroupChangePolicy: OnRootMismatch
@@ -171,9 +172,19 @@ spec:
     name: {{ include "sluice.fullname" .root }}-{{ .component }}
   minReplicas: {{ .scaling.minReplicas }}
   maxReplicas: {{ .scaling.maxReplicas }}
+  behavior: {scaleDown: {stabilizationWindowSeconds: {{ .scaling.scaleDownSeconds }}}}
   metrics:
     - type: Resource
       resource:
         name: cpu
         target: {type: Utilization, averageUtilization: {{ .scaling.targetCPUUtilization }}}
+{{- end }}
+
+{{/* The head of one; its spec goes on behind it. (dict "root" $ "name" "allow-dns") */}}
+{{- define "sluice.networkPolicy" -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "sluice.meta" (merge (dict "component" "network") .) | nindent 2 }}
+spec:
 {{- end }}

@@ -1,8 +1,8 @@
 {{/* What Sluice's settings become in a pod: the brokers and the store as variables, because the Job
      that makes the topics runs before any ConfigMap is there; the rest in sluice.yaml. */}}
 
-{{/* The brokers as one component reaches them. Returns YAML: bootstrap, protocol, mechanism, ca
-     {name, key}, user {name}, keys {username, password, certificate, privateKey}. */}}
+{{/* The brokers as one component reaches them; the test does as the sync API. Returns YAML: bootstrap, protocol, mechanism, ca
+     {name, key}, user (a secret), keys {username, password, certificate, privateKey}. */}}
 {{- define "sluice.kafka" -}}
 {{- $kafka := .root.Values.kafka -}}
 {{- $full := include "sluice.fullname" .root -}}
@@ -13,7 +13,7 @@ protocol: PLAINTEXT
 bootstrap: {{ $full }}-kafka-bootstrap:9093
 protocol: SSL
 ca: {name: {{ $full }}-cluster-ca-cert, key: ca.crt}
-user: {{ $full }}-{{ .component }}
+user: {{ $full }}-{{ ternary "decider-sync" .component (eq .component "test") }}
 keys: {certificate: user.crt, privateKey: user.key}
 {{- else -}}
 bootstrap: {{ $kafka.external.bootstrap | quote }}
@@ -22,7 +22,7 @@ mechanism: {{ $kafka.external.saslMechanism }}
 {{- with $kafka.external.caSecret }}
 ca: {name: {{ . }}, key: {{ $kafka.external.caKey }}}
 {{- end }}
-user: {{ get $kafka.external.existingSecrets .component | default $kafka.external.existingSecret | quote }}
+user: {{ get $kafka.external.existingSecrets (ternary "decider-sync" .component (eq .component "test")) | default $kafka.external.existingSecret | quote }}
 keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 {{- end -}}
 {{- end }}
@@ -78,10 +78,10 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* Store: decider for both entrypoints, featurizer for itself. "" where a component has none. */}}
+{{/* Whose user of the store: decider or featurizer; "" where a component has none. */}}
 {{- define "sluice.storeUser" -}}
-{{- if hasPrefix "decider" .component -}}decider
-{{- else if has .component (list "featurizer" "test") -}}{{ .component }}
+{{- if or (hasPrefix "decider" .component) (eq .component "test") -}}decider
+{{- else if eq .component "featurizer" -}}featurizer
 {{- end -}}
 {{- end }}
 

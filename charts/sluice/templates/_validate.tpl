@@ -20,6 +20,26 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- with $values.serving.kserve.canary }}
+{{- if and .name (ne $values.serving.mode "kserve") }}
+{{- fail "\n\nserving.kserve.canary is given and serving.mode is deployment: only KServe makes a second predictor.\n" }}
+{{- end }}
+{{- if and .name (not .storageUri) }}
+{{- fail "\n\nserving.kserve.canary.storageUri is empty: name the release that the canary tries.\n" }}
+{{- end }}
+{{- if and .name (eq .name $values.serving.kserve.predictorName) }}
+{{- fail "\n\nserving.kserve.canary.name is the stable predictor's: to promote the canary set predictorName to its name, model.storageUri to its release, and empty canary.name.\n" }}
+{{- end }}
+{{- end }}
+{{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) }}
+{{- fail "\n\nhttpRoute.enabled is true and httpRoute.parentRefs is empty: name the gateway, [{name: ..., namespace: ...}].\n" }}
+{{- end }}
+{{- if gt (int $values.sync.autoscaling.minReplicas) (int $values.sync.autoscaling.maxReplicas) }}
+{{- fail "\n\nsync.autoscaling.minReplicas is more than maxReplicas.\n" }}
+{{- end }}
+{{- if gt (int $values.stream.autoscaling.minReplicas) (int $values.stream.autoscaling.maxReplicas) }}
+{{- fail "\n\nstream.autoscaling.minReplicas is more than maxReplicas.\n" }}
+{{- end }}
 {{- include "sluice.validateKafka" . }}
 {{- include "sluice.validateStore" . }}
 {{- include "sluice.validateAccess" . }}
