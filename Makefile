@@ -76,7 +76,7 @@ test-image: setup ## Build the image on a stand-in base and start it confined; r
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m image -rP tests/image $(ARGS)
 
-# The cluster's programs are kept in ~/.cache/sluice-cluster; see docs/reference/test-cluster.md.
+# The cluster's programs are kept in ~/.cache/sluice-cluster; see docs/how-to/test-on-a-cluster.md.
 test-cluster: setup tests/deploy/.venv/.done ## The chart on a real Kubernetes, started and ended here; root, Go
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m cluster -rP tests/cluster $(ARGS)

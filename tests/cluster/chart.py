@@ -6,7 +6,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -27,6 +27,8 @@ NAME = "sluice"
 READY_MAX_S = 180
 """From `helm install` to all Ready: what the chart promises."""
 PARTITIONS = 6
+SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
+"""KServe's annotation of the pods of a release."""
 
 
 def values(beside: Outside) -> Values:
@@ -47,27 +49,36 @@ def values(beside: Outside) -> Values:
         "store": {"mode": "external", "external": {"url": beside.store_for_pods}},
         "topics": {"partitions": PARTITIONS, "replication": 1, "resources": small},
         "sync": {
-            "replicas": 2,
-            "autoscaling": {"enabled": False},
+            # Two and no more. The test of the autoscaler changes these, and no pod with them.
+            "autoscaling": {"minReplicas": 2, "maxReplicas": 2},
             "resources": sync,
         },
         "stream": {"resources": small, "replicas": 1, "autoscaling": {"mode": "none"}},
         "featurizer": {"replicas": 1, "resources": small},
         "archiver": {"persistence": {"enabled": False, "size": "1Gi"}, "resources": small},
         "consistency": {"resources": small},
-        "networkPolicy": {"callers": {"from": callers}},
+        "networkPolicy": {"callers": {"from": callers}, "scrapers": {"from": callers}},
+        # Time enough for a machine that does much else; the check looks at what a test has made.
+        "settings": {
+            "decider": {"deadline_ms": 1000},
+            "store": {"budget_ms": 1000},
+            "archiver": {"roll_s": 5},
+            "consistency": {"every_s": 5, "settle_s": 15, "sample_ppm": 50_000},
+        },
     }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Installed:
-    """seconds: what `helm install` took, until all was ready. given: the first values."""
+    """seconds: what `helm install` took, until all was ready. given: the first values. changed:
+    what the newest upgrade gave over them."""
 
     kube: Kube
     helm: Helm
     beside: Outside
     given: Values
-    seconds: float
+    seconds: float = 0.0
+    changed: Values = field(default_factory=dict)
 
     @property
     def namespace(self) -> str:
@@ -83,22 +94,45 @@ class Installed:
         spec = self.kube.get(self.namespace, "service", name)["spec"]
         return f"{spec['clusterIP']}:{spec['ports'][0]['port']}"
 
+    def at(self, **changes: Any) -> None:
+        """Be at the first values with these over them, by an upgrade where it is not."""
+        if changes != self.changed:
+            self.upgrade(**changes)
+
     def upgrade(self, **changes: Any) -> None:
         """To the first values with these over them; returns when the pods are new. Raises
         HelmError, KubeError."""
+        self.changed = {"unknown": "until it is done"}
         self.helm.upgrade(merged(self.given, changes), timeout=READY_MAX_S)
         self.settled()
+        self.changed = changes
 
-    def settled(self) -> None:
-        """Wait until the sync API's Deployment is what was last asked for. An InferenceService
-        says Ready while a rollout has yet to begin or cannot end."""
-        for name in self.deployments():
-            self.kube.rolled_out(self.namespace, f"deployment/{name}", READY_MAX_S)
+    def settled(self, at_most_s: float = READY_MAX_S) -> None:
+        """Wait for the rollout of the sync API. Neither Helm nor the InferenceService's Ready tells
+        of it: that is the old pods', until KServe has written the Deployment and while it rolls."""
+        self.kube.until(self._written, "KServe has written the Deployments", at_most_s)
+        for name in self._wanted():
+            self.kube.rolled_out(self.namespace, f"deployment/{name}", at_most_s)
 
-    def deployments(self) -> list[str]:
-        """Of the sync API: one, and another while there is a canary."""
+    def _wanted(self) -> dict[str, dict[str, str]]:
+        """What the pods of each Deployment must say, by its name: stable, and a canary."""
+        spec = self.kube.get(self.namespace, "inferenceservice", NAME)["spec"]
+        wanted = {}
+        for one in (spec["predictor"], *(c["predictor"] for c in spec.get("canary", []))):
+            name = f"{NAME}-{one['name']}-predictor" if "name" in one else f"{NAME}-predictor"
+            wanted[name] = one["annotations"] | {SOURCE: one["model"]["storageUri"]}
+        return wanted
+
+    def _written(self) -> bool:
+        runtime = self.kube.get(self.namespace, "servingruntime", NAME)["spec"]["containers"][0]
+        wanted = self._wanted()
         found = self.kube.get(self.namespace, "deployments")["items"]
-        return [d["metadata"]["name"] for d in found]
+        templates = {d["metadata"]["name"]: d["spec"]["template"] for d in found}
+        return set(templates) == set(wanted) and all(
+            wanted[name].items() <= template["metadata"]["annotations"].items()
+            and template["spec"]["containers"][0]["image"] == runtime["image"]
+            for name, template in templates.items()
+        )
 
     def sync_pods(self) -> list[Object]:
         """Of the sync API, ready or not."""
@@ -118,6 +152,14 @@ class Installed:
         with urllib.request.urlopen(request, timeout=10) as answer:
             decided: dict[str, Any] = msgspec.json.decode(answer.read())
             return decided
+
+    def metrics(self, pod: str, port: int) -> dict[str, float]:
+        """What a pod shows, by name and labels."""
+        address = self.kube.get(self.namespace, "pod", pod)["status"]["podIP"]
+        with urllib.request.urlopen(f"http://{address}:{port}/metrics", timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
 
     def ledger(self) -> Ledger:
         """The topics as they are."""
@@ -140,9 +182,12 @@ def installed(kube: Kube, beside: Outside, namespace: str) -> Iterator[Installed
         began = time.monotonic()
         try:
             helm.install(given, timeout=READY_MAX_S)
-        except HelmError as error:
+            made = Installed(kube, helm, beside, given)
+            made.settled()
+        except (HelmError, KubeError, AssertionError) as error:
             raise AssertionError(f"{error}\n{state(kube, namespace)}") from error
-        yield Installed(kube, helm, beside, given, time.monotonic() - began)
+        made.seconds = time.monotonic() - began
+        yield made
     finally:
         _remove(kube, helm)
 

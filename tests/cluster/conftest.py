@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -56,21 +55,7 @@ def beside(cluster: node.Node, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session")
-def sluice(
-    kube: Kube, beside: Outside, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installed]:
-    """The chart, installed once. Who changes it brings it back (`restored`)."""
+def sluice(kube: Kube, beside: Outside) -> Iterator[Installed]:
+    """The chart, installed once. A test says at what values it wants it (`sluice.at`)."""
     with installed(kube, beside, "fraud") as made:
         yield made
-
-
-@pytest.fixture
-def restored(sluice: Installed) -> Iterator[Installed]:
-    """The same, brought back to its first values after the test."""
-    yield sluice
-    sluice.upgrade()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path

@@ -15,6 +15,10 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / "tests/deploy/.venv/bin/python"
+WAIT = "legacy"
+"""For Deployments, StatefulSets and Jobs alone. Helm 4's watcher waits for an InferenceService
+without end: KServe 0.20 gives it the generation of its Deployment as the one observed, which is
+another as soon as an autoscaler has changed the number of pods."""
 MORE_S = 60
 """Over the action's own timeout."""
 Values = dict[str, Any]
@@ -33,17 +37,17 @@ class Helm:
     name: str
     chart: Path
 
-    def install(self, values: Values, *, timeout: int = 180, wait: bool = True) -> Values:
-        """Returns the release. wait: until all that it made is ready. Raises HelmError."""
-        return self._deploy("install", values, timeout, wait)
+    def install(self, values: Values, *, timeout: int) -> Values:
+        """Returns the release, when all but the InferenceService is ready. Raises HelmError."""
+        return self._deploy("install", values, timeout)
 
-    def upgrade(self, values: Values, *, timeout: int = 180, wait: bool = True) -> Values:
+    def upgrade(self, values: Values, *, timeout: int) -> Values:
         """To these values, whatever was given before."""
-        return self._deploy("upgrade", values, timeout, wait)
+        return self._deploy("upgrade", values, timeout)
 
-    def rollback(self, *, timeout: int = 180) -> None:
+    def rollback(self, *, timeout: int = 120) -> None:
         """To the revision before."""
-        self._call("rollback", {"timeout": timeout, "wait": "watcher"}, timeout)
+        self._call("rollback", {"timeout": timeout, "wait": WAIT}, timeout)
 
     def test(self, *, timeout: int = 120) -> str:
         """The logs of its test pods. Raises HelmError."""
@@ -59,8 +63,8 @@ class Helm:
         found: list[Values] = self._call("history", {}, MORE_S)
         return found
 
-    def _deploy(self, verb: str, values: Values, timeout: int, wait: bool) -> Values:
-        options = {"timeout": timeout, "wait": "watcher" if wait else "hookOnly"}
+    def _deploy(self, verb: str, values: Values, timeout: int) -> Values:
+        options = {"timeout": timeout, "wait": WAIT}
         made: Values = self._call(
             verb, options | {"chart": str(self.chart), "values": values}, timeout
         )

@@ -76,3 +76,39 @@ def test_the_namespace_takes_restricted_pods_only(sluice: Installed) -> None:
     bare = ["run", "bare", "--image=localhost/busybox:1", "--restart=Never"]
     with pytest.raises(KubeError, match='violates PodSecurity "restricted'):
         sluice.kube("--namespace", sluice.namespace, *bare)
+
+
+CONNECT = """
+import socket, sys
+for place in sys.argv[1:]:
+    host, port = place.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), 3)
+        print(place, "open")
+    except OSError:
+        print(place, "closed")
+"""
+
+
+def test_network_policies_let_a_pod_reach_what_is_named_and_nothing_else(sluice: Installed) -> None:
+    pod = sluice.sync_pods()[0]["metadata"]["name"]
+    featurizer = sluice.kube.get(sluice.namespace, "pod", f"{NAME}-featurizer-0")["status"]
+    expected = {
+        sluice.beside.for_pods: "open",
+        "10.96.0.10:53": "open",  # DNS
+        "10.96.0.1:443": "closed",  # the API server
+        f"{featurizer['podIP']}:9090": "closed",
+    }
+    into = ["--namespace", sluice.namespace, "exec", pod, "--"]
+    said = sluice.kube(*into, "python", "-c", CONNECT, *expected)
+    assert dict(line.split() for line in said.splitlines()) == expected
+
+
+def test_a_stranger_does_not_reach_the_sync_api(sluice: Installed) -> None:
+    """From another namespace, by the Service's address and by the pod's own."""
+    pod = sluice.sync_pods()[0]["status"]["podIP"]
+    places = [sluice.url.removeprefix("http://"), f"{pod}:8080", f"{pod}:9090"]
+    strange = ["--namespace", "default", "run", "stranger", "--image=localhost/sluice:1"]
+    once = ["--restart=Never", "--attach", "--rm", "--quiet", "--command", "--"]
+    said = sluice.kube(*strange, *once, "python", "-c", CONNECT, *places)
+    assert said.splitlines() == [f"{place} closed" for place in places]
