@@ -17,18 +17,20 @@ DATA := var
 ARGS :=
 
 # Each requirements.lock is installed by hash, see docs/how-to/update-locks.md. $(1): the
-# environment. $(2): the lock. $(3): what is installed from this tree. $(4): install or sync.
+# environment. $(2): the lock. $(3): what is installed from this tree, if anything. $(4): install or
+# sync.
 define environment
 	@echo "$(1): installing what $(2) names"
 	@test -x $(1)/bin/python || $(UV) venv --python "$${PYTHON:->=3.11,<3.14}" $(1)
 	@$(UV) pip $(4) --python $(1) --require-hashes $(if $(filter install,$(4)),--requirement) $(2)
-	@$(UV) pip install --python $(1) --no-deps $(3)
+	@$(if $(3),$(UV) pip install --python $(1) --no-deps $(3))
 	@touch $@
 endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test coverage test-image test-models train up down demo bench bench-cluster attack kafka kafka-stop locks
+.PHONY: help setup check test coverage chart-tools test-chart test-image test-models train up down demo \
+  bench bench-cluster attack kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +47,8 @@ models/.venv/.done: models/requirements.lock $(SOURCES)
 	$(call environment,models/.venv,models/requirements.lock,$(OWN) -e models,sync)
 benchmarks/.venv/.done: benchmarks/requirements.lock $(SOURCES)
 	$(call environment,benchmarks/.venv,benchmarks/requirements.lock,$(OWN),sync)
+tests/deploy/.venv/.done: tests/deploy/requirements.lock
+	$(call environment,tests/deploy/.venv,tests/deploy/requirements.lock,,sync)
 
 setup: .venv/.done ## Install what development needs into .venv
 
@@ -65,6 +69,11 @@ test: setup ## Every test; starts a real Kafka and a real Valkey by itself
 coverage: setup ## Lines and branches that unit, property and contract tests run, and their floor
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/coverage run -m pytest -q tests/unit tests/property tests/contract src $(ARGS)
 	$(BIN)/coverage report
+
+chart-tools: setup tests/deploy/.venv/.done
+	$(RUN) -m tests.support.crds
+test-chart: chart-tools ## Render the chart, check it against schemas; 350 MB of tools
+	$(RUN) -m pytest tests/deploy $(ARGS)
 
 test-image: setup ## Build the image on a stand-in base and start it confined; root, minutes
 	$(RUN) -m local.kafka fetch
@@ -106,7 +115,7 @@ kafka-stop: .venv/.services ## Stop it; its data stays
 
 EXPORT := export --quiet --no-emit-local --no-header --no-annotate --format requirements.txt
 locks: .venv/.services ## Resolve every requirements.lock and the broker's jars anew
-	for folder in . models benchmarks local/tools; do \
+	for folder in . models benchmarks local/tools tests/deploy; do \
 	  $(UV) lock --upgrade --project $$folder; \
 	  $(UV) $(EXPORT) --project $$folder --output-file $$folder/requirements.lock; done
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock

@@ -34,6 +34,7 @@ VERBS: dict[str, str] = {
     "backfill": "sluice.cli.backfill",
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
+    "smoke-test": "sluice.cli.smoke_test",
     "features": "sluice.cli.features",
     "consistency": "sluice.cli.consistency",
     "release": "sluice.cli.release",

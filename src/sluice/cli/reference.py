@@ -1,6 +1,7 @@
 """Write the pages of docs/reference that the code itself can tell; --check fails if one is stale.
 
-Metrics, alerts, log fields, features, settings, the authorization's fields, and the verbs.
+Metrics, alerts, log fields, features, settings, the authorization's fields, and the verbs; also the
+Helm chart's README and schema, from its values.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import click
 import msgspec
 import yaml
 
-from sluice.cli import VERBS, docstring
+from sluice.cli import VERBS, chart_values, docstring
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of, paragraphs
@@ -37,11 +38,21 @@ _MADE = "<!-- Made by `sluice reference` from {source}. Change it there. -->\n\n
 @click.option(
     "--root", type=FOLDER, default=ROOT, show_default=True, metavar="DIR", help="Of the pages."
 )
-def command(check: bool, root: Path) -> int:
+@click.option(
+    "--chart",
+    type=FOLDER,
+    default=chart_values.CHART,
+    show_default=True,
+    metavar="DIR",
+    help="Of the chart's two files.",
+)
+def command(check: bool, root: Path, chart: Path) -> int:
     """Write the pages, or name the stale ones."""
     stale = 0
-    for name, make in PAGES.items():
-        path, text = root / name, make()
+    pages = {root / name: make for name, make in PAGES.items()}
+    pages |= {chart / name: make for name, make in OF_THE_CHART.items()}
+    for path, make in pages.items():
+        text = make()
         if path.exists() and path.read_text() == text:
             continue
         stale += 1
@@ -340,3 +351,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "alerts.md": alerts,
 }
 """File name and what makes its text."""
+OF_THE_CHART: dict[str, Callable[[], str]] = {
+    "README.md": chart_values.readme,
+    "values.schema.json": chart_values.schema,
+}
