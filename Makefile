@@ -30,7 +30,7 @@ OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
 .PHONY: help setup check test coverage chart-tools test-chart test-image test-models train up down demo \
-  bench bench-cluster attack kafka kafka-stop locks
+  bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,15 @@ train: models/.venv/.done ## Train on simulated history, and pack a release in v
 
 test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6 GB
 	$(MODELS)/pytest models
+
+kind: ## All of it on a Kubernetes in Docker; needs docker, kind, kubectl, helm
+	@local/kind/kind.sh up
+
+kind-loader: ## Build the loader of `make bench-cluster` and hand it to that cluster
+	@local/kind/kind.sh load
+
+kind-down: ## Delete that cluster
+	@local/kind/kind.sh down
 
 kafka: .venv/.services ## Start one Kafka node, on port 9092
 	$(RUN) -m local.kafka start --port $(KAFKA_PORT) --data "$(DATA)/kafka"
