@@ -111,20 +111,22 @@ securityContext:
 {{- define "sluice.container" -}}
 image: {{ include "sluice.image" (dict "image" .root.Values.image "tag" .root.Chart.AppVersion) }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+terminationMessagePolicy: FallbackToLogsOnError # whose last line says why it gave up
 {{ include "sluice.confined" . }}
 {{- end }}
 
-{{/* Live: its work still turns, so that a restart helps. Ready: its last turn went well. Both are on
-     the admin port, which answers when the public one is full. (dict "port" 9090) */}}
+{{/* Live: its work still turns, so that a restart helps; it does not fail because Kafka, the store or
+     the release is away or waited for. Ready: its last turn went well. Both are on the admin port, which
+     answers from the first second, and when the public one is full. (dict "port" 9090) */}}
 {{- define "sluice.probes" -}}
 startupProbe:
   httpGet: {path: /v2/health/live, port: {{ .port }}}
   periodSeconds: 1
-  failureThreshold: 120
+  failureThreshold: 60
 livenessProbe:
   httpGet: {path: /v2/health/live, port: {{ .port }}}
   periodSeconds: 10
-  timeoutSeconds: 3
+  timeoutSeconds: 5
   failureThreshold: 3
 readinessProbe:
   httpGet: {path: /v2/health/ready, port: {{ .port }}}

@@ -50,6 +50,20 @@ whole examples: [default](ci/default.yaml) (the least), [kind](ci/kind.yaml) (al
 machine), [prod](ci/prod.yaml), [strimzi](ci/strimzi.yaml), [deployment](ci/deployment.yaml) \
 (without KServe).
 
+Helm 4's `--wait` waits in vain where KServe serves and an autoscaler has changed the number of \
+pods: KServe 0.20 notes the Deployment's generation as the InferenceService's, and Helm takes it \
+for one that is not seen yet. And an InferenceService says Ready while a release that cannot serve \
+comes up beside the old one. So wait with `--wait=legacy`, which looks at Deployments, \
+StatefulSets and Jobs alone, and then for the predictor's own rollout:
+
+```sh
+helm upgrade --install sluice charts/sluice --values values.yaml --wait=legacy --timeout 5m
+kubectl rollout status deployment/sluice-predictor --timeout 5m
+helm test sluice
+```
+
+`helm rollback sluice` brings back what was: releases, settings and policies are all values.
+
 No value is a password: secrets are made by whoever has them, and named in values that end in \
 `Secret` or `existingSecret`.
 """
