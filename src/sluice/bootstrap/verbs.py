@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sluice.adapters.feast.contract import Plan
     from sluice.adapters.files.past import Past
     from sluice.adapters.kafka.topics import Change, Existing
+    from sluice.adapters.kubernetes import Kubectl
     from sluice.adapters.parquet.archive import Archive, Archived
     from sluice.adapters.parquet.history import HistoryFiles
     from sluice.application.backfill import History, Ints, PastLabels
@@ -603,3 +604,10 @@ def _identity(what: What, folder: Path) -> tuple[str, str]:
     manifest = decode_manifest(files[MANIFEST], str(folder / MANIFEST))
     check_files(manifest, files)
     return manifest.id, hashlib.sha256(files[MANIFEST]).hexdigest()
+
+
+def cluster(namespace: str, context: str) -> Kubectl:
+    """What looks at a Helm release. Raises Misconfigured without kubectl."""
+    from sluice.adapters.kubernetes import Kubectl
+
+    return Kubectl(namespace, context)
