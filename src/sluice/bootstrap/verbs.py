@@ -301,8 +301,9 @@ def rebuild(
     """
     from sluice.adapters.kafka.groups import Group
     from sluice.adapters.kafka.reader import TopicReader
+    from sluice.adapters.kafka.topic_ids import TopicIds
     from sluice.adapters.parquet.archive import Archive
-    from sluice.application.rebuild import Rebuild, TopicNames
+    from sluice.application.rebuild import Rebuild, TopicNames, check_archive
     from sluice.bootstrap import services
     from sluice.bootstrap.brokers import reached
 
@@ -316,6 +317,12 @@ def rebuild(
     kafka = settings.kafka
     reader = TopicReader(reached(kafka), extra=kafka.extra())
     try:
+        if use:
+            wanted = {names.decisions: "decisions", names.labels: "labels"}
+            ids = TopicIds(kafka.bootstrap, wanted, client_id="sluice-rebuild", extra=kafka.extra())
+            check_archive(
+                {topic: archive.topic_ids(kind) for topic, kind in wanted.items()}, ids.ask()
+            )
         yield Rebuild(
             watermark=watermark,
             group=Group(

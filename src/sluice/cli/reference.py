@@ -23,6 +23,7 @@ from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of, paragraphs
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
+from sluice.domain.records.currencies import MINOR_MAX, UNITS_MAX
 from sluice.settings import PREFIX, Settings
 from sluice.telemetry import SHOWN_BY, TABLE, Line
 
@@ -233,7 +234,9 @@ def authorization() -> str:
             "# Authorization, version 1\n\n"
             f"JSON, UTF-8, at most {MAX_BODY_BYTES:,} bytes. The schema is closed: a field that is "
             "not here is refused ([how one is added](../how-to/change-a-contract.md)). "
-            "Money is integer minor units of an ISO 4217 currency, countries "
+            "Money is integer minor units of an ISO 4217 currency, at most "
+            f"{UNITS_MAX:,} units and {len(str(MINOR_MAX))} digits; a currency that ended is taken "
+            "for what was paid before. Countries "
             "are ISO 3166-1 alpha-2, time is integer microseconds since 1970 UTC and at most 35 "
             "days old or 5 minutes ahead (`decider.max_event_age_s`, `decider.max_event_ahead_s`). "
             "A value in which a card number may stand, in clear or encoded, is refused in any "
