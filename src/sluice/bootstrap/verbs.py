@@ -440,18 +440,16 @@ def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
 
 def pack_release(folder: Path, description: Path) -> Manifest:
     """Write the manifest of a model, of a description in YAML. Raises Misconfigured."""
-    import msgspec
-
     from sluice.adapters.onnx import Description, write_manifest
     from sluice.errors import Misconfigured
+    from sluice.yaml_files import decode_as
 
+    where, fix = str(description), "docs/reference/release.md"
     try:
-        read = msgspec.yaml.decode(description.read_bytes(), type=Description)
-    except (OSError, msgspec.DecodeError) as exc:
-        raise Misconfigured(
-            str(exc), where=str(description), fix="docs/reference/release.md"
-        ) from exc
-    return write_manifest(folder, read)
+        raw = description.read_bytes()
+    except OSError as exc:
+        raise Misconfigured(str(exc), where=where, fix=fix) from exc
+    return write_manifest(folder, decode_as(Description, raw, where, fix=fix))
 
 
 def act_on(

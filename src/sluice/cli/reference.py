@@ -14,7 +14,6 @@ from typing import Any, get_type_hints
 
 import click
 import msgspec
-import yaml
 
 from sluice.cli import VERBS, docstring
 from sluice.cli.output import say
@@ -24,6 +23,7 @@ from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
 from sluice.settings import PREFIX, Settings
 from sluice.telemetry import SHOWN_BY, TABLE, Line
+from sluice.yaml_files import decode
 
 ROOT = Path("docs/reference")
 ALERTS = Path("charts/sluice/alerts")
@@ -307,7 +307,9 @@ def alerts() -> str:
     )
     for file in sorted(ALERTS.glob("*.yaml")):
         rules = [
-            rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
+            rule
+            for group in decode(file.read_bytes(), str(file))["groups"]
+            for rule in group["rules"]
         ]
         page += f"\n## {file.stem}\n\n" + _table(
             ("alert", "severity", "after", "means", "runbook"),

@@ -34,6 +34,7 @@ from sluice.domain.records.label import Label, LabelKind, label_of
 from sluice.domain.records.texts import base_types, optional_fields
 from sluice.errors import Misconfigured, Rejected
 from sluice.shown import shown
+from sluice.yaml_files import decode_as
 
 Column = list[Any]
 """(n,) values of a field; a Rejected among them makes its row bad."""
@@ -175,10 +176,7 @@ def _load(name: str, kind: type[Any]) -> Any:
                 where=name,
                 fix=f"a file, or one of {', '.join(bundled())}",
             ) from exc
-    try:
-        return msgspec.yaml.decode(raw, type=kind)
-    except msgspec.DecodeError as exc:  # ValidationError is one
-        raise Misconfigured(str(exc), where=name, fix=_DOCS) from exc
+    return decode_as(kind, raw, name, fix=_DOCS)
 
 
 @dataclass(frozen=True)
