@@ -51,11 +51,13 @@ class Topics(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is no authorization. raw: its bytes in the file, of which a digest is kept."""
+    """A row that is no authorization. raw: its bytes in the file, of which a digest is kept. file:
+    of a folder, which of its files; else empty."""
 
     line: int
     raw: bytes
     error: Rejected
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ class Publisher:
         report.labels += 1
 
     def _send_dead_letter(self, row: BadRow) -> None:
-        origin = Origin(f"file:{shown(self.file)}", 0, row.line)
+        origin = Origin(f"file:{shown(row.file or self.file)}", 0, row.line)
         dead_letter = dead_letter_of(
             row.raw, origin, row.error, service="publish", now_us=self.clock.now_us()
         )

@@ -134,7 +134,8 @@ def publication(
 ) -> Callable[[], Report]:
     """A file and the topics that it goes to; called, it is published. Raises Misconfigured."""
     from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
-    from sluice.adapters.files.tables import BATCH_ROWS, Table
+    from sluice.adapters.files.row_batch import BATCH_ROWS
+    from sluice.adapters.files.tables import Table
     from sluice.adapters.kafka.producer import EventProducer
     from sluice.adapters.kafka.topics import Topics
     from sluice.application.publish import Publisher, pace
@@ -145,7 +146,7 @@ def publication(
     kafka = settings.kafka
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
-    table = Table(file, how.delimiter)
+    table = Table(file, how)
     check = checks(settings.decider.grammars)
     mapper = Mapper(how, reported, table.columns, file.name, check)
     publisher = Publisher(

@@ -19,7 +19,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from sluice.adapters.files.tables import RowBatch
+from sluice.adapters.files.dialect import Dialect
+from sluice.adapters.files.row_batch import RowBatch
 from sluice.application.publish import BadRow, Mapped
 from sluice.domain.clock import DAY_US
 from sluice.domain.records.authorization import (
@@ -96,12 +97,11 @@ class Amount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     decimal_mark: Literal[".", ","] = "."
 
 
-class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Layout(Dialect, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the file is written, its times and amounts; a :data:`Mapping` has a Text a field too."""
 
     event_at: Instant
     amount: Amount
-    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
 
     def texts(self) -> dict[str, Text]:
         """By name of the authorization's field; only those that the mapping fills."""
@@ -255,9 +255,8 @@ class Mapper:
     def _bad(self, rows: RowBatch, i: int, error: Exception) -> BadRow:
         if not isinstance(error, Rejected):  # its text may repeat a cell
             error = Rejected(f"it could not be read ({type(error).__name__})", code="internal")
-        where = f"{self._file}:{rows.lines[i]}"
-        reported = Rejected(error.what, where=where, fix=error.fix, code=error.code)
-        return BadRow(rows.lines[i], rows.raw(i), reported)
+        reported = Rejected(error.what, where=rows.where(i), fix=error.fix, code=error.code)
+        return BadRow(rows.lines[i], rows.raw(i), reported, rows.file)
 
     def _times(self, rows: RowBatch) -> Column:
         source = self._mapping.event_at
@@ -266,20 +265,19 @@ class Mapper:
         for i, value in enumerate(rows.columns[source.column]):
             try:
                 found = value if isinstance(value, datetime) else read(_ascii(value))
-                line = rows.lines[i]
-                times.append(found if isinstance(found, int) else self._micros(found, line))
+                times.append(found if isinstance(found, int) else self._micros(found, rows, i))
             except (Misconfigured, MemoryError):
                 raise
             except Exception:  # strptime and its like raise what they please
                 times.append(_wrong(source.column, f"not a time of format {source.format}"))
         return times
 
-    def _micros(self, moment: datetime, line: int) -> int | Rejected:
+    def _micros(self, moment: datetime, rows: RowBatch, i: int) -> int | Rejected:
         if moment.tzinfo is None:
             if self._zone is None:
                 raise Misconfigured(
                     f"column {self._mapping.event_at.column} has times without a time zone",
-                    where=f"{self._file}:{line}",
+                    where=rows.where(i),
                     fix="name it in the mapping: event_at: {zone: Europe/Lisbon}",
                 )
             moment = moment.replace(tzinfo=self._zone)

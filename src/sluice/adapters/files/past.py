@@ -89,7 +89,7 @@ def map_past(
     """
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
-    table = Table(path, how.delimiter)
+    table = Table(path, how)
     mapper = Mapper(how, reported, table.columns, path.name, check)
     parts, label_parts, bad = [], [_no_labels()], 0
     for rows in table.batches(mapper.wanted):
