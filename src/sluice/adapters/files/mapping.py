@@ -40,7 +40,7 @@ from sluice.errors import Misconfigured, Rejected
 from sluice.shown import shown
 from sluice.yaml_files import decode_as
 
-_DOCS = "docs/how-to/publish-your-history.md"
+_DOCS = "docs/reference/mapping.md"
 COLUMNS_MAX = 1024
 """Characters of a file's column names in an error."""
 LINE = "$line"
