@@ -73,21 +73,25 @@ def minor_units(
     source: Amount, values: Column, currencies: Column, empty: Collection[str]
 ) -> Column:
     """(n,) integers; Rejected for what is no amount, LEFT_OUT for what the mapping leaves out."""
-    read = _major if source.unit == "major" else _minor
-    parse = _parser(source)
-    found: Column = []
-    for value, currency in zip(values, currencies, strict=True):
-        try:
-            found.append(read(parse(value), value, currency, source))
-        except (ArithmeticError, ValueError):
-            found.append(wrong(source.column, _why(value, source, empty)))
+    if source.unit == "minor" and set(map(type, values)) == {int}:
+        found = list(values)
+    else:
+        found = _read(source, values, currencies, empty)
     if source.negative == "left_out":
         return [LEFT_OUT if isinstance(minor, int) and minor < 0 else minor for minor in found]
     return found
 
 
-def _minor(number: Decimal, value: Any, _: Any, source: Amount) -> Any:
-    return value if type(value) is int else whole_number(number)
+def _read(source: Amount, values: Column, currencies: Column, empty: Collection[str]) -> Column:
+    parse, major = _parser(source), source.unit == "major"
+    found: Column = []
+    for value, currency in zip(values, currencies, strict=True):
+        try:
+            number = parse(value)
+            found.append(_major(number, value, currency, source) if major else whole_number(number))
+        except (ArithmeticError, ValueError):
+            found.append(wrong(source.column, _why(value, source, empty)))
+    return found
 
 
 def _major(number: Decimal, value: Any, currency: Any, source: Amount) -> Any:
@@ -97,9 +101,12 @@ def _major(number: Decimal, value: Any, currency: Any, source: Amount) -> Any:
     if isinstance(value, FLOATS):
         exact(value, 10.0**-exponent)
     minor = number.scaleb(exponent)
-    if minor.is_finite() and minor % 1:
-        return wrong(source.column, f"more decimals than {currency} has: {exponent}")
-    return whole_number(minor)
+    try:
+        return whole_number(minor)
+    except ValueError:
+        if minor.is_finite() and minor % 1:
+            return wrong(source.column, f"more decimals than {currency} has: {exponent}")
+        raise
 
 
 def _parser(source: Amount) -> Callable[[Any], Decimal]:
@@ -118,7 +125,9 @@ def _parser(source: Amount) -> Callable[[Any], Decimal]:
             if "." in value:
                 raise ValueError("a point")
             value = value.replace(",", ".")
-        number = number_of(value)
+        if not value.isascii() or "_" in value:
+            raise ValueError("not a number")
+        number = Decimal(value)
         if "e" in value or "E" in value:
             all_digits(number)
         return number
