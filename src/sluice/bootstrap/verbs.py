@@ -6,7 +6,7 @@ So ``sluice --help`` loads no numba, and a verb fails for want of an extra only 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,6 +129,7 @@ def publication(
     limit: int | None,
     since: int | None,
     rate: float | None,
+    bad_share: float,
     bad_row: Callable[[BadRow], None],
     progress: Callable[[Report], None],
     stopping: Callable[[], bool],
@@ -140,7 +141,7 @@ def publication(
     from sluice.adapters.files.tokens import read_key
     from sluice.adapters.kafka.producer import EventProducer
     from sluice.adapters.kafka.topics import Topics
-    from sluice.application.publish import Publisher, pace
+    from sluice.application.publish import Publisher, pace, watched
     from sluice.bootstrap.brokers import reached
     from sluice.domain.clock import SystemClock
     from sluice.domain.records.grammars import checks
@@ -171,7 +172,13 @@ def publication(
         # A slow stream goes second by second, so that it stops when told.
         size=BATCH_ROWS if rate is None else min(BATCH_ROWS, max(1, int(rate))),
     )
-    return partial(publisher.publish, (mapper.apply(rows).since(since) for rows in batches))
+
+    def publish() -> Report:
+        with closing(batches):
+            mapped = watched(map(mapper.apply, batches), bad_share)
+            return publisher.publish(some.since(since) for some in mapped)
+
+    return publish
 
 
 class MappingLanguage(NamedTuple):
@@ -215,6 +222,7 @@ def read_past(
     mapping: str | None,
     labels: str | None,
     token_key: Path | None,
+    bad_share: float,
     bad_row: Callable[[BadRow], None],
 ) -> Past:
     """A past with our own names, or by a mapping. Raises Misconfigured, Rejected."""
@@ -225,7 +233,7 @@ def read_past(
     if mapping:
         check = checks(settings.decider.grammars)
         key = read_key(token_key) if token_key else None
-        return past.map_past(history, mapping, labels, bad_row, check, key)
+        return past.map_past(history, mapping, labels, bad_row, check, key, bad_share)
     return past.read_past(history, Path(labels) if labels else None)
 
 

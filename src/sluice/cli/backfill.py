@@ -22,7 +22,13 @@ import click
 from sluice.bootstrap import verbs
 from sluice.cli.bad_rows import BadRows
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER, cores_option, instant, token_key_option
+from sluice.cli.parameters import (
+    FOLDER,
+    bad_share_option,
+    cores_option,
+    instant,
+    token_key_option,
+)
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
 from sluice.settings import load
@@ -50,6 +56,7 @@ from sluice.settings import load
     metavar="N",
     help="Go on with up to N bad rows (default: 0).",
 )
+@bad_share_option
 @cores_option("threads")
 def command(
     history: Path,
@@ -59,13 +66,14 @@ def command(
     since: int | None,
     until: int | None,
     allow_bad: int,
+    bad_share: float,
     threads: int,
 ) -> int:
     """Returns 0, or 1 with more bad rows than allowed or if some entity had another state."""
     settings, _ = load()
     began = time.perf_counter()
     bad_rows = BadRows("more bad rows follow")
-    past = verbs.read_past(settings, history, mapping, labels, token_key, bad_rows)
+    past = verbs.read_past(settings, history, mapping, labels, token_key, bad_share, bad_rows)
     bad_rows.summarise()
     if past.bad > allow_bad:
         say(f"{past.bad:,} bad rows, nothing was done: see --allow-bad", err=True)

@@ -21,7 +21,13 @@ import click
 from sluice.bootstrap import verbs
 from sluice.cli.bad_rows import BadRows
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER, bootstrap_option, instant, token_key_option
+from sluice.cli.parameters import (
+    FOLDER,
+    bad_share_option,
+    bootstrap_option,
+    instant,
+    token_key_option,
+)
 from sluice.cli.progress import Progress
 from sluice.cli.signals import on_stop
 from sluice.cli.text import help_of
@@ -34,7 +40,7 @@ WHOLE = click.IntRange(min=0)
 
 
 @click.command(help=help_of(__doc__))
-@click.argument("file", type=FOLDER, help=".csv, .csv.gz or .parquet")
+@click.argument("file", type=FOLDER, help="CSV or parquet, packed or not, or a folder of them")
 @click.option(
     "--mapping", required=True, metavar="NAME", help="YAML file, or the name of a bundled one."
 )
@@ -59,6 +65,7 @@ WHOLE = click.IntRange(min=0)
     metavar="N",
     help="Exit 0 with up to N bad rows (default: 0).",
 )
+@bad_share_option
 def command(
     file: Path,
     mapping: str,
@@ -70,6 +77,7 @@ def command(
     from_line: int,
     since: int | None,
     allow_bad: int,
+    bad_share: float,
 ) -> int:
     """Returns 0, or 1 with more bad rows than allowed, a failing broker, or an interruption."""
     began, asked = time.monotonic(), threading.Event()
@@ -91,6 +99,7 @@ def command(
             limit=limit,
             since=since,
             rate=rate,
+            bad_share=bad_share,
             bad_row=bad_rows,
             progress=progress,
             stopping=asked.is_set,
@@ -107,6 +116,7 @@ def command(
     )
     if report.failure is not None or report.stopped:
         say(f"sluice publish: {report.failure or 'stopped'}", err=True)
-        say(f"go on with --from-line {report.resume_at}", err=True)
+        at = max(report.resume_at, from_line)
+        say(f"lines before {at} are through; go on with --from-line {at}", err=True)
         return 1
     return 1 if report.dead > allow_bad else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard, cast
@@ -84,7 +84,7 @@ class CsvTable:
         from_line: int = 1,
         limit: int | None = None,
         size: int = BATCH_ROWS,
-    ) -> Iterator[RowBatch]:
+    ) -> Generator[RowBatch, None, None]:
         """See the port."""
         places = [(name, i) for i, name in enumerate(self.columns) if name in wanted]
         left = rows_of(limit)

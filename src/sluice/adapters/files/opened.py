@@ -202,9 +202,9 @@ def _packing(first: bytes) -> Packing:
 def _unpacked(path: Path, packing: Packing) -> io.BufferedReader:
     if packing == "zstd":
         return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), ZSTD_BYTES)
-    open_: Any = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}.get(packing)
-    file = path.open("rb") if open_ is None else open_(path, "rb")
-    return cast(io.BufferedReader, file if open_ is None else io.BufferedReader(file))
+    # Each has peek and read1, which give what there is before a cut; a buffer around it would not.
+    open_: Any = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}.get(packing, Path.open)
+    return cast(io.BufferedReader, open_(path, "rb"))
 
 
 def _peek(raw: io.BufferedReader) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class ParquetTable:
         from_line: int = 1,
         limit: int | None = None,
         size: int = BATCH_ROWS,
-    ) -> Iterator[RowBatch]:
+    ) -> Generator[RowBatch, None, None]:
         """See the port."""
         left, row = rows_of(limit), 1
         with pq.ParquetFile(self.path, page_checksum_verification=True) as file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from sluice.adapters.files.flags import NO, YES, quoted, word
 from sluice.adapters.files.history import LABEL_COLUMNS, need
 from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
 from sluice.adapters.files.tables import Table
-from sluice.application.publish import BadRow
+from sluice.application.publish import BAD_SHARE_MAX, BadRow, watched
 from sluice.domain.records.authorization import Authorization, check
 from sluice.domain.records.label import Label
 from sluice.errors import Rejected
@@ -87,27 +88,28 @@ def map_past(
     bad_row: Callable[[BadRow], None],
     check: Callable[[Authorization], None] = check,
     key: bytes | None = None,
+    bad_share: float = BAD_SHARE_MAX,
 ) -> Past:
     """Read a firm's own CSV or parquet by mappings (see :mod:`sluice.adapters.files.mapping`).
 
     mapping, labels: YAML files or names of bundled ones. bad_row: told of each row that is no
-    authorization; it is left out. check: with the tenants' grammars. key: of the tokens. Raises
-    Misconfigured.
+    authorization; it is left out. check: with the tenants' grammars. key: of the tokens. bad_share:
+    see :func:`sluice.application.publish.watched`. Raises Misconfigured, Rejected, Unavailable.
     """
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
     table = Table(path, how)
     mapper = Mapper(how, reported, table.columns, path.name, check, key)
     parts, label_parts, bad, left_out = [], [_no_labels()], 0, 0
-    for rows in table.batches(mapper.wanted):
-        mapped = mapper.apply(rows)
-        parts.append(_columns([_decode(value) for value in mapped.values], _AUTHORIZATION))
-        if mapped.labels:
-            label_parts.append(_columns(mapped.labels, _LABEL))
-        bad += len(mapped.bad)
-        left_out += mapped.left_out
-        for row in mapped.bad:
-            bad_row(row)
+    with closing(table.batches(mapper.wanted)) as batches:
+        for mapped in watched(map(mapper.apply, batches), bad_share):
+            parts.append(_columns([_decode(value) for value in mapped.values], _AUTHORIZATION))
+            if mapped.labels:
+                label_parts.append(_columns(mapped.labels, _LABEL))
+            bad += len(mapped.bad)
+            left_out += mapped.left_out
+            for row in mapped.bad:
+                bad_row(row)
     parts.append(_columns([], _AUTHORIZATION))
     past = _past(pa.concat_tables(parts), pa.concat_tables(label_parts))
     return past._replace(bad=bad, left_out=left_out)

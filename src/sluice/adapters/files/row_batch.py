@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, Protocol
@@ -82,7 +82,7 @@ class Source(Protocol):
         from_line: int = 1,
         limit: int | None = None,
         size: int = BATCH_ROWS,
-    ) -> Iterator[RowBatch]:
+    ) -> Generator[RowBatch, None, None]:
         """Up to limit rows from a line on, with the wanted columns. Parquet rows count from 1.
 
         Raises Rejected (damaged_file) where the file cannot be read on, after all before it, and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -39,7 +39,7 @@ class Table:
         from_line: int = 1,
         limit: int | None = None,
         size: int = BATCH_ROWS,
-    ) -> Iterator[RowBatch]:
+    ) -> Generator[RowBatch, None, None]:
         """Up to limit rows from a line on, with the wanted columns. Parquet rows count from 1.
 
         Raises Rejected (damaged_file) where a file cannot be read on, after all before it, and
@@ -91,7 +91,7 @@ class _Folder:
         from_line: int = 1,
         limit: int | None = None,
         size: int = BATCH_ROWS,
-    ) -> Iterator[RowBatch]:
+    ) -> Generator[RowBatch, None, None]:
         """See the port. Raises Misconfigured before the first row if a part lacks a column."""
         for number, path in enumerate(self._parts):
             table = _file(path, self._dialect)
@@ -107,7 +107,7 @@ class _Folder:
 
     def _batches(
         self, wanted: set[str], from_line: int, left: int, size: int
-    ) -> Iterator[RowBatch]:
+    ) -> Generator[RowBatch, None, None]:
         before = 0
         for number, path in enumerate(self._parts):
             if left <= 0:
