@@ -22,6 +22,7 @@ from sluice.application.load_history import store_states
 from sluice.application.ports import Arrival, StateUpdate
 from sluice.application.replay import Replay
 from sluice.bootstrap.verbs import archive_past
+from sluice.cli import main
 from sluice.cli.parameters import instant
 from sluice.domain.clock import DAY_US
 from sluice.domain.features import catalogue
@@ -295,3 +296,20 @@ def test_ids_of_floats_are_refused_in_our_own_columns_too(past: Past, tmp_path: 
     with pytest.raises(Rejected, match="a column of floats, where ids are") as caught:
         read_past(path, None)
     assert caught.value.where == f"{path}: card_token"
+
+
+def test_a_flag_that_nobody_listed_stops_a_backfill_with_its_value_and_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bank.yaml").write_text(MAPPING)
+    (tmp_path / "labels.yaml").write_text(LABELS)
+    flags = ["1", "maybe", "0.0", "maybe", "", "true", "maybe"]
+    rows = [f"a{i},2026-01-01T00:00:00,{i},500,{flag}\n" for i, flag in enumerate(flags)]
+    (tmp_path / "bank.csv").write_text("id,at,who,cents,fraud\n" + "".join(rows))
+    command = ["backfill", str(tmp_path / "bank.csv"), "--mapping", str(tmp_path / "bank.yaml")]
+    assert main([*command, "--labels", str(tmp_path / "labels.yaml")]) == 1
+    said = capsys.readouterr().err
+    assert 'bank.csv:3: column fraud: "maybe" is neither in fraud nor in not_fraud' in said
+    assert '3 x column fraud: "maybe" is neither in fraud nor in not_fraud' in said
+    assert "1 x column fraud: an empty cell" in said
+    assert "4 bad rows, nothing was done" in said
