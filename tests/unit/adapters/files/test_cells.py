@@ -198,6 +198,30 @@ def test_a_rows_line_can_be_its_id(tmp_path: Path) -> None:
     assert [(a.authorization_id, a.device_id) for a in found] == [("bank-2", "2"), ("bank-3", "3")]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_lines_count_on_through_the_parts_of_a_folder_so_that_ids_stay_apart(
+    tmp_path: Path, kind: str
+) -> None:
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for number in range(3):
+        path = parts / f"part-{number}"
+        if kind == "csv":
+            path.write_text(f"{COLUMNS}\n{GOOD}\n{GOOD}\n")
+        else:
+            pq.write_table(pa.table({name: [cell] * 2 for name, cell in ROW.items()}), path)
+    table = Table(parts)
+    using = mapping(authorization_id={"template": "bank-{$line}"})
+    mapper = Mapper(using, None, table.columns, "parts")
+    found = [
+        decode_authorization(value).authorization_id
+        for batch in table.batches(mapper.wanted)
+        for value in mapper.apply(batch).values
+    ]
+    lines = [2, 3, 5, 6, 8, 9] if kind == "csv" else [1, 2, 3, 4, 5, 6]
+    assert found == [f"bank-{line}" for line in lines]
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "minor"),
     [
