@@ -64,6 +64,20 @@ def test_what_stands_for_nothing_is_an_empty_cell(tmp_path: Path, word: str) -> 
     assert "column amount: not an amount: empty" in refused(mapped(tmp_path, changed(amount=word)))
 
 
+@pytest.mark.parametrize("multiline", [False, True])
+def test_a_databases_null_is_empty_where_a_backslash_escapes(
+    tmp_path: Path, multiline: bool
+) -> None:
+    """It was the text N, and all customers without a device had that one."""
+    row = changed(entry="\\N", device="\\N", shop='"the \\"s1\\""', fraud="\\N")
+    using = mapping(escape="\\", multiline=multiline, merchant_id={"constant": "m"},
+                    terminal_id={"constant": "t"})  # fmt: skip
+    result = mapped(tmp_path, *[row] * 3, changed(device='"over\n\\N\nlines"'), using=using)
+    auths = [decode_authorization(value) for value in result.values]
+    assert [(auth.device_id, auth.channel) for auth in auths] == [(None, "pos")] * 3
+    assert len(result.bad) == (1 if multiline else 3)
+
+
 def test_words_of_ones_own_are_empty_too_and_the_usual_ones_can_be_kept(tmp_path: Path) -> None:
     using = mapping(empty=["unknown"], not_empty=["-"])
     for word, device in (("unknown", None), ("UNKNOWN", None), ("NULL", None), ("-", "-")):
