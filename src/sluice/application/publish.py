@@ -75,7 +75,8 @@ class BadRow:
 class Mapped:
     """Some rows of a file, in its order: (n,) of each, already encoded; and the bad ones.
 
-    first, last: lines covered, good and bad. labels: of these rows, in any order.
+    first, last: lines covered, good and bad. labels: of these rows, in any order. left_out: how
+    many rows of the file are no authorizations, as its mapping says.
     """
 
     first: int
@@ -85,6 +86,7 @@ class Mapped:
     event_at: list[int]
     labels: list[Label] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
+    left_out: int = 0
 
     def since(self, moment_us: int | None) -> Mapped:
         """Authorizations at or after a moment, and labels known since then: what a backfill until
@@ -150,6 +152,7 @@ class Report:
     published: int = 0
     labels: int = 0
     dead: int = 0
+    left_out: int = 0
     resume_at: int = 0
     failure: SluiceError | None = None
     stopped: bool = False
@@ -187,7 +190,8 @@ class Publisher:
                 for row in batch.bad:
                     self._send_dead_letter(row)
                 report.dead += len(batch.bad)
-                report.rows += len(batch.values) + len(batch.bad)
+                report.left_out += batch.left_out
+                report.rows += len(batch.values) + len(batch.bad) + batch.left_out
                 last = batch.last
                 unsure += batch.last - batch.first + 1
                 if unsure >= DURABLE_EVERY:

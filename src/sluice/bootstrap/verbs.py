@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluice.settings import Settings
 
@@ -124,6 +124,7 @@ def publication(
     file: Path,
     mapping: str,
     labels: str | None,
+    token_key: Path | None,
     from_line: int,
     limit: int | None,
     since: int | None,
@@ -137,6 +138,7 @@ def publication(
     from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
     from sluice.adapters.files.row_batch import BATCH_ROWS
     from sluice.adapters.files.tables import Table
+    from sluice.adapters.files.tokens import read_key
     from sluice.adapters.kafka.producer import EventProducer
     from sluice.adapters.kafka.topics import Topics
     from sluice.application.publish import Publisher, pace, watched
@@ -149,7 +151,8 @@ def publication(
     reported = load_labels(labels) if labels else None
     table = Table(file, how)
     check = checks(settings.decider.grammars)
-    mapper = Mapper(how, reported, table.columns, file.name, check)
+    key = read_key(token_key) if token_key else None
+    mapper = Mapper(how, reported, table.columns, file.name, check, key)
     publisher = Publisher(
         file=file.name,
         producer=EventProducer(
@@ -178,21 +181,59 @@ def publication(
     return publish
 
 
+class MappingLanguage(NamedTuple):
+    """What a mapping can say: types whose fields are its keys, with what each means.
+
+    tables: (key of a mapping, type, fields of it that other tables tell). bundled: name and
+    paragraphs of each mapping that comes with the package.
+    """
+
+    tables: list[tuple[str, type[Any], tuple[str, ...]]]
+    empty_words: tuple[str, ...]
+    bundled: list[tuple[str, list[str]]]
+
+
+def mapping_language() -> MappingLanguage:
+    """Of the reference page."""
+    from sluice.adapters.files import mapping
+    from sluice.adapters.files.amounts import Amount
+    from sluice.adapters.files.cells import EMPTY_WORDS
+    from sluice.adapters.files.dialect import Dialect
+    from sluice.adapters.files.flags import LabelMapping
+    from sluice.adapters.files.times import Instant
+
+    told = ("event_at", "amount", *Dialect.__struct_fields__)
+    return MappingLanguage(
+        [
+            ("text", mapping.Text, ()),
+            ("event_at", Instant, ()),
+            ("amount", Amount, ()),
+            ("rows", mapping.Layout, told),
+            ("labels", LabelMapping, ()),
+        ],
+        EMPTY_WORDS,
+        [(name, mapping.about(name)) for name in mapping.bundled()],
+    )
+
+
 def read_past(
     settings: Settings,
     history: Path,
     mapping: str | None,
     labels: str | None,
+    token_key: Path | None,
     bad_share: float,
     bad_row: Callable[[BadRow], None],
 ) -> Past:
     """A past with our own names, or by a mapping. Raises Misconfigured, Rejected."""
     from sluice.adapters.files import past
+    from sluice.adapters.files.tokens import read_key
     from sluice.domain.records.grammars import checks
 
     if mapping:
         check = checks(settings.decider.grammars)
-        return past.map_past(history, mapping, labels, bad_row, check, bad_share)
+        key = read_key(token_key) if token_key else None
+        return past.map_past(history, mapping, labels, bad_row, check, key, bad_share)
     return past.read_past(history, Path(labels) if labels else None)
 
 

@@ -56,6 +56,12 @@ def bad_share_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def token_key_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--token-key, of a mapping that makes tokens."""
+    says = "Of the tokens, where the mapping hashes: docs/reference/mapping.md."
+    return click.option("--token-key", type=FOLDER, metavar="FILE", help=says)(command)
+
+
 def cores_option(name: str) -> Decorator:
     """--processes or --threads."""
     return click.option(

@@ -19,9 +19,15 @@ from typing import TYPE_CHECKING
 import click
 
 from sluice.bootstrap import verbs
-from sluice.cli.bad_rows import reporter
+from sluice.cli.bad_rows import BadRows
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER, bad_share_option, bootstrap_option, instant
+from sluice.cli.parameters import (
+    FOLDER,
+    bad_share_option,
+    bootstrap_option,
+    instant,
+    token_key_option,
+)
 from sluice.cli.progress import Progress
 from sluice.cli.signals import on_stop
 from sluice.cli.text import help_of
@@ -39,6 +45,7 @@ WHOLE = click.IntRange(min=0)
     "--mapping", required=True, metavar="NAME", help="YAML file, or the name of a bundled one."
 )
 @click.option("--labels", metavar="NAME", help="YAML file or name: also send labels to labels.v1.")
+@token_key_option
 @bootstrap_option
 @click.option(
     "--rate",
@@ -63,6 +70,7 @@ def command(
     file: Path,
     mapping: str,
     labels: str | None,
+    token_key: Path | None,
     bootstrap: str | None,
     rate: float | None,
     limit: int | None,
@@ -73,6 +81,7 @@ def command(
 ) -> int:
     """Returns 0, or 1 with more bad rows than allowed, a failing broker, or an interruption."""
     began, asked = time.monotonic(), threading.Event()
+    bad_rows = BadRows("more bad rows follow; dead-letters.v1 has them all")
     with Progress() as line:
 
         def progress(report: Report) -> None:
@@ -85,21 +94,25 @@ def command(
             file=file,
             mapping=mapping,
             labels=labels,
+            token_key=token_key,
             from_line=from_line,
             limit=limit,
             since=since,
             rate=rate,
             bad_share=bad_share,
-            bad_row=reporter("more bad rows follow; dead-letters.v1 has them all"),
+            bad_row=bad_rows,
             progress=progress,
             stopping=asked.is_set,
         )
         with on_stop(asked.set):
             report = publish()
+    bad_rows.summarise()
     seconds = time.monotonic() - began
+    left_out = f"{report.left_out:,} left out, " if report.left_out else ""
     say(
         f"{report.rows:,} rows, {report.published:,} published, {report.labels:,} labels, "
-        f"{report.dead:,} dead, {seconds:.1f} s, {report.rows / max(seconds, 1e-9):,.0f} rows/s"
+        f"{report.dead:,} dead, {left_out}{seconds:.1f} s, "
+        f"{report.rows / max(seconds, 1e-9):,.0f} rows/s"
     )
     if report.failure is not None or report.stopped:
         say(f"sluice publish: {report.failure or 'stopped'}", err=True)

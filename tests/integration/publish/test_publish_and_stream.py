@@ -46,7 +46,8 @@ ROWS = [f"a{n};{1 + n % 28:02d}/07/2026 12:00;{n % 9};s{n % 5};{n},50;{n % 4}" f
 @pytest.fixture
 def bank(tmp_path: Path) -> Path:
     (tmp_path / "m.yaml").write_text(MAPPING)
-    (tmp_path / "l.yaml").write_text("{column: fraud, fraud: ['3'], delay_days: 2, source: bank}")
+    labels = "{column: fraud, fraud: [3], not_fraud: [0, 1, 2], delay_days: 2, source: bank}"
+    (tmp_path / "l.yaml").write_text(labels)
     bad = {100: "x;01/07/2026 12:00;1;s1;1,005;0", 300: "only;two"}
     lines = [bad.get(n, row) for n, row in enumerate(ROWS)]
     (tmp_path / "bank.csv").write_text("\n".join(["id;time;customer;shop;euros;fraud", *lines]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.files.opened import DAMAGED, head
@@ -113,15 +114,42 @@ def _broken(exc: Exception, path: Path, what: str, after: int = 0) -> Rejected |
 
 
 def _values(column: pa.Array) -> tuple[list[Any], list[int]]:
-    """Python values, times to the microsecond; and the places of those that Python cannot hold."""
+    """Python values; and the places of those that Python cannot hold.
+
+    Times to the microsecond, texts without white space around them. Bytes that are UTF-8 are
+    texts, others stay bytes. Floats of 32 and 16 bits stay numpy's, which print as few digits as
+    they have.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        return list(column.to_numpy(zero_copy_only=False)), []
     try:
-        return list(column.to_pylist()), []
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            return list(pc.utf8_trim_whitespace(column).to_pylist()), []
+        values = list(column.to_pylist())
     except (ValueError, OverflowError, pa.ArrowException):  # UnicodeDecodeError is the first
         return _one_by_one(column)
+    return ([_text_of(value) for value in values] if _holds_bytes(kind) else values), []
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
+
+
+def _text_of(value: bytes | None) -> Any:
+    try:
+        return None if value is None else value.decode().strip()
+    except UnicodeDecodeError:
+        return value
 
 
 def _one_by_one(column: pa.Array) -> tuple[list[Any], list[int]]:

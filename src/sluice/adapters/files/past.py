@@ -40,12 +40,13 @@ _decode = msgspec.json.Decoder(Authorization).decode
 class Past(NamedTuple):
     """authorizations: by event_at, ties as they lay in the file. labels: by known_at.
 
-    bad: rows that a mapping could not read.
+    bad: rows that a mapping could not read. left_out: those that it says are no authorizations.
     """
 
     authorizations: pa.Table
     labels: pa.Table
     bad: int = 0
+    left_out: int = 0
 
     def between(self, from_us: int | None, until_us: int | None) -> Past:
         """Authorizations of from <= event_at < until, and their labels as known by its end.
@@ -64,7 +65,10 @@ class Past(NamedTuple):
         if from_us is not None:
             keep &= labels["event_at"].to_numpy() >= from_us
         return Past(
-            table.slice(first, max(last - first, 0)), labels.filter(pa.array(keep)), self.bad
+            table.slice(first, max(last - first, 0)),
+            labels.filter(pa.array(keep)),
+            self.bad,
+            self.left_out,
         )
 
 
@@ -82,33 +86,37 @@ def map_past(
     labels: str | None,
     bad_row: Callable[[BadRow], None],
     check: Callable[[Authorization], None] = check,
+    key: bytes | None = None,
     bad_share: float = BAD_SHARE_MAX,
 ) -> Past:
     """Read a firm's own CSV or parquet by mappings (see :mod:`sluice.adapters.files.mapping`).
 
     mapping, labels: YAML files or names of bundled ones. bad_row: told of each row that is no
-    authorization; it is left out. check: with the tenants' grammars. bad_share: see
-    :func:`sluice.application.publish.watched`. Raises Misconfigured, Rejected, Unavailable.
+    authorization; it is left out. check: with the tenants' grammars. key: of the tokens.
+    bad_share: see :func:`sluice.application.publish.watched`. Raises Misconfigured, Rejected,
+    Unavailable.
     """
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
     table = Table(path, how)
-    mapper = Mapper(how, reported, table.columns, path.name, check)
-    parts, label_parts, bad = [], [_no_labels()], 0
+    mapper = Mapper(how, reported, table.columns, path.name, check, key)
+    parts, label_parts, bad, left_out = [], [_no_labels()], 0, 0
     with closing(table.batches(mapper.wanted)) as batches:
         for mapped in watched(map(mapper.apply, batches), bad_share):
             parts.append(_columns([_decode(value) for value in mapped.values], _AUTHORIZATION))
             if mapped.labels:
                 label_parts.append(_columns(mapped.labels, _LABEL))
             bad += len(mapped.bad)
+            left_out += mapped.left_out
             for row in mapped.bad:
                 bad_row(row)
     parts.append(_columns([], _AUTHORIZATION))
-    return _past(pa.concat_tables(parts), pa.concat_tables(label_parts), bad)
+    past = _past(pa.concat_tables(parts), pa.concat_tables(label_parts))
+    return past._replace(bad=bad, left_out=left_out)
 
 
-def _past(authorizations: pa.Table, labels: pa.Table, bad: int = 0) -> Past:
-    return Past(_sorted(authorizations, "event_at"), _sorted(labels, "known_at"), bad)
+def _past(authorizations: pa.Table, labels: pa.Table) -> Past:
+    return Past(_sorted(authorizations, "event_at"), _sorted(labels, "known_at"))
 
 
 def _sorted(table: pa.Table, by: str) -> pa.Table:

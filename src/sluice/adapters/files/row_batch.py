@@ -23,7 +23,8 @@ class RowBatch:
 
     Values of a CSV are text without white space around it; those of parquet are what they are.
     raws: text of row i as it lies in the file. bad: rows that could not be read at all. first,
-    last: lines covered, counted through all files of a folder. file: which one this is.
+    last: lines covered, counted through all files of a folder. file: which one this is. before:
+    lines of the files before it.
     """
 
     lines: list[int]
@@ -33,6 +34,7 @@ class RowBatch:
     first: int = 0
     last: int = 0
     file: str = ""
+    before: int = 0
     encoding: str = "utf-8"
 
     def raw(self, i: int) -> bytes:

@@ -123,7 +123,8 @@ class _Folder:
                 left -= len(rows.lines) + len(rows.bad)
                 for key, value in keys.items():
                     rows.columns.setdefault(key, [value] * len(rows.lines))
-                yield replace(rows, first=rows.first + before, last=rows.last + before)
+                first, last = rows.first + before, rows.last + before
+                yield replace(rows, first=first, last=last, before=before)
             before += table.lines
 
     def _label(self, number: int) -> str:

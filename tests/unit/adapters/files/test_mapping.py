@@ -10,11 +10,11 @@ from sluice.adapters.files.mapping import (
     LabelMapping,
     Mapper,
     Mapping,
-    bundled,
     load_labels,
     load_mapping,
 )
-from sluice.adapters.files.tables import RowBatch, Table
+from sluice.adapters.files.row_batch import RowBatch
+from sluice.adapters.files.tables import Table
 from sluice.application.publish import Mapped
 from sluice.domain.records.authorization import Authorization, decode_authorization
 from sluice.errors import Misconfigured
@@ -327,7 +327,6 @@ def test_the_handbook_mapping_reads_its_table(tmp_path: Path) -> None:
     assert (first.terminal_id, first.merchant_id) == ("terminal-3156", "terminal-3156")
     assert (first.event_at, first.amount_minor) == (1_522_540_831_000_000, 5716)
     assert [label.authorization_id for label in result.labels] == [second.authorization_id]
-    assert bundled() == ["handbook", "handbook-labels"]
 
 
 def test_parquet_floats_are_read_as_they_print_and_decimals_as_they_are(tmp_path: Path) -> None:
