@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.chart import Installed
+from tests.cluster.chart import NAME, Installed
 from tests.cluster.kube import is_ready
 from tests.cluster.test_rollout import releases, traffic
 
@@ -14,6 +14,7 @@ pytestmark = pytest.mark.cluster
 
 V2 = "pvc://models/v2"
 RATE = 200.0
+STABLE, CANARY = f"{NAME}-predictor", f"{NAME}-next-predictor"
 
 
 def test_a_canary_comes_takes_its_share_and_is_promoted_without_a_failed_request(
@@ -22,8 +23,9 @@ def test_a_canary_comes_takes_its_share_and_is_promoted_without_a_failed_request
     sluice.at()
     with traffic(sluice, "canary", tmp_path, rate=RATE) as made:
         sluice.upgrade(serving={"kserve": {"canary": {"name": "next", "storageUri": V2}}})
-        assert sum(map(is_ready, sluice.sync_pods())) == 2
-        sluice.decide("canary-between")
+        ready = [pod["metadata"]["labels"] for pod in sluice.sync_pods() if is_ready(pod)]
+        assert {labels["app"] for labels in ready} == {f"isvc.{n}" for n in (STABLE, CANARY)}
+        sluice.decide("while-a-canary")
         sluice.upgrade(serving={"kserve": {"predictorName": "next"}}, model={"storageUri": V2})
     assert made.failed == {}
     assert len(releases(sluice, "canary-")) == 2
