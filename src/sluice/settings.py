@@ -191,6 +191,16 @@ class DeciderSettings(
     reload_s: Annotated[
         int, _says("How often release and policy are looked at for changes.", ge=1, le=3600)
     ] = 2
+    release_wait_s: Annotated[
+        int,
+        _says(
+            "How long a start waits for a release where none lies. Then the sync API ends with "
+            "exit status 1, and the stream processor decides by rules. What lies there and is "
+            "refused is not waited for.",
+            ge=0,
+            le=3600,
+        ),
+    ] = 60
     grammars: Annotated[
         dict[str, str],
         _says(
