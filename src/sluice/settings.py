@@ -483,6 +483,16 @@ def service_links(environ: Mapping[str, str]) -> frozenset[str]:
     )
 
 
+def settings_told_as_links(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Variables with a setting's name that tell of a Service, so that the setting is not read.
+
+    >>> settings_told_as_links({"SLUICE_DECIDER_PORT": "tcp://10.0.0.1:80"})
+    ['SLUICE_DECIDER_PORT']
+    """
+    links = service_links(os.environ if environ is None else environ)
+    return sorted(name for name in links if _is_setting(name))
+
+
 def _readings(name: str, value: str) -> Iterator[tuple[str, str]]:
     """Each Service that this variable may tell of, and what it would tell."""
     for at in range(len(PREFIX) - 1, len(name)):

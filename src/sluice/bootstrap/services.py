@@ -97,6 +97,14 @@ def start(service: str, settings: Settings, **said: Any) -> Started:
         signal.signal(number, lambda *_: stop.set())
     admin = open_admin_port(settings)
     telemetry.event("started", replica=settings.service.name(), **said)
+    for name in settings_of.settings_told_as_links():
+        telemetry.event(
+            "service_link",
+            level=logging.WARNING,
+            variable=name,
+            reason="Kubernetes tells of a Service by it, so the setting of this name is not read",
+            fix="enableServiceLinks: false in the pod's spec, or another name for the Service",
+        )
     return Started(stop, admin)
 
 

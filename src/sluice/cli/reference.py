@@ -185,7 +185,8 @@ def settings() -> str:
         "`..._SERVICE_HOST`, `..._SERVICE_PORT`, `..._PORT_80_TCP_ADDR`): they are no settings, "
         "and ignored. A variable of that shape counts as one only if a Service's URL is given "
         "beside it and its value is what Kubernetes puts there, so `SLUICE_DECIDER_PORT=8080` is "
-        "read, `SLUICE_DECIDER_PORT=tcp://10.0.0.1:80` ignored, and a misspelt setting refused.\n"
+        "read, `SLUICE_DECIDER_PORT=tcp://10.0.0.1:80` ignored (and told: `service_link` in the "
+        "log), and a misspelt setting refused.\n"
     )
     for section, kind in get_type_hints(Settings).items():
         hints = get_type_hints(kind, include_extras=True)
