@@ -28,7 +28,7 @@ endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test coverage test-image test-models train up down demo bench attack kafka kafka-stop locks
+.PHONY: help setup check test coverage test-image sbom test-models train up down demo bench attack kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,12 @@ test-image: setup ## Build the image on a stand-in base and start it confined; r
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m image -rP tests/image $(ARGS)
 
+sbom: ## What the image holds of PyPI, as CycloneDX, to var/sbom.cdx.json
+	@test -x services/.venv/bin/python || $(UV) venv --quiet --python "$${PYTHON:->=3.11,<3.14}" services/.venv
+	@$(UV) pip sync --quiet --python services/.venv --require-hashes services/sbom.lock
+	@mkdir -p var
+	services/.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible --output-file var/sbom.cdx.json services/requirements.lock
+
 demo: .venv/.services ## Everything on this machine for a minute, with fraud; checks itself
 	$(RUN) -m local.demo $(ARGS)
 
@@ -108,6 +114,7 @@ locks: .venv/.services ## Resolve every requirements.lock and the broker's jars 
 	  $(UV) $(EXPORT) --project $$folder --output-file $$folder/requirements.lock; done
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock
 	$(UV) $(EXPORT) --only-group build --output-file services/build.lock
+	$(UV) $(EXPORT) --only-group sbom --output-file services/sbom.lock
 	$(UV) lock --upgrade --project local/kafka
 	for group in java jgo; do $(UV) $(EXPORT) --project local/kafka --only-group $$group \
 	  --output-file local/kafka/$$group.lock; done
