@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from sluice.adapters import tls
 from sluice.adapters.kafka.config import CREDENTIALS, Extra, client, translate
+from sluice.adapters.kafka.leaders import unserved
 from sluice.application.ports import NO_TOPIC
 from sluice.errors import Misconfigured, Unavailable
 
@@ -52,7 +53,8 @@ class Brokers:
         """Return if they take us, and have these topics, which no broker makes because we ask.
 
         Raises Misconfigured if they do not take us, or we them, or if we may not see a topic;
-        Unavailable if none answers, and with code NO_TOPIC if a topic is not there.
+        Unavailable if none answers, and with code NO_TOPIC if a topic is not there, or a partition
+        has no leader that serves it.
         """
         self._errors.clear()
         if not topics:
@@ -66,9 +68,10 @@ class Brokers:
             TopicCollection([*topics]), request_timeout=ANSWER_MAX_S
         )
         missing: list[str] = []
+        places: list[tuple[str, int]] = []
         for topic, answer in asked.items():
             try:
-                answer.result()
+                places += [(topic, found.id) for found in answer.result().partitions]
             except KafkaException as exc:
                 code = exc.args[0].code()
                 if code in _MISSING:
@@ -81,6 +84,18 @@ class Brokers:
                 f"the brokers have no topic {', '.join(missing)}",
                 where=f"kafka, {self._bootstrap}",
                 fix="sluice topics apply, and kafka.topic_prefix",
+                code=NO_TOPIC,
+            )
+        try:
+            leaderless = unserved(self._admin, places, ANSWER_MAX_S)
+        except KafkaException as exc:
+            error = translate(exc, "ask where the topics end", ", ".join(topics))
+            raise error if isinstance(error, Misconfigured) else self._unanswered() from exc
+        if leaderless:
+            raise Unavailable(
+                f"no leader serves {', '.join(leaderless)}",
+                where=f"kafka, {self._bootstrap}",
+                fix="are all brokers up?",
                 code=NO_TOPIC,
             )
 
