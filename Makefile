@@ -29,10 +29,11 @@ endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test coverage chart-tools test-chart test-image test-models train up down demo bench attack kafka kafka-stop locks
+.PHONY: help setup check test coverage chart-tools test-chart test-cluster test-image test-models train cluster \
+  cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks
 
 help: ## Show these verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # One environment for everything but training and benchmarks. The verbs that run Sluice fill it with
 # what the services' image holds (requirements of services/); `setup` adds what only developers need.
@@ -78,6 +79,17 @@ test-image: setup ## Build the image on a stand-in base and start it confined; r
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m image -rP tests/image $(ARGS)
 
+# The cluster's programs are kept in ~/.cache/sluice-cluster; see docs/how-to/test-on-a-cluster.md.
+test-cluster: setup tests/deploy/.venv/.done ## The chart on a real Kubernetes, started and ended here; root, Go
+	$(RUN) -m local.kafka fetch
+	$(RUN) -m pytest -m cluster -rP tests/cluster $(ARGS)
+
+cluster: setup ## A Kubernetes with KServe on this machine, without Docker; root, Go
+	$(RUN) -m tests.cluster up
+
+cluster-down: setup ## End it
+	$(RUN) -m tests.cluster down
+
 demo: .venv/.services ## Everything on this machine for a minute, with fraud; checks itself
 	$(RUN) -m local.demo $(ARGS)
 
@@ -92,6 +104,9 @@ down: ## Stop what `make up` or `make kafka` left running
 bench: benchmarks/.venv/.done ## Every benchmark, to benchmarks/results/
 	env -u PYTHONDONTWRITEBYTECODE $(BENCH)/python -m benchmarks.run --out benchmarks/results $(ARGS)
 
+bench-cluster: setup ## Locust on the cluster that kubectl reaches: replicas, CPU, latency over time
+	$(RUN) -m benchmarks.cluster $(ARGS)
+
 attack: setup ## Hostile input, storms, faults and floods, and what became of them (15 min)
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m benchmarks.attack $(ARGS)
@@ -101,6 +116,15 @@ train: models/.venv/.done ## Train on simulated history, and pack a release in v
 
 test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6 GB
 	$(MODELS)/pytest models
+
+kind: ## All of it on a Kubernetes in Docker; needs docker, kind, kubectl, helm
+	@local/kind/kind.sh up
+
+kind-loader: ## Build the loader of `make bench-cluster` and hand it to that cluster
+	@local/kind/kind.sh load
+
+kind-down: ## Delete that cluster
+	@local/kind/kind.sh down
 
 kafka: .venv/.services ## Start one Kafka node, on port 9092
 	$(RUN) -m local.kafka start --port $(KAFKA_PORT) --data "$(DATA)/kafka"
@@ -116,6 +140,8 @@ locks: .venv/.services ## Resolve every requirements.lock and the broker's jars 
 	  $(UV) $(EXPORT) --project $$folder --output-file $$folder/requirements.lock; done
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock
 	$(UV) $(EXPORT) --only-group build --output-file services/build.lock
+	$(UV) $(EXPORT) --project benchmarks --only-group loader \
+	  --output-file benchmarks/cluster/requirements.lock
 	$(UV) lock --upgrade --project local/kafka
 	for group in java jgo; do $(UV) $(EXPORT) --project local/kafka --only-group $$group \
 	  --output-file local/kafka/$$group.lock; done

@@ -39,6 +39,7 @@ VERBS: dict[str, str] = {
     "consistency": "sluice.cli.consistency",
     "release": "sluice.cli.release",
     "policy": "sluice.cli.policy",
+    "rollout": "sluice.cli.rollout",
     "reference": "sluice.cli.reference",
 }
 DEVELOPERS = frozenset({"contracts", "reference"})
