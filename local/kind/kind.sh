@@ -31,7 +31,7 @@ kube() { kubectl --context "kind-$NAME" "$@"; }
 # Install or bring up to date, and wait. Arguments: release, namespace, chart, and more of Helm's.
 chart() {
   helm upgrade --install "$1" "$3" --kube-context "kind-$NAME" --namespace "$2" --create-namespace \
-    --wait --timeout "$WAIT" "${@:4}" >/dev/null
+    --wait=legacy --timeout "$WAIT" "${@:4}" >/dev/null
 }
 
 up() {
