@@ -6,6 +6,7 @@ leaves the others alone; no error repeats a cell's value, which may be a card nu
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from sluice.domain.records.authorization import (
     decode_authorization,
     encode,
 )
+from sluice.domain.records.card_numbers import holds_card_number
 from sluice.domain.records.label import Label, label_of
 from sluice.domain.records.texts import base_types, kinds_of, optional_fields
 from sluice.errors import Misconfigured, Rejected
@@ -41,6 +43,7 @@ from sluice.shown import shown
 from sluice.yaml_files import decode_as
 
 _DOCS = "docs/reference/mapping.md"
+_FIELD = re.compile(r"\$\.(\w+)")
 COLUMNS_MAX = 1024
 """Characters of a file's column names in an error."""
 LINE = "$line"
@@ -279,7 +282,8 @@ class Mapper:
             except MemoryError:
                 raise
             except Exception as error:  # whatever it is, the other rows are not to blame
-                mapped.bad.append(self._bad(rows, i, error))
+                fields = _fields_of(error, dict(zip(names, values, strict=True)))
+                mapped.bad.append(self._bad(rows, i, error, fields))
                 continue
             mapped.keys.append(auth.card_token)
             mapped.values.append(value)
@@ -291,11 +295,26 @@ class Mapper:
             mapped.bad[:] = [replace(row, raw=keyed(self._seal, row.raw)) for row in mapped.bad]
         return mapped
 
-    def _bad(self, rows: RowBatch, i: int, error: Exception) -> BadRow:
+    def _bad(self, rows: RowBatch, i: int, error: Exception, fields: Iterable[str] = ()) -> BadRow:
+        """fields: of the authorization, that are at fault where no column was yet."""
         if not isinstance(error, Rejected):  # its text may repeat a cell
             error = Rejected(f"it could not be read ({type(error).__name__})", code="internal")
-        reported = Rejected(error.what, where=rows.where(i), fix=error.fix, code=error.code)
+        what = "; ".join(map(self._source, fields))
+        what = f"{what}: {error.what}" if what else error.what
+        reported = Rejected(what, where=rows.where(i), fix=error.fix, code=error.code)
         return BadRow(rows.lines[i], rows.raw(i), reported, rows.file)
+
+    def _source(self, name: str) -> str:
+        """Where a field of the authorization comes from, for a person."""
+        if name == "event_at":
+            columns = _columns(self._time_parts)
+        elif name == "amount_minor":
+            columns = (self._mapping.amount.column,)
+        else:
+            columns = self._texts[name].columns
+        if not columns:
+            return f"the mapping's constant {name}"
+        return f"column {shown(', '.join(columns))} ({name})"
 
     def _times(self, cells: _Cells) -> Column:
         source, rows = self._mapping.event_at, cells.rows
@@ -354,6 +373,20 @@ class Mapper:
             kind=how.kind,
             source=how.source,
         )
+
+
+def _fields_of(error: Exception, values: dict[str, Any]) -> list[str]:
+    """The fields of which a refusal of the record's own check speaks."""
+    if not isinstance(error, Rejected):
+        return []
+    if error.code == "card_number":
+        return [
+            name
+            for name, value in values.items()
+            if isinstance(value, str) and holds_card_number(value)
+        ]
+    named = _FIELD.search(error.where) or _FIELD.search(error.what)
+    return [named[1]] if named and named[1] in values else []
 
 
 def _authorization(
