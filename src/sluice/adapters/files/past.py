@@ -93,9 +93,8 @@ def map_past(
     """Read a firm's own CSV or parquet by mappings (see :mod:`sluice.adapters.files.mapping`).
 
     mapping, labels: YAML files or names of bundled ones. bad_row: told of each row that is no
-    authorization; it is left out. check: with the tenants' grammars. key: of the tokens.
-    bad_share: see :func:`sluice.application.publish.watched`. Raises Misconfigured, Rejected,
-    Unavailable.
+    authorization; it is left out. check: with the tenants' grammars. key: of the tokens. bad_share:
+    see :func:`sluice.application.publish.watched`. Raises Misconfigured, Rejected, Unavailable.
     """
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
