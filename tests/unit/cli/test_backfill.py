@@ -241,3 +241,65 @@ def test_empty_cells_are_refused_by_column(past: Past, tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "holes.parquet")
     with pytest.raises(Rejected, match="2 empty cells in mcc"):
         read_past(tmp_path / "holes.parquet", None)
+
+
+def test_part_files_of_our_own_columns_are_one_past(past: Past, tmp_path: Path) -> None:
+    table = past.authorizations
+    (tmp_path / "h").mkdir()
+    for number, rows in enumerate((table.slice(0, 7), table.slice(7, 5).drop(["device_id"]))):
+        pq.write_table(rows, tmp_path / "h" / f"part-{number}.parquet")
+    (tmp_path / "h" / "_SUCCESS").touch()
+    read = read_past(tmp_path / "h", None).authorizations
+    ids = table["authorization_id"].to_pylist()[:12]
+    assert sorted(read["authorization_id"].to_pylist()) == sorted(ids)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_timestamps_of_any_unit_are_times(past: Past, tmp_path: Path, unit: str) -> None:
+    table = past.authorizations.slice(0, 3)
+    whole = [at // 1_000_000 * 1_000_000 for at in table["event_at"].to_pylist()]
+    stamps = pa.array(whole).cast(pa.timestamp("us", "UTC")).cast(pa.timestamp(unit, "UTC"))
+    index = table.column_names.index("event_at")
+    pq.write_table(table.set_column(index, "event_at", stamps), tmp_path / "t.parquet")
+    read = read_past(tmp_path / "t.parquet", None).authorizations
+    assert read["event_at"].to_pylist() == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "says"),
+    [
+        ("event_at", pa.array([1, -1, 2**62]), "event_at: 2 times out of range, in row 2 first"),
+        ("event_at", pa.array([1, 2**61, 2], pa.timestamp("ms")), "event_at"),
+        ("amount_minor", pa.array(["x", "1", "2"]), "amount_minor of type string"),
+        ("amount_minor", pa.array([0.5, 1.0, 2.0]), "amount_minor of type double"),
+        ("mcc", pa.array([[1], [2], [3]]), "mcc of type list"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_named(
+    past: Past, tmp_path: Path, name: str, column: pa.Array, says: str
+) -> None:
+    table = past.authorizations.slice(0, 3)
+    index = table.column_names.index(name)
+    pq.write_table(table.set_column(index, name, column), tmp_path / "t.parquet")
+    with pytest.raises(Rejected, match=says):
+        read_past(tmp_path / "t.parquet", None)
+
+
+def test_damaged_parquet_is_refused_whatever_became_of_its_bytes(
+    past: Past, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(past.authorizations.slice(0, 50), path, write_page_checksum=True)
+    whole = path.read_bytes()
+    numbers = np.random.default_rng(1)
+    refused = 0
+    for _ in range(150):
+        raw = bytearray(whole)
+        at = int(numbers.integers(0, len(raw)))
+        raw[at : at + 4] = bytes(numbers.integers(0, 256, 4, dtype=np.uint8))
+        path.write_bytes(bytes(raw[: len(raw) if at % 3 else at]))
+        try:
+            read_past(path, None)
+        except Rejected:
+            refused += 1
+    assert refused > 75
