@@ -5,6 +5,9 @@ So ``sluice --help`` loads no numba, and a verb fails for want of an extra only 
 
 from __future__ import annotations
 
+import secrets
+import string
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from sluice.adapters.feast.contract import Plan
     from sluice.adapters.files.past import Past
     from sluice.adapters.kafka.topics import Change, Existing
+    from sluice.adapters.kubernetes import Kubectl
     from sluice.adapters.parquet.archive import Archive, Archived
     from sluice.adapters.parquet.history import HistoryFiles
     from sluice.application.backfill import History, Ints, PastLabels
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from sluice.application.publish import BadRow, Report
     from sluice.application.rebuild import Rebuild
     from sluice.application.redrive import Originals, Sender
+    from sluice.application.smoke_test import Seen
     from sluice.domain.activation import Act, Activation, Checked, What
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
@@ -380,8 +385,9 @@ def rebuild(
     """
     from sluice.adapters.kafka.groups import Group
     from sluice.adapters.kafka.reader import TopicReader
+    from sluice.adapters.kafka.topic_ids import TopicIds
     from sluice.adapters.parquet.archive import Archive
-    from sluice.application.rebuild import Rebuild, TopicNames
+    from sluice.application.rebuild import Rebuild, TopicNames, check_archive
     from sluice.bootstrap import services
     from sluice.bootstrap.brokers import reached
 
@@ -395,6 +401,12 @@ def rebuild(
     kafka = settings.kafka
     reader = TopicReader(reached(kafka), extra=kafka.extra())
     try:
+        if use:
+            wanted = {names.decisions: "decisions", names.labels: "labels"}
+            ids = TopicIds(kafka.bootstrap, wanted, client_id="sluice-rebuild", extra=kafka.extra())
+            check_archive(
+                {topic: archive.topic_ids(kind) for topic, kind in wanted.items()}, ids.ask()
+            )
         yield Rebuild(
             watermark=watermark,
             group=Group(
@@ -476,6 +488,64 @@ def _write_bucket(settings: Settings, root: Path, number: int, of: int) -> int:
         return write_states(event_history, store)
     finally:
         store.close()
+
+
+def smoke_test(
+    settings: Settings,
+    url: str,
+    *,
+    tenant: str,
+    token_file: Path | None,
+    tls_files: tuple[str, str, str],
+    timeout_s: float,
+) -> Seen:
+    """One authorization through a whole deployment. tls_files: CA, certificate and key of a client
+    of the sync API, "" for none. Raises Unavailable, Rejected, Corrupt, Misconfigured."""
+    from sluice.adapters import tls
+    from sluice.adapters.kafka.reader import NewRecords, TopicReader
+    from sluice.adapters.kafka.topics import Topics
+    from sluice.adapters.syncapi import SyncApiClient
+    from sluice.application.smoke_test import smoke_test as test
+    from sluice.bootstrap.brokers import reached
+    from sluice.bootstrap.services import store
+    from sluice.domain.clock import SystemClock
+    from sluice.domain.records.authorization import Authorization, Channel
+
+    clock = SystemClock()
+    # Letters alone: digits at random may look like a card number.
+    word = "smoke-test-" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(20))
+    auth = Authorization(
+        authorization_id=word,
+        event_at=clock.now_us(),
+        card_token=word,
+        merchant_id=word,
+        terminal_id=word,
+        mcc="5999",
+        channel=Channel.ECOM,
+        amount_minor=1,
+        currency="EUR",
+        merchant_country="BE",
+        card_country="BE",
+        region="smoke-test",
+        tenant=tenant,
+    )
+    api = SyncApiClient(url, token_file=token_file, files=tls.Files("smoke-test", *tls_files))
+    kafka = settings.kafka
+    reader = TopicReader(reached(kafka), extra=kafka.extra())
+    states = store(settings).states()
+    try:
+        return test(
+            auth,
+            api=api,
+            decisions=NewRecords(reader, Topics(kafka.topic_prefix).decisions),
+            states=states,
+            clock=clock,
+            wait=time.sleep,
+            timeout_s=timeout_s,
+        )
+    finally:
+        states.close()
+        reader.close()
 
 
 def find_decisions(root: Path, authorization_id: str) -> list[Archived]:
@@ -633,3 +703,10 @@ def _identity(what: What, folder: Path) -> tuple[str, str]:
     manifest = decode_manifest(files[MANIFEST], str(folder / MANIFEST))
     check_files(manifest, files)
     return manifest.id, hashlib.sha256(files[MANIFEST]).hexdigest()
+
+
+def cluster(namespace: str, context: str) -> Kubectl:
+    """What looks at a Helm release. Raises Misconfigured without kubectl."""
+    from sluice.adapters.kubernetes import Kubectl
+
+    return Kubectl(namespace, context)

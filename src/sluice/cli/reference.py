@@ -1,7 +1,7 @@
 """Write the pages of docs/reference that the code itself can tell; --check fails if one is stale.
 
 Metrics, alerts, log fields, features, settings, the authorization's fields, the language of
-mappings, and the verbs.
+mappings, and the verbs; also the Helm chart's README and schema, from its values.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs as parts
-from sluice.cli import VERBS, docstring
+from sluice.cli import VERBS, chart_values, docstring
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of, paragraphs
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
+from sluice.domain.records.currencies import MINOR_MAX, UNITS_MAX
 from sluice.settings import PREFIX, Settings
 from sluice.telemetry import SHOWN_BY, TABLE, Line
 from sluice.yaml_files import decode
@@ -39,11 +40,21 @@ _MADE = "<!-- Made by `sluice reference` from {source}. Change it there. -->\n\n
 @click.option(
     "--root", type=FOLDER, default=ROOT, show_default=True, metavar="DIR", help="Of the pages."
 )
-def command(check: bool, root: Path) -> int:
+@click.option(
+    "--chart",
+    type=FOLDER,
+    default=chart_values.CHART,
+    show_default=True,
+    metavar="DIR",
+    help="Of the chart's two files.",
+)
+def command(check: bool, root: Path, chart: Path) -> int:
     """Write the pages, or name the stale ones."""
     stale = 0
-    for name, make in PAGES.items():
-        path, text = root / name, make()
+    pages = {root / name: make for name, make in PAGES.items()}
+    pages |= {chart / name: make for name, make in OF_THE_CHART.items()}
+    for path, make in pages.items():
+        text = make()
         if path.exists() and path.read_text() == text:
             continue
         stale += 1
@@ -224,7 +235,9 @@ def authorization() -> str:
             "# Authorization, version 1\n\n"
             f"JSON, UTF-8, at most {MAX_BODY_BYTES:,} bytes. The schema is closed: a field that is "
             "not here is refused ([how one is added](../how-to/change-a-contract.md)). "
-            "Money is integer minor units of an ISO 4217 currency, countries "
+            "Money is integer minor units of an ISO 4217 currency, at most "
+            f"{UNITS_MAX:,} units and {len(str(MINOR_MAX))} digits; a currency that ended is taken "
+            "for what was paid before. Countries "
             "are ISO 3166-1 alpha-2, time is integer microseconds since 1970 UTC and at most 35 "
             "days old or 5 minutes ahead (`decider.max_event_age_s`, `decider.max_event_ahead_s`). "
             "A value in which a card number may stand, in clear or encoded, is refused in any "
@@ -432,3 +445,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "alerts.md": alerts,
 }
 """File name and what makes its text."""
+OF_THE_CHART: dict[str, Callable[[], str]] = {
+    "README.md": chart_values.readme,
+    "values.schema.json": chart_values.schema,
+}

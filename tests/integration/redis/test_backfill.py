@@ -21,6 +21,7 @@ from sluice.adapters.redis.watermark import KEY, RedisWatermark
 from sluice.application.ports import READY
 from sluice.cli import main
 from sluice.domain.features.stateformat import TABLES, note
+from tests.unit.cli.test_backfill import LABELS, MAPPING
 
 pytestmark = pytest.mark.integration
 
@@ -115,3 +116,20 @@ def test_an_archive_that_cannot_be_written_is_told_before_the_history_is_read(
     told = capsys.readouterr().err
     assert "archiver.root" in told
     assert "there-is-none" not in told
+
+
+def test_a_flag_that_nobody_listed_stops_a_backfill_with_its_value_and_count(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bank.yaml").write_text(MAPPING)
+    (tmp_path / "labels.yaml").write_text(LABELS)
+    flags = ["1", "maybe", "0.0", "maybe", "", "true", "maybe"]
+    rows = [f"a{i},2026-01-01T00:00:00,{i},500,{flag}\n" for i, flag in enumerate(flags)]
+    (tmp_path / "bank.csv").write_text("id,at,who,cents,fraud\n" + "".join(rows))
+    command = ["backfill", str(tmp_path / "bank.csv"), "--mapping", str(tmp_path / "bank.yaml")]
+    assert main([*command, "--labels", str(tmp_path / "labels.yaml")]) == 1
+    said = capsys.readouterr().err
+    assert 'bank.csv:3: column fraud: "maybe" is neither in fraud nor in not_fraud' in said
+    assert '3 x column fraud: "maybe" is neither in fraud nor in not_fraud' in said
+    assert "1 x column fraud: an empty cell" in said
+    assert "4 bad rows, nothing was done" in said

@@ -303,3 +303,57 @@ def test_damaged_parquet_is_refused_whatever_became_of_its_bytes(
         except Rejected:
             refused += 1
     assert refused > 75
+
+
+def with_flags(past: Past, folder: Path, flags: pa.Array) -> tuple[Path, Path]:
+    """Our own names, in which somebody else wrote is_fraud."""
+    labels = past.labels.slice(0, len(flags))
+    index = labels.column_names.index("is_fraud")
+    pq.write_table(labels.set_column(index, "is_fraud", flags), folder / "labels.parquet")
+    pq.write_table(past.authorizations.slice(0, 3), folder / "authorizations.parquet")
+    return folder / "authorizations.parquet", folder / "labels.parquet"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pa.array([1, 0]),
+        pa.array([1.0, 0.0]),
+        pa.array(["Yes", "no"]),
+        pa.array(["1.0", "0"]).dictionary_encode(),
+        pa.array([b"\x01", b"\x00"]),
+    ],
+    ids=lambda flags: str(flags.type),
+)
+def test_true_and_false_of_our_own_columns_have_any_type(
+    past: Past, tmp_path: Path, flags: pa.Array
+) -> None:
+    labels = read_past(*with_flags(past, tmp_path, flags)).labels
+    assert sorted(labels["is_fraud"].to_pylist()) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (pa.array([2, 2, 1]), '"2" is neither true nor false, in 2 rows'),
+        (pa.array([0.5, 1.0]), '"0.5" is neither true nor false, in 1 rows'),
+        (pa.array([float("nan"), 1.0]), '"nan" is neither true nor false'),
+        (pa.array(["maybe", "1"]), '"maybe" is neither true nor false'),
+        (pa.array([1.0, None]), "1 empty cells in is_fraud"),
+    ],
+)
+def test_what_is_neither_is_refused_with_its_value_and_count(
+    past: Past, tmp_path: Path, flags: pa.Array, says: str
+) -> None:
+    with pytest.raises(Rejected, match=says):
+        read_past(*with_flags(past, tmp_path, flags))
+
+
+def test_ids_of_floats_are_refused_in_our_own_columns_too(past: Past, tmp_path: Path) -> None:
+    table = past.authorizations.slice(0, 2)
+    index = table.column_names.index("card_token")
+    path = tmp_path / "floats.parquet"
+    pq.write_table(table.set_column(index, "card_token", pa.array([70001.0, 70002.0])), path)
+    with pytest.raises(Rejected, match="a column of floats, where ids are") as caught:
+        read_past(path, None)
+    assert caught.value.where == f"{path}: card_token"

@@ -66,15 +66,15 @@ def texts(
 
     number: of a whole number that went through a float, which would make an id 70001.0 of 70001.
     """
-    kinds = set(map(type, values))
+    kinds = set(map(type, values)) - {type(None)}
     if kinds == {int}:
-        return list(map(str, values))
+        return [None if value is None else str(value) for value in values]
     if kinds == {str}:
-        found: Column = [None if value in empty else value for value in values]
+        found: Column = [None if value is None or value in empty else value for value in values]
         if number == "text":
             return found
         if number == "refused":
-            joined = "\n".join(values)
+            joined = "\n".join(filter(None, found))
             if ".0" not in joined and "E+" not in joined and "e+" not in joined:
                 return found
     return [_text(value, column, empty, number) for value in values]

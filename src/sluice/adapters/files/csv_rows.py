@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeGuard, cast
 
@@ -141,7 +142,7 @@ class CsvTable:
         """A row a line. Those of a whole block at once; one by one where some row spans lines."""
         rows: list[Cells | Rejected]
         try:
-            rows = list(csv.reader(text, **self._format))
+            rows = list(self._reader(text))
         except csv.Error:
             rows = []
         if len(rows) != len(text):
@@ -151,9 +152,18 @@ class CsvTable:
             rows[number - first] = Rejected(_TOO_LONG, code="bad_row")
         return _Block(list(range(first, last + 1)), text, rows, first, last), len(text)
 
+    def _reader(self, text: Iterable[str]) -> Iterator[Cells]:
+        """Rows of lines. A cell that is ``\\N`` alone, a database's NULL, stays it: where a
+        backslash escapes, it would be the text N."""
+        if self._dialect.escape == "\\":
+            mark = re.escape(self._format["delimiter"])
+            null = re.compile(rf"(?:(?<={mark})|^)\\N(?={mark}|[\r\n]|$)")
+            text = map(partial(null.sub, r"\\\\N"), text)  # goes on after a window's end
+        return csv.reader(text, **self._format)
+
     def _row(self, line: str) -> Cells | Rejected:
         try:
-            (row,) = csv.reader((line,), **self._format)
+            (row,) = self._reader((line,))
         except (csv.Error, ValueError):
             return _no_row()
         return row
@@ -165,7 +175,7 @@ class CsvTable:
         left where more may belong to their row."""
         block = _Block([], [], [], first, first - 1)
         window = _Window(text)
-        reader = csv.reader(window, **self._format)
+        reader = self._reader(window)
         start = 0
         while start < len(text):
             window.at, window.end = start, min(start + ROW_LINES_MAX, len(text))

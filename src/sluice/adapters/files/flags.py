@@ -147,7 +147,7 @@ def flags(how: LabelMapping, empty: Collection[str]) -> Meanings:
             return False
         if is_empty(value, empty):
             return of_empty
-        return wrong(how.column, f"{_quoted(value)} is neither in fraud nor in not_fraud")
+        return wrong(how.column, f"{quoted(value)} is neither in fraud nor in not_fraud")
 
     return Meanings(meaning)
 
@@ -158,7 +158,7 @@ def one_of(values: Iterable[Value], empty: Collection[str]) -> Meanings:
     return Meanings(lambda value: ("" if is_empty(value, empty) else word(value)) in listed)
 
 
-def _quoted(value: Any) -> str:
+def quoted(value: Any) -> str:
     """A flag's value, which the firm must see to list it; not what may be somebody's number."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     if sum(map(str.isdecimal, text)) > _DIGITS_MAX or holds_card_number(text):

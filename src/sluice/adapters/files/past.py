@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.arrow import COLUMNS, OPTIONAL, arrow_types
+from sluice.adapters.files.flags import NO, YES, quoted, word
 from sluice.adapters.files.history import LABEL_COLUMNS, SAYS_MAX, UNREADABLE, need, unreadable
 from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
 from sluice.adapters.files.tables import Table, part_files
@@ -99,9 +100,8 @@ def map_past(
     """Read a firm's own CSV or parquet by mappings (see :mod:`sluice.adapters.files.mapping`).
 
     mapping, labels: YAML files or names of bundled ones. bad_row: told of each row that is no
-    authorization; it is left out. check: with the tenants' grammars. key: of the tokens.
-    bad_share: see :func:`sluice.application.publish.watched`. Raises Misconfigured, Rejected,
-    Unavailable.
+    authorization; it is left out. check: with the tenants' grammars. key: of the tokens. bad_share:
+    see :func:`sluice.application.publish.watched`. Raises Misconfigured, Rejected, Unavailable.
     """
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
@@ -195,7 +195,7 @@ def _cast(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
         if name in TIMES and pa.types.is_timestamp(column.type):
             safe = column.type.unit != "ns"  # of which the last three digits are cut off
             column = column.cast(pa.timestamp("us", column.type.tz), safe=safe)
-        return _as(column, _type(name))
+        return _as(column, _type(name), f"{path}: {name}")
     except UNREADABLE as exc:
         raise Rejected(
             f"column {name} of type {column.type} cannot be read as {_type(name)}: "
@@ -218,7 +218,35 @@ def _check_times(column: pa.ChunkedArray, name: str, path: Path) -> None:
         )
 
 
-def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+def _as(column: pa.ChunkedArray, kind: pa.DataType, where: str) -> pa.ChunkedArray:
+    """As one of our types. Raises Rejected for what Arrow would make something else of."""
+    if pa.types.is_boolean(kind) and not pa.types.is_boolean(column.type):
+        return _flags(column, where)
+    if not pa.types.is_integer(kind) and pa.types.is_floating(column.type):
+        raise Rejected(
+            "a column of floats, where ids are: 70001 would become 70001.0",
+            where=where,
+            fix="write it as text or as whole numbers",
+            code="wrong_type",
+        )
     if not pa.types.is_dictionary(kind) or column.type == kind:
         return column.cast(kind)
     return pc.dictionary_encode(column.cast(pa.string())).cast(kind)
+
+
+def _flags(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    """True and false in whatever type. Raises Rejected with the first other value and its count."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    meanings: dict[Any, bool | None] = {None: None}
+    for counted in pc.value_counts(column).to_pylist():
+        value, said = counted["values"], word(counted["values"])
+        if value is not None and said not in (*YES, *NO):
+            raise Rejected(
+                f"{quoted(value)} is neither true nor false, in {counted['counts']:,} rows",
+                where=where,
+                fix="write true and false, or 1 and 0",
+                code="bad_format",
+            )
+        meanings[value] = None if value is None else said in YES
+    return pa.chunked_array([pa.array([meanings[v] for v in column.to_pylist()], pa.bool_())])

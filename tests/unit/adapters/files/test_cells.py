@@ -64,6 +64,20 @@ def test_what_stands_for_nothing_is_an_empty_cell(tmp_path: Path, word: str) -> 
     assert "column amount: not an amount: empty" in refused(mapped(tmp_path, changed(amount=word)))
 
 
+@pytest.mark.parametrize("multiline", [False, True])
+def test_a_databases_null_is_empty_where_a_backslash_escapes(
+    tmp_path: Path, multiline: bool
+) -> None:
+    """It was the text N, and all customers without a device had that one."""
+    row = changed(entry="\\N", device="\\N", shop='"the \\"s1\\""', fraud="\\N")
+    using = mapping(escape="\\", multiline=multiline, merchant_id={"constant": "m"},
+                    terminal_id={"constant": "t"})  # fmt: skip
+    result = mapped(tmp_path, *[row] * 3, changed(device='"over\n\\N\nlines"'), using=using)
+    auths = [decode_authorization(value) for value in result.values]
+    assert [(auth.device_id, auth.channel) for auth in auths] == [(None, "pos")] * 3
+    assert len(result.bad) == (1 if multiline else 3)
+
+
 def test_words_of_ones_own_are_empty_too_and_the_usual_ones_can_be_kept(tmp_path: Path) -> None:
     using = mapping(empty=["unknown"], not_empty=["-"])
     for word, device in (("unknown", None), ("UNKNOWN", None), ("NULL", None), ("-", "-")):
@@ -196,6 +210,30 @@ def test_a_rows_line_can_be_its_id(tmp_path: Path) -> None:
     result = mapped(tmp_path, GOOD, GOOD, using=using)
     found = [decode_authorization(v) for v in result.values]
     assert [(a.authorization_id, a.device_id) for a in found] == [("bank-2", "2"), ("bank-3", "3")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_lines_count_on_through_the_parts_of_a_folder_so_that_ids_stay_apart(
+    tmp_path: Path, kind: str
+) -> None:
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for number in range(3):
+        path = parts / f"part-{number}"
+        if kind == "csv":
+            path.write_text(f"{COLUMNS}\n{GOOD}\n{GOOD}\n")
+        else:
+            pq.write_table(pa.table({name: [cell] * 2 for name, cell in ROW.items()}), path)
+    table = Table(parts)
+    using = mapping(authorization_id={"template": "bank-{$line}"})
+    mapper = Mapper(using, None, table.columns, "parts")
+    found = [
+        decode_authorization(value).authorization_id
+        for batch in table.batches(mapper.wanted)
+        for value in mapper.apply(batch).values
+    ]
+    lines = [2, 3, 5, 6, 8, 9] if kind == "csv" else [1, 2, 3, 4, 5, 6]
+    assert found == [f"bank-{line}" for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,9 @@ def mapped(
 ) -> Mapped:
     path = tmp_path / "bank.csv"
     path.write_text("\n".join([COLUMNS, *lines]) + "\n")
-    table = Table(path)
-    mapper = Mapper(using or mapping(), labels, table.columns, path.name)
+    how = using or mapping()
+    table = Table(path, how)
+    mapper = Mapper(how, labels, table.columns, path.name)
     (batch,) = table.batches(mapper.wanted)
     return mapper.apply(batch)
 
