@@ -16,6 +16,7 @@ from sluice_simulator.world import World as Simulated
 from sluice.adapters.files.past import Past, map_past, read_past
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
+from sluice.adapters.parquet.feature_log import FeatureLog
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.application.decide import content_digest
 from sluice.application.load_history import store_states
@@ -31,7 +32,7 @@ from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.domain.records.label import Label
-from sluice.errors import Misconfigured, Rejected
+from sluice.errors import Corrupt, Misconfigured, Rejected
 from tests.unit.application.test_featurize import Harness, decide
 
 FX = PolicyFiles(Path("policies/default"), catalogue.FEATURES).current().fx
@@ -357,3 +358,23 @@ def test_ids_of_floats_are_refused_in_our_own_columns_too(past: Past, tmp_path: 
     with pytest.raises(Rejected, match="a column of floats, where ids are") as caught:
         read_past(path, None)
     assert caught.value.where == f"{path}: card_token"
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_file_of_the_archive_is_named_to_who_builds_a_training_set(
+    past: Past, tmp_path: Path, cut: bool
+) -> None:
+    archive(past, FX, tmp_path)
+    at = past.authorizations["event_at"].to_numpy()
+    first, until = int(at[0]), int(at[-1]) + 1
+    assert len(FeatureLog(tmp_path, first, until).rows(first, until)) == len(at)
+    file = Archive(tmp_path).files("history")[1].path
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 4 : len(raw) // 4 * 3] = b"\xff" * (len(raw) // 4 * 3 - len(raw) // 4)
+    file.write_bytes(bytes(raw[: len(raw) // 2] if cut else raw))
+    with pytest.raises(Corrupt, match="cannot be read") as caught:
+        FeatureLog(tmp_path, first, until).rows(first, until)
+    assert caught.value.where == str(file)
+    with pytest.raises(Corrupt, match="cannot be read") as caught:
+        list(Archive(tmp_path).tables("history"))
+    assert caught.value.where == str(file)
