@@ -17,21 +17,23 @@ DATA := var
 ARGS :=
 
 # Each requirements.lock is installed by hash, see docs/how-to/update-locks.md. $(1): the
-# environment. $(2): the lock. $(3): what is installed from this tree. $(4): install or sync.
+# environment. $(2): the lock. $(3): what is installed from this tree, if anything. $(4): install or
+# sync.
 define environment
 	@echo "$(1): installing what $(2) names"
 	@test -x $(1)/bin/python || $(UV) venv --python "$${PYTHON:->=3.11,<3.14}" $(1)
 	@$(UV) pip $(4) --python $(1) --require-hashes $(if $(filter install,$(4)),--requirement) $(2)
-	@$(UV) pip install --python $(1) --no-deps $(3)
+	@$(if $(3),$(UV) pip install --python $(1) --no-deps $(3))
 	@touch $@
 endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test coverage test-image test-models train up down demo bench attack kafka kafka-stop locks
+.PHONY: help setup check test coverage chart-tools test-chart test-cluster test-image test-models train cluster \
+  cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks
 
 help: ## Show these verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # One environment for everything but training and benchmarks. The verbs that run Sluice fill it with
 # what the services' image holds (requirements of services/); `setup` adds what only developers need.
@@ -45,6 +47,8 @@ models/.venv/.done: models/requirements.lock $(SOURCES)
 	$(call environment,models/.venv,models/requirements.lock,$(OWN) -e models,sync)
 benchmarks/.venv/.done: benchmarks/requirements.lock $(SOURCES)
 	$(call environment,benchmarks/.venv,benchmarks/requirements.lock,$(OWN),sync)
+tests/deploy/.venv/.done: tests/deploy/requirements.lock
+	$(call environment,tests/deploy/.venv,tests/deploy/requirements.lock,,sync)
 
 setup: .venv/.done ## Install what development needs into .venv
 
@@ -66,9 +70,25 @@ coverage: setup ## Lines and branches that unit, property and contract tests run
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/coverage run -m pytest -q tests/unit tests/property tests/contract src $(ARGS)
 	$(BIN)/coverage report
 
+chart-tools: setup tests/deploy/.venv/.done
+	$(RUN) -m tests.support.crds
+test-chart: chart-tools ## Render the chart, check it against schemas; 350 MB of tools
+	$(RUN) -m pytest tests/deploy $(ARGS)
+
 test-image: setup ## Build the image on a stand-in base and start it confined; root, minutes
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m image -rP tests/image $(ARGS)
+
+# The cluster's programs are kept in ~/.cache/sluice-cluster; see docs/how-to/test-on-a-cluster.md.
+test-cluster: setup tests/deploy/.venv/.done ## The chart on a real Kubernetes, started and ended here; root, Go
+	$(RUN) -m local.kafka fetch
+	$(RUN) -m pytest -m cluster -rP tests/cluster $(ARGS)
+
+cluster: setup ## A Kubernetes with KServe on this machine, without Docker; root, Go
+	$(RUN) -m tests.cluster up
+
+cluster-down: setup ## End it
+	$(RUN) -m tests.cluster down
 
 demo: .venv/.services ## Everything on this machine for a minute, with fraud; checks itself
 	$(RUN) -m local.demo $(ARGS)
@@ -84,6 +104,9 @@ down: ## Stop what `make up` or `make kafka` left running
 bench: benchmarks/.venv/.done ## Every benchmark, to benchmarks/results/
 	env -u PYTHONDONTWRITEBYTECODE $(BENCH)/python -m benchmarks.run --out benchmarks/results $(ARGS)
 
+bench-cluster: setup ## Locust on the cluster that kubectl reaches: replicas, CPU, latency over time
+	$(RUN) -m benchmarks.cluster $(ARGS)
+
 attack: setup ## Hostile input, storms, faults and floods, and what became of them (15 min)
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m benchmarks.attack $(ARGS)
@@ -94,6 +117,15 @@ train: models/.venv/.done ## Train on simulated history, and pack a release in v
 test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6 GB
 	$(MODELS)/pytest models
 
+kind: ## All of it on a Kubernetes in Docker; needs docker, kind, kubectl, helm
+	@local/kind/kind.sh up
+
+kind-loader: ## Build the loader of `make bench-cluster` and hand it to that cluster
+	@local/kind/kind.sh load
+
+kind-down: ## Delete that cluster
+	@local/kind/kind.sh down
+
 kafka: .venv/.services ## Start one Kafka node, on port 9092
 	$(RUN) -m local.kafka start --port $(KAFKA_PORT) --data "$(DATA)/kafka"
 	$(BIN)/sluice topics apply --bootstrap localhost:$(KAFKA_PORT) --replication 1
@@ -103,11 +135,13 @@ kafka-stop: .venv/.services ## Stop it; its data stays
 
 EXPORT := export --quiet --no-emit-local --no-header --no-annotate --format requirements.txt
 locks: .venv/.services ## Resolve every requirements.lock and the broker's jars anew
-	for folder in . models benchmarks local/tools; do \
+	for folder in . models benchmarks local/tools tests/deploy; do \
 	  $(UV) lock --upgrade --project $$folder; \
 	  $(UV) $(EXPORT) --project $$folder --output-file $$folder/requirements.lock; done
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock
 	$(UV) $(EXPORT) --only-group build --output-file services/build.lock
+	$(UV) $(EXPORT) --project benchmarks --only-group loader \
+	  --output-file benchmarks/cluster/requirements.lock
 	$(UV) lock --upgrade --project local/kafka
 	for group in java jgo; do $(UV) $(EXPORT) --project local/kafka --only-group $$group \
 	  --output-file local/kafka/$$group.lock; done

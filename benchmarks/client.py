@@ -115,6 +115,8 @@ class Load:
                 await asyncio.sleep(due - now)
             if i % 16 == 0:
                 await asyncio.sleep(0)
+            while self._free and self._free[-1].closed:  # a server closes what stays idle
+                self._free.pop()
             if self._free:
                 self._send(self._free.pop(), i, due)
             elif self.in_flight < CONNECTIONS_MAX:

@@ -6,19 +6,15 @@ answer other than 200 is a failure. With ``--tenant`` and ``--seed`` several run
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from locust import FastHttpUser, constant, events, task
-from sluice_simulator.batch import Batch
-from sluice_simulator.config import Config
-from sluice_simulator.world import World
 
-from sluice.domain.records.authorization import encode
+from benchmarks.traffic import bodies
 
-CHUNK = 2048
+PATH = "/v1/authorizations"
 
 
 @events.init_command_line_parser.add_listener
@@ -29,14 +25,6 @@ def _arguments(parser: Any) -> None:
     parser.add_argument("--tenant", default="bank")
 
 
-def _bodies(cards: int, seed: int, first: date, tenant: str) -> Iterator[bytes]:
-    world = World(Config(cards=cards, tenant=tenant), seed)
-    for days in itertools.count():
-        for day in world.days(first + timedelta(days=days), 1):
-            for at in range(0, len(day), CHUNK):
-                yield from map(encode, Batch(world, day.rows[at : at + CHUNK]).structs())
-
-
 @events.test_start.add_listener
 def _start(environment: Any, **_: Any) -> None:
     given = environment.parsed_options
@@ -45,7 +33,7 @@ def _start(environment: Any, **_: Any) -> None:
         if given.first_day
         else (datetime.now(UTC) - timedelta(days=1)).date()
     )
-    Acquirer.bodies = _bodies(given.cards, given.seed, first, given.tenant)
+    Acquirer.bodies = bodies(given.cards, given.seed, first, given.tenant)
 
 
 class Acquirer(FastHttpUser):
@@ -57,9 +45,13 @@ class Acquirer(FastHttpUser):
     @task
     def authorize(self) -> None:
         """Send the world's next authorization."""
+        self.ask(next(self.bodies))
+
+    def ask(self, body: bytes) -> None:
+        """Send one, once."""
         with self.client.post(
-            "/v1/authorizations",
-            data=next(self.bodies),
+            PATH,
+            data=body,
             headers={"Content-Type": "application/json"},
             catch_response=True,
         ) as answer:

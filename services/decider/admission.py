@@ -29,7 +29,9 @@ from sluice.domain.clock import SECOND_US
 from sluice.domain.records.authorization import Channel
 from sluice.errors import Misconfigured, Rejected
 
-TARGET = 0.25
+DECIDED = 0.75
+"""Of the requests in flight: how many are decided at once at most. The others may stand."""
+TARGET = 0.3
 """Of the default deadline: the age that the oldest of a batch may have when it is decided."""
 INTERVAL_S = 0.1
 """CoDel's: so long the age must stay above the target before the limit is lowered."""
@@ -46,9 +48,9 @@ LEFT = 0.2
 would be decided without the model, and would make so all others of the batch. While the limit is
 reached it is refused."""
 
-TOLD_PER_DECIDED = 0.4
+TOLD_PER_DECIDED = 0.25
 """Refusals told for each authorization decided. One costs a quarter of a decision: so all of them
-take a tenth of the time."""
+take a sixteenth of the time."""
 TOLD_AT_ONCE = 64.0
 """Refusals that need not wait for decisions, after a calm."""
 IDLE_S = 0.1
@@ -279,7 +281,7 @@ class Admission:
         weights: Weights,
         reference: Callable[[int, str], int],
     ) -> None:
-        most = max(in_flight_max // 2, min(in_flight_max, LIMIT_MIN))
+        most = max(round(in_flight_max * DECIDED), min(in_flight_max, LIMIT_MIN))
         self.inside = 0
         """Being decided now."""
         self.limit = Limit(round(deadline_ms * 1000 * TARGET), most)

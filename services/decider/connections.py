@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from services.decider.protocol import GOODBYES, READ_TIMEOUT_S, HttpProtocol
+from services.decider.protocol import GOODBYES, READ_TIMEOUT_S, Heads, HttpProtocol
 from sluice import telemetry
 from sluice.telemetry import METRICS
 
@@ -66,6 +66,7 @@ class Listener:
         self.state = state
         self.loop = asyncio.get_running_loop()
         self.count = 0
+        self.heads = Heads()
         self._name = name
         self._listening = listening
         self._connections_max = connections_max

@@ -4,6 +4,10 @@ An authorization goes to the entrypoint when it is whole, and the answer into th
 a task, an ASGI message or a wake-up of its own. What is unusual (a large body, one announced by
 ``expect``) goes through ASGI.
 
+A client sends the same head with each request, but for the length of the body. So heads that the
+parser has read are remembered (:class:`Heads`), and a request that comes whole behind one of them
+is not parsed again. The less a refusal costs, the less a flood takes from others.
+
 Answers leave in the order of the requests, also the one that says that the rest is no HTTP. While
 one request is answered at most the next ones of one piece stand behind it; what else has arrived is
 held as bytes, the connection is read no further, and what is held is bounded over all connections.
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -63,6 +68,16 @@ def _goodbye(code: str) -> bytes:
 
 
 GOODBYES = {code: _goodbye(code) for code in ("invalid_http", "headers_too_large", "overloaded")}
+HEADS_MAX = 1024
+HEAD_MAX_BYTES = 1024
+"""Of a head that is remembered: together some 2 MB. A client's heads differ in the length of the
+body, so it has about a hundred."""
+_HEAD_END = b"\r\n\r\n"
+_TARGET = AUTHORIZATIONS.encode()
+_UNUSUAL = frozenset(
+    (b"connection", b"expect", b"traceparent", b"transfer-encoding", b"upgrade", b"trailer")
+)
+"""Headers that make the rest of a request another, or that no two requests have alike."""
 _OF_AN_UPGRADE = (b"upgrade", b"http2-settings")
 """Headers and connection options that offer another protocol."""
 
@@ -90,6 +105,65 @@ class Port(Protocol):
         """So many of them wait no more."""
         ...
 
+    @property
+    def heads(self) -> Heads:
+        """Those read before on any of its connections."""
+        ...
+
+
+class Heads:
+    """Heads of ordinary authorizations as they came, and the headers that the parser found in each.
+
+    What a parser makes of a head depends on its bytes alone. So this holds only heads of requests
+    that it read whole, in one piece, from the first byte on: HTTP/1.1, POST to AUTHORIZATIONS, kept
+    alive, of one announced length. At most HEADS_MAX; then it begins anew.
+    """
+
+    def __init__(self) -> None:
+        self._headers: dict[bytes, tuple[tuple[Header, ...], int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+    def find(self, piece: bytes) -> tuple[tuple[Header, ...], int] | None:
+        """Headers of the request that a piece is the whole of, and where its body begins."""
+        end = piece.find(_HEAD_END) + len(_HEAD_END)
+        found = self._headers.get(piece[:end])
+        return (found[0], end) if found is not None and found[1] == len(piece) - end else None
+
+    def learn(self, piece: bytes, protocol: HttpToolsProtocol) -> None:
+        """Take note of the head of a piece, if the request just parsed is the whole of it."""
+        cycle, end = protocol.cycle, piece.find(_HEAD_END) + len(_HEAD_END)
+        headers = tuple(cycle.scope["headers"])
+        said = {name for name, _ in headers}
+        if (
+            end > HEAD_MAX_BYTES
+            or cycle.body != piece[end:]
+            or cycle.more_body
+            or not cycle.keep_alive
+            or protocol.url != _TARGET
+            or cycle.scope["method"] != "POST"
+            or cycle.scope["http_version"] != "1.1"
+            or [value for name, value in headers if name == b"content-length"]
+            != [b"%d" % (len(piece) - end)]
+            or not said.isdisjoint(_UNUSUAL)
+        ):
+            return
+        if len(self._headers) >= HEADS_MAX:
+            self._headers.clear()
+        self._headers[piece[:end]] = headers, len(piece) - end
+
+
+class _Whole(RequestResponseCycle):
+    """A request that came whole behind a known head. Nobody waits for its body."""
+
+    message_event = asyncio.Event()
+    disconnected = response_started = response_complete = more_body = False
+    keep_alive = True
+
+    def __init__(self) -> None:
+        pass
+
 
 class _TooManyHeadersError(Exception):
     """Ends the parser's work inside one of its callbacks."""
@@ -112,6 +186,13 @@ class _Corked:
         if not self._held:
             self._loop.call_soon(self._send)
         self._held.append(data)
+
+    def write_whole(self, data: bytes) -> None:
+        """Of what is not in pieces: uvloop itself sends together what one turn wrote."""
+        if self._held:
+            self._held.append(data)
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         """Send what is kept, then close."""
@@ -143,6 +224,8 @@ class HttpProtocol(HttpToolsProtocol):
     """One connection. ``reading_since``, ``idle_since`` and ``unread_since`` are times of the loop:
     since when a request has been arriving, nothing was going on, an answer was not taken."""
 
+    cycle: RequestResponseCycle
+
     def __init__(self, port: Port, address: str) -> None:
         super().__init__(port.config, port.state, {}, port.loop)
         self.address = address
@@ -166,6 +249,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._upgrading = False
         self._goodbye = ""
         """Code of what is said when all before it is answered; nothing more is parsed."""
+        self._between = True
+        """The parser has read the last request to its end, and nothing of the next."""
+        self._entrypoint = self.app if isinstance(self.app, SyncApi) else None
 
     # ------------------------------------------------------------ the connection
 
@@ -235,7 +321,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self._goodbye or self.transport.is_closing():
             return
         if len(data) <= PIECE_BYTES and not self.behind():
-            self._parse(data)
+            if self._between and self._answering is None and self._entrypoint is not None:
+                self._read(data, self._entrypoint)
+            else:
+                self._parse(data)
         elif self._port.hold(len(data)):
             self._held += data
             self.flow.pause_reading()
@@ -243,6 +332,22 @@ class HttpProtocol(HttpToolsProtocol):
                 self._parse_held()
         else:
             self._end_with("overloaded")
+
+    def _read(self, piece: bytes, entrypoint: SyncApi) -> None:
+        """Take what may be a whole authorization, by its head if that is known."""
+        heads = self._port.heads
+        found = heads.find(piece)
+        if found is None:
+            before = self.cycle
+            self._parse(piece)
+            if self._between and self.cycle is not before:
+                heads.learn(piece, self)
+            return
+        headers, end = found
+        self.reading_since = self.idle_since = None
+        cycle = _Whole()
+        self.cycle = self._answering = cycle
+        self._hand_over(cycle, entrypoint, headers, piece[end:])
 
     def _parse_held(self) -> None:
         """Parse what is held until a request has to wait, the turn is over or nothing is left."""
@@ -320,6 +425,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
+        self._between = False
         self.reading_since = self.loop.time()
         self.idle_since = None
         self._message_bytes = self._body_bytes = 0
@@ -350,11 +456,12 @@ class HttpProtocol(HttpToolsProtocol):
         """The request is whole."""
         if self._upgrading:
             return
+        self._between = True
         self.reading_since = None
         super().on_message_complete()
         cycle, self._incomplete = self._incomplete, None
         if cycle is not None:
-            self._hand_over(cycle)
+            self._hand_over_parsed(cycle)
 
     # ------------------------------------------------------------ what is answered
 
@@ -367,22 +474,28 @@ class HttpProtocol(HttpToolsProtocol):
         if (
             cycle.scope["path"] != AUTHORIZATIONS
             or cycle.scope["method"] != "POST"
-            or not isinstance(app, SyncApi)
+            or self._entrypoint is None
             or cycle.waiting_for_100_continue
         ):
             super()._start_asgi_task(cycle, app)
         elif cycle.more_body:
             self._incomplete = cycle
         else:  # it came while its predecessor on this connection was being decided
-            self._hand_over(cycle)
+            self._hand_over_parsed(cycle)
 
-    def _hand_over(self, cycle: RequestResponseCycle) -> None:
-        entrypoint = self.app
-        assert isinstance(entrypoint, SyncApi)
-        body = bytes(cycle.body)
+    def _hand_over_parsed(self, cycle: RequestResponseCycle) -> None:
+        assert self._entrypoint is not None
+        self._hand_over(cycle, self._entrypoint, cycle.scope["headers"], bytes(cycle.body))
+
+    def _hand_over(
+        self,
+        cycle: RequestResponseCycle,
+        entrypoint: SyncApi,
+        headers: Sequence[Header],
+        body: bytes,
+    ) -> None:
         try:
-            answer = partial(self._respond, cycle)
-            entrypoint.authorize(cycle.scope["headers"], body, answer, self._peer)
+            entrypoint.authorize(headers, body, partial(self._respond, cycle), self._peer)
         except Exception:
             # Inside the parser it would be a 400, although the row may be decided: say nothing.
             telemetry.event("request_failed", level=logging.ERROR, error=True)
@@ -399,11 +512,11 @@ class HttpProtocol(HttpToolsProtocol):
         for name, value in (*self.server_state.default_headers, *headers):
             parts += (name, b": ", value, b"\r\n")
         parts += (b"content-length: %d\r\n\r\n" % len(body), body)
-        self.transport.write(b"".join(parts))
+        self.transport.write_whole(b"".join(parts))
         cycle.response_started = cycle.response_complete = True
         if CLOSE in headers:
             self.transport.close()
-        cycle.on_response()
+        self.on_response_complete()
 
     def on_response_complete(self) -> None:
         """A request is answered."""

@@ -8,6 +8,7 @@ import hmac
 import http.client
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -149,6 +150,19 @@ RAW: dict[str, tuple[str, bytes]] = {
     "deep nesting": ("wrong_type", b"[" * 15_000),
     "1 MB": ("too_large", authorization("large", customer_id="x" * 1_000_000)),
 }
+
+
+def test_a_smoke_test_finds_its_decision_and_its_state_and_a_wrong_address_is_named(
+    deployment: Deployment,
+) -> None:
+    """What `helm test` runs."""
+    done = deployment.stack.verb("smoke-test", "--url", deployment.stack.url)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"answered \w+ \(D\d\), recorded at \S+decisions.v1/\d+@\d+", done.stdout)
+
+    done = deployment.stack.verb("smoke-test", "--url", "http://127.0.0.1:1", "--timeout", "1")
+    assert done.returncode == 1
+    assert "no answer within 1 s: the sync API does not answer" in done.stderr
 
 
 def test_bad_input_is_one_dead_letter_each_and_its_neighbours_are_decided(

@@ -6,13 +6,15 @@ By certificate on one listener, by password (SASL/SCRAM-SHA-512 over TLS) on ano
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -34,6 +36,16 @@ HOST = "127.0.0.1"
 PASSWORD = "a-password-of-tests"
 ITERATIONS = 4096
 """The least that Kafka takes."""
+WAIT_S = 30.0
+EVERY = AclBindingFilter(
+    ResourceType.ANY,
+    None,
+    ResourcePatternType.ANY,
+    None,
+    None,
+    AclOperation.ANY,
+    AclPermissionType.ANY,
+)
 SECURE = """
 listeners=SSL://127.0.0.1:{{port}},SASL_SSL://127.0.0.1:{password_port},CONTROLLER://127.0.0.1:{{controller_port}}
 advertised.listeners=SSL://127.0.0.1:{{port}},SASL_SSL://127.0.0.1:{password_port}
@@ -139,15 +151,31 @@ class Cluster:
         admin = self.admin()  # which answers only while it lives
         for done in admin.create_acls(bindings).values():
             done.result()
+        _wait(lambda: set(bindings) <= set(admin.describe_acls(EVERY).result()))
         return names
 
     def set_password(self, who: str, password: str) -> None:
-        """As ``kafka-configs --alter --add-config SCRAM-SHA-512=...`` does."""
+        """As ``kafka-configs --alter --add-config SCRAM-SHA-512=...`` does.
+
+        A password that replaces another may take a moment more until it holds.
+        """
         how = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, ITERATIONS)
         asked = [UserScramCredentialUpsertion(who, how, password.encode())]
         admin = self.admin()
         for done in admin.alter_user_scram_credentials(asked).values():
             done.result()
+        _wait(lambda: who in admin.describe_user_scram_credentials().result())
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    """Until the broker knows what it was told.
+
+    The controller answers as soon as it has written it down, and the broker reads it after that.
+    """
+    deadline = time.monotonic() + WAIT_S
+    while not until():
+        assert time.monotonic() < deadline, f"the broker does not know it after {WAIT_S} s"
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -5,12 +5,15 @@ So ``sluice --help`` loads no numba, and a verb fails for want of an extra only 
 
 from __future__ import annotations
 
+import secrets
+import string
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluice.settings import Settings
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from sluice.adapters.feast.contract import Plan
     from sluice.adapters.files.past import Past
     from sluice.adapters.kafka.topics import Change, Existing
+    from sluice.adapters.kubernetes import Kubectl
     from sluice.adapters.parquet.archive import Archive, Archived
     from sluice.adapters.parquet.history import HistoryFiles
     from sluice.application.backfill import History, Ints, PastLabels
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from sluice.application.publish import BadRow, Report
     from sluice.application.rebuild import Rebuild
     from sluice.application.redrive import Originals, Sender
+    from sluice.application.smoke_test import Seen
     from sluice.domain.activation import Act, Activation, Checked, What
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
@@ -124,20 +129,24 @@ def publication(
     file: Path,
     mapping: str,
     labels: str | None,
+    token_key: Path | None,
     from_line: int,
     limit: int | None,
     since: int | None,
     rate: float | None,
+    bad_share: float,
     bad_row: Callable[[BadRow], None],
     progress: Callable[[Report], None],
     stopping: Callable[[], bool],
 ) -> Callable[[], Report]:
     """A file and the topics that it goes to; called, it is published. Raises Misconfigured."""
     from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
-    from sluice.adapters.files.tables import BATCH_ROWS, Table
+    from sluice.adapters.files.row_batch import BATCH_ROWS
+    from sluice.adapters.files.tables import Table
+    from sluice.adapters.files.tokens import read_key
     from sluice.adapters.kafka.producer import EventProducer
     from sluice.adapters.kafka.topics import Topics
-    from sluice.application.publish import Publisher, pace
+    from sluice.application.publish import Publisher, pace, watched
     from sluice.bootstrap.brokers import reached
     from sluice.domain.clock import SystemClock
     from sluice.domain.records.grammars import checks
@@ -145,9 +154,10 @@ def publication(
     kafka = settings.kafka
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
-    table = Table(file, how.delimiter)
+    table = Table(file, how)
     check = checks(settings.decider.grammars)
-    mapper = Mapper(how, reported, table.columns, file.name, check)
+    key = read_key(token_key) if token_key else None
+    mapper = Mapper(how, reported, table.columns, file.name, check, key)
     publisher = Publisher(
         file=file.name,
         producer=EventProducer(
@@ -167,7 +177,48 @@ def publication(
         # A slow stream goes second by second, so that it stops when told.
         size=BATCH_ROWS if rate is None else min(BATCH_ROWS, max(1, int(rate))),
     )
-    return partial(publisher.publish, (mapper.apply(rows).since(since) for rows in batches))
+
+    def publish() -> Report:
+        with closing(batches):
+            mapped = watched(map(mapper.apply, batches), bad_share)
+            return publisher.publish(some.since(since) for some in mapped)
+
+    return publish
+
+
+class MappingLanguage(NamedTuple):
+    """What a mapping can say: types whose fields are its keys, with what each means.
+
+    tables: (key of a mapping, type, fields of it that other tables tell). bundled: name and
+    paragraphs of each mapping that comes with the package.
+    """
+
+    tables: list[tuple[str, type[Any], tuple[str, ...]]]
+    empty_words: tuple[str, ...]
+    bundled: list[tuple[str, list[str]]]
+
+
+def mapping_language() -> MappingLanguage:
+    """Of the reference page."""
+    from sluice.adapters.files import mapping
+    from sluice.adapters.files.amounts import Amount
+    from sluice.adapters.files.cells import EMPTY_WORDS
+    from sluice.adapters.files.dialect import Dialect
+    from sluice.adapters.files.flags import LabelMapping
+    from sluice.adapters.files.times import Instant
+
+    told = ("event_at", "amount", *Dialect.__struct_fields__)
+    return MappingLanguage(
+        [
+            ("text", mapping.Text, ()),
+            ("event_at", Instant, ()),
+            ("amount", Amount, ()),
+            ("rows", mapping.Layout, told),
+            ("labels", LabelMapping, ()),
+        ],
+        EMPTY_WORDS,
+        [(name, mapping.about(name)) for name in mapping.bundled()],
+    )
 
 
 def read_past(
@@ -175,15 +226,19 @@ def read_past(
     history: Path,
     mapping: str | None,
     labels: str | None,
+    token_key: Path | None,
+    bad_share: float,
     bad_row: Callable[[BadRow], None],
 ) -> Past:
     """A past with our own names, or by a mapping. Raises Misconfigured, Rejected."""
     from sluice.adapters.files import past
+    from sluice.adapters.files.tokens import read_key
     from sluice.domain.records.grammars import checks
 
     if mapping:
         check = checks(settings.decider.grammars)
-        return past.map_past(history, mapping, labels, bad_row, check)
+        key = read_key(token_key) if token_key else None
+        return past.map_past(history, mapping, labels, bad_row, check, key, bad_share)
     return past.read_past(history, Path(labels) if labels else None)
 
 
@@ -391,6 +446,64 @@ def _write_bucket(settings: Settings, root: Path, number: int, of: int) -> int:
         store.close()
 
 
+def smoke_test(
+    settings: Settings,
+    url: str,
+    *,
+    tenant: str,
+    token_file: Path | None,
+    tls_files: tuple[str, str, str],
+    timeout_s: float,
+) -> Seen:
+    """One authorization through a whole deployment. tls_files: CA, certificate and key of a client
+    of the sync API, "" for none. Raises Unavailable, Rejected, Corrupt, Misconfigured."""
+    from sluice.adapters import tls
+    from sluice.adapters.kafka.reader import NewRecords, TopicReader
+    from sluice.adapters.kafka.topics import Topics
+    from sluice.adapters.syncapi import SyncApiClient
+    from sluice.application.smoke_test import smoke_test as test
+    from sluice.bootstrap.brokers import reached
+    from sluice.bootstrap.services import store
+    from sluice.domain.clock import SystemClock
+    from sluice.domain.records.authorization import Authorization, Channel
+
+    clock = SystemClock()
+    # Letters alone: digits at random may look like a card number.
+    word = "smoke-test-" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(20))
+    auth = Authorization(
+        authorization_id=word,
+        event_at=clock.now_us(),
+        card_token=word,
+        merchant_id=word,
+        terminal_id=word,
+        mcc="5999",
+        channel=Channel.ECOM,
+        amount_minor=1,
+        currency="EUR",
+        merchant_country="BE",
+        card_country="BE",
+        region="smoke-test",
+        tenant=tenant,
+    )
+    api = SyncApiClient(url, token_file=token_file, files=tls.Files("smoke-test", *tls_files))
+    kafka = settings.kafka
+    reader = TopicReader(reached(kafka), extra=kafka.extra())
+    states = store(settings).states()
+    try:
+        return test(
+            auth,
+            api=api,
+            decisions=NewRecords(reader, Topics(kafka.topic_prefix).decisions),
+            states=states,
+            clock=clock,
+            wait=time.sleep,
+            timeout_s=timeout_s,
+        )
+    finally:
+        states.close()
+        reader.close()
+
+
 def find_decisions(root: Path, authorization_id: str) -> list[Archived]:
     """The decisions of one authorization id, the one that counts first; none if the archive has
     none."""
@@ -447,18 +560,16 @@ def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
 
 def pack_release(folder: Path, description: Path) -> Manifest:
     """Write the manifest of a model, of a description in YAML. Raises Misconfigured."""
-    import msgspec
-
     from sluice.adapters.onnx import Description, write_manifest
     from sluice.errors import Misconfigured
+    from sluice.yaml_files import decode_as
 
+    where, fix = str(description), "docs/reference/release.md"
     try:
-        read = msgspec.yaml.decode(description.read_bytes(), type=Description)
-    except (OSError, msgspec.DecodeError) as exc:
-        raise Misconfigured(
-            str(exc), where=str(description), fix="docs/reference/release.md"
-        ) from exc
-    return write_manifest(folder, read)
+        raw = description.read_bytes()
+    except OSError as exc:
+        raise Misconfigured(str(exc), where=where, fix=fix) from exc
+    return write_manifest(folder, decode_as(Description, raw, where, fix=fix))
 
 
 def act_on(
@@ -548,3 +659,10 @@ def _identity(what: What, folder: Path) -> tuple[str, str]:
     manifest = decode_manifest(files[MANIFEST], str(folder / MANIFEST))
     check_files(manifest, files)
     return manifest.id, hashlib.sha256(files[MANIFEST]).hexdigest()
+
+
+def cluster(namespace: str, context: str) -> Kubectl:
+    """What looks at a Helm release. Raises Misconfigured without kubectl."""
+    from sluice.adapters.kubernetes import Kubectl
+
+    return Kubectl(namespace, context)

@@ -34,10 +34,12 @@ VERBS: dict[str, str] = {
     "backfill": "sluice.cli.backfill",
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
+    "smoke-test": "sluice.cli.smoke_test",
     "features": "sluice.cli.features",
     "consistency": "sluice.cli.consistency",
     "release": "sluice.cli.release",
     "policy": "sluice.cli.policy",
+    "rollout": "sluice.cli.rollout",
     "reference": "sluice.cli.reference",
 }
 DEVELOPERS = frozenset({"contracts", "reference"})

@@ -347,12 +347,12 @@ class Caller:
 
 
 def test_the_most_important_goes_first_and_only_when_it_must_be_chosen() -> None:
-    """Of 64 the limit is 32: so many are let in as they come. Then as many may stand."""
+    """Of 64 the limit is 48: so many are let in as they come. Then 16 may stand."""
     admission, heard = make_admission(), list[tuple[str, int]]()
-    come = [Caller(admission, amount, heard).come for amount in range(1, 33)]
+    come = [Caller(admission, amount, heard).come for amount in range(1, 49)]
     at([(0.001, call) for call in come], 0.01)
-    assert heard == [("in", amount) for amount in range(1, 33)], "in their order"
-    assert admission.in_flight == 32
+    assert heard == [("in", amount) for amount in range(1, 49)], "in their order"
+    assert admission.in_flight == 48
     assert not admission.shed
 
     heard.clear()
@@ -360,8 +360,8 @@ def test_the_most_important_goes_first_and_only_when_it_must_be_chosen() -> None
     come = [Caller(admission, amount, heard).come for amount in amounts]
     at([(0.001, call) for call in come] + [(0.002, partial(admission.leave, 5))], 0.003)
     assert [a for what, a in heard if what == "in"] == [1063, 1062, 1061, 1060, 1059]
-    assert {a for what, a in heard if what == "no"} == set(range(1000, 1032))
-    assert admission.shed == {(OUTRANKED, "low"): 32}
+    assert {a for what, a in heard if what == "no"} == set(range(1000, 1048))
+    assert admission.shed == {(OUTRANKED, "low"): 48}
 
 
 def test_who_stood_too_long_is_refused() -> None:
@@ -416,8 +416,8 @@ def test_one_that_leaves_as_soon_as_it_is_let_in_lets_the_next_one_in() -> None:
     def come() -> None:
         admission.stand(b"{", take, nothing)
 
-    at([(0.001, come) for _ in range(1500)] + [(0.002, admission.leave)], 0.01)
-    assert len(left) == 1500
+    at([(0.001, come) for _ in range(1000)] + [(0.002, admission.leave)], 0.01)
+    assert len(left) == 1000
     assert admission.in_flight == admission.limit.value - 1
 
 

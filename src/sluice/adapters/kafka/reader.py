@@ -178,3 +178,21 @@ class TopicReader:
                 time.sleep(LEADER_WAIT_S)
             else:
                 return int(span[0]), int(span[1])
+
+
+class NewRecords:
+    """What comes to a topic from now on, once each."""
+
+    def __init__(self, reader: TopicReader, topic: str) -> None:
+        """Raises Unavailable, and Misconfigured for an unknown topic."""
+        self._reader = reader
+        self._topic = topic
+        self._read = {number: end for number, (_, end) in reader.spans(topic).items()}
+
+    def since(self) -> list[Message]:
+        """Records that came since the last call. Raises Unavailable."""
+        found: list[Message] = []
+        for number, (_, end) in self._reader.spans(self._topic).items():
+            found += self._reader.between(self._topic, number, self._read.get(number, 0), end)
+            self._read[number] = end
+        return found

@@ -171,7 +171,7 @@ FIELDS_SEARCHED_MAX = 64
 """Of a message that is refused anyway: whether it is refused as a card number too. Three times the
 fields there are, so that a body of 16 KB of such texts costs no more than some milliseconds."""
 _decoder = msgspec.json.Decoder(Received)
-_ENUM_VALUE = re.compile(r"Invalid enum value .*(?= - at `|$)", re.DOTALL)
+_ENUM_VALUE = re.compile(r"Invalid enum value .*(?= - at `\$[^`]*`\Z)", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _CODES = (
     ("unknown field", "unknown_field"),

@@ -1,0 +1,175 @@
+"""The Locust file of the loader: a ramp past one pod's capacity, a plateau, and a calm after it.
+
+``benchmarks/locustfile.py`` with three things more. Users keep a pace, so that the rate is known.
+An authorization that is not answered with 200 is sent again, as an acquirer does, and each such try
+is counted. Each connection is given up after CONNECTION_REQUESTS: behind a Service a connection
+stays at its pod, and new pods would hear nothing.
+
+Workers send the master what happened in each second. It prints a line of JSON a second, and at the
+end leaves the answered ids in a file, for the recount.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import gevent
+import msgspec
+from locust import LoadTestShape, constant_throughput, events
+from locust.runners import MasterRunner, WorkerRunner
+
+from benchmarks import locustfile
+from benchmarks.cluster.ramp import Ramp
+from benchmarks.cluster.seconds import Seconds
+from benchmarks.traffic import bodies
+
+USER_RATE = 5
+"""Requests a second of one user: with answers in 20 ms it waits nine tenths of the time."""
+CONNECTION_REQUESTS = 25
+TRIES_MAX = 300
+RETRY_S = 0.1
+"""Half a minute of tries: longer than an idempotency record of a pod that died."""
+CHUNK = 256
+DAYS_BACK = 7
+"""The traffic's first day: its event times lie in the past, and the features' windows are met."""
+LATE_S = 8.0
+"""Workers report every 3 s: what a second held is complete after two reports and a bit."""
+HEADERS = {"Content-Type": "application/json"}
+LAST = {**HEADERS, "Connection": "close"}
+
+seconds = Seconds()
+answered: list[str] = []
+given_up: list[str] = []
+
+
+class _Named(msgspec.Struct):
+    authorization_id: str
+
+
+_named = msgspec.json.Decoder(_Named).decode
+
+
+@events.init_command_line_parser.add_listener
+def _arguments(parser: Any) -> None:
+    parser.add_argument("--rate", type=float, default=400, help="requests a second, the peak")
+    parser.add_argument("--calm-rate", type=float, default=40, help="before and after")
+    parser.add_argument("--before-s", type=float, default=20)
+    parser.add_argument("--ramp-s", type=float, default=60)
+    parser.add_argument("--hold-s", type=float, default=90)
+    parser.add_argument("--calm-s", type=float, default=120)
+    parser.add_argument("--load-workers", type=int, default=1, help="that share the requests")
+    parser.add_argument("--ids", default="/tmp/ids.json", help="file of what was answered")
+
+
+def _ramp(given: Any) -> Ramp:
+    return Ramp(
+        given.rate, given.calm_rate, given.before_s, given.ramp_s, given.hold_s, given.calm_s
+    )
+
+
+@events.test_start.add_listener
+def _start(environment: Any, **_: Any) -> None:
+    if isinstance(environment.runner, MasterRunner):
+        gevent.spawn(_print, environment)
+        return
+    given = environment.parsed_options
+    count = int(_ramp(given).requests / given.load_workers * 1.2) + 1000
+    first = (datetime.now(UTC) - timedelta(days=DAYS_BACK)).date()
+    # Every worker has a world of its own, so that none sends another's ids.
+    seed = given.seed + int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
+    made = bodies(given.cards, seed, first, given.tenant)
+    ahead: list[bytes] = []
+    while len(ahead) < count:  # made ahead: a day of traffic takes longer than an answer
+        ahead += islice(made, CHUNK)
+        gevent.sleep(0)
+    Paced.bodies = iter(ahead)
+
+
+@events.report_to_master.add_listener
+def _report(data: dict[str, Any], **_: Any) -> None:
+    data["seconds"] = seconds.take()
+    data["answered"], data["given_up"] = list(answered), list(given_up)
+    answered.clear()
+    given_up.clear()
+
+
+@events.worker_report.add_listener
+def _reported(data: dict[str, Any], **_: Any) -> None:
+    seconds.put(data["seconds"])
+    answered.extend(data["answered"])
+    given_up.extend(data["given_up"])
+
+
+def _print(environment: Any) -> None:
+    while True:
+        _say(time.time() - LATE_S, environment)
+        gevent.sleep(1)
+
+
+def _say(before: float, environment: Any) -> None:
+    shape = environment.shape_class
+    for line in seconds.lines(before, shape.offered(before) if shape else 0):
+        print(msgspec.json.encode({"second": line}).decode(), flush=True)
+
+
+@events.quitting.add_listener
+def _quit(environment: Any, **_: Any) -> None:
+    if isinstance(environment.runner, WorkerRunner):
+        return
+    _say(time.time() + 1, environment)
+    ids = {"answered": answered, "given_up": given_up}
+    Path(environment.parsed_options.ids).write_bytes(msgspec.json.encode(ids))
+
+
+class Shape(LoadTestShape):
+    """The users that the ramp asks for."""
+
+    def tick(self) -> tuple[int, float] | None:
+        """Users, and how many may begin or end a second."""
+        assert self.runner is not None
+        rate = _ramp(self.runner.environment.parsed_options).at(self.get_run_time())
+        return None if rate is None else (max(1, round(rate / USER_RATE)), 1000)
+
+    def offered(self, moment: float) -> float:
+        """Requests a second that were meant at a moment of the wall clock."""
+        assert self.runner is not None
+        ago = time.time() - moment
+        given = self.runner.environment.parsed_options
+        return _ramp(given).at(max(0.0, self.get_run_time() - ago)) or 0.0
+
+
+class Paced(locustfile.Acquirer):
+    """Sends at its pace what the world's next card does, and again until it is answered."""
+
+    wait_time = constant_throughput(USER_RATE)
+    sent = 0
+
+    def ask(self, body: bytes) -> None:
+        """Send one, until it is answered."""
+        name = _named(body).authorization_id
+        began = time.time()
+        for _ in range(TRIES_MAX):
+            self.sent += 1
+            with self.client.post(
+                locustfile.PATH,
+                data=body,
+                headers=HEADERS if self.sent % CONNECTION_REQUESTS else LAST,
+                catch_response=True,
+            ) as answer:
+                if answer.status_code == 200:
+                    now = time.time()
+                    seen = seconds.at(now)
+                    seen.latencies_us.append(round((now - began) * 1e6))
+                    seen.degraded += b'"degradation_level":"D0"' not in answer.content
+                    answered.append(name)
+                    return
+                answer.failure(f"{answer.status_code} {answer.text}")
+                seconds.at(time.time()).refused += 1
+            gevent.sleep(RETRY_S)
+        seconds.at(time.time()).given_up += 1
+        given_up.append(name)

@@ -1,0 +1,105 @@
+{{/* What the schema cannot say. Each message: what is missing, and what to do. Included by config.yaml,
+     so that it runs whatever else is rendered. */}}
+{{- define "sluice.validate" -}}
+{{- $values := .Values -}}
+{{- if not $values.model.storageUri }}
+{{- fail "\n\nmodel.storageUri is empty: a decider without a release is never ready. Name the folder of a release: pvc://CLAIM/PATH, s3://BUCKET/PATH, oci://IMAGE.\n" }}
+{{- end }}
+{{- if not (include "sluice.modelBy" .) }}
+{{- fail (printf "\n\nmodel.storageUri is %s: KServe reads pvc://, s3://, gs://, oci://, https:// and hf://, and a name behind it.\n" $values.model.storageUri) }}
+{{- end }}
+{{- if not (or $values.trust.keys $values.trust.existingConfigMap $values.trust.shipped) }}
+{{- fail "\n\ntrust has no key: no release could be verified, and none would decide. Give the public keys that may sign releases in trust.keys (NAME.pub: text) or trust.existingConfigMap; trust.shipped=true trusts the key of the sample release.\n" }}
+{{- end }}
+{{- range $name, $_ := $values.trust.keys }}
+{{- if not (hasSuffix ".pub" $name) }}
+{{- fail (printf "\n\ntrust.keys.%s: only files whose name ends in .pub are read as keys. Call it %s.pub.\n" $name $name) }}
+{{- end }}
+{{- end }}
+{{- if $values.policy.files }}
+{{- range list "policy.yaml" "fx.yaml" }}
+{{- if not (hasKey $values.policy.files .) }}
+{{- fail (printf "\n\npolicy.files has no %s: a policy pack is policy.yaml, fx.yaml and the lists that it names. helm --set-file 'policy.files.%s=FILE' puts it there.\n" . (replace "." "\\." .)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $values.serving.kserve.canary }}
+{{- if and .name (ne $values.serving.mode "kserve") }}
+{{- fail "\n\nserving.kserve.canary is given and serving.mode is deployment: only KServe makes a second predictor.\n" }}
+{{- end }}
+{{- if and .name (not .storageUri) }}
+{{- fail "\n\nserving.kserve.canary.storageUri is empty: name the release that the canary tries.\n" }}
+{{- end }}
+{{- if and .name (eq .name $values.serving.kserve.predictorName) }}
+{{- fail "\n\nserving.kserve.canary.name is the stable predictor's: to promote the canary set predictorName to its name, model.storageUri to its release, and empty canary.name.\n" }}
+{{- end }}
+{{- end }}
+{{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) }}
+{{- fail "\n\nhttpRoute.enabled is true and httpRoute.parentRefs is empty: name the gateway, [{name: ..., namespace: ...}].\n" }}
+{{- end }}
+{{- if gt (int $values.sync.autoscaling.minReplicas) (int $values.sync.autoscaling.maxReplicas) }}
+{{- fail "\n\nsync.autoscaling.minReplicas is more than maxReplicas.\n" }}
+{{- end }}
+{{- if gt (int $values.stream.autoscaling.minReplicas) (int $values.stream.autoscaling.maxReplicas) }}
+{{- fail "\n\nstream.autoscaling.minReplicas is more than maxReplicas.\n" }}
+{{- end }}
+{{- include "sluice.validateKafka" . }}
+{{- include "sluice.validateStore" . }}
+{{- include "sluice.validateAccess" . }}
+{{- if and (gt (int $values.archiver.replicas) 1) (ne $values.archiver.persistence.accessMode "ReadWriteMany") }}
+{{- fail "\n\narchiver.replicas is more than 1: all replicas write one folder. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can.\n" }}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.validateKafka" -}}
+{{- $kafka := .Values.kafka.external -}}
+{{- if eq .Values.kafka.mode "external" }}
+{{- if not $kafka.bootstrap }}
+{{- fail "\n\nkafka.external.bootstrap is empty: give the brokers as host:port, comma separated. To try Sluice without a Kafka of your own: kafka.mode=dev; with Strimzi's operator: kafka.mode=strimzi.\n" }}
+{{- end }}
+{{- if hasPrefix "SASL" $kafka.securityProtocol }}
+{{- range $component := list "decider-sync" "decider-stream" "featurizer" "archiver" "topics" }}
+{{- if not (get $kafka.existingSecrets $component | default $kafka.existingSecret) }}
+{{- fail (printf "\n\nkafka.external.securityProtocol is %s and no secret holds the user of %s. Name one in kafka.external.existingSecrets.%s, or one for all in kafka.external.existingSecret; its keys are %s and %s.\n" $kafka.securityProtocol $component $component $kafka.secretKeys.username $kafka.secretKeys.password) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.validateStore" -}}
+{{- $store := .Values.store.external -}}
+{{- if eq .Values.store.mode "external" }}
+{{- range $user := list "decider" "featurizer" }}
+{{- if not (or $store.url (get $store.existingSecrets $user) $store.existingSecret) }}
+{{- fail (printf "\n\nstore.external has no address for the %s. Name a secret whose key %s holds a URL with user and password in store.external.existingSecrets.%s or store.external.existingSecret, or give store.external.url for a store without a password; store.mode=dev starts one Valkey to try Sluice with.\n" $user $store.urlKey $user) }}
+{{- end }}
+{{- end }}
+{{- if contains "@" $store.url }}
+{{- fail "\n\nstore.external.url holds a password, which would stand in the release's values for everyone to read. Put the URL into a secret and name it in store.external.existingSecret.\n" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.validateAccess" -}}
+{{- $access := .Values.access -}}
+{{- if eq $access.mode "required" }}
+{{- if not (or $access.issuer $access.clientCaSecret) }}
+{{- fail "\n\naccess.mode is required and no credential is taken. Give access.issuer, access.audience and access.keys for bearer tokens, or access.clientCaSecret and access.clients for client certificates. access.mode=none lets everyone who reaches the sync API ask.\n" }}
+{{- end }}
+{{- if $access.issuer }}
+{{- if not (and $access.audience (or $access.keys $access.keysConfigMap)) }}
+{{- fail "\n\naccess.issuer is given: tokens cannot be verified without access.audience and access.keys (an https URL) or access.keysConfigMap.\n" }}
+{{- end }}
+{{- end }}
+{{- if and $access.clientCaSecret (not .Values.tls.existingSecret) }}
+{{- fail "\n\naccess.clientCaSecret is given and tls.existingSecret is not: a client shows its certificate only to a server that has one. Name a secret with tls.crt and tls.key.\n" }}
+{{- end }}
+{{- if and $access.clientCaSecret (not $access.issuer) (not $access.clients) }}
+{{- fail "\n\naccess.clientCaSecret is given and access.clients is empty: nobody would be known by a certificate. List certificate, tenants and scopes.\n" }}
+{{- end }}
+{{- if and $access.clients (not $access.clientCaSecret) }}
+{{- fail "\n\naccess.clients lists certificates and none is asked for. Name the secret with the clients' CA in access.clientCaSecret.\n" }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,659 @@
+"""The chart, as Helm renders each case of charts/sluice/ci.
+
+A render that was meant to change: ``make test-chart ARGS=--write-golden``, and read the difference.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local.kafka.broker import CONFIG
+from sluice import __version__
+from sluice.adapters.kafka.topics import TABLE, wanted
+from sluice.settings import load
+from tests.deploy.conftest import CASES, values
+from tests.support.crds import KINDS
+from tests.support.helm import CHART, ROOT, Helm, Object, RefusedError
+
+GOLDEN = ROOT / "tests/deploy/golden"
+VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36")
+NATIVE = re.compile(r"v1|apps/v1|batch/v1|policy/v1|autoscaling/v2|networking\.k8s\.io/v1")
+SERVICES = {"decider-sync", "decider-stream", "featurizer", "archiver"}
+"""Components that are services of ours; their pods have an admin port."""
+Rendered = Callable[[str], list[Object]]
+
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+def named(objects: list[Object], kind: str) -> dict[str, Object]:
+    return {one["metadata"]["name"]: one for one in objects if one["kind"] == kind}
+
+
+def component(labels: dict[str, str]) -> str:
+    return labels["app.kubernetes.io/component"]
+
+
+def pods(objects: list[Object]) -> Iterator[tuple[str, dict[str, str], Object]]:
+    """Component, labels and spec of every pod; KServe's as it puts them together."""
+    for one in objects:
+        if one["kind"] == "Pod":
+            yield component(one["metadata"]["labels"]), one["metadata"]["labels"], one["spec"]
+        elif one["kind"] in ("Deployment", "StatefulSet", "Job"):
+            pod = one["spec"]["template"]
+            yield component(pod["metadata"]["labels"]), pod["metadata"]["labels"], pod["spec"]
+        elif one["kind"] == "InferenceService":
+            labels = one["metadata"]["labels"]
+            for predictor in (one["spec"]["predictor"], *canaries(one)):
+                runtime = named(objects, "ServingRuntime")[predictor["model"]["runtime"]]["spec"]
+                spec = {key: value for key, value in predictor.items() if key != "model"}
+                yield component(labels), labels, spec | runtime
+
+
+def canaries(service: Object) -> list[Object]:
+    return [one["predictor"] for one in service["spec"].get("canary", [])]
+
+
+def with_changes(case: str, **changes: Any) -> Object:
+    """A case's values with some changed: ``a__b=1`` is a.b."""
+    given = values(case)
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        at = given
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        at[key] = value
+    return given
+
+
+# What Helm and Kubernetes say of it
+
+
+@each_case
+def test_helm_finds_nothing_wrong(chart: Helm, case: str) -> None:
+    assert chart.lint(values(case)) == []
+
+
+@each_case
+def test_a_case_renders_as_it_did(chart: Helm, case: str, pytestconfig: pytest.Config) -> None:
+    text = "".join(
+        f"# {path}\n{text.strip()}\n"
+        for path, text in chart.text(values(case)).items()
+        if text.strip()
+    )
+    golden = GOLDEN / f"{case}.yaml"
+    if pytestconfig.getoption("--write-golden"):
+        golden.write_text(text)
+    assert text == golden.read_text(), "as meant? make test-chart ARGS=--write-golden"
+    assert not re.search(r"[ \t]$", text, re.MULTILINE)
+
+
+@each_case
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_would_take_it(chart: Helm, rendered: Rendered, case: str, version: str) -> None:
+    natives = [one for one in rendered(case) if NATIVE.fullmatch(one["apiVersion"])]
+    assert len(natives) > 10
+    assert chart.kubernetes(version, natives) == []
+
+
+@each_case
+def test_who_defined_a_custom_resource_would_take_it(
+    chart: Helm, rendered: Rendered, definition: Callable[[str], Path], case: str
+) -> None:
+    customs = [one for one in rendered(case) if not NATIVE.fullmatch(one["apiVersion"])]
+    for one in customs:
+        assert chart.custom(definition(one["kind"]), [one]) == []
+
+
+def test_every_kind_of_custom_resource_is_in_some_case(rendered: Rendered) -> None:
+    seen = {one["kind"] for case in CASES for one in rendered(case)}
+    assert set(KINDS) <= seen
+
+
+def test_a_field_that_does_not_exist_is_found(
+    chart: Helm, rendered: Rendered, definition: Callable[[str], Path]
+) -> None:
+    """The checks above can fail."""
+    objects = copy.deepcopy(rendered("default"))
+    (service,) = named(objects, "InferenceService").values()
+    service["spec"]["predictor"]["enableServiceLink"] = False
+    assert "enableServiceLink" in "".join(chart.custom(definition("InferenceService"), [service]))
+    (stream,) = (s for n, s in named(objects, "StatefulSet").items() if n.endswith("stream"))
+    stream["spec"]["template"]["spec"]["enableServiceLink"] = False
+    assert "enableServiceLink" in "".join(chart.kubernetes("1.34", [stream]))
+
+
+# What every pod is
+
+
+@each_case
+def test_every_pod_is_confined(rendered: Rendered, case: str) -> None:
+    seen = set()
+    for name, _, spec in pods(rendered(case)):
+        seen.add(name)
+        assert spec["enableServiceLinks"] is False, name
+        assert spec["automountServiceAccountToken"] is False, name
+        assert "hostNetwork" not in spec
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in (*spec["containers"], *spec.get("initContainers", [])):
+            confined = container["securityContext"]
+            assert confined["allowPrivilegeEscalation"] is False
+            assert confined["readOnlyRootFilesystem"] is True
+            assert confined["capabilities"] == {"drop": ["ALL"]}
+            assert not container["image"].endswith(":latest")
+            assert re.search(r":[^/]+$|@sha256:", container["image"])
+        assert all("hostPath" not in volume for volume in spec.get("volumes", []))
+    assert seen >= SERVICES
+
+
+@each_case
+def test_every_container_says_what_it_needs(rendered: Rendered, case: str) -> None:
+    """No limit of CPU: the kernel would stop a pod in the middle of a decision."""
+    for _, _, spec in pods(rendered(case)):
+        for container in (*spec["containers"], *spec.get("initContainers", [])):
+            needs = container["resources"]
+            assert needs["requests"].keys() >= {"cpu", "memory"}
+            assert needs["limits"].keys() == {"memory"}
+
+
+@each_case
+def test_every_service_is_probed_where_operators_are_answered(
+    rendered: Rendered, case: str
+) -> None:
+    for name, _, spec in pods(rendered(case)):
+        for container in spec["containers"]:
+            ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+            if name in SERVICES:
+                port = 9091 if container["name"] == "consistency" else 9090
+                asks = {"startup": "live", "liveness": "live", "readiness": "ready"}
+                for probe, asked in asks.items():
+                    get = container[f"{probe}Probe"]["httpGet"]
+                    assert get["path"] == f"/v2/health/{asked}"
+                    assert ports.get(get["port"], get["port"]) == port
+            elif name in ("kafka", "store"):
+                assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
+
+
+@each_case
+def test_every_long_running_pod_may_be_drained_one_at_a_time(rendered: Rendered, case: str) -> None:
+    objects = rendered(case)
+    budgets = [one["spec"] for one in named(objects, "PodDisruptionBudget").values()]
+    for name, labels, _ in pods(objects):
+        if name in ("topics", "test"):
+            continue
+        (budget,) = (
+            one for one in budgets if one["selector"]["matchLabels"].items() <= labels.items()
+        )
+        assert budget["maxUnavailable"] == 1
+
+
+@each_case
+def test_services_replicas_are_spread_and_have_an_account_without_a_token(
+    rendered: Rendered, case: str
+) -> None:
+    accounts = named(rendered(case), "ServiceAccount")
+    assert all(one["automountServiceAccountToken"] is False for one in accounts.values())
+    for name, labels, spec in pods(rendered(case)):
+        if name in SERVICES:
+            assert spec["serviceAccountName"] in accounts
+            for spread in spec["topologySpreadConstraints"]:
+                assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+@each_case
+def test_the_sync_api_has_time_to_leave(rendered: Rendered, case: str) -> None:
+    """preStop, the drain, and the requests in flight."""
+    drain_s = load({}, path=Path("/nowhere"))[0].decider.drain_s
+    for name, _, spec in pods(rendered(case)):
+        if name == "decider-sync":
+            (container,) = spec["containers"]
+            sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+            assert spec["terminationGracePeriodSeconds"] >= sleep + drain_s + 10
+
+
+# What the services hear
+
+
+@each_case
+def test_each_service_understands_what_it_is_told(
+    rendered: Rendered, case: str, tmp_path: Path
+) -> None:
+    """Its variables and sluice.yaml, read as the service reads them."""
+    objects = rendered(case)
+    config = named(objects, "ConfigMap")["sluice-config"]["data"]["sluice.yaml"]
+    (tmp_path / "sluice.yaml").write_text(config)
+    told = 0
+    for name, _, spec in pods(objects):
+        for container in spec["containers"]:
+            environment = {
+                variable["name"]: variable.get("value", "redis://a-secret:6379")
+                for variable in container.get("env", [])
+                if variable["name"].startswith("SLUICE_")
+            }
+            if not environment:
+                continue
+            assert len(environment) == len(container["env"]), "Helm 4 refuses a name given twice"
+            if "SLUICE_CONFIG" in environment:
+                environment["SLUICE_CONFIG"] = str(tmp_path / "sluice.yaml")
+            settings, sources = load(environment)
+            told += 1
+            if name != "topics":
+                assert settings.access.mode == values(case)["access"].get("mode", "required")
+                assert "decider.trust_dir" in sources
+            for path in files_named(settings):
+                if path_matters(path, name, container["name"]):
+                    assert mounted(path, container), f"{name}: nothing is mounted for {path}"
+    assert told >= 5
+
+
+def files_named(settings: Any) -> Iterator[str]:
+    for section in ("kafka", "store", "decider", "access", "archiver"):
+        part = getattr(settings, section)
+        for key in part.__struct_fields__:
+            value = getattr(part, key)
+            if isinstance(value, str) and value.startswith("/"):
+                yield f"{section}.{key}={value}"
+
+
+def path_matters(path: str, name: str, container: str) -> bool:
+    """Whether a service opens that file: the settings are the same for all of them."""
+    section, _, rest = path.partition(".")
+    if section == "kafka":
+        return True
+    if section == "store":
+        return name in ("decider-sync", "decider-stream", "featurizer", "test")
+    if section == "archiver":
+        return name == "archiver"
+    if section == "access" or rest.startswith(("cert_file", "key_file", "client_ca_file")):
+        return name == "decider-sync"
+    return name.startswith("decider") and not rest.startswith("release_dir")
+
+
+def mounted(path: str, container: Object) -> bool:
+    where = path.partition("=")[2]
+    inside = "/app/" in where  # of the image
+    return inside or any(where.startswith(m["mountPath"]) for m in container["volumeMounts"])
+
+
+@each_case
+def test_every_mount_has_its_volume_and_every_volume_its_mount(
+    rendered: Rendered, case: str
+) -> None:
+    for name, _, spec in pods(rendered(case)):
+        volumes = [volume["name"] for volume in spec.get("volumes", [])]
+        claims = [] if name not in ("kafka", "store") else ["data"]
+        mounts = {
+            mount["name"]
+            for container in (*spec["containers"], *spec.get("initContainers", []))
+            for mount in container["volumeMounts"]
+        }
+        assert len(volumes) == len(set(volumes))
+        assert mounts - set(claims) == set(volumes) - set(claims), name
+
+
+@each_case
+def test_no_secret_is_made_and_none_is_named_that_the_values_do_not_name(
+    rendered: Rendered, case: str
+) -> None:
+    objects = rendered(case)
+    assert not named(objects, "Secret")
+    given = yaml.safe_dump(values(case))
+    strimzi = set(named(objects, "KafkaUser")) | {"sluice-cluster-ca-cert"}
+    text = yaml.safe_dump(objects)
+    for name in re.findall(r"secretName: (\S+)|secretKeyRef:\n\s+key: \S+\n\s+name: (\S+)", text):
+        secret = name[0] or name[1]
+        assert secret in strimzi or secret in given, secret
+
+
+def test_a_changed_policy_or_key_restarts_nothing_and_a_changed_setting_does(chart: Helm) -> None:
+    def templates(given: Object) -> dict[str, Object]:
+        objects = chart.render(given)
+        kinds = ("StatefulSet", "InferenceService", "ServingRuntime")
+        return {f"{k} {n}": o["spec"] for k in kinds for n, o in named(objects, k).items()}
+
+    before = templates(values("prod"))
+    policy = with_changes("prod")
+    policy["policy"]["files"]["policy.yaml"] = "{changed: true}\n"
+    policy["trust"]["keys"]["risk.pub"] = "another\n"
+    assert templates(policy) == before
+    after = templates(with_changes("prod", settings__decider={"deadline_ms": 40}))
+    assert {name for name in before if after[name] != before[name]} == {
+        "StatefulSet sluice-decider-stream", "StatefulSet sluice-featurizer",
+        "StatefulSet sluice-archiver", "InferenceService sluice",
+    }  # fmt: skip
+
+
+def test_another_version_of_the_chart_alone_restarts_nothing_and_changes_nothing_immutable(
+    chart: Helm, tmp_path: Path
+) -> None:
+    newer = tmp_path / "sluice"
+    shutil.copytree(CHART, newer)
+    text = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(re.sub(r"(?m)^version: .*$", "version: 99.0.0", text))
+    for case in CASES:
+        old, new = chart.render(values(case)), chart.render(values(case), chart=newer)
+        assert [one["metadata"]["name"] for one in old] == [o["metadata"]["name"] for o in new]
+        for before, after in zip(old, new, strict=True):
+            assert before.get("spec") == after.get("spec")
+            if before["kind"] == "InferenceService":  # KServe copies them to its pods
+                assert before["metadata"] == after["metadata"]
+
+
+def test_the_chart_installs_the_version_of_this_tree() -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    assert f"## {version}" in (CHART / "CHANGELOG.md").read_text()
+
+
+# Who serves
+
+
+def test_our_service_finds_the_predictors_of_stable_and_canary(rendered: Rendered) -> None:
+    service = named(rendered("prod"), "Service")["sluice-decider"]["spec"]
+    assert service["selector"] == {
+        "serving.kserve.io/inferenceservice": "sluice", "component": "predictor"
+    }  # fmt: skip
+    (predictor,) = named(rendered("prod"), "InferenceService").values()
+    assert predictor["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Standard"
+    (canary,) = canaries(predictor)
+    stable = predictor["spec"]["predictor"]
+    assert (stable["name"], canary["name"]) == ("r42", "r43")
+    assert canary["model"]["storageUri"] == "s3://releases/r43"
+    same = ("annotations", "enableServiceLinks", "securityContext", "serviceAccountName")
+    assert all(canary[key] == stable[key] for key in same)
+    (route,) = named(rendered("prod"), "HTTPRoute").values()
+    shares = {b["name"]: b["weight"] for b in route["spec"]["rules"][0]["backendRefs"]}
+    assert shares == {"sluice-r42-predictor": 90, "sluice-r43-predictor": 10}
+
+
+def test_without_kserve_the_pod_is_the_same(chart: Helm) -> None:
+    def container(mode: str) -> Object:
+        objects = chart.render(with_changes("kind", serving={"mode": mode}))
+        (spec,) = (spec for name, _, spec in pods(objects) if name == "decider-sync")
+        (found,) = spec["containers"]
+        return found
+
+    kserve, own = container("kserve"), container("deployment")
+    model = [m for m in own["volumeMounts"] if m["name"] == "model"]
+    assert [m["mountPath"] for m in model] == ["/mnt/models"]  # there KServe's webhook adds it
+    own["volumeMounts"] = [m for m in own["volumeMounts"] if m["name"] != "model"]
+    assert kserve == own
+
+
+CLAIM = {"persistentVolumeClaim": {"claimName": "claim", "readOnly": True}}
+IMAGE = {"image": {"reference": "r/m:1", "pullPolicy": "IfNotPresent"}}
+
+
+@pytest.mark.parametrize(
+    ("uri", "volume", "path"),
+    [
+        ("pvc://claim/a/b", CLAIM, "a/b"),
+        ("pvc://claim", CLAIM, None),
+        ("oci://r/m:1", IMAGE, "models"),
+        ("oci+native://r/m:1", IMAGE, "models"),
+        ("s3://bucket/a", {"emptyDir": {"sizeLimit": "1Gi"}}, None),
+    ],
+)  # fmt: skip
+def test_the_stream_processor_has_the_release_that_kserve_reads(
+    chart: Helm, uri: str, volume: Object, path: str | None
+) -> None:
+    objects = chart.render(with_changes("kind", model={"storageUri": uri}))
+    (spec,) = (spec for name, _, spec in pods(objects) if name == "decider-stream")
+    (container,) = spec["containers"]
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "model")
+    assert (mount["mountPath"], mount.get("subPath"), mount["readOnly"]) == (
+        "/mnt/models",
+        path,
+        True,
+    )
+    (found,) = (v for v in spec["volumes"] if v["name"] == "model")
+    assert found == {"name": "model"} | volume
+    downloads = [one["args"] for one in spec.get("initContainers", [])]
+    assert downloads == ([[uri, "/mnt/models"]] if "emptyDir" in volume else [])
+
+
+def test_whoever_scales_it_sets_the_number_of_pods(rendered: Rendered) -> None:
+    for case in CASES:
+        objects = rendered(case)
+        scaled = {
+            one["spec"]["scaleTargetRef"]["name"]
+            for kind in ("HorizontalPodAutoscaler", "ScaledObject")
+            for one in named(objects, kind).values()
+        }
+        for kind in ("Deployment", "StatefulSet"):
+            for name, one in named(objects, kind).items():
+                assert ("replicas" in one["spec"]) == (name not in scaled), f"{case} {name}"
+
+
+def test_no_more_stream_processors_are_asked_for_than_partitions(chart: Helm) -> None:
+    given = with_changes("prod", stream__autoscaling={"mode": "keda", "maxReplicas": 500})
+    (scaled,) = named(chart.render(given), "ScaledObject").values()
+    assert scaled["spec"]["maxReplicaCount"] == given["topics"]["partitions"]
+
+
+def test_topics_are_made_before_anything_reads_them(rendered: Rendered) -> None:
+    """By a hook, unless the broker comes with the release: a hook would wait for it for ever."""
+    (job,) = named(rendered("default"), "Job").values()
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    mounts = job["spec"]["template"]["spec"]["volumes"]
+    assert not any("configMap" in volume for volume in mounts), "it is there before any is"
+    (job,) = named(rendered("kind"), "Job").values()
+    assert "annotations" not in job["metadata"]
+    assert job["metadata"]["name"] == "sluice-topics-1", "a Job cannot be changed"
+
+
+# Kafka of our own
+
+
+def test_strimzis_topics_are_those_that_the_verb_makes(rendered: Rendered) -> None:
+    made = {one["spec"]["topicName"]: one["spec"] for one in
+            named(rendered("strimzi"), "KafkaTopic").values()}  # fmt: skip
+    assert made.keys() == {f"eu1.{limits.name}" for limits in TABLE}
+    for limits in TABLE:
+        topic = made[f"eu1.{limits.name}"]
+        config = {key: str(value) for key, value in topic["config"].items()}
+        assert config == wanted(limits, topic["replicas"])
+
+
+def test_strimzis_users_have_the_rights_of_the_page_and_no_others(rendered: Rendered) -> None:
+    page = (ROOT / "docs/how-to/secure-a-deployment.md").read_text()
+    row = r"^\| `([\w-]+)` \| (topic|group|transactional id) `([^`]+)` \| ([\w, ]+) \|$"
+    rights: dict[str, set[tuple[str, str, str, frozenset[str]]]] = {}
+    for user, kind, name, operations in re.findall(row, page, re.MULTILINE):
+        said = frozenset({*operations.split(", "), "Describe"})
+        pattern = "prefix" if name.endswith("*") else "literal"
+        of = {"transactional id": "transactionalId"}.get(kind, kind)
+        right = (of, "eu1." + name.removesuffix("*"), pattern, said)
+        rights.setdefault(f"sluice-{user}", set()).add(right)
+    users = named(rendered("strimzi"), "KafkaUser")
+    given = {
+        name: {
+            (a["resource"]["type"], a["resource"]["name"], a["resource"]["patternType"],
+             frozenset(a["operations"]))
+            for a in user["spec"]["authorization"]["acls"]
+        }
+        for name, user in users.items()
+    }  # fmt: skip
+    assert len(rights) == 5
+    assert given == rights
+
+
+def test_the_broker_for_a_trial_is_set_up_as_the_one_that_the_tests_run(
+    rendered: Rendered,
+) -> None:
+    def properties(text: str) -> dict[str, str]:
+        lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+        return dict(line.split("=", 1) for line in lines)
+
+    tested = properties(CONFIG)
+    ours = properties(
+        named(rendered("kind"), "ConfigMap")["sluice-kafka"]["data"]["server.properties"]
+    )
+    addresses = {"listeners", "advertised.listeners", "controller.quorum.voters", "log.dirs"}
+    assert ours.keys() == tested.keys()
+    assert {k: v for k, v in ours.items() if tested[k] != v}.keys() <= addresses
+    compose = yaml.safe_load((ROOT / "local/kafka/compose.yaml").read_text())
+    (kafka,) = (spec for name, _, spec in pods(rendered("kind")) if name == "kafka")
+    assert kafka["containers"][0]["image"] == compose["services"]["kafka"]["image"]
+
+
+# Networks
+
+
+def reaches(objects: list[Object], labels: dict[str, str]) -> set[int]:
+    """Ports that a pod with these labels may connect to; empty if it may connect to none."""
+    return {
+        port["port"]
+        for policy in named(objects, "NetworkPolicy").values()
+        if selects(policy["spec"]["podSelector"], labels)
+        for rule in policy["spec"].get("egress", [])
+        for port in rule["ports"]
+    }
+
+
+def selects(selector: Object, labels: dict[str, str]) -> bool:
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", [])
+    )
+
+
+@each_case
+def test_all_traffic_is_denied_but_what_has_a_name(rendered: Rendered, case: str) -> None:
+    objects = rendered(case)
+    deny = named(objects, "NetworkPolicy")["sluice-default-deny"]["spec"]
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
+    assert not {"ingress", "egress"} & deny.keys()
+    for name, labels, _ in pods(objects):
+        assert selects(deny["podSelector"], labels), name
+
+
+def test_a_pod_reaches_what_it_needs_and_nothing_else(rendered: Rendered) -> None:
+    objects = rendered("prod")
+    labels = {name: labels for name, labels, _ in pods(objects)}
+    kafka = {9094, 9095, 9096}
+    assert {name: reaches(objects, one) for name, one in labels.items()} == {
+        "decider-sync": {53, 6380, 8443, 443} | kafka,
+        "decider-stream": {53, 6380, 443} | kafka,
+        "featurizer": {53, 6380} | kafka,
+        "archiver": {53} | kafka,
+        "topics": {53} | kafka,
+        "test": {53, 6380, 8080} | kafka,
+    }
+
+
+def test_only_named_callers_reach_the_sync_api(rendered: Rendered) -> None:
+    rule = named(rendered("prod"), "NetworkPolicy")["sluice-allow-callers"]["spec"]["ingress"]
+    assert [one["ports"] for one in rule] == [[{"port": 8080, "protocol": "TCP"}]]
+    assert len(rule[0]["from"]) == 2
+    assert {} not in rule[0]["from"]
+    assert {"podSelector": {}} not in rule[0]["from"]
+
+
+# Monitoring
+
+
+def test_the_rules_are_those_of_the_files_with_a_runbook_that_can_be_opened(
+    rendered: Rendered,
+) -> None:
+    (made,) = named(rendered("prod"), "PrometheusRule").values()
+    files = sorted((CHART / "alerts").glob("*.yaml"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    base = "https://git.example.org/sluice/blob/main/"
+    for group in groups:
+        for rule in group["rules"]:
+            rule["annotations"]["runbook_url"] = base + rule["annotations"]["runbook_url"]
+    assert made["spec"]["groups"] == groups
+
+
+def test_every_services_metrics_are_scraped_ready_or_not(rendered: Rendered) -> None:
+    objects = rendered("prod")
+    service = named(objects, "Service")["sluice-admin"]["spec"]
+    assert service["publishNotReadyAddresses"] is True
+    assert service["clusterIP"] == "None"
+    reached = {n for n, labels, _ in pods(objects) if service["selector"].items() <= labels.items()}
+    assert reached == SERVICES
+    (monitor,) = named(objects, "ServiceMonitor").values()
+    ports = {port["name"] for port in service["ports"]}
+    assert {one["port"] for one in monitor["spec"]["endpoints"]} == ports
+
+
+# Values that cannot work
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "said"),
+    [
+        ("kind", {"kafak": {}}, "additional properties 'kafak' not allowed"),
+        ("kind", {"serving": {"mode": "knative"}}, "must be one of 'kserve', 'deployment'"),
+        ("kind", {"kafka": {"mode": "msk"}}, "must be one of 'external', 'strimzi', 'dev'"),
+        ("kind", {"settings": {"decider": {"deadlines_ms": 1}}}, "'deadlines_ms' not allowed"),
+        ("kind", {"settings": {"decider": {"deadline_ms": 1}}}, "minimum: got 1, want 5"),
+        ("kind", {"settings": {"kafka": {"bootstrap": "x:1"}}}, "'kafka' not allowed"),
+        ("kind", {"access": {"clients": [{"certificate": "x"}]}}, "missing propert"),
+        ("kind", {"image": {"digest": "sha256:12"}}, "does not match pattern"),
+        ("kind", {"model": {"storageUri": ""}}, "model.storageUri is empty"),
+        ("kind", {"model": {"storageUri": "ftp://h/r"}}, "model.storageUri is ftp://h/r"),
+        ("kind", {"model": {"storageUri": "pvc:///r"}}, "model.storageUri is pvc:///r"),
+        ("kind", {"model": {"storageUri": "models/r"}}, "model.storageUri is models/r"),
+        ("kind", {"trust": {"shipped": False}}, "trust has no key"),
+        ("kind", {"trust": {"keys": {"risk.pem": "x"}}}, "trust.keys.risk.pem: only files"),
+        ("kind", {"policy": {"files": {"policy.yaml": "{}"}}}, "policy.files has no fx.yaml"),
+        ("kind", {"access": {"mode": "required"}}, "access.mode is required and no credential"),
+        ("default", {"access__keys": ""}, "cannot be verified without access.audience"),
+        ("deployment", {"tls": {}}, "tls.existingSecret is not"),
+        ("deployment", {"access__clients": []}, "nobody would be known by a certificate"),
+        ("default", {"kafka": {}}, "kafka.external.bootstrap is empty"),
+        ("default", {"kafka__external__existingSecret": ""}, "holds the user of decider-sync"),
+        ("prod", {"kafka__external__existingSecrets__archiver": ""}, "existingSecrets.archiver"),
+        ("default", {"store": {}}, "store.external has no address for the decider"),
+        ("default", {"store__external": {"url": "redis://u:p@h"}}, "holds a password"),
+        ("kind", {"archiver": {"replicas": 2}}, "archiver.replicas is more than 1"),
+        ("deployment", {"serving__kserve": {"canary": {"name": "x"}}}, "only KServe makes"),
+        ("kind", {"serving__kserve": {"canary": {"name": "x"}}}, "canary.storageUri is empty"),
+        ("prod", {"serving__kserve__predictorName": "r43"}, "to promote the canary"),
+        ("prod", {"httpRoute__parentRefs": []}, "name the gateway"),
+        ("kind", {"sync": {"autoscaling": {"minReplicas": 20}}}, "more than maxReplicas"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_work_is_refused_and_the_message_says_why(
+    chart: Helm, case: str, changes: Object, said: str
+) -> None:
+    with pytest.raises(RefusedError, match=re.escape(said)):
+        chart.render(with_changes(case, **changes))
+
+
+def test_no_default_is_a_password_or_lets_everyone_in() -> None:
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert defaults["access"]["mode"] == "required"
+    assert defaults["trust"] == {"keys": {}, "existingConfigMap": "", "shipped": False}
+    assert defaults["kafka"]["external"]["securityProtocol"] == "SASL_SSL"
+    assert defaults["networkPolicy"]["enabled"] is True
+    for path, value in leaves(defaults):
+        if re.search(r"[sS]ecret(s\.[\w-]+)?$", path):
+            assert value == "", path
+        assert not path.lower().endswith("password") or path == "kafka.external.secretKeys.password"
+
+
+def leaves(tree: Object, above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        path = f"{above}.{key}".lstrip(".")
+        if isinstance(value, dict) and value:
+            yield from leaves(value, path)
+        else:
+            yield path, value
+
+
+def test_names_fit_however_long_the_releases_is(chart: Helm) -> None:
+    objects = chart.render(
+        values("prod"), name="a-release-with-as-long-a-name-as-helm-allows-us-53"
+    )
+    assert all(len(one["metadata"]["name"]) <= 63 for one in objects)
