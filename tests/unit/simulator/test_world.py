@@ -367,7 +367,8 @@ def test_authorizations_can_be_made_where_nothing_else_has_loaded_pyarrows_funct
     """A loader's pod holds no library that does."""
     made = (
         "import numpy as np; from sluice_simulator import identifiers as ids;"
-        "print(ids.letters('d_', np.arange(2, dtype=np.uint64), np.array([True, False])).null_count)"
+        "made = ids.letters('d_', np.arange(2, dtype=np.uint64), np.array([True, False]));"
+        "print(made.null_count)"
     )
     done = subprocess.run([sys.executable, "-c", made], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("1\n", "")
