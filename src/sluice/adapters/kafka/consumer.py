@@ -236,7 +236,7 @@ class GroupConsumer:
 
     def places(self, offsets: Offsets) -> list[TopicPartition]:
         """Offsets as they are committed: with the topic's id."""
-        return [TopicPartition(t, p, o, self._ids.get(t)) for (t, p), o in offsets.items()]
+        return [TopicPartition(t, p, o, self._ids.get(t, "")) for (t, p), o in offsets.items()]
 
     def committed_elsewhere(self, offsets: Offsets) -> None:
         """Take note of offsets that a transaction committed. The embedded broker forgets them."""
