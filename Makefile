@@ -29,8 +29,8 @@ endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test coverage chart-tools test-chart test-image test-models train up down demo \
-  bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks
+.PHONY: help setup check test coverage chart-tools test-chart test-cluster test-image test-models train cluster \
+  cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,17 @@ test-chart: chart-tools ## Render the chart, check it against schemas; 350 MB of
 test-image: setup ## Build the image on a stand-in base and start it confined; root, minutes
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m image -rP tests/image $(ARGS)
+
+# The cluster's programs are kept in ~/.cache/sluice-cluster; see docs/how-to/test-on-a-cluster.md.
+test-cluster: setup tests/deploy/.venv/.done ## The chart on a real Kubernetes, started and ended here; root, Go
+	$(RUN) -m local.kafka fetch
+	$(RUN) -m pytest -m cluster -rP tests/cluster $(ARGS)
+
+cluster: setup ## A Kubernetes with KServe on this machine, without Docker; root, Go
+	$(RUN) -m tests.cluster up
+
+cluster-down: setup ## End it
+	$(RUN) -m tests.cluster down
 
 demo: .venv/.services ## Everything on this machine for a minute, with fraud; checks itself
 	$(RUN) -m local.demo $(ARGS)

@@ -57,6 +57,7 @@ from sluice.domain.records.authorization import MAX_BODY_BYTES
 from sluice.domain.records.decision import Decision
 from sluice.errors import Rejected, SluiceError, Unavailable
 from sluice.telemetry import METRICS, Line
+from sluice.traceparent import new_traceparent
 
 Respond = Callable[[int, list[Header], bytes], None]
 """Sends status, headers (all but content-length) and body. Called once a request."""
@@ -335,7 +336,7 @@ class SyncApi:
                 content_type = value
             elif name == b"x-deadline-ms":
                 deadline = value
-            elif name == b"content-encoding":
+            elif name == b"content-encoding" and _is_encoded(value):
                 encoding = value
         if not _is_json(content_type) or encoding:
             raise Rejected("", code="unsupported_content_type")
@@ -464,7 +465,8 @@ class SyncApi:
                 raise Unavailable("", code="overloaded")
 
         try:
-            if any(name == b"content-encoding" for name, _ in scope["headers"]):
+            encodings = (v for name, v in scope["headers"] if name == b"content-encoding")
+            if any(map(_is_encoded, encodings)):
                 answered: _Answered = problem("unsupported_content_type")
             elif self.admission.full:
                 answered = _OVERLOADED
@@ -769,8 +771,10 @@ class SyncApi:
 
 
 def _traceparent(headers: Sequence[Header]) -> str | None:
-    """The header's text; None where there is none, or more than one."""
+    """The header's text; None where there is none. More than one are none: a new trace begins."""
     found = [value for name, value in headers if name == TRACEPARENT]
+    if len(found) > 1:
+        return new_traceparent()
     return found[0].decode("latin-1") if len(found) == 1 else None
 
 
@@ -784,8 +788,20 @@ def kserve_predict_seconds(model: str, seconds: float) -> None:
 def _is_json(content_type: bytes) -> bool:
     if content_type == b"application/json":
         return True
-    kind, _, parameter = content_type.lower().partition(b";")
-    return kind.strip() == b"application/json" and parameter.strip() in (b"", b"charset=utf-8")
+    kind, *parameters = content_type.lower().split(b";")
+    return kind.strip() == b"application/json" and all(map(_is_utf8, parameters))
+
+
+def _is_utf8(parameter: bytes) -> bool:
+    """Whether a parameter of a content type changes nothing: UTF-8, quoted or not, or none at all
+    (RFC 9110, 5.6.6)."""
+    name, _, value = parameter.strip().partition(b"=")
+    return not name or (name == b"charset" and value in (b"utf-8", b'"utf-8"'))
+
+
+def _is_encoded(header: bytes) -> bool:
+    """Whether a body came otherwise than as it is; ``identity`` says that it did not."""
+    return bool(header) and header.strip().lower() != b"identity"
 
 
 def _deadline_ms(header: bytes) -> int:

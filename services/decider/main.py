@@ -18,12 +18,12 @@ from services.repeat import Repeated
 from sluice import telemetry
 from sluice.application.active import ActiveConfiguration
 from sluice.application.once import Once
-from sluice.application.ports import OnlineConnection
+from sluice.application.ports import TOPIC_REMADE, OnlineConnection
 from sluice.bootstrap import services as bootstrap
 from sluice.bootstrap.brokers import reached
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
-from sluice.errors import SluiceError
+from sluice.errors import Corrupt, SluiceError
 from sluice.settings import Settings, load
 
 STORE_WATCH_S = 2.0
@@ -120,31 +120,43 @@ async def _stream(settings: Settings) -> None:
     online = bootstrap.online_store(settings, batches=True)
     await _open(online, settings)
     await asyncio.to_thread(reached, settings.kafka)
-    kafka = await asyncio.to_thread(bootstrap.transactional_stream, settings)
-    names = bootstrap.topics(settings)
     once = bootstrap.once(settings, online)
-    ids = AfterCommit(once)
-    decider = bootstrap.decider(
-        settings, "stream", ids, TransactionLog(kafka, names.decisions), active
-    )
     recall = _recall(settings, once)
-    handler = StreamProcessor(
-        kafka,
-        decider,
-        ids,
-        recall=recall.start,
-        dead_letters=names.dead_letters,
-        clock=SystemClock(),
-        events=events,
-        sampler=bootstrap.sampler(settings),
-    )
-    loop = ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
+
+    async def made() -> ConsumerLoop:
+        kafka = await asyncio.to_thread(bootstrap.transactional_stream, settings)
+        names = bootstrap.topics(settings)
+        ids = AfterCommit(once)
+        decider = bootstrap.decider(
+            settings, "stream", ids, TransactionLog(kafka, names.decisions), active
+        )
+        handler = StreamProcessor(
+            kafka,
+            decider,
+            ids,
+            recall=recall.start,
+            dead_letters=names.dead_letters,
+            clock=SystemClock(),
+            events=events,
+            sampler=bootstrap.sampler(settings),
+        )
+        return ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
+
+    loop = await made()
     bootstrap.settle()
     telemetry.event("started", entrypoint="stream", replica=settings.service.name())
     beside = _beside(settings, active, online)
     try:
         await _welcome(online, stop)
-        await asyncio.to_thread(loop.run, stop)
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(loop.run, stop)
+            except Corrupt as error:
+                if error.code != TOPIC_REMADE:
+                    raise
+                # An id decided before is known as ever: what comes twice is decided once.
+                telemetry.event(TOPIC_REMADE, level=logging.ERROR, reason=str(error))
+                loop = await made()
     finally:
         for repeated in beside:
             repeated.stop()

@@ -17,12 +17,16 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from sluice.domain.records.repeated_keys import repeats_a_key
 from sluice.errors import Rejected
 
 T = TypeVar("T")
 MAX_INFER_BYTES = 4 * 1024 * 1024
 """512 rows of 60 features take 250 KB in binary and about 2 MB in JSON."""
 MAX_ROWS = 512
+NESTED_MAX_PER_ROW, MEMBERS_MAX_PER_ROW = 8, 64
+"""Lists and objects of a request, and commas besides those of features, for each of MAX_ROWS: a row
+has one object of at most 17 members."""
 MAX_ID = 256
 """Characters of a request's id, which the response repeats."""
 FEATURES, AUTHORIZATIONS, SCORES, ANSWERS = "features", "authorizations", "score_ppm", "answer"
@@ -32,6 +36,12 @@ _SERVED_BY: dict[str, str] = {
     FEATURES: "rows of features are scored on service.admin_port",
     AUTHORIZATIONS: "authorizations are decided on decider.port",
 }
+_DATATYPES = {FEATURES: "INT64", AUTHORIZATIONS: "BYTES"}
+_KNOWN = {
+    *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
+    *("FP16", "FP32", "FP64", "BF16", "BYTES"),
+}
+"""Datatypes of the protocol: only these are named in an error."""
 _ABSENT = (b"", b"null")
 
 
@@ -46,7 +56,7 @@ class _Parameters(msgspec.Struct, frozen=True):
 class _Tensor(msgspec.Struct):
     name: str
     shape: Annotated[list[int], Meta(max_length=2)]
-    datatype: Literal["INT64", "BYTES"]
+    datatype: str
     data: msgspec.Raw = msgspec.Raw()
     parameters: _Parameters = _Parameters()
 
@@ -121,7 +131,19 @@ def decode(body: bytes, json_length: int | None, *, columns: int, served: Input)
     )
     if tensor.shape and tensor.shape[0] > MAX_ROWS:
         raise Rejected(f"at most {MAX_ROWS} rows are judged at once", code="too_large")
+    expected = _DATATYPES.get(tensor.name)
+    if expected not in (None, tensor.datatype):
+        sent = tensor.datatype if tensor.datatype in _KNOWN else "one unknown to the protocol"
+        raise _wrong(f"the datatype of {tensor.name} is {expected}, not {sent}")
     raw = _blob(tensor, blob)
+    understood = _understood(request, tensor, raw, columns, binary)
+    _no_key_twice(header, columns)
+    return understood
+
+
+def _understood(
+    request: _Request, tensor: _Tensor, raw: bytes | None, columns: int, binary: bool
+) -> Inference:
     if tensor.name == FEATURES and tensor.datatype == "INT64":
         return Inference(request.id, _features(tensor, raw, columns), None, binary)
     if tensor.name == AUTHORIZATIONS and tensor.datatype == "BYTES":
@@ -136,7 +158,20 @@ def decode_instances(body: bytes) -> list[bytes]:
         raise Rejected(f"at most {MAX_ROWS} rows are judged at once", code="too_large")
     if not request.instances:
         raise _wrong("there are no instances")
+    _no_key_twice(body, 0, outermost=True)  # a row that has one is refused by itself
     return [bytes(instance) for instance in request.instances]
+
+
+def _no_key_twice(text: bytes, columns: int, *, outermost: bool = False) -> None:
+    """Refuse an object that has a key twice; and what holds more than a request can need, in fields
+    that nobody knows, before objects are made of it."""
+    if (
+        text.count(b"[") + text.count(b"{") > NESTED_MAX_PER_ROW * MAX_ROWS
+        or text.count(b",") > (columns + MEMBERS_MAX_PER_ROW) * MAX_ROWS
+    ):
+        raise _wrong("the request holds more lists, objects or values than its rows can need")
+    if repeats_a_key(text, outermost=outermost):
+        raise _wrong("an object of the request has a key twice")
 
 
 def encode_predictions(answers: list[bytes]) -> bytes:

@@ -23,6 +23,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Stable and bounded; the same word as in metrics and dead letters."""
     detail: str = ""
     fix: str = ""
+    error: str = ""
+    """Title and detail in one: what clients of the Open Inference Protocol read."""
 
 
 class Kind(NamedTuple):
@@ -73,6 +75,7 @@ KINDS: dict[str, Kind] = {
     ),
     "unknown_field": Kind(422, "A field is not in the schema", _FIELD),
     "missing_field": Kind(422, "A required field is missing", _FIELD),
+    "duplicate_field": Kind(422, "A field comes twice", "send each field once"),
     "wrong_type": Kind(422, "A field has the wrong type", _FIELD),
     "out_of_range": Kind(422, "A number is out of range", _FIELD),
     "bad_format": Kind(422, "A text has the wrong form", _FIELD),
@@ -114,6 +117,7 @@ def problem(code: str, detail: str = "", fix: str = "") -> Problem:
         code=code,
         detail=detail,
         fix=fix or kind.fix,
+        error=f"{kind.title}: {detail}" if detail else kind.title,
     )
 
 

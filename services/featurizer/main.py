@@ -12,8 +12,10 @@ from sluice import telemetry
 from sluice.application.featurize import Applied
 from sluice.application.ports import (
     MISSING,
+    RECORDS_GONE,
     STORE_LOST,
     STORE_RUNBOOK,
+    TOPIC_REMADE,
     UNKNOWN,
     Message,
     Offsets,
@@ -22,7 +24,7 @@ from sluice.application.ports import (
     WatermarkStore,
 )
 from sluice.bootstrap import services as bootstrap
-from sluice.errors import SluiceError, Unavailable
+from sluice.errors import Corrupt, SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 from sluice.settings import Settings, load
 
@@ -50,7 +52,8 @@ def main() -> int:
 
 
 def serve(settings: Settings, stop: threading.Event) -> None:
-    """Work until stop is set; while the store is lost, wait outside the group.
+    """Work until stop is set; while the store is lost, wait outside the group. It is lost too where
+    a topic was made again, or records expired unread: its states lack them.
 
     Raises Unavailable if store or broker stay away, Corrupt, Misconfigured.
     """
@@ -66,6 +69,10 @@ def serve(settings: Settings, stop: threading.Event) -> None:
                 raise
             # It left the group, because a rebuild sets its offsets while nobody is in it.
             bootstrap.report_store(str(error))
+        except Corrupt as error:
+            if error.code not in (TOPIC_REMADE, RECORDS_GONE):
+                raise
+            parts.watermark.lose(f"{error.where}: {error.what}")
         finally:
             parts.close()
 
@@ -199,6 +206,7 @@ class Featurizing(Handler):
         fresh = [place for place in mine if place not in self._known]
         committed = consumer.committed(fresh)
         self._known = {p: self._known.get(p, committed.get(p, 0)) for p in mine}
+        ids = consumer.confirm() if fresh else {}
         first = self._checked_at == float("-inf")
         try:
             watermark.advance(self._known)
@@ -209,6 +217,7 @@ class Featurizing(Handler):
                 watermark.lose("it was emptied")
                 raise
             watermark.initialise()  # nothing was ever applied by this group: a new installation
+        watermark.bind(ids)
         if first:
             bootstrap.report_store("")
         self._checked_at = time.monotonic()

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
-import yaml
 from msgspec import Meta
 
 from sluice.errors import Misconfigured
+from sluice.yaml_files import decode
 
 PREFIX = "SLUICE_"
 CONFIG_VARIABLE = "SLUICE_CONFIG"
@@ -538,9 +538,10 @@ def _from_file(path: Path, *, required: bool, sources: dict[str, str]) -> dict[s
             )
         return {}
     try:
-        tree = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as exc:
-        raise Misconfigured(f"not readable as YAML: {exc}", where=str(path)) from exc
+        raw = path.read_bytes()
+    except OSError as exc:
+        raise Misconfigured(f"cannot read it: {exc.strerror}", where=str(path)) from exc
+    tree = decode(raw, str(path)) or {}
     if not isinstance(tree, dict) or not all(isinstance(part, dict) for part in tree.values()):
         raise Misconfigured("expected sections with keys", where=str(path))
     for section, part in tree.items():

@@ -14,11 +14,11 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalStream
-from sluice.application.ports import Consumer, Message, Partition, Transactions
+from sluice.application.ports import TOPIC_REMADE, Consumer, Message, Partition, Transactions
 from sluice.errors import Corrupt, Rejected
 from sluice.testing.consumer import FakeConsumer, FakeGroup
 from sluice.testing.transactions import FakeTransactions
-from tests.support.kafka import read_all
+from tests.support.kafka import read_all, remake
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 WAIT_S = 60.0
@@ -46,6 +46,10 @@ class Harness:
 
     def written(self) -> list[tuple[bytes, str | None]]:
         """Value and trace of what committed readers see in the topic written to."""
+        raise NotImplementedError
+
+    def remake(self, topic: str) -> None:
+        """Delete a topic, and make it again."""
         raise NotImplementedError
 
     def refuse(self, stream: Transactions) -> None:
@@ -80,6 +84,9 @@ class FakeHarness(Harness):
     def written(self) -> list[tuple[bytes, str | None]]:
         assert self.last is not None
         return [(value, trace) for _, _, value, trace in self.last.committed_records]
+
+    def remake(self, topic: str) -> None:
+        self.group.remake(topic)
 
     def refuse(self, stream: Any) -> None:
         stream.fail["produce"] = [Rejected("too large", code="too_large")]
@@ -126,6 +133,9 @@ class KafkaHarness(Harness):
     def written(self) -> list[tuple[bytes, str | None]]:
         found = read_all(self.node.bootstrap, self.names.decisions)
         return [(message.value, message.traceparent) for message in found]
+
+    def remake(self, topic: str) -> None:
+        remake(self.node.bootstrap, topic, partitions=2)
 
     def refuse(self, stream: Transactions) -> None:
         stream.produce(self.names.decisions, b"k", bytes(2_000_000))
@@ -270,6 +280,27 @@ def test_a_rewind_may_go_elsewhere(harness, member):
     got = read(member, 3)
     assert (numbers(got, harness.a), numbers(got, harness.b)) == ([2, 3], [7])
     assert member.oldest(harness.a) == 0
+
+
+def test_a_topic_made_again_is_said_and_the_next_reads_it_from_its_beginning(harness):
+    """Whatever the first committed in between: its offset is of the topic that is gone."""
+    harness.add(harness.a, 1, 2, 3)
+    first = harness.member()
+    batch = read(first, 3)
+    (before,) = first.confirm().values()
+    harness.remake(harness.names.authorizations)
+    harness.add(harness.a, 4, 5, 6, 7)
+    first.commit(behind(batch))
+    with pytest.raises(Corrupt) as caught:
+        first.confirm()
+    assert caught.value.code == TOPIC_REMADE
+    with pytest.raises(Corrupt, match="made again"):
+        read(first, 1_000)
+    with suppress(Corrupt):
+        first.close()
+    second = harness.member()
+    assert numbers(read(second, 4), harness.a) == [4, 5, 6, 7]
+    assert [*second.confirm().values()] != [before]
 
 
 def test_what_goes_wrong_when_partitions_come_is_raised_and_they_are_ours_all_the_same(

@@ -115,6 +115,21 @@ def test_a_store_behind_what_it_must_hold_is_marked_lost_for_everyone(mark):
     assert mark.read().applied == {FIRST: 10}
 
 
+def test_states_of_another_topic_of_the_same_name_are_lost(mark):
+    mark.bind({})
+    mark.bind({"decisions.v1": "one"})
+    mark.bind({"decisions.v1": "one", "labels.v1": "two"})
+    with pytest.raises(Unavailable) as caught:
+        mark.bind({"labels.v1": "two", "decisions.v1": "three"})
+    assert caught.value.code == STORE_LOST
+    assert (mark.read().state, mark.read().applied) == (LOST, {})
+    assert mark.read().why == "decisions.v1 was deleted and made again"
+    assert "are lost" in refused(mark, {})
+    rebuilt = mark.begin()
+    mark.move(rebuilt, READY)
+    mark.bind({"decisions.v1": "three", "labels.v1": "two"})
+
+
 def test_an_emptied_store_takes_no_progress(mark, emptied):
     emptied.empty()
     assert "are missing" in refused(mark, {FIRST: 0}, {FIRST: 10})

@@ -83,10 +83,11 @@ def test_helm_finds_nothing_wrong(chart: Helm, case: str) -> None:
 
 @each_case
 def test_a_case_renders_as_it_did(chart: Helm, case: str, pytestconfig: pytest.Config) -> None:
+    """But for the alert rules: those are the files' own, and have a test below."""
+    given = values(case)
+    given.get("monitoring", {}).pop("prometheusRule", None)
     text = "".join(
-        f"# {path}\n{text.strip()}\n"
-        for path, text in chart.text(values(case)).items()
-        if text.strip()
+        f"# {path}\n{text.strip()}\n" for path, text in chart.text(given).items() if text.strip()
     )
     golden = GOLDEN / f"{case}.yaml"
     if pytestconfig.getoption("--write-golden"):
@@ -389,6 +390,38 @@ def test_without_kserve_the_pod_is_the_same(chart: Helm) -> None:
     assert kserve == own
 
 
+CLAIM = {"persistentVolumeClaim": {"claimName": "claim", "readOnly": True}}
+IMAGE = {"image": {"reference": "r/m:1", "pullPolicy": "IfNotPresent"}}
+
+
+@pytest.mark.parametrize(
+    ("uri", "volume", "path"),
+    [
+        ("pvc://claim/a/b", CLAIM, "a/b"),
+        ("pvc://claim", CLAIM, None),
+        ("oci://r/m:1", IMAGE, "models"),
+        ("oci+native://r/m:1", IMAGE, "models"),
+        ("s3://bucket/a", {"emptyDir": {"sizeLimit": "1Gi"}}, None),
+    ],
+)  # fmt: skip
+def test_the_stream_processor_has_the_release_that_kserve_reads(
+    chart: Helm, uri: str, volume: Object, path: str | None
+) -> None:
+    objects = chart.render(with_changes("kind", model={"storageUri": uri}))
+    (spec,) = (spec for name, _, spec in pods(objects) if name == "decider-stream")
+    (container,) = spec["containers"]
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "model")
+    assert (mount["mountPath"], mount.get("subPath"), mount["readOnly"]) == (
+        "/mnt/models",
+        path,
+        True,
+    )
+    (found,) = (v for v in spec["volumes"] if v["name"] == "model")
+    assert found == {"name": "model"} | volume
+    downloads = [one["args"] for one in spec.get("initContainers", [])]
+    assert downloads == ([[uri, "/mnt/models"]] if "emptyDir" in volume else [])
+
+
 def test_whoever_scales_it_sets_the_number_of_pods(rendered: Rendered) -> None:
     for case in CASES:
         objects = rendered(case)
@@ -569,6 +602,9 @@ def test_every_services_metrics_are_scraped_ready_or_not(rendered: Rendered) -> 
         ("kind", {"access": {"clients": [{"certificate": "x"}]}}, "missing propert"),
         ("kind", {"image": {"digest": "sha256:12"}}, "does not match pattern"),
         ("kind", {"model": {"storageUri": ""}}, "model.storageUri is empty"),
+        ("kind", {"model": {"storageUri": "ftp://h/r"}}, "model.storageUri is ftp://h/r"),
+        ("kind", {"model": {"storageUri": "pvc:///r"}}, "model.storageUri is pvc:///r"),
+        ("kind", {"model": {"storageUri": "models/r"}}, "model.storageUri is models/r"),
         ("kind", {"trust": {"shipped": False}}, "trust has no key"),
         ("kind", {"trust": {"keys": {"risk.pem": "x"}}}, "trust.keys.risk.pem: only files"),
         ("kind", {"policy": {"files": {"policy.yaml": "{}"}}}, "policy.files has no fx.yaml"),

@@ -39,6 +39,7 @@ from sluice.adapters.onnx import Description
 from sluice.adapters.redis.embedded import EmbeddedStore
 from tests.support import tree
 from tests.support.make import ROOT, Make
+from tests.support.shapes import SHAPES
 
 pytestmark = pytest.mark.slow
 
@@ -211,10 +212,7 @@ class _House:
             named = re.match(r"# ([\w-]+\.yaml)$", fence.lines[0]) if fence.lines else None
             if named:
                 (self.folder / named[1]).write_text("\n".join(fence.lines))
-        now = datetime.now(UTC)
-        _bank_table(self.folder / "history.csv", 1_200, now - timedelta(hours=2))
-        _bank_table(self.folder / "bank.csv", 40, datetime(2026, 10, 15, 23, 59, 40, tzinfo=UTC))
-        _handbook_table(self.folder / "handbook-transactions.parquet", now - timedelta(hours=1))
+        _histories(self.folder)
         (self.folder / "authorization.json").write_text(json.dumps(_authorization("from-a-file")))
         _trained_model(self.folder)
 
@@ -361,31 +359,64 @@ def _authorization(identifier: str, **changes: object) -> dict[str, object]:
 
 def _bank_table(path: Path, n: int, first: datetime) -> None:
     """n rows, one a second, whose columns are those of the page's mapping."""
-    names = "auth_ref booked customer plastic shop till mcc entry_mode amount ccy country device"
-    with path.open("w", newline="") as file:
+    names = "auth_ref day time customer plastic shop till mcc entry_mode amount ccy country device"
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
         out = csv.writer(file, delimiter=";")
         out.writerow([*names.split(), "fraud_flag"])
         for i in range(n):
             at = (first + timedelta(seconds=i)).astimezone(LISBON)
-            booked = f"{at:%d/%m/%Y %H:%M:%S}"
-            shop, amount = f"shop-{i % 7}", f"{5 + i % 90},50"
-            row = [f"{path.stem}-{i}", booked, i % 50, 1, shop, i % 3, "5411", "05", amount, "EUR"]
-            out.writerow([*row, "PT", "", "Y" if i % 100 == 0 else "N"])
+            amount = f"{1 + i % 9}.{i % 1000:03d},50" if i % 50 == 0 else f"{5 + i % 90},50"
+            row = [f"{path.stem}-{i}", f"{at:%d/%m/%Y}", f"{at:%H:%M:%S}", i % 50, 1]
+            row += [f"shop-{i % 7}", i % 3, 742 if i % 9 == 0 else 5411, "05", amount, "EUR", "PT"]
+            out.writerow([*row, "#N/A" if i % 2 else "", "Y" if i % 100 == 0 else "N"])
 
 
-def _handbook_table(path: Path, first: datetime) -> None:
-    rows = range(50)
-    table = pa.table(
+def _database_export(path: Path, n: int, first: datetime) -> None:
+    """As psql's \\copy and MySQL write tables with card numbers, names and rows of other kinds."""
+    head = "id,at,pan,holder,merchant_name,terminal,mcc,present,amount,country,kind"
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(head.split(","))
+        for i in range(n):
+            at = f"{first + timedelta(seconds=i):%Y-%m-%d %H:%M:%S}"
+            number = (4111111111111111, 5555555555554444, 378282246310005)[i % 3]
+            holder = ("\\N", "NULL", "unknown", "Anna Café")[i % 4]
+            shop = ("Rippin, Kub and Mann", "ABC*DEF 7")[i % 2]
+            kind = "REFUND" if i % 10 == 9 else "PURCHASE"
+            row = [f"db-{i}", at, number, holder, shop, i % 3, 742, "tf"[i % 2], 1000 + i, "FR"]
+            out.writerow([*row, kind])
+
+
+def _frame(n: int, first: datetime) -> pa.Table:
+    """As pandas leaves columns in which something is missing."""
+    return pa.table(
         {
-            "transaction_id": list(rows),
-            "timestamp": [first + timedelta(seconds=i) for i in rows],
-            "customer_id": [i % 5 for i in rows],
-            "terminal_id": [i % 9 for i in rows],
-            "amount_cents": [1000 + i for i in rows],
-            "is_fraud": [int(i == 7) for i in rows],
+            "id": list(range(n)),
+            "at": [first.replace(tzinfo=None) + timedelta(seconds=i) for i in range(n)],
+            "customer": pa.array([float(70_000 + i % 5) for i in range(n)]),
+            "shop": [i % 7 for i in range(n)],
+            "mcc": pa.array([742.0 if i % 9 == 0 else 5411.0 for i in range(n)]),
+            "amount": pa.array([round(1 + i / 100, 2) for i in range(n)]),
+            "device": pa.array([None if i % 2 else float(i) for i in range(n)]),
         }
     )
-    pq.write_table(table, path)
+
+
+def _histories(folder: Path) -> None:
+    """The tables that the page on publishing them brings."""
+    first = (datetime.now(UTC) - timedelta(hours=2)).replace(microsecond=0)
+    _bank_table(folder / "history.csv", 1_200, first)
+    _bank_table(folder / "bank.csv", 40, datetime(2026, 10, 15, 23, 59, 40, tzinfo=UTC))
+    _database_export(folder / "export.csv", 60, first)
+    frame = _frame(60, first)
+    pq.write_table(frame, folder / "history.parquet")
+    parts = folder / "history.parts"
+    parts.mkdir()
+    (parts / "_SUCCESS").touch()
+    for number in range(2):
+        pq.write_table(frame.slice(30 * number, 30), parts / f"part-{number:05d}.snappy.parquet")
+    for shape in SHAPES:
+        shape.write(folder)
 
 
 def _trained_model(folder: Path) -> None:

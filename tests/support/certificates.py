@@ -62,12 +62,14 @@ class Authority:
         *,
         hosts: tuple[str, ...] = (),
         uri: str = "",
+        group: str = "",
         begins: timedelta = -DAY,
         ends: timedelta = DAY,
         file: str = "",
     ) -> Pem:
-        """A certificate for a server (hosts: names and addresses) or a client. begins, ends: from
-        now. file: its name, so that one can replace another."""
+        """A certificate for a server (hosts: names and addresses) or a client. group: its
+        organisation, Kubernetes' word for a user's group. begins, ends: from now. file: its name,
+        so that one can replace another."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives: list[x509.GeneralName] = [_host(host) for host in hosts]
         if uri:
@@ -75,7 +77,7 @@ class Authority:
         now = datetime.now(UTC)
         builder = (
             x509.CertificateBuilder()
-            .subject_name(_name(name))
+            .subject_name(_name(name, group))
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
@@ -112,8 +114,9 @@ class Authority:
         return made
 
 
-def _name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+def _name(common: str, group: str = "") -> x509.Name:
+    named = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group)] if group else []
+    return x509.Name([*named, x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
 def _host(host: str) -> x509.GeneralName:

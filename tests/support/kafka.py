@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from confluent_kafka.admin import AdminClient, NewTopic
+
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.application.ports import Message
 
@@ -22,6 +24,19 @@ def wait_until(holds: Callable[[], Any], what: str, *, at_most_s: float = WAIT_M
             return answer
         assert time.monotonic() < deadline, f"still not so after {at_most_s:.0f} s: {what}"
         time.sleep(0.02)
+
+
+def remake(bootstrap: str, topic: str, partitions: int) -> None:
+    """Delete a topic with its records and make it at once, as a script does that cleans up."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.delete_topics([topic], operation_timeout=10).values():
+        future.result(20)
+
+    def made() -> bool:
+        new = NewTopic(topic, partitions, 1)
+        return all(not future.exception(20) for future in admin.create_topics([new]).values())
+
+    wait_until(made, "the topic exists again")
 
 
 def read_all(bootstrap: str, topic: str, *, committed: bool = True) -> list[Message]:

@@ -212,13 +212,23 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{/* How a release comes to a pod: claim, image, or download. "" for what nobody reads. */}}
+{{- define "sluice.modelBy" -}}
+{{- $scheme := regexFind "^[a-z0-9+]+://[^/]" .Values.model.storageUri | regexFind "^[a-z0-9+]+" -}}
+{{- if eq $scheme "pvc" -}}claim
+{{- else if has $scheme (list "oci" "oci+native" "oci+fetch") -}}image
+{{- else if has $scheme (list "s3" "gs" "https" "http" "hdfs" "webhdfs" "hf") -}}download
+{{- end -}}
+{{- end }}
+
 {{/* The release in a pod that KServe does not make. */}}
 {{- define "sluice.modelMount" -}}
 {{- $uri := .Values.model.storageUri -}}
-{{- if hasPrefix "pvc://" $uri }}
+{{- $by := include "sluice.modelBy" . -}}
+{{- if eq $by "claim" }}
 {{- $path := regexReplaceAll "^pvc://[^/]+/?" $uri "" | trimSuffix "/" }}
 - {name: model, mountPath: /mnt/models, readOnly: true{{ if $path }}, subPath: {{ $path }}{{ end }}}
-{{- else if hasPrefix "oci://" $uri }}
+{{- else if eq $by "image" }}
 - {name: model, mountPath: /mnt/models, readOnly: true, subPath: models}
 {{- else }}
 - {name: model, mountPath: /mnt/models, readOnly: true}
@@ -227,10 +237,11 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 
 {{- define "sluice.modelVolume" -}}
 {{- $uri := .Values.model.storageUri -}}
-{{- if hasPrefix "pvc://" $uri }}
+{{- $by := include "sluice.modelBy" . -}}
+{{- if eq $by "claim" }}
 - {name: model, persistentVolumeClaim: {claimName: {{ regexFind "^[^/]+" (trimPrefix "pvc://" $uri) }}, readOnly: true}}
-{{- else if hasPrefix "oci://" $uri }}
-- {name: model, image: {reference: {{ trimPrefix "oci://" $uri }}, pullPolicy: IfNotPresent}}
+{{- else if eq $by "image" }}
+- {name: model, image: {reference: {{ regexReplaceAll "^oci[a-z+]*://" $uri "" }}, pullPolicy: IfNotPresent}}
 {{- else }}
 - {name: model, emptyDir: {sizeLimit: {{ .Values.model.initializer.sizeLimit }}}}
 {{- end }}
@@ -239,7 +250,8 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 {{/* KServe's own downloader, for s3:// and the like. */}}
 {{- define "sluice.modelInitializer" -}}
 {{- $uri := .Values.model.storageUri -}}
-{{- if not (or (hasPrefix "pvc://" $uri) (hasPrefix "oci://" $uri)) }}
+{{- $by := include "sluice.modelBy" . -}}
+{{- if eq $by "download" }}
 initContainers:
   - name: storage-initializer
     image: {{ include "sluice.image" (dict "image" .Values.model.initializer.image "tag" "latest") }}

@@ -5,6 +5,9 @@
 {{- if not $values.model.storageUri }}
 {{- fail "\n\nmodel.storageUri is empty: a decider without a release is never ready. Name the folder of a release: pvc://CLAIM/PATH, s3://BUCKET/PATH, oci://IMAGE.\n" }}
 {{- end }}
+{{- if not (include "sluice.modelBy" .) }}
+{{- fail (printf "\n\nmodel.storageUri is %s: KServe reads pvc://, s3://, gs://, oci://, https:// and hf://, and a name behind it.\n" $values.model.storageUri) }}
+{{- end }}
 {{- if not (or $values.trust.keys $values.trust.existingConfigMap $values.trust.shipped) }}
 {{- fail "\n\ntrust has no key: no release could be verified, and none would decide. Give the public keys that may sign releases in trust.keys (NAME.pub: text) or trust.existingConfigMap; trust.shipped=true trusts the key of the sample release.\n" }}
 {{- end }}

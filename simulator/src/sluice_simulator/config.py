@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from sluice.errors import Misconfigured
+from sluice.yaml_files import decode
 from sluice_simulator.geography import REGIONS
 
 Kind = Literal[
@@ -123,11 +124,10 @@ def load(path: Path | None, **overrides: object) -> Config:
     where = str(path) if path else "the command line"
     if path:
         try:
-            values = msgspec.yaml.decode(path.read_bytes()) or {}
+            raw = path.read_bytes()
         except OSError as exc:
             raise Misconfigured(f"cannot read it: {exc.strerror}", where=where) from exc
-        except msgspec.DecodeError as exc:
-            raise Misconfigured(f"not YAML: {exc}", where=where) from exc
+        values = decode(raw, where) or {}
     given = {name: value for name, value in overrides.items() if value is not None}
     if isinstance(values, dict):
         values = {**values, **given}

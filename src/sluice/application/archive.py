@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sluice.application.ports import Message, Partition
+from sluice.application.ports import TOPIC_REMADE, Message, Partition
 from sluice.errors import Misconfigured
 
 ROLL_BYTES = 64 * 1024 * 1024
@@ -30,8 +30,13 @@ class Files(Protocol):
         """Offset behind the newest file of a partition; 0 without one."""
         ...
 
-    def write(self, partition: Partition, rows: Sequence[Message]) -> int:
+    def topic_id(self, partition: Partition) -> str:
+        """Id of the topic that the newest file of a partition is of; "" where none says."""
+        ...
+
+    def write(self, partition: Partition, rows: Sequence[Message], topic_id: str = "") -> int:
         """One file of these rows, in order of offset, durable on return. Returns its bytes.
+        topic_id: of their topic, "" where its broker gives none.
 
         Raises Unavailable (overtaken) if another archiver wrote it first, Corrupt if a file of
         this name holds other records or a record does not decode.
@@ -58,11 +63,22 @@ class Rolled:
 
 
 class Archiver:
-    """Buffers of the partitions that are ours. Does no I/O of its own besides ``files``."""
+    """Buffers of the partitions that are ours. Does no I/O of its own besides ``files``.
 
-    def __init__(self, files: Files, *, roll_s: float) -> None:
+    confirm: ids of the topics that are there now, by name; raises Corrupt where they are others
+    than those that we read. Asked before files are written, so that none holds two topics.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        *,
+        roll_s: float,
+        confirm: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._files = files
         self._roll_s = roll_s
+        self._confirm = confirm
         self._buffers: dict[Partition, _Buffer] = {}
 
     def start(
@@ -76,16 +92,22 @@ class Archiver:
 
         What is committed lay in a file once, so what is missing before it was lost, and comes again
         from the topic. oldest: first offset that a topic still holds; asked where that is needed.
-        Raises Misconfigured if the topic no longer has it either.
+        Raises Misconfigured if the topic no longer has it either, or was made again. Where files
+        are and nothing is committed, an operator said to go on without what the topic lacks.
         """
         starts = {}
+        ids = self._confirm()
         for partition in partitions:
             self._buffers.pop(partition, None)
             end, done = self._files.end(partition), committed.get(partition, 0)
+            if end and self._files.topic_id(partition) not in ("", ids.get(partition[0], "")):
+                raise _of_another_topic(partition, end)
             if done > end and (left := oldest(partition)) > end:
                 raise _lost(partition, end, done, left)
-            if end or done:
+            if done:
                 starts[partition] = end
+            elif end:
+                starts[partition] = max(end, oldest(partition))
         return starts
 
     def add(self, batch: Iterable[Message], now_s: float) -> list[Rolled]:
@@ -126,11 +148,10 @@ class Archiver:
     def roll(self, partitions: Iterable[Partition]) -> list[Rolled]:
         """Write the files of these partitions. The caller commits behind each."""
         rolled = []
-        for partition in partitions:
-            buffer = self._buffers.get(partition)
-            if buffer is None:
-                continue
-            size = self._files.write(partition, buffer.rows)
+        due = [(one, self._buffers[one]) for one in partitions if one in self._buffers]
+        ids = self._confirm() if due else {}
+        for partition, buffer in due:
+            size = self._files.write(partition, buffer.rows, ids.get(partition[0], ""))
             del self._buffers[partition]
             rolled.append(Rolled(partition, buffer.rows, size))
         return rolled
@@ -150,6 +171,17 @@ def _lost(partition: Partition, end: int, done: int, left: int) -> Misconfigured
         fix="bring the folder back that holds them, or go on without: docs/runbooks/lag.md, "
         "section SluiceArchiverNotWriting",
         code="archive_lost",
+    )
+
+
+def _of_another_topic(partition: Partition, end: int) -> Misconfigured:
+    topic, number = partition
+    return Misconfigured(
+        f"the archive holds offsets up to {end - 1} of another topic of this name, which was "
+        "deleted and made again",
+        where=f"archiver.root, {topic}/{number}",
+        fix="give the archive a new root: docs/runbooks/topic-made-again.md",
+        code=TOPIC_REMADE,
     )
 
 

@@ -47,6 +47,12 @@ OnRevoke = Callable[[list[Partition], bool], None]
 commit would be refused; drop what is unfinished. False: finish and commit now."""
 
 
+TOPIC_REMADE = "topic_remade"
+"""Code of a Corrupt: a topic was deleted and made again, and its offsets mean other records."""
+RECORDS_GONE = "records_gone"
+"""Code of a Corrupt: records expired before they were read."""
+
+
 class Consumer(Protocol):
     """A member of a consumer group. Commits nothing by itself. One thread only."""
 
@@ -57,7 +63,14 @@ class Consumer(Protocol):
 
     def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
         """Up to limit messages, in order within a partition; waits at most wait_s for the first.
-        Raises Unavailable, Misconfigured."""
+        Raises Unavailable, Misconfigured; Corrupt with code TOPIC_REMADE, or RECORDS_GONE where
+        nothing may be passed over."""
+        ...
+
+    def confirm(self) -> Mapping[str, str]:
+        """Ask whether all that we read is of the topics that are there now. Returns their ids by
+        name, none where the broker gives none. Raises Corrupt with code TOPIC_REMADE, Unavailable.
+        """
         ...
 
     def commit(self, offsets: Offsets) -> None:
@@ -444,6 +457,12 @@ class WatermarkStore(Protocol):
         it is behind ``known`` (it is LOST from then on), is not WRITABLE, has no watermark, or a
         format that we cannot :meth:`adopt`; the caller then writes nothing more to it.
         """
+        ...
+
+    def bind(self, topic_ids: Mapping[str, str]) -> None:
+        """Check that the states were made from these topics, by name, and note what is not noted
+        yet. Raises Unavailable with code STORE_LOST if they were made from other ones: it is LOST
+        from then on."""
         ...
 
     def lose(self, why: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Protocol
@@ -29,6 +29,12 @@ PACE_EVERY = 64
 """Rows between two looks at the clock, where a rate is asked for."""
 
 
+BAD_SHARE_MAX = 0.1
+"""Of a larger share of bad rows the mapping is at fault, not the rows: what follows is as bad."""
+BAD_SHARE_ROWS = 1_000
+"""Rows of which the share is taken. Fewer say nothing."""
+
+
 class Producer(Protocol):
     """Queues records; a flush says whether all of them are durable."""
 
@@ -38,6 +44,11 @@ class Producer(Protocol):
 
     def flush(self, timeout_s: float) -> None:
         """Raises Unavailable where something is not durable."""
+        ...
+
+    def undelivered(self) -> Mapping[str, int]:
+        """By topic, the records that are not known to be durable. What is still queued is given
+        up: nothing is delivered after this."""
         ...
 
 
@@ -51,18 +62,21 @@ class Topics(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is no authorization. raw: its bytes in the file, of which a digest is kept."""
+    """A row that is no authorization. raw: its bytes in the file, of which a digest is kept. file:
+    of a folder, which of its files; else empty."""
 
     line: int
     raw: bytes
     error: Rejected
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
     """Some rows of a file, in its order: (n,) of each, already encoded; and the bad ones.
 
-    first, last: lines covered, good and bad. labels: of these rows, in any order.
+    first, last: lines covered, good and bad. labels: of these rows, in any order. left_out: how
+    many rows of the file are no authorizations, as its mapping says.
     """
 
     first: int
@@ -72,6 +86,7 @@ class Mapped:
     event_at: list[int]
     labels: list[Label] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
+    left_out: int = 0
 
     def since(self, moment_us: int | None) -> Mapped:
         """Authorizations at or after a moment, and labels known since then: what a backfill until
@@ -88,6 +103,30 @@ class Mapped:
         )
 
 
+def watched(batches: Iterable[Mapped], share: float = BAD_SHARE_MAX) -> Iterator[Mapped]:
+    """The same batches, until too many of their rows are bad.
+
+    share: of each BAD_SHARE_ROWS rows or a little more, 0 to 1; 1 lets all through. Raises Rejected
+    (too_many_bad_rows), naming the first of them, before the batch in which it is passed.
+    """
+    rows, bad = 0, list[BadRow]()
+    for batch in batches:
+        rows += len(batch.values) + len(batch.bad)
+        bad += batch.bad
+        if rows >= BAD_SHARE_ROWS:
+            if len(bad) > share * rows:
+                first = bad[0].error
+                raise Rejected(
+                    f"{len(bad):,} of {rows:,} rows are bad, over {share:.0%}; the first: "
+                    f"{first.what}",
+                    where=first.where,
+                    fix=first.fix or "the mapping, or --bad-share if the file is like that",
+                    code="too_many_bad_rows",
+                )
+            rows, bad = 0, []
+        yield batch
+
+
 def pace(rate: float) -> Callable[[int], None]:
     """For Publisher.pace: from now on at most so many rows a second."""
     began = time.monotonic()
@@ -100,14 +139,20 @@ def pace(rate: float) -> Callable[[int], None]:
     return wait
 
 
+Waiting = tuple[int, str, bytes, int]
+"""A label that is not due yet: known_at, authorization id, its record, the line it comes with."""
+
+
 @dataclass
 class Report:
-    """Counts so far. resume_at: the first line that is not known to be durable."""
+    """Counts so far. rows: read. published, labels: delivered, as the broker reported. resume_at:
+    the first line that is not known to be durable."""
 
     rows: int = 0
     published: int = 0
     labels: int = 0
     dead: int = 0
+    left_out: int = 0
     resume_at: int = 0
     failure: SluiceError | None = None
     stopped: bool = False
@@ -128,64 +173,88 @@ class Publisher:
 
     def publish(self, batches: Iterable[Mapped]) -> Report:
         """Send all batches. Labels leave when the time of the events passes their known_at, those
-        still waiting at the end leave then. A failing broker ends it: see Report.failure."""
-        report = Report()
-        waiting: list[tuple[int, str, bytes]] = []
+        still waiting at the end leave then. A failing broker or a file that cannot be read on ends
+        it: see Report.failure; what was read before is sent."""
+        report, sent = Report(), Report()
+        waiting: list[Waiting] = []
         unsure = 0
         now_us = last = 0
+        left = iter(batches)
         try:
-            for batch in batches:
+            while (batch := self._next(left, report)) is not None:
                 report.resume_at = report.resume_at or batch.first
                 for label in batch.labels:
-                    entry = (label.known_at, label.authorization_id, encode(label))
-                    heapq.heappush(waiting, entry)
-                now_us = self._send(batch, waiting, now_us, report)
+                    due = (label.known_at, label.authorization_id, encode(label), batch.first)
+                    heapq.heappush(waiting, due)
+                now_us = self._send(batch, waiting, now_us, sent)
                 for row in batch.bad:
                     self._send_dead_letter(row)
                 report.dead += len(batch.bad)
-                report.rows += len(batch.values) + len(batch.bad)
+                report.left_out += batch.left_out
+                report.rows += len(batch.values) + len(batch.bad) + batch.left_out
                 last = batch.last
                 unsure += batch.last - batch.first + 1
                 if unsure >= DURABLE_EVERY:
-                    self.producer.flush(FLUSH_MAX_S)
+                    self._durable(sent, report)
                     report.resume_at, unsure = last + 1, 0
                 self.progress(report)
                 if self.stopping():
                     report.stopped = True
                     break
             while waiting:
-                self._report(waiting, report)
-            self.producer.flush(FLUSH_MAX_S)
+                self._report(waiting, sent)
+            self._durable(sent, report)
             report.resume_at = last + 1
         except SluiceError as error:
             report.failure = error
+            # A label comes from its row: those that are not delivered come again with it.
+            lines = [sent.resume_at, *(line for *_, line in waiting)]
+            report.resume_at = min([line for line in lines if line] + [report.resume_at])
+            lost = self.producer.undelivered()
+            report.published = sent.published - lost.get(self.topics.authorizations, 0)
+            report.labels = sent.labels - lost.get(self.topics.labels, 0)
         return report
 
-    def _send(
-        self, batch: Mapped, waiting: list[tuple[int, str, bytes]], now_us: int, report: Report
-    ) -> int:
+    @staticmethod
+    def _next(batches: Iterator[Mapped], report: Report) -> Mapped | None:
+        """None at the end, also where the file cannot be read on: then report says so."""
+        try:
+            return next(batches, None)
+        except SluiceError as error:
+            report.failure = error
+            return None
+
+    def _durable(self, sent: Report, report: Report) -> None:
+        """Wait until all that was sent is delivered, and count it then."""
+        self.producer.flush(FLUSH_MAX_S)
+        report.published, report.labels, sent.resume_at = sent.published, sent.labels, 0
+
+    def _send(self, batch: Mapped, waiting: list[Waiting], now_us: int, sent: Report) -> int:
         """Send the good rows. Returns the latest event time so far."""
         produce, topic = self.producer.produce, self.topics.authorizations
         for i, (key, value, event_at) in enumerate(
             zip(batch.keys, batch.values, batch.event_at, strict=True)
         ):
             if self.pace and i % PACE_EVERY == 0:
-                self.pace(report.rows + i)
+                self.pace(sent.published)
             if event_at > now_us:
                 now_us = event_at
                 while waiting and waiting[0][0] <= now_us:
-                    self._report(waiting, report)
+                    self._report(waiting, sent)
             produce(topic, value, key=key)
-        report.published += len(batch.values)
+            sent.published += 1
         return now_us
 
-    def _report(self, waiting: list[tuple[int, str, bytes]], report: Report) -> None:
-        _, authorization_id, label = heapq.heappop(waiting)
+    def _report(self, waiting: list[Waiting], sent: Report) -> None:
+        """Send the label that is due first. sent.resume_at: the first line whose label has left
+        since the last flush."""
+        _, authorization_id, label, line = heapq.heappop(waiting)
+        sent.resume_at = min(sent.resume_at or line, line)
         self.producer.produce(self.topics.labels, label, key=authorization_id)
-        report.labels += 1
+        sent.labels += 1
 
     def _send_dead_letter(self, row: BadRow) -> None:
-        origin = Origin(f"file:{shown(self.file)}", 0, row.line)
+        origin = Origin(f"file:{shown(row.file or self.file)}", 0, row.line)
         dead_letter = dead_letter_of(
             row.raw, origin, row.error, service="publish", now_us=self.clock.now_us()
         )

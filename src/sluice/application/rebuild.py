@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -119,6 +119,21 @@ def check_policy(policy: str) -> None:
             where="store.url",
             fix=f"CONFIG SET maxmemory-policy {NOEVICTION}, or in a managed store's parameters",
         )
+
+
+def check_archive(held: Mapping[str, Collection[str]], ids: Mapping[str, str]) -> None:
+    """Raise Misconfigured unless an archive's files are of the topics that are there now.
+
+    held: ids in the newest file of each partition, by topic, "" where a file does not say. ids: of
+    the topics now; none where the broker gives none.
+    """
+    for topic, found in held.items():
+        if topic in ids and not set(found) <= {"", ids[topic]}:
+            raise Misconfigured(
+                "the archive is of another topic of this name, which was deleted and made again",
+                where=topic,
+                fix="name the archive of this one, or --topic-alone",
+            )
 
 
 class Rebuild:

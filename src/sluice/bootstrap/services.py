@@ -258,6 +258,7 @@ def featurizer(settings: Settings) -> FeaturizerParts:
             group=group("featurizer", settings),
             topics=list(stems),
             client_id=client_id,
+            passes_over=False,
             wait_for_commits=False,  # states skip what they have seen, the store knows how far
             extra=extra,
             count=telemetry.METRICS.count,
@@ -292,18 +293,18 @@ def archiver(settings: Settings) -> ArchiverParts:
 
     names = topics(settings)
     folders = {names.decisions: "decisions", names.labels: "labels"}
+    files = ParquetFiles(Path(settings.archiver.root), folders)
+    consumer = GroupConsumer(
+        settings.kafka.bootstrap,
+        group=group("archiver", settings),
+        topics=list(folders),
+        client_id=f"archiver-{settings.service.name()}",
+        passes_over=False,
+        extra=settings.kafka.extra(),
+        count=telemetry.METRICS.count,
+    )
     return ArchiverParts(
-        GroupConsumer(
-            settings.kafka.bootstrap,
-            group=group("archiver", settings),
-            topics=list(folders),
-            client_id=f"archiver-{settings.service.name()}",
-            extra=settings.kafka.extra(),
-            count=telemetry.METRICS.count,
-        ),
-        Archiver(
-            ParquetFiles(Path(settings.archiver.root), folders), roll_s=settings.archiver.roll_s
-        ),
+        consumer, Archiver(files, roll_s=settings.archiver.roll_s, confirm=consumer.confirm)
     )
 
 

@@ -9,11 +9,11 @@ import secrets
 import string
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sluice.settings import Settings
 
@@ -129,20 +129,24 @@ def publication(
     file: Path,
     mapping: str,
     labels: str | None,
+    token_key: Path | None,
     from_line: int,
     limit: int | None,
     since: int | None,
     rate: float | None,
+    bad_share: float,
     bad_row: Callable[[BadRow], None],
     progress: Callable[[Report], None],
     stopping: Callable[[], bool],
 ) -> Callable[[], Report]:
     """A file and the topics that it goes to; called, it is published. Raises Misconfigured."""
     from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
-    from sluice.adapters.files.tables import BATCH_ROWS, Table
+    from sluice.adapters.files.row_batch import BATCH_ROWS
+    from sluice.adapters.files.tables import Table
+    from sluice.adapters.files.tokens import read_key
     from sluice.adapters.kafka.producer import EventProducer
     from sluice.adapters.kafka.topics import Topics
-    from sluice.application.publish import Publisher, pace
+    from sluice.application.publish import Publisher, pace, watched
     from sluice.bootstrap.brokers import reached
     from sluice.domain.clock import SystemClock
     from sluice.domain.records.grammars import checks
@@ -150,9 +154,10 @@ def publication(
     kafka = settings.kafka
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
-    table = Table(file, how.delimiter)
+    table = Table(file, how)
     check = checks(settings.decider.grammars)
-    mapper = Mapper(how, reported, table.columns, file.name, check)
+    key = read_key(token_key) if token_key else None
+    mapper = Mapper(how, reported, table.columns, file.name, check, key)
     publisher = Publisher(
         file=file.name,
         producer=EventProducer(
@@ -172,7 +177,48 @@ def publication(
         # A slow stream goes second by second, so that it stops when told.
         size=BATCH_ROWS if rate is None else min(BATCH_ROWS, max(1, int(rate))),
     )
-    return partial(publisher.publish, (mapper.apply(rows).since(since) for rows in batches))
+
+    def publish() -> Report:
+        with closing(batches):
+            mapped = watched(map(mapper.apply, batches), bad_share)
+            return publisher.publish(some.since(since) for some in mapped)
+
+    return publish
+
+
+class MappingLanguage(NamedTuple):
+    """What a mapping can say: types whose fields are its keys, with what each means.
+
+    tables: (key of a mapping, type, fields of it that other tables tell). bundled: name and
+    paragraphs of each mapping that comes with the package.
+    """
+
+    tables: list[tuple[str, type[Any], tuple[str, ...]]]
+    empty_words: tuple[str, ...]
+    bundled: list[tuple[str, list[str]]]
+
+
+def mapping_language() -> MappingLanguage:
+    """Of the reference page."""
+    from sluice.adapters.files import mapping
+    from sluice.adapters.files.amounts import Amount
+    from sluice.adapters.files.cells import EMPTY_WORDS
+    from sluice.adapters.files.dialect import Dialect
+    from sluice.adapters.files.flags import LabelMapping
+    from sluice.adapters.files.times import Instant
+
+    told = ("event_at", "amount", *Dialect.__struct_fields__)
+    return MappingLanguage(
+        [
+            ("text", mapping.Text, ()),
+            ("event_at", Instant, ()),
+            ("amount", Amount, ()),
+            ("rows", mapping.Layout, told),
+            ("labels", LabelMapping, ()),
+        ],
+        EMPTY_WORDS,
+        [(name, mapping.about(name)) for name in mapping.bundled()],
+    )
 
 
 def read_past(
@@ -180,15 +226,19 @@ def read_past(
     history: Path,
     mapping: str | None,
     labels: str | None,
+    token_key: Path | None,
+    bad_share: float,
     bad_row: Callable[[BadRow], None],
 ) -> Past:
     """A past with our own names, or by a mapping. Raises Misconfigured, Rejected."""
     from sluice.adapters.files import past
+    from sluice.adapters.files.tokens import read_key
     from sluice.domain.records.grammars import checks
 
     if mapping:
         check = checks(settings.decider.grammars)
-        return past.map_past(history, mapping, labels, bad_row, check)
+        key = read_key(token_key) if token_key else None
+        return past.map_past(history, mapping, labels, bad_row, check, key, bad_share)
     return past.read_past(history, Path(labels) if labels else None)
 
 
@@ -301,8 +351,9 @@ def rebuild(
     """
     from sluice.adapters.kafka.groups import Group
     from sluice.adapters.kafka.reader import TopicReader
+    from sluice.adapters.kafka.topic_ids import TopicIds
     from sluice.adapters.parquet.archive import Archive
-    from sluice.application.rebuild import Rebuild, TopicNames
+    from sluice.application.rebuild import Rebuild, TopicNames, check_archive
     from sluice.bootstrap import services
     from sluice.bootstrap.brokers import reached
 
@@ -316,6 +367,12 @@ def rebuild(
     kafka = settings.kafka
     reader = TopicReader(reached(kafka), extra=kafka.extra())
     try:
+        if use:
+            wanted = {names.decisions: "decisions", names.labels: "labels"}
+            ids = TopicIds(kafka.bootstrap, wanted, client_id="sluice-rebuild", extra=kafka.extra())
+            check_archive(
+                {topic: archive.topic_ids(kind) for topic, kind in wanted.items()}, ids.ask()
+            )
         yield Rebuild(
             watermark=watermark,
             group=Group(
@@ -503,18 +560,16 @@ def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
 
 def pack_release(folder: Path, description: Path) -> Manifest:
     """Write the manifest of a model, of a description in YAML. Raises Misconfigured."""
-    import msgspec
-
     from sluice.adapters.onnx import Description, write_manifest
     from sluice.errors import Misconfigured
+    from sluice.yaml_files import decode_as
 
+    where, fix = str(description), "docs/reference/release.md"
     try:
-        read = msgspec.yaml.decode(description.read_bytes(), type=Description)
-    except (OSError, msgspec.DecodeError) as exc:
-        raise Misconfigured(
-            str(exc), where=str(description), fix="docs/reference/release.md"
-        ) from exc
-    return write_manifest(folder, read)
+        raw = description.read_bytes()
+    except OSError as exc:
+        raise Misconfigured(str(exc), where=where, fix=fix) from exc
+    return write_manifest(folder, decode_as(Description, raw, where, fix=fix))
 
 
 def act_on(

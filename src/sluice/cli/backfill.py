@@ -20,9 +20,15 @@ from pathlib import Path
 import click
 
 from sluice.bootstrap import verbs
-from sluice.cli.bad_rows import reporter
+from sluice.cli.bad_rows import BadRows
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER, cores_option, instant
+from sluice.cli.parameters import (
+    FOLDER,
+    bad_share_option,
+    cores_option,
+    instant,
+    token_key_option,
+)
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
 from sluice.settings import load
@@ -40,6 +46,7 @@ from sluice.settings import load
     metavar="FILE",
     help="Parquet with the fields of a label; with --mapping a YAML file or name.",
 )
+@token_key_option
 @click.option("--from", "since", type=instant, metavar="TIME", help="Only events at or after it.")
 @click.option("--until", type=instant, metavar="TIME", help="Only events before it.")
 @click.option(
@@ -49,27 +56,33 @@ from sluice.settings import load
     metavar="N",
     help="Go on with up to N bad rows (default: 0).",
 )
+@bad_share_option
 @cores_option("threads")
 def command(
     history: Path,
     mapping: str | None,
     labels: str | None,
+    token_key: Path | None,
     since: int | None,
     until: int | None,
     allow_bad: int,
+    bad_share: float,
     threads: int,
 ) -> int:
     """Returns 0, or 1 with more bad rows than allowed or if some entity had another state."""
     settings, _ = load()
     began = time.perf_counter()
-    past = verbs.read_past(settings, history, mapping, labels, reporter("more bad rows follow"))
+    bad_rows = BadRows("more bad rows follow")
+    past = verbs.read_past(settings, history, mapping, labels, token_key, bad_share, bad_rows)
+    bad_rows.summarise()
     if past.bad > allow_bad:
         say(f"{past.bad:,} bad rows, nothing was done: see --allow-bad", err=True)
         return 1
+    left_out = f", {past.left_out:,} left out" if past.left_out else ""
     past = past.between(since, until)
     say(
         f"{len(past.authorizations):,} authorizations and {len(past.labels):,} labels read in "
-        f"{time.perf_counter() - began:.1f} s, {past.bad:,} bad rows"
+        f"{time.perf_counter() - began:.1f} s, {past.bad:,} bad rows{left_out}"
     )
     began = time.perf_counter()
     root = verbs.archive_root(settings, None)

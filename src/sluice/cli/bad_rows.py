@@ -1,9 +1,8 @@
-"""Rows of a file that cannot be read, on stderr: the first ones."""
+"""Rows of a file that cannot be read, on stderr: the first ones, then how many for each reason."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sluice.cli.output import say
@@ -13,17 +12,33 @@ if TYPE_CHECKING:
 
 FIRST = 20
 """Reported one by one; of more a file has too many to read them here."""
+REASONS_MAX = 50
+"""Counted apart; a reason may name a label's value, of which a file has as many as it likes."""
+OTHERS = "other reasons"
 
 
-def reporter(more: str) -> Callable[[BadRow], None]:
-    """Prints the first bad rows, then once what to do about more."""
-    numbers = itertools.count(1)
+class BadRows:
+    """Told of each bad row, it prints the first ones; and how often each reason came, at last.
 
-    def report(row: BadRow) -> None:
-        number = next(numbers)
+    more: printed once, where there are more than can be read.
+    """
+
+    def __init__(self, more: str) -> None:
+        self._more, self._reasons = more, Counter[str]()
+
+    def __call__(self, row: BadRow) -> None:
+        """Another bad row."""
+        reason = row.error.what
+        known = reason in self._reasons or len(self._reasons) < REASONS_MAX
+        self._reasons[reason if known else OTHERS] += 1
+        number = self._reasons.total()
         if number <= FIRST:
-            say(f"{row.error.where}: {row.error.what}", err=True)
+            say(f"{row.error.where}: {reason}", err=True)
         elif number == FIRST + 1:
-            say(more, err=True)
+            say(self._more, err=True)
 
-    return report
+    def summarise(self) -> None:
+        """Print the reasons with their numbers of rows, unless each row was told already."""
+        if self._reasons.total() > min(FIRST, len(self._reasons)):
+            for reason, rows in self._reasons.most_common():
+                say(f"{rows:,} x {reason}", err=True)

@@ -44,6 +44,24 @@ def archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--archive", type=FOLDER, metavar="DIR", help=says)(command)
 
 
+def token_key_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--token-key, of a mapping that makes tokens."""
+    says = "Of the tokens, where the mapping hashes: docs/reference/mapping.md."
+    return click.option("--token-key", type=FOLDER, metavar="FILE", help=says)(command)
+
+
+def bad_share_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--bad-share, of 0 to 1 as the verbs take it."""
+    return click.option(
+        "--bad-share",
+        type=click.FloatRange(min=0, max=100),
+        callback=lambda _context, _option, percent: percent / 100,
+        default=10.0,
+        metavar="PERCENT",
+        help="Stop where more of some thousand rows are bad (default: 10).",
+    )(command)
+
+
 def cores_option(name: str) -> Decorator:
     """--processes or --threads."""
     return click.option(

@@ -19,9 +19,15 @@ from typing import TYPE_CHECKING
 import click
 
 from sluice.bootstrap import verbs
-from sluice.cli.bad_rows import reporter
+from sluice.cli.bad_rows import BadRows
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER, bootstrap_option, instant
+from sluice.cli.parameters import (
+    FOLDER,
+    bad_share_option,
+    bootstrap_option,
+    instant,
+    token_key_option,
+)
 from sluice.cli.progress import Progress
 from sluice.cli.signals import on_stop
 from sluice.cli.text import help_of
@@ -34,11 +40,12 @@ WHOLE = click.IntRange(min=0)
 
 
 @click.command(help=help_of(__doc__))
-@click.argument("file", type=FOLDER, help=".csv, .csv.gz or .parquet")
+@click.argument("file", type=FOLDER, help="CSV or parquet, packed or not, or a folder of them")
 @click.option(
     "--mapping", required=True, metavar="NAME", help="YAML file, or the name of a bundled one."
 )
 @click.option("--labels", metavar="NAME", help="YAML file or name: also send labels to labels.v1.")
+@token_key_option
 @bootstrap_option
 @click.option(
     "--rate",
@@ -58,19 +65,23 @@ WHOLE = click.IntRange(min=0)
     metavar="N",
     help="Exit 0 with up to N bad rows (default: 0).",
 )
+@bad_share_option
 def command(
     file: Path,
     mapping: str,
     labels: str | None,
+    token_key: Path | None,
     bootstrap: str | None,
     rate: float | None,
     limit: int | None,
     from_line: int,
     since: int | None,
     allow_bad: int,
+    bad_share: float,
 ) -> int:
     """Returns 0, or 1 with more bad rows than allowed, a failing broker, or an interruption."""
     began, asked = time.monotonic(), threading.Event()
+    bad_rows = BadRows("more bad rows follow; dead-letters.v1 has them all")
     with Progress() as line:
 
         def progress(report: Report) -> None:
@@ -83,23 +94,29 @@ def command(
             file=file,
             mapping=mapping,
             labels=labels,
+            token_key=token_key,
             from_line=from_line,
             limit=limit,
             since=since,
             rate=rate,
-            bad_row=reporter("more bad rows follow; dead-letters.v1 has them all"),
+            bad_share=bad_share,
+            bad_row=bad_rows,
             progress=progress,
             stopping=asked.is_set,
         )
         with on_stop(asked.set):
             report = publish()
+    bad_rows.summarise()
     seconds = time.monotonic() - began
+    left_out = f"{report.left_out:,} left out, " if report.left_out else ""
     say(
         f"{report.rows:,} rows, {report.published:,} published, {report.labels:,} labels, "
-        f"{report.dead:,} dead, {seconds:.1f} s, {report.rows / max(seconds, 1e-9):,.0f} rows/s"
+        f"{report.dead:,} dead, {left_out}{seconds:.1f} s, "
+        f"{report.rows / max(seconds, 1e-9):,.0f} rows/s"
     )
     if report.failure is not None or report.stopped:
         say(f"sluice publish: {report.failure or 'stopped'}", err=True)
-        say(f"go on with --from-line {report.resume_at}", err=True)
+        at = max(report.resume_at, from_line)
+        say(f"lines before {at} are through; go on with --from-line {at}", err=True)
         return 1
     return 1 if report.dead > allow_bad else 0

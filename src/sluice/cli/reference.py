@@ -1,7 +1,7 @@
 """Write the pages of docs/reference that the code itself can tell; --check fails if one is stale.
 
-Metrics, alerts, log fields, features, settings, the authorization's fields, and the verbs; also the
-Helm chart's README and schema, from its values.
+Metrics, alerts, log fields, features, settings, the authorization's fields, the language of
+mappings, and the verbs; also the Helm chart's README and schema, from its values.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from typing import Any, get_type_hints
 
 import click
 import msgspec
-import yaml
 
+from sluice.bootstrap import verbs as parts
 from sluice.cli import VERBS, chart_values, docstring
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of, paragraphs
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
+from sluice.domain.records.currencies import MINOR_MAX, UNITS_MAX
 from sluice.settings import PREFIX, Settings
 from sluice.telemetry import SHOWN_BY, TABLE, Line
+from sluice.yaml_files import decode
 
 ROOT = Path("docs/reference")
 ALERTS = Path("charts/sluice/alerts")
@@ -233,7 +235,9 @@ def authorization() -> str:
             "# Authorization, version 1\n\n"
             f"JSON, UTF-8, at most {MAX_BODY_BYTES:,} bytes. The schema is closed: a field that is "
             "not here is refused ([how one is added](../how-to/change-a-contract.md)). "
-            "Money is integer minor units of an ISO 4217 currency, countries "
+            "Money is integer minor units of an ISO 4217 currency, at most "
+            f"{UNITS_MAX:,} units and {len(str(MINOR_MAX))} digits; a currency that ended is taken "
+            "for what was paid before. Countries "
             "are ISO 3166-1 alpha-2, time is integer microseconds since 1970 UTC and at most 35 "
             "days old or 5 minutes ahead (`decider.max_event_age_s`, `decider.max_event_ahead_s`). "
             "A value in which a card number may stand, in clear or encoded, is refused in any "
@@ -265,6 +269,93 @@ def _bounds(spec: dict[str, Any]) -> str:
     return ", ".join(
         text.format(spec[key]) for key, text in said.items() if spec.get(key) is not None
     )
+
+
+_MAPPING = {
+    "text": "Any other field",
+    "event_at": "event_at",
+    "amount": "amount",
+    "rows": "Rows",
+    "labels": "Labels",
+}
+
+
+def mapping() -> str:
+    """What a mapping of a firm's own columns can say, and the bundled ones."""
+    language = parts.mapping_language()
+    required = ", ".join(
+        _code(f.encode_name)
+        for f in msgspec.structs.fields(Authorization)
+        if f.required and f.name not in {"event_at", "amount_minor"}
+    )
+    page = _MADE.format(source="src/sluice/adapters/files/") + (
+        "# Mappings\n\n"
+        "A mapping says how the rows of a firm's own table become authorizations, for `sluice "
+        "publish` and `sluice backfill` ([how to](../how-to/publish-your-history.md)): a YAML "
+        "file, or the name of a bundled one. Its keys are the fields of an [authorization]"
+        f"(authorization.md), `event_at` and `amount` among them; {required} are needed. Keys "
+        "that say how a CSV is written stand beside them ([files of rows](files.md#csv)). What "
+        'YAML would take for something else is put in quotes: `"05"`, `"NO"`, '
+        '`origin: "2026-01-01T00:00:00Z"`.\n\n'
+        "A cell that cannot be read makes its row bad, told by line and column and without its "
+        "value. Nothing is guessed: no mark, no unit, no zone, no meaning of a flag.\n"
+    )
+    for key, kind, told_elsewhere in language.tables:
+        hints = get_type_hints(kind, include_extras=True)
+        rows = []
+        for field in msgspec.structs.fields(kind):
+            if field.name in told_elsewhere:
+                continue
+            says = hints[field.name].__metadata__[-1]
+            default = "needed" if field.required else _default(field.default)
+            rows.append((_code(field.name), default, says.description))
+        head = (kind.__doc__ or "").replace("\n    ", "\n").strip()
+        page += f"\n## {_MAPPING[key]}\n\n{head}\n\n" if key != "rows" else "\n## Rows\n\n"
+        page += _table(("key", "default", "meaning"), rows)
+    words = ", ".join(f"`{word}`" for word in language.empty_words)
+    page += (
+        "\n## Empty\n\n"
+        "Empty in every column, in small letters and capitals too: a cell without a text, null "
+        f"and NaN of parquet, and {words}. Not where the field's own table or the mapping's "
+        "`values` have the word: `NA` is Namibia in a country, and no device.\n"
+        "\n## Types\n\n"
+        "Of parquet, texts and bytes that are UTF-8 are texts, without white space around them; "
+        "other bytes, lists and structures are refused. A float stands for the shortest number "
+        "that prints it: 19.99 of 32 bits is 19.99. Where it is so large that its type leaves out "
+        "numbers (whole ones from 2^53, or 2^24 of 32 bits; cents from 131,072.00 of 32 bits) it "
+        "is refused. A column of times needs no `format`, one of dates is midnight.\n"
+        "\n## Tokens\n\n"
+        "`hash: tok_` makes `tok_` + base64url(HMAC-SHA-256(key, text))[:24]: the first 18 bytes "
+        "of the hash. The text is the cell, or what the template makes of several, in UTF-8. The "
+        "key is what the file of `--token-key` holds, without the white space around it:\n\n"
+        "```sh\n"
+        "openssl rand -hex 32 > token.key\n"
+        'printf %s "$TEXT" | openssl dgst -sha256 -hmac "$(cat token.key)" -binary \\\n'
+        "  | head -c 18 | base64 | tr +/ -_\n"
+        "```\n\n"
+        "The same key and text make the same token in each file and [at the edge]"
+        "(../how-to/keep-card-numbers-out.md#make-tokens-at-the-edge); another key makes others. "
+        "Nobody without the key can try all card numbers, and who has it can: keep it as a "
+        "password, and keep it. The digest in a dead letter is, where the mapping hashes, of the "
+        "row's keyed hash: a plain one could be tried through.\n"
+        "\n## Bundled\n\n"
+        "Of tables that many know; the tables themselves are not ours to give. What a table lacks "
+        "is made up as said, and features that stand on it mean nothing.\n"
+    )
+    for name, said in language.bundled:
+        if not name.endswith("-labels"):
+            labels = dict(language.bundled)[f"{name}-labels"]
+            page += f"\n### {name}\n\n" + "\n\n".join([*said, f"`{name}-labels`: {labels[0]}"])
+            page += "\n"
+    return page
+
+
+def _default(value: object) -> str:
+    if value is None or value in ("", ()):
+        return ""
+    if isinstance(value, tuple):
+        value = list(value)
+    return _code(msgspec.json.encode(value).decode().strip('"'))
 
 
 def verbs() -> str:
@@ -318,7 +409,9 @@ def alerts() -> str:
     )
     for file in sorted(ALERTS.glob("*.yaml")):
         rules = [
-            rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
+            rule
+            for group in decode(file.read_bytes(), str(file))["groups"]
+            for rule in group["rules"]
         ]
         page += f"\n## {file.stem}\n\n" + _table(
             ("alert", "severity", "after", "means", "runbook"),
@@ -347,6 +440,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "features.md": features,
     "settings.md": settings,
     "authorization.md": authorization,
+    "mapping.md": mapping,
     "verbs.md": verbs,
     "alerts.md": alerts,
 }

@@ -458,6 +458,19 @@ TABLE: tuple[Metric, ...] = (
         "Partitions taken from a member without a hand-over: it was silent for too long.",
     ),
     Metric(
+        "sluice_consumer_topics_remade_total",
+        "counter",
+        ("topic",),
+        "Times that a topic was found to be another one than the one read before: it was deleted "
+        "and made again, and its offsets mean other records.",
+    ),
+    Metric(
+        "sluice_consumer_records_gone_total",
+        "counter",
+        ("topic",),
+        "Times that a partition no longer held what was to be read next: it expired unread.",
+    ),
+    Metric(
         "sluice_consumer_commits_failed_total",
         "counter",
         ("code",),

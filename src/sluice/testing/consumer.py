@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 from sluice.application.ports import (
     NO_OFFSETS,
+    TOPIC_REMADE,
     Message,
     Offsets,
     OnAssign,
     OnRevoke,
     Partition,
 )
+from sluice.errors import Corrupt
 
 
 class FakeGroup:
@@ -22,6 +24,16 @@ class FakeGroup:
         self.records: dict[Partition, list[Message]] = {place: [] for place in partitions}
         self.offsets: dict[Partition, int] = {}
         self.oldest: dict[Partition, int] = {}
+        self.ids = {topic: "first" for topic, _ in partitions}
+        """Of topics."""
+
+    def remake(self, topic: str) -> None:
+        """Delete a topic with what is committed of it, and make it again."""
+        self.ids[topic] = f"after {self.ids[topic]}"
+        for place in self.records:
+            if place[0] == topic:
+                self.records[place] = []
+                self.offsets.pop(place, None)
 
     def add(
         self, topic: str, value: bytes = b"", *, partition: int = 0, traceparent: str | None = None
@@ -48,6 +60,7 @@ class FakeConsumer:
         self._coming: list[Partition] = [*mine]
         self._going: list[tuple[list[Partition], bool]] = []
         self._position: dict[Partition, int] = {}
+        self._ids: dict[str, str] = {}
         self._on_assign: OnAssign = lambda _: None
         self._on_revoke: OnRevoke = lambda _, __: None
 
@@ -68,6 +81,7 @@ class FakeConsumer:
         """See the port; does not wait."""
         self._may_fail("poll_batch")
         self._rebalance()
+        self.confirm()
         batch: list[Message] = []
         for place in self._position:
             at = self._position[place]
@@ -78,10 +92,25 @@ class FakeConsumer:
             self.batches.append(len(batch))
         return batch
 
+    def confirm(self) -> dict[str, str]:
+        """See the port."""
+        self._may_fail("confirm")
+        for topic, known in self._ids.items():
+            if self.group.ids[topic] != known:
+                raise Corrupt("the topic was made again", where=topic, code=TOPIC_REMADE)
+        return {**self._ids}
+
     def commit(self, offsets: Offsets) -> None:
         """See the port."""
         self._may_fail("commit")
-        self.group.offsets.update(offsets)
+        self._keep(offsets)
+
+    def _keep(self, offsets: Offsets) -> None:
+        """Commit what is of the topics that are there now; the rest would count for nothing."""
+        now = self.group.ids
+        self.group.offsets.update(
+            {p: o for p, o in offsets.items() if self._ids[p[0]] == now[p[0]]}
+        )
 
     def rewind(self, starts: Offsets = NO_OFFSETS) -> None:
         """See the port."""
@@ -125,6 +154,8 @@ class FakeConsumer:
         if self._all:
             coming += [place for place in self.group.records if place not in self._position]
         if coming:
+            for topic, _ in coming:
+                self._ids.setdefault(topic, self.group.ids.setdefault(topic, "first"))
             starts: Offsets = {}
             try:
                 starts = self._on_assign(coming) or {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,6 +82,8 @@ class FakeStore:
     ) -> None:
         self.down = self.slow = self.full = False
         self.turned_away: Unavailable | None = None
+        self.made_from: dict[str, str] = {}
+        """Ids of topics, by name."""
         self.figures = StoreInfo(0, 0, 0, 0, NOEVICTION)
         self.mark = Watermark("first", READY, {}, NOTE)
         self.missing: set[EntityKind] = set()
@@ -96,7 +98,7 @@ class FakeStore:
     def empty(self) -> None:
         """As FLUSHALL does: states, idempotency records, pending entries and watermark go."""
         self.mark = _EMPTY
-        for part in (self.states, self._ids, self._pending):
+        for part in (self.states, self._ids, self._pending, self.made_from):
             part.clear()
 
     def check(self) -> None:
@@ -293,6 +295,14 @@ class FakeWatermark:
                 applied[place] = end
         self._set(applied=applied)
 
+    def bind(self, topic_ids: Mapping[str, str]) -> None:
+        """See the port."""
+        self.read()
+        for topic, topic_id in topic_ids.items():
+            if self._store.made_from.setdefault(topic, topic_id) != topic_id:
+                self.lose(f"{topic} was deleted and made again")
+                raise Unavailable(f"the fake store is of another {topic}", code=STORE_LOST)
+
     def lose(self, why: str) -> None:
         """See the port."""
         self.read()
@@ -301,6 +311,7 @@ class FakeWatermark:
     def begin(self) -> str:
         """See the port."""
         self.read()
+        self._store.made_from.clear()
         self._store.mark = Watermark(uuid.uuid4().hex, REBUILDING, {}, NOTE, "", **self._begun())
         return self._store.mark.id
 

@@ -65,7 +65,7 @@ class FakeTransactions(FakeConsumer):
         with _Aborting(self):
             self._may_fail("commit")
         self.committed_records += self._open
-        self.group.offsets.update(offsets)
+        self._keep(offsets)
         self._open = None
         if self.fail.get("lost_commit"):
             self.generation += 1

@@ -1,6 +1,8 @@
 """`sluice publish` and `sluice simulate stream` against a real broker."""
 
+import gzip
 import json
+import re
 from datetime import date
 from pathlib import Path
 
@@ -11,11 +13,13 @@ from sluice_simulator.config import Config
 from sluice_simulator.world import World
 
 from local.kafka.broker import Node
+from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.cli import main
 from sluice.domain.records.authorization import decode_authorization
 from sluice.domain.records.dead_letter import DeadLetter
 from sluice.domain.records.label import Label
+from sluice.errors import Unavailable
 from tests.support.kafka import read_all
 
 pytestmark = pytest.mark.integration
@@ -42,7 +46,8 @@ ROWS = [f"a{n};{1 + n % 28:02d}/07/2026 12:00;{n % 9};s{n % 5};{n},50;{n % 4}" f
 @pytest.fixture
 def bank(tmp_path: Path) -> Path:
     (tmp_path / "m.yaml").write_text(MAPPING)
-    (tmp_path / "l.yaml").write_text("{column: fraud, fraud: ['3'], delay_days: 2, source: bank}")
+    labels = "{column: fraud, fraud: [3], not_fraud: [0, 1, 2], delay_days: 2, source: bank}"
+    (tmp_path / "l.yaml").write_text(labels)
     bad = {100: "x;01/07/2026 12:00;1;s1;1,005;0", 300: "only;two"}
     lines = [bad.get(n, row) for n, row in enumerate(ROWS)]
     (tmp_path / "bank.csv").write_text("\n".join(["id;time;customer;shop;euros;fraud", *lines]))
@@ -104,12 +109,66 @@ def test_a_run_can_be_cut_and_resumed(bank: Path, kafka: Node, prefix: Topics) -
     assert len(ids) == len(set(ids)) == 498
 
 
+def ids(bootstrap: str, topic: str) -> list[str]:
+    return [decode_authorization(m.value).authorization_id for m in read_all(bootstrap, topic)]
+
+
+def test_a_cut_file_is_sent_up_to_there_and_gone_on_with_by_the_line_that_is_named(
+    bank: Path, kafka: Node, prefix: Topics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = gzip.compress((bank / "bank.csv").read_bytes())
+    (bank / "bank.csv").write_bytes(whole[: len(whole) // 2])
+    assert publish(bank, kafka, "--allow-bad", "2", "--labels", str(bank / "l.yaml")) == 1
+    said = capsys.readouterr()
+    assert "it is cut" in said.err
+    line = int(re.search(r"go on with --from-line (\d+)", said.err)[1])
+    sent = ids(kafka.bootstrap, prefix.authorizations)
+    assert f" {len(sent)} published" in said.out
+    assert 0 < len(sent) < 498
+
+    (bank / "bank.csv").write_bytes(whole)
+    more = ("--from-line", str(line), "--allow-bad", "2", "--labels", str(bank / "l.yaml"))
+    assert publish(bank, kafka, *more) == 0
+    sent = ids(kafka.bootstrap, prefix.authorizations)
+    assert len(sent) == len(set(sent)) == 498
+    assert len(read_all(kafka.bootstrap, prefix.labels)) == 125
+
+
+def test_too_many_bad_rows_stop_it_before_they_are_sent(
+    bank: Path, kafka: Node, prefix: Topics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = (bank / "bank.csv").read_text().splitlines()
+    wrong = [row.replace(",50;", ".50;") for row in good[1:]] * 10
+    (bank / "bank.csv").write_text("\n".join([*good, *wrong]))
+    assert publish(bank, kafka, "--allow-bad", "9999") == 1
+    said = capsys.readouterr()
+    assert "rows are bad, over 10%; the first: column euros" in said.err
+    assert read_all(kafka.bootstrap, prefix.dead_letters) == []
+    assert publish(bank, kafka, "--allow-bad", "9999", "--bad-share", "100") == 0
+
+
+def test_records_that_a_broker_never_took_are_counted_by_topic(kafka: Node, prefix: Topics) -> None:
+    producer = EventProducer(kafka.bootstrap, client_id="test")
+    for number in range(10):
+        producer.produce(prefix.authorizations, b"{}", key=str(number))
+    producer.flush(30)
+    assert producer.undelivered() == {}
+    lost = EventProducer("127.0.0.1:1", client_id="test")
+    for number in range(10):
+        lost.produce(prefix.labels if number % 5 else prefix.authorizations, b"{}")
+    with pytest.raises(Unavailable, match="10 records were not delivered"):
+        lost.flush(0.2)
+    assert lost.undelivered() == {prefix.labels: 8, prefix.authorizations: 2}
+
+
 def test_without_a_broker_it_fails_and_says_where_to_go_on(
     bank: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sluice.application.publish.FLUSH_MAX_S", 0.5)
     assert publish_to("127.0.0.1:1", bank, "--limit", "5") == 1
-    assert "go on with --from-line 2" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "go on with --from-line 2" in said.err
+    assert "5 rows, 0 published" in said.out
 
 
 def test_a_stream_reaches_a_real_broker_whole(

@@ -8,7 +8,7 @@ import pytest
 
 from sluice.adapters.policyfiles import PolicyFiles, read_policy
 from sluice.domain.features import catalogue
-from sluice.domain.records.currencies import EXPONENTS
+from sluice.domain.records.currencies import ENDED, EXPONENTS
 from sluice.errors import Misconfigured
 from sluice.testing.factories import make_authorization
 
@@ -36,7 +36,15 @@ def replace(path: Path, old: str, new: str) -> None:
 def test_the_default_pack_is_whole_and_knows_every_currency_of_cards() -> None:
     policy = read_policy(DEFAULT, catalogue.FEATURES)
     assert policy.id.startswith("default@")
-    assert set(EXPONENTS) - set(policy.fx.rates_ppm) == {"XAD"}  # an accounting unit
+    assert set(EXPONENTS) - set(policy.fx.rates_ppm) - set(ENDED) == {"XAD"}  # accounting unit
+
+
+def test_the_default_pack_has_a_last_rate_of_each_currency_that_ended() -> None:
+    fx = read_policy(DEFAULT, catalogue.FEATURES).fx
+    assert fx.historic.keys() == ENDED.keys()
+    assert fx.to_reference(195_583, "BGN") == 100_000
+    assert fx.to_reference(753_450, "HRK") == 100_000
+    assert 0.5 < fx.to_reference(200_000, "ANG") / 100_000 < 2
 
 
 def test_the_id_does_not_depend_on_where_the_folder_lies(folder: Path) -> None:

@@ -4,27 +4,32 @@ import pytest
 
 from sluice.application import archive
 from sluice.application.archive import DAY_MS, Archiver, behind
-from sluice.application.ports import Message, Partition
-from sluice.errors import Misconfigured, Unavailable
+from sluice.application.ports import TOPIC_REMADE, Message, Partition
+from sluice.errors import Corrupt, Misconfigured, Unavailable
 
 P0, P1 = ("decisions.v1", 0), ("decisions.v1", 1)
 
 
 class FakeFiles:
-    def __init__(self, ends: dict[Partition, int] | None = None) -> None:
+    def __init__(self, ends: dict[Partition, int] | None = None, of: str = "") -> None:
         self.ends = ends or {}
+        self.of = of
         self.written: list[tuple[Partition, list[int]]] = []
 
     def end(self, partition: Partition) -> int:
         return self.ends.get(partition, 0)
 
-    def write(self, partition: Partition, rows: Sequence[Message]) -> int:
+    def topic_id(self, partition: Partition) -> str:
+        return self.of
+
+    def write(self, partition: Partition, rows: Sequence[Message], topic_id: str = "") -> int:
+        self.of = topic_id
         self.written.append((partition, [row.offset for row in rows]))
         return 1
 
 
 class FullDisk(FakeFiles):
-    def write(self, partition: Partition, rows: Sequence[Message]) -> int:
+    def write(self, partition: Partition, rows: Sequence[Message], topic_id: str = "") -> int:
         raise Unavailable("no space")
 
 
@@ -77,7 +82,42 @@ def test_reading_goes_on_behind_the_newest_file_whatever_is_committed():
     archiver = Archiver(FakeFiles({P0: 50, P1: 7}), roll_s=60)
     some = [P0, P1, ("labels.v1", 0)]
     assert archiver.start({P0: 30, P1: 7}, some, never) == {P0: 50, P1: 7}
-    assert archiver.start({}, some, never) == {P0: 50, P1: 7}
+    assert archiver.start({}, some, lambda _: 0) == {P0: 50, P1: 7}
+
+
+def test_what_expired_unread_is_passed_over_only_once_nothing_is_committed():
+    archiver = Archiver(FakeFiles({P0: 50}), roll_s=60)
+    assert archiver.start({P0: 50}, [P0], never) == {P0: 50}  # out of range: the consumer says so
+    assert archiver.start({}, [P0], lambda _: 80) == {P0: 80}
+
+
+def test_files_of_a_topic_that_was_made_again_are_not_gone_on_with():
+    files = FakeFiles({P0: 50}, of="first")
+    assert Archiver(files, roll_s=60, confirm=lambda: {"decisions.v1": "first"}).start(
+        {P0: 50}, [P0], never
+    ) == {P0: 50}
+    another = Archiver(files, roll_s=60, confirm=lambda: {"decisions.v1": "second"})
+    with pytest.raises(Misconfigured, match="another topic of this name") as caught:
+        another.start({P0: 50}, [P0], never)
+    assert caught.value.code == TOPIC_REMADE
+
+
+def test_nothing_is_written_of_a_topic_that_was_made_again_while_it_was_read():
+    def confirm() -> dict[str, str]:
+        if remade:
+            raise Corrupt("made again", code=TOPIC_REMADE)
+        return {"decisions.v1": "first"}
+
+    remade, files = False, FakeFiles()
+    archiver = Archiver(files, roll_s=60, confirm=confirm)
+    archiver.add([record(P0, 0)], now_s=0)
+    archiver.roll([P0])
+    assert files.of == "first"
+    archiver.add([record(P0, 1)], now_s=0)
+    remade = True
+    with pytest.raises(Corrupt):
+        archiver.roll([P0])
+    assert files.written == [(P0, [0])]
 
 
 @pytest.mark.parametrize("begins", [0, 50])

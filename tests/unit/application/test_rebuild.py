@@ -9,7 +9,14 @@ import pytest
 from msgspec import structs
 
 from sluice.application.ports import CATCHING_UP, READY, REBUILDING, STORE_LOST, Offsets, Watermark
-from sluice.application.rebuild import LEAVE_MAX_S, Rebuild, TopicNames, starts, states_of
+from sluice.application.rebuild import (
+    LEAVE_MAX_S,
+    Rebuild,
+    TopicNames,
+    check_archive,
+    starts,
+    states_of,
+)
 from sluice.application.replay import EventHistory, Replay
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import Channel
@@ -22,6 +29,13 @@ from sluice.testing.records import make_decision
 D, L, SEEN = "decisions.v1", "labels.v1", "observations.v1"
 NAMES = TopicNames(D, L, SEEN)
 SPANS = {(D, 0): (10, 90), (D, 1): (0, 50), (L, 0): (0, 7), (SEEN, 0): (400, 900)}
+
+
+def test_an_archive_of_a_topic_that_was_made_again_is_refused():
+    check_archive({D: {"one", ""}, L: set()}, {D: "one", L: "two"})
+    check_archive({D: {"one"}}, {})  # the embedded broker gives no ids
+    with pytest.raises(Misconfigured, match="another topic of this name"):
+        check_archive({D: {"one", "before"}}, {D: "one"})
 
 
 def test_featurizers_read_on_behind_the_archive_and_make_observations_again():

@@ -22,6 +22,7 @@ from sluice.application.load_history import store_states
 from sluice.application.ports import Arrival, StateUpdate
 from sluice.application.replay import Replay
 from sluice.bootstrap.verbs import archive_past
+from sluice.cli import main
 from sluice.cli.parameters import instant
 from sluice.domain.clock import DAY_US
 from sluice.domain.features import catalogue
@@ -241,3 +242,74 @@ def test_empty_cells_are_refused_by_column(past: Past, tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "holes.parquet")
     with pytest.raises(Rejected, match="2 empty cells in mcc"):
         read_past(tmp_path / "holes.parquet", None)
+
+
+def with_flags(past: Past, folder: Path, flags: pa.Array) -> tuple[Path, Path]:
+    """Our own names, in which somebody else wrote is_fraud."""
+    labels = past.labels.slice(0, len(flags))
+    index = labels.column_names.index("is_fraud")
+    pq.write_table(labels.set_column(index, "is_fraud", flags), folder / "labels.parquet")
+    pq.write_table(past.authorizations.slice(0, 3), folder / "authorizations.parquet")
+    return folder / "authorizations.parquet", folder / "labels.parquet"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pa.array([1, 0]),
+        pa.array([1.0, 0.0]),
+        pa.array(["Yes", "no"]),
+        pa.array(["1.0", "0"]).dictionary_encode(),
+        pa.array([b"\x01", b"\x00"]),
+    ],
+    ids=lambda flags: str(flags.type),
+)
+def test_true_and_false_of_our_own_columns_have_any_type(
+    past: Past, tmp_path: Path, flags: pa.Array
+) -> None:
+    labels = read_past(*with_flags(past, tmp_path, flags)).labels
+    assert sorted(labels["is_fraud"].to_pylist()) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (pa.array([2, 2, 1]), '"2" is neither true nor false, in 2 rows'),
+        (pa.array([0.5, 1.0]), '"0.5" is neither true nor false, in 1 rows'),
+        (pa.array([float("nan"), 1.0]), '"nan" is neither true nor false'),
+        (pa.array(["maybe", "1"]), '"maybe" is neither true nor false'),
+        (pa.array([1.0, None]), "1 empty cells in is_fraud"),
+    ],
+)
+def test_what_is_neither_is_refused_with_its_value_and_count(
+    past: Past, tmp_path: Path, flags: pa.Array, says: str
+) -> None:
+    with pytest.raises(Rejected, match=says):
+        read_past(*with_flags(past, tmp_path, flags))
+
+
+def test_ids_of_floats_are_refused_in_our_own_columns_too(past: Past, tmp_path: Path) -> None:
+    table = past.authorizations.slice(0, 2)
+    index = table.column_names.index("card_token")
+    path = tmp_path / "floats.parquet"
+    pq.write_table(table.set_column(index, "card_token", pa.array([70001.0, 70002.0])), path)
+    with pytest.raises(Rejected, match="a column of floats, where ids are") as caught:
+        read_past(path, None)
+    assert caught.value.where == f"{path}: card_token"
+
+
+def test_a_flag_that_nobody_listed_stops_a_backfill_with_its_value_and_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bank.yaml").write_text(MAPPING)
+    (tmp_path / "labels.yaml").write_text(LABELS)
+    flags = ["1", "maybe", "0.0", "maybe", "", "true", "maybe"]
+    rows = [f"a{i},2026-01-01T00:00:00,{i},500,{flag}\n" for i, flag in enumerate(flags)]
+    (tmp_path / "bank.csv").write_text("id,at,who,cents,fraud\n" + "".join(rows))
+    command = ["backfill", str(tmp_path / "bank.csv"), "--mapping", str(tmp_path / "bank.yaml")]
+    assert main([*command, "--labels", str(tmp_path / "labels.yaml")]) == 1
+    said = capsys.readouterr().err
+    assert 'bank.csv:3: column fraud: "maybe" is neither in fraud nor in not_fraud' in said
+    assert '3 x column fraud: "maybe" is neither in fraud nor in not_fraud' in said
+    assert "1 x column fraud: an empty cell" in said
+    assert "4 bad rows, nothing was done" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date, datetime
 
 import msgspec
 import pytest
@@ -20,6 +21,8 @@ from sluice.domain.records.authorization import (
     decode_authorization,
     encode,
 )
+from sluice.domain.records.card_numbers import CARD_DIGITS_MIN
+from sluice.domain.records.currencies import AMOUNT_MAX_MINOR, ENDED
 from sluice.domain.records.texts import base_types, kinds_of
 from sluice.errors import Rejected
 
@@ -42,6 +45,10 @@ GOOD = json.loads(encode(AUTH))
 CARD_NUMBER = "4111111111111111"
 
 
+def us(day: str) -> int:
+    return int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()) * 1_000_000
+
+
 def issubclass_(base: object, of: type) -> bool:
     return isinstance(base, type) and issubclass(base, of)
 
@@ -55,6 +62,41 @@ def test_what_was_encoded_decodes_to_the_same() -> None:
 
 
 @pytest.mark.parametrize(
+    ("currency", "largest"),
+    [
+        ("IDR", 10**12 - 1),
+        ("LBP", 10**12 - 1),
+        ("IRR", 10**12 - 1),
+        ("EUR", 10**12 - 1),
+        ("VND", 10**10),
+        ("KWD", 10**12 - 1),
+    ],
+)
+def test_an_amount_is_bound_by_the_decimals_of_its_currency(currency: str, largest: int) -> None:
+    assert decode_authorization(body(currency=currency, amount_minor=largest))
+    with pytest.raises(Rejected) as caught:
+        decode_authorization(body(currency=currency, amount_minor=largest + 1))
+    assert caught.value.code == "out_of_range"
+    assert str(largest) in str(caught.value)
+
+
+def test_no_bound_is_tighter_than_it_was_and_none_can_be_a_card_number() -> None:
+    assert min(AMOUNT_MAX_MINOR.values()) == 10_000_000_000
+    assert len(str(max(AMOUNT_MAX_MINOR.values()))) == CARD_DIGITS_MIN - 1
+
+
+@pytest.mark.parametrize(("currency", "last"), [*ENDED.items()])
+def test_a_currency_that_ended_is_taken_up_to_its_last_day_anywhere(
+    currency: str, last: date
+) -> None:
+    behind = us(str(last)) + DAY_US + DAY_US // 2
+    assert decode_authorization(body(currency=currency, event_at=behind - 1))
+    with pytest.raises(Rejected, match=f"{currency} was paid with until {last}") as caught:
+        decode_authorization(body(currency=currency, event_at=behind))
+    assert caught.value.code == "unknown_currency"
+
+
+@pytest.mark.parametrize(
     ("raw", "code"),
     [
         (body(colour="red"), "unknown_field"),
@@ -64,6 +106,8 @@ def test_what_was_encoded_decodes_to_the_same() -> None:
         (body(amount_minor=True), "wrong_type"),
         (body(amount_minor=-1), "out_of_range"),
         (body(amount_minor=MAX_AMOUNT_MINOR + 1), "out_of_range"),
+        (body(amount_minor=10**12 - 1, currency="VND"), "out_of_range"),
+        (body(currency="BGN", event_at=us("2026-01-02")), "unknown_currency"),
         (body(event_at=-1), "out_of_range"),
         (body(event_at=2**63), "out_of_range"),
         (body(mcc="541"), "bad_format"),

@@ -20,7 +20,7 @@ from sluice.domain.records.outcome import BY_SEVERITY, SEVERITY, Outcome
 APPENDED: dict[str, list[tuple[int, str]]] = {
     "channel": [(5, "2aad93c66edd")],
     "country": [(250, "109e51f343fc")],
-    "currency": [(156, "4ec5e0970e6f")],
+    "currency": [(156, "4ec5e0970e6f"), (169, "b46dfe72e4c8")],
     "source": [(3, "34289a0cb480")],
     "three_ds": [(4, "242991c4f6d2")],
 }
@@ -115,7 +115,7 @@ def test_states_are_read_if_their_tables_are_the_beginning_of_ours() -> None:
 @pytest.mark.parametrize(
     ("held", "why", "fix"),
     [
-        (note(NEWER), "its table of currency has 157 entries, ours has 156", "run that one, or"),
+        (note(NEWER), "its table of currency has 170 entries, ours has 169", "run that one, or"),
         (note(SWAPPED), "the 250 entries of its table of country are not ours", "run `sluice"),
         (note(RENUMBERED), "the 250 entries of its table of country are not ours", "run `sluice"),
         (note(TABLES, stateformat.LAYOUT + 1), "have layout 2, ours is 1", "run that one, or"),

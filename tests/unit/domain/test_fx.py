@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.domain.policy.fx import MAX_RATE_PPM, Fx
+from sluice.domain.policy.fx import MAX_RATE_PPM, Dated, Fx
 from sluice.domain.records.authorization import MAX_AMOUNT_MINOR
 from sluice.domain.records.currencies import EXPONENTS
 from sluice.errors import Misconfigured, Rejected
@@ -44,8 +44,15 @@ def test_a_column_converts_to_the_same_integers_as_one_amount(
     amount: int, rate: int, currency: str
 ) -> None:
     table = fx(**{currency: rate})
-    column = table.column_to_reference(np.array([amount]), currency)
-    assert column.tolist() == [table.to_reference(amount, currency)]
+    try:
+        one = table.to_reference(amount, currency)
+    except Rejected:
+        with pytest.raises(Rejected, match="more than") as caught:
+            table.column_to_reference(np.array([1, amount]), currency)
+        assert caught.value.code == "out_of_range"
+    else:
+        column = table.column_to_reference(np.array([amount, 0, amount]), currency)
+        assert column.tolist() == [one, 0, one]
 
 
 def test_a_currency_without_a_rate_is_rejected_by_name() -> None:
@@ -54,9 +61,29 @@ def test_a_currency_without_a_rate_is_rejected_by_name() -> None:
     assert caught.value.code == "no_rate"
 
 
+def dated(code: str, day: datetime.date) -> Fx:
+    historic = {code: Dated(as_of=day, rate_ppm=1_955_830)}
+    return Fx(
+        reference="EUR",
+        as_of=datetime.date(2026, 1, 1),
+        rates_ppm={"EUR": 1_000_000},
+        historic=historic,
+    )
+
+
+def test_a_currency_that_ended_has_the_rate_of_its_own_day() -> None:
+    table = dated("BGN", datetime.date(2025, 12, 31))
+    table.check("fx.yaml")
+    assert table.to_reference(195_583, "BGN") == 100_000
+    assert table.column_to_reference(np.array([195_583]), "BGN").tolist() == [100_000]
+
+
 @pytest.mark.parametrize(
     ("table", "says"),
     [
+        (fx(BGN=1_955_830), "BGN ended on 2025-12-31 and has no rate of 2026-01-01"),
+        (dated("BGN", datetime.date(2026, 1, 1)), "BGN of 2026-01-01, on which it had ended"),
+        (dated("USD", datetime.date(2025, 1, 1)), "USD of 2025-01-01, on which it had not ended"),
         (fx(XYZ=1), "XYZ is not an ISO 4217"),
         (fx(EUR=999_999), "must have the rate 1000000"),
         (

@@ -228,9 +228,60 @@ async def test_an_unknown_content_type_is_refused(
     assert (answer.status, answer.json["code"]) == (415, "unsupported_content_type")
 
 
-async def test_json_with_its_own_charset_is_accepted(entrypoint: SyncApi) -> None:
-    content_type = "application/json; charset=utf-8"
-    assert (await ask(entrypoint, body=with_(), content_type=content_type)).status == 200
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content_type": "application/json; charset=utf-8"},
+        {"content_type": 'application/json; charset="utf-8"'},
+        {"content_type": 'Application/JSON;charset="UTF-8";'},
+        {"content_encoding": "identity"},
+        {"content_encoding": "Identity"},
+        {"content_encoding": ""},
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/authorizations", PREDICT])
+async def test_what_says_that_a_body_is_as_it_is_changes_nothing(
+    entrypoint: SyncApi, path: str, headers: dict[str, str]
+) -> None:
+    body = with_() if path != PREDICT else b'{"instances":[' + with_() + b"]}"
+    assert (await ask(entrypoint, path, body, **headers)).status == 200
+
+
+async def test_a_field_or_key_that_comes_twice_is_refused_at_every_path(
+    entrypoint: SyncApi, decider: FakePipeline
+) -> None:
+    twice = with_()[:-1] + b', "amount_minor": 1}'
+    answer = await ask(entrypoint, body=twice)
+    assert (answer.status, answer.json["code"]) == (422, "duplicate_field")
+    answer = await ask(entrypoint, PREDICT, b'{"instances":[' + twice + b"]}")
+    assert (answer.status, answer.json["code"]) == (422, "duplicate_field")
+    rows = {"name": "authorizations", "shape": [1], "datatype": "BYTES", "data": [twice.decode()]}
+    answer = await ask(entrypoint, INFER, inference(rows))
+    assert (answer.status, answer.json["code"]) == (422, "duplicate_field")
+    instances = b'"instances":[' + with_() + b"]"
+    answer = await ask(entrypoint, PREDICT, b"{" + instances + b"," + instances + b"}")
+    assert (answer.status, answer.json["code"]) == (400, "invalid_inference")
+    rows["data"] = [with_().decode()]
+    named = json.dumps(rows)[:-1] + ', "name": "authorizations"}'
+    answer = await ask(entrypoint, INFER, f'{{"inputs": [{named}]}}'.encode())
+    assert (answer.status, answer.json["code"]) == (400, "invalid_inference")
+    assert decider.batches == []
+
+
+@pytest.mark.parametrize(
+    ("datatype", "said"),
+    [("FP32", "not FP32"), ("INT64", "not INT64"), ("4111111111111111", "unknown to the protocol")],
+)
+async def test_an_error_is_where_the_protocol_has_it_and_names_the_datatype(
+    entrypoint: SyncApi, datatype: str, said: str
+) -> None:
+    rows = {"name": "authorizations", "shape": [1], "datatype": datatype, "data": ["x"]}
+    answer = await ask(entrypoint, INFER, inference(rows))
+    assert (answer.status, answer.json["code"]) == (400, "invalid_inference")
+    assert "the datatype of authorizations is BYTES, " in answer.json["error"]
+    assert said in answer.json["error"]
+    assert answer.json["error"] == f"{answer.json['title']}: {answer.json['detail']}"
+    assert b"4111" not in answer.body
 
 
 async def test_a_body_without_length_is_cut_where_the_limit_is_passed(entrypoint: SyncApi) -> None:
@@ -337,9 +388,7 @@ async def test_the_callers_trace_goes_on_unchanged(
     assert decider.batches[0][0].traceparent == TRACE
 
 
-@pytest.mark.parametrize(
-    "callers", [(), ("nonsense",), (TRACE, TRACE)], ids=["none", "invalid", "two"]
-)
+@pytest.mark.parametrize("callers", [(), ("nonsense",)], ids=["none", "invalid"])
 async def test_without_one_valid_trace_none_is_invented(
     entrypoint: SyncApi, decider: FakePipeline, callers: tuple[str, ...], capsysbinary: Any
 ) -> None:
@@ -357,6 +406,20 @@ async def test_without_one_valid_trace_none_is_invented(
     lines = capsysbinary.readouterr().out.splitlines()
     assert len(lines) == 3
     assert not any(b"trace_id" in line for line in lines)
+
+
+async def test_of_two_traces_neither_goes_on_and_a_new_one_begins(
+    entrypoint: SyncApi, decider: FakePipeline
+) -> None:
+    also = [("traceparent", TRACE), ("traceparent", TRACE.replace("4b", "4c"))]
+    answers = [await ask(entrypoint, body=with_(), also=also)]
+    answers.append(await ask(entrypoint, body=with_(authorization_id="auth-2"), also=also))
+    await ask(
+        entrypoint, PREDICT, b'{"instances":[' + with_(authorization_id="a-3") + b"]}", also=also
+    )
+    begun = [arrival.traceparent for batch in decider.batches for arrival in batch]
+    assert [answer.headers["traceparent"] for answer in answers] == begun[:2]
+    assert len({trace[3:35] for trace in begun if trace} - {TRACE[3:35]}) == 3
 
 
 async def test_the_trace_of_the_v1_protocol_goes_on(

@@ -6,101 +6,108 @@ leaves the others alone; no error repeats a cell's value, which may be a card nu
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
-from decimal import Decimal
+from dataclasses import dataclass, replace
+from datetime import datetime
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Annotated, Any, cast
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta
 
-from sluice.adapters.files.tables import RowBatch
+from sluice.adapters.files.amounts import Amount, LeftOut, minor_units
+from sluice.adapters.files.cells import Column, Number, empty_words, is_empty, texts, wrong
+from sluice.adapters.files.dialect import Dialect
+from sluice.adapters.files.flags import LabelMapping, Meanings, Value, flags, one_of
+from sluice.adapters.files.row_batch import RowBatch
+from sluice.adapters.files.times import Instant, Skipped, micros, reader
+from sluice.adapters.files.tokens import PREFIX_MAX, keyed, token
 from sluice.application.publish import BadRow, Mapped
 from sluice.domain.clock import DAY_US
 from sluice.domain.records.authorization import (
     Authorization,
-    GivenName,
     check,
     decode_authorization,
     encode,
 )
-from sluice.domain.records.currencies import EXPONENTS
-from sluice.domain.records.label import Label, LabelKind, label_of
-from sluice.domain.records.texts import base_types, optional_fields
+from sluice.domain.records.card_numbers import holds_card_number
+from sluice.domain.records.label import Label, label_of
+from sluice.domain.records.texts import base_types, kinds_of, optional_fields
 from sluice.errors import Misconfigured, Rejected
 from sluice.shown import shown
+from sluice.yaml_files import decode_as
 
-Column = list[Any]
-"""(n,) values of a field; a Rejected among them makes its row bad."""
-_DOCS = "docs/how-to/publish-your-history.md"
-_LARGEST = 1 << 62
+_DOCS = "docs/reference/mapping.md"
+_FIELD = re.compile(r"\$\.(\w+)")
 COLUMNS_MAX = 1024
 """Characters of a file's column names in an error."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNITS_US = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
+LINE = "$line"
+"""In place of a column: the row's line, of parquet its number; counted on through a folder."""
+PAD_MAX = 64
+"""Characters to which zeros may fill a cell: no field takes more."""
+
+
+Prefix = Annotated[str, Meta(max_length=PREFIX_MAX, pattern="^[!-~]*$")]
 
 
 class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where a text comes from: one of column, constant and template.
+    """A text: one of column, constant and template."""
 
-    template: ``card-{customer_id}`` puts columns into a text. values: translates each value, and
-    refuses one that it does not list. default: stands for an empty cell.
-    """
-
-    column: str | None = None
-    constant: str | None = None
-    template: str | None = None
-    values: dict[str, str] | None = None
-    default: str | None = None
+    column: Annotated[str | None, Meta(description="where it stands")] = None
+    constant: Annotated[str | None, Meta(description="the same for each row")] = None
+    template: Annotated[
+        str | None,
+        Meta(
+            description="columns in a text: `card-{customer_id}`. In the braces, behind a colon: "
+            "`{mcc:04}` fills with zeros to 4 characters; `{id:integer}` reads a whole number that "
+            "went through a float (`70001.0`), `{id:text}` keeps it as it is, and without either "
+            "it is refused. `{$line}` is the row's line"
+        ),
+    ] = None
+    hash: Annotated[
+        Prefix | None,
+        Meta(
+            description="a prefix, as `tok_`: the text becomes the prefix and a keyed hash of it "
+            "([tokens](#tokens))",
+        ),
+    ] = None
+    values: Annotated[
+        dict[str, str] | None,
+        Meta(description="translates each value, and refuses one that it does not list"),
+    ] = None
+    default: Annotated[str | None, Meta(description="stands for an empty cell")] = None
 
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.column, self.constant, self.template)) != 1:
             raise ValueError("give one of column, constant and template")
+        if self.hash is not None and (self.values is not None or self.constant is not None):
+            raise ValueError("hash goes with column or template, and without values")
 
 
-class Instant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the time comes from.
-
-    format: iso, epoch_s, epoch_ms, epoch_us, or a pattern of strptime. zone: an IANA name; for
-    times that do not carry their own.
-    """
-
-    column: str
-    format: str = "iso"
-    zone: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.zone is not None:
-            try:
-                ZoneInfo(self.zone)
-            except (ZoneInfoNotFoundError, ValueError) as exc:
-                raise ValueError(f"zone {self.zone} is not in the time zone database") from exc
-        if "%" in self.format:
-            if self.zone is None and "%z" not in self.format:
-                raise ValueError("the format has no %z, so a zone is needed")
-        elif self.format != "iso" and self.format not in _UNITS_US:
-            raise ValueError(f"format {self.format} is none of iso, {', '.join(_UNITS_US)}, %…")
-
-
-class Amount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the amount comes from. unit: minor (cents) or major (euros, with decimals)."""
-
-    column: str
-    unit: Literal["minor", "major"]
-    decimal_mark: Literal[".", ","] = "."
-
-
-class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Layout(Dialect, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the file is written, its times and amounts; a :data:`Mapping` has a Text a field too."""
 
     event_at: Instant
     amount: Amount
-    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+    empty: Annotated[
+        tuple[str, ...],
+        Meta(description="more words that are empty cells, as `unknown`, beside [these](#empty)"),
+    ] = ()
+    not_empty: Annotated[
+        tuple[str, ...], Meta(description="words of that list that are values here")
+    ] = ()
+    leave_out: Annotated[
+        dict[str, tuple[Value, ...]] | None,
+        Meta(
+            description="by column, the values whose rows are no authorizations: "
+            "`{type: [REFUND, REVERSAL]}`. Such rows are counted, and nothing else"
+        ),
+    ] = None
 
     def texts(self) -> dict[str, Text]:
         """By name of the authorization's field; only those that the mapping fills."""
@@ -132,24 +139,17 @@ Mapping = cast(
 """A mapping of every field of an authorization, made from its fields."""
 
 
-class LabelMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which rows turned out to be fraud, and how long after it was known.
-
-    fraud: the values of the column that mean fraud. genuine: also label the other rows.
-    """
-
-    column: str
-    fraud: tuple[str, ...] = ("1", "true", "True", "TRUE", "yes", "Y")
-    delay_days: Annotated[float, Meta(ge=0, le=400)]
-    kind: LabelKind = "chargeback"
-    source: GivenName
-    genuine: bool = False
-
-
 def bundled() -> list[str]:
     """Names of the mappings that come with the package."""
     folder = resources.files("sluice.adapters.files") / "mappings"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
+
+
+def about(name: str) -> list[str]:
+    """What a bundled mapping says of itself, by paragraph: its comment before the first key."""
+    lines = _bundled(name).decode().splitlines()
+    head = [line.removeprefix("#").strip() for line in takewhile(lambda x: x[:1] == "#", lines)]
+    return [text.replace("\n", " ") for text in "\n".join(head).split("\n\n")]
 
 
 def load_mapping(name: str) -> Layout:
@@ -163,9 +163,13 @@ def load_labels(name: str) -> LabelMapping:
     return _load(name, LabelMapping)
 
 
+def _bundled(name: str) -> bytes:
+    return (resources.files("sluice.adapters.files") / "mappings" / f"{name}.yaml").read_bytes()
+
+
 def _load(name: str, kind: type[Any]) -> Any:
     if name in bundled():
-        raw = (resources.files("sluice.adapters.files") / "mappings" / f"{name}.yaml").read_bytes()
+        raw = _bundled(name)
     else:
         try:
             raw = Path(name).read_bytes()
@@ -175,10 +179,24 @@ def _load(name: str, kind: type[Any]) -> Any:
                 where=name,
                 fix=f"a file, or one of {', '.join(bundled())}",
             ) from exc
-    try:
-        return msgspec.yaml.decode(raw, type=kind)
-    except msgspec.DecodeError as exc:  # ValidationError is one
-        raise Misconfigured(str(exc), where=name, fix=_DOCS) from exc
+    return decode_as(kind, raw, name, fix=_DOCS)
+
+
+class _Cells:
+    """The cells of a batch as text; a column that two fields read is read once."""
+
+    def __init__(self, rows: RowBatch) -> None:
+        self.rows, self._read = rows, dict[tuple[str, frozenset[str], Number], Column]()
+
+    def of(self, column: str, empty: frozenset[str], number: Number) -> Column:
+        """See :func:`sluice.adapters.files.cells.texts`."""
+        if column == LINE:
+            return [str(line + self.rows.before) for line in self.rows.lines]
+        key = (column, empty, number)
+        found = self._read.get(key)
+        if found is None:
+            found = self._read[key] = texts(self.rows.columns[column], column, empty, number)
+        return found
 
 
 @dataclass(frozen=True)
@@ -186,13 +204,14 @@ class _Field:
     """One text field: which columns it reads, and n values from a batch."""
 
     columns: tuple[str, ...]
-    read: Callable[[RowBatch], Column]
+    read: Callable[[_Cells], Column]
 
 
 class Mapper:
     """Turns batches of rows into encoded authorizations and labels.
 
-    Raises Misconfigured where the table lacks a column that the mapping names.
+    key: of the tokens; None where the mapping makes none. Raises Misconfigured where the table
+    lacks a column that the mapping names, or a key is missing.
     """
 
     def __init__(
@@ -202,19 +221,31 @@ class Mapper:
         columns: list[str],
         file: str,
         check: Callable[[Authorization], None] = check,
+        key: bytes | None = None,
     ) -> None:
         self._file, self._labels, self._mapping = shown(file), labels, mapping
         self._check = check
-        self._texts = {
-            name: _field(source, name, optional=name in _OPTIONAL)
-            for name, source in mapping.texts().items()
-        }
+        self._seal = _key_needed(mapping, key)
+        tables = {name: kind.table for name, kind in kinds_of(Authorization).items()}
+        self._texts = {}
+        for name, source in mapping.texts().items():
+            table = tables.get(name)
+            kept = (*mapping.not_empty, *(source.values or ()), *(table.values if table else ()))
+            empty = empty_words(mapping.empty, kept)
+            self._texts[name] = _field(source, name, empty, key, optional=name in _OPTIONAL)
+        self._empty = empty_words(mapping.empty, mapping.not_empty)
+        self._time_parts = _instant_parts(mapping.event_at)
         self._zone = ZoneInfo(mapping.event_at.zone) if mapping.event_at.zone else None
-        self.wanted = {mapping.event_at.column, mapping.amount.column}
+        self._leave_out: dict[str, Meanings] = {
+            column: one_of(values, self._empty)
+            for column, values in (mapping.leave_out or {}).items()
+        }
+        self._flags = flags(labels, self._empty) if labels else None
+        self.wanted = {mapping.amount.column, *_columns(self._time_parts), *self._leave_out}
         self.wanted.update(*(f.columns for f in self._texts.values()))
         if labels:
             self.wanted.add(labels.column)
-            self._fraud = frozenset(labels.fraud)
+        self.wanted.discard(LINE)
         missing = sorted(self.wanted - set(columns))
         if missing:
             raise Misconfigured(
@@ -225,26 +256,34 @@ class Mapper:
 
     def apply(self, rows: RowBatch) -> Mapped:
         """Map one batch. Raises Misconfigured at the first time without a zone."""
-        columns = {name: field.read(rows) for name, field in self._texts.items()}
-        columns["event_at"] = self._times(rows)
-        columns["amount_minor"] = self._amounts(rows, columns["currency"])
-        mapped = Mapped(rows.first, rows.last, [], [], [], [], list(rows.bad))
+        cells = _Cells(rows)
+        columns = {name: field.read(cells) for name, field in self._texts.items()}
+        columns["event_at"] = self._times(cells)
+        amount = self._mapping.amount
+        columns["amount_minor"] = amounts = minor_units(
+            amount, rows.columns[amount.column], columns["currency"], self._empty
+        )
         names = list(columns)
         frauds = self._frauds(rows)
-        wrong = _first_wrong(columns)
+        left_out = self._left_out(rows, amounts)
+        wrong = _first_wrong({**columns, "is_fraud": frauds})
+        mapped = Mapped(rows.first, rows.last, [], [], [], [], list(rows.bad), len(left_out))
         for i, values in enumerate(zip(*columns.values(), strict=True)):
+            if i in left_out:
+                continue
             if i in wrong:
                 mapped.bad.append(self._bad(rows, i, wrong[i]))
                 continue
             try:
                 auth, value = _authorization(names, values, self._check)
                 label = None
-                if self._labels and (frauds[i] or self._labels.genuine):
+                if self._labels and (frauds[i] or (self._labels.genuine and frauds[i] is False)):
                     label = self._label(self._labels, auth, frauds[i])
             except MemoryError:
                 raise
             except Exception as error:  # whatever it is, the other rows are not to blame
-                mapped.bad.append(self._bad(rows, i, error))
+                fields = _fields_of(error, dict(zip(names, values, strict=True)))
+                mapped.bad.append(self._bad(rows, i, error, fields))
                 continue
             mapped.keys.append(auth.card_token)
             mapped.values.append(value)
@@ -252,57 +291,78 @@ class Mapper:
             if label is not None:
                 mapped.labels.append(label)
         mapped.bad.sort(key=lambda row: row.line)
+        if self._seal:  # a digest of a card number could be tried through
+            mapped.bad[:] = [replace(row, raw=keyed(self._seal, row.raw)) for row in mapped.bad]
         return mapped
 
-    def _bad(self, rows: RowBatch, i: int, error: Exception) -> BadRow:
+    def _bad(self, rows: RowBatch, i: int, error: Exception, fields: Iterable[str] = ()) -> BadRow:
+        """fields: of the authorization, that are at fault where no column was yet."""
         if not isinstance(error, Rejected):  # its text may repeat a cell
             error = Rejected(f"it could not be read ({type(error).__name__})", code="internal")
-        where = f"{self._file}:{rows.lines[i]}"
-        reported = Rejected(error.what, where=where, fix=error.fix, code=error.code)
-        return BadRow(rows.lines[i], rows.raw(i), reported)
+        what = "; ".join(map(self._source, fields))
+        what = f"{what}: {error.what}" if what else error.what
+        reported = Rejected(what, where=rows.where(i), fix=error.fix, code=error.code)
+        return BadRow(rows.lines[i], rows.raw(i), reported, rows.file)
 
-    def _times(self, rows: RowBatch) -> Column:
-        source = self._mapping.event_at
-        read = _reader(source.format)
+    def _source(self, name: str) -> str:
+        """Where a field of the authorization comes from, for a person."""
+        if name == "event_at":
+            columns = _columns(self._time_parts)
+        elif name == "amount_minor":
+            columns = (self._mapping.amount.column,)
+        else:
+            columns = self._texts[name].columns
+        if not columns:
+            return f"the mapping's constant {name}"
+        return f"column {shown(', '.join(columns))} ({name})"
+
+    def _times(self, cells: _Cells) -> Column:
+        source, rows = self._mapping.event_at, cells.rows
+        read, named = reader(source), ", ".join(_columns(self._time_parts))
+        if source.column is not None:
+            values = rows.columns[source.column]
+        else:
+            values = _filled(self._time_parts, cells, self._empty)
         times: Column = []
-        for i, value in enumerate(rows.columns[source.column]):
+        for i, value in enumerate(values):
+            if isinstance(value, Rejected):
+                times.append(value)
+                continue
             try:
-                found = value if isinstance(value, datetime) else read(_ascii(value))
-                line = rows.lines[i]
-                times.append(found if isinstance(found, int) else self._micros(found, line))
+                found = read(value)
+                if not isinstance(found, int):
+                    found = self._micros(found, rows, i, named)
+                times.append(found)
             except (Misconfigured, MemoryError):
                 raise
+            except Skipped:
+                times.append(wrong(named, "a local time that the clock change skipped"))
             except Exception:  # strptime and its like raise what they please
-                times.append(_wrong(source.column, f"not a time of format {source.format}"))
+                empty = ": empty" if is_empty(value, self._empty) else ""
+                times.append(wrong(named, f"not a time of format {source.format}{empty}"))
         return times
 
-    def _micros(self, moment: datetime, line: int) -> int | Rejected:
-        if moment.tzinfo is None:
-            if self._zone is None:
-                raise Misconfigured(
-                    f"column {self._mapping.event_at.column} has times without a time zone",
-                    where=f"{self._file}:{line}",
-                    fix="name it in the mapping: event_at: {zone: Europe/Lisbon}",
-                )
-            moment = moment.replace(tzinfo=self._zone)
-            if _in_a_gap(moment, self._zone):
-                return _wrong(
-                    self._mapping.event_at.column, "a local time that the clock change skipped"
-                )
-        delta = moment - _EPOCH
-        return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    def _micros(self, moment: datetime, rows: RowBatch, i: int, named: str) -> int:
+        if moment.tzinfo is None and self._zone is None:
+            raise Misconfigured(
+                f"column {shown(named)} has times without a time zone",
+                where=rows.where(i),
+                fix="name it in the mapping: event_at: {zone: Europe/Lisbon}",
+            )
+        return micros(moment, self._zone)
 
-    def _amounts(self, rows: RowBatch, currencies: Column) -> Column:
-        source = self._mapping.amount
-        values = rows.columns[source.column]
-        if source.unit == "minor":
-            return [_minor(value, source) for value in values]
-        return [_major(v, c, source) for v, c in zip(values, currencies, strict=True)]
-
-    def _frauds(self, rows: RowBatch) -> list[bool]:
-        if not self._labels:
+    def _frauds(self, rows: RowBatch) -> Column:
+        if self._labels is None or self._flags is None:
             return []
-        return [str(value) in self._fraud for value in rows.columns[self._labels.column]]
+        return self._flags.of(rows.columns[self._labels.column])
+
+    def _left_out(self, rows: RowBatch, amounts: Column) -> set[int]:
+        left: set[int] = set()
+        if self._mapping.amount.negative == "left_out":
+            left.update(i for i, amount in enumerate(amounts) if isinstance(amount, LeftOut))
+        for column, meanings in self._leave_out.items():
+            left.update(i for i, yes in enumerate(meanings.of(rows.columns[column])) if yes)
+        return left
 
     @staticmethod
     def _label(how: LabelMapping, auth: Authorization, is_fraud: bool) -> Label:
@@ -315,6 +375,20 @@ class Mapper:
         )
 
 
+def _fields_of(error: Exception, values: dict[str, Any]) -> list[str]:
+    """The fields of which a refusal of the record's own check speaks."""
+    if not isinstance(error, Rejected):
+        return []
+    if error.code == "card_number":
+        return [
+            name
+            for name, value in values.items()
+            if isinstance(value, str) and holds_card_number(value)
+        ]
+    named = _FIELD.search(error.where) or _FIELD.search(error.what)
+    return [named[1]] if named and named[1] in values else []
+
+
 def _authorization(
     names: list[str], values: Iterable[Any], check: Callable[[Authorization], None]
 ) -> tuple[Authorization, bytes]:
@@ -323,148 +397,139 @@ def _authorization(
     return decode_authorization(raw, check), raw
 
 
-def _field(source: Text, name: str, *, optional: bool) -> _Field:
+def _key_needed(mapping: Layout, key: bytes | None) -> bytes | None:
+    """The key, where the mapping hashes. Raises Misconfigured without one."""
+    hashed = [name for name, source in mapping.texts().items() if source.hash is not None]
+    if not hashed:
+        return None
+    if key is None:
+        raise Misconfigured(
+            f"the mapping hashes {', '.join(hashed)}, and there is no key",
+            where="--token-key",
+            fix="openssl rand -hex 32 > token.key, once, and keep it: another key makes others",
+        )
+    return key
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Of a template: a text, then a column's cell; None behind the last text."""
+
+    literal: str
+    column: str | None
+    number: Number = "refused"
+    width: int = 0
+
+    def read(self, cells: _Cells, empty: frozenset[str]) -> Column:
+        """(n,) texts of the column, None for an empty cell."""
+        found = cells.of(self.column or "", empty, self.number)
+        if self.width:
+            return [v.rjust(self.width, "0") if isinstance(v, str) else v for v in found]
+        return found
+
+
+def _columns(parts: list[_Part]) -> tuple[str, ...]:
+    return tuple(part.column for part in parts if part.column is not None)
+
+
+def _field(
+    source: Text, name: str, empty: frozenset[str], key: bytes | None, *, optional: bool
+) -> _Field:
     if source.constant is not None:
         constant = source.constant
-        return _Field((), lambda rows: [constant] * len(rows.lines))
+        return _Field((), lambda cells: [constant] * len(cells.rows.lines))
     if source.column is not None:
-        parts: list[tuple[str, str | None]] = [("", source.column)]
+        parts = [_Part("", source.column)]
     else:
         parts = _parts(source.template or "", name)
-    columns = tuple(column for _, column in parts if column is not None)
-    empty = source.default
-    if empty is None and not optional:
-        problem: Any = _wrong(", ".join(columns), f"empty, and {name} is required")
-    else:
-        problem = empty
+    columns = _columns(parts)
+    problem: Any = source.default
+    if problem is None and not optional:
+        problem = wrong(", ".join(columns), f"empty, and {name} is required")
+    strange = wrong(", ".join(columns), f"a value that the mapping of {name} does not list")
+    known: dict[str, Any] | None = dict(source.values) if source.values is not None else None
+    prefix = source.hash
 
-    def read(rows: RowBatch) -> Column:
-        texts = [_texts(rows.columns[column]) for column in columns]
-        if source.template is not None and len(columns) == 1:
-            before, after = parts[0][0], "".join(literal for literal, _ in parts[1:])
-            found = [None if v is None else before + v + after for v in texts[0]]
-        elif source.template is not None:
-            found = [_fill(parts, cells) for cells in zip(*texts, strict=True)]
-        else:
-            found = texts[0]
-        if source.values is not None:
-            strange = _wrong(
-                ", ".join(columns), f"a value that the mapping of {name} does not list"
-            )
-            known: dict[str, Any] = dict(source.values)
-            found = [None if v is None else known.get(v, strange) for v in found]
-        return [problem if v is None else v for v in found]
+    def read(cells: _Cells) -> Column:
+        found = _filled(parts, cells, empty)
+        if known is not None:
+            found = [known.get(v, strange) if isinstance(v, str) else v for v in found]
+        if prefix is not None and key is not None:
+            found = [prefix + token(key, v) if isinstance(v, str) else v for v in found]
+        return [problem if v is None else v for v in found] if None in found else found
 
     return _Field(columns, read)
 
 
-def _parts(template: str, name: str) -> list[tuple[str, str | None]]:
-    """A template as (literal, column) pairs. Raises Misconfigured."""
+def _instant_parts(source: Instant) -> list[_Part]:
+    if source.column is not None:
+        return [_Part("", source.column)]
+    return _parts(source.template or "", "event_at")
+
+
+def _parts(template: str, name: str) -> list[_Part]:
+    """A template's parts. Raises Misconfigured."""
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as exc:
         raise Misconfigured(f"template: {exc}", where=name) from exc
-    for _, column, spec, conversion in parsed:
-        if column is not None and (spec or conversion or not column):
+    parts = []
+    for literal, column, form, conversion in parsed:
+        if column is not None and (conversion or not column):
             raise Misconfigured(
                 "a template holds plain column names", where=name, fix="card-{customer_id}"
             )
-    if not any(column for _, column, _, _ in parsed):
+        number, width = _form(form or "", name)
+        parts.append(_Part(literal, column, number, width))
+    if not _columns(parts):
         raise Misconfigured("the template names no column", where=name, fix="use constant")
-    return [(literal, column) for literal, column, _, _ in parsed]
+    return parts
 
 
-def _fill(parts: list[tuple[str, str | None]], cells: tuple[str | None, ...]) -> str | None:
-    if None in cells:
-        return None
-    left = iter(cells)
-    return "".join(
-        literal if column is None else f"{literal}{next(left)}" for literal, column in parts
-    )
+def _form(form: str, name: str) -> tuple[Number, int]:
+    """What stands behind a column's colon: integer or text, 04, or both."""
+    number, width = "refused", 0
+    for one in filter(None, form.split(":")):
+        if one in {"integer", "text"} and number == "refused":
+            number = one
+        elif one.isascii() and one.isdigit() and one[0] == "0" and 0 < int(one) <= PAD_MAX:
+            width = int(one)
+        else:
+            raise Misconfigured(
+                "behind a column of a template stands integer, text, or a width as 04",
+                where=name,
+                fix="{mcc:04}, {customer:integer}, {customer:integer:08}",
+            )
+    return cast("Number", number), width
 
 
-def _texts(values: Column) -> list[str | None]:
-    """Cells as text; None for an empty one."""
-    return [v or None if isinstance(v, str) else None if v is None else str(v) for v in values]
+def _filled(parts: list[_Part], cells: _Cells, empty: frozenset[str]) -> Column:
+    """(n,) texts of a template; None where a cell is empty, a Rejected where one is wrong."""
+    columns = [part.read(cells, empty) for part in parts if part.column is not None]
+    if len(parts) == 1 and not parts[0].literal:
+        return columns[0]
+    fill = "".join(
+        part.literal.replace("{", "{{").replace("}", "}}") + ("{}" if part.column else "")
+        for part in parts
+    ).format
+    if all(set(map(type, column)) == {str} for column in columns):
+        return list(map(fill, *columns))
+    return [_fill(fill, row) for row in zip(*columns, strict=True)]
 
 
-def _reader(form: str) -> Callable[[Any], datetime | int]:
-    if form == "iso":
-        return datetime.fromisoformat
-    if form in _UNITS_US:
-        unit = _UNITS_US[form]
-        return lambda value: _whole(_number(value) * unit)
-    return lambda value: datetime.strptime(value, form)
-
-
-def _whole(number: Decimal) -> int:
-    # "1e999999999" is a short text and a number that fills the memory.
-    if not -_LARGEST < number < _LARGEST:
-        raise ValueError("too large")
-    if number != (whole := int(number)):
-        raise ValueError("not whole")
-    return whole
-
-
-def _ascii(value: Any) -> Any:
-    """A cell whose digits, if it is a text, are 0 to 9: Python reads those of every script."""
-    if isinstance(value, str) and not value.isascii():
-        raise ValueError("other characters than ASCII")
-    return value
-
-
-def _number(value: Any) -> Decimal:
-    """Exact. Raises ValueError for other digits than 0 to 9, and for what only Python writes."""
-    if isinstance(value, Decimal):
-        return value
-    text = _ascii(str(value))
-    if "_" in text:
-        raise ValueError("not a number")
-    return Decimal(text)
-
-
-def _in_a_gap(moment: datetime, zone: tzinfo) -> bool:
-    """True for a wall time that never was. One that was twice is taken as the first."""
-    if moment.utcoffset() == moment.replace(fold=1).utcoffset():
-        return False
-    return moment.astimezone(UTC).astimezone(zone).replace(fold=0) != moment
-
-
-def _minor(value: Any, source: Amount) -> int | Rejected:
-    try:
-        return _whole(_number(value))
-    except (ArithmeticError, ValueError):
-        return _wrong(source.column, "not a whole number of minor units")
-
-
-def _major(value: Any, currency: Any, source: Amount) -> int | Rejected:
-    exponent = EXPONENTS.get(currency) if isinstance(currency, str) else None
-    if exponent is None:
-        return 0  # the currency itself makes the row bad
-    try:
-        text = str(value)
-        if source.decimal_mark == ",":
-            if "." in text:
-                return _wrong(source.column, "a point, where the decimal mark is a comma")
-            text = text.replace(",", ".")
-        minor = _number(text).scaleb(exponent)
-        if minor.is_finite() and minor % 1:
-            return _wrong(source.column, f"more decimals than {currency} has: {exponent}")
-        return _whole(minor)
-    except (ArithmeticError, ValueError):
-        return _wrong(source.column, "not an amount")
+def _fill(fill: Callable[..., str], cells: tuple[Any, ...]) -> str | Rejected | None:
+    for cell in cells:
+        if isinstance(cell, Rejected):
+            return cell
+    return None if None in cells else fill(*cells)
 
 
 def _first_wrong(columns: dict[str, Column]) -> dict[int, Rejected]:
     """By row: the first cell that could not be read."""
-    wrong: dict[int, Rejected] = {}
+    found: dict[int, Rejected] = {}
     for values in columns.values():
         if Rejected in set(map(type, values)):
             for i, value in enumerate(values):
                 if isinstance(value, Rejected):
-                    wrong.setdefault(i, value)
-    return wrong
-
-
-def _wrong(column: str, what: str) -> Rejected:
-    return Rejected(f"column {shown(column)}: {what}", code="bad_cell")
+                    found.setdefault(i, value)
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.arrow import COLUMNS, OPTIONAL, arrow_types
+from sluice.adapters.files.flags import NO, YES, quoted, word
 from sluice.adapters.files.history import LABEL_COLUMNS, need
 from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
 from sluice.adapters.files.tables import Table
-from sluice.application.publish import BadRow
+from sluice.application.publish import BAD_SHARE_MAX, BadRow, watched
 from sluice.domain.records.authorization import Authorization, check
 from sluice.domain.records.label import Label
 from sluice.errors import Rejected
@@ -39,12 +41,13 @@ _decode = msgspec.json.Decoder(Authorization).decode
 class Past(NamedTuple):
     """authorizations: by event_at, ties as they lay in the file. labels: by known_at.
 
-    bad: rows that a mapping could not read.
+    bad: rows that a mapping could not read. left_out: those that it says are no authorizations.
     """
 
     authorizations: pa.Table
     labels: pa.Table
     bad: int = 0
+    left_out: int = 0
 
     def between(self, from_us: int | None, until_us: int | None) -> Past:
         """Authorizations of from <= event_at < until, and their labels as known by its end.
@@ -63,7 +66,10 @@ class Past(NamedTuple):
         if from_us is not None:
             keep &= labels["event_at"].to_numpy() >= from_us
         return Past(
-            table.slice(first, max(last - first, 0)), labels.filter(pa.array(keep)), self.bad
+            table.slice(first, max(last - first, 0)),
+            labels.filter(pa.array(keep)),
+            self.bad,
+            self.left_out,
         )
 
 
@@ -81,31 +87,36 @@ def map_past(
     labels: str | None,
     bad_row: Callable[[BadRow], None],
     check: Callable[[Authorization], None] = check,
+    key: bytes | None = None,
+    bad_share: float = BAD_SHARE_MAX,
 ) -> Past:
     """Read a firm's own CSV or parquet by mappings (see :mod:`sluice.adapters.files.mapping`).
 
     mapping, labels: YAML files or names of bundled ones. bad_row: told of each row that is no
-    authorization; it is left out. check: with the tenants' grammars. Raises Misconfigured.
+    authorization; it is left out. check: with the tenants' grammars. key: of the tokens. bad_share:
+    see :func:`sluice.application.publish.watched`. Raises Misconfigured, Rejected, Unavailable.
     """
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
-    table = Table(path, how.delimiter)
-    mapper = Mapper(how, reported, table.columns, path.name, check)
-    parts, label_parts, bad = [], [_no_labels()], 0
-    for rows in table.batches(mapper.wanted):
-        mapped = mapper.apply(rows)
-        parts.append(_columns([_decode(value) for value in mapped.values], _AUTHORIZATION))
-        if mapped.labels:
-            label_parts.append(_columns(mapped.labels, _LABEL))
-        bad += len(mapped.bad)
-        for row in mapped.bad:
-            bad_row(row)
+    table = Table(path, how)
+    mapper = Mapper(how, reported, table.columns, path.name, check, key)
+    parts, label_parts, bad, left_out = [], [_no_labels()], 0, 0
+    with closing(table.batches(mapper.wanted)) as batches:
+        for mapped in watched(map(mapper.apply, batches), bad_share):
+            parts.append(_columns([_decode(value) for value in mapped.values], _AUTHORIZATION))
+            if mapped.labels:
+                label_parts.append(_columns(mapped.labels, _LABEL))
+            bad += len(mapped.bad)
+            left_out += mapped.left_out
+            for row in mapped.bad:
+                bad_row(row)
     parts.append(_columns([], _AUTHORIZATION))
-    return _past(pa.concat_tables(parts), pa.concat_tables(label_parts), bad)
+    past = _past(pa.concat_tables(parts), pa.concat_tables(label_parts))
+    return past._replace(bad=bad, left_out=left_out)
 
 
-def _past(authorizations: pa.Table, labels: pa.Table, bad: int = 0) -> Past:
-    return Past(_sorted(authorizations, "event_at"), _sorted(labels, "known_at"), bad)
+def _past(authorizations: pa.Table, labels: pa.Table) -> Past:
+    return Past(_sorted(authorizations, "event_at"), _sorted(labels, "known_at"))
 
 
 def _sorted(table: pa.Table, by: str) -> pa.Table:
@@ -143,7 +154,7 @@ def _read(path: Path, needed: tuple[str, ...], known: tuple[str, ...]) -> pa.Tab
     texts = [n for n in wanted if pa.types.is_dictionary(_type(n))]
     try:
         table = pq.read_table(path, columns=wanted, read_dictionary=texts)
-        columns = {name: _as(table[name], _type(name)) for name in wanted}
+        columns = {name: _as(table[name], _type(name), f"{path}: {name}") for name in wanted}
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
         raise Rejected(f"not a readable parquet file: {exc}", where=str(path)) from exc
     empty = Counter({name: columns[name].null_count for name in needed})
@@ -157,7 +168,35 @@ def _read(path: Path, needed: tuple[str, ...], known: tuple[str, ...]) -> pa.Tab
     return pa.table(columns)
 
 
-def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+def _as(column: pa.ChunkedArray, kind: pa.DataType, where: str) -> pa.ChunkedArray:
+    """As one of our types. Raises Rejected for what Arrow would make something else of."""
+    if pa.types.is_boolean(kind) and not pa.types.is_boolean(column.type):
+        return _flags(column, where)
+    if not pa.types.is_integer(kind) and pa.types.is_floating(column.type):
+        raise Rejected(
+            "a column of floats, where ids are: 70001 would become 70001.0",
+            where=where,
+            fix="write it as text or as whole numbers",
+            code="wrong_type",
+        )
     if not pa.types.is_dictionary(kind) or column.type == kind:
         return column.cast(kind)
     return pc.dictionary_encode(column.cast(pa.string())).cast(kind)
+
+
+def _flags(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    """True and false in whatever type. Raises Rejected with the first other value and its count."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    meanings: dict[Any, bool | None] = {None: None}
+    for counted in pc.value_counts(column).to_pylist():
+        value, said = counted["values"], word(counted["values"])
+        if value is not None and said not in (*YES, *NO):
+            raise Rejected(
+                f"{quoted(value)} is neither true nor false, in {counted['counts']:,} rows",
+                where=where,
+                fix="write true and false, or 1 and 0",
+                code="bad_format",
+            )
+        meanings[value] = None if value is None else said in YES
+    return pa.chunked_array([pa.array([meanings[v] for v in column.to_pylist()], pa.bool_())])

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from sluice.application.ports import Count
 from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable
+from sluice.traceparent import new_traceparent
 
 RECONNECT_MAX_MS = 400
 """A broker that is back is found again within half a second; librdkafka's own default is ten."""
@@ -19,6 +20,9 @@ kernel sends the first again after 1, 3 and 7 s: librdkafka's 30 s would outlast
 RESPONSE_MAX_MS = 10_000
 """A request unanswered for so long ends its connection, which may lead nowhere by now. Of a commit
 that is tried three times this makes 30 s, less than the loop waits for one (60 s by default)."""
+METADATA_EVERY_MS = 10_000
+"""How late a new partition is read from and written to: librdkafka's own 5 minutes would leave what
+other writers put there unread for so long."""
 REQUEST_MAX_S = 10.0
 """One administrative question: metadata, watermarks, committed offsets."""
 DELIVERY_MAX_MS = 30_000
@@ -178,6 +182,7 @@ def client(bootstrap: str, client_id: str, extra: Extra | None, **own: Any) -> d
         "socket.connection.setup.timeout.ms": CONNECT_MAX_MS,
         "socket.timeout.ms": RESPONSE_MAX_MS,
         "socket.keepalive.enable": True,
+        "topic.metadata.refresh.interval.ms": METADATA_EVERY_MS,
         "socket.nagle.disable": True,
         "logger": log,
         **{
@@ -247,6 +252,9 @@ def trace_headers(traceparent: str | None) -> list[Header]:
 
 
 def traceparent_of(headers: Sequence[tuple[str, bytes | None]] | None) -> str | None:
-    """The trace context among a record's headers; None where there is none, or more than one."""
+    """The trace context among a record's headers; None without one. More than one are none: a new
+    trace begins."""
     found = [value for name, value in headers or () if name == TRACEPARENT]
+    if len(found) > 1:
+        return new_traceparent()
     return found[0].decode("ascii", "replace") if len(found) == 1 and found[0] else None

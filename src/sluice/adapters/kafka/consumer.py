@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from sluice.adapters.kafka.config import (
     FETCH_AGAIN_MS,
@@ -24,8 +31,11 @@ from sluice.adapters.kafka.config import (
     traceparent_of,
     translate,
 )
+from sluice.adapters.kafka.topic_ids import Ids, TopicIds
 from sluice.application.ports import (
     NO_OFFSETS,
+    RECORDS_GONE,
+    TOPIC_REMADE,
     Count,
     Message,
     Offsets,
@@ -34,7 +44,12 @@ from sluice.application.ports import (
     Partition,
     uncounted,
 )
-from sluice.errors import Unavailable
+from sluice.errors import Corrupt, Misconfigured, Unavailable
+
+GONE_MAX_S = 15.0
+"""A topic that does not exist for so long was deleted; brokers learn of one within a second."""
+RUNBOOK = "docs/runbooks/topic-made-again.md"
+_OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION)
 
 
 def to_message(message: Any) -> Message:
@@ -67,7 +82,10 @@ class GroupConsumer:
     oldest record. One thread only, ``lag`` included: asked from a second one, librdkafka and the
     interpreter lock can wait for each other. Callbacks run inside ``poll_batch`` and ``close``.
     wait_for_commits: False for owners to whom a batch may come again, see ``commit_later``.
-    count: of what goes wrong.
+    passes_over: whether reading goes on where the topic begins, if records expired before they were
+    read; otherwise that is Corrupt. count: of what goes wrong.
+
+    A commit carries its topic's id: an offset of another topic of the same name counts for nothing.
     """
 
     def __init__(
@@ -78,6 +96,7 @@ class GroupConsumer:
         topics: Sequence[str],
         client_id: str,
         wait_for_commits: bool = True,
+        passes_over: bool = True,
         extra: Extra | None = None,
         count: Count = uncounted,
     ) -> None:
@@ -94,6 +113,11 @@ class GroupConsumer:
         self._drained: dict[Partition, int] = {}
         self._first: dict[Partition, int] = {}
         """Where reading began, for partitions that have no committed offset yet."""
+        self._passes_over = passes_over
+        self._topic_ids = TopicIds(bootstrap, topics, client_id=client_id, extra=extra)
+        self._ids: dict[str, str] = {}
+        """Of the topics that we began to read."""
+        self._gone_since: dict[str, float] = {}
         self._consumer = Consumer(
             client(
                 bootstrap,
@@ -102,7 +126,7 @@ class GroupConsumer:
                 group_id=group,
                 isolation_level="read_committed",
                 partition_assignment_strategy="cooperative-sticky",
-                auto_offset_reset="earliest",
+                auto_offset_reset="error",
                 enable_auto_commit=False,
                 enable_auto_offset_store=False,
                 enable_partition_eof=True,
@@ -133,8 +157,12 @@ class GroupConsumer:
     def poll_batch(self, limit: int, wait_s: float) -> list[Message]:
         """Up to limit records; waits at most wait_s for the first, and never for the others.
 
-        Raises Unavailable or Misconfigured for an error that does not heal by itself.
+        Raises Unavailable or Misconfigured for an error that does not heal by itself, Corrupt with
+        code TOPIC_REMADE or RECORDS_GONE.
         """
+        found = self._topic_ids.look()
+        if found is not None:
+            self._compare(found)
         try:
             first = self._consumer.poll(wait_s)
             if first is None:
@@ -171,7 +199,7 @@ class GroupConsumer:
             return
         try:
             done = self._consumer.commit(
-                offsets=[TopicPartition(t, p, o) for (t, p), o in offsets.items()],
+                offsets=self.places(offsets),
                 asynchronous=False,
             )
         except KafkaException as exc:
@@ -193,29 +221,43 @@ class GroupConsumer:
             raise translate(error, "commit offsets", self.group)
         try:
             self._consumer.commit(
-                offsets=[TopicPartition(t, p, o) for (t, p), o in offsets.items()],
+                offsets=self.places(offsets),
                 asynchronous=True,
             )
         except KafkaException as exc:
             raise translate(exc, "commit offsets", self.group) from exc
+
+    def places(self, offsets: Offsets) -> list[TopicPartition]:
+        """Offsets as they are committed: with the topic's id."""
+        return [TopicPartition(t, p, o, self._ids.get(t)) for (t, p), o in offsets.items()]
 
     def committed_elsewhere(self, offsets: Offsets) -> None:
         """Take note of offsets that a transaction committed. The embedded broker forgets them."""
         self._first.update(offsets)
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The committed next offset of each; partitions without one are left out.
+        """The committed next offset of each; partitions without one are left out, and those whose
+        offset is of another topic of this name.
 
         Waits for open transactions on these offsets to end. Raises Unavailable.
         """
+        return {
+            (place.topic, place.partition): place.offset
+            for place in self._committed(partitions)
+            if place.offset >= 0 and not self._foreign(place)
+        }
+
+    def _committed(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
         asked = [TopicPartition(t, p) for t, p in partitions]
         try:
-            found = self._consumer.committed(asked, timeout=REQUEST_MAX_S) if asked else []
+            return self._consumer.committed(asked, timeout=REQUEST_MAX_S) if asked else []
         except KafkaException as exc:
             raise translate(exc, "ask for committed offsets", self.group) from exc
-        return {
-            (place.topic, place.partition): place.offset for place in found if place.offset >= 0
-        }
+
+    def _foreign(self, place: TopicPartition) -> bool:
+        """Whether a committed offset is of another topic than the one that we read."""
+        known = self._ids.get(place.topic)
+        return bool(known and place.metadata and place.metadata != known)
 
     def seek(self, offsets: Offsets) -> None:
         """Read on from these offsets; only for partitions assigned and already being read."""
@@ -230,8 +272,47 @@ class GroupConsumer:
         """Go back to the committed offsets, or to those of starts: everything since comes again.
         Raises Unavailable."""
         mine = self.assignment()
-        known = {**self._first, **self.committed(mine), **starts}
+        known = {**self._first, **self._starts(mine), **starts}
         self.seek({place: known[place] for place in mine if place in known})
+
+    def _starts(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """What is committed, and where the topic begins if that is an offset of another one."""
+        starts = {}
+        for place in self._committed(partitions):
+            if self._foreign(place):
+                self.count("sluice_consumer_topics_remade_total", place.topic)
+                starts[(place.topic, place.partition)] = OFFSET_BEGINNING
+            elif place.offset >= 0:
+                starts[(place.topic, place.partition)] = place.offset
+        return starts
+
+    def confirm(self) -> dict[str, str]:
+        """See the port."""
+        self._compare(self._topic_ids.ask())
+        return {**self._ids}
+
+    def _compare(self, found: Ids) -> None:
+        """Take note of ids. Raises Corrupt where one is another, and Misconfigured where a topic
+        is gone."""
+        now = time.monotonic()
+        for topic, topic_id in found.items():
+            known = self._ids.get(topic, "")
+            if topic_id:
+                self._gone_since.pop(topic, None)
+            elif known and now - self._gone_since.setdefault(topic, now) > GONE_MAX_S:
+                raise Misconfigured(
+                    "the topic was deleted", where=topic, fix="sluice topics apply", code="deleted"
+                )
+            if topic_id and not known:
+                self._ids[topic] = topic_id
+            elif topic_id not in ("", known):
+                self.count("sluice_consumer_topics_remade_total", topic)
+                raise Corrupt(
+                    "the topic was deleted and made again: its offsets begin anew",
+                    where=topic,
+                    fix=RUNBOOK,
+                    code=TOPIC_REMADE,
+                )
 
     def oldest(self, partition: Partition) -> int:
         """The first offset that the topic still holds. Raises Unavailable."""
@@ -300,18 +381,44 @@ class GroupConsumer:
             _, high = self._consumer.get_watermark_offsets(place, cached=True)
             self._drained[(message.topic(), message.partition())] = high
             return
+        if error.code() in _OUT_OF_RANGE:
+            self._out_of_range((message.topic(), message.partition()))
+            return
         if heals(error):
             self.count("sluice_kafka_errors_total", code_of(error))
             return  # librdkafka reconnects and rejoins; lag and readiness tell of it
         raise translate(error, "read", f"{message.topic()}/{message.partition()}")
 
+    def _out_of_range(self, place: Partition) -> None:
+        """Go on where the topic begins. Raises Corrupt if that passes over what must be read."""
+        self.confirm()
+        if self.committed([place]) or place in self._first:
+            topic, number = place
+            self.count("sluice_consumer_records_gone_total", topic)
+            if not self._passes_over:
+                raise Corrupt(
+                    "the topic no longer holds what is to be read next",
+                    where=f"{topic}/{number}",
+                    fix=RUNBOOK,
+                    code=RECORDS_GONE,
+                )
+        anew = [TopicPartition(*place, OFFSET_BEGINNING)]  # it is stopped, and takes no seek
+        self._consumer.incremental_unassign(anew)
+        self._consumer.incremental_assign(anew)
+
     def _assigned(self, consumer: Any, places: list[TopicPartition]) -> None:
         self.member = consumer.memberid()
-        starts = self._on_assign([(place.topic, place.partition) for place in places]) or {}
-        for place in places:
-            self.count("sluice_consumer_partitions_lost_total", place.topic, by=0)
-            place.offset = starts.get((place.topic, place.partition), place.offset)
-        consumer.incremental_assign(places)
+        mine = [(place.topic, place.partition) for place in places]
+        self.confirm()
+        starts = dict.fromkeys(mine, OFFSET_BEGINNING) | self._starts(mine)
+        try:
+            starts |= self._on_assign(mine) or {}
+        finally:  # they are ours all the same
+            for place in places:
+                for metric in ("partitions_lost", "topics_remade", "records_gone"):
+                    self.count(f"sluice_consumer_{metric}_total", place.topic, by=0)
+                place.offset = starts[(place.topic, place.partition)]
+            consumer.incremental_assign(places)
 
     def _revoked(self, _consumer: Any, places: list[TopicPartition]) -> None:
         self._leave(places, lost=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -44,6 +45,7 @@ class EventProducer:
         self._count = count
         self._where = bootstrap
         self._failed = 0
+        self._undelivered_of = Counter[str]()
         self._first_error: KafkaError | None = None
         self._producer = Producer(
             producer(
@@ -116,6 +118,13 @@ class EventProducer:
         if failed or left:
             raise self._undelivered(failed, left, error)
 
+    def undelivered(self) -> Mapping[str, int]:
+        """By topic, the records since the beginning that are not known to be durable. What is still
+        queued is given up first: nothing is delivered after this."""
+        self._producer.purge()
+        self._producer.flush(REQUEST_MAX_S)
+        return self._undelivered_of
+
     def _undelivered(self, failed: int, left: int, error: KafkaError | None) -> SluiceError:
         what = f"{failed + left} records were not delivered ({failed} failed, {left} still queued)"
         if error is not None:
@@ -123,8 +132,9 @@ class EventProducer:
             return type(cause)(f"{what}: {cause.what}", where=self._where, fix=cause.fix)
         return Unavailable(what, where=self._where, fix="is the broker up?")
 
-    def _on_failure(self, error: KafkaError | None, _message: Any) -> None:
+    def _on_failure(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:
+            self._undelivered_of[message.topic()] += 1
             self._count("sluice_producer_failed_total", code_of(error))
             self._failed += 1
             self._first_error = self._first_error or error

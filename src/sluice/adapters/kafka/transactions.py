@@ -318,9 +318,8 @@ class TransactionalStream:
         committed offsets again and the same authorizations will come. code "rebalanced": they may
         come to another replica. Raises Corrupt if fenced: exit.
         """
-        places = [TopicPartition(topic, part, offset) for (topic, part), offset in offsets.items()]
         with self._rewinding():
-            self._producer.commit(places, self._metadata)
+            self._producer.commit(self._consumer.places(offsets), self._metadata)
         self._consumer.committed_elsewhere(offsets)
         kill_at("stream.after_commit")
 
@@ -348,6 +347,10 @@ class TransactionalStream:
     def oldest(self, partition: Partition) -> int:
         """As :meth:`GroupConsumer.oldest`."""
         return self._consumer.oldest(partition)
+
+    def confirm(self) -> dict[str, str]:
+        """As :meth:`GroupConsumer.confirm`."""
+        return self._consumer.confirm()
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """As :meth:`GroupConsumer.committed`."""

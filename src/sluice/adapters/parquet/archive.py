@@ -34,6 +34,8 @@ COMPRESSION_LEVEL = 3
 time."""
 ROW_GROUP = 10_000
 LAST = b"sluice.last_offset"
+TOPIC_ID = b"sluice.topic_id"
+"""Which topic of its name a file is of. Files of 0.2 do not say."""
 ORPHAN_S = 3600
 """A file aside that is older was left by a process that died."""
 _ID_COLUMNS = ("offset", "tenant", "authorization_id")
@@ -95,21 +97,32 @@ class ParquetFiles:
 
     def end(self, partition: Partition) -> int:
         """Offset behind the newest file of a partition; 0 without one."""
+        newest = self._newest(partition)
+        return _last(newest) + 1 if newest else 0
+
+    def topic_id(self, partition: Partition) -> str:
+        """See :class:`sluice.application.archive.Files`."""
+        newest = self._newest(partition)
+        return _topic_id(newest) if newest else ""
+
+    def _newest(self, partition: Partition) -> Path | None:
         topic, number = partition
         folder = self._root / self._folders[topic]
         for day in sorted(folder.glob("date=*"), reverse=True):
             mine = sorted(day.glob(f"part-{number:05}-*.parquet"))
             if mine:
-                return _last(mine[-1]) + 1
-        return 0
+                return mine[-1]
+        return None
 
-    def write(self, partition: Partition, rows: Sequence[Message]) -> int:
+    def write(self, partition: Partition, rows: Sequence[Message], topic_id: str = "") -> int:
         """See :class:`sluice.application.archive.Files`."""
         topic, number = partition
         made = table(KINDS[self._folders[topic]], rows)
         if SUPERSEDED in made.column_names:
             made = self._marked(partition, made)
-        made = made.replace_schema_metadata({LAST: str(rows[-1].offset)})
+        made = made.replace_schema_metadata(
+            {LAST: str(rows[-1].offset), **({TOPIC_ID: topic_id} if topic_id else {})}
+        )
         day = datetime.fromtimestamp(rows[0].written_ms / 1000, UTC).date()
         final = path_of(self._root, self._folders[topic], day, number, rows[0].offset)
         if not place(made, final, compression_level=COMPRESSION_LEVEL):
@@ -178,6 +191,11 @@ class Archive:
         """Last offset held of each partition."""
         newest = {file.partition: file.path for file in self.files(kind)}
         return {partition: _last(path) for partition, path in newest.items()}
+
+    def topic_ids(self, kind: str = "decisions") -> set[str]:
+        """Which topics the newest file of each partition is of; "" for one that does not say."""
+        newest = {file.partition: file.path for file in self.files(kind)}
+        return {_topic_id(path) for path in newest.values()}
 
     def opened(
         self, kind: str = "decisions", *, read_dictionary: Sequence[str] = ()
@@ -272,6 +290,10 @@ def _newest(group: Any, column: int) -> float:
 
 def _last(path: Path) -> int:
     return int(pq.read_schema(path).metadata[LAST])
+
+
+def _topic_id(path: Path) -> str:
+    return pq.read_schema(path).metadata.get(TOPIC_ID, b"").decode()
 
 
 def _occupied(path: Path, first: Message) -> Unavailable | Corrupt:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
-import yaml
 
 from sluice.adapters.other_process import NOT_STARTED, apart
 from sluice.adapters.regular_files import TOO_LARGE, read_regular, stamp
@@ -24,39 +23,18 @@ from sluice.domain.policy.policy import MAX_LIST_ENTRIES, Pack, Policy, digest_o
 from sluice.domain.policy.rules import FeatureLike
 from sluice.domain.records.card_numbers import holds_card_number
 from sluice.errors import Misconfigured, SluiceError
+from sluice.yaml_files import decode_as
 
 MAX_LIST_BYTES = 100_000_000
 """Of all lists of a pack: a million identifiers of 64 bytes, with room for comments."""
 MAX_YAML_BYTES = 1_000_000
 """Of policy.yaml and of fx.yaml: fifty times the shipped ones."""
-MAX_DEPTH = 20
-"""Brackets in brackets; the schema has 6. libyaml's stack ends at some ten thousand."""
-MAX_NODES = 20_000
-"""Keys and values of one file; 62 rules and every currency are 2,000."""
-MAX_SCALAR = 1_000
-"""Characters of one of them; PyYAML makes numbers of very long ones in quadratic time."""
 MAX_LISTS = 64
-TOO_DEEP = "too_deep"
-"""Code of a refusal."""
 _MAX_ENTRY = 64
 _FIX = "a policy pack is a folder with policy.yaml, fx.yaml and its lists"
 
 T = TypeVar("T")
 Signature = tuple[tuple[str, int, int, int], ...]
-
-
-class _Loader(yaml.CSafeLoader):
-    """Safe YAML that refuses a key given twice; PyYAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value} is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 class Prepared(msgspec.Struct, frozen=True, array_like=True):
@@ -112,48 +90,7 @@ def _prepare(folder: Path) -> Prepared:
 
 def _read(path: Path, kind: type[T]) -> T:
     raw = read_regular(path, MAX_YAML_BYTES, _FIX)
-    where = str(path)
-    try:
-        text = raw.decode()
-        _look_over(text, where)
-        return msgspec.convert(yaml.load(text, _Loader), kind)
-    except (SluiceError, MemoryError):
-        raise
-    except msgspec.ValidationError as exc:
-        raise Misconfigured(
-            str(exc), where=where, fix="docs/reference/policy.md lists every key"
-        ) from exc
-    except Exception as exc:  # a bad date, a list for a key: its errors share no base
-        raise Misconfigured(f"not YAML: {exc}", where=where) from exc
-
-
-def _look_over(text: str, where: str) -> None:
-    """Read what it is made of, and build nothing. Raises Misconfigured, or YAML's own errors."""
-    depth = nodes = 0
-    for event in yaml.parse(text, yaml.CSafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise Misconfigured(
-                "an alias (*) is not read, for it can stand for any amount",
-                where=f"{where}:{event.start_mark.line + 1}",
-                fix="write out what it stands for",
-            )
-        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR:
-            raise Misconfigured(
-                f"a value of over {MAX_SCALAR:,} characters",
-                where=f"{where}:{event.start_mark.line + 1}",
-                code=TOO_LARGE,
-            )
-        nodes += isinstance(event, yaml.NodeEvent)
-        if nodes > MAX_NODES:
-            raise Misconfigured(f"over {MAX_NODES:,} keys and values", where=where, code=TOO_LARGE)
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise Misconfigured(
-                    f"brackets or indents over {MAX_DEPTH} deep", where=where, code=TOO_DEEP
-                )
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+    return decode_as(kind, raw, str(path), fix="docs/reference/policy.md lists every key")
 
 
 def _entries(raw: bytes, path: Path) -> list[str]:

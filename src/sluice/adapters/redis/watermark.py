@@ -11,6 +11,8 @@ One hash, KEY. A store without it is new, or has lost everything. Fields:
 - run_id, evicted_keys: of the server, when the store was declared or its rebuild began; what it
   evicts after that is lost.
 - epoch: rises with every batch of a featurizer; a store whose epoch falls went back in time.
+- ``topic:<topic>``: the id of the topic that they were made from. A topic made again has the same
+  name and other records under the same offsets, which states would take for seen.
 - ``<topic>/<partition>``: offset behind the last record whose effect is in the store. A featurizer
   writes it after the states and before it commits the offset to Kafka, so it is never behind what
   the group has committed, unless the store forgot something.
@@ -21,7 +23,7 @@ See docs/decisions/0016-a-store-that-knows-what-it-holds.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hiredis import ReplyError
@@ -76,6 +78,19 @@ on. Offsets only rise, so a featurizer that lost its partition and does not know
 them back."""
 _OTHER_FORMAT = b"format"
 
+_BIND = b"""
+for i = 1, #ARGV, 2 do
+  local have = redis.call('HGET', KEYS[1], 'topic:' .. ARGV[i])
+  if have and have ~= ARGV[i + 1] then
+    redis.call('HSET', KEYS[1], 'state', 'lost', 'why', ARGV[i] .. ' was deleted and made again')
+    return ARGV[i]
+  end
+end
+for i = 1, #ARGV, 2 do redis.call('HSET', KEYS[1], 'topic:' .. ARGV[i], ARGV[i + 1]) end
+return ''
+"""
+"""Arguments: topic, id; and so on."""
+
 _INITIALISE = b"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('HSET', KEYS[1], 'id', ARGV[1], 'state', 'ready', 'epoch', '0', 'format', ARGV[2],
@@ -108,6 +123,7 @@ class RedisWatermark:
         self._advance = self._server.register_script(_ADVANCE)
         self._initialise = self._server.register_script(_INITIALISE)
         self._move = self._server.register_script(_MOVE)
+        self._bind = self._server.register_script(_BIND)
         self._reformat = self._server.register_script(_REFORMAT)
 
     def read(self) -> Watermark:
@@ -156,6 +172,16 @@ class RedisWatermark:
                 said = self._advance(keys=[KEY], args=words)
         if said != b"ok":
             raise _lost(_spoken(said.decode()))
+
+    def bind(self, topic_ids: Mapping[str, str]) -> None:
+        """See the port."""
+        words = [word for pair in topic_ids.items() for word in pair]
+        if not words:
+            return
+        with translated(self._address, self._count):
+            other = self._bind(keys=[KEY], args=words)
+        if other:
+            raise _lost(f"the online store's states are of another {other.decode()}")
 
     def lose(self, why: str) -> None:
         """See the port."""

@@ -21,7 +21,15 @@ from msgspec import Meta
 from sluice.domain.clock import DAY_US, MINUTE_US, to_datetime
 from sluice.domain.records.card_numbers import holds_card_number
 from sluice.domain.records.countries import COUNTRY_INDEX
-from sluice.domain.records.currencies import EXPONENTS
+from sluice.domain.records.currencies import (
+    AMOUNT_MAX_MINOR,
+    AMOUNT_MIN_MAX_MINOR,
+    ENDED,
+    ENDED_US,
+    EXPONENTS,
+    MINOR_MAX,
+)
+from sluice.domain.records.repeated_keys import repeats_a_key
 from sluice.domain.records.texts import (
     GRAPHIC,
     Kind,
@@ -37,9 +45,8 @@ from sluice.shown import named
 
 MAX_BODY_BYTES = 16_384
 """An authorization is about 500 bytes; 32 times that is an attack or a mistake."""
-MAX_AMOUNT_MINOR = 10_000_000_000
-"""A hundred million in a two-digit currency; keeps every sum of a window inside 64 bits."""
-
+MAX_AMOUNT_MINOR = MINOR_MAX
+"""In any currency; each has its own besides (``AMOUNT_MAX_MINOR``)."""
 
 NAMES_MAX = 10_000
 """Regions and tenants known to be well shaped; there are a handful."""
@@ -158,11 +165,13 @@ class EventTimeBounds(msgspec.Struct, frozen=True):
 
 encode: Callable[[msgspec.Struct], bytes] = msgspec.json.Encoder().encode
 """The one JSON encoding of a record: declared field order, no white space."""
+_QUOTES = 4 * sum(field.required for field in msgspec.structs.fields(Authorization)) - 2 * 2
+"""Of a text with the required fields alone, two of which are numbers."""
 FIELDS_SEARCHED_MAX = 64
 """Of a message that is refused anyway: whether it is refused as a card number too. Three times the
 fields there are, so that a body of 16 KB of such texts costs no more than some milliseconds."""
 _decoder = msgspec.json.Decoder(Received)
-_ENUM_VALUE = re.compile(r"Invalid enum value .*(?= - at `|$)", re.DOTALL)
+_ENUM_VALUE = re.compile(r"Invalid enum value .*(?= - at `\$[^`]*`\Z)", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _CODES = (
     ("unknown field", "unknown_field"),
@@ -189,9 +198,9 @@ def decode_authorization(
 
     raw: UTF-8 JSON of at most MAX_BODY_BYTES. check: with tenants' grammars, see
     :mod:`sluice.domain.records.grammars`. Raises Rejected whose ``code`` is one of too_large,
-    invalid_json, unknown_field, missing_field, wrong_type, out_of_range, bad_format, bad_token,
-    unknown_value, unknown_currency, unknown_country, card_number. The error never repeats a value,
-    and the name of an unknown field only if it looks like one.
+    invalid_json, unknown_field, missing_field, duplicate_field, wrong_type, out_of_range,
+    bad_format, bad_token, unknown_value, unknown_currency, unknown_country, card_number. The error
+    never repeats a value, and the name of an unknown field only if it looks like one.
     """
     if len(raw) > MAX_BODY_BYTES:
         raise Rejected(
@@ -209,8 +218,49 @@ def decode_authorization(
         raise Rejected(text, fix=FIX, code=_code(text)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Rejected(f"not JSON: {exc}", fix=FIX, code="invalid_json") from None
+    if _quotes(auth, raw) != raw.count(b'"') and repeats_a_key(raw):
+        raise Rejected("a field comes twice", fix=FIX, code="duplicate_field")
     (check or _check)(auth)
+    if auth.amount_minor > AMOUNT_MIN_MAX_MINOR or auth.currency in ENDED_US:
+        _check_money(auth)
     return auth
+
+
+def _quotes(auth: Authorization, raw: bytes) -> int:
+    """How many quotation marks a text has that makes this authorization, if no field comes twice.
+
+    Two for each name and each text; all fields but v and the optional ones are there, and all but
+    v and two numbers are texts. A field that comes twice, a null and an escaped quotation mark only
+    add some: the text is looked at closely then.
+    """
+    optional = (
+        (auth.customer_id is not None)
+        + (auth.device_id is not None)
+        + (auth.ip_prefix is not None)
+        + (auth.three_ds is not None)
+    )
+    versioned = raw.startswith(b'{"v":') or b'"v":' in raw
+    return _QUOTES + 4 * optional + 2 * versioned
+
+
+def _check_money(auth: Authorization) -> None:
+    """Raise Rejected (out_of_range, unknown_currency) for an amount that its currency does not
+    have, and for a currency that had ended."""
+    largest = AMOUNT_MAX_MINOR[auth.currency]
+    if auth.amount_minor > largest:
+        raise Rejected(
+            f"Expected `int` <= {largest}, the bound in {auth.currency}",
+            where="$.amount_minor",
+            fix=FIX,
+            code="out_of_range",
+        )
+    if auth.event_at >= ENDED_US.get(auth.currency, auth.event_at + 1):
+        raise Rejected(
+            f"{auth.currency} was paid with until {ENDED[auth.currency]}",
+            where="$.currency",
+            fix="send the currency that took its place",
+            code="unknown_currency",
+        )
 
 
 check: Callable[[Authorization], None] = checker(Authorization, fix=FIX)

@@ -1,6 +1,9 @@
-"""ISO 4217: currency codes with the exponent of their minor unit (list one, 2026)."""
+"""ISO 4217: currency codes with the exponent of their minor unit (list one, 2026), and what is
+withdrawn but may stand in a history of the last years (list three)."""
 
 from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
 
 from sluice.domain.records.codes import numbered
 
@@ -20,10 +23,46 @@ PKR 2;PLN 2;PYG 0;QAR 2;RON 2;RSD 2;RUB 2;RWF 0;SAR 2;SBD 2;SCR 2;SDG 2;SEK 2
 SGD 2;SHP 2;SLE 2;SOS 2;SRD 2;SSP 2;STN 2;SVC 2;SYP 2;SZL 2;THB 2;TJS 2;TMT 2
 TND 3;TOP 2;TRY 2;TTD 2;TWD 2;TZS 2;UAH 2;UGX 0;USD 2;UYU 2;UZS 2;VED 2;VES 2
 VND 0;VUV 0;WST 2;XAD 2;XAF 0;XCD 2;XCG 2;XOF 0;XPF 0;YER 2;ZAR 2;ZMW 2;ZWG 2
+BGN 2;HRK 2;ANG 2;CUC 2;ZWL 2;SLL 2;VEF 2;MRO 2;STD 2;BYR 0;LTL 2;LVL 2;EEK 2
 """
+_ENDED = """
+BGN 2025-12-31;HRK 2022-12-31;ANG 2025-06-30;CUC 2021-06-30;ZWL 2024-08-31;SLL 2023-12-31
+VEF 2018-08-20;MRO 2018-06-30;STD 2018-06-30;BYR 2016-12-31;LTL 2014-12-31;LVL 2013-12-31
+EEK 2010-12-31
+"""
+"""The last day on which a withdrawn one was paid with, where it lived on beside its successor the
+end of that."""
+ELSEWHERE = timedelta(hours=12)
+"""The last day ends so much later than in UTC where it ends last."""
 
 _ROWS = [row.split() for row in _TABLE.replace("\n", ";").split(";") if row]
 
 EXPONENTS: dict[str, int] = {code: int(exponent) for code, exponent in _ROWS}
 CURRENCY_INDEX: dict[str, int] = numbered(code for code, _ in _ROWS)
 """Small number of each currency for the states; 0 is unknown."""
+ENDED: dict[str, date] = {
+    code: date.fromisoformat(day)
+    for code, day in (row.split() for row in _ENDED.replace("\n", ";").split(";") if row)
+}
+"""Currencies that are withdrawn, with the last day on which each was paid with."""
+ENDED_US: dict[str, int] = {
+    code: int(
+        (
+            datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1) + ELSEWHERE
+        ).timestamp()
+    )
+    * 1_000_000
+    for code, day in ENDED.items()
+}
+"""From when on no authorization can be in it, microseconds UTC."""
+UNITS_MAX = 10**10
+"""Of one authorization: ten billion pounds of Lebanon are the price of a car, as many rials of Iran
+less. No sum of a window leaves 64 bits by it."""
+MINOR_MAX = 10**12 - 1
+"""And in minor units: twelve digits, one less than a card number has."""
+AMOUNT_MAX_MINOR: dict[str, int] = {
+    code: min(UNITS_MAX * 10**exponent, MINOR_MAX) for code, exponent in EXPONENTS.items()
+}
+"""By currency: the largest amount of one authorization."""
+AMOUNT_MIN_MAX_MINOR = min(AMOUNT_MAX_MINOR.values())
+"""No amount up to this is too large, whatever its currency."""

@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from sluice.adapters.files.mapping import (
     LabelMapping,
     Mapper,
     Mapping,
-    bundled,
     load_labels,
     load_mapping,
 )
-from sluice.adapters.files.tables import RowBatch, Table
+from sluice.adapters.files.row_batch import RowBatch
+from sluice.adapters.files.tables import Table
 from sluice.application.publish import Mapped
 from sluice.domain.records.authorization import Authorization, decode_authorization
 from sluice.errors import Misconfigured
@@ -48,8 +49,9 @@ def mapped(
 ) -> Mapped:
     path = tmp_path / "bank.csv"
     path.write_text("\n".join([COLUMNS, *lines]) + "\n")
-    table = Table(path)
-    mapper = Mapper(using or mapping(), labels, table.columns, path.name)
+    how = using or mapping()
+    table = Table(path, how)
+    mapper = Mapper(how, labels, table.columns, path.name)
     (batch,) = table.batches(mapper.wanted)
     return mapper.apply(batch)
 
@@ -327,7 +329,6 @@ def test_the_handbook_mapping_reads_its_table(tmp_path: Path) -> None:
     assert (first.terminal_id, first.merchant_id) == ("terminal-3156", "terminal-3156")
     assert (first.event_at, first.amount_minor) == (1_522_540_831_000_000, 5716)
     assert [label.authorization_id for label in result.labels] == [second.authorization_id]
-    assert bundled() == ["handbook", "handbook-labels"]
 
 
 def test_parquet_floats_are_read_as_they_print_and_decimals_as_they_are(tmp_path: Path) -> None:
@@ -342,3 +343,27 @@ def test_parquet_floats_are_read_as_they_print_and_decimals_as_they_are(tmp_path
         (batch,) = table.batches(mapper.wanted)
         found = [decode_authorization(v).amount_minor for v in mapper.apply(batch).values]
         assert found == [29, 115]
+
+
+@pytest.mark.parametrize(
+    ("using", "cells", "says"),
+    [
+        ({}, {"shop": "Cafe Central"}, r"column shop \(merchant_id\): Expected .*regex"),
+        ({}, {"till": "1 2"}, r"column shop, till \(terminal_id\): Expected .*regex"),
+        ({}, {"id": "x" * 65}, r"column id \(authorization_id\): .*length <= 64"),
+        ({}, {"currency": "EUQ"}, r"column currency \(currency\): "),
+        ({"merchant_country": {"column": "till"}}, {"till": "QQ"}, r"column till \(merchant_c"),
+        ({"channel": {"column": "till"}}, {"till": "x"}, r"column till \(channel\): Invalid"),
+        ({}, {"time": "2200-01-01T00:00:00"}, r"column time \(event_at\): Expected .*<="),
+        ({}, {"time": "1960-01-01T00:00:00"}, r"column time \(event_at\): Expected .*>="),
+        ({}, {"amount": "-1"}, r"column amount \(amount_minor\): Expected .*>= 0"),
+        ({}, {"device": "4111111111111111"}, r"column device \(device_id\): .*card number"),
+        ({"tenant": {"constant": "A B"}}, {}, r"the mapping's constant tenant: Expected"),
+    ],
+)
+def test_a_row_that_the_records_own_check_refuses_names_its_column(
+    tmp_path: Path, using: dict[str, object], cells: dict[str, str], says: str
+) -> None:
+    told = refused(mapped(tmp_path, changed(**cells), using=mapping(**using)))
+    assert re.match(says, told), told
+    assert "4111111111111111" not in told

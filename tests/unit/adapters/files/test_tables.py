@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sluice.adapters.files.dialect import Dialect
 from sluice.adapters.files.tables import Table
 from sluice.errors import Misconfigured, Unavailable
 
@@ -19,7 +20,7 @@ def csv_file(tmp_path: Path, content: bytes) -> Path:
 
 def test_rows_keep_the_line_on_which_they_start(tmp_path: Path) -> None:
     path = csv_file(tmp_path, b'a,b\n1,"two\nlines"\n\n3, four \n')
-    (batch,) = Table(path).batches(AB)
+    (batch,) = Table(path, Dialect(multiline=True)).batches(AB)
     assert batch.columns == {"a": ["1", "3"], "b": ["two\nlines", "four"]}
     assert batch.lines == [2, 5]
     assert batch.raw(0) == b'1,"two\nlines"\n'

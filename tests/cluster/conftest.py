@@ -1,0 +1,61 @@
+"""One cluster a session, and the chart in it; all of it gone with the session, however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import build, images, install, node
+from tests.cluster.chart import Installed, installed
+from tests.cluster.helm import PYTHON
+from tests.cluster.kube import Kube
+from tests.cluster.outside import Outside, outside
+
+MUST_RUN = "--cluster-must-run"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        MUST_RUN, action="store_true", help="fail, not skip, where no cluster can be had"
+    )
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[node.Node]:
+    """The one that `make cluster` started on this machine, or one of our own."""
+    reason = node.why_not()
+    if not reason and not PYTHON.exists():
+        reason = "Helm is not installed: make test-cluster"
+    if reason:
+        give_up = pytest.fail if request.config.getoption(MUST_RUN) else pytest.skip
+        give_up(reason)
+    found = node.running()
+    made = found or node.up(detached=False)
+    try:
+        built = build.built()
+        install.install(made, built, Kube(built / "bin/kubectl", made.kubeconfig))
+        images.load_services(made)
+        yield made
+    finally:
+        if found is None:
+            node.down()
+
+
+@pytest.fixture(scope="session")
+def kube(cluster: node.Node) -> Kube:
+    return Kube(build.built() / "bin/kubectl", cluster.kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def beside(cluster: node.Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """Kafka and a store; after the cluster, whose end of the wire they listen on."""
+    with outside(tmp_path_factory.mktemp("outside")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def sluice(kube: Kube, beside: Outside) -> Iterator[Installed]:
+    """The chart, installed once. A test says at what values it wants it (`sluice.at`)."""
+    with installed(kube, beside, "fraud") as made:
+        yield made

@@ -1,0 +1,114 @@
+"""`helm install`, and one authorization's way through what it made."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+
+from sluice.adapters.kafka.topics import Topics
+from tests.cluster.chart import NAME, READY_MAX_S, Installed
+from tests.cluster.kube import KubeError, is_ready
+from tests.support.messages import authorization
+from tests.support.recount import wait_applied
+
+pytestmark = pytest.mark.cluster
+
+
+def test_all_is_ready_within_three_minutes_of_helm_install(sluice: Installed) -> None:
+    print(f"helm install to all ready: {sluice.seconds:.1f} s")
+    assert sluice.seconds < READY_MAX_S
+    pods = sluice.kube.pods(sluice.namespace)
+    assert len(pods) == 5
+    assert [pod["metadata"]["name"] for pod in pods if not is_ready(pod)] == []
+
+
+def test_an_authorization_is_decided_by_model_and_features_and_its_decision_is_in_the_topic(
+    sluice: Installed,
+) -> None:
+    heard = sluice.decide("installed-1")
+    assert (heard["outcome"], heard["degradation_level"], heard["degraded"]) == (
+        *("approve", "D0"),
+        [],
+    )
+    recorded = sluice.decisions_of("installed-1")
+    assert [d.authorization.authorization_id for d in recorded] == ["installed-1"]
+
+
+def test_helm_test_is_green(sluice: Installed) -> None:
+    print(sluice.helm.test())
+
+
+def test_the_featurizer_makes_states_that_recompute(sluice: Installed) -> None:
+    for n in range(3):
+        sluice.decide(f"states-{n}")
+    wait_applied(sluice.beside.bootstrap, Topics(), "sluice-featurizer")
+    assert sluice.ledger().wrong_states(sluice.beside.store) == []
+
+
+async def test_kserves_own_client_infers_through_the_inference_service(sluice: Installed) -> None:
+    client = InferenceRESTClient(RESTConfig(protocol="v2"))
+    url = f"http://{sluice.service(f'{NAME}-predictor')}"
+    assert await client.is_server_live(url)
+    assert await client.is_server_ready(url)
+    assert await client.is_model_ready(url, NAME)
+    asked = InferInput("authorizations", [1], "BYTES", [json.dumps(authorization("kserve-1"))])
+    response = await client.infer(url, InferRequest(NAME, [asked]), model_name=NAME)
+    (answer,) = response.outputs[0].data
+    assert json.loads(answer)["authorization_id"] == "kserve-1"
+    await client.close()
+
+
+def test_tritons_client_infers_through_the_inference_service(sluice: Installed) -> None:
+    with closing(triton.InferenceServerClient(sluice.service(f"{NAME}-predictor"))) as client:
+        asked = triton.InferInput("authorizations", [2], "BYTES")
+        bodies = [json.dumps(authorization(f"triton-{n}")).encode() for n in range(2)]
+        asked.set_data_from_numpy(np.array(bodies, dtype=object))
+        answers = client.infer(NAME, [asked]).as_numpy("answer")
+    assert [json.loads(a)["authorization_id"] for a in answers] == ["triton-0", "triton-1"]
+
+
+def test_the_namespace_takes_restricted_pods_only(sluice: Installed) -> None:
+    bare = ["run", "bare", "--image=localhost/busybox:1", "--restart=Never"]
+    with pytest.raises(KubeError, match='violates PodSecurity "restricted'):
+        sluice.kube("--namespace", sluice.namespace, *bare)
+
+
+CONNECT = """
+import socket, sys
+for place in sys.argv[1:]:
+    host, port = place.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), 3)
+        print(place, "open")
+    except OSError:
+        print(place, "closed")
+"""
+
+
+def test_network_policies_let_a_pod_reach_what_is_named_and_nothing_else(sluice: Installed) -> None:
+    pod = sluice.sync_pods()[0]["metadata"]["name"]
+    featurizer = sluice.kube.get(sluice.namespace, "pod", f"{NAME}-featurizer-0")["status"]
+    expected = {
+        sluice.beside.for_pods: "open",
+        "10.96.0.10:53": "open",  # DNS
+        "10.96.0.1:443": "closed",  # the API server
+        f"{featurizer['podIP']}:9090": "closed",
+    }
+    into = ["--namespace", sluice.namespace, "exec", pod, "--"]
+    said = sluice.kube(*into, "python", "-c", CONNECT, *expected)
+    assert dict(line.split() for line in said.splitlines()) == expected
+
+
+def test_a_stranger_does_not_reach_the_sync_api(sluice: Installed) -> None:
+    """From another namespace, by the Service's address and by the pod's own."""
+    pod = sluice.sync_pods()[0]["status"]["podIP"]
+    places = [sluice.url.removeprefix("http://"), f"{pod}:8080", f"{pod}:9090"]
+    strange = ["--namespace", "default", "run", "stranger", "--image=localhost/sluice:1"]
+    once = ["--restart=Never", "--attach", "--rm", "--quiet", "--command", "--"]
+    said = sluice.kube(*strange, *once, "python", "-c", CONNECT, *places)
+    assert said.splitlines() == [f"{place} closed" for place in places]
