@@ -32,7 +32,7 @@ RENEW_S = 2.0
 CALL_MAX_S = 10.0
 RETRY_S = 0.05
 TRIES_MAX = 200
-END_MAX_S = 60.0
+END_MAX_S = 180.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -102,9 +102,17 @@ class Acquirer:
                     self.outcome.heard[key] = response.body
                     self.outcome.late_ms.append((time.perf_counter() - due) * 1000)
                     return
-                self.outcome.failed[f"{response.status}"] += 1
+                self.outcome.failed[f"{response.status} {_code(response.body)}"] += 1
             await asyncio.sleep(RETRY_S)
         self.outcome.given_up.append(key)
+
+
+def _code(body: bytes) -> str:
+    """Of a problem; what is none comes from no process of ours."""
+    try:
+        return str(json.loads(body)["code"])
+    except (ValueError, KeyError, TypeError):
+        return "without a code"
 
 
 @dataclass

@@ -85,7 +85,7 @@ def test_a_killed_sync_api_loses_what_was_in_flight_and_each_of_these_is_answere
         sluice.kube.until(again, "the kubelet has started it again", SCALED_MAX_S)
     # Its connections break and, until its Service knows, new ones are refused. Nothing is answered
     # with an error.
-    assert [said for said in made.failed if said.isdigit()] == []
+    assert [said for said in made.failed if said[0].isdigit()] == []
 
 
 def test_the_autoscaler_follows_the_load_out_and_in_without_a_failed_request(
