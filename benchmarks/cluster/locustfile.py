@@ -104,10 +104,14 @@ class Shape(LoadTestShape):
     """The users that the ramp asks for."""
 
     def tick(self) -> tuple[int, float] | None:
-        """Users, and how many may begin or end a second."""
+        """Users, and how many may begin or end a second. None until the last reports have come:
+        what a worker has not reported, its master would take for decided and never asked."""
         assert self.runner is not None
-        rate = given(self.runner.environment.parsed_options).at(self.get_run_time())
-        return None if rate is None else (max(1, round(rate / USER_RATE)), SPAWN_RATE)
+        ramp = given(self.runner.environment.parsed_options)
+        rate = ramp.at(self.get_run_time())
+        if rate is not None:
+            return max(1, round(rate / USER_RATE)), SPAWN_RATE
+        return (0, SPAWN_RATE) if self.get_run_time() < ramp.seconds + LATE_S else None
 
     def offered(self, moment: float) -> float:
         """Requests a second that were meant at a moment of the wall clock."""
