@@ -17,7 +17,7 @@ from typing import Any
 
 import gevent
 import msgspec
-from locust import LoadTestShape, constant_throughput, events
+from locust import LoadTestShape, constant_throughput, events, runners
 from locust.runners import MasterRunner, WorkerRunner
 
 from benchmarks import locustfile
@@ -35,6 +35,9 @@ LATE_S = 8.0
 """Workers report every 3 s: what a second held is complete after two reports and a bit."""
 HEADERS = {"Content-Type": "application/json"}
 LAST = {**HEADERS, "Connection": "close"}
+
+runners.HEARTBEAT_LIVENESS = 30
+"""Seconds. Locust's own 3 give up a worker that a busy node starved so long, and end the run."""
 
 seconds = Seconds()
 answered: list[str] = []
