@@ -29,7 +29,7 @@ endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test coverage chart-tools test-chart test-cluster test-image test-models train cluster \
+.PHONY: help setup check test coverage chart-tools test-chart test-cluster test-image sbom test-models train cluster \
   cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks
 
 help: ## Show these verbs
@@ -78,6 +78,12 @@ test-chart: chart-tools ## Render the chart, check it against schemas; 350 MB of
 test-image: setup ## Build the image on a stand-in base and start it confined; root, minutes
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m image -rP tests/image $(ARGS)
+
+sbom: ## What the image holds of PyPI, as CycloneDX, to var/sbom.cdx.json
+	@test -x services/.venv/bin/python || $(UV) venv --quiet --python "$${PYTHON:->=3.11,<3.14}" services/.venv
+	@$(UV) pip sync --quiet --python services/.venv --require-hashes services/sbom.lock
+	@mkdir -p var
+	services/.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible --output-file var/sbom.cdx.json services/requirements.lock
 
 # The cluster's programs are kept in ~/.cache/sluice-cluster; see docs/how-to/test-on-a-cluster.md.
 test-cluster: setup tests/deploy/.venv/.done ## The chart on a real Kubernetes, started and ended here; root, Go
@@ -140,6 +146,7 @@ locks: .venv/.services ## Resolve every requirements.lock and the broker's jars 
 	  $(UV) $(EXPORT) --project $$folder --output-file $$folder/requirements.lock; done
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock
 	$(UV) $(EXPORT) --only-group build --output-file services/build.lock
+	$(UV) $(EXPORT) --only-group sbom --output-file services/sbom.lock
 	$(UV) $(EXPORT) --project benchmarks --only-group loader \
 	  --output-file benchmarks/cluster/requirements.lock
 	$(UV) lock --upgrade --project local/kafka

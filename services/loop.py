@@ -142,6 +142,7 @@ class ConsumerLoop:
         """We have read further than what the handler still knows: rewind before the next batch."""
         self._over = False
         self._lag_at = 0.0
+        self._reachable = True
         consumer.listen(handler.assigned, self._leave)
 
     def run(self, stop: threading.Event) -> None:
@@ -173,19 +174,22 @@ class ConsumerLoop:
             batch = self._consumer.poll_batch(
                 1 if self._singly else self._limits.batch_max, self._limits.poll_s
             )
-            self._report_lag()
+            self._look()
             self._commit(self._handler.handle(batch))
         except Exception as error:  # a batch may fail in any way, and must not fail forever
             self._behind = True
             self._handler.rewound()
             pause_s = self._give_up(batch, error)
             self._go_back()
-            self._health.beat(ready=False)
+            self._health.beat(ready=False, why=str(error))
             return pause_s
         if batch or not self._failed:
             self._failures = self._failed = 0
         self._singly = max(0, self._singly - len(batch))
-        self._health.beat(ready=not self._failures)
+        if self._failures or self._reachable:
+            self._health.beat(ready=not self._failures, why=self._health.why)
+        else:
+            self._health.beat(ready=False, why="no broker can be reached")
         return 0.0
 
     def _commit(self, done: Done) -> None:
@@ -250,11 +254,13 @@ class ConsumerLoop:
         if not (lost or self._over):
             self._commit(done)
 
-    def _report_lag(self) -> None:
+    def _look(self) -> None:
+        """Once in LAG_EVERY_S: how far we are behind, and whether there is a broker."""
         if time.monotonic() < self._lag_at:
             return
         self._lag_at = time.monotonic() + LAG_EVERY_S
         telemetry.show_lag(self._metrics, self._consumer.lag())
+        self._reachable = self._consumer.reachable()
 
 
 class Watchdog:

@@ -18,19 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cluster import job
-from benchmarks.cluster.ramp import Ramp
+from benchmarks.cluster.ramp import add_arguments, given
 from benchmarks.cluster.story import STREAM, ClusterResult, drawn, heard, rows, wrong
 from benchmarks.cluster.watch import Watch, kubectl
 from benchmarks.report import machine, result, save, table
 
 POLL_S = 2.0
 START_MAX_S = 300
+LINES = 15
 
 
 def main() -> int:
     """Returns 0 if nothing is missing and nothing was decided twice."""
     args = _arguments()
-    ramp = Ramp(args.rate, args.calm_rate, args.before_s, args.ramp_s, args.hold_s, args.calm_s)
+    ramp = given(args)
     run = f"{int(time.time())}"
     found = _stream(args.namespace, args.release)
     environment = _environment(found)
@@ -48,12 +49,13 @@ def main() -> int:
         kafka_secret=args.kafka_secret,
         workers=args.workers,
         arguments=(
-            f"--tenant=bench-{run}", f"--seed={run}", f"--burst={args.burst}",
-            f"--settle-s={args.settle_s}", f"--rate={args.rate}", f"--calm-rate={args.calm_rate}",
-            f"--before-s={args.before_s}", f"--ramp-s={args.ramp_s}", f"--hold-s={args.hold_s}",
-            f"--calm-s={args.calm_s}",
+            f"--tenant=bench-{run}",
+            f"--seed={run}",
+            f"--burst={args.burst}",
+            f"--settle-s={args.settle_s:g}",
+            *ramp.arguments(),
         ),
-    )  # fmt: skip
+    )
     about = machine() | {"cluster": _cluster()}
     print(f"{load.name}: {args.workers} workers, {host}, at most {args.rate:g} requests/s, "
           f"{ramp.seconds:g} s; then {args.burst:,} records", flush=True)  # fmt: skip
@@ -71,7 +73,8 @@ def main() -> int:
     series = heard(log, watch.samples)
     bad = wrong(series, failed)
     if not series.seconds:
-        print("FAILED:", *bad, sep="\n  ")
+        tail = log.decode(errors="replace").splitlines()[-LINES:]
+        print("FAILED:", *bad, *tail, sep="\n  ")
         return 1
     made = result("cluster", _command(), about, list(rows(series, ramp)), _notes(args))
     whole = ClusterResult(
@@ -100,12 +103,7 @@ def _arguments() -> argparse.Namespace:
         "--kafka-secret", default="", help="Secret of SLUICE_KAFKA_* for the loader"
     )
     parser.add_argument("--workers", type=int, default=2, help="of Locust, a core each")
-    parser.add_argument("--rate", type=float, default=400, help="requests a second, the peak")
-    parser.add_argument("--calm-rate", type=float, default=40, help="before and after")
-    parser.add_argument("--before-s", type=float, default=30)
-    parser.add_argument("--ramp-s", type=float, default=60)
-    parser.add_argument("--hold-s", type=float, default=120)
-    parser.add_argument("--calm-s", type=float, default=420, help="long enough to scale in")
+    add_arguments(parser)
     parser.add_argument(
         "--burst", type=int, default=100_000, help="records for the stream; 0: none"
     )

@@ -23,6 +23,7 @@ import msgspec
 from confluent_kafka import ConsumerGroupTopicPartitions
 from confluent_kafka.admin import AdminClient
 
+from benchmarks.cluster.ramp import add_arguments, given
 from benchmarks.cluster.recount import recount
 from benchmarks.traffic import bodies
 from sluice.adapters.kafka.config import REQUEST_MAX_S, client
@@ -36,7 +37,9 @@ from sluice.settings import load
 
 GROUP = "sluice-decider"
 """Of the stream processor, after ``kafka.topic_prefix``."""
-IDS = Path("/tmp/ids.json")
+IDS, BODIES = Path("/tmp/ids.json"), Path("/tmp/bodies.jsonl")
+SPARE = 1.2
+"""Of the bodies made ahead: users begin and end in whole ones."""
 MASTER_PORT = 5557
 LOCUST = ("locust", "-f", "benchmarks/cluster/locustfile.py", "--headless", "--only-summary")
 WORKERS_MAX_S = 120
@@ -66,12 +69,17 @@ def main() -> int:
     parser.add_argument("--cards", type=int, default=20_000, help="of each worker's world")
     parser.add_argument("--burst", type=int, default=50_000, help="for the stream processor")
     parser.add_argument("--settle-s", type=float, default=60, help="after the lag is gone")
-    args, ramp = parser.parse_known_args()
+    add_arguments(parser)
+    args = parser.parse_args()
+    ramp = given(args)
     common = [
         *LOCUST, "--host", args.host, "--tenant", args.tenant, "--seed", str(args.seed),
-        "--cards", str(args.cards), "--load-workers", str(args.load_workers), *ramp,
+        "--cards", str(args.cards), "--bodies", str(BODIES), *ramp.arguments(),
     ]  # fmt: skip
-    if int(os.environ.get("JOB_COMPLETION_INDEX", "0")):
+    if index := int(os.environ.get("JOB_COMPLETION_INDEX", "0")):
+        count = int(ramp.requests / args.load_workers * SPARE) + 1000
+        # Before it is a worker: one that makes a world does not answer its master.
+        _make(BODIES, args, args.seed + index, count)
         os.execvp(
             common[0],
             [*common, "--worker", "--master-host", args.master, "--master-port", str(MASTER_PORT)],
@@ -127,11 +135,21 @@ class Log:
             reader.close()
 
 
+def _bodies(args: argparse.Namespace, seed: int, count: int) -> Iterator[bytes]:
+    """The traffic's event times lie in the past, within the features' windows."""
+    first = (datetime.now(UTC) - timedelta(days=DAYS_BACK)).date()
+    return islice(bodies(args.cards, seed, first, args.tenant), count)
+
+
+def _make(path: Path, args: argparse.Namespace, seed: int, count: int) -> None:
+    with path.open("wb") as file:
+        file.writelines(body + b"\n" for body in _bodies(args, seed, count))
+
+
 def _burst(log: Log, args: argparse.Namespace) -> None:
     producer = EventProducer(log.bootstrap, client_id="loader", extra=log.extra)
-    first = (datetime.now(UTC) - timedelta(days=DAYS_BACK)).date()
     began = time.time()
-    for body in islice(bodies(args.cards, args.seed + STREAM_SEED, first, args.tenant), args.burst):
+    for body in _bodies(args, args.seed + STREAM_SEED, args.burst):
         producer.produce(log.topics.authorizations, body, key=_auth(body).card_token)
     producer.flush(FLUSH_MAX_S)
     say(burst={"at": began, "until": time.time(), "messages": args.burst})

@@ -11,36 +11,33 @@ end leaves the answered ids in a file, for the recount.
 
 from __future__ import annotations
 
-import os
 import time
-from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import gevent
 import msgspec
-from locust import LoadTestShape, constant_throughput, events
+from locust import LoadTestShape, constant_throughput, events, runners
 from locust.runners import MasterRunner, WorkerRunner
 
 from benchmarks import locustfile
-from benchmarks.cluster.ramp import Ramp
+from benchmarks.cluster.ramp import add_arguments, given
 from benchmarks.cluster.seconds import Seconds
-from benchmarks.traffic import bodies
 
 USER_RATE = 5
 """Requests a second of one user: with answers in 20 ms it waits nine tenths of the time."""
 CONNECTION_REQUESTS = 25
+SPAWN_RATE = 50
 TRIES_MAX = 300
 RETRY_S = 0.1
 """Half a minute of tries: longer than an idempotency record of a pod that died."""
-CHUNK = 256
-DAYS_BACK = 7
-"""The traffic's first day: its event times lie in the past, and the features' windows are met."""
 LATE_S = 8.0
 """Workers report every 3 s: what a second held is complete after two reports and a bit."""
 HEADERS = {"Content-Type": "application/json"}
 LAST = {**HEADERS, "Connection": "close"}
+
+runners.HEARTBEAT_LIVENESS = 30
+"""Seconds. Locust's own 3 give up a worker that a busy node starved so long, and end the run."""
 
 seconds = Seconds()
 answered: list[str] = []
@@ -56,20 +53,9 @@ _named = msgspec.json.Decoder(_Named).decode
 
 @events.init_command_line_parser.add_listener
 def _arguments(parser: Any) -> None:
-    parser.add_argument("--rate", type=float, default=400, help="requests a second, the peak")
-    parser.add_argument("--calm-rate", type=float, default=40, help="before and after")
-    parser.add_argument("--before-s", type=float, default=20)
-    parser.add_argument("--ramp-s", type=float, default=60)
-    parser.add_argument("--hold-s", type=float, default=90)
-    parser.add_argument("--calm-s", type=float, default=120)
-    parser.add_argument("--load-workers", type=int, default=1, help="that share the requests")
+    add_arguments(parser)
+    parser.add_argument("--bodies", default="/tmp/bodies.jsonl", help="of this worker, a line each")
     parser.add_argument("--ids", default="/tmp/ids.json", help="file of what was answered")
-
-
-def _ramp(given: Any) -> Ramp:
-    return Ramp(
-        given.rate, given.calm_rate, given.before_s, given.ramp_s, given.hold_s, given.calm_s
-    )
 
 
 @events.test_start.add_listener
@@ -77,17 +63,8 @@ def _start(environment: Any, **_: Any) -> None:
     if isinstance(environment.runner, MasterRunner):
         gevent.spawn(_print, environment)
         return
-    given = environment.parsed_options
-    count = int(_ramp(given).requests / given.load_workers * 1.2) + 1000
-    first = (datetime.now(UTC) - timedelta(days=DAYS_BACK)).date()
-    # Every worker has a world of its own, so that none sends another's ids.
-    seed = given.seed + int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
-    made = bodies(given.cards, seed, first, given.tenant)
-    ahead: list[bytes] = []
-    while len(ahead) < count:  # made ahead: a day of traffic takes longer than an answer
-        ahead += islice(made, CHUNK)
-        gevent.sleep(0)
-    Paced.bodies = iter(ahead)
+    lines = Path(environment.parsed_options.bodies).read_bytes().splitlines()
+    Paced.bodies = iter(lines)
 
 
 @events.report_to_master.add_listener
@@ -130,17 +107,21 @@ class Shape(LoadTestShape):
     """The users that the ramp asks for."""
 
     def tick(self) -> tuple[int, float] | None:
-        """Users, and how many may begin or end a second."""
+        """Users, and how many may begin or end a second. None until the last reports have come:
+        what a worker has not reported, its master would take for decided and never asked."""
         assert self.runner is not None
-        rate = _ramp(self.runner.environment.parsed_options).at(self.get_run_time())
-        return None if rate is None else (max(1, round(rate / USER_RATE)), 1000)
+        ramp = given(self.runner.environment.parsed_options)
+        rate = ramp.at(self.get_run_time())
+        if rate is not None:
+            return max(1, round(rate / USER_RATE)), SPAWN_RATE
+        return (0, SPAWN_RATE) if self.get_run_time() < ramp.seconds + LATE_S else None
 
     def offered(self, moment: float) -> float:
         """Requests a second that were meant at a moment of the wall clock."""
         assert self.runner is not None
         ago = time.time() - moment
-        given = self.runner.environment.parsed_options
-        return _ramp(given).at(max(0.0, self.get_run_time() - ago)) or 0.0
+        ramp = given(self.runner.environment.parsed_options)
+        return ramp.at(max(0.0, self.get_run_time() - ago)) or 0.0
 
 
 class Paced(locustfile.Acquirer):

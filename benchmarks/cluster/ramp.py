@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """Rates in requests a second, the rest in seconds. The first calm lasts before_s."""
+    """Rates in requests a second, the rest in seconds. The first calm lasts before_s, the last one
+    long enough to scale in."""
 
-    rate: float
-    calm_rate: float
-    before_s: float
-    ramp_s: float
-    hold_s: float
-    calm_s: float
+    rate: float = 400
+    calm_rate: float = 40
+    before_s: float = 30
+    ramp_s: float = 60
+    hold_s: float = 120
+    calm_s: float = 420
 
     def at(self, second: float) -> float | None:
         """The rate meant then; None when it is over.
@@ -43,3 +45,22 @@ class Ramp:
         calm = self.calm_rate * (self.before_s + self.calm_s)
         ramp = (self.rate + self.calm_rate) / 2 * self.ramp_s
         return int(calm + ramp + self.rate * self.hold_s) + 1
+
+    def arguments(self) -> list[str]:
+        """As `given` reads them."""
+        return [f"--{_option(f.name)}={getattr(self, f.name):g}" for f in fields(self)]
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def add_arguments(parser: Any) -> None:
+    """One of each field; of Locust's parser too."""
+    for field in fields(Ramp):
+        parser.add_argument(f"--{_option(field.name)}", type=float, default=field.default)
+
+
+def given(arguments: Any) -> Ramp:
+    """What was parsed."""
+    return Ramp(**{field.name: getattr(arguments, field.name) for field in fields(Ramp)})

@@ -44,10 +44,10 @@ class Jar(NamedTuple):
         return Path(*self.group.split("."), self.artifact, self.version, name)
 
 
-def locked() -> list[Jar]:
+def locked(lock: Path = LOCK) -> list[Jar]:
     """The closure. A line: GROUP:ARTIFACT:VERSION sha256:HEX."""
     jars = []
-    for line in LOCK.read_text().splitlines():
+    for line in lock.read_text().splitlines():
         if line and not line.startswith("#"):
             name, _, digest = line.partition(" sha256:")
             group, artifact, version = name.split(":")
@@ -60,14 +60,15 @@ def repository() -> Path:
     return Path(os.environ.get("M2_REPO") or Path("~/.m2/repository").expanduser())
 
 
-def class_path() -> str:
-    """Every jar of the lock, checked; the first call of a machine fetches 44 MB.
+def class_path(lock: Path = LOCK) -> str:
+    """Every jar of a lock, the broker's by default, checked; the first call of a machine fetches
+    44 MB.
 
     Raises Unavailable if one cannot be fetched, Corrupt if one is not what the lock names.
     """
-    root, jars = repository(), locked()
+    root, jars = repository(), locked(lock)
     if missing(root, jars):
-        fetch = _by_maven if shutil.which("mvn") else _by_jgo()
+        fetch = _by_maven if lock == LOCK and shutil.which("mvn") else _by_jgo()
         with one_at_a_time():
             if lacking := missing(root, jars):
                 _fetch(root, lacking, fetch)
@@ -102,7 +103,7 @@ def _fetch(root: Path, lacking: list[Jar], command: Command) -> None:
             f"no jars can be kept there: {error}", where=str(root), fix="set M2_REPO to a folder"
         ) from error
     try:
-        say(f"{len(lacking)} jars, of 44 MB in all, once")
+        say(f"{len(lacking)} jars, once")
         done = subprocess.run(command(fresh, lacking), check=False, env=trusting(os.environ))
         if done.returncode or (still := missing(fresh, lacking)):
             raise Unavailable(

@@ -31,7 +31,7 @@ kube() { kubectl --context "kind-$NAME" "$@"; }
 # Install or bring up to date, and wait. Arguments: release, namespace, chart, and more of Helm's.
 chart() {
   helm upgrade --install "$1" "$3" --kube-context "kind-$NAME" --namespace "$2" --create-namespace \
-    --wait --timeout "$WAIT" "${@:4}" >/dev/null
+    --wait=legacy --timeout "$WAIT" "${@:4}" >/dev/null
 }
 
 up() {
@@ -63,7 +63,8 @@ up() {
   kube apply -f local/kind/around.yaml >/dev/null
   chart sluice sluice charts/sluice --values charts/sluice/ci/kind.yaml --values local/kind/values.yaml
   # Helm has waited for everything but what KServe makes of the InferenceService.
-  kube --namespace sluice rollout status deployment/sluice-predictor --timeout "$WAIT"
+  kube --namespace sluice wait --for=condition=Ready inferenceservice/sluice --timeout "$WAIT" >/dev/null
+  kube --namespace sluice rollout status deployment/sluice-predictor --timeout "$WAIT" >/dev/null
   say test "an authorization, its decision, its state"
   helm test sluice --kube-context "kind-$NAME" --namespace sluice --timeout 5m >/dev/null
   say ready "http://127.0.0.1:$PORT/v1/authorizations (kubectl --context kind-$NAME; make kind-down)"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from services.loop import ConsumerLoop, Done, Handler, Limits
+from services.waiting import StoppedError, Waiting, for_brokers
 from sluice import telemetry
 from sluice.application.archive import Archiver, Rolled, behind
 from sluice.application.ports import Consumer, Message, Offsets, Partition
@@ -33,9 +34,13 @@ def main() -> int:
     """Run until SIGTERM. Returns the exit status: 0 stopped, 1 gave up (see the log)."""
     settings, _ = load()
     try:
-        stop = bootstrap.start("archiver", settings)
+        stop = bootstrap.start("archiver", settings).stop
+        names = bootstrap.topics(settings)
+        for_brokers(Waiting(stop), settings, names.decisions, names.labels)
         parts = bootstrap.archiver(settings)
         ConsumerLoop(parts.consumer, Archiving(parts.consumer, parts.archiver), LIMITS).run(stop)
+    except StoppedError:
+        pass
     except SluiceError as error:
         telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
         return 1

@@ -26,7 +26,7 @@ def main() -> int:
     """Run until SIGTERM. Returns the exit status: 0 stopped, 1 gave up (see the log)."""
     settings, _ = load()
     try:
-        stop = bootstrap.start("consistency", settings)
+        stop = bootstrap.start("consistency", settings).stop
         check = make(settings)
         telemetry.HEALTH.silent_max_s += settings.consistency.every_s
         show_due(ROUND, settings.consistency.every_s)

@@ -26,11 +26,12 @@ class Admin:
         self._api = api
         self._registry = registry
         self._page = asyncio.Lock()
+        ready = partial(api.is_ready, inner=True)
         self._routes: dict[str, tuple[str, App]] = {
             "/metrics": ("GET", self._metrics),
             "/v2/health/live": ("GET", api.live),
-            "/v2/health/ready": ("GET", api.is_ready),
-            f"/v2/models/{name}/ready": ("GET", api.is_ready),
+            "/v2/health/ready": ("GET", ready),
+            f"/v2/models/{name}/ready": ("GET", ready),
             f"/v2/models/{name}/infer": ("POST", api.score),
         }
 

@@ -266,7 +266,11 @@ def whose(address: str) -> str:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket whose connections have bounded buffers. port: 0 lets the system choose."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    return bounded(socket.create_server((host, port), family=family, backlog=BACKLOG))
+
+
+def bounded(listening: socket.socket) -> socket.socket:
+    """The same of a socket that listens already."""
     for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         listening.setsockopt(socket.SOL_SOCKET, buffer, SOCKET_BUFFER_BYTES)
     return listening

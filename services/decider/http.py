@@ -173,7 +173,7 @@ class SyncApi:
     fallback: KServe's application. in_flight_max: requests past it are refused, never queued.
     deadline_ms: of a request that names none. sampler: of the log's lines. weights: what counts
     under overload besides the amount. clock: that of the pipeline. access: who may ask; None lets
-    everybody.
+    everybody. reachable: raises Unavailable while no record could be made durable.
     """
 
     def __init__(
@@ -191,8 +191,11 @@ class SyncApi:
         weights: Weights | None = None,
         clock: Clock | None = None,
         access: Access | None = None,
+        reachable: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.draining = False
+        self.not_ready = "it starts"
+        """Why the last rehearsal failed; "" if it did not."""
         self.access = access
         self.admission = Admission(
             deadline_ms=deadline_ms,
@@ -201,6 +204,7 @@ class SyncApi:
             reference=decider.reference_minor,
         )
         self._decider = decider
+        self._reachable = reachable
         self._fallback = fallback
         self._name = name
         self._columns = len(columns)
@@ -617,10 +621,13 @@ class SyncApi:
         """The process is up."""
         await self._answer(send, b'{"live":true}')
 
-    async def is_ready(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Whether new requests are welcome, as a probe asks it."""
+    async def is_ready(
+        self, scope: Scope, receive: Receive, send: Send, *, inner: bool = False
+    ) -> None:
+        """Whether new requests are welcome, as a probe asks it. inner: name what is not there."""
         if not await self.ready():
-            why = "draining" if self.draining else "the rehearsal failed, see the log"
+            failed = self.not_ready if inner else "the rehearsal failed, see the log"
+            why = "draining" if self.draining else failed[: telemetry.WHY_MAX]
             await self._refuse(send, problem("not_ready", why))
         elif scope["path"] == "/v2/health/ready":
             await self._answer(send, b'{"ready":true}')
@@ -639,11 +646,18 @@ class SyncApi:
 
     async def _rehearse(self) -> bool:
         try:
+            if self._reachable is not None:
+                await self._reachable()
             await self._decider.rehearse()
         except SluiceError as error:
-            telemetry.event("not_ready", level=30, code=error.code, what=str(error))
+            if self.not_ready != str(error):
+                self.not_ready = str(error)
+                telemetry.event(
+                    "not_ready", level=logging.WARNING, code=error.code, what=self.not_ready
+                )
             return False
         else:
+            self.not_ready = ""
             self._rehearsed_at = time.monotonic()
             return not self.draining
         finally:

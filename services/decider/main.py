@@ -7,24 +7,26 @@ import asyncio
 import logging
 import signal
 import threading
+from dataclasses import dataclass
 from functools import partial
 
-from services.decider.access import Access, Limits, report_open
+from services.decider.access import Access, Limits, ServerTls, report_open
 from services.decider.admission import Weights
 from services.decider.recall import TAIL_MAX, Recall
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
 from services.loop import ConsumerLoop
 from services.repeat import Repeated
+from services.waiting import StoppedError, Waiting, for_brokers, for_release, for_store
 from sluice import telemetry
 from sluice.application.active import ActiveConfiguration
 from sluice.application.once import Once
-from sluice.application.ports import TOPIC_REMADE, OnlineConnection
+from sluice.application.ports import TOPIC_REMADE, OnlineConnection, Transactions
 from sluice.bootstrap import services as bootstrap
-from sluice.bootstrap.brokers import reached
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, SluiceError
 from sluice.settings import Settings, load
+from sluice.telemetry import METRICS
 
 STORE_WATCH_S = 2.0
 """How often the store is asked for its figures: a tenth of a millisecond of its time each."""
@@ -38,37 +40,72 @@ def main(argv: list[str] | None = None) -> int:
     entrypoint = parser.parse_args(argv).entrypoint
     bootstrap.unsettled()
     settings, _ = load()
-    bootstrap.configure_logging("decider", settings)
-    bootstrap.limit_memory(settings.service.memory_max_mb)
     try:
+        started = bootstrap.start("decider", settings, entrypoint=entrypoint)
+        waiting = Waiting(started.stop)
         if entrypoint == "sync":
             from services.decider import server  # noqa: PLC0415 (KServe: only this entrypoint needs it)
 
-            server.run(_sync(settings))
+            parts = _what_sync_needs(settings, waiting)
+            server.run(_sync(settings, started, parts))
         else:
-            asyncio.run(_stream(settings))
+            active, kafka = _what_stream_needs(settings, waiting)
+            asyncio.run(_stream(settings, started.stop, active, kafka))
+    except StoppedError:
+        telemetry.event("stopped", code="sigterm")
     except SluiceError as error:
         telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
         return 1
     return 0
 
 
-async def _sync(settings: Settings) -> None:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the sync API begins with, once all of it is there."""
+
+    active: ActiveConfiguration
+    access: Access | None
+    tls: ServerTls | None
+
+
+def _what_sync_needs(settings: Settings, waiting: Waiting) -> _Parts:
+    """Waits for it; what is wrong in the settings or the policy is said before. Raises
+    Misconfigured, Corrupt, StoppedError."""
+    METRICS.set("sluice_decider_ready", 0)
+    tls = bootstrap.server_tls(settings)
+    Weights(settings.decider.priority)
+    access = waiting.until(partial(who_may_ask, settings), lambda _: "keys")
+    for_release(waiting, settings, needed=True)
+    active = bootstrap.active_configuration(settings)
+    for_brokers(waiting, settings, bootstrap.topics(settings).decisions)
+    for_store(waiting, settings)
+    return _Parts(active, access, tls)
+
+
+def _what_stream_needs(
+    settings: Settings, waiting: Waiting
+) -> tuple[ActiveConfiguration, Transactions]:
+    """The same."""
+    for_release(waiting, settings, needed=False)
+    active = bootstrap.active_configuration(settings)
+    names = bootstrap.topics(settings)
+    for_brokers(waiting, settings, names.authorizations, names.decisions, names.dead_letters)
+    for_store(waiting, settings)
+    # The coordinator of transactions may be away alone, or still hold what our predecessor left.
+    kafka = waiting.until(partial(bootstrap.transactional_stream, settings), lambda _: "broker")
+    return active, kafka
+
+
+async def _sync(settings: Settings, started: bootstrap.Started, parts: _Parts) -> None:
     from services.decider.server import serve  # noqa: PLC0415
 
-    access = await who_may_ask(settings)
-    tls = bootstrap.server_tls(settings)
-    weights = Weights(settings.decider.priority)
-    active = bootstrap.active_configuration(settings)
+    active = parts.active
     store = bootstrap.online_store(settings, batches=False)
     await _open(store, settings)
-    await asyncio.to_thread(reached, settings.kafka)
     log = bootstrap.decision_producer(settings)
-    await log.ready()
     ids = bootstrap.once(settings, store)
     decider = bootstrap.decider(settings, "sync", ids, log, active, store.refusal)
     beside = _beside(settings, active, store)
-    admin = settings.service.admin_host, settings.service.admin_port
     recall = _recall(settings, ids)
     recall.start()
 
@@ -87,21 +124,23 @@ async def _sync(settings: Settings) -> None:
         port=settings.decider.port,
         drain_s=settings.decider.drain_s,
         in_flight_max=settings.decider.in_flight_max,
-        admin=admin if admin[1] else None,
+        admin=started.admin.hand_over() if started.admin else None,
         per_address_max=settings.decider.connections_per_address,
         deadline_ms=settings.decider.deadline_ms,
-        weights=weights,
+        weights=Weights(settings.decider.priority),
         sampler=bootstrap.sampler(settings),
-        access=access,
-        tls=tls,
+        access=parts.access,
+        tls=parts.tls,
         reload_s=settings.decider.reload_s,
+        reachable=log.reachable,
+        stop=started.stop,
         on_stop=finish,
     )
 
 
-async def who_may_ask(settings: Settings) -> Access | None:
+def who_may_ask(settings: Settings) -> Access | None:
     """The sync API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
-    credentials = await asyncio.to_thread(bootstrap.credentials, settings)
+    credentials = bootstrap.credentials(settings)
     if credentials is None:
         report_open(settings.decider.host)
         return None
@@ -110,21 +149,21 @@ async def who_may_ask(settings: Settings) -> Access | None:
     return Access(credentials.tokens, credentials.clients, limits=limits)
 
 
-async def _stream(settings: Settings) -> None:
-    bootstrap.open_admin_port(settings)
-    stop = threading.Event()
+async def _stream(
+    settings: Settings,
+    stop: threading.Event,
+    active: ActiveConfiguration,
+    kafka: Transactions,
+) -> None:
     events = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         events.add_signal_handler(number, stop.set)
-    active = bootstrap.active_configuration(settings)
     online = bootstrap.online_store(settings, batches=True)
     await _open(online, settings)
-    await asyncio.to_thread(reached, settings.kafka)
     once = bootstrap.once(settings, online)
     recall = _recall(settings, once)
 
-    async def made() -> ConsumerLoop:
-        kafka = await asyncio.to_thread(bootstrap.transactional_stream, settings)
+    def made(kafka: Transactions) -> ConsumerLoop:
         names = bootstrap.topics(settings)
         ids = AfterCommit(once)
         decider = bootstrap.decider(
@@ -142,9 +181,8 @@ async def _stream(settings: Settings) -> None:
         )
         return ConsumerLoop(kafka, handler, limits(settings.decider.batch_max))
 
-    loop = await made()
+    loop = made(kafka)
     bootstrap.settle()
-    telemetry.event("started", entrypoint="stream", replica=settings.service.name())
     beside = _beside(settings, active, online)
     try:
         await _welcome(online, stop)
@@ -156,7 +194,8 @@ async def _stream(settings: Settings) -> None:
                     raise
                 # An id decided before is known as ever: what comes twice is decided once.
                 telemetry.event(TOPIC_REMADE, level=logging.ERROR, reason=str(error))
-                loop = await made()
+                again = await asyncio.to_thread(bootstrap.transactional_stream, settings)
+                loop = made(again)
     finally:
         for repeated in beside:
             repeated.stop()

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from services.decider.asgi import App
 from services.decider.connections import (
     ADMIN_CONNECTIONS_MAX,
     Listener,
+    bounded,
     connections_max,
     listen,
 )
@@ -84,12 +86,14 @@ class _Server(uvicorn.Server):
         *,
         drain_s: float,
         per_address_max: int,
+        stop: threading.Event | None = None,
     ) -> None:
         super().__init__(config)
         self._entrypoint = entrypoint
         self._listening = listening
         self._drain_s = drain_s
         self._per_address_max = per_address_max
+        self._stop_before = stop
         self._stopping = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -112,6 +116,8 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._drain)
         loop.add_signal_handler(signal.SIGINT, self._stop)
+        if self._stop_before is not None and self._stop_before.is_set():
+            self._drain()
         try:
             yield
         finally:
@@ -152,7 +158,7 @@ async def serve(
     port: int,
     drain_s: float,
     in_flight_max: int,
-    admin: tuple[str, int] | None = None,
+    admin: tuple[str, int] | socket.socket | None = None,
     per_address_max: int = 0,
     deadline_ms: int = DEADLINE_MS,
     weights: Weights | None = None,
@@ -160,6 +166,8 @@ async def serve(
     access: Access | None = None,
     tls: ServerTls | None = None,
     reload_s: float = 2.0,
+    reachable: Callable[[], Awaitable[None]] | None = None,
+    stop: threading.Event | None = None,
     on_stop: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Answer until SIGTERM: then readiness turns 503, the listener stays open for drain_s,
@@ -167,9 +175,11 @@ async def serve(
 
     name: of the model, in ``/v2/models/{name}``. columns: the catalogue's features, in order.
     port: 0 lets the system choose; the log event "listening" says which. admin: host and port of
-    the admin port, likewise. per_address_max: connections of one address, 0 is no bound.
-    access: who may ask, None for everybody. tls: None for plain HTTP, which the admin port always
-    is. reload_s: how often both look whether files changed.
+    the admin port, likewise, or a socket that listens there already. per_address_max: connections
+    of one address, 0 is no bound. access: who may ask, None for everybody. tls: None for plain
+    HTTP, which the admin port always is. reload_s: how often both look whether files changed.
+    reachable: raises Unavailable while no record could be made durable; then it is not ready. stop:
+    set if SIGTERM came before this was called.
     Call it once a process, on a uvloop loop (:func:`run`).
     """
     entrypoint = SyncApi(
@@ -182,6 +192,7 @@ async def serve(
         weights=weights,
         sampler=sampler,
         access=access,
+        reachable=reachable,
     )
     _behind(name, entrypoint, len(columns))
     listening = listen(host, port)
@@ -191,12 +202,13 @@ async def serve(
         listening,
         drain_s=drain_s,
         per_address_max=per_address_max,
+        stop=stop,
     )
     operators = None
     if admin is not None:
         operators = Listener(
             "admin",
-            listen(*admin),
+            bounded(admin) if isinstance(admin, socket.socket) else listen(*admin),
             _config(Admin(entrypoint, name)),
             ServerState(),
             connections_max=ADMIN_CONNECTIONS_MAX,
@@ -217,8 +229,8 @@ async def serve(
     try:
         await server.serve()
     finally:
-        for stop in followed:
-            stop()
+        for unfollow in followed:
+            unfollow()
         await entrypoint.close()
         if operators is not None:
             operators.close()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from services.loop import NOTHING, ConsumerLoop, Done, Handler, Limits, whole
+from services.waiting import StoppedError, Waiting, for_brokers
 from sluice import telemetry
 from sluice.application.featurize import Applied
 from sluice.application.ports import (
@@ -42,8 +43,13 @@ def main() -> int:
     """Run until SIGTERM. Returns the exit status: 0 stopped, 1 gave up (see the log)."""
     settings, _ = load()
     try:
-        stop = bootstrap.start("featurizer", settings)
+        stop = bootstrap.start("featurizer", settings).stop
+        names = bootstrap.topics(settings)
+        topics = names.decisions, names.observations, names.labels
+        for_brokers(Waiting(stop), settings, *topics)
         serve(settings, stop)
+    except StoppedError:
+        pass
     except SluiceError as error:
         telemetry.event("stopped", level=logging.ERROR, code=error.code, reason=str(error))
         return 1
@@ -102,7 +108,7 @@ def wait_until_writable(settings: Settings, stop: threading.Event) -> bool:
             why = _why_not_writable(watermark, states)
             if not why:
                 return True
-            telemetry.HEALTH.beat(ready=False)
+            telemetry.HEALTH.beat(ready=False, why=why)
             if why != reported:
                 bootstrap.report_store(why)
                 reported = why

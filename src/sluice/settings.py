@@ -191,6 +191,16 @@ class DeciderSettings(
     reload_s: Annotated[
         int, _says("How often release and policy are looked at for changes.", ge=1, le=3600)
     ] = 2
+    release_wait_s: Annotated[
+        int,
+        _says(
+            "How long a start waits for a release where none lies. Then the sync API ends with "
+            "exit status 1, and the stream processor decides by rules. What lies there and is "
+            "refused is not waited for.",
+            ge=0,
+            le=3600,
+        ),
+    ] = 60
     grammars: Annotated[
         dict[str, str],
         _says(
@@ -471,6 +481,16 @@ def service_links(environ: Mapping[str, str]) -> frozenset[str]:
             for service, what in readings
         )
     )
+
+
+def settings_told_as_links(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Variables with a setting's name that tell of a Service, so that the setting is not read.
+
+    >>> settings_told_as_links({"SLUICE_DECIDER_PORT": "tcp://10.0.0.1:80"})
+    ['SLUICE_DECIDER_PORT']
+    """
+    links = service_links(os.environ if environ is None else environ)
+    return sorted(name for name in links if _is_setting(name))
 
 
 def _readings(name: str, value: str) -> Iterator[tuple[str, str]]:

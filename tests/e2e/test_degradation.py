@@ -45,7 +45,8 @@ def deployment(
 ) -> Iterator[Deployment]:
     """A stream processor that starts without a release."""
     folder = tmp_path_factory.mktemp("degradation levels")
-    with make_deployment(kafka.bootstrap, store.url, folder) as deployment:
+    alone = {"SLUICE_DECIDER_RELEASE_WAIT_S": "0"}
+    with make_deployment(kafka.bootstrap, store.url, folder, environment=alone) as deployment:
         deployment.release.rename(aside(deployment))
         declare_ready(store_at(store.url))
         deployment.start("decider-stream")

@@ -31,6 +31,14 @@ for folder, folders, files in os.walk("/"):
             print(path)
 """
 
+BY_TIME = """
+import pathlib
+for path in pathlib.Path("/app").rglob("*.pyc"):
+    with path.open("rb") as file:
+        if file.read(8)[4] != 1:  # PEP 552: by content, and never checked
+            print(path)
+"""
+
 pytestmark = [
     pytest.mark.image,
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
@@ -83,6 +91,9 @@ def test_it_becomes_ready_and_decides_as_a_restricted_pod(container: Container, 
     found = container.run("find", "/app", "-maxdepth", "2").stdout.split()
     assert {"/app/services/decider", "/app/policies", "/app/.venv", "/app/numba"} <= set(found)
     assert not {"/app/services/.venv", "/app/src", "/app/tests", "/app/.git"} & set(found)
+
+    # Else a build that sets all times would have every module compiled at each start.
+    assert container.run("python", "-c", BY_TIME).stdout == ""
 
     assert container.terminate() == 0
     said = [event["event"] for event in decider.events(container.log)]

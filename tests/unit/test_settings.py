@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.errors import Misconfigured
-from sluice.settings import MASK, Settings, describe, load, service_links
+from sluice.settings import (
+    MASK,
+    Settings,
+    describe,
+    load,
+    service_links,
+    settings_told_as_links,
+)
 
 NOWHERE = Path("/nowhere/sluice.yaml")
 SETTINGS = [
@@ -175,6 +182,21 @@ def test_a_port_that_the_pod_sets_itself_is_read_though_a_service_has_its_name(
     settings, _ = load(links | own | {"SLUICE_DECIDER_PORT": "9000"}, NOWHERE)
     assert settings.decider.port == 9000
     assert load(links | own, NOWHERE)[0].decider.port == 8080
+
+
+def test_a_link_with_the_name_of_a_setting_is_told() -> None:
+    links = {
+        "SLUICE_SERVICE_ADMIN_PORT": "tcp://10.0.0.1:80",
+        "SLUICE_SERVICE_ADMIN_SERVICE_PORT": "80",
+        "SLUICE_DECIDER_PORT": "8081",
+        "SLUICE_PREDICTOR_PORT": "tcp://10.0.0.2:80",
+    }
+    assert settings_told_as_links(links) == ["SLUICE_SERVICE_ADMIN_PORT"]
+    settings, sources = load(links, NOWHERE)
+    assert (settings.service.admin_port, settings.decider.port) == (9090, 8081)
+    assert "service.admin_port" not in sources
+    with pytest.raises(Misconfigured, match="SLUICE_PREDICTOR_HOST is no setting"):
+        load(links | {"SLUICE_PREDICTOR_HOST": "x"}, NOWHERE)
 
 
 @given(SERVICE, st.sampled_from(SETTINGS), st.integers(0, 40), st.sampled_from("AXZ_"))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 U64 = npt.NDArray[np.uint64]
 _LETTERS = np.frombuffer(b"bcdfghjkmnpqrstv", np.uint8)
@@ -83,7 +84,7 @@ def fixed_strings(
     )
     if absent is None or not absent.any():
         return strings
-    return pa.compute.if_else(pa.array(absent), pa.scalar(None, pa.string()), strings)
+    return pc.if_else(pa.array(absent), pa.scalar(None, pa.string()), strings)
 
 
 def _all_prefixes() -> pa.Array:

@@ -103,6 +103,10 @@ class Consumer(Protocol):
         """Messages behind the end, of each partition of ours; makes no request."""
         ...
 
+    def reachable(self) -> bool:
+        """False while no broker can be reached. Asks one only if all were lost."""
+        ...
+
     def close(self) -> None:
         """Leave the group; tells of what we hold."""
         ...
@@ -380,6 +384,8 @@ MISSING = "missing"
 """A store without a watermark: new, or emptied."""
 WRITABLE = frozenset({READY, CATCHING_UP})
 """What featurizers write to."""
+NO_TOPIC = "no_topic"
+"""Code of Unavailable: the brokers answer, and a topic is not there."""
 STORE_LOST = "store_lost"
 """Code of an Unavailable: the store lacks what it once held, or holds states of another format than
 ours, and waiting does not help."""

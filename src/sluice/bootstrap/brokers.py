@@ -10,6 +10,11 @@ PLAINTEXT = "PLAINTEXT"
 """Nobody proves who they are."""
 
 
+def brokers(given: Kafka) -> reach.Brokers:
+    """Whom to ask whether they are there, and have our topics. Raises Misconfigured."""
+    return reach.Brokers(given.bootstrap, given.extra(), _files(given))
+
+
 def reached(given: Kafka, bootstrap: str | None = None) -> str:
     """Where the brokers are: bootstrap, or as the settings say. Asks them first whether they take
     us, where they ask who we are or prove who they are.
@@ -18,6 +23,9 @@ def reached(given: Kafka, bootstrap: str | None = None) -> str:
     """
     servers = bootstrap or given.bootstrap
     if given.security_protocol != PLAINTEXT:
-        files = tls.Files("kafka", given.ca_file, given.cert_file, given.key_file)
-        reach.check(servers, given.extra(), files)
+        reach.check(servers, given.extra(), _files(given))
     return servers
+
+
+def _files(given: Kafka) -> tls.Files:
+    return tls.Files("kafka", given.ca_file, given.cert_file, given.key_file)

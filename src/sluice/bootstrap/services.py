@@ -22,13 +22,16 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.observations import ObservationProducer
 from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.kafka.reach import Brokers
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.adapters.redis import address as redis_address
+from sluice.adapters.redis.refusals import LOADING
 from sluice.adapters.redis.store import RedisStore
+from sluice.adapters.regular_files import stamp
 from sluice.adapters.trustfiles import ActivationFile, EpochFile, TrustFolder
 from sluice.application.access import Clients, Tokens
 from sluice.application.active import ActiveConfiguration, Limits, Remedy
@@ -54,7 +57,7 @@ from sluice.application.ports import (
     WatermarkStore,
 )
 from sluice.application.watch_store import StoreWatch
-from sluice.bootstrap.brokers import reached
+from sluice.bootstrap.brokers import brokers as of_settings
 from sluice.domain.activation import POLICY, RELEASE, Checked, What
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
@@ -62,6 +65,7 @@ from sluice.domain.policy.policy import LISTS, MODEL
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Entrypoint
 from sluice.domain.records.grammars import checks
+from sluice.domain.release import FILES
 from sluice.errors import Misconfigured, SluiceError, Unavailable
 from sluice.settings import Settings
 
@@ -72,20 +76,36 @@ COLLECT_EVERY = 50_000
 until it ends: Python's 700 would walk them 15 times, a tenth of the stream processor's time."""
 
 
-def start(service: str, settings: Settings) -> threading.Event:
-    """Logging, memory limit, admin port, and an event that SIGTERM and SIGINT set.
+@dataclass(frozen=True, slots=True)
+class Started:
+    """stop: set by SIGTERM and SIGINT. admin: the admin port, None where there is none."""
 
-    Raises Misconfigured if the port is taken, or the brokers do not take us.
+    stop: threading.Event
+    admin: telemetry.AdminServer | None
+
+
+def start(service: str, settings: Settings, **said: Any) -> Started:
+    """Logging, memory limit, admin port, and what SIGTERM and SIGINT set. said: of the event.
+
+    From here on the process answers its probes, whatever else is not there yet. Raises
+    Misconfigured if the port is taken.
     """
     configure_logging(service, settings)
     limit_memory(settings.service.memory_max_mb)
-    open_admin_port(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    telemetry.event("started", replica=settings.service.name())
-    reached(settings.kafka)
-    return stop
+    admin = open_admin_port(settings)
+    telemetry.event("started", replica=settings.service.name(), **said)
+    for name in settings_of.settings_told_as_links():
+        telemetry.event(
+            "service_link",
+            level=logging.WARNING,
+            variable=name,
+            reason="Kubernetes tells of a Service by it, so the setting of this name is not read",
+            fix="enableServiceLinks: false in the pod's spec, or another name for the Service",
+        )
+    return Started(stop, admin)
 
 
 def configure_logging(service: str, settings: Settings) -> None:
@@ -110,13 +130,13 @@ def limit_memory(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
 
 
-def open_admin_port(settings: Settings) -> None:
-    """Metrics and health of a service without HTTP of its own. Raises Misconfigured."""
+def open_admin_port(settings: Settings) -> telemetry.AdminServer | None:
+    """Metrics and health. None where there is no port. Raises Misconfigured."""
     port = settings.service.admin_port
     if not port:
-        return
+        return None
     try:
-        telemetry.start_admin_server(port, host=settings.service.admin_host)
+        return telemetry.AdminServer(port, host=settings.service.admin_host)
     except OSError as error:
         raise Misconfigured(
             f"the admin port cannot be opened: {error.strerror}",
@@ -174,6 +194,50 @@ def store_trouble(settings: Settings) -> str:
     if not address.tls:
         return ""
     return tls.diagnose(address.host, address.port, address.files, timeout_s=TLS_MAX_S)
+
+
+def brokers(settings: Settings) -> Brokers:
+    """Whom to ask whether they are there and have our topics. Raises Misconfigured."""
+    return of_settings(settings.kafka)
+
+
+def store_answers(settings: Settings) -> None:
+    """Ask the online store for a sign of life. One that refuses us is there, and what follows says
+    why. Raises Unavailable while it is away or loading; Misconfigured."""
+    watermark = store(settings).watermark()
+    try:
+        watermark.read()
+    except SluiceError as error:
+        if error.code == Misconfigured.code:
+            raise
+        if error.code in (Unavailable.code, LOADING):
+            why = store_trouble(settings)
+            raise (
+                Unavailable(f"no TLS with the online store: {why}", where="store.url")
+                if why
+                else error
+            ) from error
+    finally:
+        watermark.close()
+
+
+def policy_holds(settings: Settings) -> None:
+    """Read policy and trust while the release is not there yet: a mistake in them is said at once.
+    Raises Misconfigured."""
+    policies(settings)
+    read_trust(Path(settings.decider.trust_dir))
+
+
+def release_there(settings: Settings) -> None:
+    """Raises Unavailable if the release folder is not there or holds no file of a release. What
+    lies there otherwise is judged by whoever loads it."""
+    folder = Path(settings.decider.release_dir)
+    if not any(stamp(folder / name) for name in FILES):
+        raise Unavailable(
+            "no release is there",
+            where=str(folder),
+            fix="decider.release_dir, or put a signed release there: docs/reference/release.md",
+        )
 
 
 STORES: dict[str, Callable[[settings_of.Store], Store]] = dict.fromkeys(

@@ -314,6 +314,40 @@ def archive_past(
     return archive(_Past(past, root, threads), fx, threads=threads, progress=progress)
 
 
+def check_targets(settings: Settings, root: Path) -> None:
+    """Ask, before an hour of computing, whether what it makes can be written at the end: the
+    archive's folder and the online store. Raises Unavailable, Misconfigured."""
+    import os
+
+    from sluice.application.rebuild import check_policy
+    from sluice.bootstrap import services
+    from sluice.errors import Misconfigured, Unavailable
+
+    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise Misconfigured(
+            f"the archive cannot be written to: {there} is no folder of ours",
+            where="archiver.root",
+            fix="a folder that may be written to, or the right to write there",
+        )
+    if why := services.store_trouble(settings):
+        raise Unavailable(f"no TLS with the online store: {why}", where="store.url")
+    online = services.store(settings)
+    store, watermark = online.states(), online.watermark()
+    try:
+        watermark.adopt()
+        check_policy(_eviction_policy(store))
+        if _is_replica(store):
+            raise Misconfigured(
+                "the online store is a replica, which takes no writes",
+                where="store.url",
+                fix="the address of its primary",
+            )
+    finally:
+        store.close()
+        watermark.close()
+
+
 def store_past(settings: Settings, states: list[StateUpdate]) -> Stored:
     """Load the states of a past into the online store, and mark it as ready. Raises Unavailable,
     Misconfigured."""
@@ -402,6 +436,16 @@ def _eviction_policy(states: StateStore) -> str:
         return states.info().eviction_policy
     except Unavailable:
         return UNKNOWN
+
+
+def _is_replica(states: StateStore) -> bool:
+    """False where the store hides it."""
+    from sluice.errors import Unavailable
+
+    try:
+        return states.info().replica
+    except Unavailable:
+        return False
 
 
 def _archived(archive: Archive, decisions: str, labels: str) -> dict[tuple[str, int], int]:

@@ -71,6 +71,8 @@ def command(
 ) -> int:
     """Returns 0, or 1 with more bad rows than allowed or if some entity had another state."""
     settings, _ = load()
+    fx, root = verbs.rates(settings), verbs.archive_root(settings, None)
+    verbs.check_targets(settings, root)
     began = time.perf_counter()
     bad_rows = BadRows("more bad rows follow")
     past = verbs.read_past(settings, history, mapping, labels, token_key, bad_share, bad_rows)
@@ -85,11 +87,10 @@ def command(
         f"{time.perf_counter() - began:.1f} s, {past.bad:,} bad rows{left_out}"
     )
     began = time.perf_counter()
-    root = verbs.archive_root(settings, None)
     with Progress() as line:
         archived = verbs.archive_past(
             past,
-            verbs.rates(settings),
+            fx,
             root,
             threads=threads,
             progress=lambda done, rows: line.show(f"{done:,} of {rows:,} rows", done, rows),

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from sluice.settings import Settings
+from sluice.yaml_files import decode
 
 CHART = Path("charts/sluice")
 OF_THE_CHART: dict[str, frozenset[str]] = {
@@ -87,7 +87,7 @@ class Entry:
 
 def entries(text: str) -> Iterator[Entry]:
     """Every key that has a line of its own, in order. text: of values.yaml."""
-    values = yaml.safe_load(text)
+    values = decode(text.encode(), str(CHART / "values.yaml"))
     above: list[tuple[int, str]] = []
     section, said, given = "", "", {}
     closed: int | None = None
@@ -97,7 +97,7 @@ def entries(text: str) -> Iterator[Entry]:
         if word.startswith("# ## "):
             section = word[5:]
         elif word.startswith("# @schema "):
-            given = yaml.safe_load(word.removeprefix("# @schema "))
+            given = decode(word.removeprefix("# @schema ").encode(), f"{CHART}: {word}")
         elif word.startswith("# -- "):
             said = word[5:]
         elif word.startswith("# ") and said:
@@ -123,7 +123,7 @@ def entries(text: str) -> Iterator[Entry]:
 
 def readme() -> str:
     """charts/sluice/README.md."""
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    chart = decode((CHART / "Chart.yaml").read_bytes(), str(CHART / "Chart.yaml"))
     page = "<!-- Made by `sluice reference` from values.yaml. Change it there. -->\n\n"
     page += _INTRO.format(description=chart["description"], kube=chart["kubeVersion"].split("-")[0])
     section = None

@@ -1,10 +1,10 @@
 """Wait until what a Helm release asked for runs; exit 1 with the reason if it does not come up.
 
-An InferenceService stays Ready while its old pods answer, so that `helm upgrade --wait` ends well
-though a bad release of the model never serves. This looks at the new pods of each Deployment and
-StatefulSet, and of those that KServe makes, through kubectl. It gives up as soon as a pod has been
-for half a minute in what does not end by itself (no image, no secret, exits again and again), and
-prints what Kubernetes and the pod say. It changes nothing: roll back by Helm.
+An InferenceService stays Ready while its old pods answer, so that `helm upgrade --wait=legacy` ends
+well though a bad release of the model never serves. This looks at the new pods of each Deployment
+and StatefulSet, and of those that KServe makes, through kubectl. It gives up as soon as a pod has
+been for half a minute in what does not end by itself (no image, no secret, exits again and again),
+and prints what Kubernetes and the pod say. It changes nothing: roll back by Helm.
 
 sluice rollout sluice --namespace fraud || helm rollback sluice --namespace fraud
 """

@@ -1,6 +1,6 @@
 """What a process shows of itself: a table of metrics, JSON logs, W3C trace context."""
 
-from sluice.telemetry.admin import HEALTH, Health, start_admin_server
+from sluice.telemetry.admin import HEALTH, WHY_MAX, AdminServer, Health
 from sluice.telemetry.logs import (
     ALL_PPM,
     Line,
@@ -28,6 +28,8 @@ __all__ = [
     "METRICS",
     "SHOWN_BY",
     "TABLE",
+    "WHY_MAX",
+    "AdminServer",
     "Health",
     "Joined",
     "Line",
@@ -41,7 +43,6 @@ __all__ = [
     "name_in_log",
     "observe_decisions",
     "show_lag",
-    "start_admin_server",
     "trace_id_of",
     "write_lines",
 ]

@@ -7,6 +7,7 @@ serves the same paths, and more, from its own loop.
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -23,6 +24,8 @@ ANSWER_MAX_S = 5.0
 SILENT_MAX_S = 300.0
 """A service that has not finished a turn of its work for so long is no longer alive. The longest
 that is normal, a commit that hangs, ends by itself after 36 s."""
+WHY_MAX = 512
+"""Characters of the reason in a readiness answer."""
 
 
 class Health:
@@ -33,12 +36,15 @@ class Health:
 
     def __init__(self, silent_max_s: float = SILENT_MAX_S) -> None:
         self.silent_max_s = silent_max_s
+        self.why = "it starts"
+        """Why it is not ready; what it says while it is counts for nothing."""
         self._beat_at = time.monotonic()
         self._ready = False
 
-    def beat(self, *, ready: bool) -> None:
-        """A turn is done. ready: and it went well."""
+    def beat(self, *, ready: bool, why: str = "") -> None:
+        """A turn is done. ready: and it went well; else why it did not."""
         self._ready = ready
+        self.why = why
         self._beat_at = time.monotonic()
 
     def live(self) -> bool:
@@ -67,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/v2/health/live":
             status, body = (200, b'{"live":true}') if health.live() else (503, b'{"live":false}')
         elif self.path == "/v2/health/ready":
-            status, body = (200, b'{"ready":true}') if health.ready() else (503, b'{"ready":false}')
+            status, body = (200, b'{"ready":true}') if health.ready() else (503, _not_ready(health))
         else:
             status = 404
         self.send_response(status)
@@ -78,6 +84,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: a probe each second is no news."""
+
+
+def _not_ready(health: Health) -> bytes:
+    why = health.why[:WHY_MAX] if health.live() else "its work stands still"
+    answer = {"ready": False, "why": why} if why else {"ready": False}
+    return json.dumps(answer, separators=(",", ":")).encode()
 
 
 class _Server(ThreadingHTTPServer):
@@ -118,8 +130,22 @@ class _Server(ThreadingHTTPServer):
         """Nothing: it left, or was cut off."""
 
 
-def start_admin_server(port: int, *, host: str = "0.0.0.0", health: Health = HEALTH) -> int:
-    """Serve the admin port from threads. Returns the port bound; port 0 lets the system choose."""
-    server = _Server(host, port, health)
-    threading.Thread(target=server.serve_forever, name="admin", daemon=True).start()
-    return int(server.server_port)
+class AdminServer:
+    """The admin port, served from threads until another server takes it over."""
+
+    def __init__(self, port: int, *, host: str = "0.0.0.0", health: Health = HEALTH) -> None:
+        """Listen at once. port: 0 lets the system choose. Raises OSError."""
+        self._server = _Server(host, port, health)
+        self.port = int(self._server.server_port)
+        threading.Thread(target=self._server.serve_forever, name="admin", daemon=True).start()
+
+    def hand_over(self) -> socket.socket:
+        """The listening socket, for the server that answers from now on. Nobody is turned away in
+        between: for half a second both take who comes."""
+        taken = self._server.socket.dup()
+        threading.Thread(target=self._end, name="admin-end", daemon=True).start()
+        return taken
+
+    def _end(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

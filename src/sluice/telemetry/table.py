@@ -38,6 +38,7 @@ class Metric(NamedTuple):
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     "task": ("decider", "featurizer", "consistency"),
+    "start": ("decider", "featurizer", "archiver"),
     "build": ("decider", "featurizer", "archiver", "consistency"),
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
@@ -100,6 +101,13 @@ _ACCESS_REASONS = _each(
 
 TABLE: tuple[Metric, ...] = (
     Metric("sluice_build_info", "gauge", ("service", "version"), "1 for the running version."),
+    Metric(
+        "sluice_start_waiting",
+        "gauge",
+        ("part",),
+        "1 while the service has not begun because a part is not there yet: broker, topics, store, "
+        "release, keys (of the tokens' issuer). 0 once it came.",
+    ),
     # what is due again and again beside a service's own work
     Metric(
         "sluice_task_completed_timestamp_seconds",

@@ -47,8 +47,9 @@ class FakeGroup:
 class FakeConsumer:
     """The port Consumer. Takes every partition of its group, unless told which are its own.
 
-    fail: exceptions that the next calls of that name raise, in turn. batches: sizes of what was
-    read. Partitions given and taken change hands inside the next poll_batch, as at the broker.
+    broker_away: no broker can be reached. fail: exceptions that the next calls of that name raise,
+    in turn. batches: sizes of what was read. Partitions given and taken change hands inside the
+    next poll_batch, as at the broker.
     """
 
     def __init__(self, group: FakeGroup, *mine: Partition) -> None:
@@ -56,6 +57,7 @@ class FakeConsumer:
         self.fail: dict[str, list[Exception]] = {}
         self.batches: list[int] = []
         self.closed = False
+        self.broker_away = False
         self._all = not mine
         self._coming: list[Partition] = [*mine]
         self._going: list[tuple[list[Partition], bool]] = []
@@ -139,6 +141,10 @@ class FakeConsumer:
     def lag(self) -> dict[Partition, int]:
         """See the port."""
         return {place: len(self.group.records[place]) - at for place, at in self._position.items()}
+
+    def reachable(self) -> bool:
+        """See the port."""
+        return not self.broker_away
 
     def close(self) -> None:
         """See the port."""

@@ -26,7 +26,7 @@ class Telling(FakePipeline):
 
 async def main() -> None:
     settings, _ = load()
-    access = await who_may_ask(settings)
+    access = who_may_ask(settings)
     await server.serve(
         Telling(),
         name="sluice",

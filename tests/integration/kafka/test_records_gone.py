@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+from collections import Counter, deque
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -10,10 +11,11 @@ from confluent_kafka.admin import AdminClient
 
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
+from sluice.adapters.kafka.reader import TopicReader
 from sluice.application.ports import RECORDS_GONE
-from sluice.errors import Corrupt
+from sluice.errors import Corrupt, Unavailable
 from tests.integration.kafka.conftest import Broker
-from tests.support.kafka import wait_until
+from tests.support.kafka import remake, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -59,3 +61,20 @@ def test_what_expired_unread_is_passed_over_only_where_the_owner_says_so(
         assert caught.value.code == RECORDS_GONE
     assert counted["sluice_consumer_records_gone_total"] == 1
     second.close()
+
+
+@pytest.mark.slow
+def test_a_topic_made_again_under_a_reader_ends_it(apache: Broker) -> None:
+    """As under the recall of a decider that begins: what it prefetched comes, then it says so."""
+    topic, count = apache.topics.labels, 60
+    producer = EventProducer(apache.bootstrap, client_id="test")
+    for _ in range(count):  # more than is prefetched
+        producer.produce(topic, os.urandom(900_000), partition=0)
+    producer.flush(60)
+    reader = TopicReader(apache.bootstrap)
+    came = reader.tail(topic, 4 * count)  # of four partitions
+    next(came)
+    remake(apache.bootstrap, topic, partitions=4)
+    with pytest.raises(Unavailable, match="gave nothing for"):
+        deque(came, maxlen=0)
+    reader.close()

@@ -1,3 +1,4 @@
+import asyncio
 import uuid
 
 import pytest
@@ -10,9 +11,13 @@ from confluent_kafka.admin import (
 )
 
 from sluice.adapters.kafka import topics as table
+from sluice.adapters.kafka.decision_log import DecisionProducer
 from sluice.adapters.kafka.topics import Topics
+from sluice.domain.records.authorization import encode
 from sluice.errors import Misconfigured, Unavailable
-from tests.support.kafka import wait_until
+from sluice.testing.factories import make_arrival
+from sluice.testing.records import make_decision
+from tests.support.kafka import read_all, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -70,3 +75,23 @@ def test_a_replication_beyond_the_brokers_is_a_wrong_setting(kafka):
 def test_no_broker_is_unavailable():
     with pytest.raises(Unavailable, match="apply the topics"):
         table.apply("127.0.0.1:1")
+
+
+@pytest.mark.slow
+async def test_what_is_acknowledged_on_a_fresh_topic_can_be_read(kafka):
+    """Of sixty, one was a record short, where nobody waited for its leaders to serve it."""
+    for _ in range(60):
+        names = Topics(f"t{uuid.uuid4().hex[:10]}.")
+        table.apply(kafka.bootstrap, names, partitions=4, replication=1)
+        log = DecisionProducer(
+            kafka.bootstrap, topic=names.decisions, client_id="test", append_max_ms=20_000
+        )
+        decisions = [
+            (make_arrival(f"a-{n}", card_token=f"card-{n % 5}"), make_decision(f"a-{n}"))
+            for n in range(30)
+        ]
+        await asyncio.gather(*(log.append([one]) for one in decisions))
+        await log.close()
+        found = read_all(kafka.bootstrap, names.decisions)
+        table.delete(kafka.bootstrap, names)
+        assert sorted(m.value for m in found) == sorted(encode(d) for _, d in decisions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -22,6 +23,23 @@ from sluice.cli import main
 from sluice.domain.features.stateformat import TABLES, note
 
 pytestmark = pytest.mark.integration
+
+MAPPING = """
+authorization_id: {column: id}
+event_at: {column: at, zone: UTC}
+card_token: {template: "card-{who}"}
+merchant_id: {constant: m-1}
+terminal_id: {constant: t-1}
+mcc: {constant: "5999"}
+channel: {constant: pos}
+amount: {column: cents, unit: minor}
+currency: {constant: EUR}
+merchant_country: {constant: PT}
+card_country: {constant: PT}
+region: {constant: eea}
+tenant: {constant: bank}
+"""
+LABELS = "{column: fraud, delay_days: 1, source: bank}"
 
 
 @pytest.fixture
@@ -74,3 +92,60 @@ def test_the_verb_writes_no_state_into_a_store_of_another_format(
     assert "its table of channel has 6 entries, ours has 5" in capsys.readouterr().err
     assert store.clear() == 0
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((b"CONFIG", b"SET", b"requirepass", b"secret-1"), "NOAUTH|password"),
+        ((b"CONFIG", b"SET", b"maxmemory-policy", b"allkeys-lru"), "maxmemory-policy"),
+        ((b"REPLICAOF", b"127.0.0.1", b"1"), "replica"),
+    ],
+)
+def test_a_store_that_will_not_take_the_states_is_told_before_the_history_is_read(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[bytes], says: str
+) -> None:
+    store = RedisStateStore(url)
+    store.connection.call(pack(*words), 1)
+    store.close()
+    assert main(["backfill", str(tmp_path / "there-is-none.parquet")]) != 0
+    told = capsys.readouterr().err
+    assert re.search(says, told), told
+    assert "there-is-none" not in told
+
+
+def test_a_store_that_is_away_is_told_before_the_history_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLUICE_STORE_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("SLUICE_ARCHIVER_ROOT", str(tmp_path / "archive"))
+    assert main(["backfill", str(tmp_path / "there-is-none.parquet")]) == 1
+    assert "there-is-none" not in capsys.readouterr().err
+
+
+def test_an_archive_that_cannot_be_written_is_told_before_the_history_is_read(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SLUICE_ARCHIVER_ROOT", str(tmp_path / "file" / "archive"))
+    assert main(["backfill", str(tmp_path / "there-is-none.parquet")]) == 78
+    told = capsys.readouterr().err
+    assert "archiver.root" in told
+    assert "there-is-none" not in told
+
+
+def test_a_flag_that_nobody_listed_stops_a_backfill_with_its_value_and_count(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bank.yaml").write_text(MAPPING)
+    (tmp_path / "labels.yaml").write_text(LABELS)
+    flags = ["1", "maybe", "0.0", "maybe", "", "true", "maybe"]
+    rows = [f"a{i},2026-01-01T00:00:00,{i},500,{flag}\n" for i, flag in enumerate(flags)]
+    (tmp_path / "bank.csv").write_text("id,at,who,cents,fraud\n" + "".join(rows))
+    command = ["backfill", str(tmp_path / "bank.csv"), "--mapping", str(tmp_path / "bank.yaml")]
+    assert main([*command, "--labels", str(tmp_path / "labels.yaml")]) == 1
+    said = capsys.readouterr().err
+    assert 'bank.csv:3: column fraud: "maybe" is neither in fraud nor in not_fraud' in said
+    assert '3 x column fraud: "maybe" is neither in fraud nor in not_fraud' in said
+    assert "1 x column fraud: an empty cell" in said
+    assert "4 bad rows, nothing was done" in said

@@ -16,13 +16,13 @@ from sluice_simulator.world import World as Simulated
 from sluice.adapters.files.past import Past, map_past, read_past
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
+from sluice.adapters.parquet.feature_log import FeatureLog
 from sluice.adapters.policyfiles.files import PolicyFiles
 from sluice.application.decide import content_digest
 from sluice.application.load_history import store_states
 from sluice.application.ports import Arrival, StateUpdate
 from sluice.application.replay import Replay
 from sluice.bootstrap.verbs import archive_past
-from sluice.cli import main
 from sluice.cli.parameters import instant
 from sluice.domain.clock import DAY_US
 from sluice.domain.features import catalogue
@@ -32,7 +32,7 @@ from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.domain.records.label import Label
-from sluice.errors import Misconfigured, Rejected
+from sluice.errors import Corrupt, Misconfigured, Rejected
 from tests.unit.application.test_featurize import Harness, decide
 
 FX = PolicyFiles(Path("policies/default"), catalogue.FEATURES).current().fx
@@ -244,6 +244,68 @@ def test_empty_cells_are_refused_by_column(past: Past, tmp_path: Path) -> None:
         read_past(tmp_path / "holes.parquet", None)
 
 
+def test_part_files_of_our_own_columns_are_one_past(past: Past, tmp_path: Path) -> None:
+    table = past.authorizations
+    (tmp_path / "h").mkdir()
+    for number, rows in enumerate((table.slice(0, 7), table.slice(7, 5).drop(["device_id"]))):
+        pq.write_table(rows, tmp_path / "h" / f"part-{number}.parquet")
+    (tmp_path / "h" / "_SUCCESS").touch()
+    read = read_past(tmp_path / "h", None).authorizations
+    ids = table["authorization_id"].to_pylist()[:12]
+    assert sorted(read["authorization_id"].to_pylist()) == sorted(ids)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_timestamps_of_any_unit_are_times(past: Past, tmp_path: Path, unit: str) -> None:
+    table = past.authorizations.slice(0, 3)
+    whole = [at // 1_000_000 * 1_000_000 for at in table["event_at"].to_pylist()]
+    stamps = pa.array(whole).cast(pa.timestamp("us", "UTC")).cast(pa.timestamp(unit, "UTC"))
+    index = table.column_names.index("event_at")
+    pq.write_table(table.set_column(index, "event_at", stamps), tmp_path / "t.parquet")
+    read = read_past(tmp_path / "t.parquet", None).authorizations
+    assert read["event_at"].to_pylist() == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "says"),
+    [
+        ("event_at", pa.array([1, -1, 2**62]), "event_at: 2 times out of range, in row 2 first"),
+        ("event_at", pa.array([1, 2**61, 2], pa.timestamp("ms")), "event_at"),
+        ("amount_minor", pa.array(["x", "1", "2"]), "amount_minor of type string"),
+        ("amount_minor", pa.array([0.5, 1.0, 2.0]), "amount_minor of type double"),
+        ("mcc", pa.array([[1], [2], [3]]), "mcc of type list"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_named(
+    past: Past, tmp_path: Path, name: str, column: pa.Array, says: str
+) -> None:
+    table = past.authorizations.slice(0, 3)
+    index = table.column_names.index(name)
+    pq.write_table(table.set_column(index, name, column), tmp_path / "t.parquet")
+    with pytest.raises(Rejected, match=says):
+        read_past(tmp_path / "t.parquet", None)
+
+
+def test_damaged_parquet_is_refused_whatever_became_of_its_bytes(
+    past: Past, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(past.authorizations.slice(0, 50), path, write_page_checksum=True)
+    whole = path.read_bytes()
+    numbers = np.random.default_rng(1)
+    refused = 0
+    for _ in range(150):
+        raw = bytearray(whole)
+        at = int(numbers.integers(0, len(raw)))
+        raw[at : at + 4] = bytes(numbers.integers(0, 256, 4, dtype=np.uint8))
+        path.write_bytes(bytes(raw[: len(raw) if at % 3 else at]))
+        try:
+            read_past(path, None)
+        except Rejected:
+            refused += 1
+    assert refused > 75
+
+
 def with_flags(past: Past, folder: Path, flags: pa.Array) -> tuple[Path, Path]:
     """Our own names, in which somebody else wrote is_fraud."""
     labels = past.labels.slice(0, len(flags))
@@ -298,18 +360,21 @@ def test_ids_of_floats_are_refused_in_our_own_columns_too(past: Past, tmp_path: 
     assert caught.value.where == f"{path}: card_token"
 
 
-def test_a_flag_that_nobody_listed_stops_a_backfill_with_its_value_and_count(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_file_of_the_archive_is_named_to_who_builds_a_training_set(
+    past: Past, tmp_path: Path, cut: bool
 ) -> None:
-    (tmp_path / "bank.yaml").write_text(MAPPING)
-    (tmp_path / "labels.yaml").write_text(LABELS)
-    flags = ["1", "maybe", "0.0", "maybe", "", "true", "maybe"]
-    rows = [f"a{i},2026-01-01T00:00:00,{i},500,{flag}\n" for i, flag in enumerate(flags)]
-    (tmp_path / "bank.csv").write_text("id,at,who,cents,fraud\n" + "".join(rows))
-    command = ["backfill", str(tmp_path / "bank.csv"), "--mapping", str(tmp_path / "bank.yaml")]
-    assert main([*command, "--labels", str(tmp_path / "labels.yaml")]) == 1
-    said = capsys.readouterr().err
-    assert 'bank.csv:3: column fraud: "maybe" is neither in fraud nor in not_fraud' in said
-    assert '3 x column fraud: "maybe" is neither in fraud nor in not_fraud' in said
-    assert "1 x column fraud: an empty cell" in said
-    assert "4 bad rows, nothing was done" in said
+    archive(past, FX, tmp_path)
+    at = past.authorizations["event_at"].to_numpy()
+    first, until = int(at[0]), int(at[-1]) + 1
+    assert len(FeatureLog(tmp_path, first, until).rows(first, until)) == len(at)
+    file = Archive(tmp_path).files("history")[1].path
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 4 : len(raw) // 4 * 3] = b"\xff" * (len(raw) // 4 * 3 - len(raw) // 4)
+    file.write_bytes(bytes(raw[: len(raw) // 2] if cut else raw))
+    with pytest.raises(Corrupt, match="cannot be read") as caught:
+        FeatureLog(tmp_path, first, until).rows(first, until)
+    assert caught.value.where == str(file)
+    with pytest.raises(Corrupt, match="cannot be read") as caught:
+        list(Archive(tmp_path).tables("history"))
+    assert caught.value.where == str(file)

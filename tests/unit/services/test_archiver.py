@@ -10,8 +10,8 @@ import pytest
 from services.archiver.main import LIMITS, RETRIES_MAX, Archiving
 from services.loop import ConsumerLoop
 from sluice.application.archive import Archiver
-from sluice.application.ports import Message, Partition
-from sluice.errors import Misconfigured, Unavailable
+from sluice.application.ports import TOPIC_REMADE, Message, Partition
+from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.testing.consumer import FakeConsumer, FakeGroup
 
 A = ("decisions.v1", 0)
@@ -24,11 +24,16 @@ class Disk:
     def __init__(self) -> None:
         self.rows: dict[Partition, list[int]] = {}
         self.fail: list[Exception] = []
+        self.of = ""
 
     def end(self, partition: Partition) -> int:
         return max(self.rows.get(partition, [-1])) + 1
 
-    def write(self, partition: Partition, rows: Sequence[Message]) -> int:
+    def topic_id(self, partition: Partition) -> str:
+        return self.of
+
+    def write(self, partition: Partition, rows: Sequence[Message], topic_id: str = "") -> int:
+        self.of = topic_id
         if self.fail:
             raise self.fail.pop(0)
         held = self.rows.setdefault(partition, [])
@@ -43,7 +48,9 @@ class World:
         self.disk = disk or Disk()
         self.group = group or FakeGroup(A)
         self.consumer = FakeConsumer(self.group, A)
-        handler = Archiving(self.consumer, Archiver(self.disk, roll_s=0))
+        handler = Archiving(
+            self.consumer, Archiver(self.disk, roll_s=0, confirm=self.consumer.confirm)
+        )
         self.loop = ConsumerLoop(self.consumer, handler, LIMITS)
 
     def add(self, count: int) -> None:
@@ -102,3 +109,17 @@ def test_an_empty_folder_that_the_topic_cannot_fill_stops_it():
     world.group.oldest[A] = 2
     with pytest.raises(Misconfigured, match="lacks offsets 0 to 3"):
         World(group=world.group).loop.once()
+
+
+def test_a_topic_that_is_made_again_ends_it_before_a_file_holds_two():
+    world = World()
+    world.add(2)
+    world.loop.once()
+    world.group.remake(A[0])
+    world.add(5)
+    with pytest.raises(Corrupt) as caught:
+        world.loop.once()
+    assert caught.value.code == TOPIC_REMADE
+    with pytest.raises(Misconfigured, match="another topic of this name"):
+        World(world.disk, world.group).loop.once()
+    assert world.disk.rows == {A: [0, 1]}

@@ -487,6 +487,37 @@ async def test_not_ready_while_the_rehearsal_fails_but_alive(
     assert (await ask(entrypoint, "/v2/health/live", method="GET")).status == 200
 
 
+async def test_why_it_is_not_ready_is_told_to_operators_and_logged_once(
+    decider: FakePipeline, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also that no broker is there, which no rehearsal of the model would show."""
+    away: list[str] = ["b:9092 is away"]
+
+    async def reachable() -> None:
+        if away:
+            raise Unavailable(away[0])
+
+    entrypoint = make_entrypoint(decider, registry, reachable=reachable)
+    admin = Admin(entrypoint, "sluice", registry)
+
+    async def readiness(asked: SyncApi | Admin) -> tuple[int, str]:
+        answer = await ask(asked, "/v2/health/ready", method="GET")
+        return answer.status, answer.json.get("detail", "")
+
+    for _ in range(3):
+        assert await readiness(admin) == (503, "b:9092 is away")
+        assert await readiness(entrypoint) == (503, "the rehearsal failed, see the log")
+    away[0] = "b:9093 is away"
+    assert await readiness(admin) == (503, "b:9093 is away")
+    said = [record for record in caplog.records if record.getMessage() == "not_ready"]
+    assert len(said) == 2, "once a reason"
+    assert registry.get_sample_value("sluice_decider_ready") == 0
+    assert (await ask(admin, "/v2/health/live", method="GET")).status == 200
+    away.clear()
+    assert await readiness(admin) == (200, "")
+    assert registry.get_sample_value("sluice_decider_ready") == 1
+
+
 async def test_a_draining_entrypoint_answers_but_is_not_ready(entrypoint: SyncApi) -> None:
     assert (await ask(entrypoint, "/v2/health/ready", method="GET")).status == 200
     entrypoint.draining = True

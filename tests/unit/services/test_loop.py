@@ -153,6 +153,29 @@ def test_it_is_ready_while_its_batches_go_well_and_live_as_long_as_it_turns():
     assert seen == [(True, False), (True, False), (True, True)]
 
 
+def test_it_is_not_ready_while_no_broker_is_there_and_live_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("services.loop.LAG_EVERY_S", 0.0)
+    handler = Recording()
+    harness = Harness(handler)
+    harness.consumer.broker_away = True
+    harness.loop.once()
+    health = harness.health
+    assert (health.live(), health.ready(), health.why) == (True, False, "no broker can be reached")
+    harness.consumer.broker_away = False
+    harness.loop.once()
+    assert (health.live(), health.ready()) == (True, True)
+
+
+def test_it_says_why_its_last_batch_failed():
+    handler = Recording(DOWN)
+    harness = Harness(handler, failures_max=None)
+    harness.add(2)
+    harness.loop.once()
+    assert (harness.health.ready(), harness.health.why) == (False, str(DOWN))
+
+
 def test_an_outage_of_days_only_pauses():
     handler = Recording(*[DOWN] * 3000)
     harness = Harness(handler, failures_max=None)

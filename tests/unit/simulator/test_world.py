@@ -1,4 +1,6 @@
 import hashlib
+import subprocess
+import sys
 from datetime import date, timedelta
 
 import numpy as np
@@ -359,3 +361,24 @@ def test_cards_are_replaced_at_the_monthly_rate() -> None:
     slots, day = world.cards.slot, 20_000
     changed = world.cards.generation(slots, day) != world.cards.generation(slots, day + 30)
     assert changed.mean() == pytest.approx(0.02, rel=0.3)
+
+
+def test_authorizations_can_be_made_without_pandas_which_loads_pyarrows_functions() -> None:
+    """A loader's pod has none."""
+    made = """
+import importlib.abc, sys
+
+class Without(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "pandas":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Without())
+import numpy as np
+from sluice_simulator import identifiers as ids
+
+absent = np.array([True, False])
+print(ids.letters("d_", np.arange(2, dtype=np.uint64), absent).null_count)
+"""
+    done = subprocess.run([sys.executable, "-c", made], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1\n", "")

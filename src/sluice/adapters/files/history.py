@@ -11,7 +11,12 @@ import pyarrow.parquet as pq
 from sluice.adapters.arrow import coded, ints, unsorted_history
 from sluice.application.backfill import History, PastLabels
 from sluice.errors import Rejected
+from sluice.shown import shown
 
+SAYS_MAX = 200
+"""Characters of what a library says of a file."""
+UNREADABLE = (OSError, ValueError, pa.ArrowException)
+"""What reading damaged parquet raises; ValueError for a name that is no UTF-8."""
 LABEL_COLUMNS = ("event_at", "known_at", "is_fraud", "card_token", "terminal_id", "merchant_id")
 
 
@@ -36,12 +41,22 @@ def labels_from(table: pa.Table) -> PastLabels:
     )
 
 
+def unreadable(exc: Exception, path: Path) -> Rejected:
+    """What a file is refused with that is no parquet, or damaged."""
+    return Rejected(
+        f"not a readable parquet file: {shown(str(exc), SAYS_MAX)}",
+        where=str(path),
+        fix="copy it again if it was cut or damaged on the way; CSV needs --mapping",
+        code="damaged_file",
+    )
+
+
 def need(path: Path, columns: tuple[str, ...]) -> list[str]:
     """Names of a parquet file's columns. Raises Rejected naming those of ours that it lacks."""
     try:
         names: list[str] = pq.read_schema(path).names
-    except (OSError, pa.ArrowInvalid) as exc:
-        raise Rejected(f"not a readable parquet file: {exc}", where=str(path)) from exc
+    except UNREADABLE as exc:
+        raise unreadable(exc, path) from exc
     missing = [name for name in columns if name not in names]
     if missing:
         raise Rejected(

@@ -10,14 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sluice.adapters.files.history import SAYS_MAX, UNREADABLE
 from sluice.adapters.files.opened import DAMAGED, head
 from sluice.adapters.files.row_batch import BATCH_ROWS, RowBatch, rows_of
 from sluice.errors import Misconfigured, Rejected, Unavailable
 from sluice.shown import shown
-
-SAYS_MAX = 200
-"""Characters of what the library says of a damaged file."""
-_UNREADABLE = (OSError, pa.ArrowException)
 
 
 class ParquetTable:
@@ -30,7 +27,7 @@ class ParquetTable:
             with pq.ParquetFile(path) as file:
                 self.columns = list(file.schema_arrow.names)
                 self.lines = file.metadata.num_rows
-        except pa.ArrowException as exc:
+        except (ValueError, pa.ArrowException) as exc:  # ArrowInvalid is both
             raise Misconfigured(
                 f"not parquet: {shown(str(exc), SAYS_MAX)}",
                 where=str(path),
@@ -67,7 +64,7 @@ class ParquetTable:
                 while True:
                     try:
                         part = next(parts, None)
-                    except _UNREADABLE as exc:
+                    except UNREADABLE as exc:
                         where = f"rows {row:,} to {after - 1:,} (row group {group}) are lost"
                         raise _broken(exc, self.path, where, self.before + after) from exc
                     if part is None:

@@ -22,14 +22,20 @@ import pyarrow.parquet as pq
 
 from sluice.adapters.arrow import COLUMNS, OPTIONAL, arrow_types
 from sluice.adapters.files.flags import NO, YES, quoted, word
-from sluice.adapters.files.history import LABEL_COLUMNS, need
+from sluice.adapters.files.history import LABEL_COLUMNS, SAYS_MAX, UNREADABLE, need, unreadable
 from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
-from sluice.adapters.files.tables import Table
+from sluice.adapters.files.tables import Table, part_files
 from sluice.application.publish import BAD_SHARE_MAX, BadRow, watched
 from sluice.domain.records.authorization import Authorization, check
 from sluice.domain.records.label import Label
 from sluice.errors import Rejected
+from sluice.shown import shown
 
+TIMES = ("event_at", "known_at")
+TIME_MAX_US = 4_102_444_800_000_000
+"""2100: what an authorization may say (see its type)."""
+PROMOTED = {"promote_options": "default"}
+"""A part may lack an optional column that another has."""
 Mask = npt.NDArray[np.bool_]
 
 _TYPES = {**arrow_types(Authorization), **arrow_types(Label), "declined": pa.bool_()}
@@ -74,7 +80,8 @@ class Past(NamedTuple):
 
 
 def read_past(path: Path, labels: Path | None) -> Past:
-    """Read parquet with our own names, rows in any order. Raises Rejected: what is missing."""
+    """Read parquet with our own names, one file or a folder of parts, rows in any order. Raises
+    Rejected: what is missing or damaged."""
     authorizations = _read(path, COLUMNS, (*_AUTHORIZATION, *OPTIONAL))
     if labels is None:
         return _past(authorizations, _no_labels())
@@ -149,14 +156,26 @@ def _no_labels() -> pa.Table:
 
 
 def _read(path: Path, needed: tuple[str, ...], known: tuple[str, ...]) -> pa.Table:
+    """One file, or the part files of a folder."""
+    parts = part_files(path) if path.is_dir() else [path]
+    return pa.concat_tables([_read_part(part, needed, known) for part in parts], **PROMOTED)
+
+
+def _read_part(path: Path, needed: tuple[str, ...], known: tuple[str, ...]) -> pa.Table:
     names = need(path, needed)
     wanted = [name for name in dict.fromkeys(known) if name in names]
     texts = [n for n in wanted if pa.types.is_dictionary(_type(n))]
     try:
-        table = pq.read_table(path, columns=wanted, read_dictionary=texts)
-        columns = {name: _as(table[name], _type(name), f"{path}: {name}") for name in wanted}
-    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
-        raise Rejected(f"not a readable parquet file: {exc}", where=str(path)) from exc
+        table = pq.read_table(
+            path,
+            columns=wanted,
+            read_dictionary=texts,
+            partitioning=None,
+            page_checksum_verification=True,
+        )
+    except UNREADABLE as exc:
+        raise unreadable(exc, path) from exc
+    columns = {name: _cast(table[name], name, path) for name in wanted}
     empty = Counter({name: columns[name].null_count for name in needed})
     if empty.total():
         raise Rejected(
@@ -165,7 +184,38 @@ def _read(path: Path, needed: tuple[str, ...], known: tuple[str, ...]) -> pa.Tab
             fix="every authorization has these fields: docs/reference/authorization.md",
             code="missing_field",
         )
+    for name in TIMES:
+        if name in columns:
+            _check_times(columns[name], name, path)
     return pa.table(columns)
+
+
+def _cast(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+    try:
+        if name in TIMES and pa.types.is_timestamp(column.type):
+            safe = column.type.unit != "ns"  # of which the last three digits are cut off
+            column = column.cast(pa.timestamp("us", column.type.tz), safe=safe)
+        return _as(column, _type(name), f"{path}: {name}")
+    except UNREADABLE as exc:
+        raise Rejected(
+            f"column {name} of type {column.type} cannot be read as {_type(name)}: "
+            f"{shown(str(exc), SAYS_MAX)}",
+            where=str(path),
+            fix="docs/reference/authorization.md lists every field with its type",
+            code="wrong_type",
+        ) from exc
+
+
+def _check_times(column: pa.ChunkedArray, name: str, path: Path) -> None:
+    times = column.to_numpy()
+    wrong = np.flatnonzero((times < 0) | (times > TIME_MAX_US))
+    if len(wrong):
+        raise Rejected(
+            f"column {name}: {len(wrong):,} times out of range, in row {wrong[0] + 1:,} first",
+            where=str(path),
+            fix="microseconds since 1970 UTC, up to the year 2100; or timestamps",
+            code="out_of_range",
+        )
 
 
 def _as(column: pa.ChunkedArray, kind: pa.DataType, where: str) -> pa.ChunkedArray:

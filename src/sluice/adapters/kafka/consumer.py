@@ -75,6 +75,10 @@ def _headers(message: Any) -> list[tuple[str, bytes | None]] | None:
     return found
 
 
+REACH_MAX_S = 0.2
+"""How long the owner is held up by the question whether a broker is back."""
+
+
 class GroupConsumer:
     """Reads committed records in a group with cooperative-sticky assignment.
 
@@ -102,11 +106,14 @@ class GroupConsumer:
     ) -> None:
         self.group = group
         self.count = count
+        self._count_error = error_counter(count)
         self.member = ""
         """Our id in the group when partitions last came to us."""
         self._on_assign: OnAssign = lambda _: None
         self._on_revoke: OnRevoke = lambda _, __: None
         self._wait_for_commits = wait_for_commits
+        self._all_down = False
+        """librdkafka has lost every broker, and does not say when it has one again."""
         self._topics = tuple(topics)
         self._left: set[Partition] = set()
         self._uncommitted: KafkaError | None = None
@@ -131,7 +138,7 @@ class GroupConsumer:
                 enable_auto_offset_store=False,
                 enable_partition_eof=True,
                 on_commit=self._committed_later,
-                error_cb=error_counter(count),
+                error_cb=self._erred,
                 session_timeout_ms=SESSION_MAX_MS,
                 heartbeat_interval_ms=HEARTBEAT_MS,
                 max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
@@ -229,7 +236,7 @@ class GroupConsumer:
 
     def places(self, offsets: Offsets) -> list[TopicPartition]:
         """Offsets as they are committed: with the topic's id."""
-        return [TopicPartition(t, p, o, self._ids.get(t)) for (t, p), o in offsets.items()]
+        return [TopicPartition(t, p, o, self._ids.get(t, "")) for (t, p), o in offsets.items()]
 
     def committed_elsewhere(self, offsets: Offsets) -> None:
         """Take note of offsets that a transaction committed. The embedded broker forgets them."""
@@ -355,6 +362,16 @@ class GroupConsumer:
             lags[partition] = max(0, behind)
         return lags
 
+    def reachable(self) -> bool:
+        """See the port. Waits at most REACH_MAX_S, and only while all brokers were lost."""
+        if self._all_down:
+            try:
+                self._consumer.list_topics(self._topics[0], timeout=REACH_MAX_S)
+            except KafkaException:
+                return False
+            self._all_down = False
+        return True
+
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Stop fetching these until ``resume``; polling goes on and keeps the membership."""
         self._consumer.pause([TopicPartition(t, p) for t, p in partitions])
@@ -366,6 +383,10 @@ class GroupConsumer:
     def close(self) -> None:
         """Leave the group; on_revoke is called for what we hold."""
         self._consumer.close()
+
+    def _erred(self, error: KafkaError) -> None:
+        self._count_error(error)
+        self._all_down = self._all_down or error.code() == KafkaError._ALL_BROKERS_DOWN
 
     def _committed_later(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         for found in (error, *(place.error for place in places)):

@@ -96,6 +96,9 @@ class DecisionProducer:
         self._topic = topic
         self._append_max_ms = append_max_ms
         self._timer: asyncio.TimerHandle | None = None
+        self._count_error = error_counter(count)
+        self._all_down = False
+        """librdkafka has lost every broker, and does not say when it has one again."""
         self._producer = Producer(
             producer(
                 bootstrap,
@@ -106,7 +109,7 @@ class DecisionProducer:
                 # What nobody waits for any longer is not worth a connection that may be dead.
                 socket_timeout_ms=max(append_max_ms, RESPONSE_MIN_MS),
                 queue_buffering_max_messages=IN_FLIGHT_MAX,
-                error_cb=error_counter(count),
+                error_cb=self._erred,
             )
         )
 
@@ -150,6 +153,13 @@ class DecisionProducer:
         if error is not None:
             raise translate(error, "find the topic", self._topic)
 
+    async def reachable(self) -> None:
+        """Raises Unavailable while no broker can be reached. Asks one only if all were lost."""
+        self._producer.poll(0)
+        if self._all_down:
+            await self.ready()
+            self._all_down = False
+
     async def close(self, timeout_s: float = 5.0) -> None:
         """Wait for what is in flight. Raises Unavailable naming how many records are left."""
         loop = asyncio.get_running_loop()
@@ -159,6 +169,10 @@ class DecisionProducer:
             self._timer = None
         if left:
             raise Unavailable(f"{left} decisions are not acknowledged", where=self._topic)
+
+    def _erred(self, error: KafkaError) -> None:
+        self._count_error(error)
+        self._all_down = self._all_down or error.code() == KafkaError._ALL_BROKERS_DOWN
 
     def _enqueue(self, decisions: Sequence[tuple[Arrival, Decision]], append: _Append) -> None:
         # Encoded first: the sender's thread wakes at the first record, and takes what is there.

@@ -1,62 +1,143 @@
-"""One question to the brokers at a service's start: a wrong certificate or password is said then.
+"""Asks the brokers, before a service begins: do they take us, and are its topics there?
 
-librdkafka tries for ever, and calls each of them a failed handshake.
+A wrong certificate or password is said at once: librdkafka tries for ever, and calls each of them a
+failed handshake. Brokers that are down and topics that are not there yet are no such error.
 """
 
 from __future__ import annotations
 
-from confluent_kafka import KafkaError, KafkaException
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from sluice.adapters import tls
-from sluice.adapters.kafka.config import CREDENTIALS, Extra, client
-from sluice.errors import Misconfigured
+from sluice.adapters.kafka.config import CREDENTIALS, Extra, client, translate
+from sluice.adapters.kafka.leaders import unserved
+from sluice.application.ports import NO_TOPIC
+from sluice.errors import Misconfigured, Unavailable
 
 ANSWER_MAX_S = 5.0
 """Brokers that say nothing for so long are down, for all we know."""
+PORT = 9092
+"""Of a broker that is named without one, as librdkafka has it."""
+_MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+_REFUSED = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+
+
+class Brokers:
+    """One client for as many questions as it takes, until the brokers answer well."""
+
+    def __init__(self, bootstrap: str, extra: Extra, files: tls.Files) -> None:
+        """files: of TLS. Connects to nothing yet. Raises Misconfigured if no client can be made of
+        the properties."""
+        self._bootstrap = bootstrap
+        self._files = files
+        self._encrypted = "SSL" in str(extra.get("security.protocol", ""))
+        if self._encrypted:
+            tls.client_context(files)
+        self._errors: list[KafkaError] = []
+        properties = client(bootstrap, "sluice-reach", extra, error_cb=self._errors.append)
+        try:
+            self._admin = AdminClient(properties | {"log_level": 0})
+        except KafkaException as exc:
+            raise Misconfigured(
+                f"no Kafka client can be made of these settings: {exc.args[0].str()}",
+                where="kafka",
+                fix=f"kafka.security_protocol, and {CREDENTIALS}",
+            ) from exc
+
+    def ask(self, topics: Sequence[str] = ()) -> None:
+        """Return if they take us, and have these topics, which no broker makes because we ask.
+
+        Raises Misconfigured if they do not take us, or we them, or if we may not see a topic;
+        Unavailable if none answers, and with code NO_TOPIC if a topic is not there, or a partition
+        has no leader that serves it.
+        """
+        self._errors.clear()
+        if not topics:
+            try:
+                self._admin.list_topics(timeout=ANSWER_MAX_S)
+            except KafkaException as exc:
+                raise self._unanswered() from exc
+            return
+        # The metadata of a named topic would make it where the broker may: this question does not.
+        asked = self._admin.describe_topics(
+            TopicCollection([*topics]), request_timeout=ANSWER_MAX_S
+        )
+        missing: list[str] = []
+        places: list[tuple[str, int]] = []
+        for topic, answer in asked.items():
+            try:
+                places += [(topic, found.id) for found in answer.result().partitions]
+            except KafkaException as exc:
+                code = exc.args[0].code()
+                if code in _MISSING:
+                    missing.append(topic)
+                    continue
+                error = translate(exc, "find the topic", topic)
+                raise error if isinstance(error, Misconfigured) else self._unanswered() from exc
+        if missing:
+            raise Unavailable(
+                f"the brokers have no topic {', '.join(missing)}",
+                where=f"kafka, {self._bootstrap}",
+                fix="sluice topics apply, and kafka.topic_prefix",
+                code=NO_TOPIC,
+            )
+        try:
+            leaderless = unserved(self._admin, places, ANSWER_MAX_S)
+        except KafkaException as exc:
+            error = translate(exc, "ask where the topics end", ", ".join(topics))
+            raise error if isinstance(error, Misconfigured) else self._unanswered() from exc
+        if leaderless:
+            raise Unavailable(
+                f"no leader serves {', '.join(leaderless)}",
+                where=f"kafka, {self._bootstrap}",
+                fix="are all brokers up?",
+                code=NO_TOPIC,
+            )
+
+    def _unanswered(self) -> Misconfigured | Unavailable:
+        """Why there was no answer."""
+        self._admin.poll(0)
+        where = f"kafka, {self._bootstrap}"
+        for error in self._errors:
+            if error.code() in _REFUSED:
+                return Misconfigured(
+                    f"the brokers do not take our credentials: {error.str()}",
+                    where=where,
+                    fix=CREDENTIALS,
+                )
+        if self._encrypted:
+            for host, port in self._listening():
+                why = tls.diagnose(host, port, self._files, timeout_s=ANSWER_MAX_S)
+                if why and "refused" not in why:
+                    return Misconfigured(
+                        f"no TLS with the broker: {why}",
+                        where=f"kafka, {host}:{port}",
+                        fix="docs/how-to/secure-a-deployment.md",
+                    )
+        return Unavailable(
+            "no broker answers",
+            where=where,
+            fix="is it up, and are kafka.bootstrap and kafka.security_protocol its own?",
+        )
+
+    def _listening(self) -> list[tuple[str, int]]:
+        """The brokers of the settings that take a connection now."""
+        found = []
+        for one in self._bootstrap.split(","):
+            name, _, number = one.strip().rpartition(":")
+            host, port = (name.strip("[]"), int(number)) if number.isdigit() else (one, PORT)
+            with suppress(OSError), socket.create_connection((host, port), timeout=ANSWER_MAX_S):
+                found.append((host, port))
+        return found
 
 
 def check(bootstrap: str, extra: Extra, files: tls.Files) -> None:
     """Raises Misconfigured if the brokers do not take us, or we them, or if no client can be made
-    of the properties. files: of TLS."""
-    encrypted = "SSL" in str(extra.get("security.protocol", ""))
-    if encrypted:
-        tls.client_context(files)
-    errors: list[KafkaError] = []
-    properties = client(bootstrap, "sluice-reach", extra, error_cb=errors.append)
-    try:
-        admin = AdminClient(properties | {"log_level": 0})
-    except KafkaException as exc:
-        raise Misconfigured(
-            f"no Kafka client can be made of these settings: {exc.args[0].str()}",
-            where="kafka",
-            fix=f"kafka.security_protocol, and {CREDENTIALS}",
-        ) from exc
-    try:
-        admin.list_topics(timeout=ANSWER_MAX_S)
-    except KafkaException:
-        admin.poll(0)
-    else:
-        return
-    for error in errors:
-        if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
-            raise Misconfigured(
-                f"the brokers do not take our credentials: {error.str()}",
-                where=f"kafka, {bootstrap}",
-                fix=CREDENTIALS,
-            )
-    if encrypted:
-        _diagnose(bootstrap, files)
-
-
-def _diagnose(bootstrap: str, files: tls.Files) -> None:
-    """Ask the first broker that listens what is wrong with the handshake."""
-    for one in bootstrap.split(","):
-        host, _, port = one.strip().rpartition(":")
-        why = tls.diagnose(host.strip("[]"), int(port), files, timeout_s=ANSWER_MAX_S)
-        if why and "refused" not in why:
-            raise Misconfigured(
-                f"no TLS with the broker: {why}",
-                where=f"kafka, {one.strip()}",
-                fix="docs/how-to/secure-a-deployment.md",
-            )
+    of the properties. Brokers that are down are no error."""
+    with suppress(Unavailable):
+        Brokers(bootstrap, extra, files).ask()

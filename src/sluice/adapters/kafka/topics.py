@@ -19,6 +19,7 @@ from confluent_kafka.admin import (
 )
 
 from sluice.adapters.kafka.config import MESSAGE_MAX_BYTES, REQUEST_MAX_S, Extra, client, translate
+from sluice.adapters.kafka.leaders import unserved
 from sluice.domain.features.states import PARTITIONS_MAX
 from sluice.errors import Misconfigured, Unavailable
 
@@ -237,19 +238,27 @@ def _create(
             # Brokers learn of a topic one after another: it may exist and not be listed yet.
             if error and error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise error
-        _wait_until_listed(admin, set(missing))
+        _wait_until_served(admin, set(missing))
     return [
         Change(name, f"created: {partitions} partitions x {copies}, {limits.retention_days} days")
         for name, limits in missing.items()
     ]
 
 
-def _wait_until_listed(admin: AdminClient, names: set[str]) -> None:
-    """A producer that starts now must not be told that the topic is unknown."""
+def _wait_until_served(admin: AdminClient, names: set[str]) -> None:
+    """A producer that starts now must not be told that the topic is unknown, nor meet a leader that
+    does not know yet that it is one: see :mod:`sluice.adapters.kafka.leaders`."""
     deadline = time.monotonic() + REQUEST_MAX_S
-    while not names <= admin.list_topics(timeout=REQUEST_MAX_S).topics.keys():
+    while True:
+        listed = admin.list_topics(timeout=REQUEST_MAX_S).topics
+        missing = sorted(names - listed.keys())
+        if not missing:
+            places = [(name, number) for name in names for number in listed[name].partitions]
+            missing = unserved(admin, places, REQUEST_MAX_S)
+        if not missing:
+            return
         if time.monotonic() > deadline:
-            raise Unavailable("created topics are still not listed", where=", ".join(sorted(names)))
+            raise Unavailable("created topics are not served yet", where=", ".join(missing))
         time.sleep(0.02)
 
 

@@ -364,6 +364,10 @@ class TransactionalStream:
         """As :meth:`GroupConsumer.lag`."""
         return self._consumer.lag()
 
+    def reachable(self) -> bool:
+        """As :meth:`GroupConsumer.reachable`."""
+        return self._consumer.reachable()
+
     def assignment(self) -> list[Partition]:
         """The partitions that are ours now."""
         return self._consumer.assignment()

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, SUPERSEDED, fit, table
+from sluice.adapters.parquet.damage import reading
 from sluice.application.ports import Message, Partition
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.superseded import REACH, Superseded
@@ -202,18 +203,26 @@ class Archive:
     ) -> Iterator[pq.ParquetFile]:
         """Each file, in order. read_dictionary: columns to be read as codes and texts.
 
-        Raises Corrupt if two files hold the same offsets.
+        Raises Corrupt if two files hold the same offsets, or one is damaged.
         """
+        yield from self._opened(self.files(kind), read_dictionary)
+
+    def _opened(
+        self, files: Sequence[File], read_dictionary: Sequence[str] = ()
+    ) -> Iterator[pq.ParquetFile]:
         reached: dict[int, int] = {}
-        for file in self.files(kind):
+        for file in files:
             if file.first < reached.get(file.partition, 0):
                 raise Corrupt(
                     "two files of the archive overlap",
                     where=str(file.path),
                     fix="they were not written by one archive; move one away",
                 )
-            with pq.ParquetFile(file.path, read_dictionary=read_dictionary) as held:
-                reached[file.partition] = int(held.schema_arrow.metadata[LAST]) + 1
+            with reading(file.path):
+                held = pq.ParquetFile(file.path, read_dictionary=read_dictionary)
+            with held:
+                with reading(file.path):
+                    reached[file.partition] = int(held.schema_arrow.metadata[LAST]) + 1
                 yield held
 
     def tables(
@@ -223,9 +232,11 @@ class Archive:
         schema = SCHEMAS[kind]
         names = list(columns or schema.names)
         wanted = pa.schema([schema.field(name) for name in names])
-        for held in self.opened(kind):
-            # A file of an older release may lack a column.
-            have = held.read([name for name in names if name in held.schema_arrow.names])
+        files = self.files(kind)
+        for file, held in zip(files, self._opened(files), strict=True):
+            with reading(file.path):
+                # A file of an older release may lack a column.
+                have = held.read([name for name in names if name in held.schema_arrow.names])
             yield fit(have, wanted)
 
     def read(self, kind: str = "decisions", columns: Sequence[str] | None = None) -> pa.Table:

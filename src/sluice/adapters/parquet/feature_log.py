@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.archive import Archive, counting
 from sluice.adapters.parquet.columns import SCHEMAS, SUPERSEDED, fit
+from sluice.adapters.parquet.damage import reading
 from sluice.domain.clock import SECOND_US
 from sluice.domain.features import catalogue
 from sluice.errors import Corrupt
@@ -169,8 +170,9 @@ class FeatureLog:
 
     def _groups_of(self, kind: str) -> Iterator[Group]:
         for file in self._archive.files(kind):
-            held = pq.read_metadata(file.path)
-            leaf = _leaf(held, "event_at")
+            with reading(file.path):
+                held = pq.read_metadata(file.path)
+                leaf = _leaf(held, "event_at")
             for number in range(held.num_row_groups):
                 bounds = held.row_group(number).column(leaf).statistics
                 known = bounds is not None and bounds.has_min_max
@@ -195,7 +197,7 @@ class FeatureLog:
             if group.first_us < until_us and group.last_us >= first_us:
                 met.setdefault(group.path, []).append(group.number)
         for path, numbers in met.items():
-            with pq.ParquetFile(path) as held:
+            with reading(path), pq.ParquetFile(path) as held:
                 have = [name for name in (*columns, SUPERSEDED) if name in held.schema_arrow.names]
                 rows = counting(held.read_row_groups(numbers, have, use_threads=False))
             event = rows["event_at"]
