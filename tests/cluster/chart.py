@@ -253,7 +253,7 @@ def state(kube: Kube, namespace: str) -> str:
         try:
             said.append(f"{name}:")
             said.append(
-                kube("--namespace", namespace, "logs", name, "--all-containers", "--tail=5")
+                kube("--namespace", namespace, "logs", name, "--all-containers", "--tail=10")
             )
         except KubeError as error:
             said.append(str(error))

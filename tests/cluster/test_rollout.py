@@ -48,9 +48,9 @@ def traffic(sluice: Installed, name: str, folder: Path, *, rate: float = RATE) -
     assert [key for key, heard in made.heard.items() if answers[key] != heard] == []
 
 
-def releases(sluice: Installed, prefix: str) -> set[str | None]:
-    """That decided the ids which begin so."""
-    return {d.release for d in sluice.decisions_of(prefix)}
+def releases(sluice: Installed, prefix: str) -> set[str]:
+    """That scored the ids which begin so; on a busy machine some are decided without."""
+    return {d.release for d in sluice.decisions_of(prefix) if d.release is not None}
 
 
 def test_a_release_rolls_without_a_failed_request(sluice: Installed, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_values_that_cannot_be_meant_are_refused_by_name(
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"model": {"storageUri": "pvc://models/empty"}}, "manifest.json"),
+        ({"model": {"storageUri": "pvc://models/empty"}}, "no release is there"),
         ({"model": {"storageUri": "pvc://models/unsigned"}}, "manifest.sig"),
         ({"store": {"external": {"existingSecret": "missing"}}}, 'secret "missing" not found'),
     ],
