@@ -23,8 +23,9 @@ from tests.support.traffic import StreamTraffic
 
 pytestmark = pytest.mark.cluster
 
-RATE = float(os.environ.get("CLUSTER_RATE", "500"))
-"""Requests a second, all the while."""
+RATE = float(os.environ.get("CLUSTER_RATE", "200"))
+"""Requests a second, all the while: what two cores carry beside the cluster, the broker and the client
+with something else on them. 500 where they are idle."""
 BEFORE_S = AFTER_S = 2.0
 SCALED_MAX_S = 120.0
 
@@ -86,6 +87,27 @@ def test_a_killed_sync_api_loses_what_was_in_flight_and_each_of_these_is_answere
     # Its connections break and, until its Service knows, new ones are refused. Nothing is answered
     # with an error.
     assert [said for said in made.failed if said[0].isdigit()] == []
+
+
+def test_a_canary_comes_takes_its_share_and_is_promoted_without_a_failed_request(
+    sluice: Installed, tmp_path: Path
+) -> None:
+    sluice.at()
+    with traffic(sluice, "canary", tmp_path) as made:
+        sluice.upgrade(
+            serving={"kserve": {"canary": {"name": "next", "storageUri": "pvc://models/v2"}}}
+        )
+        ready = [pod["metadata"]["labels"] for pod in sluice.sync_pods() if is_ready(pod)]
+        assert {labels["app"] for labels in ready} == {
+            f"isvc.{NAME}-predictor",
+            f"isvc.{NAME}-next-predictor",
+        }
+        sluice.decide("while-a-canary")
+        sluice.upgrade(
+            serving={"kserve": {"predictorName": "next"}}, model={"storageUri": "pvc://models/v2"}
+        )
+    assert made.failed == {}
+    assert len(releases(sluice, "canary-")) == 2
 
 
 def test_the_autoscaler_follows_the_load_out_and_in_without_a_failed_request(
