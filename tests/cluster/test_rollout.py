@@ -24,8 +24,7 @@ from tests.support.traffic import StreamTraffic
 pytestmark = pytest.mark.cluster
 
 RATE = float(os.environ.get("CLUSTER_RATE", "200"))
-"""Requests a second, all the while: what two cores carry beside the cluster, the broker and the client
-with something else on them. 500 where they are idle."""
+"""Requests a second: what two cores carry beside all else that runs on them. 500 on idle ones."""
 BEFORE_S = AFTER_S = 2.0
 SCALED_MAX_S = 120.0
 
