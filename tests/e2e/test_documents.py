@@ -104,6 +104,7 @@ PREPARED = {
     ),
 }
 """What a page takes for granted, typed before it."""
+TEN_YEARS_S = 10 * 365 * 86_400
 FIRST = {"./sluice backfill bank.csv": "export SLUICE_ARCHIVER_ROOT=var/bank/archive"}
 """Typed before a command: an archive holds one history, and the page shows two."""
 
@@ -186,7 +187,8 @@ class _House:
         self.folder = folder / "sluice"
         self.folder.mkdir()
         self.ran: set[str] = set()
-        soon = {"SLUICE_ARCHIVER_ROLL_S": "1"}
+        # Public tables are years old, and the page on publishing says to raise this for a replay.
+        soon = {"SLUICE_ARCHIVER_ROLL_S": "1", "SLUICE_DECIDER_MAX_EVENT_AGE_S": str(TEN_YEARS_S)}
         self.make = Make(folder, tree=self.folder, data=Path("var"), environment=soon)
         self._other_store = other_store
         self.other_kafka = free_port()
@@ -437,7 +439,7 @@ def _leave_dead_letters(make: Make) -> None:
     producer = Producer({"bootstrap.servers": f"localhost:{make.kafka}"})
     for sent in (
         _authorization("with-a-field", loyalty_id="gold"),
-        _authorization("old", event_at=int(time.time() - 90 * 86_400) * 1_000_000),
+        _authorization("old", event_at=int(time.time() - 2 * TEN_YEARS_S) * 1_000_000),
         *[_authorization("twice", event_at=NOW_US)] * 2,
     ):
         producer.produce("authorizations.v1", json.dumps(sent), str(sent["card_token"]))
