@@ -113,6 +113,9 @@ class Installed:
         self.kube.until(self._written, "KServe has written the Deployments", at_most_s)
         for name in self._wanted():
             self.kube.rolled_out(self.namespace, f"deployment/{name}", at_most_s)
+        spec = self.kube.get(self.namespace, "inferenceservice", NAME)["spec"]
+        least = spec["predictor"]["minReplicas"]
+        self.kube.until(lambda: self.ready_sync_pods() >= least, f"{least} are ready", at_most_s)
 
     def _wanted(self) -> dict[str, dict[str, str]]:
         """What the pods of each Deployment must say, by its name: stable, and a canary."""
@@ -253,7 +256,7 @@ def state(kube: Kube, namespace: str) -> str:
         try:
             said.append(f"{name}:")
             said.append(
-                kube("--namespace", namespace, "logs", name, "--all-containers", "--tail=5")
+                kube("--namespace", namespace, "logs", name, "--all-containers", "--tail=10")
             )
         except KubeError as error:
             said.append(str(error))

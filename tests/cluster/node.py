@@ -51,6 +51,8 @@ READY_MAX_S = 120.0
 """Start to Ready: 4 s on an idle machine, 12 on a busy one."""
 END_MAX_S = 20.0
 VALID = timedelta(days=30)
+_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
+"""Nodes that this process started: it must hear of their end, or they stay in the table."""
 PACKAGES = {
     "containerd": "containerd",
     "runc": "runc",
@@ -90,6 +92,8 @@ class Node:
 
     def alive(self) -> bool:
         """True while it runs."""
+        if self.outer in _CHILDREN:
+            return _CHILDREN[self.outer].poll() is None
         with suppress(psutil.Error):
             return bool(psutil.Process(self.outer).create_time() == self.began)
         return False
@@ -170,6 +174,7 @@ def _start(state: Path, bin_: Path, *, detached: bool) -> Node:
             stderr=log,
             start_new_session=True,  # Ctrl-C is ours to act on
         )
+    _CHILDREN[outer.pid] = outer
     try:
         ours = Path("/proc/self/ns/net").readlink()
         found: list[psutil.Process] = []

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster.chart import Installed, merged, state
 from tests.cluster.helm import HelmError
+from tests.cluster.kube import KubeError
 from tests.cluster.test_rollout import traffic
 
 pytestmark = pytest.mark.cluster
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.cluster
 WAIT_S = 20
 """For what cannot become ready."""
 RATE = 100.0
-TIMED_OUT = r"(?i)timed out|deadline exceeded"
+TIMED_OUT = r"(?i)timed out|exceeded"
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,8 @@ def test_values_that_cannot_be_meant_are_refused_by_name(
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"model": {"storageUri": "pvc://models/empty"}}, "manifest.json"),
-        ({"model": {"storageUri": "pvc://models/unsigned"}}, "sign"),
+        ({"model": {"storageUri": "pvc://models/empty"}}, "no release is there"),
+        ({"model": {"storageUri": "pvc://models/unsigned"}}, "manifest.sig"),
         ({"store": {"external": {"existingSecret": "missing"}}}, 'secret "missing" not found'),
     ],
     ids=["no release there", "unsigned release", "missing secret"],
@@ -56,9 +57,17 @@ def test_what_never_comes_up_leaves_the_old_pods_serving_and_is_rolled_back(
     sluice.at()
     name = "wrong-" + "".join(c for c in said if c.isalpha())
     with traffic(sluice, name, tmp_path, rate=RATE) as made:
-        with pytest.raises(HelmError, match=TIMED_OUT):
-            sluice.helm.upgrade(merged(sluice.given, values), timeout=WAIT_S)
-        assert said in state(sluice.kube, sluice.namespace)
-        sluice.helm.rollback()
-        sluice.settled()
+        try:
+            with pytest.raises((HelmError, KubeError), match=TIMED_OUT):
+                _roll(sluice, values)
+            assert said in state(sluice.kube, sluice.namespace)
+        finally:
+            sluice.helm.rollback()
+            sluice.settled()
     assert made.failed == {}
+
+
+def _roll(sluice: Installed, values: dict[str, Any]) -> None:
+    """Upgrade as a pipeline does: Helm knows nothing of the sync API's pods, the rollout does."""
+    sluice.helm.upgrade(merged(sluice.given, values), timeout=WAIT_S)
+    sluice.settled(WAIT_S)
