@@ -66,9 +66,9 @@ def test_what_expired_unread_is_passed_over_only_where_the_owner_says_so(
 @pytest.mark.slow
 def test_a_topic_made_again_under_a_reader_ends_it(apache: Broker) -> None:
     """As under the recall of a decider that begins: what it prefetched comes, then it says so."""
-    topic, count = apache.topics.labels, 60
+    topic, count = apache.topics.labels, 300
     producer = EventProducer(apache.bootstrap, client_id="test")
-    for _ in range(count):  # more than is prefetched
+    for _ in range(count):  # more than a reader takes and fetches ahead in its first 0.2 s
         producer.produce(topic, os.urandom(900_000), partition=0)
     producer.flush(60)
     reader = TopicReader(apache.bootstrap)

@@ -57,28 +57,18 @@ class Brokers:
         has no leader that serves it.
         """
         self._errors.clear()
-        if not topics:
-            try:
-                self._admin.list_topics(timeout=ANSWER_MAX_S)
-            except KafkaException as exc:
-                raise self._unanswered() from exc
-            return
-        # The metadata of a named topic would make it where the broker may: this question does not.
-        asked = self._admin.describe_topics(
-            TopicCollection([*topics]), request_timeout=ANSWER_MAX_S
-        )
-        missing: list[str] = []
-        places: list[tuple[str, int]] = []
-        for topic, answer in asked.items():
-            try:
-                places += [(topic, found.id) for found in answer.result().partitions]
-            except KafkaException as exc:
-                code = exc.args[0].code()
-                if code in _MISSING:
-                    missing.append(topic)
-                    continue
-                error = translate(exc, "find the topic", topic)
-                raise error if isinstance(error, Misconfigured) else self._unanswered() from exc
+        try:
+            # Of all topics: the metadata of a named one would make it where the broker may.
+            there = self._admin.list_topics(timeout=ANSWER_MAX_S).topics
+        except KafkaException as exc:
+            raise self._unanswered() from exc
+        missing = self._missing([topic for topic in topics if topic not in there])
+        places = [
+            (topic, number)
+            for topic in topics
+            if topic in there
+            for number in there[topic].partitions
+        ]
         if missing:
             raise Unavailable(
                 f"the brokers have no topic {', '.join(missing)}",
@@ -98,6 +88,23 @@ class Brokers:
                 fix="are all brokers up?",
                 code=NO_TOPIC,
             )
+
+    def _missing(self, unseen: Sequence[str]) -> list[str]:
+        """Those of some topics that are not there. Raises Misconfigured if one is, and we may not
+        see it."""
+        if not unseen:
+            return []
+        asked = self._admin.describe_topics(
+            TopicCollection([*unseen]), request_timeout=ANSWER_MAX_S
+        )
+        for topic, answer in asked.items():
+            try:
+                answer.result()
+            except KafkaException as exc:
+                error = translate(exc, "find the topic", topic)
+                if exc.args[0].code() not in _MISSING and isinstance(error, Misconfigured):
+                    raise error from exc
+        return [*unseen]  # also one that was made this moment: it is asked for again
 
     def _unanswered(self) -> Misconfigured | Unavailable:
         """Why there was no answer."""
