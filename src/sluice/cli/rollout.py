@@ -6,7 +6,7 @@ and StatefulSet, and of those that KServe makes, through kubectl. It gives up as
 been for half a minute in what does not end by itself (no image, no secret, exits again and again),
 and prints what Kubernetes and the pod say. It changes nothing: roll back by Helm.
 
-sluice rollout sluice --namespace fraud || helm rollback sluice --namespace fraud
+sluice rollout sluice -n fraud || helm rollback sluice -n fraud
 """
 
 from __future__ import annotations
