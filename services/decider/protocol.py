@@ -133,9 +133,11 @@ class Heads:
 
     def learn(self, piece: bytes, protocol: HttpToolsProtocol) -> None:
         """Take note of the head of a piece, if the request just parsed is the whole of it."""
-        cycle, end = protocol.cycle, piece.find(_HEAD_END) + len(_HEAD_END)
+        cycle = protocol.cycle
         headers = tuple(cycle.scope["headers"])
-        said = {name for name, _ in headers}
+        if any(name in _UNUSUAL for name, _ in headers):
+            return
+        end = piece.find(_HEAD_END) + len(_HEAD_END)
         if (
             end > HEAD_MAX_BYTES
             or cycle.body != piece[end:]
@@ -146,7 +148,6 @@ class Heads:
             or cycle.scope["http_version"] != "1.1"
             or [value for name, value in headers if name == b"content-length"]
             != [b"%d" % (len(piece) - end)]
-            or not said.isdisjoint(_UNUSUAL)
         ):
             return
         if len(self._headers) >= HEADS_MAX:

@@ -17,7 +17,7 @@ from typing import TypeGuard, cast
 
 from sluice.adapters.files.dialect import Dialect
 from sluice.adapters.files.opened import LINE_MAX, Lines, opened, unreadable_text
-from sluice.adapters.files.row_batch import BATCH_ROWS, RowBatch, raw_bytes, rows_of
+from sluice.adapters.files.row_batch import BATCH_ROWS, RowBatch, each_once, raw_bytes, rows_of
 from sluice.application.publish import BadRow
 from sluice.errors import Misconfigured, Rejected
 from sluice.shown import shown
@@ -70,13 +70,7 @@ class CsvTable:
         self.columns = header
         named = [i for i, name in enumerate(self.columns) if name]
         self._least, self._width = named[-1] + 1, len(header)
-        twice = {name for name in self.columns if name and self.columns.count(name) > 1}
-        if twice:
-            raise Misconfigured(
-                f"column {shown(min(twice))} occurs twice",
-                where=f"{path}:{self._head}",
-                fix="give each column a name of its own",
-            )
+        each_once([name for name in self.columns if name], f"{path}:{self._head}")
 
     def batches(
         self,

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from sluice.adapters.files.history import SAYS_MAX, UNREADABLE
 from sluice.adapters.files.opened import DAMAGED, head
-from sluice.adapters.files.row_batch import BATCH_ROWS, RowBatch, rows_of
+from sluice.adapters.files.row_batch import BATCH_ROWS, RowBatch, each_once, rows_of
 from sluice.errors import Misconfigured, Rejected, Unavailable
 from sluice.shown import shown
 
@@ -35,13 +35,7 @@ class ParquetTable:
             ) from exc
         except OSError as exc:
             raise _broken(exc, path, "") from exc
-        twice = {name for name in self.columns if self.columns.count(name) > 1}
-        if twice:
-            raise Misconfigured(
-                f"column {shown(min(twice))} occurs twice",
-                where=str(path),
-                fix="give each column a name of its own",
-            )
+        each_once(self.columns, str(path))
 
     def batches(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, Protocol
@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import msgspec
 
 from sluice.application.publish import BadRow
-from sluice.errors import Rejected
+from sluice.errors import Misconfigured, Rejected
+from sluice.shown import shown
 
 BATCH_ROWS = 4096
 """Rows in memory at once: a few MB, and a progress line several times a second."""
@@ -89,6 +90,17 @@ class Source(Protocol):
         Unavailable.
         """
         ...
+
+
+def each_once(columns: Sequence[str], where: str) -> None:
+    """Raise Misconfigured if a name comes twice: nobody could say which column is meant."""
+    twice = {name for name in columns if columns.count(name) > 1}
+    if twice:
+        raise Misconfigured(
+            f"column {shown(min(twice))} occurs twice",
+            where=where,
+            fix="give each column a name of its own",
+        )
 
 
 def rows_of(limit: int | None) -> int:
