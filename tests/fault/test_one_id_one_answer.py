@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from local.kafka.broker import Node, free_port
+from local.kafka.broker import Node
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.embedded import EmbeddedStore
@@ -40,12 +40,6 @@ TIGHT = {
     "SLUICE_ARCHIVER_ROLL_S": "1",
 }
 """Budgets as they ship, which the harness otherwise widens."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
-    with EmbeddedStore(port=free_port(), directory=tmp_path / "store") as store:
-        yield store
 
 
 @pytest.fixture

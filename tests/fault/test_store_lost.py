@@ -12,7 +12,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from local.kafka.broker import Node, free_port
+from local.kafka.broker import Node
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.blocking import BlockingConnection
@@ -31,13 +31,6 @@ from tests.support.recount import Ledger
 from tests.support.traffic import Caller, StreamTraffic, call
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
-    """At one port, with nothing on disk."""
-    with EmbeddedStore(port=free_port(), directory=tmp_path / "store") as store:
-        yield store
 
 
 @pytest.fixture

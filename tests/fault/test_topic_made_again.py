@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from local.kafka.broker import Node, free_port
+from local.kafka.broker import Node
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.embedded import EmbeddedStore
@@ -26,12 +26,6 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 PARTITIONS = 3
 COUNT = 300
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
-    with EmbeddedStore(port=free_port(), directory=tmp_path / "store") as store:
-        yield store
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from sluice.domain.records.dead_letter import DeadLetter
 from sluice.domain.records.decision import Decision
 from sluice.testing.policy import make_policy
 from sluice.testing.store import FakeStore
+from tests.support import messages
 from tests.support.kafka import read_all
 
 pytestmark = pytest.mark.integration
@@ -53,22 +54,9 @@ class Now:
 
 
 def authorization(number: int) -> bytes:
+    token = f"tok_{number % 97}"
     return json.dumps(
-        {
-            "authorization_id": f"auth-{number}",
-            "event_at": time.time_ns() // 1000,
-            "card_token": f"tok_{number % 97}",
-            "merchant_id": "merchant-1",
-            "terminal_id": "terminal-1",
-            "mcc": "5411",
-            "channel": "pos",
-            "amount_minor": 1999,
-            "currency": "EUR",
-            "merchant_country": "DE",
-            "card_country": "DE",
-            "region": "eu",
-            "tenant": "bank",
-        }
+        messages.authorization(f"auth-{number}", event_at=time.time_ns() // 1000, card_token=token)
     ).encode()
 
 

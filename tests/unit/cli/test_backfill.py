@@ -33,6 +33,7 @@ from sluice.domain.records.decision import Decision
 from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.domain.records.label import Label
 from sluice.errors import Corrupt, Misconfigured, Rejected
+from tests.support.mapping import LABELS, MAPPING
 from tests.unit.application.test_featurize import Harness, decide
 
 FX = PolicyFiles(Path("policies/default"), catalogue.FEATURES).current().fx
@@ -179,24 +180,6 @@ def test_an_entity_with_another_state_keeps_it_and_is_counted(past: Past, tmp_pa
     assert store_states(states, harness.store).others == 1
     assert harness.store.states[kind, key] == (b"another state", 5)
     assert len(harness.store.states) == len(states)
-
-
-MAPPING = """
-authorization_id: {column: id}
-event_at: {column: at, zone: UTC}
-card_token: {template: "card-{who}"}
-merchant_id: {constant: m-1}
-terminal_id: {constant: t-1}
-mcc: {constant: "5999"}
-channel: {constant: pos}
-amount: {column: cents, unit: minor}
-currency: {constant: EUR}
-merchant_country: {constant: PT}
-card_country: {constant: PT}
-region: {constant: eea}
-tenant: {constant: bank}
-"""
-LABELS = "{column: fraud, delay_days: 1, source: bank}"
 
 
 def test_a_firms_own_columns_are_mapped_as_for_publish(tmp_path: Path) -> None:
