@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from local.kafka.broker import free_port
 from local.stack import Stack
 from sluice.adapters.kafka.reach import check
+from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.tls import Files
 from sluice.bootstrap.services import store_at
@@ -91,6 +92,18 @@ def read_all(cluster: Cluster, topic: str) -> list[dict[str, Any]]:
             found.append(json.loads(message.value()))
     consumer.close()
     return found
+
+
+def test_a_reader_outside_any_group_needs_no_right_on_one(cluster: Cluster) -> None:
+    decisions = cluster.add("outside-").decisions
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, **cluster.extra("decider-sync")})
+    producer.produce(decisions, b"{}", b"key", 0)
+    assert producer.flush(30) == 0
+    reader = TopicReader(cluster.bootstrap, extra=cluster.extra("decider-sync"))
+    until = time.monotonic() + 3.0  # the broker's refusal of the group comes some time after
+    while time.monotonic() < until:
+        assert [m.value for m in reader.between(decisions, 0, 0, 1)] == [b"{}"]
+    reader.close()
 
 
 def test_all_services_work_with_their_own_rights_over_tls(

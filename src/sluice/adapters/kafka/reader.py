@@ -150,6 +150,8 @@ class TopicReader:
         while waiting:
             for message in self._consumer.consume(BATCH, 0.2):
                 error = message.error()
+                if error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    continue  # librdkafka asks for the group's coordinator although none is joined
                 deadline = time.monotonic() + REQUEST_MAX_S
                 if error is None:
                     yield to_message(message)
