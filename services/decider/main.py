@@ -76,7 +76,7 @@ def _what_sync_needs(settings: Settings, waiting: Waiting) -> _Parts:
     Weights(settings.decider.priority)
     access = waiting.until(partial(who_may_ask, settings), lambda _: "keys")
     for_release(waiting, settings, needed=True)
-    active = bootstrap.active_configuration(settings)
+    active = bootstrap.active_configuration(settings, "sync")
     for_brokers(waiting, settings, bootstrap.topics(settings).decisions)
     for_store(waiting, settings)
     return _Parts(active, access, tls)
@@ -87,7 +87,7 @@ def _what_stream_needs(
 ) -> tuple[ActiveConfiguration, Transactions]:
     """The same."""
     for_release(waiting, settings, needed=False)
-    active = bootstrap.active_configuration(settings)
+    active = bootstrap.active_configuration(settings, "stream")
     names = bootstrap.topics(settings)
     for_brokers(waiting, settings, names.authorizations, names.decisions, names.dead_letters)
     for_store(waiting, settings)

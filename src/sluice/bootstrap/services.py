@@ -491,10 +491,14 @@ def _said(by: Checked) -> dict[str, Any]:
     }
 
 
-def active_configuration(settings: Settings) -> ActiveConfiguration:
-    """Release and policy, followed on disk. Raises Misconfigured if the policy is wrong, and
-    Corrupt if it may not decide; without a release that holds, decisions go without a model until
-    one comes."""
+def active_configuration(
+    settings: Settings, entrypoint: Entrypoint | None = None
+) -> ActiveConfiguration:
+    """Release and policy, followed on disk. entrypoint: whose variant of the release scores.
+
+    Raises Misconfigured if the policy is wrong, and Corrupt if it may not decide; without a release
+    that holds, decisions go without a model until one comes.
+    """
     decider = settings.decider
     clock = SystemClock()
     pack = policies(settings)
@@ -519,6 +523,7 @@ def active_configuration(settings: Settings) -> ActiveConfiguration:
             catalogue.FEATURES,
             pack.current().fx.reference,
             telemetry.METRICS.count,
+            entrypoint=entrypoint,
         ),
         pack,
         trusted=trusted,
