@@ -217,6 +217,13 @@ class DeciderSettings(
     policy_approvals: Annotated[
         int, _says("The same of a policy. Two is dual control.", ge=0, le=16)
     ] = 0
+    let_through_key: Annotated[
+        str,
+        _says(
+            "Secret, 16 to 64 bytes and the same at every decider, by which a policy's "
+            "`let_through` draws; such a policy is refused without it."
+        ),
+    ] = ""
     drop_untrusted: Annotated[
         bool,
         _says(

@@ -41,6 +41,7 @@ from sluice.application.consistency import ConsistencyCheck
 from sluice.application.decide import DecisionPipeline
 from sluice.application.dry_run import Recent
 from sluice.application.featurize import Featurizer
+from sluice.application.let_through import draw_of, refuse_undrawn
 from sluice.application.once import Ids, Once
 from sluice.application.ports import (
     NOEVICTION,
@@ -224,7 +225,7 @@ def store_answers(settings: Settings) -> None:
 def policy_holds(settings: Settings) -> None:
     """Read policy and trust while the release is not there yet: a mistake in them is said at once.
     Raises Misconfigured."""
-    policies(settings)
+    _deciding_policies(settings)
     read_trust(Path(settings.decider.trust_dir))
 
 
@@ -439,6 +440,15 @@ def policies(settings: Settings) -> PolicyFiles:
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
 
 
+def _deciding_policies(settings: Settings) -> PolicyFiles:
+    """The same where it decides: it must not let through without a key."""
+    return PolicyFiles(
+        Path(settings.decider.policy_dir),
+        catalogue.FEATURES,
+        check=partial(refuse_undrawn, secret=settings.decider.let_through_key),
+    )
+
+
 class _Report:
     """What happens to the active configuration, in log and metrics."""
 
@@ -497,7 +507,7 @@ def active_configuration(settings: Settings) -> ActiveConfiguration:
     one comes."""
     decider = settings.decider
     clock = SystemClock()
-    pack = policies(settings)
+    pack = _deciding_policies(settings)
     trusted = TrustFolder(Path(decider.trust_dir), read_trust, clock)
     release_dir, policy_dir = Path(decider.release_dir), Path(decider.policy_dir)
     limits = Limits(
@@ -586,6 +596,7 @@ def decider(
         check=checks(settings.decider.grammars),
         turned_away=turned_away,
         watch=active,
+        draw=draw_of(settings.decider.let_through_key, SystemClock(), telemetry.METRICS.count),
     )
 
 

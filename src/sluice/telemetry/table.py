@@ -341,6 +341,20 @@ TABLE: tuple[Metric, ...] = (
         ("kind",),
         "Trips that were not reset yet.",
     ),
+    Metric(
+        "sluice_decider_let_through_total",
+        "counter",
+        ("result",),
+        "Would-be declines that the policy drew to be let through: approved, or declined all the "
+        "same because the day's budget of this process was spent.",
+        begins=_each("approved", "spent"),
+    ),
+    Metric(
+        "sluice_decider_let_through_minor_total",
+        "counter",
+        (),
+        "Amount of those approved, in minor units of the reference currency.",
+    ),
     # every user of states
     Metric(
         "sluice_store_ready",
