@@ -560,7 +560,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         ("topic", "result"),
         "Events by result: applied, redelivered, duplicate, too_old; superseded is a second record "
-        "of an id.",
+        "of an id; a label that repeats what was known, or is outranked, changes no state.",
         begins=(("decisions", "too_old"), ("observations", "too_old"), ("decisions", "superseded")),
     ),
     Metric("sluice_featurizer_states_written_total", "counter", ("entity",), "States stored."),
