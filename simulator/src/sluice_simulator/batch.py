@@ -105,6 +105,7 @@ class Batch:
             "kind": _names([way and way[0] for way in WAYS], rows["way"]),
             "source": _names([way and way[1] for way in WAYS], rows["way"]),
             "tenant": _names([self.world.config.tenant], np.zeros(n, np.int64)),
+            "channel": _names(CHANNELS, rows["channel"]),
         }
         # A world's reports come once, and have neither an id nor a reason of their own.
         absent = {name: pa.nulls(n, pa.string()) for name in set(LABEL_FIELDS) - set(columns)}

@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from sluice.domain.records.authorization import Authorization, GivenName, Identifier, MicrosUtc
+from sluice.domain.records.authorization import (
+    Authorization,
+    Channel,
+    GivenName,
+    Identifier,
+    MicrosUtc,
+)
 from sluice.domain.records.texts import Kind, checker, matched_text
 
 LabelKind = Literal["chargeback", "alert", "verdict", "issuer_report"]
@@ -37,6 +43,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     merchant_id: Identifier
     terminal_id: Identifier
     device_id: Identifier | None = None
+    channel: Channel | None = None
     report_id: Identifier | None = None
     """What its source calls this report: source and report_id come once."""
     reason: ReasonCode | None = None
