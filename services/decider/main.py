@@ -138,11 +138,11 @@ async def _sync(settings: Settings, started: bootstrap.Started, parts: _Parts) -
     )
 
 
-def who_may_ask(settings: Settings) -> Access | None:
-    """The sync API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
-    credentials = bootstrap.credentials(settings)
+def who_may_ask(settings: Settings, api: bootstrap.Api = "decider") -> Access | None:
+    """An API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
+    credentials = bootstrap.credentials(settings, api)
     if credentials is None:
-        report_open(settings.decider.host)
+        report_open(settings.decider.host if api == "decider" else settings.labeller.host)
         return None
     given = settings.access
     limits = Limits(given.rate_per_s, given.burst, given.in_flight_max)

@@ -100,6 +100,10 @@ class TopicReader:
         if at < end:
             yield from self._from(topic, {partition: at}, {partition: end})
 
+    def spread(self, topic: str, starts: dict[int, int], ends: dict[int, int]) -> Iterator[Message]:
+        """Records of several partitions, interleaved, each from its start to before its end."""
+        yield from self._from(topic, starts, ends)
+
     def _from(self, topic: str, starts: dict[int, int], ends: dict[int, int]) -> Iterator[Message]:
         places = [TopicPartition(topic, number, at) for number, at in starts.items()]
         for message in self._until(places, ends, set(starts)) if places else ():
