@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         started = bootstrap.start("decider", settings, entrypoint=entrypoint)
         waiting = Waiting(started.stop)
         if entrypoint == "sync":
-            from services.decider import server  # noqa: PLC0415 (KServe: only this entrypoint needs it)
+            from services.decider import server  # noqa: PLC0415 (only this entrypoint needs it)
 
             parts = _what_sync_needs(settings, waiting)
             server.run(_sync(settings, started, parts))

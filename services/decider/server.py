@@ -1,28 +1,24 @@
-"""KServe's ModelServer with our entrypoint in front, on one event loop, draining on SIGTERM.
+"""The sync API's server: uvicorn on an event loop of ours, draining on SIGTERM.
 
-KServe brings the protocol's metadata and its own metrics; it neither opens its gRPC server nor runs
-the loop. One process, one worker: KServe's ``--workers`` would pickle the model.
+It speaks the protocols by which KServe's controller, clients and dashboards know a predictor;
+KServe's own server is not in the process. One process, one worker: replicas scale it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
+import prometheus_client
 import uvicorn
 import uvloop
-from kserve import Model, ModelServer
-from kserve.model_server import app as kserve_app
-from kserve.protocol.rest.server import RESTServer
 from uvicorn.server import ServerState
 
-from services.decider import open_inference
 from services.decider.access import Access, ServerTls, follow_file
 from services.decider.admin import Admin
 from services.decider.admission import Weights
@@ -45,34 +41,6 @@ reference count: at Python's 700 the collector looks in vain at every other batc
 samples of a profile."""
 FINISH_S = 10
 """For requests in flight, after the drain."""
-
-
-class DeciderModel(Model):
-    """What KServe sees of the decider: metadata and readiness."""
-
-    def __init__(self, name: str, entrypoint: SyncApi, columns: int) -> None:
-        super().__init__(name)
-        self._entrypoint = entrypoint
-        self._columns = columns
-        self.ready = True
-
-    async def healthy(self) -> bool:
-        """Ready as the entrypoint is."""
-        return await self._entrypoint.ready()
-
-    def get_input_types(self) -> list[dict[str, Any]]:
-        """The two inputs, one a request."""
-        return [
-            {"name": open_inference.FEATURES, "datatype": "INT64", "shape": [-1, self._columns]},
-            {"name": open_inference.AUTHORIZATIONS, "datatype": "BYTES", "shape": [-1]},
-        ]
-
-    def get_output_types(self) -> list[dict[str, Any]]:
-        """The output of each input."""
-        return [
-            {"name": open_inference.SCORES, "datatype": "INT64", "shape": [-1]},
-            {"name": open_inference.ANSWERS, "datatype": "BYTES", "shape": [-1]},
-        ]
 
 
 class _Server(uvicorn.Server):
@@ -138,15 +106,15 @@ class _Server(uvicorn.Server):
         self._stopping = self.should_exit = True
 
 
-def _behind(name: str, entrypoint: SyncApi, columns: int) -> None:
-    """Make KServe's application complete. Once a process: KServe keeps it in a module."""
-    logging.getLogger("kserve").addHandler(logging.NullHandler())  # else it configures its own
-    logging.getLogger("kserve.trace").setLevel(logging.WARNING)  # two lines a request otherwise
-    server = ModelServer(workers=1, enable_grpc=False, enable_latency_logging=False)
-    server.register_model(DeciderModel(name, entrypoint, columns))
-    RESTServer(
-        "kserve.model_server:app", server.dataplane, server.model_repository_extension, 0
-    ).create_application()
+def _predict_seconds(name: str) -> Callable[[float], None]:
+    """KServe's own histogram of inferences, by its name: what watches its predictors reads it.
+
+    Call it once a process.
+    """
+    seconds = prometheus_client.Histogram(
+        "request_predict_seconds", "predict request latency", ["model_name"]
+    )
+    return seconds.labels(name).observe
 
 
 async def serve(
@@ -184,7 +152,6 @@ async def serve(
     """
     entrypoint = SyncApi(
         decider,
-        kserve_app,
         name=name,
         columns=columns,
         in_flight_max=in_flight_max,
@@ -193,8 +160,8 @@ async def serve(
         sampler=sampler,
         access=access,
         reachable=reachable,
+        inferred=_predict_seconds(name),
     )
-    _behind(name, entrypoint, len(columns))
     listening = listen(host, port)
     server = _Server(
         _config(entrypoint, tls),
@@ -259,6 +226,6 @@ def _config(app: App, tls: ServerTls | None = None) -> uvicorn.Config:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a service's coroutine on a uvloop of ours: ``uvloop.install()`` breaks KServe."""
+    """Run a service's coroutine on a uvloop of its own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
