@@ -15,7 +15,7 @@ from services.decider import server
 from sluice import telemetry
 from sluice.application.decide import Result
 from sluice.application.ports import Arrival
-from sluice.bootstrap.services import limit_memory
+from sluice.bootstrap.memory import limit_memory
 from sluice.testing.deciding import COLUMNS, FakePipeline
 
 
