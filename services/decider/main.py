@@ -174,6 +174,7 @@ async def _stream(
             decider,
             ids,
             recall=recall.start,
+            lacks=active.lacks,
             dead_letters=names.dead_letters,
             clock=SystemClock(),
             events=events,

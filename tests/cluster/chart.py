@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -155,6 +156,17 @@ class Installed:
         with urllib.request.urlopen(request, timeout=10) as answer:
             decided: dict[str, Any] = msgspec.json.decode(answer.read())
             return decided
+
+    def readiness(self, pod: str, port: int) -> str:
+        """What a pod answers to that question, ready or not."""
+        address = self.kube.get(self.namespace, "pod", pod)["status"]["podIP"]
+        try:
+            with urllib.request.urlopen(
+                f"http://{address}:{port}/v2/health/ready", timeout=10
+            ) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as refused:
+            return str(refused.read().decode())
 
     def metrics(self, pod: str, port: int) -> dict[str, float]:
         """What a pod shows, by name and labels."""

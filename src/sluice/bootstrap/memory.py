@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 SHARE_OF_GROUP = 0.9
 """Of a control group's limit that may be data. The rest is for what counts there too: pages of
-libraries that cannot be dropped, buffers of sockets, page tables, the child that reads a release."""
+libraries that cannot be dropped, buffers of sockets, and the child that reads a release."""
 _FILES = (("memory.max", ""), ("memory/memory.limit_in_bytes", "memory"))
 """Limit below the groups' folder, and the hierarchy's name in /proc/self/cgroup: version 2, 1."""
 
