@@ -288,7 +288,7 @@ def interval(values: Sequence[Sequence[float]]) -> Interval:
     every = np.array([v for window in values for v in window if np.isfinite(v)])
     means = np.array([np.mean(kept) for w in values if (kept := [v for v in w if np.isfinite(v)])])
     if not len(means):
-        return Interval(*[float("nan")] * 4, windows=0)
+        return Interval(float("nan"), float("nan"), float("nan"), float("nan"), 0)
     mean = float(means.mean())
     deviation = float(every.std(ddof=1)) if len(every) > 1 else 0.0
     if len(means) < 2:
