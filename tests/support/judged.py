@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sluice.application.dataset_manifest import MANIFEST
+from sluice.application.judging.measures import Window
+from sluice.application.judging.rows import Rows
 from sluice.domain.clock import DAY_US, from_datetime, to_datetime
 from sluice.domain.features import catalogue
 from sluice.domain.release import FEATURES_KEY
@@ -322,3 +324,31 @@ def write_run(
     }
     (folder / "run.json").write_bytes(msgspec.json.encode(about | changes))
     return folder
+
+
+def rows_in(part: Part, name: str, days_after: int = 30) -> Rows:
+    """A part as it is read from a set, judged by what was known so long after its week."""
+    columns = part.columns
+    n = len(part.fraud)
+    as_of = part.first_us + WEEK_US + days_after * DAY_US
+    known = np.asarray(columns["known_at"])
+    fraud = part.fraud & (known >= 0) & (known <= as_of)
+    _, card = np.unique(columns["card_token"], return_inverse=True)
+    return Rows(
+        name=name,
+        first_us=part.first_us,
+        until_us=part.first_us + WEEK_US,
+        as_of_us=as_of,
+        window=Window(
+            fraud, part.x[:, 0], card.astype(np.int64), np.asarray(columns["event_at"]), np.ones(n)
+        ),
+        ids=np.array(columns["authorization_id"], object),
+        known_us=np.where(fraud, known, -1),
+        young=np.zeros(n, bool),
+        weight=np.asarray(columns["weight"], np.float64),
+        reported_share=np.asarray(columns["reported_share"], np.float64),
+        channel=np.array(columns["channel"], object),
+        region=np.array(columns["region"], object),
+        names=FEATURES,
+        features=part.x,
+    )

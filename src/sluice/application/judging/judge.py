@@ -336,7 +336,7 @@ def _judged(
             "figures weighted by let-through: no row of the tests was declined or let through"
         )
     naive = _over(tests, model, lambda rows, score: measures.measure(score, rows.window))
-    whole = _joined([rows.window for rows in tests])
+    whole = Window.joined([rows.window for rows in tests])
     score = np.concatenate(first)
     points = measures.curve(score, whole.fraud, whole.weight)
     return ModelJudgement(
@@ -475,7 +475,7 @@ def _segments(material: Material, scores: Sequence[Floats]) -> list[Segment]:
     found = []
     for (by, name), pieces in parts.items():
         score = np.concatenate([piece[0] for piece in pieces])
-        window = _joined([piece[1] for piece in pieces])
+        window = Window.joined([piece[1] for piece in pieces])
         above = np.concatenate([piece[2] for piece in pieces])
         if len(score) >= SEGMENT_ROWS or by == "campaign":
             found.append(_segment(by, name, score, window, above))
@@ -502,15 +502,6 @@ def _segment(by: str, name: str, score: Floats, window: Window, above: Bools) ->
         if campaign
         else float(1e4 * above[~fraud].sum() / max(1, int((~fraud).sum()))),
         expected_to_actual=None if campaign else float(score.sum() / frauds),
-    )
-
-
-def _joined(windows: Sequence[Window]) -> Window:
-    return Window(
-        *(
-            np.concatenate([getattr(window, column) for window in windows])
-            for column in ("fraud", "amount_minor", "card", "event_us", "weight")
-        )
     )
 
 
@@ -573,7 +564,7 @@ def _policy_worth(policy: Policy, tests: Sequence[Rows], scores: Sequence[Floats
                 frauds + int((hit & rows.window.fraud).sum()),
                 genuine + int((hit & ~rows.window.fraud).sum()),
             )
-    window = _joined([rows.window for rows in tests])
+    window = Window.joined([rows.window for rows in tests])
     model, fallback = (
         worth(np.concatenate([level[i] for level in levels]), window.fraud, window.amount_minor)
         for i in (0, 1)
@@ -595,7 +586,7 @@ def signals_of(tests: Sequence[Rows]) -> list[Signal]:
     and weighted back."""
     fraud = np.concatenate([rows.window.fraud for rows in tests])
     features = np.concatenate([rows.features for rows in tests])
-    chosen, weight = _sample(fraud)
+    chosen, weight = measures.enriched(fraud, SIGNAL_ROWS)
     found = []
     for i, name in enumerate(tests[0].names):
         value = features[chosen, i].astype(np.float64)
@@ -609,15 +600,6 @@ def signals_of(tests: Sequence[Rows]) -> list[Signal]:
             )
         )
     return sorted(found, key=lambda s: -s.average_precision)
-
-
-def _sample(fraud: Bools) -> tuple[Ints, Floats]:
-    genuine = np.flatnonzero(~fraud)
-    step = max(1, len(genuine) // SIGNAL_ROWS)
-    kept = genuine[::step]
-    chosen = np.r_[np.flatnonzero(fraud), kept]
-    weight = np.r_[np.ones(int(fraud.sum())), np.full(len(kept), len(genuine) / max(1, len(kept)))]
-    return chosen, weight
 
 
 def _examples(rows: Rows, score: Floats, power: Mapping[str, float]) -> list[Example]:

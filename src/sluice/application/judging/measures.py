@@ -57,9 +57,25 @@ class Window:
             weight=self.weight[chosen],
         )
 
+    @classmethod
+    def joined(cls, windows: Sequence[Window]) -> Window:
+        """Several as one."""
+        columns = ("fraud", "amount_minor", "card", "event_us", "weight")
+        return cls(*(np.concatenate([getattr(w, name) for w in windows]) for name in columns))
+
     def labelled(self, fraud: Bools, weight: Floats | None = None) -> Window:
         """The same rows with what another moment, or another weighting, makes of them."""
         return replace(self, fraud=fraud, weight=self.weight if weight is None else weight)
+
+
+def enriched(fraud: Bools, most: int) -> tuple[Ints, Floats]:
+    """All frauds and about ``most`` genuine rows, evenly taken, and the weights that make up for
+    it."""
+    genuine = np.flatnonzero(~fraud)
+    kept = genuine[:: max(1, len(genuine) // most)]
+    frauds = np.flatnonzero(fraud)
+    stands = len(genuine) / max(1, len(kept))
+    return np.r_[frauds, kept], np.r_[np.ones(len(frauds)), np.full(len(kept), stands)]
 
 
 def measure(score: Floats, window: Window) -> dict[str, float]:
