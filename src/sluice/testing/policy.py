@@ -61,6 +61,7 @@ def make_policy(
     thresholds: Thresholds = THRESHOLDS,
     table: Mapping[Channel, Steps] = TABLE,
     unidentified: Mapping[Channel, Literal["refuse", "decide"]] = DECIDE,
+    out_of_domain: Literal["keep", "leave_out"] = "keep",
     lists: Sequence[tuple[Listing, Sequence[str]]] = (),
     fx: Fx = EUROS,
     features: Sequence[FeatureLike] = catalogue.FEATURES,
@@ -73,6 +74,7 @@ def make_policy(
         fallback=Fallback(rules=list(fallback)),
         table=dict(table),
         unidentified=dict(unidentified),
+        out_of_domain=out_of_domain,
         lists=[spec for spec, _ in lists],
     )
     entries = {spec.file: ids for spec, ids in lists}
