@@ -45,10 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         started = bootstrap.start("decider", settings, entrypoint=entrypoint)
         waiting = Waiting(started.stop)
         if entrypoint == "sync":
-            from services.decider import server  # noqa: PLC0415 (KServe: only this entrypoint needs it)
+            from services.decider.serving import run  # noqa: PLC0415 (only this entrypoint needs it)
 
             parts = _what_sync_needs(settings, waiting)
-            server.run(_sync(settings, started, parts))
+            run(_sync(settings, started, parts))
         else:
             active, kafka = _what_stream_needs(settings, waiting)
             asyncio.run(_stream(settings, started.stop, active, kafka))
@@ -139,11 +139,11 @@ async def _sync(settings: Settings, started: bootstrap.Started, parts: _Parts) -
     )
 
 
-def who_may_ask(settings: Settings) -> Access | None:
-    """The sync API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
-    credentials = bootstrap.credentials(settings)
+def who_may_ask(settings: Settings, api: bootstrap.Api = "decider") -> Access | None:
+    """An API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
+    credentials = bootstrap.credentials(settings, api)
     if credentials is None:
-        report_open(settings.decider.host)
+        report_open(settings.decider.host if api == "decider" else settings.labeller.host)
         return None
     given = settings.access
     limits = Limits(given.rate_per_s, given.burst, given.in_flight_max)
@@ -175,6 +175,7 @@ async def _stream(
             decider,
             ids,
             recall=recall.start,
+            lacks=active.lacks,
             dead_letters=names.dead_letters,
             clock=SystemClock(),
             events=events,

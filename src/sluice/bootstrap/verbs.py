@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sluice.domain.activation import Act, Activation, Checked, What
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
+    from sluice.domain.records.label import Label
     from sluice.domain.release import Manifest
 
 Say = Callable[[str], None]
@@ -554,6 +555,13 @@ def find_decisions(root: Path, authorization_id: str) -> list[Archived]:
     from sluice.adapters.parquet.archive import Archive
 
     return Archive(root).find(authorization_id)
+
+
+def find_labels(root: Path, authorization_id: str) -> list[Label]:
+    """Every report of one authorization, as they came."""
+    from sluice.adapters.parquet.archive import Archive
+
+    return Archive(root).labels_of(authorization_id)
 
 
 def consistency_gate(root: Path, *, sample_ppm: int, count: int, at_least: int) -> Gate:

@@ -107,6 +107,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     degraded: list[str]
     silenced: list[str] = []
     """Ids of the rules that could not fire: a view was missing, or the breaker left them out."""
+    let_through_ppm: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    """Of a would-be decline that was approved to learn from it: the probability that it was chosen.
+    0: it was chosen, and declined all the same, since the day's budget was spent. None: neither."""
 
     def entity(self, kind: EntityKind) -> str | None:
         """Key of the entity of this kind that was judged; None without a device."""
