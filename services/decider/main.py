@@ -20,6 +20,7 @@ from services.waiting import StoppedError, Waiting, for_brokers, for_release, fo
 from sluice import telemetry
 from sluice.application.active import ActiveConfiguration
 from sluice.application.once import Once
+from sluice.application.population import LOOK_S
 from sluice.application.ports import TOPIC_REMADE, OnlineConnection, Transactions
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
@@ -213,6 +214,7 @@ def _beside(
     return [
         Repeated("follow", settings.decider.reload_s, active.poll).start(),
         Repeated("store_watch", STORE_WATCH_S, watch.look).start(),
+        Repeated("population", LOOK_S, bootstrap.population_check(active).look).start(),
     ]
 
 
