@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 import msgspec
@@ -115,6 +116,8 @@ class Labeller:
         self._delays = Delays()
         self._read_at = 0
         """When we last read on; 0 to do so before anything else."""
+        self._over: Corrupt | None = None
+        """What ended us, for whoever asks next."""
 
     @property
     def remembered(self) -> tuple[int, int]:
@@ -129,8 +132,8 @@ class Labeller:
 
     def refresh(self) -> None:
         """Read on what others wrote, or what we wrote without hearing of it. Raises Unavailable,
-        Corrupt."""
-        with self._lock:
+        Corrupt, also if ``take`` did."""
+        with self._lock, self._ending():
             self._catch_up()
 
     def take(
@@ -142,7 +145,7 @@ class Labeller:
         Raises Unavailable if nobody knows: the same reports may come again. Raises Corrupt if
         another labeller took over.
         """
-        with self._lock:
+        with self._lock, self._ending():
             if self._clock.now_us() - self._read_at > REFRESH_US:
                 self._catch_up()
             now_us = self._clock.now_us()
@@ -171,6 +174,17 @@ class Labeller:
             if now_us - label.known_at > LATE_US:
                 self._count("sluice_labeller_late_total", label.kind)
         return results
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Another labeller that took over, or a record that nobody can read, ends it for good."""
+        if self._over is not None:
+            raise self._over
+        try:
+            yield
+        except Corrupt as error:
+            self._over = error
+            raise
 
     def _look_up(self, reports: Sequence[Report]) -> Mapping[Id, Named] | Rejected:
         """Of the reports that leave something out; or why that cannot be done."""

@@ -1,6 +1,6 @@
 """Send reports of fraud to the labeller, and show how late they become known.
 
-sluice labels send tc40.csv --url http://labeller:8081 --set source=visa-tc40
+sluice labels send tc40.csv --url http://labeller:8081 --set source=tc40
 sluice labels maturity --archive var/archive
 """
 
