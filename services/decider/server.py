@@ -1,33 +1,26 @@
-"""KServe's ModelServer with our entrypoint in front, on one event loop, draining on SIGTERM.
+"""The sync API's server: uvicorn on an event loop of ours, draining on SIGTERM.
 
-KServe brings the protocol's metadata and its own metrics; it neither opens its gRPC server nor runs
-the loop. One process, one worker: KServe's ``--workers`` would pickle the model.
+It speaks the protocols by which KServe's controller, clients and dashboards know a predictor;
+KServe's own server is not in the process. One process, one worker: replicas scale it.
 """
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
-from kserve import Model, ModelServer
-from kserve.model_server import app as kserve_app
-from kserve.protocol.rest.server import RESTServer
+import prometheus_client
 from uvicorn.server import ServerState
 
-from services.decider import open_inference
 from services.decider.access import Access, ServerTls, follow_file
 from services.decider.admin import Admin
 from services.decider.admission import Weights
 from services.decider.connections import ADMIN_CONNECTIONS_MAX, Listener, bounded, listen
 from services.decider.http import DEADLINE_MS, DecisionPipeline, SyncApi
-from services.decider.serving import Server, config_of, run
+from services.decider.serving import Server, config_of
 from sluice import telemetry
 from sluice.bootstrap.services import settle
-
-__all__ = ["run", "serve"]
 
 GARBAGE_OBJECTS = 20_000
 """New containers until the collector looks for cycles: some MB. What a batch makes dies with it, by
@@ -35,43 +28,15 @@ reference count: at Python's 700 the collector looks in vain at every other batc
 samples of a profile."""
 
 
-class DeciderModel(Model):
-    """What KServe sees of the decider: metadata and readiness."""
+def _predict_seconds(name: str) -> Callable[[float], None]:
+    """KServe's own histogram of inferences, by its name: what watches its predictors reads it.
 
-    def __init__(self, name: str, entrypoint: SyncApi, columns: int) -> None:
-        super().__init__(name)
-        self._entrypoint = entrypoint
-        self._columns = columns
-        self.ready = True
-
-    async def healthy(self) -> bool:
-        """Ready as the entrypoint is."""
-        return await self._entrypoint.ready()
-
-    def get_input_types(self) -> list[dict[str, Any]]:
-        """The two inputs, one a request."""
-        return [
-            {"name": open_inference.FEATURES, "datatype": "INT64", "shape": [-1, self._columns]},
-            {"name": open_inference.AUTHORIZATIONS, "datatype": "BYTES", "shape": [-1]},
-        ]
-
-    def get_output_types(self) -> list[dict[str, Any]]:
-        """The output of each input."""
-        return [
-            {"name": open_inference.SCORES, "datatype": "INT64", "shape": [-1]},
-            {"name": open_inference.ANSWERS, "datatype": "BYTES", "shape": [-1]},
-        ]
-
-
-def _behind(name: str, entrypoint: SyncApi, columns: int) -> None:
-    """Make KServe's application complete. Once a process: KServe keeps it in a module."""
-    logging.getLogger("kserve").addHandler(logging.NullHandler())  # else it configures its own
-    logging.getLogger("kserve.trace").setLevel(logging.WARNING)  # two lines a request otherwise
-    server = ModelServer(workers=1, enable_grpc=False, enable_latency_logging=False)
-    server.register_model(DeciderModel(name, entrypoint, columns))
-    RESTServer(
-        "kserve.model_server:app", server.dataplane, server.model_repository_extension, 0
-    ).create_application()
+    Call it once a process.
+    """
+    seconds = prometheus_client.Histogram(
+        "request_predict_seconds", "predict request latency", ["model_name"]
+    )
+    return seconds.labels(name).observe
 
 
 async def serve(
@@ -105,11 +70,10 @@ async def serve(
     HTTP, which the admin port always is. reload_s: how often both look whether files changed.
     reachable: raises Unavailable while no record could be made durable; then it is not ready. stop:
     set if SIGTERM came before this was called.
-    Call it once a process, on a uvloop loop (:func:`run`).
+    Call it once a process, on a uvloop loop (:func:`services.decider.serving.run`).
     """
     entrypoint = SyncApi(
         decider,
-        kserve_app,
         name=name,
         columns=columns,
         in_flight_max=in_flight_max,
@@ -118,8 +82,8 @@ async def serve(
         sampler=sampler,
         access=access,
         reachable=reachable,
+        inferred=_predict_seconds(name),
     )
-    _behind(name, entrypoint, len(columns))
     listening = listen(host, port)
     server = Server(
         config_of(entrypoint, tls),

@@ -113,6 +113,6 @@ def config_of(app: App, tls: ServerTls | None = None) -> uvicorn.Config:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a service's coroutine on a uvloop of ours: ``uvloop.install()`` breaks KServe."""
+    """Run a service's coroutine on a uvloop of its own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)

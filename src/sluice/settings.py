@@ -404,7 +404,8 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         int,
         _says(
             "Most memory of a service, in MB of 2^20 bytes: data, stacks and arenas of its "
-            "threads, no mapped files. An allocation past it fails: the request is refused with "
+            "threads, no mapped files. Where a container's limit (its control group's) leaves "
+            "less, nine tenths of that. An allocation past it fails: the request is refused with "
             "503 or the process ends, and the machine lives. 0 is no limit.",
             ge=0,
         ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import signal
 import threading
 import time
@@ -62,6 +61,7 @@ from sluice.application.ports import (
 )
 from sluice.application.watch_store import StoreWatch
 from sluice.bootstrap.brokers import brokers as of_settings
+from sluice.bootstrap.memory import limit_memory
 from sluice.domain.activation import POLICY, RELEASE, Checked, What
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
@@ -95,12 +95,12 @@ def start(service: str, settings: Settings, **said: Any) -> Started:
     Misconfigured if the port is taken.
     """
     configure_logging(service, settings)
-    limit_memory(settings.service.memory_max_mb)
+    memory_max_mb = limit_memory(settings.service.memory_max_mb)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     admin = open_admin_port(settings)
-    telemetry.event("started", replica=settings.service.name(), **said)
+    telemetry.event("started", replica=settings.service.name(), memory_max_mb=memory_max_mb, **said)
     for name in settings_of.settings_told_as_links():
         telemetry.event(
             "service_link",
@@ -117,21 +117,6 @@ def configure_logging(service: str, settings: Settings) -> None:
     telemetry.configure_logging(
         service, level=settings.service.log_level, id_key=settings.service.log_id_key
     )
-
-
-def limit_memory(megabytes: int) -> None:
-    """Let allocations past so many MB of data fail, for this process: 0 is no limit.
-
-    RLIMIT_DATA: private memory that can be written, so the heap, arenas and stacks of threads.
-    RLIMIT_AS would count the mapped files and reservations of numba and ONNX Runtime, which are
-    gigabytes of nothing; resident memory has no limit of its own outside a control group. A limit
-    that is set lower already stays.
-    """
-    if not megabytes:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    least = min((megabytes << 20, *(old for old in (soft, hard) if old != resource.RLIM_INFINITY)))
-    resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
 
 
 def open_admin_port(settings: Settings) -> telemetry.AdminServer | None:
@@ -565,10 +550,14 @@ def _said(by: Checked) -> dict[str, Any]:
     }
 
 
-def active_configuration(settings: Settings) -> ActiveConfiguration:
-    """Release and policy, followed on disk. Raises Misconfigured if the policy is wrong, and
-    Corrupt if it may not decide; without a release that holds, decisions go without a model until
-    one comes."""
+def active_configuration(
+    settings: Settings, entrypoint: Entrypoint | None = None
+) -> ActiveConfiguration:
+    """Release and policy, followed on disk. entrypoint: whose variant of the release scores.
+
+    Raises Misconfigured if the policy is wrong, and Corrupt if it may not decide; without a release
+    that holds, decisions go without a model until one comes.
+    """
     decider = settings.decider
     clock = SystemClock()
     pack = _deciding_policies(settings)
@@ -593,6 +582,7 @@ def active_configuration(settings: Settings) -> ActiveConfiguration:
             catalogue.FEATURES,
             pack.current().fx.reference,
             telemetry.METRICS.count,
+            entrypoint=entrypoint,
         ),
         pack,
         trusted=trusted,

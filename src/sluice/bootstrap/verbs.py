@@ -640,15 +640,18 @@ class Verified(NamedTuple):
 
 
 def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
-    """Check a release as a decider does, warm-up included. policy: whose reference currency it
-    must be of. Raises Corrupt, Misconfigured."""
+    """Check a release as the deciders of both entrypoints do, warm-up included. policy: whose
+    reference currency it must be of. Raises Corrupt, Misconfigured."""
     from sluice.adapters.onnx import load, read_trust, verify
     from sluice.adapters.policyfiles import read_policy
     from sluice.domain.features import catalogue
+    from sluice.domain.records.decision import ENTRYPOINTS
 
     trusted = read_trust(trust)
     manifest, _, signer = verify(folder, trusted)
-    load(folder, trusted, catalogue.FEATURES, read_policy(policy, catalogue.FEATURES).fx.reference)
+    currency = read_policy(policy, catalogue.FEATURES).fx.reference
+    for entrypoint in (None, *ENTRYPOINTS):
+        load(folder, trusted, catalogue.FEATURES, currency, entrypoint=entrypoint)
     return Verified(manifest, signer, verify_activation("release", folder, trust, approvals=0))
 
 
@@ -746,12 +749,12 @@ def _identity(what: What, folder: Path) -> tuple[str, str]:
 
         policy = read_policy(folder, catalogue.FEATURES)
         return policy.id, policy.digest
-    from sluice.adapters.onnx.release import read_files
+    from sluice.adapters.onnx.release import read_files, read_optional
     from sluice.domain.release import MANIFEST, check_files, decode_manifest
 
     files = read_files(folder)
     manifest = decode_manifest(files[MANIFEST], str(folder / MANIFEST))
-    check_files(manifest, files)
+    check_files(manifest, files | read_optional(folder, manifest))
     return manifest.id, hashlib.sha256(files[MANIFEST]).hexdigest()
 
 

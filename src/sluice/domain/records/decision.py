@@ -8,7 +8,7 @@ deciders alone, and a fleet is never of one version (docs/how-to/change-a-contra
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +22,7 @@ MAX_PENDING = 64
 """Authorizations of one card that may be in flight at once; the oldest are dropped and counted."""
 
 Entrypoint = Literal["sync", "stream"]
+ENTRYPOINTS: tuple[Entrypoint, ...] = get_args(Entrypoint)
 DegradationLevel = Literal["D0", "D1", "D2", "D3"]
 
 
