@@ -62,7 +62,8 @@ class Authorizations(Protocol):
     """What was decided before, by id."""
 
     def find(self, wanted: Mapping[Id, int | None]) -> Mapping[Id, Named]:
-        """Those that are there. wanted: with the authorization's own time, if that is known."""
+        """Those that are there. wanted: with the authorization's own time, if that is known. Raises
+        Rejected where too much would have to be searched, Corrupt."""
         ...
 
 
@@ -197,6 +198,16 @@ class Labeller:
             return self._authorizations.find(wanted)
         except Rejected as error:
             return error
+        except (
+            Corrupt
+        ) as error:  # of the archive: what says all that is needed is taken all the same
+            self._count("sluice_labeller_failed_total", error.code)
+            return Rejected(
+                f"the authorization cannot be looked up: {error.what}",
+                where=error.where,
+                fix=f"restore the archive, or send {', '.join(ENTITIES)} with the report",
+                code="missing_field",
+            )
 
     def _judge(
         self,
