@@ -28,6 +28,8 @@ VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36")
 NATIVE = re.compile(r"v1|apps/v1|batch/v1|policy/v1|autoscaling/v2|networking\.k8s\.io/v1")
 SERVICES = {"decider-sync", "decider-stream", "featurizer", "archiver"}
 """Components that are services of ours; their pods have an admin port."""
+OURS = SERVICES | {"labeller"}
+"""The same with what an installation may do without."""
 Rendered = Callable[[str], list[Object]]
 
 each_case = pytest.mark.parametrize("case", CASES)
@@ -173,7 +175,7 @@ def test_every_service_is_probed_where_operators_are_answered(
     for name, _, spec in pods(rendered(case)):
         for container in spec["containers"]:
             ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
-            if name in SERVICES:
+            if name in OURS:
                 port = 9091 if container["name"] == "consistency" else 9090
                 asks = {"startup": "live", "liveness": "live", "readiness": "ready"}
                 for probe, asked in asks.items():
@@ -204,7 +206,7 @@ def test_services_replicas_are_spread_and_have_an_account_without_a_token(
     accounts = named(rendered(case), "ServiceAccount")
     assert all(one["automountServiceAccountToken"] is False for one in accounts.values())
     for name, labels, spec in pods(rendered(case)):
-        if name in SERVICES:
+        if name in OURS:
             assert spec["serviceAccountName"] in accounts
             for spread in spec["topologySpreadConstraints"]:
                 assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
@@ -484,7 +486,7 @@ def test_strimzis_users_have_the_rights_of_the_page_and_no_others(rendered: Rend
         }
         for name, user in users.items()
     }  # fmt: skip
-    assert len(rights) == 5
+    assert len(rights) == 6
     assert given == rights
 
 
@@ -581,7 +583,7 @@ def test_every_services_metrics_are_scraped_ready_or_not(rendered: Rendered) -> 
     assert service["publishNotReadyAddresses"] is True
     assert service["clusterIP"] == "None"
     reached = {n for n, labels, _ in pods(objects) if service["selector"].items() <= labels.items()}
-    assert reached == SERVICES
+    assert reached == OURS
     (monitor,) = named(objects, "ServiceMonitor").values()
     ports = {port["name"] for port in service["ports"]}
     assert {one["port"] for one in monitor["spec"]["endpoints"]} == ports
@@ -614,6 +616,8 @@ def test_every_services_metrics_are_scraped_ready_or_not(rendered: Rendered) -> 
         ("deployment", {"access__clients": []}, "nobody would be known by a certificate"),
         ("default", {"kafka": {}}, "kafka.external.bootstrap is empty"),
         ("default", {"kafka__external__existingSecret": ""}, "holds the user of decider-sync"),
+        ("prod", {"kafka__external__existingSecrets__labeller": ""}, "existingSecrets.labeller"),
+        ("prod", {"archiver__persistence__accessMode": "ReadWriteOnce"}, "labeller.lookUp is on"),
         ("prod", {"kafka__external__existingSecrets__archiver": ""}, "existingSecrets.archiver"),
         ("default", {"store": {}}, "store.external has no address for the decider"),
         ("default", {"store__external": {"url": "redis://u:p@h"}}, "holds a password"),

@@ -46,6 +46,9 @@
 {{- include "sluice.validateKafka" . }}
 {{- include "sluice.validateStore" . }}
 {{- include "sluice.validateAccess" . }}
+{{- if and $values.labeller.enabled $values.labeller.lookUp (or (not $values.archiver.persistence.enabled) (ne $values.archiver.persistence.accessMode "ReadWriteMany")) }}
+{{- fail "\n\nlabeller.lookUp is on: it reads the archive beside the archiver. Set archiver.persistence.enabled, and its accessMode to ReadWriteMany, with a storage class that can; or have reports name the entities themselves.\n" }}
+{{- end }}
 {{- if and (gt (int $values.archiver.replicas) 1) (ne $values.archiver.persistence.accessMode "ReadWriteMany") }}
 {{- fail "\n\narchiver.replicas is more than 1: all replicas write one folder. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can.\n" }}
 {{- end }}
@@ -58,7 +61,7 @@
 {{- fail "\n\nkafka.external.bootstrap is empty: give the brokers as host:port, comma separated. To try Sluice without a Kafka of your own: kafka.mode=dev; with Strimzi's operator: kafka.mode=strimzi.\n" }}
 {{- end }}
 {{- if hasPrefix "SASL" $kafka.securityProtocol }}
-{{- range $component := list "decider-sync" "decider-stream" "featurizer" "archiver" "topics" }}
+{{- range $component := concat (list "decider-sync" "decider-stream" "featurizer" "archiver" "topics") (ternary (list "labeller") list $.Values.labeller.enabled) }}
 {{- if not (get $kafka.existingSecrets $component | default $kafka.existingSecret) }}
 {{- fail (printf "\n\nkafka.external.securityProtocol is %s and no secret holds the user of %s. Name one in kafka.external.existingSecrets.%s, or one for all in kafka.external.existingSecret; its keys are %s and %s.\n" $kafka.securityProtocol $component $component $kafka.secretKeys.username $kafka.secretKeys.password) }}
 {{- end }}

@@ -596,7 +596,11 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         ("service", "code"),
         "Dead letters written.",
-        begins=tuple(("decider", code) for code in _DEAD_LETTER_CODES),
+        begins=(
+            *(("decider", code) for code in _DEAD_LETTER_CODES),
+            ("labeller", "report_conflict"),
+            ("labeller", "unknown_authorization"),
+        ),
     ),
     # featurizer
     Metric(
