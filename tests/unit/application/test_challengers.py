@@ -280,16 +280,16 @@ async def test_a_shadow_never_answers_and_each_of_its_scores_is_recorded() -> No
     without.clock.advance(1)
     decided = await with_it.usual()
     assert decided == await without.usual()
-    scored = dict[str, tuple[int, int, int]]()
+    found: dict[str, tuple[int, ...]] = {}
     for record in with_it.recorded.records:
-        assert (record.release, record.epoch) == ("shadow", with_it.activation.epoch)  # type: ignore[union-attr]
-        rows = zip(
-            record.authorization_ids, record.score_ppm, record.served_ppm, record.outcomes,
-            strict=True,
-        )  # fmt: skip
-        scored.update({name: values for name, *values in rows})  # type: ignore[misc]
-    assert scored == {
-        d.authorization.authorization_id: [950_000, d.score_ppm, 3]  # type: ignore[comparison-overlap]
+        assert record.release == "shadow"
+        for i, name in enumerate(record.authorization_ids):
+            columns = (
+                record.score_ppm, record.served_ppm, record.outcomes, record.served_outcomes
+            )  # fmt: skip
+            found[name] = tuple(column[i] for column in columns)
+    assert found == {
+        d.authorization.authorization_id: (950_000, d.score_ppm, 3, d.outcome.severity)
         for d in decided
     }
 
