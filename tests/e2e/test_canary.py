@@ -11,8 +11,10 @@ import pytest
 
 from local.kafka.broker import Node
 from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.adapters.trustfiles import ActivationFile
 from sluice.bootstrap.services import store_at
 from sluice.cli import main
+from sluice.domain.activation import decode
 from sluice.domain.clock import SECOND_US
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.rollout import Rollout, ShadowScores
@@ -57,12 +59,17 @@ def deployment(kafka: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def step(deployment: Deployment, verb: str, *words: str) -> int:
-    """Go a step as somebody would at a shell; its exit status is 0."""
+    """Go a step, as somebody who signs. Returns its epoch."""
+    assert main(signed(deployment, verb, *words)) == 0
+    there = ActivationFile(deployment.release).read()
+    assert there is not None
+    return decode(there.statement).epoch
+
+
+def signed(deployment: Deployment, verb: str, *words: str) -> list[str]:
     key = deployment.policy.parent / "trust" / "ann"
     said = ["--key", str(key), "--who", "ann", "--why", "a test"]
-    done = deployment.stack.verb("release", verb, str(deployment.release), *words, *said)
-    assert done.returncode == 0, done.stderr
-    return int(done.stderr.split("epoch ")[1].split()[0])
+    return ["release", verb, str(deployment.release), *words, *said]
 
 
 def shares(deployment: Deployment, role: str) -> list[float]:
@@ -132,10 +139,7 @@ def test_a_bad_canary_goes_back_without_a_person(
     # Where it gave no score, the champion's was there.
     assert {d.degradation_level for d in decided} == {"D0"}
     # It cannot become the champion.
-    done = stack.verb(
-        "release", "promote", str(deployment.release), kind,
-        "--key", str(deployment.policy.parent / "trust" / "ann"), "--who", "ann", "--why", "x",
-    )  # fmt: skip
+    done = stack.verb(*signed(deployment, "promote", kind))
     assert done.returncode == 78
     assert "went back by itself" in done.stderr
     step(deployment, "rollback")
@@ -197,7 +201,8 @@ def test_a_good_canary_answers_the_same_cards_everywhere_and_becomes_the_champio
     assert {len(releases) for releases in by_card.values()} == {1}
     assert 0.15 < sum(d.release == "good" for d in decided) / len(decided) < 0.45
 
-    step(deployment, "promote", "good")
+    done = deployment.stack.verb(*signed(deployment, "promote", "good"))
+    assert done.returncode == 0, done.stderr
     wait_until(lambda: deciding(deployment) == ["good", "good"], "both have the new champion")
     step(deployment, "rollback")
     wait_until(lambda: deciding(deployment) == ["champion"] * 2, "both have the former one")
