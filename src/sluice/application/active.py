@@ -298,6 +298,12 @@ class ActiveConfiguration:
         now = self.releases.now
         return None if now is None or now.by is None else now.by.activation
 
+    def lacks(self) -> str:
+        """That no release decides, and why; "" if one does."""
+        if self.releases.current() is not None:
+            return ""
+        return f"no release decides: {self.releases.refused or 'none lies there'}"
+
     # ------------------------------------------------------------ what lies in the folders
 
     def poll(self) -> None:

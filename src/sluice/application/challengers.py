@@ -121,7 +121,8 @@ class Answers(NamedTuple):
 
 class Judged(NamedTuple):
     """A batch as it was decided. amounts: (n,) in the reference currency. champion: (n,) its
-    scores. before, after: (n,) severities, by the champion alone and as decided."""
+    scores. before, after: (n,) severities, by the champion alone and as decided, before anything
+    was let through."""
 
     rows: Rows
     amounts: Ints

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.application.challengers import Answers, Challengers, Judged
-from sluice.application.dry_run import Rows
+from sluice.application.dry_run import Rows, Severities
 from sluice.application.once import Ids
 from sluice.application.ports import (
     NOT_SENT,
@@ -39,6 +39,7 @@ from sluice.domain.features.events import (
     pending_rows,
 )
 from sluice.domain.features.kernel import Kernel, Served
+from sluice.domain.policy.let_through import Draw
 from sluice.domain.policy.policy import MODEL, LeftOut, Policy, Verdicts
 from sluice.domain.records.authorization import (
     Authorization,
@@ -57,7 +58,7 @@ from sluice.domain.records.decision import (
     answer,
 )
 from sluice.domain.records.entity import ALL_VIEWS, mask_of, views_in
-from sluice.domain.records.outcome import BY_SEVERITY
+from sluice.domain.records.outcome import BY_SEVERITY, Outcome
 from sluice.errors import Unavailable
 
 T_co = TypeVar("T_co", covariant=True)
@@ -218,6 +219,7 @@ class DecisionPipeline:
         challengers: Challengers | None = None,
         check: Callable[[Authorization], None] = check,
         turned_away: Callable[[], Unavailable | None] = lambda: None,
+        draw: Draw | None = None,
     ) -> None:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
@@ -234,6 +236,7 @@ class DecisionPipeline:
         self._challengers = challengers
         self._check = check
         self._turned_away = turned_away
+        self._draw = draw
         self._kernel = Kernel()
 
     @property
@@ -400,9 +403,10 @@ class DecisionPipeline:
             score_ppm=ppm,
             explain=None if isinstance(score, NoScore) else score.reasons,
             left_out=spared,
+            draw=self._draw,
         )
         if self._challengers is not None and self._challengers.active and ppm is not None:
-            champion, before = ppm, verdicts.severity
+            champion, before = ppm, _undrawn(verdicts)
             if answers is not None:
                 usable = levels < _MODEL_LEVELS
                 if without_model is not None:
@@ -411,7 +415,7 @@ class DecisionPipeline:
             if answers is not None:
                 try:
                     verdicts = _answered(
-                        answers, verdicts, policy, auths, served, levels, left_out=spared
+                        answers, verdicts, policy, auths, served, levels, spared, self._draw
                     )
                 except Unavailable:
                     self._challengers.failed(answers)
@@ -421,7 +425,7 @@ class DecisionPipeline:
                     ppm[answers.at] = answers.ppm
                     score = Score(ppm, score.scorer) if isinstance(score, Score) else score
             kept = Rows(auths, served.features, served.missing, levels, ppm)
-            after = verdicts.severity
+            after = _undrawn(verdicts)
             self._challengers.judged(
                 Judged(kept, rows[:, AMOUNT], champion, before, after), policy, answers
             )
@@ -519,6 +523,7 @@ class DecisionPipeline:
                     degradation_level=_LEVELS[level],
                     degraded=[*without, *views_in(missing)] if missing else [*without],
                     silenced=[*verdicts.silenced[i]],
+                    let_through_ppm=verdicts.let_through.get(i),
                 )
             )
         return decisions
@@ -547,9 +552,11 @@ def _answered(
     served: Served,
     levels: Ints,
     left_out: LeftOut,
+    draw: Draw | None,
 ) -> Verdicts:
     """The champion's verdicts, with the canary's where it answers. Raises Unavailable if its scores
-    cannot be explained."""
+    cannot be explained. A row that both would decline and that is drawn is drawn twice, and spends
+    twice of the day's budget."""
     rows = answers.at.tolist()
     theirs = policy.decide(
         [auths[i] for i in rows],
@@ -559,15 +566,29 @@ def _answered(
         score_ppm=answers.ppm,
         explain=answers.scorer.reasons,
         left_out=left_out,
+        draw=draw,
     )
     severity = verdicts.severity.copy()
     severity[answers.at] = theirs.severity
     reasons, silenced = [*verdicts.reasons], [*verdicts.silenced]
     for i, why, silent in zip(rows, theirs.reasons, theirs.silenced, strict=True):
         reasons[i], silenced[i] = why, silent
-    declined = [pair for pair in verdicts.declined if pair[0] not in set(rows)]
+    its = frozenset(rows)
+    declined = [pair for pair in verdicts.declined if pair[0] not in its]
     declined += [(rows[i], mask) for i, mask in theirs.declined]
-    return Verdicts(severity, reasons, silenced, declined)
+    through = {i: ppm for i, ppm in verdicts.let_through.items() if i not in its}
+    through |= {rows[i]: ppm for i, ppm in theirs.let_through.items()}
+    return Verdicts(severity, reasons, silenced, declined, through)
+
+
+def _undrawn(verdicts: Verdicts) -> Severities:
+    """(n,) severities as if nothing had been let through: what models are compared by."""
+    drawn = [i for i, ppm in verdicts.let_through.items() if ppm]
+    if not drawn:
+        return verdicts.severity
+    severity = verdicts.severity.copy()
+    severity[drawn] = Outcome.DECLINE.severity
+    return severity
 
 
 def _levels(missing: Ints, score: Score | NoScore) -> Ints:

@@ -47,7 +47,7 @@ class ShadowScores(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     tenants, authorization_ids, event_at: (n,) whose decision. score_ppm: the shadow's, -1 where it
     gave none. served_ppm: that of the decision, -1 without one. outcomes: the shadow's severity, 0
-    approve to 3 decline; served_outcomes: the decision's.
+    approve to 3 decline; served_outcomes: the decision's, before anything was let through.
     """
 
     v: Literal[1] = 1
