@@ -17,6 +17,7 @@ from sluice.application.dry_run import SHIFT, Recent, Rows, check_policy, check_
 from sluice.application.ports import Ints, Scorer
 from sluice.domain.activation import (
     FORCED,
+    Activation,
     Checked,
     Known,
     SignedActivation,
@@ -294,6 +295,11 @@ class ActiveConfiguration:
             raise self.policies.refused
         report.open_trips(())
         self.poll()
+
+    def activation(self) -> Activation | None:
+        """Of the release that scores; None without one."""
+        now = self.releases.now
+        return None if now is None or now.by is None else now.by.activation
 
     def lacks(self) -> str:
         """That no release decides, and why; "" if one does."""
