@@ -1,4 +1,5 @@
-"""What the pod itself costs: CPU a decision in it, and of the same image outside, in turn.
+"""What the pod itself costs: CPU a decision in it, and of the same image outside, in turn; and how
+long a new pod takes from its process's start until it is ready.
 
   .venv/bin/python -m benchmarks.cluster.inside
 
@@ -15,13 +16,14 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import MEASURED
+from benchmarks.processes import MEASURED, cpu_s, wait_until
 from benchmarks.report import Row, better, machine, result, row, save, table
 from benchmarks.sync_api import CONNECTIONS, Server, load
 from local.kafka.broker import free_port
@@ -35,6 +37,7 @@ from tests.support.traffic import authorizations
 
 BODIES = 600_000
 """An authorization is sent once; the rest is left."""
+START_MAX_S = 120.0
 DECIDED = '"degradation_level"'
 ALONE = {
     "sync": {"autoscaling": {"minReplicas": 1, "maxReplicas": 1}},
@@ -65,6 +68,7 @@ def main() -> int:
             _outside(pod, beside, folder) as alone,
         ):
             rows, notes = _measure(_of_pod(pod, folder), alone, args.rounds, args.seconds, folder)
+            rows += _starts(pod, args.rounds)
     made = result("inside", "python -m benchmarks.cluster.inside", machine(), rows, notes)
     save(args.out, made)
     print(table(made))
@@ -137,6 +141,41 @@ def _measure(
         f"{rounds} runs of {seconds:g} s of each in turn; both processes on core {MEASURED}",
         f"spread: in the pod {spread['a']}, outside {spread['b']}",
     ]  # fmt: skip
+
+
+def _starts(pod: Installed, rounds: int) -> list[Row]:
+    """Of a pod that takes the place of one that is deleted, by the clocks of this machine."""
+    seconds, busy = [], []
+    for _ in range(rounds):
+        (old,) = pod.sync_pods()
+        name = old["metadata"]["name"]
+        pod.kube("--namespace", pod.namespace, "delete", "pod", name, "--wait=false")
+        wait_until(lambda: bool(_addresses(pod)), "the next pod has an address", START_MAX_S)
+        ((uid, address),) = _addresses(pod).items()
+        wait_until(lambda at=address: _ready(at), "it is ready", START_MAX_S)  # type: ignore[misc]
+        now, process = time.time(), sync_process(uid)
+        seconds.append(now - process.create_time())
+        busy.append(cpu_s(process.pid))
+    return [
+        row("sync API in a pod: start to ready", "s", statistics.median(seconds), target="<= 5"),
+        row("sync API in a pod: CPU from start to ready", "s", statistics.median(busy)),
+    ]
+
+
+def _addresses(pod: Installed) -> dict[str, str]:
+    return {
+        one["metadata"]["uid"]: one["status"]["podIP"]
+        for one in pod.sync_pods()
+        if "podIP" in one["status"]
+    }
+
+
+def _ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}:8080/v2/health/ready", timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":
