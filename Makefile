@@ -30,7 +30,7 @@ OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
 .PHONY: help setup check test coverage chart-tools test-chart test-cluster \
-  test-cluster-keda test-image sbom test-models train cluster cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks
+  test-cluster-keda test-image sbom test-models train cluster cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks pins
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,6 +126,9 @@ train: models/.venv/.done ## Train on simulated history, and pack a release in v
 
 test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6 GB
 	$(MODELS)/pytest models
+
+pins: .venv/.services ## Pin images by their registries' digests; needs docker, skopeo or crane
+	$(RUN) -m local.pins $(ARGS)
 
 kind: ## All of it on a Kubernetes in Docker; needs docker, kind, kubectl, helm
 	@local/kind/kind.sh up
