@@ -31,8 +31,9 @@ endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test coverage chart-tools test-chart test-cluster test-image sbom test-models train test-dags airflow cluster \
-  cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks
+.PHONY: help setup check test coverage chart-tools test-chart test-cluster \
+  test-cluster-keda test-image sbom test-models train \
+  test-dags airflow cluster cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +94,10 @@ sbom: ## What the image holds of PyPI, as CycloneDX, to var/sbom.cdx.json
 test-cluster: setup tests/deploy/.venv/.done ## The chart on a real Kubernetes, started and ended here; root, Go
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m cluster -rP tests/cluster $(ARGS)
+
+test-cluster-keda: setup tests/deploy/.venv/.done ## KEDA on the same: scaling on lag; compiled once
+	$(RUN) -m local.kafka fetch
+	$(RUN) -m pytest -m keda -rP tests/cluster $(ARGS)
 
 cluster: setup ## A Kubernetes with KServe on this machine, without Docker; root, Go
 	$(RUN) -m tests.cluster up

@@ -44,10 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         started = bootstrap.start("decider", settings, entrypoint=entrypoint)
         waiting = Waiting(started.stop)
         if entrypoint == "sync":
-            from services.decider import server  # noqa: PLC0415 (KServe: only this entrypoint needs it)
+            from services.decider.serving import run  # noqa: PLC0415 (only this entrypoint needs it)
 
             parts = _what_sync_needs(settings, waiting)
-            server.run(_sync(settings, started, parts))
+            run(_sync(settings, started, parts))
         else:
             active, kafka = _what_stream_needs(settings, waiting)
             asyncio.run(_stream(settings, started.stop, active, kafka))
@@ -76,7 +76,7 @@ def _what_sync_needs(settings: Settings, waiting: Waiting) -> _Parts:
     Weights(settings.decider.priority)
     access = waiting.until(partial(who_may_ask, settings), lambda _: "keys")
     for_release(waiting, settings, needed=True)
-    active = bootstrap.active_configuration(settings)
+    active = bootstrap.active_configuration(settings, "sync")
     for_brokers(waiting, settings, bootstrap.topics(settings).decisions)
     for_store(waiting, settings)
     return _Parts(active, access, tls)
@@ -87,7 +87,7 @@ def _what_stream_needs(
 ) -> tuple[ActiveConfiguration, Transactions]:
     """The same."""
     for_release(waiting, settings, needed=False)
-    active = bootstrap.active_configuration(settings)
+    active = bootstrap.active_configuration(settings, "stream")
     names = bootstrap.topics(settings)
     for_brokers(waiting, settings, names.authorizations, names.decisions, names.dead_letters)
     for_store(waiting, settings)
@@ -138,11 +138,11 @@ async def _sync(settings: Settings, started: bootstrap.Started, parts: _Parts) -
     )
 
 
-def who_may_ask(settings: Settings) -> Access | None:
-    """The sync API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
-    credentials = bootstrap.credentials(settings)
+def who_may_ask(settings: Settings, api: bootstrap.Api = "decider") -> Access | None:
+    """An API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
+    credentials = bootstrap.credentials(settings, api)
     if credentials is None:
-        report_open(settings.decider.host)
+        report_open(settings.decider.host if api == "decider" else settings.labeller.host)
         return None
     given = settings.access
     limits = Limits(given.rate_per_s, given.burst, given.in_flight_max)
@@ -174,6 +174,7 @@ async def _stream(
             decider,
             ids,
             recall=recall.start,
+            lacks=active.lacks,
             dead_letters=names.dead_letters,
             clock=SystemClock(),
             events=events,

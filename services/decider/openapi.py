@@ -122,7 +122,7 @@ def document(model: str, columns: int) -> bytes:
                 "title": "Sluice decider",
                 "version": __version__,
                 "description": "Decides card authorizations. Beside these paths it answers "
-                "KServe's metadata (/v2, /v2/models, /v1/models) and, for operators, metrics and "
+                "metadata (/v2, /v2/models, /v1/models) and, for operators, metrics and "
                 "scores on another port.",
             },
             "paths": paths,

@@ -66,6 +66,16 @@ KINDS: dict[str, Kind] = {
         "This id was used for another authorization",
         "an authorization_id names one authorization forever; mint a new id for a new one",
     ),
+    "report_conflict": Kind(
+        409,
+        "This report_id was used for another report",
+        "a report_id names one report of its source forever; what changed is a new report",
+    ),
+    "unknown_authorization": Kind(
+        422,
+        "No authorization of this id is known",
+        "send it again in some minutes, or with card, merchant, terminal and time",
+    ),
     "too_large": Kind(413, "The body is too large", _FIELD),
     "unsupported_content_type": Kind(
         415, "The content type is not understood", "send application/json, not compressed"

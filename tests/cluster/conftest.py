@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster import build, images, install, node
-from tests.cluster.chart import Installed, installed
+from tests.cluster.chart import Installed, installed, values
 from tests.cluster.helm import PYTHON
 from tests.cluster.kube import Kube
 from tests.cluster.outside import Outside, outside
@@ -57,5 +57,5 @@ def beside(cluster: node.Node, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="session")
 def sluice(kube: Kube, beside: Outside) -> Iterator[Installed]:
     """The chart, installed once. A test says at what values it wants it (`sluice.at`)."""
-    with installed(kube, beside, "fraud") as made:
+    with installed(kube, beside, "fraud", values(beside)) as made:
         yield made

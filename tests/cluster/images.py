@@ -33,14 +33,30 @@ def one_program(
     """The tag, and a `docker save` archive, of an image that holds one static program and runs it
     with these arguments. links: further names of it, in /bin. The same bytes for the same input."""
     path = f"bin/{program.name}"
-    layer = _tar({path: program.read_bytes()}, {f"bin/{link}": program.name for link in links})
+    return of_files(
+        name,
+        {path: program.read_bytes()},
+        links={f"bin/{link}": program.name for link in links},
+        command=[f"/{path}", *arguments],
+    )
+
+
+def of_files(
+    name: str,
+    files: Mapping[str, bytes],
+    *,
+    links: Mapping[str, str],
+    command: Sequence[str] = (),
+) -> tuple[str, bytes]:
+    """The same of any files. links: path to what it leads to, from there."""
+    layer = _tar(files, links)
     digest = hashlib.sha256(layer).hexdigest()
     config = json.dumps(
         {
             "architecture": _architecture(),
             "os": "linux",
             "config": {
-                "Entrypoint": [f"/{path}", *arguments],
+                "Entrypoint": [*command],
                 "Env": ["PATH=/bin"],
                 "User": f"{NOBODY}:{NOBODY}",
             },
@@ -50,8 +66,8 @@ def one_program(
     named = f"{hashlib.sha256(config).hexdigest()}.json"
     tag = f"localhost/{name}:1"
     manifest = [{"Config": named, "RepoTags": [tag], "Layers": [f"{digest}.tar"]}]
-    files = {f"{digest}.tar": layer, named: config, "manifest.json": json.dumps(manifest).encode()}
-    return tag, _tar(files, {})
+    whole = {f"{digest}.tar": layer, named: config, "manifest.json": json.dumps(manifest).encode()}
+    return tag, _tar(whole, {})
 
 
 def load(node: Node, tag: str, archive: bytes) -> None:

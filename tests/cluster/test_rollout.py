@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from sluice.adapters.kafka.topics import Topics
 from tests.cluster.chart import NAME, Installed
-from tests.cluster.kube import is_ready
+from tests.cluster.kube import KubeError, is_ready
 from tests.cluster.load import Load, load
 from tests.support.kafka import wait_until
 from tests.support.recount import wait_balanced
@@ -140,6 +141,59 @@ def test_stream_processor_and_featurizer_are_rescheduled_and_nothing_is_decided_
             sluice.kube("--namespace", sluice.namespace, *ready)
     ledger = wait_balanced(bootstrap, Topics())
     assert ledger.decided_twice() == []
+
+
+def test_every_pod_is_evicted_as_for_a_drain_and_no_request_fails(
+    sluice: Installed, tmp_path: Path
+) -> None:
+    """By the API that `kubectl drain` uses, which keeps to the budgets. There is one node, so that
+    the new pods come up beside the old."""
+    sluice.at()
+    bootstrap = sluice.beside.bootstrap
+    with (
+        StreamTraffic(bootstrap, Topics().authorizations, "drained", rate=100),
+        traffic(sluice, "evicted", tmp_path, rate=RATE / 2) as made,
+    ):
+        old = sluice.kube.pods(sluice.namespace, "app.kubernetes.io/part-of=sluice")
+        refused = sum(_evicted(sluice, pod["metadata"]["name"]) for pod in old)
+
+        def moved() -> bool:
+            pods = sluice.kube.pods(sluice.namespace, "app.kubernetes.io/part-of=sluice")
+            gone = {pod["metadata"]["uid"] for pod in old}
+            return len(pods) == len(old) and all(
+                is_ready(pod) and pod["metadata"]["uid"] not in gone for pod in pods
+            )
+
+        sluice.kube.until(moved, "each pod has another in its place, ready", SCALED_MAX_S)
+    print(f"evictions refused until a pod's neighbour was there: {refused}")
+    assert refused > 0
+    assert made.failed == {}
+    assert wait_balanced(bootstrap, Topics()).decided_twice() == []
+
+
+def _evicted(sluice: Installed, pod: str) -> int:
+    """Ask until it is granted. Returns how often its budget refused."""
+    path = f"/api/v1/namespaces/{sluice.namespace}/pods/{pod}/eviction"
+    asked = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": sluice.namespace},
+    }
+    refused = 0
+
+    def granted() -> bool:
+        nonlocal refused
+        try:
+            sluice.kube("create", "--raw", path, "-f", "-", given=json.dumps(asked))
+        except KubeError as error:
+            if "disruption budget" not in str(error):
+                raise
+            refused += 1
+            return False
+        return True
+
+    sluice.kube.until(granted, f"{pod} may go", SCALED_MAX_S)
+    return refused
 
 
 def test_what_was_served_recomputes_bit_for_bit(sluice: Installed) -> None:

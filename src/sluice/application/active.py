@@ -292,6 +292,12 @@ class ActiveConfiguration:
         report.open_trips(())
         self.poll()
 
+    def lacks(self) -> str:
+        """That no release decides, and why; "" if one does."""
+        if self.releases.current() is not None:
+            return ""
+        return f"no release decides: {self.releases.refused or 'none lies there'}"
+
     # ------------------------------------------------------------ what lies in the folders
 
     def poll(self) -> None:

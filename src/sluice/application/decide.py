@@ -30,6 +30,7 @@ from sluice.domain.clock import SECOND_US, Clock
 from sluice.domain.features import catalogue
 from sluice.domain.features.events import WIDTH, event_row, event_rows, pending_rows
 from sluice.domain.features.kernel import Kernel, Served
+from sluice.domain.policy.let_through import Draw
 from sluice.domain.policy.policy import MODEL, LeftOut, Policy, Verdicts
 from sluice.domain.records.authorization import (
     Authorization,
@@ -208,6 +209,7 @@ class DecisionPipeline:
         watch: Watch | None = None,
         check: Callable[[Authorization], None] = check,
         turned_away: Callable[[], Unavailable | None] = lambda: None,
+        draw: Draw | None = None,
     ) -> None:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
@@ -223,6 +225,7 @@ class DecisionPipeline:
         self._watch = watch
         self._check = check
         self._turned_away = turned_away
+        self._draw = draw
         self._kernel = Kernel()
 
     @property
@@ -388,6 +391,7 @@ class DecisionPipeline:
             score_ppm=ppm,
             explain=None if isinstance(score, NoScore) else score.reasons,
             left_out=spared,
+            draw=self._draw,
         )
         decisions = self._records(
             batch, lookups, served, score, levels, policy, verdicts, left_out, without_model
@@ -471,6 +475,7 @@ class DecisionPipeline:
                     degradation_level=_LEVELS[level],
                     degraded=[*without, *views_in(missing)] if missing else [*without],
                     silenced=[*verdicts.silenced[i]],
+                    let_through_ppm=verdicts.let_through.get(i),
                 )
             )
         return decisions

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import signal
 import threading
 import time
@@ -13,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sluice import settings as settings_of
 from sluice import telemetry
 from sluice.adapters import tls
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
+from sluice.adapters.kafka.labels import KafkaLabels
 from sluice.adapters.kafka.observations import ObservationProducer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reach import Brokers
@@ -41,6 +41,9 @@ from sluice.application.consistency import ConsistencyCheck
 from sluice.application.decide import DecisionPipeline
 from sluice.application.dry_run import Recent
 from sluice.application.featurize import Featurizer
+from sluice.application.label import Authorizations, Labeller, NoAuthorizations
+from sluice.application.label_maturity import SHOWN_DAYS
+from sluice.application.let_through import draw_of, refuse_undrawn
 from sluice.application.once import Ids, Once
 from sluice.application.ports import (
     NOEVICTION,
@@ -58,6 +61,7 @@ from sluice.application.ports import (
 )
 from sluice.application.watch_store import StoreWatch
 from sluice.bootstrap.brokers import brokers as of_settings
+from sluice.bootstrap.memory import limit_memory
 from sluice.domain.activation import POLICY, RELEASE, Checked, What
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
@@ -91,12 +95,12 @@ def start(service: str, settings: Settings, **said: Any) -> Started:
     Misconfigured if the port is taken.
     """
     configure_logging(service, settings)
-    limit_memory(settings.service.memory_max_mb)
+    memory_max_mb = limit_memory(settings.service.memory_max_mb)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     admin = open_admin_port(settings)
-    telemetry.event("started", replica=settings.service.name(), **said)
+    telemetry.event("started", replica=settings.service.name(), memory_max_mb=memory_max_mb, **said)
     for name in settings_of.settings_told_as_links():
         telemetry.event(
             "service_link",
@@ -113,21 +117,6 @@ def configure_logging(service: str, settings: Settings) -> None:
     telemetry.configure_logging(
         service, level=settings.service.log_level, id_key=settings.service.log_id_key
     )
-
-
-def limit_memory(megabytes: int) -> None:
-    """Let allocations past so many MB of data fail, for this process: 0 is no limit.
-
-    RLIMIT_DATA: private memory that can be written, so the heap, arenas and stacks of threads.
-    RLIMIT_AS would count the mapped files and reservations of numba and ONNX Runtime, which are
-    gigabytes of nothing; resident memory has no limit of its own outside a control group. A limit
-    that is set lower already stays.
-    """
-    if not megabytes:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    least = min((megabytes << 20, *(old for old in (soft, hard) if old != resource.RLIM_INFINITY)))
-    resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
 
 
 def open_admin_port(settings: Settings) -> telemetry.AdminServer | None:
@@ -224,7 +213,7 @@ def store_answers(settings: Settings) -> None:
 def policy_holds(settings: Settings) -> None:
     """Read policy and trust while the release is not there yet: a mistake in them is said at once.
     Raises Misconfigured."""
-    policies(settings)
+    _deciding_policies(settings)
     read_trust(Path(settings.decider.trust_dir))
 
 
@@ -372,6 +361,67 @@ def archiver(settings: Settings) -> ArchiverParts:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LabellerParts:
+    """What takes reports. consumer: of the topic of reports, None where none is read. The loop
+    closes it."""
+
+    labeller: Labeller
+    topic: KafkaLabels
+    consumer: Consumer | None
+
+
+def labeller(settings: Settings) -> LabellerParts:
+    """The labeller over ``labels.v1``, and its intake from Kafka. Raises Unavailable,
+    Misconfigured."""
+    names = topics(settings)
+    extra = settings.kafka.extra()
+    topic = KafkaLabels(settings.kafka.bootstrap, names, extra=extra, count=telemetry.METRICS.count)
+    consumer = None
+    if settings.labeller.topic:
+        consumer = GroupConsumer(
+            settings.kafka.bootstrap,
+            group=group("labeller", settings),
+            topics=[settings.labeller.topic],
+            client_id=f"labeller-{settings.service.name()}",
+            passes_over=False,
+            extra=extra,
+            count=telemetry.METRICS.count,
+        )
+    return LabellerParts(
+        Labeller(topic, _authorizations(settings), SystemClock(), telemetry.METRICS.count),
+        topic,
+        consumer,
+    )
+
+
+def show_maturity(labeller: Labeller) -> None:
+    """Show what share of the frauds is known after how many days."""
+    for row in labeller.maturity():
+        for days, share in row.known:
+            if days in SHOWN_DAYS:
+                telemetry.METRICS.set(
+                    "sluice_labeller_known_ratio", share, row.channel, row.source, str(days)
+                )
+
+
+def _authorizations(settings: Settings) -> Authorizations:
+    """What a report may leave out is looked up in the archive, if it may be read. Raises
+    Misconfigured."""
+    if not settings.labeller.look_up:
+        return NoAuthorizations()
+    from sluice.adapters.parquet.authorizations import (  # noqa: PLC0415 - an extra
+        ArchivedAuthorizations,
+    )
+
+    root = Path(settings.archiver.root)
+    if not root.is_dir():
+        raise Misconfigured(
+            "labeller.look_up is on and there is no archive", where=f"archiver.root, {root}"
+        )
+    return ArchivedAuthorizations(root)
+
+
 def consistency_check(settings: Settings) -> ConsistencyCheck:
     """The consistency check over the archive."""
     from sluice.adapters.parquet.samples import ArchiveSampleSource  # noqa: PLC0415 - an extra
@@ -439,6 +489,15 @@ def policies(settings: Settings) -> PolicyFiles:
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
 
 
+def _deciding_policies(settings: Settings) -> PolicyFiles:
+    """The same where it decides: it must not let through without a key."""
+    return PolicyFiles(
+        Path(settings.decider.policy_dir),
+        catalogue.FEATURES,
+        check=partial(refuse_undrawn, secret=settings.decider.let_through_key),
+    )
+
+
 class _Report:
     """What happens to the active configuration, in log and metrics."""
 
@@ -491,13 +550,17 @@ def _said(by: Checked) -> dict[str, Any]:
     }
 
 
-def active_configuration(settings: Settings) -> ActiveConfiguration:
-    """Release and policy, followed on disk. Raises Misconfigured if the policy is wrong, and
-    Corrupt if it may not decide; without a release that holds, decisions go without a model until
-    one comes."""
+def active_configuration(
+    settings: Settings, entrypoint: Entrypoint | None = None
+) -> ActiveConfiguration:
+    """Release and policy, followed on disk. entrypoint: whose variant of the release scores.
+
+    Raises Misconfigured if the policy is wrong, and Corrupt if it may not decide; without a release
+    that holds, decisions go without a model until one comes.
+    """
     decider = settings.decider
     clock = SystemClock()
-    pack = policies(settings)
+    pack = _deciding_policies(settings)
     trusted = TrustFolder(Path(decider.trust_dir), read_trust, clock)
     release_dir, policy_dir = Path(decider.release_dir), Path(decider.policy_dir)
     limits = Limits(
@@ -519,6 +582,7 @@ def active_configuration(settings: Settings) -> ActiveConfiguration:
             catalogue.FEATURES,
             pack.current().fx.reference,
             telemetry.METRICS.count,
+            entrypoint=entrypoint,
         ),
         pack,
         trusted=trusted,
@@ -586,6 +650,7 @@ def decider(
         check=checks(settings.decider.grammars),
         turned_away=turned_away,
         watch=active,
+        draw=draw_of(settings.decider.let_through_key, SystemClock(), telemetry.METRICS.count),
     )
 
 
@@ -597,22 +662,27 @@ class Credentials:
     clients: Clients | None
 
 
-def credentials(settings: Settings) -> Credentials | None:
+Api = Literal["decider", "labeller"]
+"""Whose HTTP: the section with its address, certificate and clients' CA."""
+
+
+def credentials(settings: Settings, api: Api = "decider") -> Credentials | None:
     """Keys and clients, read once; None where everybody may ask.
 
     Raises Misconfigured if a setting is missing or a file is wrong, Unavailable if the issuer's
     keys cannot be fetched.
     """
     given = settings.access
+    client_ca_file = _http(settings, api).client_ca_file
     if given.mode == "none":
         return None
-    if not given.issuer and not settings.decider.client_ca_file:
+    if not given.issuer and not client_ca_file:
         raise Misconfigured(
             "a credential is required and none is taken",
             where="access.mode",
-            fix="access.issuer for bearer tokens, decider.client_ca_file for certificates",
+            fix=f"access.issuer for bearer tokens, {api}.client_ca_file for certificates",
         )
-    if settings.decider.client_ca_file and not given.issuer and not given.clients_file:
+    if client_ca_file and not given.issuer and not given.clients_file:
         raise Misconfigured(
             "nobody is known by a certificate",
             where="access.clients_file",
@@ -620,16 +690,22 @@ def credentials(settings: Settings) -> Credentials | None:
         )
     clients = None
     if given.clients_file:
-        if not settings.decider.client_ca_file:
+        if not client_ca_file:
             raise Misconfigured(
                 "certificates are listed, and none is asked for",
-                where="decider.client_ca_file",
+                where=f"{api}.client_ca_file",
                 fix="the CA bundle of the clients",
             )
         from sluice.adapters.identity.clients import ClientsFile  # noqa: PLC0415 - only here
 
         clients = ClientsFile(Path(given.clients_file))
     return Credentials(_tokens(given) if given.issuer else None, clients)
+
+
+def _http(
+    settings: Settings, api: Api
+) -> settings_of.DeciderSettings | settings_of.LabellerSettings:
+    return settings.decider if api == "decider" else settings.labeller
 
 
 def _tokens(given: settings_of.AccessSettings) -> Tokens:
@@ -663,15 +739,13 @@ def _keys_read(error: SluiceError | None) -> None:
         telemetry.event("keys_not_read", level=logging.ERROR, code=error.code, reason=str(error))
 
 
-def server_tls(settings: Settings) -> tls.ServerTls | None:
-    """Certificate of the sync API, and the CA of its clients; None for plain HTTP. Raises
+def server_tls(settings: Settings, api: Api = "decider") -> tls.ServerTls | None:
+    """Certificate of an API, and the CA of its clients; None for plain HTTP. Raises
     Misconfigured."""
-    given = settings.decider
+    given = _http(settings, api)
     if not (given.cert_file or given.key_file or given.client_ca_file):
         return None
-    return tls.ServerTls(
-        tls.Files("decider", given.client_ca_file, given.cert_file, given.key_file)
-    )
+    return tls.ServerTls(tls.Files(api, given.client_ca_file, given.cert_file, given.key_file))
 
 
 def sampler(settings: Settings) -> telemetry.Sampler:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sluice.domain.activation import Act, Activation, Checked, What
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
+    from sluice.domain.records.label import Label
     from sluice.domain.release import Manifest
 
 Say = Callable[[str], None]
@@ -556,6 +557,13 @@ def find_decisions(root: Path, authorization_id: str) -> list[Archived]:
     return Archive(root).find(authorization_id)
 
 
+def find_labels(root: Path, authorization_id: str) -> list[Label]:
+    """Every report of one authorization, as they came."""
+    from sluice.adapters.parquet.archive import Archive
+
+    return Archive(root).labels_of(authorization_id)
+
+
 def consistency_gate(root: Path, *, sample_ppm: int, count: int, at_least: int) -> Gate:
     """See :func:`sluice.application.consistency.gate`."""
     from sluice.adapters.parquet.samples import ArchiveSampleSource
@@ -590,15 +598,18 @@ class Verified(NamedTuple):
 
 
 def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
-    """Check a release as a decider does, warm-up included. policy: whose reference currency it
-    must be of. Raises Corrupt, Misconfigured."""
+    """Check a release as the deciders of both entrypoints do, warm-up included. policy: whose
+    reference currency it must be of. Raises Corrupt, Misconfigured."""
     from sluice.adapters.onnx import load, read_trust, verify
     from sluice.adapters.policyfiles import read_policy
     from sluice.domain.features import catalogue
+    from sluice.domain.records.decision import ENTRYPOINTS
 
     trusted = read_trust(trust)
     manifest, _, signer = verify(folder, trusted)
-    load(folder, trusted, catalogue.FEATURES, read_policy(policy, catalogue.FEATURES).fx.reference)
+    currency = read_policy(policy, catalogue.FEATURES).fx.reference
+    for entrypoint in (None, *ENTRYPOINTS):
+        load(folder, trusted, catalogue.FEATURES, currency, entrypoint=entrypoint)
     return Verified(manifest, signer, verify_activation("release", folder, trust, approvals=0))
 
 
@@ -696,12 +707,12 @@ def _identity(what: What, folder: Path) -> tuple[str, str]:
 
         policy = read_policy(folder, catalogue.FEATURES)
         return policy.id, policy.digest
-    from sluice.adapters.onnx.release import read_files
+    from sluice.adapters.onnx.release import read_files, read_optional
     from sluice.domain.release import MANIFEST, check_files, decode_manifest
 
     files = read_files(folder)
     manifest = decode_manifest(files[MANIFEST], str(folder / MANIFEST))
-    check_files(manifest, files)
+    check_files(manifest, files | read_optional(folder, manifest))
     return manifest.id, hashlib.sha256(files[MANIFEST]).hexdigest()
 
 

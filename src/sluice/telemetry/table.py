@@ -37,17 +37,18 @@ class Metric(NamedTuple):
 
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
-    "task": ("decider", "featurizer", "consistency"),
-    "start": ("decider", "featurizer", "archiver"),
-    "build": ("decider", "featurizer", "archiver", "consistency"),
+    "task": ("decider", "featurizer", "consistency", "labeller"),
+    "start": ("decider", "featurizer", "archiver", "labeller"),
+    "build": ("decider", "featurizer", "archiver", "consistency", "labeller"),
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
-    "consumer": ("decider", "featurizer", "archiver"),
-    "producer": ("decider", "featurizer"),
-    "kafka": ("decider", "featurizer", "archiver"),
-    "dead": ("decider",),
+    "consumer": ("decider", "featurizer", "archiver", "labeller"),
+    "producer": ("decider", "featurizer", "labeller"),
+    "kafka": ("decider", "featurizer", "archiver", "labeller"),
+    "dead": ("decider", "labeller"),
     "featurizer": ("featurizer",),
     "archiver": ("archiver",),
+    "labeller": ("labeller",),
     "consistency": ("consistency",),
 }
 """Services that show the metrics of a component, the second word of their names."""
@@ -341,6 +342,20 @@ TABLE: tuple[Metric, ...] = (
         ("kind",),
         "Trips that were not reset yet.",
     ),
+    Metric(
+        "sluice_decider_let_through_total",
+        "counter",
+        ("result",),
+        "Would-be declines that the policy drew to be let through: approved, or declined all the "
+        "same because the day's budget of this process was spent.",
+        begins=_each("approved", "spent"),
+    ),
+    Metric(
+        "sluice_decider_let_through_minor_total",
+        "counter",
+        (),
+        "Amount of those approved, in minor units of the reference currency.",
+    ),
     # every user of states
     Metric(
         "sluice_store_ready",
@@ -546,7 +561,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         ("topic", "result"),
         "Events by result: applied, redelivered, duplicate, too_old; superseded is a second record "
-        "of an id.",
+        "of an id; a label that repeats what was known, or is outranked, changes no state.",
         begins=(("decisions", "too_old"), ("observations", "too_old"), ("decisions", "superseded")),
     ),
     Metric("sluice_featurizer_states_written_total", "counter", ("entity",), "States stored."),
@@ -586,6 +601,66 @@ TABLE: tuple[Metric, ...] = (
         ("topic",),
         "Record written to file completed.",
         AGE_SECONDS,
+    ),
+    # labeller
+    Metric(
+        "sluice_labeller_reports_total",
+        "counter",
+        ("intake", "result"),
+        "Reports by how they came (http, kafka) and what became of them: new, turned (otherwise "
+        "than what was known, and it counts), repeats, outranked, duplicate (sent before), or the "
+        "code of what refused it.",
+        begins=tuple(
+            (intake, result)
+            for intake in ("http", "kafka")
+            for result in ("report_conflict", "unknown_authorization")
+        ),
+    ),
+    Metric(
+        "sluice_labeller_labels_total",
+        "counter",
+        ("kind", "is_fraud"),
+        "Labels written.",
+    ),
+    Metric(
+        "sluice_labeller_late_total",
+        "counter",
+        ("kind",),
+        "Labels that reached us more than a day after their source knew: what was decided in "
+        "between did not know.",
+    ),
+    Metric(
+        "sluice_labeller_failed_total",
+        "counter",
+        ("code",),
+        "Batches of reports that could not be made durable; whoever sent them sends them again.",
+        begins=_each("unavailable"),
+    ),
+    Metric(
+        "sluice_labeller_waiting",
+        "gauge",
+        (),
+        "Reports that came over HTTP and have no answer yet.",
+    ),
+    Metric(
+        "sluice_labeller_remembered",
+        "gauge",
+        ("what",),
+        "Reports and authorizations in memory: all of the topic, some 500 bytes for both.",
+    ),
+    Metric(
+        "sluice_labeller_take_duration_seconds",
+        "histogram",
+        (),
+        "A batch of reports to durable labels.",
+        AGE_SECONDS,
+    ),
+    Metric(
+        "sluice_labeller_known_ratio",
+        "gauge",
+        ("channel", "source", "days"),
+        "Of the frauds of a channel that a source reported, of authorizations old enough to tell: "
+        "the share that was known after so many days (sluice labels maturity).",
     ),
     # consistency check
     Metric(

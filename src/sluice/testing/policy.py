@@ -6,8 +6,11 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import msgspec
+
 from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.let_through import LetThrough
 from sluice.domain.policy.members import Members
 from sluice.domain.policy.policy import (
     Fallback,
@@ -62,6 +65,7 @@ def make_policy(
     table: Mapping[Channel, Steps] = TABLE,
     unidentified: Mapping[Channel, Literal["refuse", "decide"]] = DECIDE,
     lists: Sequence[tuple[Listing, Sequence[str]]] = (),
+    let_through: LetThrough | None = None,
     fx: Fx = EUROS,
     features: Sequence[FeatureLike] = catalogue.FEATURES,
 ) -> Policy:
@@ -74,6 +78,7 @@ def make_policy(
         table=dict(table),
         unidentified=dict(unidentified),
         lists=[spec for spec, _ in lists],
+        let_through=let_through or msgspec.UNSET,
     )
     entries = {spec.file: ids for spec, ids in lists}
     return Policy(

@@ -1,11 +1,14 @@
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from sluice.adapters.onnx import Description
 from sluice.cli import main
 from sluice.domain.features import catalogue
+from sluice.domain.reference import make_reference
 from sluice.domain.release import decode_manifest
 from sluice.testing.release import FEATURES, make_model, make_release
 
@@ -89,7 +92,11 @@ def test_a_model_with_a_card_becomes_a_release(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key, public = make_key(tmp_path)
-    folder = make_release(tmp_path / "r")
+    rows = np.zeros((1000, len(FEATURES)), np.int64)
+    where: Any = {"data": "0" * 64, "split": "test", "since": 0, "until": 1}
+    reference = msgspec.json.encode(make_reference(rows, rows[:, 0], **where))
+    others = {"model.int8.onnx": make_model(seed=2), "reference.json": reference}
+    folder = make_release(tmp_path / "r", others=others, variants={"stream": "model.int8.onnx"})
     made = (folder / "manifest.json").read_bytes()
     said = describe(folder)
     assert main(["release", "pack", str(folder), "--description", said]) == 0
@@ -97,6 +104,8 @@ def test_a_model_with_a_card_becomes_a_release(
     assert decode_manifest((folder / "manifest.json").read_bytes()) == decode_manifest(made)
     assert main(["release", "sign", str(folder), "--key", key]) == 0
     assert main(["release", "verify", str(folder), "--trust", public]) == 0
+    by = ["--key", key, "--who", "a", "--why", "b"]
+    assert main(["release", "activate", str(folder), *by]) == 0
 
 
 @pytest.mark.parametrize(
@@ -118,6 +127,20 @@ def test_a_description_that_does_not_fit_leaves_no_manifest(
     assert main(["release", "pack", str(folder), "--description", said]) == 78
     assert says in capsys.readouterr().err
     assert not (folder / "manifest.json").exists()
+
+
+def test_variants_of_other_columns_and_a_reference_of_other_inputs_are_not_packed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_release(tmp_path / "r")
+    said = describe(folder)
+    (folder / "model.int8.onnx").write_bytes(make_model(FEATURES[:4]))
+    assert main(["release", "pack", str(folder), "--description", said]) == 78
+    assert "model.int8.onnx" in capsys.readouterr().err
+    (folder / "model.int8.onnx").unlink()
+    (folder / "reference.json").write_text("{}")
+    assert main(["release", "pack", str(folder), "--description", said]) == 78
+    assert "reference.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
