@@ -45,8 +45,8 @@ class LabelTopic(Protocol):
     """``labels.v1``, with one writer."""
 
     def news(self) -> Iterator[Message]:
-        """What came since the last call, at first all there is; what this writer left open has
-        ended before. Raises Unavailable; Corrupt if another writer took over."""
+        """What came since the last call, at first all there is; what a writer left open has ended
+        before. What it wrote itself and heard of may come a moment later. Raises Unavailable."""
         ...
 
     def write(

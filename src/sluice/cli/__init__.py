@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "topics": "sluice.cli.topics",
     "dead-letters": "sluice.cli.dead_letters",
     "publish": "sluice.cli.publish",
+    "labels": "sluice.cli.labels",
     "backfill": "sluice.cli.backfill",
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
