@@ -43,6 +43,7 @@ VERBS: dict[str, str] = {
     "release": "sluice.cli.release",
     "policy": "sluice.cli.policy",
     "rollout": "sluice.cli.rollout",
+    "retention": "sluice.cli.retention",
     "reference": "sluice.cli.reference",
 }
 DEVELOPERS = frozenset({"contracts", "reference"})
