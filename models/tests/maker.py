@@ -77,7 +77,9 @@ def rows_of(world: Path, fx: Fx) -> tuple[pa.Table, np.ndarray]:
     for name in FEATURES:
         columns[name] = pa.array(made.features[:, catalogue.INDEX[name]])
     fraud = labels.filter(labels["is_fraud"])
-    known = dict(zip(fraud["authorization_id"].to_pylist(), fraud["known_at"].to_pylist()))
+    known = dict(
+        zip(fraud["authorization_id"].to_pylist(), fraud["known_at"].to_pylist(), strict=True)
+    )
     since = [known.get(one, -1) for one in table["authorization_id"].to_pylist()]
     return pa.table(columns), np.array(since, np.int64)
 
