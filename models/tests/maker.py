@@ -77,9 +77,8 @@ def rows_of(world: Path, fx: Fx) -> tuple[pa.Table, np.ndarray]:
     for name in FEATURES:
         columns[name] = pa.array(made.features[:, catalogue.INDEX[name]])
     fraud = labels.filter(labels["is_fraud"])
-    known = dict(
-        zip(fraud["authorization_id"].to_pylist(), fraud["known_at"].to_pylist(), strict=True)
-    )
+    ids, since_us = fraud["authorization_id"].to_pylist(), fraud["known_at"].to_pylist()
+    known = dict(zip(ids, since_us, strict=True))
     since = [known.get(one, -1) for one in table["authorization_id"].to_pylist()]
     return pa.table(columns), np.array(since, np.int64)
 

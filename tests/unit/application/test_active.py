@@ -256,6 +256,22 @@ class Log:
         pass
 
 
+# ---------------------------------------------------------------- what it lacks
+
+
+async def test_it_lacks_a_release_until_one_decides_and_says_why() -> None:
+    world = World()
+    assert world.active.lacks() == "no release decides: none lies there"
+    world.release.put(Corrupt("its signature is missing"))
+    world.poll()
+    assert world.active.lacks() == "no release decides: its signature is missing"
+    world.put(world.release, FakeScorer(), "activate", ANN)
+    assert world.active.lacks() == ""
+    world.release.put(Corrupt("a bad one after it"))
+    world.poll()
+    assert world.active.lacks() == "", "the one before goes on"
+
+
 # ---------------------------------------------------------------- the dry run
 
 
