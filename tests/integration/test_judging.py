@@ -98,7 +98,7 @@ def test_a_judgement_is_one_page_that_fetches_nothing_and_the_same_as_json(bench
     import pyarrow.parquet as pq
 
     ids = [i for part in WORLD.values() for i in part.columns["authorization_id"]]
-    pq.write_table(pa.table({"authorization_id": ids, "scenario": ["testing"] * len(ids)}), truth)
+    pq.write_table(pa.table({"authorization_id": ids, "kind": ["testing"] * len(ids)}), truth)
     status = main(
         ["judge", "--run", str(bench.run()), "--release", f"in force={bench.champion}", "--dataset",
          str(bench.dataset), "--out", str(tmp_path / "out"), "--trust", str(bench.trust),

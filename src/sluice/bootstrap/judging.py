@@ -71,6 +71,7 @@ def judge_models(
     out: Path,
     *,
     title: str,
+    leader: str,
     truth: Path | None,
     policy: Path | None,
     costs: Path | None,
@@ -78,7 +79,8 @@ def judge_models(
     verdict: Path | None,
     say: Say,
 ) -> Judgement:
-    """Judge runs and releases on a training set's tests; write judgement.json and report.html into
+    """Judge runs and releases on a training set's tests, the leader's segments and examples told
+    in full; write judgement.json and report.html into
     a new folder, or over those of an earlier judgement. Raises Rejected, Corrupt, Misconfigured."""
 
     manifest = read_manifest(dataset)
@@ -92,6 +94,7 @@ def judge_models(
     for name, folder in sources.releases.items():
         models.append(_scored_release(name, folder, trust, tests, tuning))
         say(f"scored {name}")
+    models.sort(key=lambda model: model.name != leader)
     found = judge(
         Material(
             title=title or f"Judgement of {dataset.name}",

@@ -42,6 +42,10 @@ def named(text: str) -> tuple[str, Path]:
     "--release", "releases", type=named, multiple=True, metavar="NAME=DIR", help="To stand beside."
 )
 @click.option("--out", type=FOLDER, required=True, metavar="DIR", help="For the two files.")
+@click.option(
+    "--leader", default="student", show_default=True, metavar="NAME",
+    help="Whose segments and examples the page tells.",
+)  # fmt: skip
 @click.option("--title", default="", metavar="TEXT", help="Of the page.")
 @click.option(
     "--truth", type=FOLDER, metavar="FILE", help="A simulator's: figures by campaign, too."
@@ -60,6 +64,7 @@ def command(
     runs: tuple[Path, ...],
     releases: tuple[tuple[str, Path], ...],
     out: Path,
+    leader: str,
     title: str,
     truth: Path | None,
     policy: Path | None,
@@ -73,6 +78,7 @@ def command(
         Sources(runs, dict(releases)),
         out,
         title=title,
+        leader=leader,
         truth=truth,
         policy=policy,
         costs=costs,
