@@ -15,7 +15,6 @@ from pathlib import Path
 
 import click
 
-from sluice.bootstrap.judging import JUDGEMENT, REPORT, Sources, judge_models
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
@@ -73,6 +72,13 @@ def command(
     trust: Path,
 ) -> int:
     """Returns 0. Raises Rejected, Corrupt, Misconfigured."""
+    from sluice.bootstrap.judging import (  # noqa: PLC0415 - loads numba
+        JUDGEMENT,
+        REPORT,
+        Sources,
+        judge_models,
+    )
+
     found = judge_models(
         dataset,
         Sources(runs, dict(releases)),

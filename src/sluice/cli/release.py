@@ -1,7 +1,7 @@
 """Look at, check and sign releases of a model.
 
-sluice release pack DIR --dataset SET --run RUN  # a new release of a candidate
-sluice release pack DIR --dataset SET --model FILE  # of any ONNX file
+sluice release pack DIR --dataset SET --run RUN    # a candidate's release
+sluice release pack DIR --dataset SET --model FILE # of any ONNX file
 sluice release pack DIR --description FILE # write manifest.json
 sluice release show DIR                    # what it is, measured to do what
 sluice release verify DIR --trust KEYS     # signature, digests, warm-up
