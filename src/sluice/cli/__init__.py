@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "topics": "sluice.cli.topics",
     "dead-letters": "sluice.cli.dead_letters",
     "publish": "sluice.cli.publish",
+    "labels": "sluice.cli.labels",
     "backfill": "sluice.cli.backfill",
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
@@ -42,6 +43,7 @@ VERBS: dict[str, str] = {
     "release": "sluice.cli.release",
     "policy": "sluice.cli.policy",
     "rollout": "sluice.cli.rollout",
+    "retention": "sluice.cli.retention",
     "reference": "sluice.cli.reference",
 }
 DEVELOPERS = frozenset({"contracts", "reference"})
