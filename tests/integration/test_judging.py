@@ -302,7 +302,7 @@ def test_an_accepted_candidate_becomes_a_release_that_a_decider_loads(bench, tmp
     assert manifest.variants == {"sync": graphs[fastest["1"]], "stream": graphs[fastest["512"]]}
     card = (out / "card.md").read_text()
     for text in ("Own days", "Days of another bank", "Not for** anything else", "A. Person",
-                 "Accepted beside `champion-1`", "which it was not trained on"):  # fmt: skip
+                 "Accepted beside `champion-1` (", "which it was not trained on"):  # fmt: skip
         assert text in card
 
 

@@ -173,7 +173,11 @@ def _weakest(measured: Sequence[Measured]) -> list[str]:
 def _gate(verdict: Verdict | None) -> list[str]:
     if verdict is None:
         return ["It has not passed the gate: no certificate.", ""]
-    beside = f"beside `{verdict.champion}`" if verdict.champion else "without a champion beside it"
+    beside = (
+        f"beside `{verdict.champion}` ({verdict.champion_model[:12]})"
+        if verdict.champion
+        else "without a champion beside it"
+    )
     lines = [
         f"Accepted {beside}, on {verdict.rows:,} authorizations with {verdict.frauds:,} frauds."
     ]
