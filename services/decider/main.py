@@ -20,6 +20,7 @@ from services.waiting import StoppedError, Waiting, for_brokers, for_release, fo
 from sluice import telemetry
 from sluice.application.challengers import WORK_S
 from sluice.application.once import Once
+from sluice.application.population import LOOK_S
 from sluice.application.ports import TOPIC_REMADE, OnlineConnection, Transactions
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
@@ -214,6 +215,7 @@ def _beside(
         Repeated("follow", settings.decider.reload_s, active.follow).start(),
         Repeated("beside", WORK_S, active.challengers.work).start(),
         Repeated("store_watch", STORE_WATCH_S, watch.look).start(),
+        Repeated("population", LOOK_S, bootstrap.population_check(active.configuration).look).start(),
     ]
 
 

@@ -85,6 +85,8 @@ class Watch(Protocol):
 
     left_out: LeftOut
     """By tenant; someone else replaces it, whole."""
+    out_of_domain: bool
+    """Whether the model meets another population than its release was made for."""
 
     def decided(
         self,
@@ -388,12 +390,14 @@ class DecisionPipeline:
         score, answers = self._score(served.features, rows, deadline_us)
         levels = _levels(served.missing, score)
         auths = [a.auth for a in batch]
+        policy = self._policy.current()
         spared = self._watch.left_out if self._watch is not None else {}
         without_model = _without_model(auths, spared) if spared else None
+        if self._watch is not None and self._watch.out_of_domain and policy.leaves_out_of_domain:
+            without_model = np.ones(len(auths), np.bool_)
         if without_model is not None:
             levels = np.where(without_model, _levels(served.missing, NoScore("model")), levels)
         timer.stage("score")
-        policy = self._policy.current()
         ppm = None if isinstance(score, NoScore) else score.ppm
         verdicts = policy.decide(
             auths,
@@ -475,7 +479,7 @@ class DecisionPipeline:
         without_model: Bools | None,
     ) -> list[Decision]:
         """One record a row, of everything it was decided from. without_model: (n,) rows from which
-        the breaker left it out."""
+        the model was left out."""
         now = self._clock.now_us()
         first = self.sequence
         self.sequence += len(batch)

@@ -49,6 +49,7 @@ from sluice.application.label import Authorizations, Labeller, NoAuthorizations
 from sluice.application.label_maturity import SHOWN_DAYS
 from sluice.application.let_through import draw_of, refuse_undrawn
 from sluice.application.once import Ids, Once
+from sluice.application.population import PopulationCheck
 from sluice.application.ports import (
     NOEVICTION,
     STORE_RUNBOOK,
@@ -74,6 +75,7 @@ from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Entrypoint
 from sluice.domain.records.grammars import checks
 from sluice.domain.records.rollout import Rollout
+from sluice.domain.reference import Comparison
 from sluice.domain.release import FILES
 from sluice.errors import Misconfigured, SluiceError, Unavailable
 from sluice.settings import Settings
@@ -569,6 +571,45 @@ class _Report:
 
     def left_out(self, role: Beside, rows: int) -> None:
         telemetry.METRICS.count("sluice_decider_beside_left_out_total", role, by=rows)
+
+
+class _PopulationReport:
+    """How what a release meets compares with what it was made for, in log and metrics."""
+
+    def begun(self, release: str, reference_rows: int) -> None:
+        telemetry.METRICS.set("sluice_decider_reference_rows", reference_rows)
+        telemetry.METRICS.set("sluice_decider_out_of_domain", 0)
+        if not reference_rows:
+            telemetry.event(
+                "no_reference", level=logging.WARNING, id=release, fix="sluice release reference"
+            )
+
+    def compared(self, found: Comparison, worst: list[str], out: bool) -> None:
+        metrics = telemetry.METRICS
+        metrics.set("sluice_decider_out_of_domain", out)
+        metrics.set("sluice_decider_population_rows", found.rows)
+        metrics.set("sluice_decider_score_psi_ratio", found.score)
+        metrics.set("sluice_decider_inputs_shifted_ratio", found.shifted)
+        metrics.set("sluice_decider_alerts_to_promised_ratio", found.alerts)
+        metrics.info("sluice_decider_most_shifted_input_info", worst[0])
+
+    def changed(self, release: str, found: Comparison, worst: list[str], out: bool) -> None:
+        telemetry.event(
+            "out_of_domain" if out else "in_domain_again",
+            level=logging.ERROR if out else logging.INFO,
+            id=release,
+            rows=found.rows,
+            score_psi=round(found.score, 3),
+            inputs_shifted=round(found.shifted, 3),
+            alerts_to_promised=round(found.alerts, 2),
+            most_shifted=worst,
+            fix="docs/runbooks/out-of-domain.md",
+        )
+
+
+def population_check(active: ActiveConfiguration) -> PopulationCheck:
+    """A decider's look at whether its release meets what it was made for."""
+    return PopulationCheck(active, SystemClock(), _PopulationReport())
 
 
 def _said(by: Checked) -> dict[str, Any]:

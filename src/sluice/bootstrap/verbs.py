@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from sluice.adapters.parquet.archive import Archive, Archived
     from sluice.adapters.parquet.history import HistoryFiles
     from sluice.application.backfill import History, Ints, PastLabels
-    from sluice.application.build_dataset import Order, TrainingLog
+    from sluice.application.build_dataset import TrainingLog
     from sluice.application.consistency import Gate
+    from sluice.application.dataset import Order
     from sluice.application.load_history import Archived as ArchivedPast
     from sluice.application.load_history import Stored
     from sluice.application.ports import StateStore, StateUpdate
@@ -309,22 +310,23 @@ def archive_past(
     root: Path,
     *,
     threads: int = 1,
+    keep_states: bool = True,
     progress: Callable[[int, int], None] = lambda done, rows: None,
 ) -> ArchivedPast:
     """See :func:`sluice.application.load_history.archive`."""
     from sluice.application.load_history import archive
 
-    return archive(_Past(past, root, threads), fx, threads=threads, progress=progress)
+    return archive(
+        _Past(past, root, threads), fx, threads=threads, keep_states=keep_states, progress=progress
+    )
 
 
-def check_targets(settings: Settings, root: Path) -> None:
-    """Ask, before an hour of computing, whether what it makes can be written at the end: the
-    archive's folder and the online store. Raises Unavailable, Misconfigured."""
+def check_archive(root: Path) -> None:
+    """Ask, before an hour of computing, whether the archive's folder can be written to. Raises
+    Misconfigured."""
     import os
 
-    from sluice.application.rebuild import check_policy
-    from sluice.bootstrap import services
-    from sluice.errors import Misconfigured, Unavailable
+    from sluice.errors import Misconfigured
 
     there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -333,6 +335,14 @@ def check_targets(settings: Settings, root: Path) -> None:
             where="archiver.root",
             fix="a folder that may be written to, or the right to write there",
         )
+
+
+def check_store(settings: Settings) -> None:
+    """Ask likewise whether the online store takes states. Raises Unavailable, Misconfigured."""
+    from sluice.application.rebuild import check_policy
+    from sluice.bootstrap import services
+    from sluice.errors import Misconfigured, Unavailable
+
     if why := services.store_trouble(settings):
         raise Unavailable(f"no TLS with the online store: {why}", where="store.url")
     online = services.store(settings)
@@ -574,13 +584,39 @@ def consistency_gate(root: Path, *, sample_ppm: int, count: int, at_least: int) 
     return gate(ArchiveSampleSource(root), sample_ppm, count, at_least)
 
 
-def training_log(root: Path, repo: Path, order: Order, processes: int) -> TrainingLog:
-    """The feature log, joined by Feast."""
+@contextmanager
+def training_logs(
+    root: Path, repo: Path, orders: Sequence[Order], processes: int
+) -> Iterator[list[TrainingLog]]:
+    """The feature log, joined by Feast, for each of some orders. What they share of the work, the
+    features of labels held back, is made once, in a folder that goes with them."""
+    import tempfile
+
     from sluice.adapters.feast.training_log import FeastTrainingLog
     from sluice.adapters.parquet.feature_log import FeatureLog
+    from sluice.adapters.parquet.held_back import write_held_back
+    from sluice.domain.clock import SECOND_US
 
-    log = partial(FeatureLog, root, order.first_us, order.until_us)
-    return FeastTrainingLog(log, repo, order, processes)
+    until_us = max(order.until_us for order in orders)
+
+    def log(order: Order) -> FeatureLog:
+        # Features made anew depend on all that came before.
+        first_us = 0 if order.hold_labels else order.log_first_us
+        return FeatureLog(root, first_us, order.until_us)
+
+    with tempfile.TemporaryDirectory(prefix="sluice-held-back-") as folder:
+
+        def held(order: Order) -> FeatureLog:
+            there = Path(folder, f"{order.label_delay_s}")
+            if not there.exists():
+                delay_us = order.label_delay_s * SECOND_US
+                write_held_back(root, there, until_us, delay_us, threads=processes)
+            return FeatureLog(there, order.log_first_us, order.until_us)
+
+        yield [
+            FeastTrainingLog(partial(log, order), partial(held, order), repo, order, processes)
+            for order in orders
+        ]
 
 
 def compile_service(repository: Path, service: str) -> Plan:

@@ -120,7 +120,8 @@ TABLE: tuple[Metric, ...] = (
         ("task",),
         "When the newest run of a task came to its end, Unix time; until then, when it began to be "
         "due. follow: release and policy. beside: shadow and canary. store_watch: whether the "
-        "store may forget. check: a round of the consistency check.",
+        "store may forget. population: whether the release meets what it was made for. check: a "
+        "round of the consistency check.",
     ),
     Metric("sluice_task_every_seconds", "gauge", ("task",), "How often it is due."),
     Metric(
@@ -391,6 +392,49 @@ TABLE: tuple[Metric, ...] = (
         "Decisions that shadow or canary were not compared on: the queue was full, or the shadow "
         "had taken its share of the processor.",
         begins=_each("canary", "shadow"),
+    ),
+    Metric(
+        "sluice_decider_out_of_domain",
+        "gauge",
+        (),
+        "1 while the release meets another population than it was made for.",
+    ),
+    Metric(
+        "sluice_decider_reference_rows",
+        "gauge",
+        (),
+        "Rows of the reference that it is compared with; 0 if the release has none.",
+    ),
+    Metric(
+        "sluice_decider_population_rows",
+        "gauge",
+        (),
+        "Decisions compared: a sample of the last hour, or of more where there were few.",
+    ),
+    Metric(
+        "sluice_decider_score_psi_ratio",
+        "gauge",
+        (),
+        "Population stability index of the score; out of domain from 0.25 on.",
+    ),
+    Metric(
+        "sluice_decider_inputs_shifted_ratio",
+        "gauge",
+        (),
+        "Share of the release's inputs with an index from 0.25 on; out of domain from 0.4 on.",
+    ),
+    Metric(
+        "sluice_decider_alerts_to_promised_ratio",
+        "gauge",
+        (),
+        "Decisions with a score above the reference's highest 0.5 %, as a multiple of what that "
+        "promises.",
+    ),
+    Metric(
+        "sluice_decider_most_shifted_input_info",
+        "gauge",
+        ("feature",),
+        "1 for the input with the highest index.",
     ),
     Metric(
         "sluice_decider_let_through_total",
