@@ -51,8 +51,8 @@ ROLES: tuple[Beside, ...] = ("canary", "shadow")
 class Log(Protocol):
     """``rollouts.v1``."""
 
-    def returned(self, since_us: int) -> Sequence[Rollout]:
-        """Returns that were written since: the first time all of them, then those that are new.
+    def returned(self, epoch: int) -> Sequence[Rollout]:
+        """Returns of an epoch: the first time all of them, then those that are new, or all again.
         Raises Unavailable."""
         ...
 
@@ -427,7 +427,7 @@ class Challengers:
         except Unavailable:
             raise
         except SluiceError as error:
-            self._set(role, None)
+            self._end(role, activation, f"refused: {error.what}")
             self._report.refused(role, error)
             self._report.refusing(role, True)
             return
@@ -435,7 +435,7 @@ class Challengers:
         if scorer is None or scorer.digest != wanted.named.digest:
             return
         if scorer.signer and scorer.signer not in self._trusted():
-            self._set(role, None)
+            self._end(role, activation, f"its key {scorer.signer} was withdrawn")
             return
         now = self._of(role)
         if now is not None and now.scorer is scorer:
@@ -455,16 +455,18 @@ class Challengers:
         activation = self._activation
         assert activation is not None
         for event in self._log.returned(activation.epoch):
-            if event.epoch != activation.epoch or event.step != "returned":
-                continue
             for role in ROLES:
                 beside = self._of(role)
                 if beside is not None and beside.named.digest == event.digest:
-                    with self._lock:
-                        self._set(role, None)
-                        detail = f"{OTHERS}: {event.reason}, {event.detail}"
-                        self._tell("ended", role, beside.named, activation, detail=detail)
+                    self._end(role, activation, f"{OTHERS}: {event.reason}, {event.detail}")
             self._returned.add((event.epoch, event.digest))
+
+    def _end(self, role: Beside, activation: Activation, detail: str) -> None:
+        """Take out what is in, if something is, for a reason that is not this decider's finding."""
+        with self._lock:
+            if (beside := self._of(role)) is not None:
+                self._set(role, None)
+                self._tell("ended", role, beside.named, activation, detail=detail)
 
     def _found(self, beside: _Beside, back: Back | None) -> None:
         """Take a release out for what was found, if it is in."""

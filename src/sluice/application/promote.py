@@ -52,7 +52,7 @@ class Releases(Protocol):
 
 
 Returned = Callable[[int], Sequence[Rollout]]
-"""What deciders wrote of returns since an epoch. Raises Unavailable."""
+"""What deciders wrote of returns of an epoch. Raises Unavailable."""
 
 
 class Steps:
@@ -124,7 +124,7 @@ class Steps:
                 f"{name} is not the canary", where=ACTIVATION, fix="sluice release canary, before"
             )
         for event in returned(now.epoch):
-            if event.epoch == now.epoch and event.digest == named.digest:
+            if event.digest == named.digest:
                 raise Misconfigured(
                     f"{name} went back by itself: {event.reason}, {event.detail}",
                     where=f"{event.emitter}, {to_datetime(event.at):%Y-%m-%d %H:%M:%S} UTC",

@@ -287,6 +287,6 @@ def canary(
 def promote(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
     """Returns 0. Raises Misconfigured if it went back by itself, Unavailable if nobody can say."""
     step = verbs.steps(folder, key, who=who, why=why, expect=expect)
-    done = step.promote(name, lambda since_us: verbs.returned(load()[0], since_us))
+    done = step.promote(name, lambda epoch: verbs.returned(load()[0], epoch))
     say(f"{name}: champion, epoch {done.epoch}", err=True)
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
 from sluice.application.challengers import QUEUE_ROWS, SHADOW_BURST_S, Beside, Challengers
 from sluice.application.decide import Decided, DecisionPipeline
@@ -50,11 +50,11 @@ class TopicOfOne:
         self._topic = topic
         self._read = 0
 
-    def returned(self, since_us: int) -> Sequence[Rollout]:
+    def returned(self, epoch: int) -> Sequence[Rollout]:
         if self._topic.away:
             raise Unavailable("no broker")
         new, self._read = self._topic.events[self._read :], len(self._topic.events)
-        return [event for event in new if event.step == "returned" and event.at >= since_us]
+        return [event for event in new if event.step == "returned" and event.epoch == epoch]
 
     def write(self, events: Sequence[Rollout]) -> None:
         if self._topic.away:
@@ -446,16 +446,6 @@ async def test_a_return_takes_effect_here_though_the_topic_is_away_and_is_writte
     world.topic.away = False
     world.poll()
     assert [e.step for e in world.topic.events].count("returned") == 1
-
-
-async def test_a_return_of_another_epoch_stops_nothing() -> None:
-    world = World()
-    canary = like_the_champion()
-    world.sign(canary=canary)
-    [began] = [e for e in world.said.events if e.role == "canary"]
-    world.topic.events.append(structs.replace(began, step="returned", epoch=began.epoch - 1))
-    world.poll()
-    assert world.said.shares["canary"] == SHARE_PPM
 
 
 # ---------------------------------------------------------------- what the activation says

@@ -66,7 +66,7 @@ def releases(tmp_path: Path) -> Releases:
     return made
 
 
-def nothing(since_us: int) -> Sequence[Rollout]:
+def nothing(epoch: int) -> Sequence[Rollout]:
     return ()
 
 
@@ -181,14 +181,14 @@ def test_a_canary_that_went_back_by_itself_is_not_promoted(releases: Releases) -
     releases.steps().canary("new", 10_000)
     event = gone_back(releases, releases.there().epoch)
     with pytest.raises(Misconfigured, match="went back by itself: declines, it is stricter in 4"):
-        releases.steps().promote("new", lambda _: [event])
+        releases.steps().promote("new", lambda epoch: [event] if event.epoch == epoch else [])
     # Signed again, on purpose, it is another canary.
     releases.steps().canary("new", 10_000)
-    releases.steps().promote("new", lambda _: [event])
+    releases.steps().promote("new", lambda epoch: [event] if event.epoch == epoch else [])
 
 
 def test_nothing_is_promoted_while_nobody_can_say_whether_it_went_back(releases: Releases) -> None:
-    def away(since_us: int) -> Sequence[Rollout]:
+    def away(epoch: int) -> Sequence[Rollout]:
         raise Unavailable("no broker")
 
     releases.steps().shadow("new")
