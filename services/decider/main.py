@@ -215,7 +215,9 @@ def _beside(
         Repeated("follow", settings.decider.reload_s, active.follow).start(),
         Repeated("beside", WORK_S, active.challengers.work).start(),
         Repeated("store_watch", STORE_WATCH_S, watch.look).start(),
-        Repeated("population", LOOK_S, bootstrap.population_check(active.configuration).look).start(),
+        Repeated(
+            "population", LOOK_S, bootstrap.population_check(active.configuration).look
+        ).start(),
     ]
 
 

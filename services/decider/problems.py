@@ -114,7 +114,9 @@ KINDS: dict[str, Kind] = {
     "unavailable": Kind(503, "A part that this needs is down", _RETRY),
     "not_ready": Kind(503, "Not ready", _RETRY),
 }
-"""Every code that an answer of the sync API can carry; docs/reference/http.md lists them."""
+"""Every code that an answer can carry; docs/reference/http.md lists them."""
+OF_LABELS = ("report_conflict", "unknown_authorization")
+"""Those of the labeller alone."""
 
 
 def problem(code: str, detail: str = "", fix: str = "") -> Problem:

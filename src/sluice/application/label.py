@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 import msgspec
@@ -45,8 +46,8 @@ class LabelTopic(Protocol):
     """``labels.v1``, with one writer."""
 
     def news(self) -> Iterator[Message]:
-        """What came since the last call, at first all there is; what this writer left open has
-        ended before. Raises Unavailable; Corrupt if another writer took over."""
+        """What came since the last call, at first all there is; what a writer left open has ended
+        before. What it wrote itself and heard of may come a moment later. Raises Unavailable."""
         ...
 
     def write(
@@ -61,7 +62,8 @@ class Authorizations(Protocol):
     """What was decided before, by id."""
 
     def find(self, wanted: Mapping[Id, int | None]) -> Mapping[Id, Named]:
-        """Those that are there. wanted: with the authorization's own time, if that is known."""
+        """Those that are there. wanted: with the authorization's own time, if that is known. Raises
+        Rejected where too much would have to be searched, Corrupt."""
         ...
 
 
@@ -115,6 +117,8 @@ class Labeller:
         self._delays = Delays()
         self._read_at = 0
         """When we last read on; 0 to do so before anything else."""
+        self._over: Corrupt | None = None
+        """What ended us, for whoever asks next."""
 
     @property
     def remembered(self) -> tuple[int, int]:
@@ -129,8 +133,8 @@ class Labeller:
 
     def refresh(self) -> None:
         """Read on what others wrote, or what we wrote without hearing of it. Raises Unavailable,
-        Corrupt."""
-        with self._lock:
+        Corrupt, also if ``take`` did."""
+        with self._lock, self._ending():
             self._catch_up()
 
     def take(
@@ -142,7 +146,7 @@ class Labeller:
         Raises Unavailable if nobody knows: the same reports may come again. Raises Corrupt if
         another labeller took over.
         """
-        with self._lock:
+        with self._lock, self._ending():
             if self._clock.now_us() - self._read_at > REFRESH_US:
                 self._catch_up()
             now_us = self._clock.now_us()
@@ -172,6 +176,17 @@ class Labeller:
                 self._count("sluice_labeller_late_total", label.kind)
         return results
 
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Another labeller that took over, or a record that nobody can read, ends it for good."""
+        if self._over is not None:
+            raise self._over
+        try:
+            yield
+        except Corrupt as error:
+            self._over = error
+            raise
+
     def _look_up(self, reports: Sequence[Report]) -> Mapping[Id, Named] | Rejected:
         """Of the reports that leave something out; or why that cannot be done."""
         wanted = {
@@ -183,6 +198,16 @@ class Labeller:
             return self._authorizations.find(wanted)
         except Rejected as error:
             return error
+        except (
+            Corrupt
+        ) as error:  # of the archive: what says all that is needed is taken all the same
+            self._count("sluice_labeller_failed_total", error.code)
+            return Rejected(
+                f"the authorization cannot be looked up: {error.what}",
+                where=error.where,
+                fix=f"restore the archive, or send {', '.join(ENTITIES)} with the report",
+                code="missing_field",
+            )
 
     def _judge(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sluice.application.build_dataset import TrainingLog
     from sluice.application.consistency import Gate
     from sluice.application.dataset import Order
+    from sluice.application.label_maturity import Maturity
     from sluice.application.load_history import Archived as ArchivedPast
     from sluice.application.load_history import Stored
     from sluice.application.ports import StateStore, StateUpdate
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sluice.application.publish import BadRow, Report
     from sluice.application.rebuild import Rebuild
     from sluice.application.redrive import Originals, Sender
+    from sluice.application.send_reports import Sent
     from sluice.application.smoke_test import Seen
     from sluice.domain.activation import Act, Activation, Checked, Named, What
     from sluice.domain.policy.fx import Fx
@@ -574,6 +576,46 @@ def find_labels(root: Path, authorization_id: str) -> list[Label]:
     from sluice.adapters.parquet.archive import Archive
 
     return Archive(root).labels_of(authorization_id)
+
+
+def label_maturity(root: Path, complete_days: int) -> list[Maturity]:
+    """What share of the frauds was known after how many days, from the labels of an archive. A
+    label log ends with what it holds: its newest known_at is its time."""
+    from sluice.adapters.parquet.archive import Archive
+    from sluice.application.label_maturity import Delays
+
+    delays, until_us = Delays(), 0
+    archive = Archive(root)
+    for kind in ("history_labels", "labels"):
+        for label in archive.labels(kind):
+            delays.add(label)
+            until_us = max(until_us, label.known_at)
+    return delays.by_channel_and_source(until_us, complete_days)
+
+
+def sending_reports(
+    file: Path,
+    url: str,
+    *,
+    columns: Mapping[str, str],
+    constants: Mapping[str, str],
+    token_file: Path | None,
+    tls_files: tuple[str, str, str],
+    from_line: int,
+    bad: Callable[[str, str, str], None],
+    progress: Callable[[Sent], None],
+    stopping: Callable[[], bool],
+) -> Callable[[], Sent]:
+    """A file of reports and the labeller that it goes to; called, it is sent. tls_files: CA,
+    certificate, key. Raises Misconfigured, Unavailable, Rejected."""
+    from sluice.adapters import tls
+    from sluice.adapters.files.reports import ReportFile
+    from sluice.adapters.syncapi import LabellerClient
+    from sluice.application.send_reports import send
+
+    rows = ReportFile(file, columns, constants).rows(from_line)
+    api = LabellerClient(url, token_file=token_file, files=tls.Files("labels", *tls_files))
+    return partial(send, rows, api, bad=bad, progress=progress, stopping=stopping)
 
 
 def consistency_gate(root: Path, *, sample_ppm: int, count: int, at_least: int) -> Gate:

@@ -349,6 +349,49 @@ TABLE: tuple[Metric, ...] = (
         "Trips that were not reset yet.",
     ),
     Metric(
+        "sluice_decider_out_of_domain",
+        "gauge",
+        (),
+        "1 while the release meets another population than it was made for.",
+    ),
+    Metric(
+        "sluice_decider_reference_rows",
+        "gauge",
+        (),
+        "Rows of the reference that it is compared with; 0 if the release has none.",
+    ),
+    Metric(
+        "sluice_decider_population_rows",
+        "gauge",
+        (),
+        "Decisions compared: a sample of the last hour, or of more where there were few.",
+    ),
+    Metric(
+        "sluice_decider_score_psi_ratio",
+        "gauge",
+        (),
+        "Population stability index of the score; out of domain from 0.25 on.",
+    ),
+    Metric(
+        "sluice_decider_inputs_shifted_ratio",
+        "gauge",
+        (),
+        "Share of the release's inputs with an index from 0.25 on; out of domain from 0.4 on.",
+    ),
+    Metric(
+        "sluice_decider_alerts_to_promised_ratio",
+        "gauge",
+        (),
+        "Decisions with a score above the reference's highest 0.5 %, as a multiple of what that "
+        "promises.",
+    ),
+    Metric(
+        "sluice_decider_most_shifted_input_info",
+        "gauge",
+        ("feature",),
+        "1 for the input with the highest index.",
+    ),
+    Metric(
         "sluice_decider_beside_share",
         "gauge",
         ("role",),
@@ -392,49 +435,6 @@ TABLE: tuple[Metric, ...] = (
         "Decisions that shadow or canary were not compared on: the queue was full, or the shadow "
         "had taken its share of the processor.",
         begins=_each("canary", "shadow"),
-    ),
-    Metric(
-        "sluice_decider_out_of_domain",
-        "gauge",
-        (),
-        "1 while the release meets another population than it was made for.",
-    ),
-    Metric(
-        "sluice_decider_reference_rows",
-        "gauge",
-        (),
-        "Rows of the reference that it is compared with; 0 if the release has none.",
-    ),
-    Metric(
-        "sluice_decider_population_rows",
-        "gauge",
-        (),
-        "Decisions compared: a sample of the last hour, or of more where there were few.",
-    ),
-    Metric(
-        "sluice_decider_score_psi_ratio",
-        "gauge",
-        (),
-        "Population stability index of the score; out of domain from 0.25 on.",
-    ),
-    Metric(
-        "sluice_decider_inputs_shifted_ratio",
-        "gauge",
-        (),
-        "Share of the release's inputs with an index from 0.25 on; out of domain from 0.4 on.",
-    ),
-    Metric(
-        "sluice_decider_alerts_to_promised_ratio",
-        "gauge",
-        (),
-        "Decisions with a score above the reference's highest 0.5 %, as a multiple of what that "
-        "promises.",
-    ),
-    Metric(
-        "sluice_decider_most_shifted_input_info",
-        "gauge",
-        ("feature",),
-        "1 for the input with the highest index.",
     ),
     Metric(
         "sluice_decider_let_through_total",
@@ -647,7 +647,11 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         ("service", "code"),
         "Dead letters written.",
-        begins=tuple(("decider", code) for code in _DEAD_LETTER_CODES),
+        begins=(
+            *(("decider", code) for code in _DEAD_LETTER_CODES),
+            ("labeller", "report_conflict"),
+            ("labeller", "unknown_authorization"),
+        ),
     ),
     # featurizer
     Metric(

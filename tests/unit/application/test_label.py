@@ -170,6 +170,19 @@ def test_what_is_left_out_is_looked_up_and_an_unknown_authorization_is_refused()
     assert len(archive.asked[0]) == 3
 
 
+class Damaged:
+    def find(self, wanted: Mapping[tuple[str, str], int | None]) -> Mapping[tuple[str, str], Named]:
+        raise Corrupt("a file is damaged", where="part-1")
+
+
+def test_while_the_archive_is_damaged_complete_reports_are_taken_all_the_same() -> None:
+    harness = Harness(archive=Damaged())
+    short = make_report("r-2", merchant_id=None)
+    assert harness.take(make_report(), short) == ["new", "missing_field"]
+    assert harness.count["sluice_labeller_failed_total corrupt"] == 1
+    assert harness.take(make_report()) == ["duplicate"]
+
+
 def test_where_nothing_can_be_looked_up_a_short_report_says_what_is_missing() -> None:
     [refused] = Harness().labeller.take([make_report(card_token=None)])
     assert isinstance(refused, Rejected)
@@ -220,8 +233,9 @@ def test_a_second_labeller_ends_the_first() -> None:
     first = Harness()
     first.take(make_report())
     second = first.restarted()
-    with pytest.raises(Corrupt):
-        first.take(make_report("r-2"))
+    for end in (lambda: first.take(make_report("r-2")), first.labeller.refresh):
+        with pytest.raises(Corrupt):
+            end()
     assert second.take(make_report("r-2")) == ["repeats"]
 
 

@@ -302,6 +302,11 @@ class Archive:
             ]
         return sorted(records, key=lambda one: (one.superseded, one.decision.decided_at))
 
+    def labels(self, kind: str = "labels") -> Iterator[Label]:
+        """Every label of one kind."""
+        for rows in self.tables(kind, _LABELS.names):
+            yield from (Label(**row) for row in rows.to_pylist())
+
     def labels_of(self, authorization_id: str) -> list[Label]:
         """Every report of one authorization, as they came; reads one column of each file."""
         found: list[Label] = []

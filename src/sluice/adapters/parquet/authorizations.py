@@ -32,12 +32,14 @@ Id = tuple[str, str]
 class ArchivedAuthorizations:
     """See :class:`sluice.application.label.Authorizations`. Reads the archive under a folder."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, files_max: int = FILES_MAX) -> None:
         self._root = root
+        self._files_max = files_max
 
     def find(self, wanted: Mapping[Id, int | None]) -> dict[Id, Named]:
         """See the port. Days are those of the records' writing: a history that was published later
-        than it happened is found without a time alone. Raises Rejected (missing_field)."""
+        than it happened is found without a time alone. Raises Rejected
+        (missing_field), and Corrupt for a damaged file."""
         days = self._days(wanted)
         ids = pa.array([one for _, one in wanted], pa.string())
         found: dict[Id, Named] = {}
@@ -77,9 +79,9 @@ class ArchivedAuthorizations:
             for file in archive.files(folder)
             if days is None or file.path.parent.name in days
         ]
-        if len(files) > FILES_MAX:
+        if len(files) > self._files_max:
             raise Rejected(
-                f"{len(files)} files would have to be searched, at most {FILES_MAX} are",
+                f"{len(files)} files would have to be searched, at most {self._files_max} are",
                 fix="send event_at with the report, or what the archive would be asked for",
                 code="missing_field",
             )

@@ -30,9 +30,7 @@ ENTITIES = ("event_at", "card_token", "merchant_id", "terminal_id")
 """What a label needs of its authorization, besides a device where it had one."""
 
 
-class Report(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One report. source and report_id name it forever: sent again it is the same report.
 
     known_at: since when the source knows, microseconds UTC; the time of intake where it is left
