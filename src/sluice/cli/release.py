@@ -16,8 +16,8 @@ dry run) and reset (the breaker's trips are over) do too, with the same options
 Beside others, DIR is a folder of releases (docs/reference/rollout.md; waiting for the pods of a
 Helm release is another thing: sluice rollout):
 
-sluice release list DIR                    # champion, canary, shadow, rest
-sluice release diff A B                    # two, by what their manifests say
+sluice release list DIR                    # what each release is
+sluice release diff A B                    # two, by their manifests
 sluice release shadow DIR NAME ...         # scores, and never answers
 sluice release canary DIR NAME ...         # answers a share of the cards
 sluice release promote DIR NAME ...        # the canary becomes the champion
