@@ -213,3 +213,15 @@ def test_an_activation_of_one_release_has_the_bytes_that_it_had() -> None:
         (),
     )
     assert msgspec.json.encode(decode(signed.statement)) + b"\n" == signed.statement
+
+
+def test_a_canary_that_has_not_held_for_as_long_as_was_asked_is_not_promoted(
+    releases: Releases,
+) -> None:
+    releases.steps().shadow("new")
+    releases.steps().canary("new", 10_000)
+    steps = releases.steps()
+    with pytest.raises(Misconfigured, match="600 s are asked for"):
+        steps.promote("new", nothing, 600)
+    releases.clock.advance(600)
+    steps.promote("new", nothing, 600)
