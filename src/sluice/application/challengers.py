@@ -36,6 +36,8 @@ from sluice.errors import Corrupt, SluiceError, Unavailable
 
 QUEUE_ROWS = 8_192
 """Rows that wait for the other thread, 12 MB; more are left out."""
+RECORD_ROWS = 2_000
+"""Of one record of shadow-scores.v1: a third of the megabyte that fits, with ids of 64 bytes."""
 WORK_S = 0.1
 """How often they are worked off: what came by then is scored together."""
 SHADOW_DUTY = 0.2
@@ -338,23 +340,26 @@ class Challengers:
             self._found(shadow, Back("errors", "its runs give no score"))
         if failed:
             return
-        served = rows.score_ppm if rows.score_ppm is not None else rows.level
-        self._scores.write(
-            ShadowScores(
-                at=self._clock.now_us(),
-                emitter=self._emitter,
-                release=shadow.named.id,
-                digest=shadow.named.digest,
-                epoch=shadow.epoch,
-                tenants=[auth.tenant for auth in rows.auths],
-                authorization_ids=[auth.authorization_id for auth in rows.auths],
-                event_at=[auth.event_at for auth in rows.auths],
-                score_ppm=ppm.tolist(),
-                served_ppm=np.where(rows.level < MODEL_LEVELS, served, -1).tolist(),
-                outcomes=said.tolist(),
-                served_outcomes=judged.after.tolist(),
+        served = np.where(rows.level < MODEL_LEVELS, _scores(rows), -1)
+        for first in range(0, n, RECORD_ROWS):
+            some = slice(first, first + RECORD_ROWS)
+            auths = rows.auths[some]
+            self._scores.write(
+                ShadowScores(
+                    at=self._clock.now_us(),
+                    emitter=self._emitter,
+                    release=shadow.named.id,
+                    digest=shadow.named.digest,
+                    epoch=shadow.epoch,
+                    tenants=[auth.tenant for auth in auths],
+                    authorization_ids=[auth.authorization_id for auth in auths],
+                    event_at=[auth.event_at for auth in auths],
+                    score_ppm=ppm[some].tolist(),
+                    served_ppm=served[some].tolist(),
+                    outcomes=said[some].tolist(),
+                    served_outcomes=judged.after[some].tolist(),
+                )
             )
-        )
 
     # ------------------------------------------------------------ what the activation asks for
 
@@ -535,7 +540,6 @@ def _joined(some: Sequence[_Work]) -> Iterator[tuple[Policy, Judged]]:
     for policy, works in groupby(some, key=lambda work: work.policy):
         each = [work.judged for work in works]
         rows = [judged.rows for judged in each]
-        scores = [np.full(len(r.auths), -1) if r.score_ppm is None else r.score_ppm for r in rows]
         yield (
             policy,
             Judged(
@@ -544,8 +548,13 @@ def _joined(some: Sequence[_Work]) -> Iterator[tuple[Policy, Judged]]:
                     np.concatenate([r.features for r in rows]),
                     np.concatenate([r.missing for r in rows]),
                     np.concatenate([r.level for r in rows]),
-                    np.concatenate(scores),
+                    np.concatenate([_scores(r) for r in rows]),
                 ),
                 *(np.concatenate(columns) for columns in zip(*(j[1:] for j in each), strict=True)),
             ),
         )
+
+
+def _scores(rows: Rows) -> Ints:
+    """(n,) scores of the decisions, -1 without one."""
+    return np.full(len(rows.auths), -1, np.int64) if rows.score_ppm is None else rows.score_ppm
