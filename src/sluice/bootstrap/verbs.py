@@ -789,11 +789,11 @@ def steps(folder: Path, key_file: Path, *, who: str, why: str, expect: int | Non
     return Steps(_ReleasesFolder(folder), key, SystemClock(), who=who, why=why, expect=expect)
 
 
-def returned(settings: Settings, since_us: int) -> list[Rollout]:
-    """Canaries and shadows that went back by themselves since a moment, as deciders wrote it.
-    Raises Unavailable, Misconfigured."""
+def returned(settings: Settings, epoch: int) -> list[Rollout]:
+    """Canaries and shadows of an epoch that went back by themselves, as deciders wrote it. Raises
+    Unavailable, Misconfigured."""
     from sluice.adapters.kafka.reader import TopicReader
-    from sluice.adapters.kafka.rollouts import EVENTS_MAX
+    from sluice.adapters.kafka.rollouts import EVENTS_MAX, written_since_ms
     from sluice.adapters.kafka.rollouts import returned as among
     from sluice.adapters.kafka.topics import Topics
     from sluice.bootstrap.brokers import reached
@@ -802,7 +802,7 @@ def returned(settings: Settings, since_us: int) -> list[Rollout]:
     reader = TopicReader(reached(kafka), extra=kafka.extra())
     try:
         topic = Topics(kafka.topic_prefix).rollouts
-        return among(reader.tail(topic, EVENTS_MAX, since_us // 1000), since_us)
+        return among(reader.tail(topic, EVENTS_MAX, written_since_ms(epoch)), epoch)
     finally:
         reader.close()
 

@@ -18,9 +18,9 @@ dry run) and reset (the breaker's trips are over) do too, with the same options
 Beside others, DIR is a folder of releases (docs/reference/rollout.md; waiting for the pods of a
 Helm release is another thing: sluice rollout):
 
-sluice release list DIR                    # champion, canary, shadow and the others
-sluice release diff A B                    # two releases, by what their manifests say
-sluice release shadow DIR NAME ...         # scores beside the champion, never answers
+sluice release list DIR                    # what each release is
+sluice release diff A B                    # two, by their manifests
+sluice release shadow DIR NAME ...         # scores, and never answers
 sluice release canary DIR NAME ...         # answers a share of the cards
 sluice release promote DIR NAME ...        # the canary becomes the champion
 sluice release rollback DIR ...            # one step back
@@ -206,15 +206,27 @@ add_acts(command, "release")
 @command.command("list", help="Print the releases of a folder, and what each is; nothing verified.")
 @_folder
 @click.option(
-    "--returns", is_flag=True, help="Also what went back by itself, from the topic rollouts.v1."
+    "--returns",
+    is_flag=True,
+    help="Also what went back by itself, from the topic rollouts.v1; exit 1 if something did.",
 )
-def list_(folder: Path, returns: bool) -> int:
-    """Returns 0. Raises Misconfigured, Unavailable."""
+@click.option("--json", "as_json", is_flag=True, help="One object, for programs.")
+def list_(folder: Path, returns: bool, as_json: bool) -> int:
+    """Returns 0, or 1 if something went back. Raises Misconfigured, Unavailable."""
     found = verbs.list_releases(folder)
     now = found.activation
+    back = verbs.returned(load()[0], now.epoch) if returns and now is not None else []
+    if as_json:
+        releases = [
+            {"id": m.id, "digest": digest, "created_at": m.created_at, "is": _role(now, digest)}
+            for m, digest in found.releases
+        ]
+        made = {"activation": now, "releases": releases, "broken": found.broken, "returned": back}
+        say(msgspec.json.encode(made).decode())
+        return 1 if back else 0
     for manifest, digest in found.releases:
-        made = f"{to_datetime(manifest.created_at):%Y-%m-%d %H:%M}"
-        say(f"{_role(now, digest):<16} {manifest.id:<32} {digest[:12]}  {made} UTC")
+        when = f"{to_datetime(manifest.created_at):%Y-%m-%d %H:%M}"
+        say(f"{_role(now, digest):<16} {manifest.id:<32} {digest[:12]}  {when} UTC")
     for name, wrong in found.broken.items():
         say(f"{'broken':<16} {name}: {wrong}")
     if now is None:
@@ -223,12 +235,12 @@ def list_(folder: Path, returns: bool) -> int:
     when = f"{to_datetime(now.epoch):%Y-%m-%d %H:%M:%S} UTC"
     signed = ", ".join(found.signers) or "nobody"
     say(f"epoch {now.epoch}: {now.act} of {when} by {now.who} ({now.why}), signed by {signed}")
-    for event in verbs.returned(load()[0], now.epoch) if returns else ():
+    for event in back:
         say(
             f"{event.role} {event.release} went back at {event.emitter}, "
             f"{to_datetime(event.at):%H:%M:%S} UTC: {event.reason}, {event.detail}"
         )
-    return 0
+    return 1 if back else 0
 
 
 def _role(now: Activation | None, digest: str) -> str:
@@ -331,9 +343,20 @@ def canary(
 
 @command.command("promote", help="Sign that the canary of DIR is the champion from now on.")
 @_step
-def promote(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
-    """Returns 0. Raises Misconfigured if it went back by itself, Unavailable if nobody can say."""
+@click.option(
+    "--held-s",
+    type=click.IntRange(min=0),
+    default=600,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it must have had its share.",
+)
+def promote(
+    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, held_s: int
+) -> int:
+    """Returns 0. Raises Misconfigured if it went back by itself or has not held for so long,
+    Unavailable if nobody can say."""
     step = verbs.steps(folder, key, who=who, why=why, expect=expect)
-    done = step.promote(name, lambda since_us: verbs.returned(load()[0], since_us))
+    done = step.promote(name, lambda epoch: verbs.returned(load()[0], epoch), held_s)
     say(f"{name}: champion, epoch {done.epoch}", err=True)
     return 0
