@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from sluice.adapters.kafka.topics import Topics
 from sluice.domain.clock import SystemClock
@@ -255,6 +256,18 @@ def volume(namespace: str, claim: str, folder: Path, mode: str) -> Object:
             "hostPath": {"path": str(folder)},
         },
     }
+
+
+def sync_process(uid: str) -> psutil.Process:
+    """The sync API of the pod of this uid, as this machine counts processes."""
+    for process in psutil.process_iter():
+        groups = Path(f"/proc/{process.pid}/cgroup")
+        try:
+            if uid in groups.read_text() and "services.decider.main" in process.cmdline():
+                return process
+        except (OSError, psutil.Error):
+            continue
+    raise AssertionError(f"no sync API runs in pod {uid}")
 
 
 def merged(under: Values, over: Values) -> Values:

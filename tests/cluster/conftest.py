@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import build, images, install, node
+from tests.cluster import node, session
 from tests.cluster.chart import Installed, installed, values
 from tests.cluster.helm import PYTHON
 from tests.cluster.kube import Kube
@@ -30,21 +30,13 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[node.Node]:
     if reason:
         give_up = pytest.fail if request.config.getoption(MUST_RUN) else pytest.skip
         give_up(reason)
-    found = node.running()
-    made = found or node.up(detached=False)
-    try:
-        built = build.built()
-        install.install(made, built, Kube(built / "bin/kubectl", made.kubeconfig))
-        images.load_services(made)
+    with session.cluster() as made:
         yield made
-    finally:
-        if found is None:
-            node.down()
 
 
 @pytest.fixture(scope="session")
 def kube(cluster: node.Node) -> Kube:
-    return Kube(build.built() / "bin/kubectl", cluster.kubeconfig)
+    return session.kubectl(cluster)
 
 
 @pytest.fixture(scope="session")

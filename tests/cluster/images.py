@@ -23,6 +23,7 @@ BUILT = ROOT / "var/image"
 """Store of tests/image/build.sh."""
 SERVICES, NEXT = "localhost/sluice:1", "localhost/sluice:2"
 """One image by two names: a rollout goes by the name."""
+LOADER, LOADER_BUILT = "localhost/sluice-loader:1", "localhost/sluice-loader:test"
 BUSYBOX = Path("/bin/busybox")
 NOBODY = 65532
 
@@ -80,19 +81,31 @@ def load(node: Node, tag: str, archive: bytes) -> None:
 
 def load_services(node: Node) -> None:
     """Build the services' image where its sources changed, and hand it over under both names."""
-    subprocess.run([ROOT / "tests/image/build.sh", BUILT], check=True, stdout=subprocess.DEVNULL)
-    mark = buildah(BUILT, "inspect", "--type", "image", "--format", "{{.FromImageID}}", IMAGE)
-    if _known(node, SERVICES, mark):
+    _load_built(node, IMAGE, SERVICES, NEXT)
+
+
+def load_loader(node: Node) -> None:
+    """The same with Locust's, for a benchmark."""
+    _load_built(node, LOADER_BUILT, LOADER, what="loader")
+
+
+def _load_built(node: Node, built: str, tag: str, *further: str, what: str = "") -> None:
+    subprocess.run(
+        [ROOT / "tests/image/build.sh", BUILT, what], check=True, stdout=subprocess.DEVNULL
+    )
+    mark = buildah(BUILT, "inspect", "--type", "image", "--format", "{{.FromImageID}}", built)
+    if _known(node, tag, mark):
         return
-    archive = Path(node.state) / "services.tar"
+    archive = Path(node.state) / "built.tar"
     archive.unlink(missing_ok=True)
     try:
-        buildah(BUILT, "push", "--quiet", IMAGE, f"docker-archive:{archive}:{SERVICES}")
+        buildah(BUILT, "push", "--quiet", built, f"docker-archive:{archive}:{tag}")
         _ctr(node, "images", "import", str(archive))
     finally:
         archive.unlink(missing_ok=True)
-    _ctr(node, "images", "tag", "--force", SERVICES, NEXT)
-    _remember(node, SERVICES, mark)
+    for other in further:
+        _ctr(node, "images", "tag", "--force", tag, other)
+    _remember(node, tag, mark)
 
 
 def _known(node: Node, tag: str, mark: str) -> bool:

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from sluice.adapters.kafka.topics import Topics
-from tests.cluster.chart import NAME, Installed
+from tests.cluster.chart import NAME, Installed, sync_process
 from tests.cluster.kube import KubeError, is_ready
 from tests.cluster.load import Load, load
 from tests.support.kafka import wait_until
@@ -75,7 +74,7 @@ def test_a_killed_sync_api_loses_what_was_in_flight_and_each_of_these_is_answere
 ) -> None:
     with traffic(sluice, "killed", tmp_path) as made:
         victim = sluice.sync_pods()[0]["metadata"]
-        process = _sync_process(victim["uid"])
+        process = sync_process(victim["uid"])
         os.kill(process.pid, signal.SIGKILL)
 
         def again() -> bool:
@@ -206,15 +205,3 @@ def test_what_was_served_recomputes_bit_for_bit(sluice: Installed) -> None:
         return counts.get('sluice_consistency_decisions_total{result="equal"}', 0)
 
     print(f"equal: {wait_until(equal, 'the check has compared', at_most_s=120):.0f}")
-
-
-def _sync_process(uid: str) -> psutil.Process:
-    """The sync API of the pod of this uid, as this machine counts processes."""
-    for process in psutil.process_iter():
-        groups = Path(f"/proc/{process.pid}/cgroup")
-        try:
-            if uid in groups.read_text() and "services.decider.main" in process.cmdline():
-                return process
-        except (OSError, psutil.Error):
-            continue
-    raise AssertionError(f"no sync API runs in pod {uid}")

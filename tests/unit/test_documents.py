@@ -52,6 +52,7 @@ SOURCES = "\n".join(
     for name in LISTED
     if re.search(r"\.(py|yaml|toml)$|Makefile|Dockerfile", name)
 )
+DAGS = set(re.findall(r'dag_id="(\w+)"', SOURCES))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -76,7 +77,7 @@ def anchors(text: str) -> set[str]:
 
 def is_metric(name: str) -> bool:
     whole = {name, *(name.removesuffix(part) for part in PARTS_OF_HISTOGRAMS)}
-    return bool(whole & METRICS) or name in PACKAGES
+    return bool(whole & METRICS) or name in PACKAGES | DAGS
 
 
 def constants(name: str) -> set[float]:

@@ -76,7 +76,7 @@ class Mlp(Family):
 
     def export(self, model: Any) -> bytes:
         """See Family."""
-        return to_onnx(model)
+        return to_onnx(model, ())
 
 
 @dataclass(frozen=True)

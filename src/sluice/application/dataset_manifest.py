@@ -21,7 +21,7 @@ TRAIN, VALIDATION, CALIBRATION, RECENT = "train", "validation", "calibration", "
 TEST = "test-"
 """Before the number of a test, from 1."""
 
-Maturity = Literal["known", "not_yet", "never"]
+MATURITIES = ("known", "not_yet", "never")
 """What is known of a row at its split's ``as_of``: a label; nothing, and it is too young to tell;
 nothing, though it is old enough."""
 

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec import structs
+
 from sluice import settings as settings_of
 from sluice import telemetry
 from sluice.adapters import tls
@@ -24,6 +26,7 @@ from sluice.adapters.kafka.observations import ObservationProducer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reach import Brokers
 from sluice.adapters.kafka.reader import TopicReader
+from sluice.adapters.kafka.rollouts import RolloutTopic, ShadowTopic
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
@@ -37,6 +40,7 @@ from sluice.application.access import Clients, Tokens
 from sluice.application.active import ActiveConfiguration, Limits, Remedy
 from sluice.application.archive import Archiver
 from sluice.application.breaker import DeclineBreaker, Trip
+from sluice.application.challengers import Beside, Challengers
 from sluice.application.consistency import ConsistencyCheck
 from sluice.application.decide import DecisionPipeline
 from sluice.application.dry_run import Recent
@@ -45,6 +49,7 @@ from sluice.application.label import Authorizations, Labeller, NoAuthorizations
 from sluice.application.label_maturity import SHOWN_DAYS
 from sluice.application.let_through import draw_of, refuse_undrawn
 from sluice.application.once import Ids, Once
+from sluice.application.population import PopulationCheck
 from sluice.application.ports import (
     NOEVICTION,
     STORE_RUNBOOK,
@@ -62,13 +67,15 @@ from sluice.application.ports import (
 from sluice.application.watch_store import StoreWatch
 from sluice.bootstrap.brokers import brokers as of_settings
 from sluice.bootstrap.memory import limit_memory
-from sluice.domain.activation import POLICY, RELEASE, Checked, What
+from sluice.domain.activation import ACTIVATION, POLICY, RELEASE, Checked, What, champion_of
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.policy.policy import LISTS, MODEL
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Entrypoint
 from sluice.domain.records.grammars import checks
+from sluice.domain.records.rollout import Rollout
+from sluice.domain.reference import Comparison
 from sluice.domain.release import FILES
 from sluice.errors import Misconfigured, SluiceError, Unavailable
 from sluice.settings import Settings
@@ -218,10 +225,10 @@ def policy_holds(settings: Settings) -> None:
 
 
 def release_there(settings: Settings) -> None:
-    """Raises Unavailable if the release folder is not there or holds no file of a release. What
-    lies there otherwise is judged by whoever loads it."""
+    """Raises Unavailable if the release folder is not there or holds neither a file of a release
+    nor an activation. What lies there otherwise is judged by whoever loads it."""
     folder = Path(settings.decider.release_dir)
-    if not any(stamp(folder / name) for name in FILES):
+    if not any(stamp(folder / name) for name in (*FILES, ACTIVATION)):
         raise Unavailable(
             "no release is there",
             where=str(folder),
@@ -538,6 +545,72 @@ class _Report:
             number = sum(trip.kind == kind for trip in trips)
             telemetry.METRICS.set("sluice_decider_breaker_open", number, kind)
 
+    def challenger(self, event: Rollout) -> None:
+        returned = event.step == "returned"
+        telemetry.event(
+            "rollout",
+            level=logging.ERROR if returned else logging.INFO,
+            **{key: value for key, value in structs.asdict(event).items() if value is not None},
+        )
+        if returned:
+            telemetry.METRICS.count("sluice_decider_returned_total", event.role, event.reason or "")
+
+    def beside(self, role: Beside, share_ppm: int) -> None:
+        telemetry.METRICS.set("sluice_decider_beside_share", share_ppm / 1_000_000, role)
+
+    def answered(self, rows: int) -> None:
+        telemetry.METRICS.count("sluice_decider_canary_rows_total", by=rows)
+
+    def shadowed(self, rows: int, seconds: float, stricter: int, laxer: int, failed: bool) -> None:
+        count = telemetry.METRICS.count
+        count("sluice_decider_shadow_rows_total", by=rows)
+        count("sluice_decider_shadow_cpu_seconds_total", by=seconds)
+        count("sluice_decider_shadow_flips_total", "stricter", by=stricter)
+        count("sluice_decider_shadow_flips_total", "laxer", by=laxer)
+        count("sluice_decider_shadow_failures_total", by=failed)
+
+    def left_out(self, role: Beside, rows: int) -> None:
+        telemetry.METRICS.count("sluice_decider_beside_left_out_total", role, by=rows)
+
+
+class _PopulationReport:
+    """How what a release meets compares with what it was made for, in log and metrics."""
+
+    def begun(self, release: str, reference_rows: int) -> None:
+        telemetry.METRICS.set("sluice_decider_reference_rows", reference_rows)
+        telemetry.METRICS.set("sluice_decider_out_of_domain", 0)
+        if not reference_rows:
+            telemetry.event(
+                "no_reference", level=logging.WARNING, id=release, fix="sluice release reference"
+            )
+
+    def compared(self, found: Comparison, worst: list[str], out: bool) -> None:
+        metrics = telemetry.METRICS
+        metrics.set("sluice_decider_out_of_domain", out)
+        metrics.set("sluice_decider_population_rows", found.rows)
+        metrics.set("sluice_decider_score_psi_ratio", found.score)
+        metrics.set("sluice_decider_inputs_shifted_ratio", found.shifted)
+        metrics.set("sluice_decider_alerts_to_promised_ratio", found.alerts)
+        metrics.info("sluice_decider_most_shifted_input_info", worst[0])
+
+    def changed(self, release: str, found: Comparison, worst: list[str], out: bool) -> None:
+        telemetry.event(
+            "out_of_domain" if out else "in_domain_again",
+            level=logging.ERROR if out else logging.INFO,
+            id=release,
+            rows=found.rows,
+            score_psi=round(found.score, 3),
+            inputs_shifted=round(found.shifted, 3),
+            alerts_to_promised=round(found.alerts, 2),
+            most_shifted=worst,
+            fix="docs/runbooks/out-of-domain.md",
+        )
+
+
+def population_check(active: ActiveConfiguration) -> PopulationCheck:
+    """A decider's look at whether its release meets what it was made for."""
+    return PopulationCheck(active, SystemClock(), _PopulationReport())
+
 
 def _said(by: Checked) -> dict[str, Any]:
     act = by.activation
@@ -550,8 +623,66 @@ def _said(by: Checked) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Active:
+    """What decides, and what scores beside it."""
+
+    configuration: ActiveConfiguration
+    challengers: Challengers
+
+    def follow(self) -> None:
+        """Look at all that may replace them. Raises what could not be looked at now; the rest
+        was."""
+        try:
+            self.configuration.poll()
+        finally:
+            self.challengers.poll(self.configuration.activation())
+
+
+def active(settings: Settings, entrypoint: Entrypoint | None = None) -> Active:
+    """Release and policy, and the releases beside it. Arguments and errors are those of
+    :func:`active_configuration`."""
+    decider = settings.decider
+    trusted = TrustFolder(Path(decider.trust_dir), read_trust, SystemClock())
+    configuration = active_configuration(settings, entrypoint, trusted)
+    names, kafka = topics(settings), settings.kafka
+
+    def follow(name: str) -> ReleaseDirectory:
+        return ReleaseDirectory(
+            Path(decider.release_dir) / name,
+            trusted,
+            catalogue.FEATURES,
+            configuration.policies.current().fx.reference,
+            entrypoint=entrypoint,
+            first_apart=True,
+        )
+
+    def producer() -> EventProducer:
+        return EventProducer(
+            kafka.bootstrap,
+            client_id=f"rollout-{settings.service.name()}",
+            extra=kafka.extra(),
+            count=telemetry.METRICS.count,
+        )
+
+    challengers = Challengers(
+        follow,
+        trusted=lambda: frozenset(trusted.keys),
+        log=RolloutTopic(
+            names.rollouts, lambda: TopicReader(kafka.bootstrap, extra=kafka.extra()), producer
+        ),
+        scores=ShadowTopic(names.shadow_scores, producer),
+        report=_Report(),
+        clock=SystemClock(),
+        emitter=emitter(settings),
+    )
+    return Active(configuration, challengers)
+
+
 def active_configuration(
-    settings: Settings, entrypoint: Entrypoint | None = None
+    settings: Settings,
+    entrypoint: Entrypoint | None = None,
+    trusted: TrustFolder | None = None,
 ) -> ActiveConfiguration:
     """Release and policy, followed on disk. entrypoint: whose variant of the release scores.
 
@@ -561,7 +692,7 @@ def active_configuration(
     decider = settings.decider
     clock = SystemClock()
     pack = _deciding_policies(settings)
-    trusted = TrustFolder(Path(decider.trust_dir), read_trust, clock)
+    trusted = trusted or TrustFolder(Path(decider.trust_dir), read_trust, clock)
     release_dir, policy_dir = Path(decider.release_dir), Path(decider.policy_dir)
     limits = Limits(
         release_approvals=decider.release_approvals,
@@ -575,6 +706,7 @@ def active_configuration(
     telemetry.event(
         "approvals_required", release=limits.release_approvals, policy=limits.policy_approvals
     )
+    activation = ActivationFile(release_dir)
     return ActiveConfiguration(
         ReleaseDirectory(
             release_dir,
@@ -583,10 +715,11 @@ def active_configuration(
             pack.current().fx.reference,
             telemetry.METRICS.count,
             entrypoint=entrypoint,
+            named=lambda: champion_of(activation.read(), trusted),
         ),
         pack,
         trusted=trusted,
-        release_activations=ActivationFile(release_dir),
+        release_activations=activation,
         policy_activations=ActivationFile(policy_dir),
         epochs=EpochFile(Path(decider.epoch_file) if decider.epoch_file else None),
         recent=Recent(decider.dry_run_rows),
@@ -627,7 +760,7 @@ def decider(
     entrypoint: Entrypoint,
     ids: Ids,
     log: DecisionLog,
-    active: ActiveConfiguration,
+    active: Active,
     turned_away: Callable[[], Unavailable | None] = lambda: None,
 ) -> DecisionPipeline:
     """The decision pipeline behind one entrypoint. turned_away: why it is not ready, if the store
@@ -636,8 +769,8 @@ def decider(
         entrypoint=entrypoint,
         emitter=emitter(settings),
         ids=ids,
-        scorer=active.releases,
-        policy=active.policies,
+        scorer=active.configuration.releases,
+        policy=active.configuration.policies,
         log=log,
         clock=SystemClock(),
         bounds=EventTimeBounds(
@@ -649,7 +782,8 @@ def decider(
         ),
         check=checks(settings.decider.grammars),
         turned_away=turned_away,
-        watch=active,
+        watch=active.configuration,
+        challengers=active.challengers,
         draw=draw_of(settings.decider.let_through_key, SystemClock(), telemetry.METRICS.count),
     )
 

@@ -38,9 +38,12 @@ VERBS: dict[str, str] = {
     "smoke-test": "sluice.cli.smoke_test",
     "features": "sluice.cli.features",
     "consistency": "sluice.cli.consistency",
+    "judge": "sluice.cli.judge",
+    "gate": "sluice.cli.gate",
     "release": "sluice.cli.release",
     "policy": "sluice.cli.policy",
     "rollout": "sluice.cli.rollout",
+    "retention": "sluice.cli.retention",
     "reference": "sluice.cli.reference",
 }
 DEVELOPERS = frozenset({"contracts", "reference"})

@@ -20,6 +20,7 @@ from sluice.domain.records.decision import Answer, Decision
 from sluice.domain.records.label import Label
 from sluice.domain.records.observation import Observations
 from sluice.domain.records.report import Report
+from sluice.domain.records.rollout import Rollout, ShadowScores
 
 ROOT = Path("contracts")
 RECORDS: dict[str, type[msgspec.Struct]] = {
@@ -28,6 +29,8 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "observations.v1": Observations,
     "labels.v1": Label,
     "dead-letters.v1": DeadLetter,
+    "rollouts.v1": Rollout,
+    "shadow-scores.v1": ShadowScores,
     "answer.v1": Answer,
 }
 """What each topic carries, and what the sync API answers."""

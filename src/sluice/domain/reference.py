@@ -215,12 +215,79 @@ def _ppm(counts: Floats) -> list[int]:
     return [int(share) for share in shares]
 
 
-def psi(share_ppm: Sequence[int], counts: npt.NDArray[np.int64]) -> float:
-    """Population stability index of counts against the shares of a reference, at least 0.
+INPUT_PSI = 0.25
+"""From which an input counts as shifted."""
+ALERTS_PPM = 5_000
+"""Share of the traffic whose scores are watched as alerts: the budget that releases are judged
+at."""
 
-    >>> psi([500_000, 500_000], np.array([50, 50]))
-    0.0
+
+class Comparison(NamedTuple):
+    """What was met, against the reference. Indices are PSI.
+
+    inputs: (f,). shifted: share of the inputs from INPUT_PSI on. alerts: how many times as many
+    rows as expected have a score above the reference's highest ALERTS_PPM.
     """
-    then = np.maximum(np.array(share_ppm) / MILLION, FLOOR)
-    now = np.maximum(counts / max(1, int(counts.sum())), FLOOR)
-    return float(((now - then) * np.log(now / then)).sum())
+
+    rows: int
+    inputs: Floats
+    score: float
+    shifted: float
+    alerts: float
+
+
+class Bins:
+    """The bins of a reference, side by side: all counts of a population are one vector.
+
+    by: column whose segments the expectation follows. A part of the traffic, such as what one
+    entrypoint sees, is compared with the same mix of the reference.
+    """
+
+    def __init__(self, reference: Reference, by: str = "channel") -> None:
+        columns = [*reference.features, reference.score]
+        self._edges = [np.array(column.edges, np.int64) for column in columns]
+        sizes = [len(column.share_ppm) for column in columns]
+        self._starts = np.r_[0, np.cumsum(sizes)[:-1]].astype(np.int64)
+        self.size = sum(sizes)
+        self._all = self._vector([column.share_ppm for column in columns])
+        self._of = {
+            segment.value: self._vector([*segment.features, segment.score])
+            for segment in reference.segments
+            if segment.by == by
+        }
+        score = self._all[self._starts[-1] :]
+        above = score[::-1].cumsum()[::-1]
+        self._alerts = int(self._starts[-1] + np.argmin(np.abs(above - ALERTS_PPM / MILLION)))
+
+    @staticmethod
+    def _vector(shares: Sequence[Sequence[int]]) -> Floats:
+        return np.concatenate([np.array(each, np.float64) for each in shares]) / MILLION
+
+    def count(self, rows: Ints, score_ppm: Ints) -> Ints:
+        """(n, f) inputs in the release's order and (n,) scores to (size,) counts."""
+        counts = np.zeros(self.size, np.int64)
+        columns = [*np.ascontiguousarray(rows.T), score_ppm]
+        for edges, start, values in zip(self._edges, self._starts, columns, strict=True):
+            found = np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1)
+            counts[start : start + len(found)] = found
+        return counts
+
+    def compare(self, counts: Ints, mix: Mapping[str, int]) -> Comparison:
+        """counts: sum of :meth:`count`. mix: its rows by the value that cuts the traffic; a value
+        that the reference has no segment of is expected to be like all."""
+        rows = sum(mix.values())
+        expected = sum(
+            (self._of.get(value, self._all) * (n / max(1, rows)) for value, n in mix.items()),
+            np.zeros(self.size),
+        )
+        then = np.maximum(expected, FLOOR)
+        now = np.maximum(counts / max(1, rows), FLOOR)
+        each = np.add.reduceat((now - then) * np.log(now / then), self._starts)
+        promised = max(float(expected[self._alerts :].sum()), FLOOR)
+        return Comparison(
+            rows,
+            each[:-1],
+            float(each[-1]),
+            float((each[:-1] >= INPUT_PSI).mean()),
+            float(counts[self._alerts :].sum()) / max(1, rows) / promised,
+        )

@@ -53,6 +53,8 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 """First 16 hex digits of a SHA-256: tells two apart, where the signature keeps forgers out."""
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+RELEASE_ID = r"^[a-z0-9][a-z0-9.-]{0,63}$"
+ReleaseId = Annotated[str, Meta(pattern=RELEASE_ID)]
 Value = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """Of a feature."""
 Step = Literal["challenge", "review", "decline"]
@@ -146,7 +148,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     v: Literal[2, 3] = 3
-    id: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+    id: ReleaseId
     created_at: MicrosUtc
     files: dict[str, Sha256]
     features: Annotated[list[UsedFeature], Meta(min_length=1)]

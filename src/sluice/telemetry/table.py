@@ -86,6 +86,10 @@ _REFUSAL_CODES = (
     *("out_of_memory", "crashed", "internal"),
     *("unapproved", "epoch", "key_withdrawn", "dry_run_shift"),
 )
+BACK_BECAUSE = (
+    *("errors", "latency", "declines", "approvals", "agreement", "consistency"),
+    "expected_loss",
+)
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
     *("missing_field", "wrong_type", "out_of_range", "bad_format", "bad_token", "unknown_value"),
@@ -115,7 +119,8 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         ("task",),
         "When the newest run of a task came to its end, Unix time; until then, when it began to be "
-        "due. follow: release and policy. store_watch: whether the store may forget. check: a "
+        "due. follow: release and policy. beside: shadow and canary. store_watch: whether the "
+        "store may forget. population: whether the release meets what it was made for. check: a "
         "round of the consistency check.",
     ),
     Metric("sluice_task_every_seconds", "gauge", ("task",), "How often it is due."),
@@ -295,6 +300,7 @@ TABLE: tuple[Metric, ...] = (
         "good one keeps serving.",
         begins=(
             *((what, code) for what in ("release", "policy") for code in _REFUSAL_CODES),
+            *((what, code) for what in ("canary", "shadow") for code in ("corrupt", "too_slow")),
             *((what, "misconfigured") for what in ("trust", "clients", "certificate")),
             ("trust", "no_keys"),
         ),
@@ -341,6 +347,94 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         ("kind",),
         "Trips that were not reset yet.",
+    ),
+    Metric(
+        "sluice_decider_out_of_domain",
+        "gauge",
+        (),
+        "1 while the release meets another population than it was made for.",
+    ),
+    Metric(
+        "sluice_decider_reference_rows",
+        "gauge",
+        (),
+        "Rows of the reference that it is compared with; 0 if the release has none.",
+    ),
+    Metric(
+        "sluice_decider_population_rows",
+        "gauge",
+        (),
+        "Decisions compared: a sample of the last hour, or of more where there were few.",
+    ),
+    Metric(
+        "sluice_decider_score_psi_ratio",
+        "gauge",
+        (),
+        "Population stability index of the score; out of domain from 0.25 on.",
+    ),
+    Metric(
+        "sluice_decider_inputs_shifted_ratio",
+        "gauge",
+        (),
+        "Share of the release's inputs with an index from 0.25 on; out of domain from 0.4 on.",
+    ),
+    Metric(
+        "sluice_decider_alerts_to_promised_ratio",
+        "gauge",
+        (),
+        "Decisions with a score above the reference's highest 0.5 %, as a multiple of what that "
+        "promises.",
+    ),
+    Metric(
+        "sluice_decider_most_shifted_input_info",
+        "gauge",
+        ("feature",),
+        "1 for the input with the highest index.",
+    ),
+    Metric(
+        "sluice_decider_beside_share",
+        "gauge",
+        ("role",),
+        "Share of the cards that the canary answers, and of the decisions that the shadow scores; "
+        "0 without one.",
+    ),
+    Metric(
+        "sluice_decider_returned_total",
+        "counter",
+        ("role", "reason"),
+        "Canaries and shadows that this decider took out by itself, by what it found.",
+        begins=(*(("canary", reason) for reason in BACK_BECAUSE), ("shadow", "errors")),
+    ),
+    Metric(
+        "sluice_decider_canary_rows_total", "counter", (), "Decisions that the canary answered."
+    ),
+    Metric("sluice_decider_shadow_rows_total", "counter", (), "Decisions that the shadow scored."),
+    Metric(
+        "sluice_decider_shadow_cpu_seconds_total",
+        "counter",
+        (),
+        "Processor time that the shadow took, beside the decisions.",
+    ),
+    Metric(
+        "sluice_decider_shadow_flips_total",
+        "counter",
+        ("direction",),
+        "Decisions that the shadow would have made stricter, or laxer.",
+        begins=_each("stricter", "laxer"),
+    ),
+    Metric(
+        "sluice_decider_shadow_failures_total",
+        "counter",
+        (),
+        "Runs of the shadow that gave no score.",
+    ),
+    Metric(
+        "sluice_decider_beside_left_out_total",
+        "counter",
+        ("role",),
+        "Decisions that shadow or canary were not compared on: the queue was full, or the shadow "
+        "had taken its share of the processor.",
+        begins=_each("canary", "shadow"),
     ),
     Metric(
         "sluice_decider_let_through_total",

@@ -64,6 +64,7 @@ def make_policy(
     thresholds: Thresholds = THRESHOLDS,
     table: Mapping[Channel, Steps] = TABLE,
     unidentified: Mapping[Channel, Literal["refuse", "decide"]] = DECIDE,
+    out_of_domain: Literal["keep", "leave_out"] = "keep",
     lists: Sequence[tuple[Listing, Sequence[str]]] = (),
     let_through: LetThrough | None = None,
     fx: Fx = EUROS,
@@ -77,6 +78,7 @@ def make_policy(
         fallback=Fallback(rules=list(fallback)),
         table=dict(table),
         unidentified=dict(unidentified),
+        out_of_domain=out_of_domain,
         lists=[spec for spec, _ in lists],
         let_through=let_through or msgspec.UNSET,
     )

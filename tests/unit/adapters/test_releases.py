@@ -496,3 +496,34 @@ def test_a_key_file_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.pub")
     with pytest.raises(Misconfigured, match="no regular file"):
         read_trust(tmp_path)
+
+
+# ---------------------------------------------------------------- a folder of releases
+
+
+def test_of_a_folder_of_releases_the_named_one_is_followed(tmp_path: Path) -> None:
+    make_release(tmp_path / "test-1")
+    make_release(tmp_path / "test-2", seed=2)
+    named: list[str | SluiceError] = ["test-1"]
+
+    def name() -> str:
+        if isinstance(named[0], SluiceError):
+            raise named[0]
+        return named[0]
+
+    folder = ReleaseDirectory(tmp_path, TRUSTED, catalogue.FEATURES, "EUR", named=name)
+    first = folder.poll()
+    assert first is not None
+    assert first.release == "test-1"
+    assert folder.poll() is None
+    named[0] = Corrupt("nobody signed it")
+    with pytest.raises(Corrupt, match="nobody signed it"):
+        folder.poll()
+    assert folder.poll() is None  # said once
+    assert folder.refused is not None
+    assert folder.current() is first
+    named[0] = "test-2"
+    second = folder.poll()
+    assert second is not None
+    assert second.release == "test-2"
+    assert folder.refused is None

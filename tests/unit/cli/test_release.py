@@ -171,3 +171,94 @@ def test_show_says_which_feature_another_build_has_otherwise(
     monkeypatch.setitem(catalogue.VERSIONS, "now.amount", 2)
     assert main(["release", "show", folder]) == 0
     assert "amount_minor is computed by another version" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- beside others
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Path:
+    """A folder of two releases, the second one made later."""
+    folder = tmp_path / "releases"
+    make_release(folder / "test-1")
+    make_release(folder / "test-2", seed=2, created_at=1_780_000_000_000_001)
+    return folder
+
+
+def step(releases: Path, verb: str, *words: str, key: str) -> int:
+    said = ["--key", key, "--who", "ann", "--why", "a test"]
+    return main(["release", verb, str(releases), *words, *said])
+
+
+def test_a_folder_of_releases_is_listed_with_what_each_is(
+    tmp_path: Path, releases: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, _ = make_key(tmp_path)
+    assert main(["release", "list", str(releases)]) == 0
+    assert "no activation" in capsys.readouterr().out
+    assert step(releases, "promote", "test-1", key=key) == 0
+    assert step(releases, "shadow", "test-2", key=key) == 0
+    assert main(["release", "list", str(releases)]) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.split()[:2] == ["shadow", "test-2"]
+    assert second.split()[:2] == ["champion", "test-1"]
+    assert "shadow of" in last
+    assert "by ann (a test)" in last
+    assert step(releases, "canary", "test-2", "--share-ppm", "5000", key=key) == 0
+    (releases / "test-3").mkdir()
+    (releases / "test-3" / "manifest.json").write_text("{")
+    assert main(["release", "list", str(releases)]) == 0
+    out = capsys.readouterr().out
+    assert "canary 5000      test-2" in out
+    assert "broken           test-3" in out
+    assert step(releases, "rollback", key=key) == 0
+    assert main(["release", "list", str(releases)]) == 0
+    assert "canary" not in capsys.readouterr().out
+
+
+def test_a_step_over_another_note_than_was_looked_at_is_refused(
+    tmp_path: Path, releases: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, _ = make_key(tmp_path)
+    assert step(releases, "promote", "test-1", "--expect", "0", key=key) == 0
+    before = (releases / "activation.note").read_bytes()
+    assert step(releases, "shadow", "test-2", "--expect", "0", key=key) == 78
+    assert "somebody went a step in between" in capsys.readouterr().err
+    assert (releases / "activation.note").read_bytes() == before
+
+
+def test_a_second_person_approves_a_step(tmp_path: Path, releases: Path) -> None:
+    key, _ = make_key(tmp_path)
+    other = str(tmp_path / "other.key")
+    assert main(["release", "keygen", "--out", other]) == 0
+    assert step(releases, "promote", "test-1", key=key) == 0
+    assert main(["release", "approve", str(releases), "--key", other]) == 0
+    note = (releases / "activation.note").read_bytes()
+    assert note.count(b"ed25519 ") == 2
+
+
+def test_a_step_of_one_release_and_of_one_that_is_not_whole_is_refused(
+    tmp_path: Path, releases: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, _ = make_key(tmp_path)
+    assert step(releases / "test-1", "promote", "test-1", key=key) == 78
+    assert "one release, not a folder" in capsys.readouterr().err
+    (releases / "test-2" / "card.md").write_text("# Another")
+    assert step(releases, "promote", "test-2", key=key) == 1
+    assert "card.md" in capsys.readouterr().err
+    (releases / "test-1").rename(releases / "renamed")
+    assert step(releases, "promote", "renamed", key=key) == 78
+    assert "name the folder by its id" in capsys.readouterr().err
+    assert not (releases / "activation.note").exists()
+
+
+def test_a_difference_of_two_releases_is_told_by_name(
+    releases: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["release", "diff", str(releases / "test-1"), str(releases / "test-1")]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["release", "diff", str(releases / "test-1"), str(releases / "test-2")]) == 1
+    out = capsys.readouterr().out
+    assert "id: test-1 -> test-2" in out
+    assert "provenance.seed: 1 -> 2" in out
+    assert "reference_currency" not in out

@@ -3,7 +3,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sluice.domain.reference import MILLION, Column, Ints, make_reference, psi
+from sluice.domain.reference import (
+    MILLION,
+    Bins,
+    Column,
+    Comparison,
+    Ints,
+    Reference,
+    make_reference,
+)
 from sluice.errors import Misconfigured
 
 WHERE: Any = {"data": "0" * 64, "split": "validation", "since": 0, "until": 1}
@@ -11,15 +19,17 @@ RNG = np.random.default_rng(1)
 N = 20_000
 
 
-def counts(edges: list[int], values: Ints) -> Ints:
-    return np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1).astype(np.int64)
+def compared(reference: Reference, rows: Ints, score: Ints, channel: str = "") -> Comparison:
+    bins = Bins(reference)
+    return bins.compare(bins.count(rows, score), {channel: len(rows)})
 
 
 def drawn(n: int) -> Ints:
     """An amount, a flag, a count that is mostly zero, and a constant."""
     rng = np.random.default_rng(n)
     amount = np.exp(rng.normal(8, 1, n))
-    return np.c_[amount, rng.random(n) < 0.3, rng.poisson(0.1, n), np.full(n, 7)].astype(np.int64)
+    rows = np.c_[amount, rng.random(n) < 0.3, rng.poisson(0.1, n), np.full(n, 7)]
+    return rows.astype(np.int64)
 
 
 def test_what_comes_from_the_same_population_has_a_small_index_and_another_a_large_one() -> None:
@@ -30,10 +40,16 @@ def test_what_comes_from_the_same_population_has_a_small_index_and_another_a_lar
     other[:, 1] = 1
     other[:, 2] += 2
     other[:, 3] = 0
-    for i, column in enumerate(reference.features):
-        assert sum(column.share_ppm) == MILLION
-        assert psi(column.share_ppm, counts(column.edges, again[:, i])) < 0.02
-        assert psi(column.share_ppm, counts(column.edges, other[:, i])) > 0.5
+    assert all(sum(c.share_ppm) == MILLION for c in (*reference.features, reference.score))
+    same = compared(reference, again, again[:, 0] % 1000)
+    assert same.inputs.max() < 0.02
+    assert same.score < 0.02
+    assert same.shifted == 0
+    assert 0.5 < same.alerts < 2
+    moved = compared(reference, other, np.full(5_001, 990))
+    assert moved.inputs.min() > 0.5
+    assert moved.score > 0.5
+    assert moved.shifted == 1
 
 
 def test_the_outer_bins_are_what_was_never_seen() -> None:
@@ -49,12 +65,9 @@ def test_the_scores_tail_has_bins_of_its_own() -> None:
     score = RNG.permutation(N)
     reference = make_reference(score[:, None], score, **WHERE)
     assert len(reference.score.edges) > len(reference.features[0].edges)
-    above = sum(
-        share
-        for edge, share in zip(reference.score.edges, reference.score.share_ppm[1:], strict=True)
-        if edge >= int(N * 0.995) - 1
-    )
-    assert above == pytest.approx(5_000, abs=100)
+    higher = np.where(score > N * 0.98, N - 1, score)
+    assert compared(reference, score[:, None], score).alerts == pytest.approx(1, abs=0.02)
+    assert compared(reference, score[:, None], higher).alerts == pytest.approx(4, abs=0.1)
 
 
 def test_a_row_counts_as_many_times_as_its_weight_says() -> None:
@@ -76,10 +89,9 @@ def test_a_segment_is_in_the_bins_of_all_rows_and_a_small_one_is_left_out() -> N
     assert (chip.value, ecom.value) == ("chip", "ecom")
     assert [len(s) for s in ecom.features] == [len(c.share_ppm) for c in reference.features]
     assert ecom.share_ppm == pytest.approx(rows[:, 1].mean() * MILLION, abs=20_000)
-    assert (
-        psi(ecom.features[1], counts(reference.features[1].edges, rows[channel == "ecom", 1]))
-        < 1e-6
-    )
+    part = rows[channel == "ecom"]
+    assert compared(reference, part, part[:, 0]).inputs[1] > 1
+    assert compared(reference, part, part[:, 0], "ecom").inputs[1] < 1e-3
 
 
 def test_extremes_of_64_bits_are_binned() -> None:
@@ -96,5 +108,9 @@ def test_too_few_rows_are_refused() -> None:
 
 
 def test_an_empty_bin_does_not_make_the_index_infinite() -> None:
-    assert psi([0, MILLION], np.array([0, 10])) == 0.0
-    assert 5 < psi([0, MILLION], np.array([10, 0])) < 20
+    rows = np.zeros((1000, 1), np.int64)
+    reference = make_reference(rows, rows[:, 0], **WHERE)
+    assert compared(reference, rows, rows[:, 0]).score == 0
+    assert 5 < compared(reference, rows, rows[:, 0] + 1).score < 20
+    nothing = compared(reference, rows[:0], rows[:0, 0])
+    assert (nothing.rows, nothing.alerts) == (0, 0)

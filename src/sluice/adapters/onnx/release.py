@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ import numpy as np
 
 from sluice.adapters.onnx.scorer import PAD, OnnxScorer
 from sluice.adapters.other_process import NOT_STARTED, TOO_SLOW, apart
-from sluice.adapters.regular_files import read_regular, stamp
+from sluice.adapters.regular_files import Stamp, read_regular, stamp
 from sluice.application.ports import Count, Ints, uncounted
 from sluice.domain.clock import SystemClock
 from sluice.domain.policy.reasons import MODEL_CODES
@@ -55,7 +55,7 @@ TRUST_MAX_BYTES = 65_536
 TRIES = 3
 """The fastest of so many counts: a busy machine slows some."""
 
-Signature = tuple[tuple[int, int, int], ...]
+Signature = tuple[str, str, tuple[tuple[str, Stamp], ...]]
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -204,10 +204,16 @@ class ReleaseDirectory:
         count: Count = uncounted,
         *,
         entrypoint: Entrypoint | None = None,
+        named: Callable[[], str | None] = lambda: None,
+        first_apart: bool = False,
     ) -> None:
-        """features, reference, count, entrypoint: as of :func:`load`."""
+        """features, reference, count, entrypoint: as of :func:`load`. named: where the folder is
+        one of releases, which of them is meant; raises a SluiceError where that cannot be said.
+        first_apart: whether the first one is tried in a process of its own too."""
         self._count = count
         self._entrypoint = entrypoint
+        self._named = named
+        self._first_apart = first_apart
         self._folder = folder
         self._trusted = trusted
         self._features = features
@@ -232,23 +238,26 @@ class ReleaseDirectory:
         is trusted. Raises Unavailable if it could not be looked at now. Costs seven stats while
         nothing changes.
         """
-        before = self._signature()
+        folder, unsaid = self._place()
+        before = self._signature(folder, unsaid)
         if (before, frozenset(self._trusted.keys) if self.refused else None) == self._seen:
             return None
         try:
+            if unsaid is not None:
+                raise unsaid
             fresh = load(
-                self._folder,
+                folder,
                 self._trusted,
                 self._features,
                 self._reference,
                 self._count,
                 entrypoint=self._entrypoint,
-                first_apart=self._seen is not None,
+                first_apart=self._first_apart or self._seen is not None,
             )
         except SluiceError as error:
             if error.code == NOT_STARTED:
                 raise
-            if self._seen is not None and self._signature() != before:
+            if self._seen is not None and self._signature(*self._place()) != before:
                 return None  # caught in the middle of a copy: look again at the next poll
             self._seen, self.refused = (before, frozenset(self._trusted.keys)), error
             raise
@@ -266,5 +275,17 @@ class ReleaseDirectory:
             self.take(fresh)
         return fresh
 
-    def _signature(self) -> Signature:
-        return tuple(found for name in FILES if (found := stamp(self._folder / name)))
+    def _place(self) -> tuple[Path, SluiceError | None]:
+        """Where the release lies, and why nobody can say where."""
+        if stamp(self._folder / MANIFEST) is not None:
+            return self._folder, None
+        try:
+            name = self._named()
+        except SluiceError as error:
+            return self._folder, error
+        return self._folder if name is None else self._folder / name, None
+
+    @staticmethod
+    def _signature(folder: Path, unsaid: SluiceError | None) -> Signature:
+        found = [(name, at) for name in FILES if (at := stamp(folder / name))]
+        return str(folder), str(unsaid or ""), tuple(found)

@@ -65,6 +65,20 @@ def rows_of(manifest: Manifest, name: str, table: pa.Table) -> Rows:
     )
 
 
+def sample_features(folder: Path, name: str, most: int) -> npt.NDArray[np.int64]:
+    """(m, k) features of about ``most`` rows of a split, evenly taken; one file at a time in
+    memory. Raises as :func:`read_rows` does."""
+    manifest = read_manifest(folder)
+    split = manifest.split(name)
+    step = max(1, split.rows // most)
+    parts = [np.empty((0, len(manifest.features)), np.int64)]
+    for path, digest in split.files.items():
+        raw = _checked(folder / path, digest, "the manifest", "build the training set again")
+        table = pq.read_table(io.BytesIO(raw), columns=list(manifest.features))
+        parts.append(features_of(table.take(np.arange(0, len(table), step)), manifest))
+    return np.concatenate(parts)
+
+
 def _moment(iso: str) -> int:
     return from_datetime(datetime.fromisoformat(iso))
 
@@ -133,18 +147,23 @@ def read_scores(folder: Path, run: Run, rows: Rows, names: Sequence[str]) -> dic
     return {name: table[name].to_numpy().astype(np.float64) for name in names}
 
 
-def _checked(path: Path, expected: str) -> bytes:
+def _checked(
+    path: Path,
+    expected: str,
+    who: str = "the run",
+    fix: str = "train again: somebody wrote over it",
+) -> bytes:
     try:
         raw = path.read_bytes()
     except OSError as exc:
-        raise Corrupt(f"cannot be read: {exc.strerror}", where=str(path), fix=_FIX) from exc
+        raise Corrupt(f"cannot be read: {exc.strerror}", where=str(path), fix=fix) from exc
     found = hashlib.sha256(raw).hexdigest()
     if found != expected:
         raise Corrupt(
-            f"it has the digest {found[:12]}…, the run says {expected[:12]}…",
+            f"it has the digest {found[:12]}…, {who} says {expected[:12]}…",
             where=str(path),
-            fix="train again: somebody wrote over it",
-            code="damaged_run",
+            fix=fix,
+            code="other_bytes",
         )
     return raw
 

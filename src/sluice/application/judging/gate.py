@@ -368,23 +368,28 @@ class _Run:
         names = self.trial.tests[0].names
         features = np.concatenate([rows.features for rows in self.trial.tests])
         now = typical_sizes(names, features)
-        then: list[tuple[str, Mapping[str, float]]] = [
-            ("in training", typical_sizes(names, self.trial.trained))
+        strange = [
+            (_apart(now[name], was), name, was, "in training")
+            for name, was in typical_sizes(names, self.trial.trained).items()
+            if name in now
         ]
         if self.trial.champion:
-            release = self.trial.champion.release
-            then.append((f"when {release} was trained", self.trial.champion.typical))
-        strange = [
-            (max(now[name] / was[name], was[name] / now[name]), name, now[name], was[name], when)
-            for when, was in then
-            for name in now
-            if name in was
-        ]
+            # Another population may well be ten times as busy at one place; all that is counted in
+            # seconds does not become a thousand times as long.
+            then = {n: v for n, v in self.trial.champion.typical.items() if n in now}
+            when = f"when {self.trial.champion.release} was trained"
+            apart = [_apart(now[n], v) for n, v in then.items() if _unit(n) == "s"]
+            seconds = float(np.median(apart)) if apart else 1.0
+            strange += [
+                (_apart(now[n], v) if _unit(n) != "s" else seconds, n, v, when)
+                for n, v in then.items()
+            ]
         bad = sorted((s for s in strange if s[0] >= limit), reverse=True)
         if not bad:
             found = f"no feature's typical size changed {limit:g}-fold"
         else:
-            _, name, here, was_then, when = bad[0]
+            _, name, was_then, when = bad[0]
+            here = now[name]
             more = (
                 f", and {len({b[1] for b in bad}) - 1} more" if len({b[1] for b in bad}) > 1 else ""
             )
@@ -674,8 +679,21 @@ def typical_sizes(names: Sequence[str], features: Ints) -> dict[str, float]:
     return found
 
 
+def typical_of_row(names: Sequence[str], row: Sequence[int]) -> dict[str, float]:
+    """The same from the medians that a release has, of what is not 0 there."""
+    return {
+        name: float(abs(value))
+        for name, value in zip(names, row, strict=True)
+        if _unit(name) in SCALED_UNITS and value and abs(value) != catalogue.NEVER_S
+    }
+
+
 def _unit(name: str) -> str:
     return catalogue.FEATURES[catalogue.INDEX[name]].unit if name in catalogue.INDEX else ""
+
+
+def _apart(one: float, other: float) -> float:
+    return max(one / other, other / one)
 
 
 def _euros(scores: Sequence[Floats], tests: Sequence[Rows]) -> float:

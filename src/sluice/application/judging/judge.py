@@ -24,6 +24,7 @@ from sluice.application.judging.measures import (
 from sluice.application.judging.rows import Rows, corrected
 from sluice.application.judging.thresholds import Chosen, Costs, by_cost, cost_of, severity
 from sluice.domain.clock import DAY_US, to_datetime
+from sluice.domain.features import catalogue
 from sluice.domain.policy.economics import worth
 from sluice.domain.policy.policy import D2, Policy
 from sluice.domain.records.currencies import EXPONENTS
@@ -545,8 +546,6 @@ def to_ppm(score: Floats) -> Ints:
 
 def _policy_worth(policy: Policy, tests: Sequence[Rows], scores: Sequence[Floats]) -> PolicyWorth:
     """What the pack does on the tests. Features that the set does not have are at zero."""
-    from sluice.domain.features import catalogue  # noqa: PLC0415 - loads numba
-
     levels: list[tuple[Ints, Ints]] = []
     fired_on: dict[str, tuple[int, int]] = {}
     for rows, score in zip(tests, scores, strict=True):

@@ -130,6 +130,9 @@ class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     unidentified: dict[Channel, Literal["refuse", "decide"]] = {}
     """What becomes of an authorization if nobody can say whether its id was decided before;
     ``refuse`` where a channel is not named."""
+    out_of_domain: Literal["keep", "leave_out"] = "keep"
+    """What becomes of the model while it meets another population than its release was made for:
+    it decides as ever, or fallback rules do (degradation level D2)."""
     lists: list[Listing] = []
     let_through: LetThrough | msgspec.UnsetType = msgspec.UNSET
     """Unset is none, and leaves the digest of a pack as it was before there was this key."""
@@ -348,6 +351,11 @@ class Policy:
         found = [f"rule {rule.id}" for i, rule in enumerate(self.rules.rules) if mask >> i & 1]
         found += [LISTS] if mask & _LISTS_BIT else []
         return found + ([MODEL] if mask & _MODEL_BIT else [])
+
+    @property
+    def leaves_out_of_domain(self) -> bool:
+        """Whether the model is left out while it is out of its domain."""
+        return self.pack.out_of_domain == "leave_out"
 
     def rule(self, cause: str) -> Rule | None:
         """The rule of a cause, None if it is no rule, or none of ours."""

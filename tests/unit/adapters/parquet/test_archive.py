@@ -208,5 +208,5 @@ def test_a_superseded_record_is_no_event_and_no_row_of_the_feature_log(files, tm
     assert len(history.events) == len(history.entities[0]) == 2
     log = FeatureLog(tmp_path, NOON_US, NOON_US + 1)
     assert log.rows(NOON_US, NOON_US + 1)["authorization_id"].to_pylist() == ["a-2-10", "a-2-11"]
-    assert log.per_second().tolist() == [2]
+    assert log.per_second(NOON_US, NOON_US + 1).tolist() == [2]
     assert log.holes() == 0  # of its emitter's sequence it is a part
