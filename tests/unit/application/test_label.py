@@ -21,7 +21,7 @@ from sluice.testing.store import FakeClock
 
 
 def make_report(name: str = "r-1", **changes: Any) -> Report:
-    given = {
+    given: dict[str, Any] = {
         "source": "visa-tc40",
         "report_id": name,
         "kind": "issuer_report",
