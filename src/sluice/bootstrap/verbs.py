@@ -679,14 +679,20 @@ class Verified(NamedTuple):
 
 def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
     """Check a release as the deciders of both entrypoints do, warm-up included. policy: whose
-    reference currency it must be of. Raises Corrupt, Misconfigured."""
+    reference currency it must be of. A certificate in it must be of its graphs, by a trusted key.
+    Raises Corrupt, Misconfigured."""
     from sluice.adapters.onnx import load, read_trust, verify
     from sluice.adapters.policyfiles import read_policy
+    from sluice.application.judging.certificate import check_certificate, read_certificate
     from sluice.domain.features import catalogue
     from sluice.domain.records.decision import ENTRYPOINTS
+    from sluice.domain.release import CERTIFICATE, MODEL_INT8
 
     trusted = read_trust(trust)
-    manifest, _, signer = verify(folder, trusted)
+    manifest, files, signer = verify(folder, trusted)
+    if CERTIFICATE in manifest.files:
+        verdict, _ = read_certificate(files[CERTIFICATE], trusted)
+        check_certificate(verdict, manifest, MODEL_INT8)
     currency = read_policy(policy, catalogue.FEATURES).fx.reference
     for entrypoint in (None, *ENTRYPOINTS):
         load(folder, trusted, catalogue.FEATURES, currency, entrypoint=entrypoint)

@@ -1,5 +1,7 @@
 """Look at, check and sign releases of a model.
 
+sluice release pack DIR --dataset SET --run RUN  # a new release of a candidate
+sluice release pack DIR --dataset SET --model FILE  # of any ONNX file
 sluice release pack DIR --description FILE # write manifest.json
 sluice release show DIR                    # what it is, measured to do what
 sluice release verify DIR --trust KEYS     # signature, digests, warm-up
@@ -28,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -54,18 +57,62 @@ def command() -> None:
     read."""
 
 
-@command.command("pack", help="Write manifest.json beside model.onnx and card.md.")
+@command.command("pack", help=help_of(
+    """Write a release to a new folder, from a run's candidate or from any ONNX file; it is signed
+    next.
+
+    With --certificate the release holds what the gate let pass, the eight-bit variant too, and
+    nothing else. With --judgement the card has its figures, with --elsewhere those by other rows.
+    With --description alone, manifest.json is written beside the model.onnx and card.md of DIR.
+    """
+))  # fmt: skip
 @_folder
+@click.option("--description", type=FOLDER, metavar="FILE", help="YAML: docs/reference/release.md.")
+@click.option("--dataset", type=FOLDER, metavar="SET", help="Training set that it was made from.")
+@click.option("--run", type=FOLDER, metavar="RUN", help="Of training.")
+@click.option("--candidate", default="student", show_default=True, metavar="NAME", help="Of RUN.")
+@click.option("--model", type=FOLDER, metavar="FILE", help="ONNX, of any make.")
+@click.option("--int8", type=FOLDER, metavar="FILE", help="The same in eight bits.")
 @click.option(
-    "--description",
-    type=FOLDER,
-    required=True,
-    metavar="FILE",
-    help="YAML: see docs/reference/release.md.",
+    "--columns", default="", metavar="A,B,...", help="Of a graph that does not name its columns."
 )
-def pack(folder: Path, description: Path) -> int:
-    """Returns 0. Raises Misconfigured."""
-    manifest = verbs.pack_release(folder, description)
+@click.option("--kind", default="", metavar="TEXT", help="What the model is, in words.")
+@click.option("--id", "release", default="", metavar="ID", help="Default: candidate, day, digest.")
+@click.option("--certificate", type=FOLDER, metavar="FILE", help="The gate's certificate.json.")
+@click.option("--judgement", type=FOLDER, metavar="FILE", help="By its own training set.")
+@click.option(
+    "--elsewhere", type=FOLDER, multiple=True, metavar="FILE", help="A judgement by other rows."
+)
+@click.option("--use", type=FOLDER, metavar="FILE", help="Markdown: what it is for, and what not.")
+@click.option("--limits", type=FOLDER, metavar="FILE", help="Markdown: further known limits.")
+@click.option("--approval", multiple=True, metavar="TEXT", help="Who approved it, when.")
+def pack(folder: Path, description: Path | None, dataset: Path | None, **given: Any) -> int:
+    """Returns 0. Raises Rejected, Corrupt, Misconfigured."""
+    if (description is None) == (dataset is None):
+        raise click.UsageError("either --dataset SET or --description FILE")
+    if dataset is None:
+        assert description is not None
+        manifest = verbs.pack_release(folder, description)
+    else:
+        from sluice.bootstrap.packing import Given, pack_model, read_about  # noqa: PLC0415
+
+        manifest = pack_model(
+            folder,
+            dataset,
+            Given(
+                given["run"],
+                given["candidate"],
+                given["model"],
+                given["int8"],
+                [name.strip() for name in given["columns"].split(",") if name.strip()],
+                given["kind"],
+            ),
+            release=given["release"],
+            judgement=given["judgement"],
+            elsewhere=given["elsewhere"],
+            certificate=given["certificate"],
+            about=read_about(given["use"], given["limits"], given["approval"]),
+        )
     say(
         f"{manifest.id}: {len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows; "
         f"not signed: sluice release sign {folder} --key FILE"
