@@ -5,6 +5,7 @@ UV := local/tools/uv
 BIN := .venv/bin
 MODELS := models/.venv/bin
 BENCH := benchmarks/.venv/bin
+AIRFLOW := dags/.venv/bin
 # Cold imports of Feast and KServe cost 25 to 45 % more without .pyc files.
 RUN := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python
 
@@ -12,6 +13,7 @@ RUN := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python
 KAFKA_PORT := 9092
 STORE_PORT := 6379
 HTTP_PORT := 8080
+AIRFLOW_PORT := 8793
 DATA := var
 # Further arguments of `test`, `demo` and `bench`: make test ARGS="tests/unit -x"
 ARGS :=
@@ -30,7 +32,8 @@ OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
 .PHONY: help setup check test coverage chart-tools test-chart test-cluster \
-  test-cluster-keda test-image sbom test-models train cluster cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks pins
+  test-cluster-keda test-image sbom test-models train \
+  test-dags airflow cluster cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks pins
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +50,8 @@ models/.venv/.done: models/requirements.lock $(SOURCES)
 	$(call environment,models/.venv,models/requirements.lock,$(OWN) -e models,sync)
 benchmarks/.venv/.done: benchmarks/requirements.lock $(SOURCES)
 	$(call environment,benchmarks/.venv,benchmarks/requirements.lock,$(OWN),sync)
+dags/.venv/.done: dags/requirements.lock
+	$(call environment,dags/.venv,dags/requirements.lock,,sync)
 tests/deploy/.venv/.done: tests/deploy/requirements.lock
 	$(call environment,tests/deploy/.venv,tests/deploy/requirements.lock,,sync)
 
@@ -130,6 +135,12 @@ test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6
 pins: .venv/.services ## Pin images by their registries' digests; needs docker, skopeo or crane
 	$(RUN) -m local.pins $(ARGS)
 
+test-dags: dags/.venv/.done ## Tests of Airflow's DAGs, in Airflow's own environment
+	env -u PYTHONDONTWRITEBYTECODE $(AIRFLOW)/pytest dags/tests dags/steps.py $(ARGS)
+
+airflow: .venv/.services dags/.venv/.done ## A real Airflow with the DAGs, until Ctrl-C
+	$(RUN) -m local.airflow serve --folder "$(DATA)" --port $(AIRFLOW_PORT)
+
 kind: ## All of it on a Kubernetes in Docker; needs docker, kind, kubectl, helm
 	@local/kind/kind.sh up
 
@@ -148,7 +159,7 @@ kafka-stop: .venv/.services ## Stop it; its data stays
 
 EXPORT := export --quiet --no-emit-local --no-header --no-annotate --format requirements.txt
 locks: .venv/.services ## Resolve every requirements.lock and the broker's jars anew
-	for folder in . models benchmarks local/tools tests/deploy; do \
+	for folder in . models benchmarks dags local/tools tests/deploy; do \
 	  $(UV) lock --upgrade --project $$folder; \
 	  $(UV) $(EXPORT) --project $$folder --output-file $$folder/requirements.lock; done
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock

@@ -8,18 +8,16 @@ Feast's materialisation never runs: the featurizer keeps the online store, whose
 from inspect import getsource
 from pathlib import Path
 
-from feast import FeatureService, FeatureView, Field, Project
+from feast import FeatureService, Project
 from feast.on_demand_feature_view import PythonTransformation
-from feast.types import Bool, String
 
+from sluice.adapters.feast import views
 from sluice.adapters.feast.views import (
-    FOR_EVER,
     OWNER,
     Finalised,
     bare,
     entity,
     feature_tags,
-    features,
     located,
     releases,
     request,
@@ -45,12 +43,7 @@ merchant = entity("merchant", "merchant_id", "Who is paid", pii="none")
 device = entity(
     "device", "device_id", "What an online purchase comes from", pii="pseudonym of a person"
 )
-authorization = entity(
-    "authorization",
-    "authorization_id",
-    "One request to spend on a card: what is judged",
-    pii="pseudonym of an event",
-)
+authorization = views.authorization()
 
 card_state, terminal_state, merchant_state, device_state = (
     state_view(owner, owner.name, source(offline, log, f"{owner.name}_state"))
@@ -76,34 +69,10 @@ authorization_features = Finalised(
     owner=OWNER,
 )
 
-decision_features = FeatureView(
-    name="decision_features",
-    entities=[authorization],
-    schema=[Field(name="authorization_id", dtype=String), *features()],
-    source=source(offline, log, "decision_features"),
-    ttl=FOR_EVER,
-    online=False,
-    description="The features that decisions were made from, as served: for training",
-    tags={"catalogue": catalogue.DIGEST, "pii": "pseudonymous"},
-    owner=OWNER,
+decision_features = views.decision_features(
+    authorization, source(offline, log, "decision_features")
 )
-
-fraud_label = FeatureView(
-    name="fraud_label",
-    entities=[authorization],
-    schema=[
-        Field(name="authorization_id", dtype=String),
-        Field(name="is_fraud", dtype=Bool, description="Whether the authorization was fraud"),
-        Field(name="kind", dtype=String, description="chargeback, alert or verdict"),
-        Field(name="source", dtype=String, description="Who says so"),
-    ],
-    source=source(offline, log, "fraud_label", time="known_at"),
-    ttl=FOR_EVER,
-    online=False,
-    description="What became of an authorization, by the time from which it was known",
-    tags={"pii": "pseudonymous"},
-    owner=OWNER,
-)
+fraud_label = views.fraud_label(authorization, source(offline, log, "fraud_label", time="known_at"))
 
 states = FeatureService(
     name="states",

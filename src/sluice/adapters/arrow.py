@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.application.backfill import Coded, History, Ints
+from sluice.application.backfill import Coded, History, Ints, PastLabels
 from sluice.domain.features.events import tag_each
 from sluice.domain.records.texts import base_types
 
@@ -66,6 +66,19 @@ def unsorted_history(table: pa.Table) -> History:
         amount_minor=ints(table, "amount_minor"),
         **{name: coded(table, name) for name in (*COLUMNS[3:], "device_id", "three_ds")},
         declined=ints(table, "declined"),
+    )
+
+
+def unsorted_labels(table: pa.Table) -> PastLabels:
+    """Arrow columns to labels in the order in which they lie; the kernel wants them by known_at."""
+    return PastLabels(
+        event_at=ints(table, "event_at"),
+        known_at=ints(table, "known_at"),
+        is_fraud=ints(table, "is_fraud"),
+        **{
+            name: coded(table, name)
+            for name in ("card_token", "terminal_id", "merchant_id", "device_id")
+        },
     )
 
 

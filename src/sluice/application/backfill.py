@@ -174,11 +174,13 @@ def backfill(
 ) -> Backfilled:
     """Run a history through the kernel as if it had streamed by, each label at its known_at.
 
-    Takes about 1.4 kB of memory a row; O(n log n). :class:`Backfill` takes 0.25.
+    Takes about 1.4 kB of memory a row; O(n log n). :class:`Backfill` takes 0.25. Raises Rejected
+    for a currency without a rate.
     """
     n = len(history.event_at)
     features = np.empty((n, catalogue.N), np.int64)
-    run = Backfill(history, fx, labels, threads=threads, keep_states=keep_states)
+    amounts = reference_amounts(history, fx)
+    run = Backfill(history, amounts, labels, threads=threads, keep_states=keep_states)
     run.write(features)
     return Backfilled(features, run.states())
 
@@ -215,15 +217,14 @@ class Backfill:
     def __init__(
         self,
         history: History,
-        fx: Fx,
+        amounts: Ints,
         labels: PastLabels | None = None,
         *,
         threads: int = 1,
         keep_states: bool = False,
     ) -> None:
-        """Raises Rejected for a currency without a rate."""
-        self.amounts = reference_amounts(history, fx)
-        self._events = kernel_rows(history, self.amounts)
+        """amounts: (n,) in the reference currency, see :func:`reference_amounts`."""
+        self._events = kernel_rows(history, amounts)
         self._labels = labels if labels is not None and len(labels.known_at) else None
         self._views = [_View(history, self._labels, v) for v in range(len(catalogue.VIEWS))]
         self._threads = threads

@@ -17,25 +17,33 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.application.dataset import (
-    Inputs,
-    Log,
-    Manifest,
+    NEVER_KNOWN,
+    Hashes,
+    Order,
     Part,
     Split,
     TimeSlice,
     check_unique,
+    currency_of,
     figures,
+    iso,
     leak_checks,
     refuse_unbounded,
     splits,
     time_slices,
 )
+from sluice.application.dataset_manifest import MANIFEST, Inputs, Log, Manifest
+from sluice.application.maturity import (
+    ReportedShare,
+    ReportTimes,
+    mature_after_us,
+    refuse_labels,
+    reported_share,
+)
 from sluice.domain.clock import SECOND_US
 from sluice.errors import Misconfigured, Rejected
 
-MANIFEST = "manifest.json"
-
-Made = tuple[Part, npt.NDArray[np.uint64]]
+Made = tuple[Part, Hashes]
 """Figures of one partition, and a hash of each of its ids."""
 
 
@@ -48,18 +56,16 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is asked for: rows with first <= event_at < until, microseconds UTC.
+class Rules:
+    """What all rows of a set are told by.
 
-    accepted: features to let through although nothing bounds how far back they look.
+    reported: share of frauds known by age. keep_genuine: share of train's rows without fraud.
     """
 
-    service: str
-    first_us: int
-    until_us: int
-    label_delay_s: int
-    test_s: int
-    accepted: Sequence[str] = ()
+    reported: ReportedShare
+    mature_after_us: int
+    keep_genuine: float
+    seed: int
 
 
 class TrainingLog(Protocol):
@@ -69,11 +75,15 @@ class TrainingLog(Protocol):
         """The order's feature service. Raises Rejected for one that is not there."""
         ...
 
+    def reports(self) -> ReportTimes:
+        """When the frauds of the time were reported."""
+        ...
+
     def per_second(self) -> npt.NDArray[np.uint32]:
         """(n,) rows of each second of the time."""
         ...
 
-    def join(self, plan: Sequence[TimeSlice], folder: Path) -> Iterator[Made]:
+    def join(self, plan: Sequence[TimeSlice], rules: Rules, folder: Path) -> Iterator[Made]:
         """Write each partition into the folder, in order. Raises what would leak."""
         ...
 
@@ -106,16 +116,16 @@ def build(
     Raises Rejected for what would leak or is not there, Misconfigured for a folder that cannot be
     written; then nothing is left behind.
     """
-    wanted = splits(
-        order.first_us,
-        order.until_us,
-        order.label_delay_s * SECOND_US,
-        order.test_s * SECOND_US,
-    )
+    wanted = splits(order)
     if out.exists():
         raise Rejected("there is something already", where=str(out), fix="name a new folder")
     served = log.served()
     look_back = refuse_unbounded(served.features, order.accepted)
+    times = log.reports()
+    refuse_labels(order, wanted, times)
+    share = reported_share(times, wanted[0].as_of_us)
+    mature_us = mature_after_us(order, share)
+    rules = Rules(share, mature_us, order.keep_genuine, order.seed)
     per_second = log.per_second()
     plan = [part for split in wanted for part in time_slices(split, order.first_us, per_second)]
     aside = out.with_name(f".{out.name}.{os.getpid()}")
@@ -123,13 +133,14 @@ def build(
         aside.mkdir(parents=True)
         made: list[Made] = []
         rows = 0
-        for one in log.join(plan, aside):
+        for one in log.join(plan, rules, aside):
             made.append(one)
             rows += one[0].rows
             progress(Progress(len(made), len(plan), rows))
         manifest = _manifest(
-            log, order, served, wanted, plan, made, look_back, int(per_second.sum())
-        )
+            log, order, served, _grouped(wanted, plan, made), look_back, rules, times,
+            check_unique(hashes for _, hashes in made), int(per_second.sum()),
+        )  # fmt: skip
         text = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
         (aside / MANIFEST).write_bytes(text)
         aside.rename(out)
@@ -140,41 +151,51 @@ def build(
     return manifest
 
 
+def _grouped(
+    wanted: Sequence[Split], plan: Sequence[TimeSlice], made: Sequence[Made]
+) -> list[tuple[Split, list[Part]]]:
+    parts = [part for part, _ in made]
+    return [
+        (split, [part for slice_, part in zip(plan, parts, strict=True) if slice_.split == split])
+        for split in wanted
+    ]
+
+
 def _manifest(
     log: TrainingLog,
     order: Order,
     served: Served,
-    wanted: Sequence[Split],
-    plan: Sequence[TimeSlice],
-    made: Sequence[Made],
+    by_split: Sequence[tuple[Split, Sequence[Part]]],
     look_back: dict[str, str],
+    rules: Rules,
+    times: ReportTimes,
+    ids: int,
     in_log: int,
 ) -> Manifest:
-    parts = [part for part, _ in made]
-    by_split = [
-        (
-            split,
-            [part for partition, part in zip(plan, parts, strict=True) if partition.split == split],
-        )
-        for split in wanted
-    ]
+    parts = [part for _, mine in by_split for part in mine]
     summed = [figures(split, mine) for split, mine in by_split]
-    ids = check_unique(hashes for _, hashes in made)
     return Manifest(
         service=order.service,
         catalogue=served.catalogue,
-        label_delay_s=order.label_delay_s,
-        splits=summed,
         features=look_back,
+        seed=order.seed,
+        label_delay_s=order.label_delay_s,
+        known_after_s=order.label_delay_s if order.hold_labels else None,
+        mature_after_s=-(-rules.mature_after_us // SECOND_US),
+        look_back_s=order.look_back_s,
+        genuine_kept_ppm=round(order.keep_genuine * 1_000_000),
+        reference_currency=currency_of(parts),
+        splits=summed,
         leak_checks=leak_checks(by_split, look_back, served.catalogue, ids),
         log=Log(
             served=sum(part.served for part in parts),
             backfilled=sum(part.rows - part.served for part in parts),
             degraded=sum(part.degraded for part in parts),
             holes=log.holes(),
-            gap=in_log - ids,
+            unused=in_log - ids,
             labels_after_as_of=sum(part.labels_after for part in parts),
             labels_astray=sum(part.labels_astray for part in parts),
+            labels_until="" if times.until_us == NEVER_KNOWN else iso(times.until_us),
         ),
         inputs=log.inputs(),
     )

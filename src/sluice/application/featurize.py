@@ -173,13 +173,15 @@ class Featurizer:
         others = _observed_rows(seen)
         if decided:
             self._observe_decisions(decided, own)
+        uncounted = Counter(label.uncounted for label in labels if label.uncounted is not None)
         if labels:
             self._observe_labels(labels, _places(states.LABELS, records["labels"]))
         done = Applied(Counter(), Counter(), Counter(), [one.rest.decided_at for one in decided])
         done.results["decisions", "applied"] = len(decided)
         done.results["decisions", "superseded"] = len(records["decisions"]) - len(decided)
         done.results["observations", "applied"] = len(others.entities)
-        done.results["labels", "applied"] = len(labels)
+        done.results["labels", "applied"] = len(labels) - uncounted.total()
+        done.results.update({("labels", why): number for why, number in uncounted.items()})
         since = self._lap("decode", since)
         self._store_states(own, others, done)
         kill_at("featurizer.after_states")
@@ -257,6 +259,8 @@ class Featurizer:
         tags: list[int] = []
         changes: list[tuple[int, ...]] = []
         for label, place in zip(labels, places, strict=True):
+            if label.uncounted is not None:
+                continue
             kind = FRAUD if label.is_fraud else GENUINE
             for entity in ENTITY_KINDS:
                 key = key_of(label, entity)
@@ -264,6 +268,8 @@ class Featurizer:
                     entities.append((entity, key))
                     tags.append(tag32(key))
                     changes.append((kind, *place, label.known_at))
+        if not entities:
+            return
         none = np.zeros((len(entities), WIDTH), np.int64)
         self._observe(_Rows(entities, none, np.array(changes, np.int64)), np.array(tags, np.int64))
 

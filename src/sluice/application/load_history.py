@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sluice.application.backfill import Backfill, History, PastLabels
+from sluice.application.backfill import Backfill, History, PastLabels, reference_amounts
 from sluice.application.ports import StateStore, StateUpdate
 from sluice.domain.policy.fx import Fx
 
@@ -63,17 +63,19 @@ def archive(
     fx: Fx,
     *,
     threads: int = 1,
+    keep_states: bool = True,
     progress: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Archived:
-    """Write the feature log of a past, and return the states that it leaves.
+    """Write the feature log of a past, and return the states that it leaves, if they are kept.
 
     progress: rows done, of all. Raises Misconfigured if the archive holds another history,
     Rejected for a currency without a rate, Unavailable.
     """
     history = past.history()
-    run = Backfill(history, fx, past.labels(), threads=threads, keep_states=True)
-    files = past.files(run.amounts, fx.reference)
-    rows, made = len(run.amounts), 0
+    amounts = reference_amounts(history, fx)
+    run = Backfill(history, amounts, past.labels(), threads=threads, keep_states=keep_states)
+    files = past.files(amounts, fx.reference)
+    rows, made = len(amounts), 0
     for first, features in run.pieces():
         made += files.write(first, features)
         progress(first + len(features), rows)

@@ -4,12 +4,15 @@ Live traffic then goes on from there without a seam. The archive gets every row 
 that it had then, under the place that state versions name; the store gets the states. Labels known
 after the end (--until, or the last authorization) are left out: they come with the stream. An
 entity that has another state already keeps it, and is counted. The same backfill may run again;
-an archive that holds another history refuses it.
+an archive that holds another history refuses it. With --no-store only the archive is written, with
+all labels: what training needs, and no more.
 
   sluice simulate history --out var/history --days 30 --start 2026-10-01
   sluice backfill var/history/authorizations.parquet \\
     --labels var/history/labels.parquet
   sluice backfill bank.csv --mapping bank.yaml --until 2026-10-16T00:00:00Z
+  sluice backfill bank.csv --mapping bank.yaml --labels bank-labels.yaml \\
+    --archive var/bank --no-store
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from sluice.cli.bad_rows import BadRows
 from sluice.cli.output import say
 from sluice.cli.parameters import (
     FOLDER,
+    archive_option,
     bad_share_option,
     cores_option,
     instant,
@@ -57,6 +61,12 @@ from sluice.settings import load
     help="Go on with up to N bad rows (default: 0).",
 )
 @bad_share_option
+@click.option(
+    "--no-store",
+    is_flag=True,
+    help="Write the archive alone, with the labels known after the end too.",
+)
+@archive_option
 @cores_option("threads")
 def command(
     history: Path,
@@ -67,12 +77,16 @@ def command(
     until: int | None,
     allow_bad: int,
     bad_share: float,
+    no_store: bool,
+    archive: Path | None,
     threads: int,
 ) -> int:
     """Returns 0, or 1 with more bad rows than allowed or if some entity had another state."""
     settings, _ = load()
-    fx, root = verbs.rates(settings), verbs.archive_root(settings, None)
-    verbs.check_targets(settings, root)
+    fx, root = verbs.rates(settings), verbs.archive_root(settings, archive)
+    verbs.check_archive(root)
+    if not no_store:
+        verbs.check_store(settings)
     began = time.perf_counter()
     bad_rows = BadRows("more bad rows follow")
     past = verbs.read_past(settings, history, mapping, labels, token_key, bad_share, bad_rows)
@@ -81,7 +95,7 @@ def command(
         say(f"{past.bad:,} bad rows, nothing was done: see --allow-bad", err=True)
         return 1
     left_out = f", {past.left_out:,} left out" if past.left_out else ""
-    past = past.between(since, until)
+    past = past.between(since, until, later_labels=no_store)
     say(
         f"{len(past.authorizations):,} authorizations and {len(past.labels):,} labels read in "
         f"{time.perf_counter() - began:.1f} s, {past.bad:,} bad rows{left_out}"
@@ -93,6 +107,7 @@ def command(
             fx,
             root,
             threads=threads,
+            keep_states=not no_store,
             progress=lambda done, rows: line.show(f"{done:,} of {rows:,} rows", done, rows),
         )
         seconds = time.perf_counter() - began
@@ -101,6 +116,8 @@ def command(
             f"{archived.rows / max(seconds, 1e-9):,.0f} rows/s; "
             f"{archived.files:,} new files in {root}"
         )
+    if no_store:
+        return 0
     began = time.perf_counter()
     stored, others = verbs.store_past(settings, archived.states)
     say(f"{stored:,} states stored in {time.perf_counter() - began:.1f} s")

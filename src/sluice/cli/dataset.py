@@ -1,12 +1,14 @@
 """Build a training set: features as they were served or backfilled, labels as they were known.
 
-  sluice dataset build --service S --from DATE --to DATE \\
+  sluice dataset build --from DATE --to DATE \\
     --label-delay 7d --out DIR
+  sluice dataset build --from DATE --to DATE --label-delay 7d \\
+    --validation 7d --calibration 7d --tests 4 --out DIR
 
-Splits by time: train, a gap of the label delay, and the last --test of the time; no test with
---test 0d. A label counts only if it was known by the end of its split plus the label delay
-(as_of): for train that is the first moment of the test, for the last split --to plus the delay.
-Cards of which a fraud was known when a day of the test began are left out of that day. What would
+Splits by time: train, --validation, --calibration, a gap of the label delay, and --tests of --test
+each up to --to; no test with --test 0d. A label counts only if it was known by its split's as_of:
+for what a model is made from the first moment of the first test, for a test its end plus the delay.
+Cards of which a fraud was known when a day of a test began are left out of that day. What would
 leak is refused. The features come from the archive: live decisions, and what sluice backfill wrote.
 """
 
@@ -19,14 +21,15 @@ from pathlib import Path
 
 import click
 
-from sluice.application.build_dataset import MANIFEST, Order, build
-from sluice.application.dataset import Manifest
+from sluice.application.build_dataset import build
+from sluice.application.dataset import Order, one_for_each_test
+from sluice.application.dataset_manifest import MANIFEST, Manifest
 from sluice.bootstrap import verbs
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER, cores_option
+from sluice.cli.parameters import FOLDER, archive_option, cores_option
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
-from sluice.domain.clock import from_datetime
+from sluice.domain.clock import SECOND_US, from_datetime, to_datetime
 from sluice.settings import load
 
 _SPAN = re.compile(r"(\d{1,5})([dh])")
@@ -60,7 +63,6 @@ def command() -> None:
 
 
 @command.command("build", help="Write a training set to a new folder.")
-@click.option("--service", required=True, metavar="S", help="Feature service: a release's id.")
 @click.option("--from", "first", type=day, required=True, metavar="DATE", help="First day, UTC.")
 @click.option("--to", "until", type=day, required=True, metavar="DATE", help="Day after the last.")
 @click.option(
@@ -70,7 +72,55 @@ def command() -> None:
     metavar="D",
     help="How long labels are waited for: 7d, 36h.",
 )
-@click.option("--test", type=span, default="7d", metavar="D", help="The last of it (default: 7d).")
+@click.option(
+    "--hold-labels",
+    is_flag=True,
+    help="Hold every label back for the --label-delay, in features too, which are made anew.",
+)
+@click.option(
+    "--train", type=span, metavar="D", help="Length of train (default: all from --from on)."
+)
+@click.option("--validation", type=span, default="0d", metavar="D", help="Behind train.")
+@click.option("--calibration", type=span, default="0d", metavar="D", help="Behind validation.")
+@click.option("--recent", is_flag=True, help="Also the rows of the gap, of which nothing is known.")
+@click.option(
+    "--test", type=span, default="7d", metavar="D", help="Length of each test (default: 7d)."
+)
+@click.option(
+    "--tests", type=click.IntRange(min=1), default=1, metavar="N", help="How many (default: 1)."
+)
+@click.option(
+    "--per-test",
+    is_flag=True,
+    help="A set for each test, trained up to a --label-delay before it: DIR/<its first day>.",
+)
+@click.option(
+    "--look-back",
+    type=span,
+    default="14d",
+    metavar="D",
+    help="Frauds so long before a test leave their cards out of it (default: 14d).",
+)
+@click.option(
+    "--mature-after",
+    type=span,
+    metavar="D",
+    help="Age from which a row without a label never gets one (default: by which 95 % have one).",
+)
+@click.option(
+    "--keep-genuine",
+    type=float,
+    default=1.0,
+    metavar="SHARE",
+    help="Of train's rows without fraud (default: 1).",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, metavar="N", help="Default: 1.")
+@click.option(
+    "--service",
+    default="",
+    metavar="S",
+    help="Feature service: a release's id (default: every feature that something bounds).",
+)
 @click.option(
     "--accept-unbounded",
     multiple=True,
@@ -86,47 +136,88 @@ def command() -> None:
     metavar="DIR",
     help="Feast's feature repository.",
 )
+@archive_option
 @cores_option("processes")
 def build_(
-    service: str,
     first: int,
     until: int,
     label_delay: int,
+    hold_labels: bool,
+    train: int | None,
+    validation: int,
+    calibration: int,
+    recent: bool,
     test: int,
+    tests: int,
+    per_test: bool,
+    look_back: int,
+    mature_after: int | None,
+    keep_genuine: float,
+    seed: int,
+    service: str,
     accept_unbounded: tuple[str, ...],
     out: Path,
     repo: Path,
+    archive: Path | None,
     processes: int,
 ) -> int:
     """Build, print what was built. Raises what would leak; then nothing is left behind."""
     settings, _ = load()
-    began = time.monotonic()
-    order = Order(service, first, until, label_delay, test, accept_unbounded)
-    log = verbs.training_log(verbs.archive_root(settings, None), repo, order, processes)
-    with Progress() as line:
-        manifest = build(
-            log,
-            order,
-            out,
-            lambda at: line.show(
-                f"{at.done} of {at.of} partitions, {at.rows:,} rows", at.done, at.of
-            ),
-        )
-    _print(manifest)
-    say(f"{out / MANIFEST} in {time.monotonic() - began:.1f} s")
+    order = Order(
+        first_us=first,
+        until_us=until,
+        label_delay_s=label_delay,
+        test_s=test,
+        tests=tests,
+        train_s=train,
+        validation_s=validation,
+        calibration_s=calibration,
+        recent=recent,
+        service=service,
+        hold_labels=hold_labels,
+        look_back_s=look_back,
+        mature_after_s=mature_after,
+        keep_genuine=keep_genuine,
+        seed=seed,
+        accepted=accept_unbounded,
+    )
+    orders = one_for_each_test(order) if per_test else [order]
+    root = verbs.archive_root(settings, archive)
+    with verbs.training_logs(root, repo, orders, processes) as logs:
+        for one, log in zip(orders, logs, strict=True):
+            began = time.monotonic()
+            folder = out / _first_day_of_test(one) if per_test else out
+            with Progress() as line:
+                manifest = build(
+                    log,
+                    one,
+                    folder,
+                    lambda at: line.show(
+                        f"{at.done} of {at.of} partitions, {at.rows:,} rows", at.done, at.of
+                    ),
+                )
+            _print(manifest)
+            say(f"{folder / MANIFEST} in {time.monotonic() - began:.1f} s")
     return 0
 
 
+def _first_day_of_test(order: Order) -> str:
+    return f"{to_datetime(order.until_us - order.test_s * SECOND_US):%Y-%m-%d}"
+
+
 def _print(manifest: Manifest) -> None:
+    width = max(len(split.name) for split in manifest.splits)
     for split in manifest.splits:
         say(
-            f"{split.name:<5} {split.rows:>10,} rows, {split.frauds:,} frauds "
+            f"{split.name:<{width}} {split.rows:>10,} rows, {split.frauds:,} frauds "
             f"({split.fraud_ppm / 10_000:.3f} %), labels as known at {split.as_of}"
+            + (f", {split.not_yet:,} too young to tell" if split.not_yet else "")
             + (f", {split.left_out_compromised:,} left out" if split.left_out_compromised else "")
+            + (f", {split.left_out_sampling:,} not sampled" if split.left_out_sampling else "")
         )
     log = manifest.log
     say(
-        f"{len(manifest.features)} features; {log.gap:,} rows in the gap; "
+        f"{len(manifest.features)} features; {log.unused:,} rows in no split; "
         f"{log.labels_after_as_of:,} labels came too late, {log.labels_astray:,} found no row; "
         f"{log.degraded:,} rows served degraded, {log.holes:,} holes in the log"
     )

@@ -12,20 +12,35 @@ sluice release approve DIR --key FILE      # one more signature
 activate signs that a release may decide; rollback (an older one, on purpose), force (without the
 dry run) and reset (the breaker's trips are over) do too, with the same options
 (docs/reference/activation.md).
+
+Beside others, DIR is a folder of releases (docs/reference/rollout.md; waiting for the pods of a
+Helm release is another thing: sluice rollout):
+
+sluice release list DIR                    # champion, canary, shadow and the others
+sluice release diff A B                    # two releases, by what their manifests say
+sluice release shadow DIR NAME ...         # scores beside the champion, never answers
+sluice release canary DIR NAME ...         # answers a share of the cards
+sluice release promote DIR NAME ...        # the canary becomes the champion
+sluice release rollback DIR ...            # one step back
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
+import msgspec
 
 from sluice.bootstrap import verbs
 from sluice.cli.acts import activation_line, add_acts
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
+from sluice.domain.activation import FIRST_SHARE_MAX_PPM, Activation
 from sluice.domain.clock import to_datetime
+from sluice.domain.release import Manifest
+from sluice.settings import load
 
 DEFAULT_TRUST = Path("policies/trust")
 DEFAULT_POLICY = Path("policies/default")
@@ -35,7 +50,7 @@ _folder = click.argument("folder", type=FOLDER, metavar="DIR")
 
 @click.group(help=help_of(__doc__))
 def command() -> None:
-    """Ten actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
+    """Fifteen actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
     read."""
 
 
@@ -139,3 +154,139 @@ def sign(folder: Path, key: Path) -> int:
 
 
 add_acts(command, "release")
+
+
+@command.command("list", help="Print the releases of a folder, and what each is; nothing verified.")
+@_folder
+@click.option(
+    "--returns", is_flag=True, help="Also what went back by itself, from the topic rollouts.v1."
+)
+def list_(folder: Path, returns: bool) -> int:
+    """Returns 0. Raises Misconfigured, Unavailable."""
+    found = verbs.list_releases(folder)
+    now = found.activation
+    for manifest, digest in found.releases:
+        made = f"{to_datetime(manifest.created_at):%Y-%m-%d %H:%M}"
+        say(f"{_role(now, digest):<16} {manifest.id:<32} {digest[:12]}  {made} UTC")
+    for name, wrong in found.broken.items():
+        say(f"{'broken':<16} {name}: {wrong}")
+    if now is None:
+        say("no activation: sluice release promote makes the first champion")
+        return 0
+    when = f"{to_datetime(now.epoch):%Y-%m-%d %H:%M:%S} UTC"
+    signed = ", ".join(found.signers) or "nobody"
+    say(f"epoch {now.epoch}: {now.act} of {when} by {now.who} ({now.why}), signed by {signed}")
+    for event in verbs.returned(load()[0], now.epoch) if returns else ():
+        say(
+            f"{event.role} {event.release} went back at {event.emitter}, "
+            f"{to_datetime(event.at):%H:%M:%S} UTC: {event.reason}, {event.detail}"
+        )
+    return 0
+
+
+def _role(now: Activation | None, digest: str) -> str:
+    if now is None:
+        return "-"
+    if now.digest == digest:
+        return "champion"
+    if now.canary and now.canary.release.digest == digest:
+        return f"canary {now.canary.share_ppm}"
+    if now.shadow and now.shadow.digest == digest:
+        return "shadow"
+    return "before" if now.before and now.before.digest == digest else "-"
+
+
+@command.command("diff", help="Print in what the manifests of two releases differ; exit 1 if so.")
+@click.argument("one", type=FOLDER, metavar="A")
+@click.argument("other", type=FOLDER, metavar="B")
+def diff(one: Path, other: Path) -> int:
+    """Returns 0 if they are the same, 1 if not. Raises Misconfigured."""
+    from sluice.application.sign_release import read_manifest  # noqa: PLC0415 - loads numba
+
+    before, after = (told(read_manifest(folder)) for folder in (one, other))
+    names = [*before, *(name for name in after if name not in before)]
+    differ = [name for name in names if before.get(name) != after.get(name)]
+    for name in differ:
+        say(f"{name}: {before.get(name, 'none')} -> {after.get(name, 'none')}")
+    return 1 if differ else 0
+
+
+def told(manifest: Manifest) -> dict[str, str]:
+    """What a manifest says, by dotted names; of rows and columns only what a person compares."""
+    said: dict[str, str] = {}
+
+    def tell(name: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                tell(f"{name}.{key}", inner)
+        else:
+            said[name] = str(value)
+
+    for name, value in msgspec.to_builtins(manifest).items():
+        if name not in {"features", "warm_up", "reference_row"}:
+            tell(name, value)
+    said |= {f"features.{f.name}": f"{f.definition} {f.meaning}" for f in manifest.features}
+    return said
+
+
+def _step(takes: Callable[..., int]) -> Callable[..., int]:
+    """The arguments and options of a step."""
+    for option in reversed(
+        (
+            _folder,
+            click.argument("name"),
+            click.option(
+                "--key", type=FOLDER, required=True, metavar="FILE", help="As keygen wrote it."
+            ),
+            click.option("--who", required=True, metavar="NAME", help="Who answers for it."),
+            click.option(
+                "--why", required=True, metavar="TEXT", help="For the log and the record."
+            ),
+            click.option(
+                "--expect",
+                type=int,
+                metavar="EPOCH",
+                help="Refuse if another epoch lies there. Default: the one found at the start.",
+            ),
+        )
+    ):
+        takes = option(takes)
+    return takes
+
+
+@command.command("shadow", help="Sign that a release scores beside the champion of DIR.")
+@_step
+def shadow(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
+    """Returns 0. Raises Misconfigured, Corrupt."""
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect).shadow(name)
+    say(f"{name}: shadow of {done.id}, epoch {done.epoch}", err=True)
+    return 0
+
+
+@command.command("canary", help="Sign that the shadow of DIR answers a share of the cards.")
+@_step
+@click.option(
+    "--share-ppm",
+    type=int,
+    default=FIRST_SHARE_MAX_PPM,
+    show_default=True,
+    metavar="PPM",
+    help="Of the cards, in millionths. More than the default only once it is the canary.",
+)
+def canary(
+    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, share_ppm: int
+) -> int:
+    """Returns 0. Raises Misconfigured, Corrupt."""
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect).canary(name, share_ppm)
+    say(f"{name}: canary of {share_ppm} ppm beside {done.id}, epoch {done.epoch}", err=True)
+    return 0
+
+
+@command.command("promote", help="Sign that the canary of DIR is the champion from now on.")
+@_step
+def promote(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
+    """Returns 0. Raises Misconfigured if it went back by itself, Unavailable if nobody can say."""
+    step = verbs.steps(folder, key, who=who, why=why, expect=expect)
+    done = step.promote(name, lambda since_us: verbs.returned(load()[0], since_us))
+    say(f"{name}: champion, epoch {done.epoch}", err=True)
+    return 0

@@ -9,7 +9,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,11 +20,13 @@ from sluice_simulator.world import World
 
 from sluice.adapters.feast.historical import Join, feature_service
 from sluice.adapters.files.history import history_from, labels_from
+from sluice.adapters.parquet.dataset import features_of, read_manifest, read_split
 from sluice.adapters.policyfiles import read_policy
 from sluice.application.backfill import backfill
-from sluice.application.build_dataset import Order, build
-from sluice.application.dataset import Manifest
-from sluice.bootstrap.verbs import training_log
+from sluice.application.build_dataset import build
+from sluice.application.dataset import DAY_S, Order
+from sluice.application.dataset_manifest import Manifest
+from sluice.bootstrap.verbs import training_logs
 from sluice.cli import main
 from sluice.domain.clock import DAY_US, HOUR_US, from_datetime, to_datetime
 from sluice.domain.features import catalogue
@@ -89,7 +90,7 @@ class Log:
                 for j, other in enumerate(self.labels["authorization_id"])
                 if other == one and self.labels["known_at"][j] <= as_of
             ]
-            known, j = max(reported, default=(None, -1))
+            known, j = max(reported, default=(-1, -1))
             said = [self.labels[n][j] if reported else None for n in ("is_fraud", "kind", "source")]
             out.append((at, one, bool(said[0]), *said[1:], known, self.rows["features"][i]))
         return sorted(out, key=lambda row: row[:2])
@@ -105,9 +106,12 @@ def log_of(seed: int, n: int = 400, days: int = 12) -> Log:
         "event_at": times,
         "card_token": [f"card-{rng.randrange(30)}" for _ in ids],
         "reference_amount_minor": [rng.randrange(100_000) for _ in ids],
+        "reference_currency": ["EUR"] * n,
         "catalogue": [catalogue.DIGEST] * n,
         "features": [[rng.randrange(-5, 2**50) for _ in catalogue.NAMES] for _ in ids],
     }
+    for features, amount in zip(rows["features"], rows["reference_amount_minor"], strict=True):
+        features[catalogue.INDEX["amount_minor"]] = amount
     labels: list[dict[str, Any]] = []
     for i in range(n):
         for _ in range(rng.choice((0, 0, 0, 1, 1, 2, 3))):
@@ -130,21 +134,22 @@ def log_of(seed: int, n: int = 400, days: int = 12) -> Log:
 
 def make(root: Path, repo: Path, out: Path, days: int = 12, test_days: int = 2, **more: Any):
     order = Order(
-        service=more.pop("service", "catalogue"),
         first_us=START,
         until_us=START + days * DAY_US,
         label_delay_s=DELAY_S,
-        test_s=test_days * 86_400,
-        accepted=more.pop("accepted", UNBOUNDED),
+        test_s=test_days * DAY_S,
+        **({"service": "catalogue", "accepted": UNBOUNDED} | more),
     )
-    return build(training_log(root, repo, order, processes=1), order, out)
+    with training_logs(root, repo, [order], processes=1) as (log,):
+        return build(log, order, out)
 
 
-def read(out: Path, split: str) -> list[tuple[Any, ...]]:
-    table = pa.concat_tables(pq.read_table(path) for path in sorted((out / split).iterdir()))
-    features = np.array([table[name].to_pylist() for name in catalogue.NAMES]).T.tolist()
+def read(out: Path, split: str, manifest: Manifest) -> list[tuple[Any, ...]]:
+    table = read_split(out, split)
+    assert table.column_names == manifest.columns()
     columns = ["event_at", "authorization_id", "is_fraud", "label_kind", "label_source",
-               "label_known_at"]  # fmt: skip
+               "known_at"]  # fmt: skip
+    features = features_of(table, manifest).tolist()
     return list(zip(*(table[name].to_pylist() for name in columns), features, strict=True))
 
 
@@ -159,10 +164,10 @@ def test_the_join_is_what_brute_force_says(repo, tmp_path, seed):
     log.write(tmp_path / "archive")
     manifest = make(tmp_path / "archive", repo, tmp_path / "set", test_days=0)
     expected = log.expected(START, START + 12 * DAY_US, START + 15 * DAY_US)
-    assert read(tmp_path / "set", "train") == expected
+    assert read(tmp_path / "set", "train", manifest) == expected
     (train,) = manifest.splits
     assert (train.rows, train.frauds) == (400, sum(row[2] for row in expected))
-    known = {row[5] for row in expected} - {None}
+    known = {row[5] for row in expected}
     assert manifest.leak_checks[1].found == f"newest {to_datetime(max(known)):%Y-%m-%dT%H:%M:%SZ}"
     assert manifest.log.labels_after_as_of > 0
     assert manifest.log.served == 200
@@ -174,7 +179,7 @@ def test_train_knows_less_than_test_and_compromised_cards_are_left_out(repo, tmp
     log = log_of(7)
     manifest = make(log.write(tmp_path / "archive"), repo, tmp_path / "set")
     train_until, test_from = START + 7 * DAY_US, START + 10 * DAY_US
-    assert read(tmp_path / "set", "train") == log.expected(START, train_until, test_from)
+    assert read(tmp_path / "set", "train", manifest) == log.expected(START, train_until, test_from)
     first_known: dict[str, int] = {}
     for fraud, card, known in zip(
         log.labels["is_fraud"], log.labels["card_token"], log.labels["known_at"], strict=True
@@ -187,9 +192,93 @@ def test_train_knows_less_than_test_and_compromised_cards_are_left_out(repo, tmp
         row for row in whole if first_known.get(card_of[row[1]], row[0]) > row[0] // DAY_US * DAY_US
     ]
     assert 0 < len(clean) < len(whole)
-    assert read(tmp_path / "set", "test") == clean
+    assert read(tmp_path / "set", "test-1", manifest) == clean
     assert manifest.splits[1].left_out_compromised == len(whole) - len(clean)
-    assert manifest.log.gap == len(log.expected(train_until, test_from, 0))
+    assert manifest.log.unused == len(log.expected(train_until, test_from, 0))
+
+
+def test_all_splits_come_from_one_build_without_release_or_applied_repository(tmp_path):
+    """Nothing but an archive: no feature service is named, and there is no feature repository."""
+    log = log_of(11, n=900, days=16)
+    root = log.write(tmp_path / "archive")
+    words = [
+        "dataset", "build", "--from", "2026-03-02", "--to", "2026-03-18", "--label-delay", "3d",
+        "--validation", "2d", "--calibration", "2d", "--test", "2d", "--tests", "2", "--recent",
+        "--look-back", "0d",
+        "--repo", str(tmp_path / "nowhere"), "--processes", "2", "--archive", str(root),
+    ]  # fmt: skip
+    assert main([*words, "--out", str(tmp_path / "set")]) == 0
+    manifest = read_manifest(tmp_path / "set")
+    assert [split.name for split in manifest.splits] == [
+        "train", "validation", "calibration", "recent", "test-1", "test-2"
+    ]  # fmt: skip
+    bounded = [name for name in catalogue.NAMES if name not in UNBOUNDED]
+    assert list(manifest.features) == bounded
+    columns = [catalogue.INDEX[name] for name in bounded]
+    first_test = START + 12 * DAY_US
+    for name, first, until, as_of in (
+        ("train", 0, 5, 12), ("validation", 5, 7, 12), ("calibration", 7, 9, 12),
+    ):  # fmt: skip
+        wanted = log.expected(*(START + n * DAY_US for n in (first, until, as_of)))
+        found = read(tmp_path / "set", name, manifest)
+        assert found == [(*row[:-1], [row[-1][i] for i in columns]) for row in wanted]
+    recent = read_split(tmp_path / "set", "recent")
+    assert len(recent) == len(log.expected(START + 9 * DAY_US, first_test, 0)) > 0
+    assert set(recent["known_at"].to_pylist()) == {-1}
+    assert set(recent["maturity"].to_pylist()) == {"not_yet"}
+    assert not any(recent["is_fraud"].to_pylist())
+
+
+def test_what_is_told_of_a_row_is_how_far_its_label_may_be_trusted(repo, tmp_path):
+    log = log_of(12, n=900)
+    manifest = make(log.write(tmp_path / "archive"), repo, tmp_path / "set", seed=3,
+                    keep_genuine=0.5, look_back_s=0)  # fmt: skip
+    train = read_split(tmp_path / "set", "train").to_pylist()
+    as_of = START + 10 * DAY_US
+    told = {"known": 0, "not_yet": 0, "never": 0}
+    for row in train:
+        young = as_of - row["event_at"] < manifest.mature_after_s * 1_000_000
+        wanted = "known" if row["known_at"] >= 0 else "not_yet" if young else "never"
+        assert row["maturity"] == wanted
+        assert row["weight"] == (1.0 if row["is_fraud"] else 2.0)
+        told[wanted] += 1
+    assert min(told.values()) > 0
+    assert manifest.genuine_kept_ppm == 500_000
+    newest = max(log.labels["known_at"])
+    assert manifest.log.labels_until == f"{to_datetime(newest):%Y-%m-%dT%H:%M:%SZ}"
+    split = manifest.split("train")
+    assert (split.labelled, split.not_yet) == (told["known"], told["not_yet"])
+    whole = log.expected(START, START + 7 * DAY_US, as_of)
+    assert split.rows + split.left_out_sampling == len(whole)
+    assert split.frauds == sum(row[2] for row in whole)
+    assert 0.4 < split.left_out_sampling / (len(whole) - split.frauds) < 0.6
+    shares = {row["event_at"]: row["reported_share"] for row in train}
+    by_age = [shares[at] for at in sorted(shares, reverse=True)]
+    assert by_age == sorted(by_age)
+
+
+def test_labels_are_held_back_in_rows_and_features_alike(simulated, tmp_path):
+    """From one archive: the terminal's report of fraud is seen a day, or five, after it."""
+    words = [
+        "dataset", "build", "--from", "2026-03-02", "--to", "2026-03-16", "--test", "2d",
+        "--archive", str(simulated / "at-once"), "--repo", str(tmp_path / "nowhere"),
+        "--processes", "1", "--train", "5d", "--per-test", "--hold-labels",
+    ]  # fmt: skip
+    found = {}
+    for delay in (1, 5):
+        out = tmp_path / f"{delay}d"
+        assert main([*words, "--label-delay", f"{delay}d", "--out", str(out)]) == 0
+        (folder,) = out.iterdir()
+        assert folder.name == "2026-03-14"
+        test = read_split(folder, "test-1")
+        assert read_manifest(folder).known_after_s == delay * DAY_S
+        known, event = test["known_at"].to_numpy(), test["event_at"].to_numpy()
+        assert (known[known >= 0] - event[known >= 0] >= delay * DAY_US).all()
+        found[delay] = test["terminal_since_last_fraud_s"].to_numpy().mean()
+    assert found[1] < found[5]
+    refused = [word for word in words if word != "--hold-labels"]
+    assert main([*refused, "--label-delay", "5d", "--out", str(tmp_path / "no")]) == 1
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_rebuild_has_the_same_bytes_though_the_archive_grew(repo, tmp_path):
@@ -260,7 +349,7 @@ def test_feasts_file_store_loses_rows_that_have_only_later_labels(repo, tmp_path
             "source": ["network", "network"],
         }
     )
-    join = Join(repo, ["hour_utc"], tmp_path)
+    join = Join(repo, ["hour_utc"], tmp_path, applied=True)
     assert join(rows, labels.slice(0, 1), START)["is_fraud"].to_pylist() == [True, None]
     with pytest.raises(Corrupt, match="join of 2 authorizations gave 1"):
         join(rows, labels, START)
@@ -282,10 +371,18 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "features": made.features.tolist(),
         "catalogue": [catalogue.DIGEST] * len(past),
         "reference_amount_minor": made.features[:, catalogue.INDEX["amount_minor"]],
+        "reference_currency": ["EUR"] * len(past),
     }
     write_log(archive, "history", columns)
     named = {name: labels[name].combine_chunks() for name in labels.column_names}
     write_log(archive, "history_labels", named, partition=1)
+    files = [str(folder / f"{name}.parquet") for name in ("authorizations", "at-once")]
+    at_once = labels.set_column(
+        labels.column_names.index("known_at"), "known_at", labels["event_at"]
+    )
+    pq.write_table(at_once, files[1])
+    words = ["backfill", files[0], "--labels", files[1], "--no-store"]
+    assert main([*words, "--archive", str(folder / "at-once"), "--threads", "1"]) == 0
     return folder
 
 
@@ -308,7 +405,7 @@ def test_a_simulated_month_becomes_a_training_set(repo, simulated, tmp_path, mon
     assert train["rows"] == len(inside)
     assert train["frauds"] == int((inside["fraud_known"] <= START + 21 * DAY_US).sum()) > 0
     assert test["left_out_compromised"] > 0
-    total = train["rows"] + test["rows"] + test["left_out_compromised"] + manifest["log"]["gap"]
+    total = train["rows"] + test["rows"] + test["left_out_compromised"] + manifest["log"]["unused"]
     assert total == len(past)
     assert main([*reported, *accept, "--out", str(tmp_path / "two")]) == 0
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
@@ -353,7 +450,7 @@ def test_the_sdk_is_asked_for_the_join(repo, tmp_path, monkeypatch):
             "source": pa.array([], pa.string()),
         }
     )
-    found = Join(repo, catalogue.NAMES[:2], tmp_path)(rows, empty, START)
+    found = Join(repo, catalogue.NAMES[:2], tmp_path, applied=True)(rows, empty, START)
     assert asked == [1]
     assert found.to_pylist() == [
         {

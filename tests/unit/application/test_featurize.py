@@ -228,6 +228,23 @@ def test_a_label_older_than_the_decision_days_is_reported_not_silent() -> None:
     assert done["observations", "too_old"] == 2  # terminal and merchant; a card only counts them
 
 
+def test_a_label_that_changes_nothing_changes_no_state_and_is_counted() -> None:
+    harness = Harness()
+    auth = make_arrival("a-1").auth
+    first = make_label(auth, known_at=NOON_US)
+    again = msgspec.structs.replace(first, known_at=NOON_US + DAY_US, uncounted="repeats")
+    outranked = msgspec.structs.replace(again, is_fraud=False, uncounted="outranked")
+    put = [harness.bus.put("labels.v1", 0, encode(one)) for one in (first, again, outranked)]
+    assert harness.featurize(put[:1]) == {("labels", "applied"): 1}
+    harness.featurize(harness.bus.observations)
+    before = dict(harness.store.states)
+    left = len(harness.bus.observations)
+    done = harness.featurize(put[1:])
+    assert done == {("labels", "repeats"): 1, ("labels", "outranked"): 1}
+    assert len(harness.bus.observations) == left
+    assert dict(harness.store.states) == before
+
+
 @pytest.mark.parametrize(
     "raw", [b"{}", b"", b"\xff", b'{"v":"\xff"}', b'{"v":' + b"[" * 100_000], ids=repr
 )

@@ -23,6 +23,7 @@ from sluice.application.load_history import store_states
 from sluice.application.ports import Arrival, StateUpdate
 from sluice.application.replay import Replay
 from sluice.bootstrap.verbs import archive_past
+from sluice.cli import main
 from sluice.cli.parameters import instant
 from sluice.domain.clock import DAY_US
 from sluice.domain.features import catalogue
@@ -216,6 +217,38 @@ def test_bounds_are_half_open_for_events_and_for_what_was_known(past: Past) -> N
     )
     assert all(known < at[200] for known in some.labels["known_at"].to_pylist())
     assert all(event >= at[10] for event in some.labels["event_at"].to_pylist())
+
+
+def test_labels_known_after_the_end_come_along_where_no_stream_brings_them(past: Past) -> None:
+    at = past.authorizations["event_at"].to_numpy()
+    cut = int(at[len(at) // 2])
+    by_then = past.between(None, cut).labels
+    every = past.between(None, cut, later_labels=True).labels
+    event = past.labels["event_at"].to_numpy()
+    assert len(every) == int((event < cut).sum()) > len(by_then)
+
+
+def test_without_a_store_the_archive_alone_is_written(
+    folder: Path,
+    past: Past,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No store listens at that port."""
+    monkeypatch.setenv("SLUICE_STORE_URL", "redis://127.0.0.1:1/0")
+    words = [
+        "backfill", str(folder / "authorizations.parquet"), "--labels",
+        str(folder / "labels.parquet"), "--archive", str(tmp_path / "archive"), "--threads", "1",
+    ]  # fmt: skip
+    assert main([*words, "--no-store"]) == 0
+    said = capsys.readouterr().out
+    assert "stored" not in said
+    archive = Archive(tmp_path / "archive")
+    assert len(archive.read("history", ["offset"])) == len(past.authorizations)
+    assert len(archive.read("history_labels", ["offset"])) == len(past.labels)
+    assert main(words) == 1
+    assert "store did not serve us" in capsys.readouterr().err
 
 
 def test_empty_cells_are_refused_by_column(past: Past, tmp_path: Path) -> None:

@@ -24,33 +24,52 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytz
-from feast import FeatureStore, FileSource
+from feast import Entity, FeatureStore, FileSource
 from feast.errors import FeastObjectNotFoundException
 from feast.feature_view import FeatureView
-from feast.repo_config import RepoConfig
+from feast.repo_config import RepoConfig, load_repo_config
+from feast.utils import get_default_yaml_file_path
 
-from sluice.application.build_dataset import Served
+from sluice.adapters.feast import views
+from sluice.adapters.feast.views import FEATURES_VIEW, LABEL_VIEW
+from sluice.adapters.layout import PROJECT
+from sluice.application.build_dataset import Rules, Served
 from sluice.application.dataset import (
     NEVER_KNOWN,
+    Hashes,
     Part,
     TimeSlice,
     check_part,
     check_unique,
     compromised,
-    newest_known,
+    kept_by_hash,
+    weights,
 )
+from sluice.application.dataset_manifest import MATURITIES, TRAIN
+from sluice.application.maturity import ReportTimes
 from sluice.domain.features import catalogue
+from sluice.domain.records.outcome import Outcome
+from sluice.domain.records.standing import RANKS, changes
 from sluice.errors import Corrupt, Misconfigured, Rejected
+from sluice.shown import shown
 
 Ints = npt.NDArray[np.int64]
 
-FEATURES_VIEW, LABEL_VIEW = "decision_features", "fraud_label"
 TOLD = ("is_fraud", "kind", "source")
 """What the label view says."""
 READS_FILES = ("file", "dask", "duckdb")
 """Offline stores of Feast that can join what lies in parquet files."""
 COMPRESSION_LEVEL = 3
 ROW_GROUP = 32_768
+SAYS_MAX = 300
+"""Characters of what a library says."""
+
+
+def bounded_features() -> Served:
+    """Every feature of the catalogue of which something bounds how far back it looks: what a model
+    may learn from before there is a release with features of its own."""
+    names = [feature.name for feature in catalogue.FEATURES if catalogue.look_back(feature)]
+    return Served(tuple(names), catalogue.DIGEST)
 
 
 def feature_service(repo: Path, name: str) -> Served:
@@ -70,7 +89,7 @@ def feature_service(repo: Path, name: str) -> Served:
             fix=f"one of {', '.join(known)}" if known else "feast apply, in that folder",
             code="unknown_service",
         ) from None
-    _views(store, repo)
+    _applied_views(store, repo)
     names = [
         feature.name
         for projection in service.feature_view_projections
@@ -90,32 +109,34 @@ def feature_service(repo: Path, name: str) -> Served:
 class Join:
     """Feast's join over one partition after another. One a process."""
 
-    def __init__(self, repo: Path, features: Sequence[str], folder: Path) -> None:
-        given = _store(repo)
+    def __init__(self, repo: Path, features: Sequence[str], folder: Path, applied: bool) -> None:
+        """applied: take the views from the repository's registry, not from the library. Raises
+        Misconfigured."""
         # One thread a process: more would add their own copies, and processes fill the cores.
         dask.config.set(scheduler="synchronous")
         self._features = tuple(features)
         self._folder = folder
+        given = _configuration(repo)
+        owner, found = _applied_views(_store(repo), repo) if applied else _library_views()
         self._store = FeatureStore(
             config=RepoConfig(
                 project=given.project,
                 provider="local",
                 registry=str(folder / "registry.db"),
-                offline_store=given.config.offline_store.model_dump(),
+                offline_store=given.offline_store.model_dump(),
                 online_store=None,
                 entity_key_serialization_version=3,
                 repo_path=folder,
             )
         )
-        for view in _views(given, repo):
+        self._store.registry.apply_entity(owner, given.project)
+        for view in found:
             small = copy.copy(view)
             small.batch_source = FileSource(
                 name=f"{view.name}_part",
                 path=str(folder / f"{view.name}.parquet"),
                 timestamp_field=view.batch_source.timestamp_field,
             )
-            for owner in view.entities:
-                self._store.registry.apply_entity(given.get_entity(owner), given.project)
             self._store.registry.apply_feature_view(small, given.project)
 
     def __call__(self, rows: pa.Table, labels: pa.Table, as_of_us: int) -> pa.Table:
@@ -201,8 +222,8 @@ class FeatureLog(Protocol):
         """SHA-256 of every file that is read, by its path."""
         ...
 
-    def per_second(self) -> npt.NDArray[np.uint32]:
-        """(n,) rows of each second of the time."""
+    def per_second(self, first_us: int, until_us: int) -> npt.NDArray[np.uint32]:
+        """(n,) rows of each second of a part of the time."""
         ...
 
     def rows(self, first_us: int, until_us: int) -> pa.Table:
@@ -213,8 +234,12 @@ class FeatureLog(Protocol):
         """Labels of authorizations of that time."""
         ...
 
-    def named(self) -> tuple[pa.StringArray, Ints]:
-        """Cards with a reported fraud in the time, sorted, and since when one is known."""
+    def named(self, since_us: int) -> tuple[pa.StringArray, Ints]:
+        """Cards with a fraud since a moment, sorted, and since when one is known."""
+        ...
+
+    def reports(self) -> ReportTimes:
+        """When the frauds of the time were reported."""
         ...
 
     def holes(self) -> int:
@@ -224,12 +249,18 @@ class FeatureLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all partitions of one training set have in common."""
+    """What all partitions of one training set have in common.
+
+    applied: the views are those of the repository's registry. named: by split, its cards with a
+    fraud.
+    """
 
     log: FeatureLog
     repo: Path
     served: Served
-    named: tuple[pa.StringArray, Ints]
+    applied: bool
+    named: dict[str, tuple[pa.StringArray, Ints]]
+    rules: Rules
     out: Path
 
 
@@ -239,49 +270,46 @@ class Maker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._folder = tempfile.TemporaryDirectory(prefix="sluice-dataset-")
-        self._join = Join(job.repo, job.served.features, Path(self._folder.name))
+        self._join = Join(job.repo, job.served.features, Path(self._folder.name), job.applied)
 
-    def make(self, partition: TimeSlice) -> tuple[Part, npt.NDArray[np.uint64]]:
+    def make(self, partition: TimeSlice) -> tuple[Part, Hashes]:
         """Join, check and write one partition. Returns its figures and a hash of each id."""
-        job, split = self._job, partition.split
+        job, split, rules = self._job, partition.split, self._job.rules
         rows = job.log.rows(partition.first_us, partition.until_us)
         _refuse_other_catalogues(rows, job.served.catalogue)
-        hashes = pd.util.hash_array(rows["authorization_id"].to_numpy())
+        every_hash = hashes = pd.util.hash_array(rows["authorization_id"].to_numpy())
         check_unique([hashes])
         left_out = 0
-        if split.name == "test":
-            card_known = _looked_up(rows["card_token"], *job.named)
+        if split.name in job.named:
+            card_known = _looked_up(rows["card_token"], *job.named[split.name])
             out = compromised(rows["event_at"].to_numpy(), card_known)
             left_out = int(out.sum())
-            rows = rows.filter(pa.array(~out))
-        path = Path(split.name) / f"part-{partition.number:05}.parquet"
+            rows, hashes = rows.filter(pa.array(~out)), hashes[~out]
         every = job.log.labels(partition.first_us, partition.until_us)
         mine = pc.is_in(every["authorization_id"], rows["authorization_id"].combine_chunks())
         labels = every.filter(mine)
         early = pc.less_equal(labels["known_at"], split.as_of_us)
         after = len(labels) - pc.sum(early).as_py() if len(labels) else 0
         labels, newest = _reported(labels.filter(early))
-        joined = self._join(rows, labels, split.as_of_us)
+        sampled_out = 0
+        if split.name == TRAIN and rules.keep_genuine < 1.0:
+            frauds = newest.filter(newest["is_fraud"])["authorization_id"].combine_chunks()
+            keep = pc.is_in(rows["authorization_id"], frauds).to_numpy()
+            keep |= kept_by_hash(hashes, rules.keep_genuine, rules.seed)
+            sampled_out = int((~keep).sum())
+            rows = rows.filter(pa.array(keep))
+            labels = labels.filter(
+                pc.is_in(labels["authorization_id"], rows["authorization_id"].combine_chunks())
+            )
+        # Feast gives nothing of a row that lies behind the moment asked for.
+        joined = self._join(rows, labels, max(split.as_of_us, split.until_us))
         known_us = _looked_up(
             rows["authorization_id"], newest["authorization_id"], newest["known_at"].to_numpy()
         )
         _agree(rows, joined, newest)
         check_part(partition, rows["event_at"].to_numpy(), known_us)
-        frauds = pc.fill_null(joined["is_fraud"], False)
-        table = pa.table(
-            {
-                "authorization_id": rows["authorization_id"],
-                "event_at": rows["event_at"],
-                "card_token": rows["card_token"],
-                "reference_amount_minor": rows["reference_amount_minor"],
-                "degradation_level": rows["degradation_level"],
-                "is_fraud": frauds,
-                "label_kind": joined["kind"],
-                "label_source": joined["source"],
-                "label_known_at": pa.array(known_us, mask=known_us == NEVER_KNOWN),
-                **{name: joined[name] for name in job.served.features},
-            }
-        )
+        table = self._table(partition, rows, joined, known_us)
+        path = Path(split.name) / f"part-{partition.number:05}.parquet"
         served = len(rows) - rows["degradation_level"].null_count
         event_us = rows["event_at"].to_numpy()
         return (
@@ -289,18 +317,64 @@ class Maker:
                 path=str(path),
                 sha256=_write(table, job.out / path),
                 rows=len(rows),
-                frauds=pc.sum(frauds).as_py() or 0,
+                frauds=pc.sum(table["is_fraud"]).as_py() or 0,
                 labelled=int((known_us != NEVER_KNOWN).sum()),
+                not_yet=pc.sum(pc.equal(table["maturity"], "not_yet")).as_py() or 0,
                 left_out=left_out,
+                sampled_out=sampled_out,
                 labels_after=after,
-                labels_astray=_astray(every, hashes),
+                labels_astray=_astray(every, every_hash),
                 served=served,
                 degraded=served - (pc.sum(pc.equal(rows["degradation_level"], "D0")).as_py() or 0),
                 first_us=int(event_us.min(initial=partition.until_us)),
                 last_us=int(event_us.max(initial=partition.first_us)),
                 known_until_us=int(known_us.max(initial=NEVER_KNOWN)),
+                currency=_currency(rows),
             ),
-            hashes,
+            every_hash,
+        )
+
+    def _table(
+        self, partition: TimeSlice, rows: pa.Table, joined: pa.Table, known_us: Ints
+    ) -> pa.Table:
+        """The columns of a file, in the order of the manifest."""
+        split, rules = partition.split, self._job.rules
+        age_us = split.as_of_us - rows["event_at"].to_numpy()
+        frauds = pc.fill_null(joined["is_fraud"], False)
+        known = known_us != NEVER_KNOWN
+        maturity = np.where(known, 0, np.where(age_us < rules.mature_after_us, 1, 2))
+        weight = weights(
+            rows["let_through_ppm"].cast(pa.int64()).fill_null(0).to_numpy(),
+            pc.fill_null(pc.equal(rows["outcome"], Outcome.DECLINE.value), False).to_numpy(),
+            known,
+            frauds.to_numpy(zero_copy_only=False),
+            rules.keep_genuine if split.name == TRAIN else 1.0,
+        )
+        who = {
+            "authorization_id": "authorization_id",
+            "event_at": "event_at",
+            "card_token": "card_token",
+            "customer_id": "customer_id",
+            "merchant_id": "merchant_id",
+            "terminal_id": "terminal_id",
+            "channel": "channel",
+            "region": "region",
+            "mcc": "mcc",
+            "amount_minor": "reference_amount_minor",
+        }
+        return pa.table(
+            {
+                **{name: rows[held] for name, held in who.items()},
+                **{name: joined[name] for name in self._job.served.features if name not in who},
+                "is_fraud": frauds,
+                "known_at": pa.array(known_us),
+                "maturity": pa.array(MATURITIES).take(pa.array(maturity)),
+                "weight": pa.array(weight),
+                "reported_share": pa.array(rules.reported.at(age_us)),
+                "label_kind": joined["kind"],
+                "label_source": joined["source"],
+                "degradation_level": rows["degradation_level"],
+            }
         )
 
 
@@ -315,7 +389,7 @@ def start(job: Job) -> None:
     _maker = Maker(job)
 
 
-def make(partition: TimeSlice) -> tuple[Part, npt.NDArray[np.uint64]]:
+def make(partition: TimeSlice) -> tuple[Part, Hashes]:
     """See Maker."""
     if _maker is None:
         raise AssertionError("start comes first")
@@ -334,10 +408,14 @@ def _refuse_other_catalogues(rows: pa.Table, wanted: str) -> None:
 
 
 def _reported(labels: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Labels as Feast may see them, one of an authorization and moment; and the newest of each."""
+    """Labels as Feast may see them, those that change what is known; and the last of each
+    authorization."""
     codes = pc.dictionary_encode(labels["authorization_id"]).combine_chunks().indices
-    kept, last = newest_known(
+    ranks = pc.index_in(labels["kind"], pa.array(list(RANKS)))
+    kept, last = changes(
         codes.cast(pa.int64()).to_numpy(),
+        np.array([*RANKS.values()], np.int64)[ranks.to_numpy()],
+        labels["is_fraud"].to_numpy(zero_copy_only=False),
         labels["known_at"].to_numpy(),
         labels["place"].to_numpy(),
     )
@@ -394,25 +472,73 @@ def _times(column: pa.ChunkedArray) -> pa.Array:
     return pa.array(column.to_numpy()).cast(pa.timestamp("us", "UTC"))
 
 
-def _store(repo: Path) -> FeatureStore:
+def _currency(rows: pa.Table) -> str:
+    """The reference currency of the rows, "" without one. Two of them are told together, which no
+    other partition says, so that the set is refused."""
+    return " and ".join(
+        sorted(one or "none" for one in rows["reference_currency"].unique().to_pylist())
+    )
+
+
+def _configuration(repo: Path) -> RepoConfig:
+    """Of the feature repository; without one, Feast's file store. Raises Misconfigured for one that
+    cannot be read, or whose offline store does not read files."""
+    path = get_default_yaml_file_path(repo)
+    if not path.exists():
+        return RepoConfig(
+            project=PROJECT,
+            provider="local",
+            registry="",
+            offline_store={"type": "file"},
+            online_store=None,
+            entity_key_serialization_version=3,
+        )
     try:
-        return FeatureStore(repo_path=str(repo))
+        found = load_repo_config(repo, path)
+        kind = str(found.offline_store.type)
     except Exception as exc:  # Feast raises whatever its parts raise
-        raise Misconfigured(
-            f"the feature repository cannot be opened: {exc}", where=str(repo), fix="--repo DIR"
-        ) from exc
-
-
-def _views(store: FeatureStore, repo: Path) -> list[FeatureView]:
-    """The two views of a training set. Raises Misconfigured if they cannot be joined from files."""
-    kind = store.config.offline_store.type
+        raise _not_opened(exc, repo) from exc
     if kind not in READS_FILES:
         raise Misconfigured(
             f"the offline store {kind} does not read files",
-            where=str(repo),
+            where=str(path),
             fix=f"offline_store type {', '.join(READS_FILES)}: docs/how-to/build-a-training-set.md",
         )
+    return found
+
+
+def _not_opened(exc: Exception, repo: Path) -> Misconfigured:
+    return Misconfigured(
+        f"the feature repository cannot be opened: {shown(str(exc), SAYS_MAX)}",
+        where=str(repo),
+        fix="--repo DIR; a configuration that FEAST_FS_YAML_FILE_PATH names takes its places from "
+        "variables, which must be set",
+    )
+
+
+def _store(repo: Path) -> FeatureStore:
     try:
-        return [store.get_feature_view(name) for name in (FEATURES_VIEW, LABEL_VIEW)]
+        store = FeatureStore(repo_path=str(repo))
+        store.registry.list_entities(store.project)
+    except Exception as exc:  # Feast raises whatever its parts raise
+        raise _not_opened(exc, repo) from exc
+    return store
+
+
+def _library_views() -> tuple[Entity, list[FeatureView]]:
+    """What the feature repository would apply."""
+    owner = views.authorization()
+    return owner, [
+        views.decision_features(owner, FileSource(path="", timestamp_field="event_timestamp")),
+        views.fraud_label(owner, FileSource(path="", timestamp_field="known_at")),
+    ]
+
+
+def _applied_views(store: FeatureStore, repo: Path) -> tuple[Entity, list[FeatureView]]:
+    """The two views of a training set. Raises Misconfigured if they are not applied."""
+    _configuration(repo)
+    try:
+        found = [store.get_feature_view(name) for name in (FEATURES_VIEW, LABEL_VIEW)]
+        return store.get_entity(found[0].entities[0]), found
     except FeastObjectNotFoundException as exc:
         raise Misconfigured(str(exc), where=str(repo), fix="feast apply, in that folder") from exc

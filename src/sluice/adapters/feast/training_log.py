@@ -14,9 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 import sluice
-from sluice.adapters.feast.historical import FeatureLog, Job, feature_service, make, start
-from sluice.application.build_dataset import Made, Order, Served
-from sluice.application.dataset import Inputs, TimeSlice
+from sluice.adapters.feast.historical import (
+    FeatureLog,
+    Job,
+    bounded_features,
+    feature_service,
+    make,
+    start,
+)
+from sluice.application.build_dataset import Made, Rules, Served
+from sluice.application.dataset import Order, TimeSlice
+from sluice.application.dataset_manifest import Inputs
+from sluice.application.maturity import ReportTimes
 
 PACKAGES = ("feast", "numpy", "pandas", "pyarrow")
 """What writes the bytes of a training set."""
@@ -25,13 +34,20 @@ PACKAGES = ("feast", "numpy", "pandas", "pyarrow")
 class FeastTrainingLog:
     """See :class:`sluice.application.build_dataset.TrainingLog`.
 
-    log: opens the feature log of the order's time, when it is first asked for.
+    log: opens the feature log of the order's time, when it is first asked for. held: the same with
+    every label held back for the label delay, in a folder of its own; asked for only if the order
+    wants that.
     """
 
     def __init__(
-        self, log: Callable[[], FeatureLog], repo: Path, order: Order, processes: int
+        self,
+        log: Callable[[], FeatureLog],
+        held: Callable[[], FeatureLog],
+        repo: Path,
+        order: Order,
+        processes: int,
     ) -> None:
-        self._open = log
+        self._open, self._hold = log, held
         self._repo = repo
         self._order = order
         self._processes = processes
@@ -42,19 +58,36 @@ class FeastTrainingLog:
 
     @cached_property
     def _service(self) -> Served:
+        if not self._order.service:
+            return bounded_features()
         return feature_service(self._repo, self._order.service)
 
     @cached_property
     def _log(self) -> FeatureLog:
         return self._open()
 
+    @cached_property
+    def _joined(self) -> FeatureLog:
+        return self._hold() if self._order.hold_labels else self._log
+
+    def reports(self) -> ReportTimes:
+        """See the port."""
+        return self._joined.reports()
+
     def per_second(self) -> npt.NDArray[np.uint32]:
         """See the port."""
-        return self._log.per_second()
+        return self._joined.per_second(self._order.first_us, self._order.until_us)
 
-    def join(self, plan: Sequence[TimeSlice], folder: Path) -> Iterator[Made]:
+    def join(self, plan: Sequence[TimeSlice], rules: Rules, folder: Path) -> Iterator[Made]:
         """See the port. In processes of their own, so that memory goes back."""
-        job = Job(self._log, self._repo, self._service, self._log.named(), folder)
+        named = {
+            split.name: self._joined.named(split.cards_since_us)
+            for split in dict.fromkeys(part.split for part in plan)
+            if split.cards_since_us is not None
+        }
+        job = Job(
+            self._joined, self._repo, self._service, bool(self._order.service), named, rules, folder
+        )
         with ProcessPoolExecutor(
             max(1, min(self._processes, len(plan))),
             multiprocessing.get_context("spawn"),  # Feast and Arrow have threads: no fork

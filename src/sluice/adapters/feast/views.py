@@ -23,7 +23,7 @@ from feast import (
 )
 from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
-from feast.types import Bytes, Int64, String
+from feast.types import Bool, Bytes, Int64, String
 
 from sluice.adapters.feast.finalise import Request
 from sluice.adapters.layout import FEATURES, JOIN_KEYS, VIEW_NAMES
@@ -35,6 +35,7 @@ from sluice.errors import Misconfigured
 Offline = Literal["file", "spark", "snowflake", "bigquery"]
 """What the feature log is to Feast; ``file`` serves its file and DuckDB offline stores."""
 OWNER = "risk-features"
+FEATURES_VIEW, LABEL_VIEW = "decision_features", "fraud_label"
 FOR_EVER = timedelta(0)
 """A state never goes stale by itself, and a decision never does."""
 
@@ -126,6 +127,51 @@ def state_view(owner: Entity, kind: EntityKind, log: DataSource) -> FeatureView:
         online=True,
         description=f"What is remembered of a {kind}; authorization_features makes numbers of it",
         tags={"catalogue": catalogue.DIGEST, **owner.tags},
+        owner=OWNER,
+    )
+
+
+def authorization() -> Entity:
+    """What is judged: the entity of the two views that a training set is joined from."""
+    return entity(
+        "authorization",
+        "authorization_id",
+        "One request to spend on a card: what is judged",
+        pii="pseudonym of an event",
+    )
+
+
+def decision_features(owner: Entity, log: DataSource) -> FeatureView:
+    """The catalogue's features of an authorization, as they were served."""
+    return FeatureView(
+        name=FEATURES_VIEW,
+        entities=[owner],
+        schema=[Field(name="authorization_id", dtype=String), *features()],
+        source=log,
+        ttl=FOR_EVER,
+        online=False,
+        description="The features that decisions were made from, as served: for training",
+        tags={"catalogue": catalogue.DIGEST, "pii": "pseudonymous"},
+        owner=OWNER,
+    )
+
+
+def fraud_label(owner: Entity, log: DataSource) -> FeatureView:
+    """What became of an authorization."""
+    return FeatureView(
+        name=LABEL_VIEW,
+        entities=[owner],
+        schema=[
+            Field(name="authorization_id", dtype=String),
+            Field(name="is_fraud", dtype=Bool, description="Whether the authorization was fraud"),
+            Field(name="kind", dtype=String, description="chargeback, alert or verdict"),
+            Field(name="source", dtype=String, description="Who says so"),
+        ],
+        source=log,
+        ttl=FOR_EVER,
+        online=False,
+        description="What became of an authorization, by the time from which it was known",
+        tags={"pii": "pseudonymous"},
         owner=OWNER,
     )
 

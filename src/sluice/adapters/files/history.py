@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sluice.adapters.arrow import coded, ints, unsorted_history
+from sluice.adapters.arrow import ints, unsorted_history, unsorted_labels
 from sluice.application.backfill import History, PastLabels
 from sluice.errors import Rejected
 from sluice.shown import shown
@@ -29,16 +29,8 @@ def history_from(table: pa.Table) -> History:
 
 def labels_from(table: pa.Table) -> PastLabels:
     """Arrow columns to labels, sorted by known_at."""
-    table = table.take(pa.array(np.argsort(ints(table, "known_at"), kind="stable")))
-    return PastLabels(
-        event_at=ints(table, "event_at"),
-        known_at=ints(table, "known_at"),
-        is_fraud=ints(table, "is_fraud"),
-        **{
-            name: coded(table, name)
-            for name in ("card_token", "terminal_id", "merchant_id", "device_id")
-        },
-    )
+    order = np.argsort(ints(table, "known_at"), kind="stable")
+    return unsorted_labels(table.take(pa.array(order)))
 
 
 def unreadable(exc: Exception, path: Path) -> Rejected:

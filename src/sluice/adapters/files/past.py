@@ -55,18 +55,23 @@ class Past(NamedTuple):
     bad: int = 0
     left_out: int = 0
 
-    def between(self, from_us: int | None, until_us: int | None) -> Past:
+    def between(
+        self, from_us: int | None, until_us: int | None, *, later_labels: bool = False
+    ) -> Past:
         """Authorizations of from <= event_at < until, and their labels as known by its end.
 
-        Without an until, that is the time of the last authorization.
+        Without an until, that is the time of the last authorization. later_labels: also those known
+        afterwards, of authorizations before it.
         """
         table, labels = self.authorizations, self.labels
         at = table["event_at"].to_numpy()
         first = 0 if from_us is None else int(np.searchsorted(at, from_us, side="left"))
         last = len(at) if until_us is None else int(np.searchsorted(at, until_us, side="left"))
         known = labels["known_at"].to_numpy()
-        if until_us is not None:
-            keep: Mask = known < until_us
+        if later_labels:
+            keep: Mask = labels["event_at"].to_numpy() <= (at[last - 1] if last > first else -1)
+        elif until_us is not None:
+            keep = known < until_us
         else:
             keep = known <= (at[last - 1] if last > first else -1)
         if from_us is not None:

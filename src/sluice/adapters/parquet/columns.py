@@ -61,6 +61,7 @@ DECISION: tuple[Column, ...] = (
     Column("degradation_level", pa.string(), attrgetter("degradation_level")),
     Column("degraded", pa.list_(pa.string()), attrgetter("degraded")),
     Column("silenced", pa.list_(pa.string()), attrgetter("silenced")),
+    Column("let_through_ppm", pa.int64(), attrgetter("let_through_ppm")),
 )
 LABEL: tuple[Column, ...] = tuple(
     Column(name, kind, attrgetter(name)) for name, kind in arrow_types(Label).items()
@@ -71,6 +72,8 @@ PLACE = (("partition", pa.int32()), ("offset", pa.int64()), ("written_ms", pa.in
 SUPERSEDED = "superseded"
 """Of decisions: an earlier record of the id counts (:mod:`sluice.domain.records.superseded`). Null
 in files of a release that did not look."""
+UNCOUNTED = "uncounted"
+"""Of labels: why one does not count. Null of one that does, and where nothing says so."""
 RECORD = "record"
 """The exact bytes of the value, so that nothing is lost and a replay needs only this column."""
 

@@ -42,6 +42,8 @@ _EVENT_COLUMNS = (
     "outcome", "declined", *ENTITY_COLUMNS,
 )  # fmt: skip
 _LABEL_COLUMNS = ("partition", "offset", "event_at", "known_at", "is_fraud")
+_UNCOUNTED = "uncounted"
+"""Of labels: why states do not count it. Null in a file of a release that did not look."""
 
 
 class Keep(Protocol):
@@ -128,7 +130,7 @@ class ArchiveEventHistory:
 
     def read(self, keep: Keep) -> EventHistory:
         """All events of the entities kept; of other entities it knows nothing. What a superseded
-        record says happened is no event.
+        record says happened is no event, nor is a label that changes nothing.
 
         Raises Rejected (too_many_events) before it takes more memory than events_max allows.
         """
@@ -165,9 +167,11 @@ def _part(
     kind: _Kind, held: pq.ParquetFile, keep: Keep, codes: Sequence[dict[str, int]]
 ) -> _Part | None:
     """Rows of one file that count and that any kept entity is in; enters new keys into codes."""
-    marked = [name for name in (SUPERSEDED,) if name in held.schema_arrow.names]
+    marked = [name for name in (SUPERSEDED, _UNCOUNTED) if name in held.schema_arrow.names]
     named = held.read([*ENTITY_COLUMNS, *marked])
     counts = _ints(named, SUPERSEDED) == 0
+    if _UNCOUNTED in marked:
+        counts &= named[_UNCOUNTED].is_null().to_numpy()
     chosen = np.zeros(len(named), np.bool_)
     entities = []
     for view, column in enumerate(ENTITY_COLUMNS):

@@ -18,8 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.archive import Archive, counting
-from sluice.adapters.parquet.columns import SCHEMAS, SUPERSEDED, fit
+from sluice.adapters.parquet.columns import SCHEMAS, SUPERSEDED, UNCOUNTED, fit
 from sluice.adapters.parquet.damage import reading
+from sluice.application.dataset import NEVER_KNOWN
+from sluice.application.maturity import ReportTimes
 from sluice.domain.clock import SECOND_US
 from sluice.domain.features import catalogue
 from sluice.errors import Corrupt
@@ -29,10 +31,13 @@ Ints = npt.NDArray[np.int64]
 ROWS = ("history", "decisions")
 LABELS = ("history_labels", "labels")
 """Of two labels that an authorization got at the same microsecond the live one counts."""
-_ROW_COLUMNS = ("authorization_id", "event_at", "card_token", "reference_amount_minor", "catalogue",
-                "features", "degradation_level")  # fmt: skip
+_ROW_COLUMNS = ("authorization_id", "event_at", "card_token", "customer_id", "merchant_id",
+                "terminal_id", "channel", "region", "mcc", "reference_amount_minor",
+                "reference_currency", "catalogue", "features", "degradation_level", "outcome",
+                "let_through_ppm")  # fmt: skip
 _LABEL_COLUMNS = ("authorization_id", "event_at", "known_at", "is_fraud", "kind", "source",
-                  "card_token", "partition", "offset")  # fmt: skip
+                  "partition", "offset", UNCOUNTED)  # fmt: skip
+_REPORT_COLUMNS = ("event_at", "known_at", "is_fraud", "card_token", UNCOUNTED)
 
 
 class Group(NamedTuple):
@@ -66,13 +71,13 @@ class FeatureLog:
         paths = {group.path for groups in self._groups.values() for group in groups}
         return {str(path.relative_to(self._root)): _sha256(path) for path in sorted(paths)}
 
-    def per_second(self) -> npt.NDArray[np.uint32]:
-        """(n,) rows of each second of the time. Reads one column."""
-        seconds = -(-(self._until_us - self._first_us) // SECOND_US)
+    def per_second(self, first_us: int, until_us: int) -> npt.NDArray[np.uint32]:
+        """(n,) rows of each second of a part of the time. Reads one column."""
+        seconds = -(-(until_us - first_us) // SECOND_US)
         counts = np.zeros(seconds, np.uint32)
         for kind in ROWS:
-            for rows in self._read(kind, ("event_at",), self._first_us, self._until_us):
-                at = (rows["event_at"].to_numpy() - self._first_us) // SECOND_US
+            for rows in self._read(kind, ("event_at",), first_us, until_us):
+                at = (rows["event_at"].to_numpy() - first_us) // SECOND_US
                 found, times = np.unique(at, return_counts=True)
                 counts[found] += times.astype(np.uint32)
         return counts
@@ -80,17 +85,16 @@ class FeatureLog:
     def rows(self, first_us: int, until_us: int) -> pa.Table:
         """Authorizations of a part of the time, by (event_at, authorization_id).
 
-        Columns: authorization_id, event_at, card_token, reference_amount_minor, catalogue,
-        features, degradation level (null for backfilled history). Raises Corrupt for features that
-        are not their catalogue's, if it is ours.
+        Columns: fields of the authorization, reference_amount_minor, reference_currency,
+        catalogue, features, and of a decision degradation_level, outcome and let_through_ppm (null
+        for backfilled history). Raises Corrupt for features that are not their catalogue's, if it
+        is ours.
         """
         tables = [
             table for kind in ROWS for table in self._read(kind, _ROW_COLUMNS, first_us, until_us)
         ]
         if not tables:
-            return pa.schema(
-                [SCHEMAS["decisions"].field(name) for name in _ROW_COLUMNS]
-            ).empty_table()
+            return pa.schema([_field("decisions", name) for name in _ROW_COLUMNS]).empty_table()
         rows = pa.concat_tables(tables)
         rows = rows.take(
             pc.sort_indices(rows, [("event_at", "ascending"), ("authorization_id", "ascending")])
@@ -117,7 +121,8 @@ class FeatureLog:
         """
         tables = []
         for live, kind in enumerate(LABELS):
-            for found in self._read(kind, _LABEL_COLUMNS, first_us, until_us):
+            for every in self._read(kind, _LABEL_COLUMNS, first_us, until_us):
+                found = every.filter(pc.is_null(every[UNCOUNTED]))
                 # An authorization's labels share a partition, so offsets tell their order.
                 place = found["offset"].to_numpy() + (live << 62)
                 tables.append(
@@ -134,24 +139,46 @@ class FeatureLog:
             return pa.schema([*empty, pa.field("place", pa.int64())]).empty_table()
         return pa.concat_tables(tables)
 
-    def named(self) -> Named:
-        """Cards with a reported fraud in the time, and since when one is known.
+    def named(self, since_us: int) -> Named:
+        """Cards with a reported fraud at or after a moment of the time, and since when one is
+        known.
 
         A report that is taken back later still counts: the card was blocked.
         """
-        known: dict[str, int] = {}
-        for kind in LABELS:
-            columns = ("event_at", "is_fraud", "card_token", "known_at")
-            for found in self._read(kind, columns, self._first_us, self._until_us):
-                frauds = found.filter(found["is_fraud"])
-                for card, moment in zip(
-                    frauds["card_token"].to_pylist(), frauds["known_at"].to_pylist(), strict=True
-                ):
-                    known[card] = min(known.get(card, moment), moment)
-        cards = sorted(known)
+        reports = self._reports()
+        mine = reports.filter(pc.greater_equal(reports["event_at"], since_us))
+        first = mine.group_by("card_token").aggregate([("known_at", "min")]).sort_by("card_token")
         return Named(
-            pa.array(cards, pa.string()), np.array([known[card] for card in cards], np.int64)
+            first["card_token"].cast(pa.string()).combine_chunks(),
+            first["known_at_min"].to_numpy(),
         )
+
+    def reports(self) -> ReportTimes:
+        """When the frauds of the time were reported, and where the archive's labels end."""
+        reports = self._reports()
+        known = [
+            found["known_at"].to_numpy()
+            for kind in LABELS
+            for found in self._archive.tables(kind, ["known_at"])
+        ]
+        moments = np.sort(np.concatenate([np.empty(0, np.int64), *known]))
+        return ReportTimes(
+            reports["event_at"].to_numpy(),
+            reports["known_at"].to_numpy(),
+            int(moments[-1]) if len(moments) else NEVER_KNOWN,
+            int(np.diff(moments).max(initial=0)),
+        )
+
+    def _reports(self) -> pa.Table:
+        """Reported frauds of the time."""
+        found = [
+            table.filter(pc.and_(table["is_fraud"], pc.is_null(table[UNCOUNTED])))
+            for kind in LABELS
+            for table in self._read(kind, _REPORT_COLUMNS, self._first_us, self._until_us)
+        ]
+        if not found:
+            return pa.schema([_field("labels", name) for name in _REPORT_COLUMNS]).empty_table()
+        return pa.concat_tables(found)
 
     def holes(self) -> int:
         """Decisions missing between the first and last of each emitter, in the whole archive."""
@@ -185,13 +212,7 @@ class FeatureLog:
         self, kind: str, columns: Sequence[str], first_us: int, until_us: int
     ) -> Iterator[pa.Table]:
         """Rows of a time that count, one table a file."""
-        schema = SCHEMAS[kind]
-        wanted = pa.schema(
-            [
-                schema.field(name) if name in schema.names else pa.field(name, pa.string())
-                for name in columns
-            ]
-        )
+        wanted = pa.schema([_field(kind, name) for name in columns])
         met: dict[Path, list[int]] = {}
         for group in self._groups[kind]:
             if group.first_us < until_us and group.last_us >= first_us:
@@ -204,6 +225,15 @@ class FeatureLog:
             inside = pc.and_(pc.greater_equal(event, first_us), pc.less(event, until_us))
             rows = rows.filter(inside)
             yield fit(rows, wanted)
+
+
+def _field(kind: str, name: str) -> pa.Field:
+    """A column of a folder's files; where they have none, of nulls."""
+    schema = SCHEMAS[kind]
+    if name in schema.names:
+        return schema.field(name)
+    held = {one.name: one for one in SCHEMAS["decisions"]}
+    return held.get(name, pa.field(name, pa.string()))
 
 
 def _leaf(held: pq.FileMetaData, name: str) -> int:

@@ -124,6 +124,17 @@ def test_states_of_named_entities_are_those_of_the_whole_log(tmp_path, decided, 
     assert len(event_history.events) < len(whole.events)
 
 
+def test_a_label_that_changes_nothing_is_no_event(tmp_path, decided, labels, whole):
+    more = [
+        msgspec.structs.replace(label, uncounted=why)
+        for label in labels[:3]
+        for why in ("repeats", "outranked")
+    ]
+    archive(tmp_path, decided, [*labels, *more])
+    read = ArchiveEventHistory(tmp_path).read(Bucket(0, 1))
+    assert len(read.events) == len(whole.events)
+
+
 def test_buckets_share_all_entities_out_between_them(tmp_path, decided, labels, whole):
     archive(tmp_path, decided, labels)
     event_histories = [ArchiveEventHistory(tmp_path).read(Bucket(number, 3)) for number in range(3)]
