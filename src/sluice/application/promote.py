@@ -28,7 +28,7 @@ from sluice.domain.activation import (
     decode,
     statement_of,
 )
-from sluice.domain.clock import Clock, to_datetime
+from sluice.domain.clock import SECOND_US, Clock, to_datetime
 from sluice.domain.records.rollout import Rollout
 from sluice.errors import Corrupt, Misconfigured
 
@@ -52,7 +52,7 @@ class Releases(Protocol):
 
 
 Returned = Callable[[int], Sequence[Rollout]]
-"""What deciders wrote of returns since an epoch. Raises Unavailable."""
+"""What deciders wrote of returns of an epoch. Raises Unavailable."""
 
 
 class Steps:
@@ -109,11 +109,12 @@ class Steps:
             structs.replace(now, act="canary", shadow=shadow, canary=Canary(named, share_ppm))
         )
 
-    def promote(self, name: str, returned: Returned) -> Activation:
+    def promote(self, name: str, returned: Returned, held_s: int = 0) -> Activation:
         """Make the canary the champion; in a folder without activation, any release the first one.
 
-        Raises Misconfigured if it is not the canary, or went back by itself; Unavailable if nobody
-        can say whether it did.
+        held_s: how long its share must have stood. Raises Misconfigured if it is not the canary,
+        has not held for so long, or went back by itself; Unavailable if nobody can say whether it
+        did.
         """
         named, _ = self._releases.identity(name)
         if self.now is None:
@@ -123,8 +124,15 @@ class Steps:
             raise Misconfigured(
                 f"{name} is not the canary", where=ACTIVATION, fix="sluice release canary, before"
             )
+        held_us = self._clock.now_us() - now.epoch
+        if held_us < held_s * SECOND_US:
+            raise Misconfigured(
+                f"{name} has had its share for {held_us // SECOND_US} s, {held_s} s are asked for",
+                where="--held-s",
+                fix="wait, or ask for less",
+            )
         for event in returned(now.epoch):
-            if event.epoch == now.epoch and event.digest == named.digest:
+            if event.digest == named.digest:
                 raise Misconfigured(
                     f"{name} went back by itself: {event.reason}, {event.detail}",
                     where=f"{event.emitter}, {to_datetime(event.at):%Y-%m-%d %H:%M:%S} UTC",

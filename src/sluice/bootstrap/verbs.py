@@ -681,14 +681,20 @@ class Verified(NamedTuple):
 
 def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
     """Check a release as the deciders of both entrypoints do, warm-up included. policy: whose
-    reference currency it must be of. Raises Corrupt, Misconfigured."""
+    reference currency it must be of. A certificate in it must be of its graphs, by a trusted key.
+    Raises Corrupt, Misconfigured."""
     from sluice.adapters.onnx import load, read_trust, verify
     from sluice.adapters.policyfiles import read_policy
+    from sluice.application.judging.certificate import check_certificate, read_certificate
     from sluice.domain.features import catalogue
     from sluice.domain.records.decision import ENTRYPOINTS
+    from sluice.domain.release import CERTIFICATE, MODEL_INT8
 
     trusted = read_trust(trust)
-    manifest, _, signer = verify(folder, trusted)
+    manifest, files, signer = verify(folder, trusted)
+    if CERTIFICATE in manifest.files:
+        verdict, _ = read_certificate(files[CERTIFICATE], trusted)
+        check_certificate(verdict, manifest, MODEL_INT8)
     currency = read_policy(policy, catalogue.FEATURES).fx.reference
     for entrypoint in (None, *ENTRYPOINTS):
         load(folder, trusted, catalogue.FEATURES, currency, entrypoint=entrypoint)
@@ -857,11 +863,11 @@ def steps(folder: Path, key_file: Path, *, who: str, why: str, expect: int | Non
     return Steps(_ReleasesFolder(folder), key, SystemClock(), who=who, why=why, expect=expect)
 
 
-def returned(settings: Settings, since_us: int) -> list[Rollout]:
-    """Canaries and shadows that went back by themselves since a moment, as deciders wrote it.
-    Raises Unavailable, Misconfigured."""
+def returned(settings: Settings, epoch: int) -> list[Rollout]:
+    """Canaries and shadows of an epoch that went back by themselves, as deciders wrote it. Raises
+    Unavailable, Misconfigured."""
     from sluice.adapters.kafka.reader import TopicReader
-    from sluice.adapters.kafka.rollouts import EVENTS_MAX
+    from sluice.adapters.kafka.rollouts import EVENTS_MAX, written_since_ms
     from sluice.adapters.kafka.rollouts import returned as among
     from sluice.adapters.kafka.topics import Topics
     from sluice.bootstrap.brokers import reached
@@ -870,7 +876,7 @@ def returned(settings: Settings, since_us: int) -> list[Rollout]:
     reader = TopicReader(reached(kafka), extra=kafka.extra())
     try:
         topic = Topics(kafka.topic_prefix).rollouts
-        return among(reader.tail(topic, EVENTS_MAX, since_us // 1000), since_us)
+        return among(reader.tail(topic, EVENTS_MAX, written_since_ms(epoch)), epoch)
     finally:
         reader.close()
 

@@ -1,5 +1,7 @@
 """Look at, check and sign releases of a model.
 
+sluice release pack DIR --dataset SET --run RUN    # a candidate's release
+sluice release pack DIR --dataset SET --model FILE # of any ONNX file
 sluice release pack DIR --description FILE # write manifest.json
 sluice release reference DIR --dataset DIR # add the population it was made for
 sluice release show DIR                    # what it is, measured to do what
@@ -17,9 +19,9 @@ dry run) and reset (the breaker's trips are over) do too, with the same options
 Beside others, DIR is a folder of releases (docs/reference/rollout.md; waiting for the pods of a
 Helm release is another thing: sluice rollout):
 
-sluice release list DIR                    # champion, canary, shadow and the others
-sluice release diff A B                    # two releases, by what their manifests say
-sluice release shadow DIR NAME ...         # scores beside the champion, never answers
+sluice release list DIR                    # what each release is
+sluice release diff A B                    # two, by their manifests
+sluice release shadow DIR NAME ...         # scores, and never answers
 sluice release canary DIR NAME ...         # answers a share of the cards
 sluice release promote DIR NAME ...        # the canary becomes the champion
 sluice release rollback DIR ...            # one step back
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -55,18 +58,62 @@ def command() -> None:
     read."""
 
 
-@command.command("pack", help="Write manifest.json beside model.onnx and card.md.")
+@command.command("pack", help=help_of(
+    """Write a release to a new folder, from a run's candidate or from any ONNX file; it is signed
+    next.
+
+    With --certificate the release holds what the gate let pass, the eight-bit variant too, and
+    nothing else. With --judgement the card has its figures, with --elsewhere those by other rows.
+    With --description alone, manifest.json is written beside the model.onnx and card.md of DIR.
+    """
+))  # fmt: skip
 @_folder
+@click.option("--description", type=FOLDER, metavar="FILE", help="YAML: docs/reference/release.md.")
+@click.option("--dataset", type=FOLDER, metavar="SET", help="Training set that it was made from.")
+@click.option("--run", type=FOLDER, metavar="RUN", help="Of training.")
+@click.option("--candidate", default="student", show_default=True, metavar="NAME", help="Of RUN.")
+@click.option("--model", type=FOLDER, metavar="FILE", help="ONNX, of any make.")
+@click.option("--int8", type=FOLDER, metavar="FILE", help="The same in eight bits.")
 @click.option(
-    "--description",
-    type=FOLDER,
-    required=True,
-    metavar="FILE",
-    help="YAML: see docs/reference/release.md.",
+    "--columns", default="", metavar="A,B,...", help="Of a graph that does not name its columns."
 )
-def pack(folder: Path, description: Path) -> int:
-    """Returns 0. Raises Misconfigured."""
-    manifest = verbs.pack_release(folder, description)
+@click.option("--kind", default="", metavar="TEXT", help="What the model is, in words.")
+@click.option("--id", "release", default="", metavar="ID", help="Default: candidate, day, digest.")
+@click.option("--certificate", type=FOLDER, metavar="FILE", help="The gate's certificate.json.")
+@click.option("--judgement", type=FOLDER, metavar="FILE", help="By its own training set.")
+@click.option(
+    "--elsewhere", type=FOLDER, multiple=True, metavar="FILE", help="A judgement by other rows."
+)
+@click.option("--use", type=FOLDER, metavar="FILE", help="Markdown: what it is for, and what not.")
+@click.option("--limits", type=FOLDER, metavar="FILE", help="Markdown: further known limits.")
+@click.option("--approval", multiple=True, metavar="TEXT", help="Who approved it, when.")
+def pack(folder: Path, description: Path | None, dataset: Path | None, **given: Any) -> int:
+    """Returns 0. Raises Rejected, Corrupt, Misconfigured."""
+    if (description is None) == (dataset is None):
+        raise click.UsageError("either --dataset SET or --description FILE")
+    if dataset is None:
+        assert description is not None
+        manifest = verbs.pack_release(folder, description)
+    else:
+        from sluice.bootstrap.packing import Given, pack_model, read_about  # noqa: PLC0415
+
+        manifest = pack_model(
+            folder,
+            dataset,
+            Given(
+                given["run"],
+                given["candidate"],
+                given["model"],
+                given["int8"],
+                [name.strip() for name in given["columns"].split(",") if name.strip()],
+                given["kind"],
+            ),
+            release=given["release"],
+            judgement=given["judgement"],
+            elsewhere=given["elsewhere"],
+            certificate=given["certificate"],
+            about=read_about(given["use"], given["limits"], given["approval"]),
+        )
     say(
         f"{manifest.id}: {len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows; "
         f"not signed: sluice release sign {folder} --key FILE"
@@ -186,15 +233,27 @@ add_acts(command, "release")
 @command.command("list", help="Print the releases of a folder, and what each is; nothing verified.")
 @_folder
 @click.option(
-    "--returns", is_flag=True, help="Also what went back by itself, from the topic rollouts.v1."
+    "--returns",
+    is_flag=True,
+    help="Also what went back by itself, from the topic rollouts.v1; exit 1 if something did.",
 )
-def list_(folder: Path, returns: bool) -> int:
-    """Returns 0. Raises Misconfigured, Unavailable."""
+@click.option("--json", "as_json", is_flag=True, help="One object, for programs.")
+def list_(folder: Path, returns: bool, as_json: bool) -> int:
+    """Returns 0, or 1 if something went back. Raises Misconfigured, Unavailable."""
     found = verbs.list_releases(folder)
     now = found.activation
+    back = verbs.returned(load()[0], now.epoch) if returns and now is not None else []
+    if as_json:
+        releases = [
+            {"id": m.id, "digest": digest, "created_at": m.created_at, "is": _role(now, digest)}
+            for m, digest in found.releases
+        ]
+        made = {"activation": now, "releases": releases, "broken": found.broken, "returned": back}
+        say(msgspec.json.encode(made).decode())
+        return 1 if back else 0
     for manifest, digest in found.releases:
-        made = f"{to_datetime(manifest.created_at):%Y-%m-%d %H:%M}"
-        say(f"{_role(now, digest):<16} {manifest.id:<32} {digest[:12]}  {made} UTC")
+        when = f"{to_datetime(manifest.created_at):%Y-%m-%d %H:%M}"
+        say(f"{_role(now, digest):<16} {manifest.id:<32} {digest[:12]}  {when} UTC")
     for name, wrong in found.broken.items():
         say(f"{'broken':<16} {name}: {wrong}")
     if now is None:
@@ -203,12 +262,12 @@ def list_(folder: Path, returns: bool) -> int:
     when = f"{to_datetime(now.epoch):%Y-%m-%d %H:%M:%S} UTC"
     signed = ", ".join(found.signers) or "nobody"
     say(f"epoch {now.epoch}: {now.act} of {when} by {now.who} ({now.why}), signed by {signed}")
-    for event in verbs.returned(load()[0], now.epoch) if returns else ():
+    for event in back:
         say(
             f"{event.role} {event.release} went back at {event.emitter}, "
             f"{to_datetime(event.at):%H:%M:%S} UTC: {event.reason}, {event.detail}"
         )
-    return 0
+    return 1 if back else 0
 
 
 def _role(now: Activation | None, digest: str) -> str:
@@ -311,9 +370,20 @@ def canary(
 
 @command.command("promote", help="Sign that the canary of DIR is the champion from now on.")
 @_step
-def promote(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
-    """Returns 0. Raises Misconfigured if it went back by itself, Unavailable if nobody can say."""
+@click.option(
+    "--held-s",
+    type=click.IntRange(min=0),
+    default=600,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it must have had its share.",
+)
+def promote(
+    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, held_s: int
+) -> int:
+    """Returns 0. Raises Misconfigured if it went back by itself or has not held for so long,
+    Unavailable if nobody can say."""
     step = verbs.steps(folder, key, who=who, why=why, expect=expect)
-    done = step.promote(name, lambda since_us: verbs.returned(load()[0], since_us))
+    done = step.promote(name, lambda epoch: verbs.returned(load()[0], epoch), held_s)
     say(f"{name}: champion, epoch {done.epoch}", err=True)
     return 0

@@ -66,7 +66,7 @@ def releases(tmp_path: Path) -> Releases:
     return made
 
 
-def nothing(since_us: int) -> Sequence[Rollout]:
+def nothing(epoch: int) -> Sequence[Rollout]:
     return ()
 
 
@@ -181,14 +181,14 @@ def test_a_canary_that_went_back_by_itself_is_not_promoted(releases: Releases) -
     releases.steps().canary("new", 10_000)
     event = gone_back(releases, releases.there().epoch)
     with pytest.raises(Misconfigured, match="went back by itself: declines, it is stricter in 4"):
-        releases.steps().promote("new", lambda _: [event])
+        releases.steps().promote("new", lambda epoch: [event] if event.epoch == epoch else [])
     # Signed again, on purpose, it is another canary.
     releases.steps().canary("new", 10_000)
-    releases.steps().promote("new", lambda _: [event])
+    releases.steps().promote("new", lambda epoch: [event] if event.epoch == epoch else [])
 
 
 def test_nothing_is_promoted_while_nobody_can_say_whether_it_went_back(releases: Releases) -> None:
-    def away(since_us: int) -> Sequence[Rollout]:
+    def away(epoch: int) -> Sequence[Rollout]:
         raise Unavailable("no broker")
 
     releases.steps().shadow("new")
@@ -213,3 +213,15 @@ def test_an_activation_of_one_release_has_the_bytes_that_it_had() -> None:
         (),
     )
     assert msgspec.json.encode(decode(signed.statement)) + b"\n" == signed.statement
+
+
+def test_a_canary_that_has_not_held_for_as_long_as_was_asked_is_not_promoted(
+    releases: Releases,
+) -> None:
+    releases.steps().shadow("new")
+    releases.steps().canary("new", 10_000)
+    steps = releases.steps()
+    with pytest.raises(Misconfigured, match="600 s are asked for"):
+        steps.promote("new", nothing, 600)
+    releases.clock.advance(600)
+    steps.promote("new", nothing, 600)
