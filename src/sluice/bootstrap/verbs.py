@@ -821,6 +821,24 @@ def _holds_releases(folder: Path) -> bool:
     return folder.is_dir() and not any((folder / name).exists() for name in FILES)
 
 
+def champion_in(folder: Path, trust: Path) -> Path:
+    """A release's folder as it is; of a folder of releases that of its champion.
+    Raises Misconfigured if there is none, Corrupt if nobody who is trusted signed it."""
+    from sluice.adapters.onnx import read_trust
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.domain.activation import champion_of
+    from sluice.errors import Misconfigured
+
+    if not _holds_releases(folder):
+        return folder
+    name = champion_of(ActivationFile(folder).read(), read_trust(trust))
+    if name is None:
+        raise Misconfigured(
+            "no release is the champion yet", where=str(folder), fix="sluice release promote"
+        )
+    return folder / name
+
+
 class _ReleasesFolder:
     """The port Releases (:mod:`sluice.application.promote`)."""
 
