@@ -69,6 +69,7 @@ def retrain() -> None:
         # A folder that is there is refused, so each try has its own.
         *("--out", f"{run}/dataset-{{{{ ti.try_number }}}}"),
         out=f"{run}/dataset-{{{{ ti.try_number }}}}",
+        image="features",
         task_id="dataset",
         within=timedelta(hours=6),
         again="the archive's disk may be away, or a node have gone",

@@ -3,7 +3,7 @@
 Section ``sluice`` of Airflow's own configuration (``AIRFLOW__SLUICE__PODS`` and so on) says it:
 
   pods      JSON, the pod of each image as the chart writes it; empty: no cluster is configured
-  services, training
+  services, features, training
             without a cluster: the program ``sluice`` of each image's environment on this machine
   work, archive, inbox, registry, key, trust
             what steps share: URIs, see ``PLACES``
@@ -35,7 +35,8 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowException
 
-Image = Literal["services", "training"]
+Image = Literal["services", "features", "training"]
+"""What a verb needs: the library and its services; Feast too; PyTorch and LightGBM."""
 ROOT = Path(__file__).resolve().parents[1]
 """Of the checkout: where local processes run."""
 SECTION = "sluice"
@@ -53,8 +54,11 @@ and what each of them is. key: signs releases, certificates and steps. trust: wh
 counts."""
 PROGRAMS: dict[Image, str] = {
     "services": ".venv/bin/sluice",
+    "features": ".venv/bin/sluice",
     "training": "models/.venv/bin/sluice",
 }
+PODS: dict[Image, str] = {"services": "services", "features": "training", "training": "training"}
+"""Which of the chart's two pods has it: on a cluster one image trains and builds training sets."""
 UNMENDABLE = {
     64: "wrong usage of the verb",
     78: "wrong configuration, or input that no second try changes",
@@ -274,7 +278,7 @@ def step(
     pods = json.loads(conf.get(SECTION, "pods", fallback="") or "{}")
     if not pods:
         return LocalStep(program=conf.get(SECTION, image, fallback=PROGRAMS[image]), **common)
-    pod = pods[image]
+    pod = pods[PODS[image]]
     return PodStep(
         pod_template_dict=pod,
         name=f"{pod['metadata']['name']}-{common['task_id'].replace('_', '-')}",

@@ -38,6 +38,7 @@ def airflow(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__SLUICE__SERVICES": str(home / "sluice"),
+        "AIRFLOW__SLUICE__FEATURES": str(home / "sluice"),
         "AIRFLOW__SLUICE__TRAINING": str(home / "sluice"),
         "AIRFLOW__SLUICE__WORK": (home / "runs").as_uri(),
         "PATH": f"{AIRFLOW.parent}{os.pathsep}{os.environ['PATH']}",
