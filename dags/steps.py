@@ -102,12 +102,15 @@ def own_folder(dag: str) -> str:
     return f"{place('work')}/{dag}/{{{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}}}"
 
 
-def plain(argument: str) -> str:
+def plain(argument: str | None) -> str:
     """A verb's argument: a path where a file's URI is given, anything else as it is.
+    Raises StepWrongError for what a step before should have written and did not.
 
     >>> plain("file:///var/loop/a%20b"), plain("--out"), plain("s3://releases/r42")
     ('/var/loop/a b', '--out', 's3://releases/r42')
     """
+    if argument is None:
+        raise StepWrongError("a step before this one wrote nothing: look there")
     if not argument.startswith("file://"):
         return argument
     return unquote(urlsplit(argument).path)

@@ -105,6 +105,12 @@ def test_a_status_may_be_an_answer_and_is_the_event_of_an_asset(program: Path) -
     assert run(quiet) == ("file:///report", {})
 
 
+def test_what_a_step_before_did_not_write_is_no_reason_to_try_again(program: Path) -> None:
+    task = steps.step("judge", None, within=HOUR, again="a node may have gone")
+    with pytest.raises(steps.StepWrongError, match="a step before this one wrote nothing"):
+        run(task)
+
+
 def test_a_program_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__SLUICE__SERVICES", "/nowhere/sluice")
     with pytest.raises(steps.StepWrongError, match="/nowhere/sluice is not there"):
