@@ -5,6 +5,7 @@ UV := local/tools/uv
 BIN := .venv/bin
 MODELS := models/.venv/bin
 BENCH := benchmarks/.venv/bin
+AIRFLOW := dags/.venv/bin
 # Cold imports of Feast and KServe cost 25 to 45 % more without .pyc files.
 RUN := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python
 
@@ -12,6 +13,7 @@ RUN := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python
 KAFKA_PORT := 9092
 STORE_PORT := 6379
 HTTP_PORT := 8080
+AIRFLOW_PORT := 8793
 DATA := var
 # Further arguments of `test`, `demo` and `bench`: make test ARGS="tests/unit -x"
 ARGS :=
@@ -29,8 +31,9 @@ endef
 OWN := -e . -e simulator
 SOURCES := pyproject.toml simulator/pyproject.toml
 
-.PHONY: help setup check test coverage chart-tools test-chart test-cluster test-image sbom test-models train cluster \
-  cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks
+.PHONY: help setup check test coverage chart-tools test-chart test-cluster \
+  test-cluster-keda test-image sbom test-models train \
+  test-dags airflow cluster cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks pins
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +50,8 @@ models/.venv/.done: models/requirements.lock $(SOURCES)
 	$(call environment,models/.venv,models/requirements.lock,$(OWN) -e models,sync)
 benchmarks/.venv/.done: benchmarks/requirements.lock $(SOURCES)
 	$(call environment,benchmarks/.venv,benchmarks/requirements.lock,$(OWN),sync)
+dags/.venv/.done: dags/requirements.lock
+	$(call environment,dags/.venv,dags/requirements.lock,,sync)
 tests/deploy/.venv/.done: tests/deploy/requirements.lock
 	$(call environment,tests/deploy/.venv,tests/deploy/requirements.lock,,sync)
 
@@ -90,6 +95,10 @@ test-cluster: setup tests/deploy/.venv/.done ## The chart on a real Kubernetes, 
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m cluster -rP tests/cluster $(ARGS)
 
+test-cluster-keda: setup tests/deploy/.venv/.done ## KEDA on the same: scaling on lag; compiled once
+	$(RUN) -m local.kafka fetch
+	$(RUN) -m pytest -m keda -rP tests/cluster $(ARGS)
+
 cluster: setup ## A Kubernetes with KServe on this machine, without Docker; root, Go
 	$(RUN) -m tests.cluster up
 
@@ -117,11 +126,29 @@ attack: setup ## Hostile input, storms, faults and floods, and what became of th
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m benchmarks.attack $(ARGS)
 
-train: models/.venv/.done ## Train on simulated history, and pack a release in var/train (10 min)
-	env -u PYTHONDONTWRITEBYTECODE $(MODELS)/python -m sluice_models.train
+# By the verbs that a firm's own history goes through. What is there already is not made again.
+TRAIN := var/train
+train: .venv/.done models/.venv/.done ## Simulate a history and train on it, in var/train (15 min)
+	@mkdir -p $(TRAIN)
+	test -e $(TRAIN)/history/world.json || $(BIN)/sluice simulate history --out $(TRAIN)/history \
+	  --start 2026-03-01 --days 161 --cards 20000 --seed 11
+	test -e $(TRAIN)/dataset || { $(BIN)/sluice backfill $(TRAIN)/history/authorizations.parquet \
+	    --labels $(TRAIN)/history/labels.parquet --archive $(TRAIN)/archive --no-store; \
+	  $(BIN)/sluice dataset build --from 2026-04-01 --to 2026-08-02 --label-delay 7d --validation 14d \
+	    --calibration 14d --recent --tests 3 --archive $(TRAIN)/archive --out $(TRAIN)/dataset; }
+	$(MODELS)/sluice train --dataset $(TRAIN)/dataset --out $(TRAIN)/run $(ARGS)
 
 test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6 GB
 	$(MODELS)/pytest models
+
+pins: .venv/.services ## Pin images by their registries' digests; needs docker, skopeo or crane
+	$(RUN) -m local.pins $(ARGS)
+
+test-dags: dags/.venv/.done ## Tests of Airflow's DAGs, in Airflow's own environment
+	env -u PYTHONDONTWRITEBYTECODE $(AIRFLOW)/pytest dags/tests dags/steps.py $(ARGS)
+
+airflow: .venv/.services dags/.venv/.done ## A real Airflow with the DAGs, until Ctrl-C
+	$(RUN) -m local.airflow serve --folder "$(DATA)" --port $(AIRFLOW_PORT)
 
 kind: ## All of it on a Kubernetes in Docker; needs docker, kind, kubectl, helm
 	@local/kind/kind.sh up
@@ -141,7 +168,7 @@ kafka-stop: .venv/.services ## Stop it; its data stays
 
 EXPORT := export --quiet --no-emit-local --no-header --no-annotate --format requirements.txt
 locks: .venv/.services ## Resolve every requirements.lock and the broker's jars anew
-	for folder in . models benchmarks local/tools tests/deploy; do \
+	for folder in . models benchmarks dags local/tools tests/deploy; do \
 	  $(UV) lock --upgrade --project $$folder; \
 	  $(UV) $(EXPORT) --project $$folder --output-file $$folder/requirements.lock; done
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock

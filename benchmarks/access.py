@@ -63,10 +63,10 @@ def measure(testbed: Testbed, results: Path) -> tuple[list[Row], list[str]]:
                 '"degradation_level":"D0"',
                 credential=credential,
             )
-        return _rows(testbed, servers)
+        return in_turn(testbed, servers)
 
 
-def _rows(testbed: Testbed, servers: dict[str, Server]) -> tuple[list[Row], list[str]]:
+def in_turn(testbed: Testbed, servers: dict[str, Server]) -> tuple[list[Row], list[str]]:
     """Each server in turn, with authorizations that none was asked before."""
     at = 0
 

@@ -2,8 +2,8 @@
 
 Finds the most complete answers a second, then offers twice and five times as many, open loop, and
 says what became of them, and how long it is felt afterwards. The peak is measured again on both
-sides of each flood: what a decision costs grows with the authorizations of its card in the last
-half minute, and the machine has other guests.
+sides of each flood, after half a minute of the same load: what a decision costs grows with the
+authorizations of its card in that time, and the machine has other guests.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ CALM = 0.25
 CALM_S = 8.0
 PEAK_S = 6.0
 """Of a closed loop that looks for the peak."""
+WARM_S = 30.0
+"""Before one beside a flood: until a card's pending entries go as fast as they come."""
 COMPLETE_MIN = 95.0
 """Percent of the answers in a flood that are to be complete (D0)."""
 BIN_S = 0.1
@@ -140,6 +142,7 @@ def measure(testbed: Testbed, seconds: float, connections: int) -> tuple[list[Ro
 
 def _peak(server: Server, connections: int, seconds: float) -> tuple[float, float]:
     """Complete answers a second of a closed loop, and the server's CPU for each in microseconds."""
+    server.load(connections, min(seconds, WARM_S))
     seconds = min(seconds, PEAK_S)
     found = server.load(connections, seconds)
     return found["during"]["levels"].get("D0", 0) / seconds, _cpu_us(found)

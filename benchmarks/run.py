@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks import (
     access,
     backfill,
+    beside,
     feature_read,
     featurizer,
     freshness,
@@ -28,6 +29,7 @@ from benchmarks.testbed import FULL, QUICK, Testbed
 ALL = (
     "sync_api",
     "access",
+    "beside",
     "stream_processor",
     "featurizer",
     "freshness",
@@ -54,6 +56,7 @@ def main() -> int:
     measures: dict[str, Callable[[Testbed, Path], tuple[list[Row], list[str]]]] = {
         "sync_api": sync_api.measure,
         "access": access.measure,
+        "beside": beside.measure,
         "stream_processor": stream_processor.measure,
         "featurizer": featurizer.measure,
         "freshness": freshness.measure,

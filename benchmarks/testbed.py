@@ -199,7 +199,7 @@ class Testbed:
             embedded.stop()
 
     def topics(self, prefix: str) -> Topics:
-        """The five topics under a prefix."""
+        """The topics under a prefix."""
         names = Topics(prefix)
         topics.apply(self.bootstrap, names, partitions=PARTITIONS, replication=1)
         return names

@@ -22,14 +22,18 @@ from typing import Literal
 from local import metrics_page
 from sluice.errors import Unavailable
 
-Name = Literal["decider-sync", "decider-stream", "featurizer", "archiver", "consistency"]
+Name = Literal[
+    "decider-sync", "decider-stream", "featurizer", "archiver", "labeller", "consistency"
+]
 NAMES: tuple[Name, ...] = ("featurizer", "archiver", "decider-stream", "decider-sync")
-"""Of a whole Sluice. The consistency check only looks on: start it beside them."""
+"""Of a whole Sluice. The consistency check only looks on, and the labeller waits for reports: start
+them beside these."""
 _COMMANDS: dict[Name, list[str]] = {
     "decider-sync": ["-m", "services.decider.main", "sync"],
     "decider-stream": ["-m", "services.decider.main", "stream"],
     "featurizer": ["-m", "services.featurizer.main"],
     "archiver": ["-m", "services.archiver.main"],
+    "labeller": ["-m", "services.labeller.main"],
     "consistency": ["-m", "services.consistency.main"],
 }
 FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
@@ -58,7 +62,7 @@ class Process:
     admin_port: int
     """Where it shows metrics and health."""
     port: int
-    """Where it takes authorizations, if it does."""
+    """Where it takes authorizations or reports, if it does."""
 
     def alive(self) -> bool:
         """True while it runs."""
@@ -110,6 +114,8 @@ class Stack:
                 "SLUICE_SERVICE_ADMIN_PORT": str(admin_port),
                 "SLUICE_DECIDER_HOST": "127.0.0.1",
                 "SLUICE_DECIDER_PORT": str(port),
+                "SLUICE_LABELLER_HOST": "127.0.0.1",
+                "SLUICE_LABELLER_PORT": str(port),
                 **more,
             },
         )
@@ -160,13 +166,14 @@ class Stack:
             self.wait_ready(process)
 
     def wait_ready(self, process: Process) -> None:
-        """Return when it answers: the sync API on readiness, the others on ``/metrics``, where a
+        """Return when it answers: what has an API on readiness, the others on ``/metrics``, where a
         featurizer has reported what it thinks of the store.
 
         Raises Unavailable with the end of its log if it exits or takes over READY_MAX_S.
         """
         reported = b"sluice_store_ready" if process.name.startswith("featurizer") else b""
-        path = "/v2/health/ready" if process.name.startswith("decider-sync") else "/metrics"
+        api = process.name.startswith(("decider-sync", "labeller"))
+        path = "/v2/health/ready" if api else "/metrics"
         until = time.monotonic() + READY_MAX_S
         while time.monotonic() < until and process.alive():
             try:
@@ -198,7 +205,9 @@ class Stack:
 
     def stop_all(self) -> dict[str, int]:
         """Stop them in the direction of the data. Returns the exit statuses."""
-        order = ("decider-sync", "decider-stream", "featurizer", "archiver", "consistency")
+        order = (
+            "decider-sync", "decider-stream", "labeller", "featurizer", "archiver", "consistency",
+        )  # fmt: skip
         names = sorted(self.processes, key=lambda n: [n.startswith(o) for o in order].index(True))
         return {name: self.stop(name) for name in names}
 

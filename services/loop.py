@@ -83,6 +83,11 @@ class Handler(ABC):
         of them, and say what may be committed. Lost: drop it."""
         return NOTHING
 
+    def lacks(self) -> str:
+        """What is missing of which it must be told, though its batches go well: while it is, the
+        service is not ready. "" for nothing."""
+        return ""
+
     def poison(self, message: Message, code: str) -> bool:
         """A message that broke ``handle`` when it was alone; only with ``singly_after``. True: it
         will be dealt with when it comes again. False: the service ends with the error."""
@@ -186,10 +191,13 @@ class ConsumerLoop:
         if batch or not self._failed:
             self._failures = self._failed = 0
         self._singly = max(0, self._singly - len(batch))
-        if self._failures or self._reachable:
-            self._health.beat(ready=not self._failures, why=self._health.why)
-        else:
+        if self._failures:
+            self._health.beat(ready=False, why=self._health.why)
+        elif not self._reachable:
             self._health.beat(ready=False, why="no broker can be reached")
+        else:
+            lacks = self._handler.lacks()
+            self._health.beat(ready=not lacks, why=lacks)
         return 0.0
 
     def _commit(self, done: Done) -> None:

@@ -73,7 +73,7 @@ def embedded() -> Iterator[EmbeddedBroker]:
 
 @pytest.fixture
 def make_topics(kafka: Node) -> Iterator[Callable[[int], Topics]]:
-    """Makes a fresh set of the five topics with so many partitions, under a prefix of its own."""
+    """Makes a fresh set of the topics with so many partitions, under a prefix of its own."""
     made: list[Topics] = []
 
     def make(partitions: int) -> Topics:
@@ -89,7 +89,7 @@ def make_topics(kafka: Node) -> Iterator[Callable[[int], Topics]]:
 
 @pytest.fixture
 def topics(make_topics: Callable[[int], Topics]) -> Topics:
-    """A fresh set of the five topics, four partitions each."""
+    """A fresh set of the topics, four partitions each."""
     return make_topics(4)
 
 

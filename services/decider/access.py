@@ -146,7 +146,7 @@ class Peer:
 
 
 CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
-"""Who asks, for what KServe's router calls back."""
+"""Who asks, for the rows of an inference."""
 PEER = "sluice.peer"
 """Key of the connection's :class:`Peer` in the ASGI scope."""
 

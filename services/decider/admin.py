@@ -33,6 +33,7 @@ class Admin:
             "/v2/health/ready": ("GET", ready),
             f"/v2/models/{name}/ready": ("GET", ready),
             f"/v2/models/{name}/infer": ("POST", api.score),
+            **api.metadata,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,7 +43,7 @@ class Admin:
 
     @property
     def paths(self) -> frozenset[str]:
-        """All that are served here, but for what the sync API has KServe answer."""
+        """All that are served here."""
         return frozenset(self._routes)
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,8 +1,8 @@
-"""The sync API: ``POST /v1/authorizations`` and Open Inference v2, in front of KServe's router.
+"""The sync API: ``POST /v1/authorizations``, Open Inference v2 and KServe's V1 protocol.
 
 A raw ASGI application, and under it ``authorize``, which takes a request that is whole without
 ASGI's messages and tasks. Requests that arrive while others are being decided are decided together
-(``batches``). What the entrypoint does not know itself it passes on to KServe.
+(``batches``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.decider import admission, open_inference, openapi
+from services.decider import admission, metadata, open_inference, openapi
 from services.decider.access import API, CALLER, PEER, Access, Caller, Peer, Routes
 from services.decider.admission import Admission, Weights
 from services.decider.asgi import (
@@ -170,16 +170,16 @@ class SyncApi:
     """The ASGI application. Lives in one event loop; ``close`` when the server has stopped.
 
     name: the model's name in ``/v2/models/{name}``. columns: features of a row, in order.
-    fallback: KServe's application. in_flight_max: requests past it are refused, never queued.
+    in_flight_max: requests past it are refused, never queued.
     deadline_ms: of a request that names none. sampler: of the log's lines. weights: what counts
     under overload besides the amount. clock: that of the pipeline. access: who may ask; None lets
-    everybody. reachable: raises Unavailable while no record could be made durable.
+    everybody. reachable: raises Unavailable while no record could be made durable. inferred: told
+    the seconds of each inference, by either protocol, that was answered.
     """
 
     def __init__(
         self,
         decider: DecisionPipeline,
-        fallback: App,
         *,
         name: str,
         columns: Sequence[str],
@@ -192,6 +192,7 @@ class SyncApi:
         clock: Clock | None = None,
         access: Access | None = None,
         reachable: Callable[[], Awaitable[None]] | None = None,
+        inferred: Callable[[float], None] | None = None,
     ) -> None:
         self.draining = False
         self.not_ready = "it starts"
@@ -205,7 +206,7 @@ class SyncApi:
         )
         self._decider = decider
         self._reachable = reachable
-        self._fallback = fallback
+        self._inferred = inferred
         self._name = name
         self._columns = len(columns)
         self._deadline_ms = deadline_ms
@@ -224,8 +225,13 @@ class SyncApi:
         """A report is due."""
         self._rehearsed_at = float("-inf")
         self._rehearsal: asyncio.Task[bool] | None = None
-        self._openapi = openapi.document(name, self._columns)
         model = f"/v2/models/{name}"
+        described = metadata.documents(name, self._columns)
+        self.metadata: dict[str, tuple[str, App]] = {
+            **{path: ("GET", partial(self._describe, text)) for path, text in described.items()},
+            f"/v1/models/{name}": ("GET", self.is_ready),
+        }
+        """Its part of the routes, for the admin port too."""
         self._routes: dict[str, tuple[str, App]] = {
             AUTHORIZATIONS: ("POST", self._authorize),
             f"{model}/infer": ("POST", self._infer),
@@ -233,14 +239,17 @@ class SyncApi:
             "/v2/health/live": ("GET", self.live),
             "/v2/health/ready": ("GET", self.is_ready),
             f"{model}/ready": ("GET", self.is_ready),
-            "/openapi.json": ("GET", self._describe),
+            "/openapi.json": (
+                "GET",
+                partial(self._describe, openapi.document(name, self._columns)),
+            ),
+            **self.metadata,
         }
-        self._metadata = frozenset(("/v2", "/v2/models", model, "/v1/models", f"/v1/models/{name}"))
 
     @property
     def paths(self) -> frozenset[str]:
-        """All that are served here, by us or by KServe."""
-        return self._metadata | self._routes.keys()
+        """All that are served here."""
+        return frozenset(self._routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, if whoever sends it may."""
@@ -276,11 +285,10 @@ class SyncApi:
     async def serve(
         self, routes: Mapping[str, tuple[str, App]], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Serve a request that was let in. routes: method and application by path; what is in none
-        goes to KServe."""
+        """Serve a request that was let in. routes: method and application by path."""
         route = routes.get(scope["path"])
         if route is None:
-            await self.pass_on(scope, receive, send)
+            await self._refuse(send, problem("not_found"))
         elif route[0] != scope["method"] and (route[0], scope["method"]) != ("GET", "HEAD"):
             allow = (b"allow", route[0].encode())
             await self._refuse(send, problem("method_not_allowed"), allow)
@@ -490,7 +498,8 @@ class SyncApi:
         if isinstance(answered, Problem):
             await self._refuse(send, answered)
             return
-        kserve_predict_seconds(self._name, time.perf_counter() - began)
+        if self._inferred is not None:
+            self._inferred(time.perf_counter() - began)
         body, headers = answered
         if self.draining:
             headers.append(CLOSE)
@@ -664,18 +673,8 @@ class SyncApi:
             self._metrics.set("sluice_decider_ready", self._rehearsed_at > time.monotonic() - 1)
             self._rehearsal = None
 
-    async def _describe(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer(send, self._openapi)
-
-    async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What KServe answers: metadata, nothing that has a body. Its other routes would let anyone
-        read the metrics or unload the model, and end in a 500 on what they do not expect."""
-        if scope["path"] not in self._metadata:
-            await self._refuse(send, problem("not_found"))
-        elif scope["method"] != "GET":
-            await self._refuse(send, problem("method_not_allowed"), (b"allow", b"GET"))
-        else:
-            await self._fallback({**scope, "query_string": b""}, receive, send)
+    async def _describe(self, document: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(send, document)
 
     # ------------------------------------------------------------ answers, metrics, log
 
@@ -790,13 +789,6 @@ def _traceparent(headers: Sequence[Header]) -> str | None:
     if len(found) > 1:
         return new_traceparent()
     return found[0].decode("latin-1") if len(found) == 1 else None
-
-
-def kserve_predict_seconds(model: str, seconds: float) -> None:
-    """Keep KServe's own histogram of inferences true, although we answer in front of it."""
-    from kserve.metrics import PREDICT_HIST_TIME, get_labels  # noqa: PLC0415 - heavy to import
-
-    PREDICT_HIST_TIME.labels(**get_labels(model)).observe(seconds)
 
 
 def _is_json(content_type: bytes) -> bool:

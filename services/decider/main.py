@@ -18,8 +18,9 @@ from services.loop import ConsumerLoop
 from services.repeat import Repeated
 from services.waiting import StoppedError, Waiting, for_brokers, for_release, for_store
 from sluice import telemetry
-from sluice.application.active import ActiveConfiguration
+from sluice.application.challengers import WORK_S
 from sluice.application.once import Once
+from sluice.application.population import LOOK_S
 from sluice.application.ports import TOPIC_REMADE, OnlineConnection, Transactions
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SystemClock
@@ -44,10 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         started = bootstrap.start("decider", settings, entrypoint=entrypoint)
         waiting = Waiting(started.stop)
         if entrypoint == "sync":
-            from services.decider import server  # noqa: PLC0415 (KServe: only this entrypoint needs it)
+            from services.decider.serving import run  # noqa: PLC0415 (only this entrypoint needs it)
 
             parts = _what_sync_needs(settings, waiting)
-            server.run(_sync(settings, started, parts))
+            run(_sync(settings, started, parts))
         else:
             active, kafka = _what_stream_needs(settings, waiting)
             asyncio.run(_stream(settings, started.stop, active, kafka))
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 class _Parts:
     """What the sync API begins with, once all of it is there."""
 
-    active: ActiveConfiguration
+    active: bootstrap.Active
     access: Access | None
     tls: ServerTls | None
 
@@ -76,7 +77,7 @@ def _what_sync_needs(settings: Settings, waiting: Waiting) -> _Parts:
     Weights(settings.decider.priority)
     access = waiting.until(partial(who_may_ask, settings), lambda _: "keys")
     for_release(waiting, settings, needed=True)
-    active = bootstrap.active_configuration(settings)
+    active = bootstrap.active(settings, "sync")
     for_brokers(waiting, settings, bootstrap.topics(settings).decisions)
     for_store(waiting, settings)
     return _Parts(active, access, tls)
@@ -84,10 +85,10 @@ def _what_sync_needs(settings: Settings, waiting: Waiting) -> _Parts:
 
 def _what_stream_needs(
     settings: Settings, waiting: Waiting
-) -> tuple[ActiveConfiguration, Transactions]:
+) -> tuple[bootstrap.Active, Transactions]:
     """The same."""
     for_release(waiting, settings, needed=False)
-    active = bootstrap.active_configuration(settings)
+    active = bootstrap.active(settings, "stream")
     names = bootstrap.topics(settings)
     for_brokers(waiting, settings, names.authorizations, names.decisions, names.dead_letters)
     for_store(waiting, settings)
@@ -138,11 +139,11 @@ async def _sync(settings: Settings, started: bootstrap.Started, parts: _Parts) -
     )
 
 
-def who_may_ask(settings: Settings) -> Access | None:
-    """The sync API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
-    credentials = bootstrap.credentials(settings)
+def who_may_ask(settings: Settings, api: bootstrap.Api = "decider") -> Access | None:
+    """An API's access; None where everybody may ask. Raises Misconfigured, Unavailable."""
+    credentials = bootstrap.credentials(settings, api)
     if credentials is None:
-        report_open(settings.decider.host)
+        report_open(settings.decider.host if api == "decider" else settings.labeller.host)
         return None
     given = settings.access
     limits = Limits(given.rate_per_s, given.burst, given.in_flight_max)
@@ -152,7 +153,7 @@ def who_may_ask(settings: Settings) -> Access | None:
 async def _stream(
     settings: Settings,
     stop: threading.Event,
-    active: ActiveConfiguration,
+    active: bootstrap.Active,
     kafka: Transactions,
 ) -> None:
     events = asyncio.get_running_loop()
@@ -174,6 +175,7 @@ async def _stream(
             decider,
             ids,
             recall=recall.start,
+            lacks=active.configuration.lacks,
             dead_letters=names.dead_letters,
             clock=SystemClock(),
             events=events,
@@ -205,13 +207,17 @@ async def _stream(
 
 
 def _beside(
-    settings: Settings, active: ActiveConfiguration, store: OnlineConnection
+    settings: Settings, active: bootstrap.Active, store: OnlineConnection
 ) -> list[Repeated]:
     """What is due again and again beside the decisions; begun."""
     watch = bootstrap.store_watch(settings, store)
     return [
-        Repeated("follow", settings.decider.reload_s, active.poll).start(),
+        Repeated("follow", settings.decider.reload_s, active.follow).start(),
+        Repeated("beside", WORK_S, active.challengers.work).start(),
         Repeated("store_watch", STORE_WATCH_S, watch.look).start(),
+        Repeated(
+            "population", LOOK_S, bootstrap.population_check(active.configuration).look
+        ).start(),
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from services.decider.problems import KINDS, Problem
+from services.decider.problems import KINDS, OF_LABELS, Problem
 from sluice import __version__
 from sluice.domain.records.authorization import Received
 from sluice.domain.records.decision import Answer
@@ -41,7 +41,8 @@ def document(model: str, columns: int) -> bytes:
         return {"description": description, "content": {"application/json": {"schema": schema}}}
 
     anything = {"type": "object"}
-    every = [code for code in KINDS if code not in ("not_ready", "invalid_inference", "not_found")]
+    others = ("not_ready", "invalid_inference", "not_found", *OF_LABELS)
+    every = [code for code in KINDS if code not in others]
     header = {"in": "header", "required": False}
     paths = {
         "/v1/authorizations": {
@@ -122,7 +123,7 @@ def document(model: str, columns: int) -> bytes:
                 "title": "Sluice decider",
                 "version": __version__,
                 "description": "Decides card authorizations. Beside these paths it answers "
-                "KServe's metadata (/v2, /v2/models, /v1/models) and, for operators, metrics and "
+                "metadata (/v2, /v2/models, /v1/models) and, for operators, metrics and "
                 "scores on another port.",
             },
             "paths": paths,

@@ -66,6 +66,16 @@ KINDS: dict[str, Kind] = {
         "This id was used for another authorization",
         "an authorization_id names one authorization forever; mint a new id for a new one",
     ),
+    "report_conflict": Kind(
+        409,
+        "This report_id was used for another report",
+        "a report_id names one report of its source forever; what changed is a new report",
+    ),
+    "unknown_authorization": Kind(
+        422,
+        "No authorization of this id is known",
+        "send it again in some minutes, or with card, merchant, terminal and time",
+    ),
     "too_large": Kind(413, "The body is too large", _FIELD),
     "unsupported_content_type": Kind(
         415, "The content type is not understood", "send application/json, not compressed"
@@ -104,7 +114,9 @@ KINDS: dict[str, Kind] = {
     "unavailable": Kind(503, "A part that this needs is down", _RETRY),
     "not_ready": Kind(503, "Not ready", _RETRY),
 }
-"""Every code that an answer of the sync API can carry; docs/reference/http.md lists them."""
+"""Every code that an answer can carry; docs/reference/http.md lists them."""
+OF_LABELS = ("report_conflict", "unknown_authorization")
+"""Those of the labeller alone."""
 
 
 def problem(code: str, detail: str = "", fix: str = "") -> Problem:

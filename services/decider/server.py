@@ -1,41 +1,24 @@
-"""KServe's ModelServer with our entrypoint in front, on one event loop, draining on SIGTERM.
+"""The sync API's server: uvicorn on an event loop of ours, draining on SIGTERM.
 
-KServe brings the protocol's metadata and its own metrics; it neither opens its gRPC server nor runs
-the loop. One process, one worker: KServe's ``--workers`` would pickle the model.
+It speaks the protocols by which KServe's controller, clients and dashboards know a predictor;
+KServe's own server is not in the process. One process, one worker: replicas scale it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
-import uvicorn
-import uvloop
-from kserve import Model, ModelServer
-from kserve.model_server import app as kserve_app
-from kserve.protocol.rest.server import RESTServer
+import prometheus_client
 from uvicorn.server import ServerState
 
-from services.decider import open_inference
 from services.decider.access import Access, ServerTls, follow_file
 from services.decider.admin import Admin
 from services.decider.admission import Weights
-from services.decider.asgi import App
-from services.decider.connections import (
-    ADMIN_CONNECTIONS_MAX,
-    Listener,
-    bounded,
-    connections_max,
-    listen,
-)
+from services.decider.connections import ADMIN_CONNECTIONS_MAX, Listener, bounded, listen
 from services.decider.http import DEADLINE_MS, DecisionPipeline, SyncApi
-from services.decider.protocol import HttpProtocol
+from services.decider.serving import Server, config_of
 from sluice import telemetry
 from sluice.bootstrap.services import settle
 
@@ -43,110 +26,17 @@ GARBAGE_OBJECTS = 20_000
 """New containers until the collector looks for cycles: some MB. What a batch makes dies with it, by
 reference count: at Python's 700 the collector looks in vain at every other batch, for 4 % of the
 samples of a profile."""
-FINISH_S = 10
-"""For requests in flight, after the drain."""
 
 
-class DeciderModel(Model):
-    """What KServe sees of the decider: metadata and readiness."""
+def _predict_seconds(name: str) -> Callable[[float], None]:
+    """KServe's own histogram of inferences, by its name: what watches its predictors reads it.
 
-    def __init__(self, name: str, entrypoint: SyncApi, columns: int) -> None:
-        super().__init__(name)
-        self._entrypoint = entrypoint
-        self._columns = columns
-        self.ready = True
-
-    async def healthy(self) -> bool:
-        """Ready as the entrypoint is."""
-        return await self._entrypoint.ready()
-
-    def get_input_types(self) -> list[dict[str, Any]]:
-        """The two inputs, one a request."""
-        return [
-            {"name": open_inference.FEATURES, "datatype": "INT64", "shape": [-1, self._columns]},
-            {"name": open_inference.AUTHORIZATIONS, "datatype": "BYTES", "shape": [-1]},
-        ]
-
-    def get_output_types(self) -> list[dict[str, Any]]:
-        """The output of each input."""
-        return [
-            {"name": open_inference.SCORES, "datatype": "INT64", "shape": [-1]},
-            {"name": open_inference.ANSWERS, "datatype": "BYTES", "shape": [-1]},
-        ]
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, told by us when to stop: SIGTERM drains first, SIGINT stops at once."""
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        entrypoint: SyncApi,
-        listening: socket.socket,
-        *,
-        drain_s: float,
-        per_address_max: int,
-        stop: threading.Event | None = None,
-    ) -> None:
-        super().__init__(config)
-        self._entrypoint = entrypoint
-        self._listening = listening
-        self._drain_s = drain_s
-        self._per_address_max = per_address_max
-        self._stop_before = stop
-        self._stopping = False
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, but connections are accepted by a listener of ours."""
-        await self.lifespan.startup()
-        listener = Listener(
-            "api",
-            self._listening,
-            self.config,
-            self.server_state,
-            connections_max=connections_max(),
-            per_address_max=self._per_address_max,
-        )
-        listener.start()
-        self.servers = [listener]
-        self.started = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._drain)
-        loop.add_signal_handler(signal.SIGINT, self._stop)
-        if self._stop_before is not None and self._stop_before.is_set():
-            self._drain()
-        try:
-            yield
-        finally:
-            loop.remove_signal_handler(signal.SIGTERM)
-            loop.remove_signal_handler(signal.SIGINT)
-
-    def _drain(self) -> None:
-        if self._entrypoint.draining:
-            return
-        self._entrypoint.draining = True
-        telemetry.event("draining", seconds=self._drain_s)
-        asyncio.get_running_loop().call_later(self._drain_s, self._stop)
-
-    def _stop(self) -> None:
-        self._entrypoint.draining = True
-        if self._stopping:
-            self.force_exit = True
-        self._stopping = self.should_exit = True
-
-
-def _behind(name: str, entrypoint: SyncApi, columns: int) -> None:
-    """Make KServe's application complete. Once a process: KServe keeps it in a module."""
-    logging.getLogger("kserve").addHandler(logging.NullHandler())  # else it configures its own
-    logging.getLogger("kserve.trace").setLevel(logging.WARNING)  # two lines a request otherwise
-    server = ModelServer(workers=1, enable_grpc=False, enable_latency_logging=False)
-    server.register_model(DeciderModel(name, entrypoint, columns))
-    RESTServer(
-        "kserve.model_server:app", server.dataplane, server.model_repository_extension, 0
-    ).create_application()
+    Call it once a process.
+    """
+    seconds = prometheus_client.Histogram(
+        "request_predict_seconds", "predict request latency", ["model_name"]
+    )
+    return seconds.labels(name).observe
 
 
 async def serve(
@@ -180,11 +70,10 @@ async def serve(
     HTTP, which the admin port always is. reload_s: how often both look whether files changed.
     reachable: raises Unavailable while no record could be made durable; then it is not ready. stop:
     set if SIGTERM came before this was called.
-    Call it once a process, on a uvloop loop (:func:`run`).
+    Call it once a process, on a uvloop loop (:func:`services.decider.serving.run`).
     """
     entrypoint = SyncApi(
         decider,
-        kserve_app,
         name=name,
         columns=columns,
         in_flight_max=in_flight_max,
@@ -193,11 +82,11 @@ async def serve(
         sampler=sampler,
         access=access,
         reachable=reachable,
+        inferred=_predict_seconds(name),
     )
-    _behind(name, entrypoint, len(columns))
     listening = listen(host, port)
-    server = _Server(
-        _config(entrypoint, tls),
+    server = Server(
+        config_of(entrypoint, tls),
         entrypoint,
         listening,
         drain_s=drain_s,
@@ -209,7 +98,7 @@ async def serve(
         operators = Listener(
             "admin",
             bounded(admin) if isinstance(admin, socket.socket) else listen(*admin),
-            _config(Admin(entrypoint, name)),
+            config_of(Admin(entrypoint, name)),
             ServerState(),
             connections_max=ADMIN_CONNECTIONS_MAX,
         )
@@ -238,27 +127,3 @@ async def serve(
         if on_stop is not None:
             await on_stop()
         telemetry.event("stopped")
-
-
-def _config(app: App, tls: ServerTls | None = None) -> uvicorn.Config:
-    config = uvicorn.Config(
-        app,
-        http=HttpProtocol,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=FINISH_S,
-        ssl_context_factory=None if tls is None else lambda _config, _default: tls.context,
-    )
-    config.load()
-    return config
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a service's coroutine on a uvloop of ours: ``uvloop.install()`` breaks KServe."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)

@@ -183,7 +183,8 @@ class StreamProcessor(Handler):
 
     ids: those that the decider was built with. events: the event loop in which decider and store
     live; it runs in another thread than ours. recall: has what others decided, or what
-    became of a commit without an answer, read from the log. sampler: of the log's lines.
+    became of a commit without an answer, read from the log. lacks: without which it decides by
+    rules, "" if nothing. sampler: of the log's lines.
     """
 
     def __init__(
@@ -196,6 +197,7 @@ class StreamProcessor(Handler):
         clock: Clock,
         events: asyncio.AbstractEventLoop,
         recall: Callable[[], None] = lambda: None,
+        lacks: Callable[[], str] = lambda: "",
         metrics: telemetry.Metrics = METRICS,
         sampler: telemetry.Sampler | None = None,
         service: str = "decider",
@@ -207,6 +209,7 @@ class StreamProcessor(Handler):
         self._clock = clock
         self._events = events
         self._recall = recall
+        self._lacks = lacks
         self._emitter = decider.emitter
         self._generation = kafka.generation
         self._metrics = metrics
@@ -226,6 +229,10 @@ class StreamProcessor(Handler):
         work = self._transact(batch)
         self._outcome = asyncio.run_coroutine_threadsafe(work, self._events).result()
         return whole(batch)
+
+    def lacks(self) -> str:
+        """A release: it decides by rules, and a rollout of more pods like it must stop here."""
+        return self._lacks()
 
     def assigned(self, partitions: Sequence[Partition]) -> Offsets:
         """Their ids may have been decided elsewhere."""

@@ -217,6 +217,13 @@ class DeciderSettings(
     policy_approvals: Annotated[
         int, _says("The same of a policy. Two is dual control.", ge=0, le=16)
     ] = 0
+    let_through_key: Annotated[
+        str,
+        _says(
+            "Secret, 16 to 64 bytes and the same at every decider, by which a policy's "
+            "`let_through` draws; such a policy is refused without it."
+        ),
+    ] = ""
     drop_untrusted: Annotated[
         bool,
         _says(
@@ -262,7 +269,7 @@ class DeciderSettings(
 
 
 class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who may ask the sync API."""
+    """Who may ask the sync API, and the labeller."""
 
     mode: Annotated[
         Literal["none", "required"],
@@ -284,9 +291,9 @@ class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         int, _says("How far the issuer's clock may be from ours.", ge=0, le=300)
     ] = 30
     tenant_claim: Annotated[str, _says("Claim with the tenant, or a list of them.")] = "tenant"
-    scope_claim: Annotated[str, _says("Claim with the scopes: `authorize`, `score`, `admin`.")] = (
-        "scope"
-    )
+    scope_claim: Annotated[
+        str, _says("Claim with the scopes: `authorize`, `score`, `label`, `admin`.")
+    ] = "scope"
     clients_file: Annotated[
         str, _says("Tenants and scopes of client certificates, YAML; followed.")
     ] = ""
@@ -310,6 +317,35 @@ class ArchiverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     root: Annotated[str, _says("Folder of the archive.")] = "var/archive"
     roll_s: Annotated[int, _says("Longest a record waits for its file.", ge=1, le=3600)] = 60
+
+
+class LabellerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The labeller. Who may send it reports, ``access`` says."""
+
+    host: Annotated[str, _says("Address it listens on.")] = "0.0.0.0"
+    port: Annotated[int, _says("Its port.", ge=0, le=65_535)] = 8081
+    cert_file: Annotated[
+        str, _says("Its certificate chain, PEM; followed. Empty is plain HTTP.")
+    ] = ""
+    key_file: Annotated[str, _says("Its private key, PEM, not encrypted.")] = ""
+    client_ca_file: Annotated[
+        str,
+        _says("CA bundle: every client must show a certificate of it (mutual TLS); followed."),
+    ] = ""
+    topic: Annotated[
+        str,
+        _says("Topic of reports that it reads besides, as its owner calls it; empty reads none."),
+    ] = ""
+    look_up: Annotated[
+        bool,
+        _says(
+            "Whether what a report leaves out of its authorization is looked up in the archive "
+            "under `archiver.root`."
+        ),
+    ] = False
+    maturity_s: Annotated[int, _says("How often it works those shares out.", ge=60, le=86_400)] = (
+        3600
+    )
 
 
 class FeastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -368,7 +404,8 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         int,
         _says(
             "Most memory of a service, in MB of 2^20 bytes: data, stacks and arenas of its "
-            "threads, no mapped files. An allocation past it fails: the request is refused with "
+            "threads, no mapped files. Where a container's limit (its control group's) leaves "
+            "less, nine tenths of that. An allocation past it fails: the request is refused with "
             "503 or the process ends, and the machine lives. 0 is no limit.",
             ge=0,
         ),
@@ -415,6 +452,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     access: AccessSettings = AccessSettings()
     featurizer: FeaturizerSettings = FeaturizerSettings()
     archiver: ArchiverSettings = ArchiverSettings()
+    labeller: LabellerSettings = LabellerSettings()
     feast: FeastSettings = FeastSettings()
     consistency: ConsistencySettings = ConsistencySettings()
     service: Service = Service()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from sluice.adapters.kafka.topics import Topics
 from sluice.domain.clock import SystemClock
@@ -145,9 +148,9 @@ class Installed:
     def ready_sync_pods(self) -> int:
         return sum(map(is_ready, self.sync_pods()))
 
-    def decide(self, authorization_id: str) -> dict[str, Any]:
-        """An answer of the sync API."""
-        body = authorization(authorization_id, event_at=SystemClock().now_us())
+    def decide(self, authorization_id: str, **fields: Any) -> dict[str, Any]:
+        """An answer of the sync API. fields: of the authorization, instead of the usual ones."""
+        body = authorization(authorization_id, **{"event_at": SystemClock().now_us()} | fields)
         auth = msgspec.convert(body, Authorization)
         request = urllib.request.Request(
             f"{self.url}/v1/authorizations", encode(auth), {"content-type": "application/json"}
@@ -155,6 +158,17 @@ class Installed:
         with urllib.request.urlopen(request, timeout=10) as answer:
             decided: dict[str, Any] = msgspec.json.decode(answer.read())
             return decided
+
+    def readiness(self, pod: str, port: int) -> str:
+        """What a pod answers to that question, ready or not."""
+        address = self.kube.get(self.namespace, "pod", pod)["status"]["podIP"]
+        try:
+            with urllib.request.urlopen(
+                f"http://{address}:{port}/v2/health/ready", timeout=10
+            ) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as refused:
+            return str(refused.read().decode())
 
     def metrics(self, pod: str, port: int) -> dict[str, float]:
         """What a pod shows, by name and labels."""
@@ -175,12 +189,14 @@ class Installed:
 
 
 @contextmanager
-def installed(kube: Kube, beside: Outside, namespace: str) -> Iterator[Installed]:
-    """The namespace, the releases as a volume, and the chart; all gone afterwards."""
+def installed(
+    kube: Kube, beside: Outside, namespace: str, given: Values, *more: Object
+) -> Iterator[Installed]:
+    """The namespace, the releases as a volume, and the chart; all gone afterwards. more: objects
+    that it needs besides."""
     helm = Helm(kube.config, namespace, NAME, CHART)
-    given = values(beside)
     _remove(kube, helm)  # a session that was killed may have left it in a cluster that was not
-    kube.apply(*surroundings(namespace, beside))
+    kube.apply(*surroundings(namespace, beside), *more)
     try:
         began = time.monotonic()
         try:
@@ -199,12 +215,11 @@ def _remove(kube: Kube, helm: Helm) -> None:
     if kube("get", "namespace", helm.namespace, "--ignore-not-found"):
         helm.uninstall()
         kube("delete", "namespace", helm.namespace, "--wait=true")
-    kube("delete", "persistentvolume", f"models-{helm.namespace}", "--ignore-not-found")
+    kube("delete", "persistentvolume", f"--selector=of={helm.namespace}", "--ignore-not-found")
 
 
 def surroundings(namespace: str, beside: Outside) -> list[Object]:
     """A namespace that takes restricted pods only, and the releases as a claim `models`."""
-    storage = {"storage": "1Gi"}
     level = {"pod-security.kubernetes.io/enforce": "restricted"}
     return [
         {
@@ -212,18 +227,7 @@ def surroundings(namespace: str, beside: Outside) -> list[Object]:
             "kind": "Namespace",
             "metadata": {"name": namespace, "labels": level},
         },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": f"models-{namespace}"},
-            "spec": {
-                "capacity": storage,
-                "accessModes": ["ReadOnlyMany"],
-                "storageClassName": "",
-                "claimRef": {"name": "models", "namespace": namespace},
-                "hostPath": {"path": str(beside.releases)},
-            },
-        },
+        volume(namespace, "models", beside.releases, "ReadOnlyMany"),
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
@@ -232,10 +236,38 @@ def surroundings(namespace: str, beside: Outside) -> list[Object]:
                 "accessModes": ["ReadOnlyMany"],
                 "storageClassName": "",
                 "volumeName": f"models-{namespace}",
-                "resources": {"requests": storage},
+                "resources": {"requests": {"storage": "1Gi"}},
             },
         },
     ]
+
+
+def volume(namespace: str, claim: str, folder: Path, mode: str) -> Object:
+    """A folder of the node, for the claim of this name alone."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"{claim}-{namespace}", "labels": {"of": namespace}},
+        "spec": {
+            "capacity": {"storage": "8Gi"},
+            "accessModes": [mode],
+            "storageClassName": "",
+            "claimRef": {"name": claim, "namespace": namespace},
+            "hostPath": {"path": str(folder)},
+        },
+    }
+
+
+def sync_process(uid: str) -> psutil.Process:
+    """The sync API of the pod of this uid, as this machine counts processes."""
+    for process in psutil.process_iter():
+        groups = Path(f"/proc/{process.pid}/cgroup")
+        try:
+            if uid in groups.read_text() and "services.decider.main" in process.cmdline():
+                return process
+        except (OSError, psutil.Error):
+            continue
+    raise AssertionError(f"no sync API runs in pod {uid}")
 
 
 def merged(under: Values, over: Values) -> Values:

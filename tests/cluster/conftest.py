@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import build, images, install, node
-from tests.cluster.chart import Installed, installed
+from tests.cluster import node, session
+from tests.cluster.chart import Installed, installed, values
 from tests.cluster.helm import PYTHON
 from tests.cluster.kube import Kube
 from tests.cluster.outside import Outside, outside
@@ -30,21 +30,13 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[node.Node]:
     if reason:
         give_up = pytest.fail if request.config.getoption(MUST_RUN) else pytest.skip
         give_up(reason)
-    found = node.running()
-    made = found or node.up(detached=False)
-    try:
-        built = build.built()
-        install.install(made, built, Kube(built / "bin/kubectl", made.kubeconfig))
-        images.load_services(made)
+    with session.cluster() as made:
         yield made
-    finally:
-        if found is None:
-            node.down()
 
 
 @pytest.fixture(scope="session")
 def kube(cluster: node.Node) -> Kube:
-    return Kube(build.built() / "bin/kubectl", cluster.kubeconfig)
+    return session.kubectl(cluster)
 
 
 @pytest.fixture(scope="session")
@@ -57,5 +49,5 @@ def beside(cluster: node.Node, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="session")
 def sluice(kube: Kube, beside: Outside) -> Iterator[Installed]:
     """The chart, installed once. A test says at what values it wants it (`sluice.at`)."""
-    with installed(kube, beside, "fraud") as made:
+    with installed(kube, beside, "fraud", values(beside)) as made:
         yield made

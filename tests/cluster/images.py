@@ -23,6 +23,7 @@ BUILT = ROOT / "var/image"
 """Store of tests/image/build.sh."""
 SERVICES, NEXT = "localhost/sluice:1", "localhost/sluice:2"
 """One image by two names: a rollout goes by the name."""
+LOADER, LOADER_BUILT = "localhost/sluice-loader:1", "localhost/sluice-loader:test"
 BUSYBOX = Path("/bin/busybox")
 NOBODY = 65532
 
@@ -33,14 +34,30 @@ def one_program(
     """The tag, and a `docker save` archive, of an image that holds one static program and runs it
     with these arguments. links: further names of it, in /bin. The same bytes for the same input."""
     path = f"bin/{program.name}"
-    layer = _tar({path: program.read_bytes()}, {f"bin/{link}": program.name for link in links})
+    return of_files(
+        name,
+        {path: program.read_bytes()},
+        links={f"bin/{link}": program.name for link in links},
+        command=[f"/{path}", *arguments],
+    )
+
+
+def of_files(
+    name: str,
+    files: Mapping[str, bytes],
+    *,
+    links: Mapping[str, str],
+    command: Sequence[str] = (),
+) -> tuple[str, bytes]:
+    """The same of any files. links: path to what it leads to, from there."""
+    layer = _tar(files, links)
     digest = hashlib.sha256(layer).hexdigest()
     config = json.dumps(
         {
             "architecture": _architecture(),
             "os": "linux",
             "config": {
-                "Entrypoint": [f"/{path}", *arguments],
+                "Entrypoint": [*command],
                 "Env": ["PATH=/bin"],
                 "User": f"{NOBODY}:{NOBODY}",
             },
@@ -50,8 +67,8 @@ def one_program(
     named = f"{hashlib.sha256(config).hexdigest()}.json"
     tag = f"localhost/{name}:1"
     manifest = [{"Config": named, "RepoTags": [tag], "Layers": [f"{digest}.tar"]}]
-    files = {f"{digest}.tar": layer, named: config, "manifest.json": json.dumps(manifest).encode()}
-    return tag, _tar(files, {})
+    whole = {f"{digest}.tar": layer, named: config, "manifest.json": json.dumps(manifest).encode()}
+    return tag, _tar(whole, {})
 
 
 def load(node: Node, tag: str, archive: bytes) -> None:
@@ -64,19 +81,31 @@ def load(node: Node, tag: str, archive: bytes) -> None:
 
 def load_services(node: Node) -> None:
     """Build the services' image where its sources changed, and hand it over under both names."""
-    subprocess.run([ROOT / "tests/image/build.sh", BUILT], check=True, stdout=subprocess.DEVNULL)
-    mark = buildah(BUILT, "inspect", "--type", "image", "--format", "{{.FromImageID}}", IMAGE)
-    if _known(node, SERVICES, mark):
+    _load_built(node, IMAGE, SERVICES, NEXT)
+
+
+def load_loader(node: Node) -> None:
+    """The same with Locust's, for a benchmark."""
+    _load_built(node, LOADER_BUILT, LOADER, what="loader")
+
+
+def _load_built(node: Node, built: str, tag: str, *further: str, what: str = "") -> None:
+    subprocess.run(
+        [ROOT / "tests/image/build.sh", BUILT, what], check=True, stdout=subprocess.DEVNULL
+    )
+    mark = buildah(BUILT, "inspect", "--type", "image", "--format", "{{.FromImageID}}", built)
+    if _known(node, tag, mark):
         return
-    archive = Path(node.state) / "services.tar"
+    archive = Path(node.state) / "built.tar"
     archive.unlink(missing_ok=True)
     try:
-        buildah(BUILT, "push", "--quiet", IMAGE, f"docker-archive:{archive}:{SERVICES}")
+        buildah(BUILT, "push", "--quiet", built, f"docker-archive:{archive}:{tag}")
         _ctr(node, "images", "import", str(archive))
     finally:
         archive.unlink(missing_ok=True)
-    _ctr(node, "images", "tag", "--force", SERVICES, NEXT)
-    _remember(node, SERVICES, mark)
+    for other in further:
+        _ctr(node, "images", "tag", "--force", tag, other)
+    _remember(node, tag, mark)
 
 
 def _known(node: Node, tag: str, mark: str) -> bool:

@@ -77,6 +77,16 @@ def test_tritons_client_infers_through_the_inference_service(sluice: Installed) 
     assert [json.loads(a)["authorization_id"] for a in answers] == ["triton-0", "triton-1"]
 
 
+def test_each_service_keeps_to_nine_tenths_of_its_pods_memory(sluice: Installed) -> None:
+    """Of 1 GiB. The setting alone would let it take 4 GB, and the kernel kill it long before."""
+    for pod in sluice.kube.pods(sluice.namespace, "app.kubernetes.io/part-of=sluice"):
+        for container in pod["spec"]["containers"]:
+            into = ["--namespace", sluice.namespace, "exec", pod["metadata"]["name"]]
+            into += [f"--container={container['name']}", "--"]
+            said = sluice.kube(*into, "grep", "Max data size", "/proc/1/limits")
+            assert int(said.split()[3]) >> 20 == 921, said
+
+
 def test_the_namespace_takes_restricted_pods_only(sluice: Installed) -> None:
     bare = ["run", "bare", "--image=localhost/busybox:1", "--restart=Never"]
     with pytest.raises(KubeError, match='violates PodSecurity "restricted'):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -10,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from sluice.adapters.kafka.topics import Topics
-from tests.cluster.chart import NAME, Installed
-from tests.cluster.kube import is_ready
+from tests.cluster.chart import NAME, Installed, sync_process
+from tests.cluster.kube import KubeError, is_ready
 from tests.cluster.load import Load, load
 from tests.support.kafka import wait_until
 from tests.support.recount import wait_balanced
@@ -74,7 +74,7 @@ def test_a_killed_sync_api_loses_what_was_in_flight_and_each_of_these_is_answere
 ) -> None:
     with traffic(sluice, "killed", tmp_path) as made:
         victim = sluice.sync_pods()[0]["metadata"]
-        process = _sync_process(victim["uid"])
+        process = sync_process(victim["uid"])
         os.kill(process.pid, signal.SIGKILL)
 
         def again() -> bool:
@@ -142,6 +142,59 @@ def test_stream_processor_and_featurizer_are_rescheduled_and_nothing_is_decided_
     assert ledger.decided_twice() == []
 
 
+def test_every_pod_is_evicted_as_for_a_drain_and_no_request_fails(
+    sluice: Installed, tmp_path: Path
+) -> None:
+    """By the API that `kubectl drain` uses, which keeps to the budgets. There is one node, so that
+    the new pods come up beside the old."""
+    sluice.at()
+    bootstrap = sluice.beside.bootstrap
+    with (
+        StreamTraffic(bootstrap, Topics().authorizations, "drained", rate=100),
+        traffic(sluice, "evicted", tmp_path, rate=RATE / 2) as made,
+    ):
+        old = sluice.kube.pods(sluice.namespace, "app.kubernetes.io/part-of=sluice")
+        refused = sum(_evicted(sluice, pod["metadata"]["name"]) for pod in old)
+
+        def moved() -> bool:
+            pods = sluice.kube.pods(sluice.namespace, "app.kubernetes.io/part-of=sluice")
+            gone = {pod["metadata"]["uid"] for pod in old}
+            return len(pods) == len(old) and all(
+                is_ready(pod) and pod["metadata"]["uid"] not in gone for pod in pods
+            )
+
+        sluice.kube.until(moved, "each pod has another in its place, ready", SCALED_MAX_S)
+    print(f"evictions refused until a pod's neighbour was there: {refused}")
+    assert refused > 0
+    assert made.failed == {}
+    assert wait_balanced(bootstrap, Topics()).decided_twice() == []
+
+
+def _evicted(sluice: Installed, pod: str) -> int:
+    """Ask until it is granted. Returns how often its budget refused."""
+    path = f"/api/v1/namespaces/{sluice.namespace}/pods/{pod}/eviction"
+    asked = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": sluice.namespace},
+    }
+    refused = 0
+
+    def granted() -> bool:
+        nonlocal refused
+        try:
+            sluice.kube("create", "--raw", path, "-f", "-", given=json.dumps(asked))
+        except KubeError as error:
+            if "disruption budget" not in str(error):
+                raise
+            refused += 1
+            return False
+        return True
+
+    sluice.kube.until(granted, f"{pod} may go", SCALED_MAX_S)
+    return refused
+
+
 def test_what_was_served_recomputes_bit_for_bit(sluice: Installed) -> None:
     """The consistency check of the chart, over all that the tests before have decided."""
 
@@ -152,15 +205,3 @@ def test_what_was_served_recomputes_bit_for_bit(sluice: Installed) -> None:
         return counts.get('sluice_consistency_decisions_total{result="equal"}', 0)
 
     print(f"equal: {wait_until(equal, 'the check has compared', at_most_s=120):.0f}")
-
-
-def _sync_process(uid: str) -> psutil.Process:
-    """The sync API of the pod of this uid, as this machine counts processes."""
-    for process in psutil.process_iter():
-        groups = Path(f"/proc/{process.pid}/cgroup")
-        try:
-            if uid in groups.read_text() and "services.decider.main" in process.cmdline():
-                return process
-        except (OSError, psutil.Error):
-            continue
-    raise AssertionError(f"no sync API runs in pod {uid}")

@@ -7,16 +7,22 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.chart import Installed, merged, state
+from sluice.adapters.kafka.topics import Topics
+from tests.cluster.chart import NAME, Installed, merged, state
 from tests.cluster.helm import HelmError
-from tests.cluster.kube import KubeError
+from tests.cluster.kube import is_ready
 from tests.cluster.test_rollout import traffic
+from tests.support.recount import wait_balanced
+from tests.support.traffic import StreamTraffic
 
 pytestmark = pytest.mark.cluster
 
 WAIT_S = 20
 """For what cannot become ready."""
 RATE = 100.0
+ENOUGH = 300
+"""Authorizations of 200 cards, over all partitions."""
+SENT_MAX_S = 30.0
 TIMED_OUT = r"(?i)timed out|exceeded"
 
 
@@ -58,8 +64,8 @@ def test_what_never_comes_up_leaves_the_old_pods_serving_and_is_rolled_back(
     name = "wrong-" + "".join(c for c in said if c.isalpha())
     with traffic(sluice, name, tmp_path, rate=RATE) as made:
         try:
-            with pytest.raises((HelmError, KubeError), match=TIMED_OUT):
-                _roll(sluice, values)
+            with pytest.raises(HelmError, match=TIMED_OUT):
+                sluice.helm.upgrade(merged(sluice.given, values), timeout=WAIT_S)
             assert said in state(sluice.kube, sluice.namespace)
         finally:
             sluice.helm.rollback()
@@ -67,7 +73,31 @@ def test_what_never_comes_up_leaves_the_old_pods_serving_and_is_rolled_back(
     assert made.failed == {}
 
 
-def _roll(sluice: Installed, values: dict[str, Any]) -> None:
-    """Upgrade as a pipeline does: Helm knows nothing of the sync API's pods, the rollout does."""
-    sluice.helm.upgrade(merged(sluice.given, values), timeout=WAIT_S)
-    sluice.settled(WAIT_S)
+def test_a_bad_release_stops_at_the_first_stream_processor_which_decides_by_rules(
+    sluice: Installed,
+) -> None:
+    """Helm sees that one, as it does not see the sync API's pods: KServe makes those."""
+    two = {"stream": {"replicas": 2}}
+    sluice.at(**two)
+    try:
+        with pytest.raises(HelmError, match=TIMED_OUT):
+            sluice.helm.upgrade(
+                merged(sluice.given, two | {"model": {"storageUri": "pvc://models/unsigned"}}),
+                timeout=WAIT_S,
+            )
+        first, last = (
+            sluice.kube.get(sluice.namespace, "pod", f"{NAME}-decider-stream-{n}") for n in (0, 1)
+        )
+        assert (is_ready(first), is_ready(last)) == (True, False)
+        assert "no release decides" in sluice.readiness(f"{NAME}-decider-stream-1", 9090)
+        bootstrap = sluice.beside.bootstrap
+        sender = StreamTraffic(bootstrap, Topics().authorizations, "by-rules")
+        with sender:
+            sluice.kube.until(lambda: sender.sent > ENOUGH, "both have their share", SENT_MAX_S)
+        assert wait_balanced(bootstrap, Topics()).decided_twice() == []
+        levels = {d.degradation_level for d in sluice.decisions_of("by-rules-")}
+        assert levels >= {"D0", "D2"}
+    finally:
+        sluice.helm.rollback()
+        sluice.settled()
+        sluice.at()

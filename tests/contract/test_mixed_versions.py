@@ -38,6 +38,7 @@ from sluice.domain.records.dead_letter import DeadLetter, dead_letter_of
 from sluice.domain.records.decision import Answer, Decision, Origin, Pending
 from sluice.domain.records.label import Label
 from sluice.domain.records.observation import Observations
+from sluice.domain.records.rollout import Rollout, ShadowScores
 from sluice.errors import Rejected
 from sluice.testing.factories import NOON_US, make_arrival, make_authorization, make_label
 from sluice.testing.records import make_decision
@@ -64,6 +65,34 @@ SAMPLES: dict[str, msgspec.Struct] = {
     "labels.v1": make_label(make_authorization(device_id="d-1"), known_at=NOON_US + 9),
     "dead-letters.v1": dead_letter_of(
         b"{}", Origin("authorizations.v1", 3, 7), Rejected("no", code="x"), service="t", now_us=1
+    ),
+    "rollouts.v1": Rollout(
+        at=NOON_US,
+        emitter="decider-0/1-1",
+        step="returned",
+        role="canary",
+        release="r-1",
+        digest="ab" * 32,
+        epoch=NOON_US,
+        share_ppm=10_000,
+        who="ann",
+        why="a test",
+        reason="errors",
+        detail="2 runs gave no score",
+    ),
+    "shadow-scores.v1": ShadowScores(
+        at=NOON_US,
+        emitter="decider-0/1-1",
+        release="r-1",
+        digest="ab" * 32,
+        epoch=NOON_US,
+        tenants=["test"],
+        authorization_ids=["a-1"],
+        event_at=[NOON_US],
+        score_ppm=[3],
+        served_ppm=[-1],
+        outcomes=[0],
+        served_outcomes=[3],
     ),
     "answer.v1": Answer(
         authorization_id="a-1",

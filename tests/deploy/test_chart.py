@@ -6,6 +6,7 @@ A render that was meant to change: ``make test-chart ARGS=--write-golden``, and 
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36")
 NATIVE = re.compile(r"v1|apps/v1|batch/v1|policy/v1|autoscaling/v2|networking\.k8s\.io/v1")
 SERVICES = {"decider-sync", "decider-stream", "featurizer", "archiver"}
 """Components that are services of ours; their pods have an admin port."""
+OURS = SERVICES | {"labeller"}
+"""The same with what an installation may do without."""
 Rendered = Callable[[str], list[Object]]
 
 each_case = pytest.mark.parametrize("case", CASES)
@@ -42,13 +45,17 @@ def component(labels: dict[str, str]) -> str:
 
 
 def pods(objects: list[Object]) -> Iterator[tuple[str, dict[str, str], Object]]:
-    """Component, labels and spec of every pod; KServe's as it puts them together."""
+    """Component, labels and spec of every pod; KServe's as it puts them together, Airflow's as it
+    is told them."""
     for one in objects:
         if one["kind"] == "Pod":
             yield component(one["metadata"]["labels"]), one["metadata"]["labels"], one["spec"]
         elif one["kind"] in ("Deployment", "StatefulSet", "Job"):
             pod = one["spec"]["template"]
             yield component(pod["metadata"]["labels"]), pod["metadata"]["labels"], pod["spec"]
+        elif one["metadata"]["name"] == "sluice-airflow":
+            for pod in json.loads(one["data"]["AIRFLOW__SLUICE__PODS"]).values():
+                yield component(pod["metadata"]["labels"]), pod["metadata"]["labels"], pod["spec"]
         elif one["kind"] == "InferenceService":
             labels = one["metadata"]["labels"]
             for predictor in (one["spec"]["predictor"], *canaries(one)):
@@ -173,7 +180,7 @@ def test_every_service_is_probed_where_operators_are_answered(
     for name, _, spec in pods(rendered(case)):
         for container in spec["containers"]:
             ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
-            if name in SERVICES:
+            if name in OURS:
                 port = 9091 if container["name"] == "consistency" else 9090
                 asks = {"startup": "live", "liveness": "live", "readiness": "ready"}
                 for probe, asked in asks.items():
@@ -189,7 +196,7 @@ def test_every_long_running_pod_may_be_drained_one_at_a_time(rendered: Rendered,
     objects = rendered(case)
     budgets = [one["spec"] for one in named(objects, "PodDisruptionBudget").values()]
     for name, labels, _ in pods(objects):
-        if name in ("topics", "test"):
+        if name in ("topics", "test", "steps"):
             continue
         (budget,) = (
             one for one in budgets if one["selector"]["matchLabels"].items() <= labels.items()
@@ -204,7 +211,7 @@ def test_services_replicas_are_spread_and_have_an_account_without_a_token(
     accounts = named(rendered(case), "ServiceAccount")
     assert all(one["automountServiceAccountToken"] is False for one in accounts.values())
     for name, labels, spec in pods(rendered(case)):
-        if name in SERVICES:
+        if name in OURS:
             assert spec["serviceAccountName"] in accounts
             for spread in spec["topologySpreadConstraints"]:
                 assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
@@ -484,7 +491,7 @@ def test_strimzis_users_have_the_rights_of_the_page_and_no_others(rendered: Rend
         }
         for name, user in users.items()
     }  # fmt: skip
-    assert len(rights) == 5
+    assert len(rights) == 6
     assert given == rights
 
 
@@ -546,8 +553,10 @@ def test_a_pod_reaches_what_it_needs_and_nothing_else(rendered: Rendered) -> Non
         "decider-stream": {53, 6380, 443} | kafka,
         "featurizer": {53, 6380} | kafka,
         "archiver": {53} | kafka,
+        "labeller": {53, 8443} | kafka,
         "topics": {53} | kafka,
         "test": {53, 6380, 8080} | kafka,
+        "steps": {53, 5000} | kafka,
     }
 
 
@@ -581,10 +590,76 @@ def test_every_services_metrics_are_scraped_ready_or_not(rendered: Rendered) -> 
     assert service["publishNotReadyAddresses"] is True
     assert service["clusterIP"] == "None"
     reached = {n for n, labels, _ in pods(objects) if service["selector"].items() <= labels.items()}
-    assert reached == SERVICES
+    assert reached == OURS
     (monitor,) = named(objects, "ServiceMonitor").values()
     ports = {port["name"] for port in service["ports"]}
     assert {one["port"] for one in monitor["spec"]["endpoints"]} == ports
+
+
+# Airflow beside it
+
+
+def test_nothing_is_written_for_an_airflow_that_is_not_there(rendered: Rendered) -> None:
+    for case in CASES:
+        told = named(rendered(case), "ConfigMap").get("sluice-airflow")
+        assert (told is not None) == ("airflow" in values(case))
+
+
+def test_airflow_is_told_where_the_dags_are_and_keeps_a_run_to_its_commit(
+    rendered: Rendered,
+) -> None:
+    told = named(rendered("prod"), "ConfigMap")["sluice-airflow"]
+    assert told["metadata"]["namespace"] == "airflow"
+    bundles = json.loads(told["data"]["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"])
+    assert bundles == [
+        {
+            "name": "sluice",
+            "classpath": "airflow.providers.git.bundles.git.GitDagBundle",
+            "kwargs": {
+                "repo_url": "https://git.example.org/sluice.git",
+                "tracking_ref": "v0.2.0",
+                "subdir": "dags",
+                "git_conn_id": "git_sluice",
+                "refresh_interval": 300,
+            },
+        }
+    ]
+
+
+def test_airflow_may_start_pods_here_and_nothing_more(rendered: Rendered) -> None:
+    objects = rendered("prod")
+    role, binding = (named(objects, kind)["sluice-steps"] for kind in ("Role", "RoleBinding"))
+    assert {resource for rule in role["rules"] for resource in rule["resources"]} == {
+        "pods", "pods/log", "events",
+    }  # fmt: skip
+    assert [(one["name"], one["namespace"]) for one in binding["subjects"]] == [
+        ("airflow-worker", "airflow"),
+        ("airflow-scheduler", "airflow"),
+    ]
+
+
+def test_a_steps_pod_is_what_kubernetes_takes_and_its_disks_are_there(
+    chart: Helm, rendered: Rendered
+) -> None:
+    objects = rendered("prod")
+    told = named(objects, "ConfigMap")["sluice-airflow"]["data"]
+    started = json.loads(told["AIRFLOW__SLUICE__PODS"])
+    assert started.keys() == {"services", "training"}
+    claims = named(objects, "PersistentVolumeClaim")
+    for image, pod in started.items():
+        assert chart.kubernetes("1.34", [pod]) == [], image
+        (container,) = pod["spec"]["containers"]
+        assert container["name"] == "base"
+        assert container["command"] == ["sluice"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        for volume in pod["spec"]["volumes"]:
+            if "persistentVolumeClaim" in volume:
+                claim = claims[volume["persistentVolumeClaim"]["claimName"]]
+                assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+        for key, uri in told.items():
+            if uri.startswith("file://"):
+                at = uri.removeprefix("file://")
+                assert any(at.startswith(mount) for mount in mounts.values()), key
 
 
 # Values that cannot work
@@ -614,6 +689,8 @@ def test_every_services_metrics_are_scraped_ready_or_not(rendered: Rendered) -> 
         ("deployment", {"access__clients": []}, "nobody would be known by a certificate"),
         ("default", {"kafka": {}}, "kafka.external.bootstrap is empty"),
         ("default", {"kafka__external__existingSecret": ""}, "holds the user of decider-sync"),
+        ("prod", {"kafka__external__existingSecrets__labeller": ""}, "existingSecrets.labeller"),
+        ("prod", {"archiver__persistence__accessMode": "ReadWriteOnce"}, "labeller.lookUp is on"),
         ("prod", {"kafka__external__existingSecrets__archiver": ""}, "existingSecrets.archiver"),
         ("default", {"store": {}}, "store.external has no address for the decider"),
         ("default", {"store__external": {"url": "redis://u:p@h"}}, "holds a password"),
@@ -622,6 +699,10 @@ def test_every_services_metrics_are_scraped_ready_or_not(rendered: Rendered) -> 
         ("kind", {"serving__kserve": {"canary": {"name": "x"}}}, "canary.storageUri is empty"),
         ("prod", {"serving__kserve__predictorName": "r43"}, "to promote the canary"),
         ("prod", {"httpRoute__parentRefs": []}, "name the gateway"),
+        ("prod", {"airflow__dags": {}}, "airflow.dags.repository is empty"),
+        ("prod", {"kafka__external__existingSecrets__steps": ""}, "existingSecrets.steps"),
+        ("default", {"airflow": {"enabled": True, "dags": {"repository": "https://a/b"}}},
+         "ReadWriteMany"),
         ("kind", {"sync": {"autoscaling": {"minReplicas": 20}}}, "more than maxReplicas"),
     ],
 )  # fmt: skip

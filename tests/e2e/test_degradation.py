@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from local.kafka.broker import Node, free_port
@@ -87,6 +88,13 @@ def metric(deployment: Deployment, name: str) -> float:
     return deployment.stack.processes["decider-stream"].metric(name)
 
 
+def readiness(deployment: Deployment) -> tuple[int, str]:
+    """Status and reason, as the kubelet's probe hears them."""
+    port = deployment.stack.processes["decider-stream"].admin_port
+    answer = httpx.get(f"http://127.0.0.1:{port}/v2/health/ready")
+    return answer.status_code, answer.json().get("why", "")
+
+
 def test_each_degradation_level_decides_and_says_what_is_missing(
     deployment: Deployment, store: EmbeddedStore
 ) -> None:
@@ -94,6 +102,8 @@ def test_each_degradation_level_decides_and_says_what_is_missing(
     no_model = ask.decide(amount_minor=150_000, channel=Channel.ECOM)
     assert (no_model.degradation_level, no_model.degraded) == ("D2", ["model"])
     assert (no_model.release, no_model.score_ppm) == (None, None)
+    status, why = readiness(deployment)
+    assert (status, why[:19]) == (503, "no release decides:")
 
     store.stop()
     nothing = ask.decide(amount_minor=250_000, channel=Channel.ECOM)
@@ -116,6 +126,7 @@ def test_each_degradation_level_decides_and_says_what_is_missing(
     wait_until(lambda: ask.decide().degradation_level == "D0", "all is back")
     complete = ask.decide()
     assert (complete.degraded, complete.release) == ([], "test-1")
+    assert readiness(deployment) == (200, "")
 
     with socket.create_connection(("127.0.0.1", int(store.url.rpartition(":")[2]))) as connection:
         connection.sendall(pack(b"SET", COMPILED["device"].key("device-1"), b"not a state"))

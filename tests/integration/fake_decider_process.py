@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from services.decider import server
+from services.decider import server, serving
 from sluice import telemetry
 from sluice.application.decide import Result
 from sluice.application.ports import Arrival
-from sluice.bootstrap.services import limit_memory
+from sluice.bootstrap.memory import limit_memory
 from sluice.testing.deciding import COLUMNS, FakePipeline
 
 
@@ -40,7 +40,7 @@ if __name__ == "__main__":
     options = json.loads(sys.argv[1])
     telemetry.configure_logging("decider")
     limit_memory(options.get("memory_max_mb", 0))
-    server.run(
+    serving.run(
         server.serve(
             SlowPipeline(),
             name="sluice",

@@ -63,7 +63,7 @@ async def decide(settings: Settings, name: str) -> Decision:
     await online.open()
     log = bootstrap.decision_producer(settings)
     await log.ready()
-    active = bootstrap.active_configuration(settings)
+    active = bootstrap.active(settings)
     ids = bootstrap.once(settings, online)
     pipeline = bootstrap.decider(settings, "sync", ids, log, active)
     raw = encode(make_authorization(name, event_at=SystemClock().now_us()))

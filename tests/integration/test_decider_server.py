@@ -1,4 +1,4 @@
-"""The sync API as a real process: KServe behind it, asked by KServe's and Triton's own clients."""
+"""The sync API as a real process, asked by KServe's and Triton's own clients."""
 
 import json
 import socket

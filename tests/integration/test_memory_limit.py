@@ -2,20 +2,72 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+GROUPS = Path("/sys/fs/cgroup")
 pytestmark = pytest.mark.integration
 
-LIMITED = "from sluice.bootstrap.services import limit_memory; limit_memory(1024)\n"
+LIMITED = "from sluice.bootstrap.memory import limit_memory; limit_memory(1024)\n"
 
 
-def run(program: str) -> subprocess.CompletedProcess[str]:
+def run(program: str, group: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """group: a control group to begin in."""
+
+    def join() -> None:
+        if group is not None:
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+
     return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=join,
     )
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of 300 MiB, as a container's is. A real one needs root, and a machine that
+    lets it be made."""
+    version_2 = (GROUPS / "cgroup.controllers").exists()
+    made = (GROUPS if version_2 else GROUPS / "memory") / f"sluice-test-{uuid.uuid4().hex[:8]}"
+    limit = made / ("memory.max" if version_2 else "memory.limit_in_bytes")
+    try:
+        made.mkdir()
+        limit.write_text(str(300 << 20))
+    except OSError as error:
+        with suppress(OSError):
+            made.rmdir()
+        pytest.skip(f"no control group can be made here: {error}")
+    yield made
+    made.rmdir()
+
+
+def test_in_a_container_an_allocation_fails_before_the_kernel_kills(group: Path) -> None:
+    """Little by little, touching each page: without the limit this ends by signal 9."""
+    program = (
+        "from sluice.bootstrap.memory import limit_memory\n"
+        "print(limit_memory(4096))\n"
+        "kept = []\n"
+        "try:\n"
+        "    while True:\n"
+        "        kept.append(bytearray(b'x') * (1 << 22))\n"
+        "except MemoryError:\n"
+        "    del kept\n"
+        "    print('refused')\n"
+    )
+    done = run(program, group)
+    assert (done.returncode, done.stdout.split()) == (0, ["270", "refused"]), done.stderr
 
 
 @pytest.mark.parametrize(

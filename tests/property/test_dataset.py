@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.application.dataset import Split, newest_known, time_slices
+from sluice.application.dataset import Split, time_slices
 from sluice.domain.clock import SECOND_US
+from sluice.domain.records.standing import changes
 
 SECONDS = 50
 counts = st.lists(st.integers(0, 9), min_size=SECONDS, max_size=SECONDS)
@@ -29,16 +30,25 @@ def test_every_row_of_a_split_is_in_one_partition(per_second, first, length, row
     assert [p.number for p in found] == list(range(len(found)))
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=30), st.randoms())
-def test_the_label_in_force_is_the_newest_and_of_equals_the_last_to_come(labels, random):
+reports = st.tuples(st.integers(0, 3), st.integers(0, 2), st.booleans(), st.integers(0, 4))
+
+
+@given(st.lists(reports, max_size=30), st.randoms())
+def test_the_label_in_force_at_any_moment_is_the_strongest_and_of_equals_the_last_known(
+    labels, random
+):
     places = random.sample(range(1000), len(labels))
-    ids = np.array([i for i, _ in labels], np.int64)
-    known = np.array([k for _, k in labels], np.int64)
-    kept, last = newest_known(ids, known, np.array(places, np.int64))
-    newest = {}
-    for row, (one, moment) in enumerate(labels):
-        newest[one] = max(newest.get(one, (-1, -1, -1)), (moment, places[row], row))
-    assert sorted(kept[last].tolist()) == sorted(row for _, _, row in newest.values())
-    moments = {(i, k) for i, k in labels}
-    assert {(int(ids[r]), int(known[r])) for r in kept} == moments
-    assert len(kept) == len(moments)
+    ids, ranks, fraud, known = np.array(labels, np.int64).reshape(-1, 4).T
+    kept, last = changes(ids, ranks, fraud != 0, known, np.array(places, np.int64))
+    for moment in range(5):
+        for one in range(4):
+            by_then = [
+                (rank, at, places[row], said)
+                for row, (i, rank, said, at) in enumerate(labels)
+                if i == one and at <= moment
+            ]
+            told = [row for row in kept.tolist() if ids[row] == one and known[row] <= moment]
+            assert bool(told) == bool(by_then)
+            if told:
+                assert bool(fraud[told[-1]]) == max(by_then)[3]
+    assert sorted(ids[kept[last]].tolist()) == sorted(set(ids.tolist()))

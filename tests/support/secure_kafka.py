@@ -128,7 +128,7 @@ class Cluster:
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, **self.extra(who)})
 
     def add(self, prefix: str = "") -> Topics:
-        """Make the five topics under a prefix, with the page's rights on them."""
+        """Make the topics under a prefix, with the page's rights on them."""
         names = Topics(prefix)
         topic_table.apply(
             self.bootstrap, names, partitions=2, replication=1, extra=self.extra("admin")
@@ -180,7 +180,7 @@ def _wait(until: Callable[[], bool]) -> None:
 
 @contextmanager
 def secure_kafka(folder: Path) -> Iterator[Cluster]:
-    """Start one with the five topics; each principal of the page has certificate and password."""
+    """Start one with the topics; each principal of the page has certificate and password."""
     authority = Authority(folder / "ca")
     pems = {name: authority.issue(name) for name in ("admin", *PRINCIPALS)}
     broker = authority.issue("broker", hosts=(HOST,))

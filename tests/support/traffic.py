@@ -91,9 +91,11 @@ class StreamTraffic(_Worker):
         rate: float = 150,
         replays: int = 0,
         after_s: float = 0,
+        cards: int = 20,
     ) -> None:
         super().__init__()
         self.sent = 0
+        self._cards = cards
         self._topic = topic
         self._name = name
         self._rate = rate
@@ -107,7 +109,7 @@ class StreamTraffic(_Worker):
         """See the class."""
         began = time.monotonic()
         again: deque[tuple[float, bytes, str]] = deque()
-        for auth in authorizations(self._name):
+        for auth in authorizations(self._name, cards=self._cards):
             if self._stop.wait(max(0.0, began + self.sent / self._rate - time.monotonic())):
                 break
             raw = encode(auth)
@@ -130,10 +132,11 @@ class Caller(_Worker):
     The one begun is finished before the end of the ``with``.
     """
 
-    def __init__(self, port: int, name: str, *, rate: float = 60) -> None:
+    def __init__(self, port: int, name: str, *, rate: float = 60, cards: int = 20) -> None:
         super().__init__()
         self.heard: dict[str, bytes] = {}
         self.refused = 0
+        self._cards = cards
         self._port = port
         self._name = name
         self._rate = rate
@@ -141,7 +144,7 @@ class Caller(_Worker):
     def work(self) -> None:
         """See the class."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=CALL_MAX_S)
-        for auth in authorizations(self._name, seed=2):
+        for auth in authorizations(self._name, seed=2, cards=self._cards):
             if self._stop.wait(1 / self._rate):
                 break
             raw = encode(auth)

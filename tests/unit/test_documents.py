@@ -9,6 +9,8 @@ import importlib
 import math
 import re
 import shlex
+import sys
+import tomllib
 from pathlib import Path
 from typing import get_type_hints
 
@@ -16,7 +18,7 @@ import click
 import msgspec
 import pytest
 
-from sluice.cli import verbs
+from sluice.cli import ELSEWHERE, verbs
 from sluice.domain.policy.reasons import BY_CODE
 from sluice.settings import PREFIX, Settings
 from sluice.telemetry import TABLE
@@ -50,6 +52,7 @@ SOURCES = "\n".join(
     for name in LISTED
     if re.search(r"\.(py|yaml|toml)$|Makefile|Dockerfile", name)
 )
+DAGS = set(re.findall(r'dag_id="(\w+)"', SOURCES))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -74,13 +77,25 @@ def anchors(text: str) -> set[str]:
 
 def is_metric(name: str) -> bool:
     whole = {name, *(name.removesuffix(part) for part in PARTS_OF_HISTOGRAMS)}
-    return bool(whole & METRICS) or name in PACKAGES
+    return bool(whole & METRICS) or name in PACKAGES | DAGS
 
 
 def constants(name: str) -> set[float]:
     """Values that modules give a name, as products of numbers."""
     products = re.findall(rf"^{name} = ([\d_. *]+)$", SOURCES, re.MULTILINE)
     return {math.prod(float(part) for part in product.split("*")) for product in products}
+
+
+def verb(name: str) -> click.Command | None:
+    """Of this environment or another; those of another load nothing that this one lacks."""
+    if name in ELSEWHERE:
+        folder = Path(ELSEWHERE[name])
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        module = project["entry-points"]["sluice.verbs"][name]
+        if str(folder / "src") not in sys.path:
+            sys.path.append(str(folder / "src"))
+        return importlib.import_module(module).command
+    return importlib.import_module(verbs()[name]).command if name in verbs() else None
 
 
 def wrong_in(command: str) -> str | None:
@@ -92,9 +107,9 @@ def wrong_in(command: str) -> str | None:
         if known is None:
             if name.startswith("-"):
                 continue
-            if name not in verbs():
+            known = verb(name)
+            if known is None:
                 return name
-            known = importlib.import_module(verbs()[name]).command
         elif isinstance(known, click.Group) and re.fullmatch(r"[a-z-]+", name):
             if name == "--help":
                 continue

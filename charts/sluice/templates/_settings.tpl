@@ -143,6 +143,12 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 - name: SLUICE_SERVICE_LOG_ID_KEY
   valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.root.Values.logIdKey.key }}}}
 {{- end }}
+{{- if hasPrefix "decider" .component }}
+{{- with .root.Values.letThroughKey.existingSecret }}
+- name: SLUICE_DECIDER_LET_THROUGH_KEY
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.root.Values.letThroughKey.key }}}}
+{{- end }}
+{{- end }}
 {{- with .root.Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -288,13 +294,18 @@ initContainers:
 {{- end }}
 {{- end }}
 {{- $decider := dict "release_dir" "/mnt/models" "policy_dir" (include "sluice.policyDir" . | trim) "trust_dir" (include "sluice.trustDir" . | trim) -}}
+{{- $http := dict -}}
 {{- if .Values.tls.existingSecret }}
-{{- $decider = merge $decider (dict "cert_file" "/etc/sluice/tls/tls.crt" "key_file" "/etc/sluice/tls/tls.key") }}
+{{- $http = dict "cert_file" "/etc/sluice/tls/tls.crt" "key_file" "/etc/sluice/tls/tls.key" }}
 {{- end }}
 {{- if and (eq .Values.access.mode "required") .Values.access.clientCaSecret }}
-{{- $decider = merge $decider (dict "client_ca_file" "/etc/sluice/clients-ca/ca.crt") }}
+{{- $http = merge $http (dict "client_ca_file" "/etc/sluice/clients-ca/ca.crt") }}
 {{- end }}
-{{- merge (dict "access" $access "decider" $decider) (deepCopy .Values.settings) | toYaml }}
+{{- $ours := dict "access" $access "decider" (merge $decider $http) -}}
+{{- if .Values.labeller.enabled }}
+{{- $ours = merge $ours (dict "labeller" (merge (dict "look_up" .Values.labeller.lookUp) $http)) }}
+{{- end }}
+{{- merge $ours (deepCopy .Values.settings) | toYaml }}
 {{- end }}
 
 {{/* Changes with what a service reads only as it starts, so that its pods are made anew. */}}
@@ -302,7 +313,7 @@ initContainers:
 checksum/config: {{ include "sluice.yaml" . | sha256sum }}
 {{- end }}
 
-{{/* Of the sync API alone: its certificate, and whose credentials it takes. */}}
+{{/* Of the sync API and the labeller: their certificate, and whose credentials they take. */}}
 {{- define "sluice.accessMounts" -}}
 {{- if .Values.tls.existingSecret }}
 - {name: tls, mountPath: /etc/sluice/tls, readOnly: true}

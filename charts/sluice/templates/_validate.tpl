@@ -46,8 +46,27 @@
 {{- include "sluice.validateKafka" . }}
 {{- include "sluice.validateStore" . }}
 {{- include "sluice.validateAccess" . }}
+{{- if and $values.labeller.enabled $values.labeller.lookUp (or (not $values.archiver.persistence.enabled) (ne $values.archiver.persistence.accessMode "ReadWriteMany")) }}
+{{- fail "\n\nlabeller.lookUp is on: it reads the archive beside the archiver. Set archiver.persistence.enabled, and its accessMode to ReadWriteMany, with a storage class that can; or have reports name the entities themselves.\n" }}
+{{- end }}
+{{- include "sluice.validateAirflow" . }}
 {{- if and (gt (int $values.archiver.replicas) 1) (ne $values.archiver.persistence.accessMode "ReadWriteMany") }}
 {{- fail "\n\narchiver.replicas is more than 1: all replicas write one folder. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can.\n" }}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.validateAirflow" -}}
+{{- $airflow := .Values.airflow -}}
+{{- if $airflow.enabled }}
+{{- if not $airflow.dags.repository }}
+{{- fail "\n\nairflow.dags.repository is empty: name the git repository with the DAGs, of this project or a copy of yours.\n" }}
+{{- end }}
+{{- if not .Values.archiver.persistence.enabled }}
+{{- fail "\n\nairflow.enabled is true and archiver.persistence.enabled is false: training sets come from the archive, which would end with its pod.\n" }}
+{{- end }}
+{{- if ne .Values.archiver.persistence.accessMode "ReadWriteMany" }}
+{{- fail "\n\nairflow.enabled is true: steps read the archive on whatever node they run. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can.\n" }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -58,7 +77,14 @@
 {{- fail "\n\nkafka.external.bootstrap is empty: give the brokers as host:port, comma separated. To try Sluice without a Kafka of your own: kafka.mode=dev; with Strimzi's operator: kafka.mode=strimzi.\n" }}
 {{- end }}
 {{- if hasPrefix "SASL" $kafka.securityProtocol }}
-{{- range $component := list "decider-sync" "decider-stream" "featurizer" "archiver" "topics" }}
+{{- $components := list "decider-sync" "decider-stream" "featurizer" "archiver" "topics" -}}
+{{- if .Values.labeller.enabled }}
+{{- $components = append $components "labeller" -}}
+{{- end }}
+{{- if .Values.airflow.enabled }}
+{{- $components = append $components "steps" -}}
+{{- end }}
+{{- range $component := $components }}
 {{- if not (get $kafka.existingSecrets $component | default $kafka.existingSecret) }}
 {{- fail (printf "\n\nkafka.external.securityProtocol is %s and no secret holds the user of %s. Name one in kafka.external.existingSecrets.%s, or one for all in kafka.external.existingSecret; its keys are %s and %s.\n" $kafka.securityProtocol $component $component $kafka.secretKeys.username $kafka.secretKeys.password) }}
 {{- end }}

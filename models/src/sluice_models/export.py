@@ -3,42 +3,69 @@
 from __future__ import annotations
 
 import io
+import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
+from onnx import TensorProto, compose, helper, numpy_helper
 from sluice.domain.release import FEATURES_KEY
 
-from sluice_models.models import TorchModel
+from sluice_models.nets import Net
+from sluice_models.run import Calibration
 
 OPSET = 20
-INPUT, OUTPUT = "features", "probability"
+TREES_OPSET = 3
+"""Of the domain ai.onnx.ml: the last before its tree operators were replaced."""
+INPUT, PAST, OUTPUT = "features", "past", "probability"
 
 
-def to_onnx(model: TorchModel) -> bytes:
-    """Export a net with any number of rows, and finish the graph."""
-    example = torch.zeros(2, len(model.names))
+def to_onnx(net: Net, names: Sequence[str], past: tuple[int, int] | None = None) -> bytes:
+    """Export a net with any number of rows, and finish the graph.
+
+    past: steps and columns of the second input, for a net that reads what the card did before.
+    """
+    n = torch.export.Dim("n", min=1)
+    example = [torch.zeros(2, len(names))]
+    inputs, shapes = [INPUT], [{0: n}]
+    if past is not None:
+        example.append(torch.zeros(2, *past))
+        inputs.append(PAST)
+        shapes.append({0: n})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet():
             warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
             torch.onnx.export(
-                model.net,
-                (example,),
+                net,
+                tuple(example),
                 path,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[INPUT],
+                input_names=inputs,
                 output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+                dynamic_shapes=tuple(shapes),
                 external_data=False,
                 verbose=False,
             )
-        return finish(onnx.load(path), model.names)
+        return finish(onnx.load(path), names)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's log, which tells of packages that we do without."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def finish(graph: onnx.ModelProto, names: Sequence[str]) -> bytes:
@@ -63,3 +90,66 @@ def opset(graph: bytes) -> int:
     """Of the default domain."""
     imports = onnx.load_from_string(graph).opset_import
     return next(int(one.version) for one in imports if one.domain in {"", "ai.onnx"})
+
+
+def calibrated(
+    margin: onnx.ModelProto, output: str, names: Sequence[str], shift: float, found: Calibration
+) -> bytes:
+    """A graph of logits in a sample, made one of probabilities in the world; finished.
+
+    margin: its last value is ``output``, (n, 1). The model is changed.
+    """
+    graph = margin.graph
+    slope = np.float32(found.slope)
+    offset = np.float32(found.offset - found.slope * shift)
+    graph.initializer.extend(
+        [numpy_helper.from_array(np.array(slope), "calibration_slope"),
+         numpy_helper.from_array(np.array(offset), "calibration_offset")]
+    )  # fmt: skip
+    graph.node.extend(
+        [
+            helper.make_node("Mul", [output, "calibration_slope"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "calibration_offset"], ["world"]),
+            helper.make_node("Sigmoid", ["world"], [OUTPUT]),
+        ]
+    )
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", 1]))
+    return finish(margin, names)
+
+
+def blended(first: bytes, second: bytes, names: Sequence[str], found: Calibration) -> bytes:
+    """One graph of two: the mean of their logits, calibrated, as a probability.
+
+    Each gives a probability of the same features; the second may read the card's past too.
+    """
+    parts = []
+    for number, raw in enumerate((first, second)):
+        part = compose.add_prefix(onnx.load_from_string(raw), f"m{number}_", rename_inputs=False)
+        last = part.graph.node[-1]
+        if last.op_type != "Sigmoid":
+            raise AssertionError(f"a graph ends in {last.op_type}, not in its probability")
+        parts.append((part, last.input[0]))
+        part.graph.node.pop()
+    (one, first_logit), (two, second_logit) = parts
+    inputs = {value.name: value for part, _ in parts for value in part.graph.input}
+    half = numpy_helper.from_array(np.array(0.5, np.float32), "half")
+    graph = helper.make_graph(
+        [
+            *one.graph.node,
+            *two.graph.node,
+            helper.make_node("Add", [first_logit, second_logit], ["sum"]),
+            helper.make_node("Mul", ["sum", "half"], ["mean"]),
+        ],
+        "blend",
+        list(inputs.values()),
+        [helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["n", 1])],
+        [*one.graph.initializer, *two.graph.initializer, half],
+    )
+    opsets = {entry.domain: entry for part, _ in parts for entry in part.opset_import}
+    made = helper.make_model(
+        graph,
+        opset_imports=list(opsets.values()),
+        ir_version=max(one.ir_version, two.ir_version),
+    )
+    return calibrated(made, "mean", names, 0.0, found)

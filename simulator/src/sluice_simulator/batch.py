@@ -105,8 +105,15 @@ class Batch:
             "kind": _names([way and way[0] for way in WAYS], rows["way"]),
             "source": _names([way and way[1] for way in WAYS], rows["way"]),
             "tenant": _names([self.world.config.tenant], np.zeros(n, np.int64)),
+            "channel": _names(CHANNELS, rows["channel"]),
         }
-        return pa.table({name: columns[name] for name in LABEL_FIELDS})
+        # A world's reports come once, and have neither an id nor a reason of their own.
+        types = {"withdraws": pa.int64()}
+        absent = {
+            name: pa.nulls(n, types.get(name, pa.string()))
+            for name in set(LABEL_FIELDS) - set(columns)
+        }
+        return pa.table({name: (columns | absent)[name] for name in LABEL_FIELDS})
 
     def structs(self) -> list[Authorization]:
         """The rows as they are sent."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +41,7 @@ def client_context(files: Files) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as exc:
         raise _unusable("no CA bundle", f"{files.section}.ca_file, {files.ca}", exc) from exc
     context.minimum_version = OLDEST
-    _own(context, files)
+    _own(files, context)
     return context
 
 
@@ -59,7 +61,7 @@ class ServerTls:
             raise Misconfigured(
                 "TLS needs a certificate", where=f"{files.section}.cert_file", fix="a PEM file"
             )
-        _own(self.context, files)
+        _own(files, self.context)
         if files.ca:
             where = f"{files.section}.client_ca_file"
             _readable(files.ca, where)
@@ -79,9 +81,8 @@ class ServerTls:
         if now == self._seen:
             return False
         self._seen = now
-        # A failed load would leave the context with half of it: try it on another first.
-        _own(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._files)
-        _own(self.context, self._files)
+        # A failed load would leave the context with half of it: it is tried on another first.
+        _own(self._files, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context)
         return True
 
     def _signature(self) -> tuple[tuple[int, int, int], ...]:
@@ -96,49 +97,72 @@ class ServerTls:
         return tuple(found)
 
 
-def _own(context: ssl.SSLContext, files: Files) -> None:
-    """Load our own certificate, if there is one, and see that it is good today."""
+def _own(files: Files, *contexts: ssl.SSLContext) -> None:
+    """Load our own certificate, if there is one, and see that it is good today. All contexts get
+    the same bytes, whatever becomes of the files meanwhile: cert and key are renewed one by one."""
     if not files.cert and not files.key:
         return
     where = f"{files.section}.cert_file"
-    for name, key in ((files.cert, where), (files.key, f"{files.section}.key_file")):
-        if not name:
-            raise Misconfigured(
-                "a certificate needs its key, and a key its certificate", where=key, fix="PEM files"
-            )
-        _readable(name, key)
-    check_dates(files.cert, where)
+    cert, key = (
+        _own_file(name, of) for name, of in ((files.cert, where), (files.key, _key_of(files)))
+    )
+    check_dates(cert, f"{where}, {files.cert}")
     try:
-        context.load_cert_chain(files.cert, files.key, password=_no_password)
+        with _path_of(cert) as cert_path, _path_of(key) as key_path:
+            for context in contexts:
+                context.load_cert_chain(cert_path, key_path, password=_no_password)
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":
             raise Misconfigured(
-                "the private key is not the certificate's",
-                where=f"{files.section}.key_file, {files.key}",
+                "the private key is not the certificate's", where=f"{_key_of(files)}, {files.key}"
             ) from exc
         raise _unusable("no certificate and key", f"{where}, {files.cert}", exc) from exc
+
+
+def _key_of(files: Files) -> str:
+    return f"{files.section}.key_file"
+
+
+def _own_file(name: str, where: str) -> bytes:
+    if not name:
+        raise Misconfigured(
+            "a certificate needs its key, and a key its certificate", where=where, fix="PEM files"
+        )
+    _readable(name, where)
+    return Path(name).read_bytes()
+
+
+@contextmanager
+def _path_of(held: bytes) -> Iterator[str]:
+    """A path at which these bytes are read, never on a disk: OpenSSL's loader takes paths only."""
+    memory = os.memfd_create("pem")
+    try:
+        os.write(memory, held)
+        yield f"/proc/self/fd/{memory}"
+    finally:
+        os.close(memory)
 
 
 def _no_password() -> str:
     raise Misconfigured("the private key is encrypted", fix="openssl pkey -in KEY -out PLAIN")
 
 
-def check_dates(path: str, where: str) -> None:
-    """Raises Misconfigured if the certificate in a file has expired, or begins later."""
+def check_dates(pem: bytes, where: str) -> None:
+    """Raises Misconfigured if a certificate has expired, or begins later."""
     try:
-        certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
-    except (OSError, ValueError) as exc:
-        raise _unusable("no certificate", f"{where}, {path}", exc) from exc
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError as exc:
+        raise _unusable("no certificate", where, exc) from exc
     now = datetime.now(UTC)
     if certificate.not_valid_after_utc <= now:
         raise Misconfigured(
             f"the certificate expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M}",
-            where=f"{where}, {path}",
+            where=where,
         )
     if certificate.not_valid_before_utc > now:
         raise Misconfigured(
             f"the certificate begins at {certificate.not_valid_before_utc:%Y-%m-%d %H:%M}",
-            where=f"{where}, {path}",
+            where=where,
         )
 
 

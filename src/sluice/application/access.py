@@ -18,6 +18,8 @@ class Scope(StrEnum):
     """Have authorizations of its own tenants decided."""
     SCORE = "score"
     """See scores: in answers, and of raw features."""
+    LABEL = "label"
+    """Report what became of authorizations of its own tenants."""
     ADMIN = "admin"
     """Read metrics and metadata of the process."""
 

@@ -17,6 +17,7 @@ from sluice.application.dry_run import SHIFT, Recent, Rows, check_policy, check_
 from sluice.application.ports import Ints, Scorer
 from sluice.domain.activation import (
     FORCED,
+    Activation,
     Checked,
     Known,
     SignedActivation,
@@ -257,9 +258,12 @@ class ActiveConfiguration:
     ) -> None:
         self.left_out: LeftOut = {}
         """By tenant, what the breaker leaves out of its decisions."""
+        self.out_of_domain = False
+        """Whether the release meets another population than it was made for; the population check
+        replaces it."""
         self._trusted = trusted
         self._epochs = epochs
-        self._recent = recent
+        self.recent = recent
         self._breaker = breaker
         self._limits = limits
         self._report = report
@@ -291,6 +295,17 @@ class ActiveConfiguration:
             raise self.policies.refused
         report.open_trips(())
         self.poll()
+
+    def activation(self) -> Activation | None:
+        """Of the release that scores; None without one."""
+        now = self.releases.now
+        return None if now is None or now.by is None else now.by.activation
+
+    def lacks(self) -> str:
+        """That no release decides, and why; "" if one does."""
+        if self.releases.current() is not None:
+            return ""
+        return f"no release decides: {self.releases.refused or 'none lies there'}"
 
     # ------------------------------------------------------------ what lies in the folders
 
@@ -444,9 +459,9 @@ class ActiveConfiguration:
         assert part.candidate is not None
         if self._limits.shift_ppm is None:
             return
-        rows = self._recent.batch()
+        rows = self.recent.batch()
         if rows is None:
-            self._report.not_rehearsed(part.what, name, len(self._recent))
+            self._report.not_rehearsed(part.what, name, len(self.recent))
         else:
             part.rehearse(part.candidate, rows, self._limits.shift_ppm)
 
@@ -470,7 +485,7 @@ class ActiveConfiguration:
         verdicts: Verdicts,
     ) -> None:
         """Keep a batch for the dry run, and count what it declined. Once a batch."""
-        self._recent.add(Rows(auths, features, missing, level, score_ppm))
+        self.recent.add(Rows(auths, features, missing, level, score_ppm))
         for trip in self._breaker.add(auths, verdicts.declined, policy.causes):
             if policy is not self.policies.current() or self._trip(trip) == "undone":
                 break  # the others' cause is gone already

@@ -218,21 +218,6 @@ def refuse_unbounded(names: Sequence[str], accepted: Collection[str] = ()) -> di
     return {name: bound or "unbounded, accepted" for name, bound in found.items()}
 
 
-def newest_known(ids: Ints, known_us: Ints, place: Ints) -> tuple[Ints, Bools]:
-    """Which labels say what is known: one of an authorization and moment, the newest marked.
-
-    ids: (m,) codes. place: (m,) where each label lies in its log: of two that an authorization got
-    at the same microsecond the later counts. Returns (k,) rows by id and known_at, and (k,) true
-    for the last known of each id.
-    """
-    order = np.lexsort((place, known_us, ids))
-    ids, known_us = ids[order], known_us[order]
-    changes = ids[1:] != ids[:-1]
-    kept = np.r_[changes | (known_us[1:] != known_us[:-1]), np.ones(min(len(ids), 1), np.bool_)]
-    last = np.r_[changes, np.ones(min(len(ids), 1), np.bool_)]
-    return order[kept], last[kept]
-
-
 def compromised(event_us: Ints, card_known_us: Ints) -> Bools:
     """(n,) rows of a card of which a fraud was known when the row's day (UTC) began.
 

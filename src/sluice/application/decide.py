@@ -17,6 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from sluice.application.challengers import Answers, Challengers, Judged
+from sluice.application.dry_run import Rows, Severities
 from sluice.application.once import Ids
 from sluice.application.ports import (
     NOT_SENT,
@@ -28,8 +30,16 @@ from sluice.application.ports import (
 )
 from sluice.domain.clock import SECOND_US, Clock
 from sluice.domain.features import catalogue
-from sluice.domain.features.events import WIDTH, event_row, event_rows, pending_rows
+from sluice.domain.features.events import (
+    AMOUNT,
+    CARD,
+    WIDTH,
+    event_row,
+    event_rows,
+    pending_rows,
+)
 from sluice.domain.features.kernel import Kernel, Served
+from sluice.domain.policy.let_through import Draw
 from sluice.domain.policy.policy import MODEL, LeftOut, Policy, Verdicts
 from sluice.domain.records.authorization import (
     Authorization,
@@ -48,7 +58,7 @@ from sluice.domain.records.decision import (
     answer,
 )
 from sluice.domain.records.entity import ALL_VIEWS, mask_of, views_in
-from sluice.domain.records.outcome import BY_SEVERITY
+from sluice.domain.records.outcome import BY_SEVERITY, Outcome
 from sluice.errors import Unavailable
 
 T_co = TypeVar("T_co", covariant=True)
@@ -75,6 +85,8 @@ class Watch(Protocol):
 
     left_out: LeftOut
     """By tenant; someone else replaces it, whole."""
+    out_of_domain: bool
+    """Whether the model meets another population than its release was made for."""
 
     def decided(
         self,
@@ -206,8 +218,10 @@ class DecisionPipeline:
         bounds: EventTimeBounds,
         stage: Callable[[str, float], None] = _no_stage,
         watch: Watch | None = None,
+        challengers: Challengers | None = None,
         check: Callable[[Authorization], None] = check,
         turned_away: Callable[[], Unavailable | None] = lambda: None,
+        draw: Draw | None = None,
     ) -> None:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
@@ -221,8 +235,10 @@ class DecisionPipeline:
         self._bounds = bounds
         self._stage = stage
         self._watch = watch
+        self._challengers = challengers
         self._check = check
         self._turned_away = turned_away
+        self._draw = draw
         self._kernel = Kernel()
 
     @property
@@ -364,21 +380,24 @@ class DecisionPipeline:
         timer: _StageTimer,
     ) -> list[Decision]:
         """Features, score and outcome of arrivals that were never decided. No I/O."""
+        rows = event_rows([a.row for a in batch])
         served = self._kernel.finalise(
-            event_rows([a.row for a in batch]),
+            rows,
             [(x.card, x.terminal, x.merchant, x.device) for x in lookups],
             [pending_rows(x.pending) if x.pending else () for x in lookups],
         )
         timer.stage("finalise")
-        score = self._score(served.features, deadline_us)
+        score, answers = self._score(served.features, rows, deadline_us)
         levels = _levels(served.missing, score)
         auths = [a.auth for a in batch]
+        policy = self._policy.current()
         spared = self._watch.left_out if self._watch is not None else {}
         without_model = _without_model(auths, spared) if spared else None
+        if self._watch is not None and self._watch.out_of_domain and policy.leaves_out_of_domain:
+            without_model = np.ones(len(auths), np.bool_)
         if without_model is not None:
             levels = np.where(without_model, _levels(served.missing, NoScore("model")), levels)
         timer.stage("score")
-        policy = self._policy.current()
         ppm = None if isinstance(score, NoScore) else score.ppm
         verdicts = policy.decide(
             auths,
@@ -388,10 +407,41 @@ class DecisionPipeline:
             score_ppm=ppm,
             explain=None if isinstance(score, NoScore) else score.reasons,
             left_out=spared,
+            draw=self._draw,
         )
+        if self._challengers is not None and self._challengers.active and ppm is not None:
+            champion, before = ppm, _undrawn(verdicts)
+            if answers is not None:
+                usable = levels < _MODEL_LEVELS
+                if without_model is not None:
+                    usable &= ~without_model
+                answers = _used(answers, usable, served.missing)
+            if answers is not None:
+                try:
+                    verdicts = _answered(
+                        answers, verdicts, policy, auths, served, levels, spared, self._draw
+                    )
+                except Unavailable:
+                    self._challengers.failed(answers)
+                    answers = None
+                else:
+                    ppm = ppm.copy()
+                    ppm[answers.at] = answers.ppm
+                    score = Score(ppm, score.scorer) if isinstance(score, Score) else score
+            kept = Rows(auths, served.features, served.missing, levels, ppm)
+            after = _undrawn(verdicts)
+            self._challengers.judged(
+                Judged(kept, rows[:, AMOUNT], champion, before, after), policy, answers
+            )
+        else:
+            answers = None
         decisions = self._records(
             batch, lookups, served, score, levels, policy, verdicts, left_out, without_model
         )
+        if answers is not None:
+            release = answers.scorer.release
+            for i in answers.at.tolist():
+                decisions[i] = msgspec.structs.replace(decisions[i], release=release)
         if self._watch is not None:
             self._watch.decided(
                 auths, served.features, served.missing, levels, ppm, policy, verdicts
@@ -399,16 +449,22 @@ class DecisionPipeline:
         timer.stage("decide")
         return decisions
 
-    def _score(self, features: Ints, deadline_us: int | None) -> Score | NoScore:
+    def _score(
+        self, features: Ints, rows: Ints, deadline_us: int | None
+    ) -> tuple[Score | NoScore, Answers | None]:
+        """The champion's scores of all rows, and the canary's of its own."""
         scorer = self._scorer.current()
         if deadline_us is not None and self._clock.now_us() >= deadline_us:
-            return NoScore("deadline")
+            return NoScore("deadline"), None
         if scorer is None:
-            return NoScore("model")
+            return NoScore("model"), None
         try:
-            return Score(scorer.score(features).ppm, scorer)
+            if self._challengers is None or not self._challengers.active:
+                return Score(scorer.score(features).ppm, scorer), None
+            ppm, answers = self._challengers.answer(rows[:, CARD], features, scorer)
+            return Score(ppm, scorer), answers
         except Unavailable:
-            return NoScore("model")
+            return NoScore("model"), None
 
     def _records(
         self,
@@ -423,7 +479,7 @@ class DecisionPipeline:
         without_model: Bools | None,
     ) -> list[Decision]:
         """One record a row, of everything it was decided from. without_model: (n,) rows from which
-        the breaker left it out."""
+        the model was left out."""
         now = self._clock.now_us()
         first = self.sequence
         self.sequence += len(batch)
@@ -471,6 +527,7 @@ class DecisionPipeline:
                     degradation_level=_LEVELS[level],
                     degraded=[*without, *views_in(missing)] if missing else [*without],
                     silenced=[*verdicts.silenced[i]],
+                    let_through_ppm=verdicts.let_through.get(i),
                 )
             )
         return decisions
@@ -479,6 +536,63 @@ class DecisionPipeline:
 def _without_model(auths: Sequence[Authorization], left_out: LeftOut) -> Bools:
     """(n,) rows whose tenant's decisions the model is left out of."""
     return np.array([MODEL in left_out.get(auth.tenant, ()) for auth in auths], np.bool_)
+
+
+def _used(answers: Answers, usable: Bools, missing: Ints) -> Answers | None:
+    """The rows that the canary answers: those that the champion's model would, and that lack no
+    view that the canary cannot do without. None if there is none."""
+    at = answers.at
+    kept = usable[at] & ((missing[at] & ~mask_of(answers.scorer.tolerates)) == 0)
+    if kept.all():
+        return answers
+    return answers._replace(at=at[kept], ppm=answers.ppm[kept]) if kept.any() else None
+
+
+def _answered(
+    answers: Answers,
+    verdicts: Verdicts,
+    policy: Policy,
+    auths: Sequence[Authorization],
+    served: Served,
+    levels: Ints,
+    left_out: LeftOut,
+    draw: Draw | None,
+) -> Verdicts:
+    """The champion's verdicts, with the canary's where it answers. Raises Unavailable if its scores
+    cannot be explained. A row that both would decline and that is drawn is drawn twice, and spends
+    twice of the day's budget."""
+    rows = answers.at.tolist()
+    theirs = policy.decide(
+        [auths[i] for i in rows],
+        served.features[answers.at],
+        missing=served.missing[answers.at],
+        level=levels[answers.at],
+        score_ppm=answers.ppm,
+        explain=answers.scorer.reasons,
+        left_out=left_out,
+        draw=draw,
+    )
+    severity = verdicts.severity.copy()
+    severity[answers.at] = theirs.severity
+    reasons, silenced = [*verdicts.reasons], [*verdicts.silenced]
+    for i, why, silent in zip(rows, theirs.reasons, theirs.silenced, strict=True):
+        reasons[i], silenced[i] = why, silent
+    its = frozenset(rows)
+    declined = [pair for pair in verdicts.declined if pair[0] not in its]
+    declined += [(rows[i], mask) for i, mask in theirs.declined]
+    through = {i: ppm for i, ppm in verdicts.let_through.items() if i not in its}
+    through |= {rows[i]: ppm for i, ppm in theirs.let_through.items()}
+    return Verdicts(severity, reasons, silenced, declined, through)
+
+
+def _undrawn(verdicts: Verdicts) -> Severities:
+    """(n,) severities as if nothing had been let through: what models are compared by."""
+    drawn = [i for i, ppm in verdicts.let_through.items() if ppm]
+    if not drawn:
+        return verdicts.severity
+    severity = verdicts.severity.copy()
+    severity[drawn] = Outcome.DECLINE.severity
+    return severity
 
 
 def _levels(missing: Ints, score: Score | NoScore) -> Ints:

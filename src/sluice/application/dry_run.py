@@ -55,23 +55,31 @@ class Recent:
 
     def __init__(self, rows_max: int) -> None:
         self.rows_max = rows_max
+        self.added = 0
+        """Rows since the process began."""
         self._rows = 0
-        self._batches: deque[Rows] = deque()
+        self._batches: deque[tuple[int, Rows]] = deque()
+        """Each after the number of rows that came before it."""
 
     def __len__(self) -> int:
         return self._rows
 
     def add(self, rows: Rows) -> None:
         """Keep a batch, and let the oldest go."""
-        batches = self._batches
-        batches.append(rows)
-        self._rows += len(rows.auths)
-        while batches and self._rows - len(batches[0].auths) >= self.rows_max:
-            self._rows -= len(batches.popleft().auths)
+        batches, n = self._batches, len(rows.auths)
+        batches.append((self.added, rows))
+        self.added += n
+        self._rows += n
+        while batches and self._rows - len(batches[0][1].auths) >= self.rows_max:
+            self._rows -= len(batches.popleft()[1].auths)
+
+    def since(self, added: int) -> list[Rows]:
+        """Those batches, still kept, that came after so many rows. From any thread."""
+        return [rows for before, rows in list(self._batches) if before >= added]
 
     def batch(self) -> Rows | None:
         """All of them as one; None if there are too few to say anything."""
-        batches = list(self._batches)
+        batches = self.since(0)
         if sum(len(rows.auths) for rows in batches) < ROWS_MIN:
             return None
         scores = [

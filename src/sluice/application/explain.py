@@ -13,7 +13,9 @@ from sluice.domain.features.catalogue import NEVER_S, Feature
 from sluice.domain.features.states import BACKFILL, DECISIONS, LABELS, PARTITIONS_MAX
 from sluice.domain.policy.reasons import BY_CODE
 from sluice.domain.records.decision import Decision
+from sluice.domain.records.label import Label
 from sluice.domain.records.money import Money
+from sluice.domain.records.standing import in_force
 
 _SOURCES = {DECISIONS: "decisions.v1", LABELS: "labels.v1", BACKFILL: "backfill"}
 _ORDER = ("context", *catalogue.VIEWS)
@@ -72,6 +74,8 @@ class Explanation(NamedTuple):
     answered: list[Row]
     records: list[Row]
     """Of its id, if there is more than one: whether each counts, and where and what it is."""
+    labels: list[Row]
+    """What became of it, in the order in which it was known; the one that counts is marked."""
     reasons: list[Row]
     """Codes, strongest first, and their sentences."""
     states: list[Row]
@@ -84,15 +88,20 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    found: ArchivedDecision, *, everything: bool = False, of: Sequence[ArchivedDecision] = ()
+    found: ArchivedDecision,
+    *,
+    everything: bool = False,
+    of: Sequence[ArchivedDecision] = (),
+    labels: Sequence[Label] = (),
 ) -> Explanation:
     """Put a decision into words. everything: features that are 0 or never, too. of: all records of
-    its id."""
+    its id. labels: what was reported of it, as it came."""
     d = found.decision
     return Explanation(
         asked=[*_asked(d), *_others(found.record)],
         answered=_answered(found),
         records=[_record(one) for one in of] if len(of) > 1 else [],
+        labels=[_label(label, counts=counts) for label, counts in in_force(labels)],
         reasons=[Row(c, BY_CODE[c].sentence if c in BY_CODE else "") for c in d.reasons],
         states=[Row(view, _versions(getattr(d.states, view))) for view in catalogue.VIEWS],
         pending=[p.authorization_id for p in d.pending],
@@ -145,6 +154,7 @@ def _answered(found: ArchivedDecision) -> list[Row]:
     d = found.decision
     return [
         Row("outcome", d.outcome.upper()),
+        *_let_through(d),
         Row("score", "none" if d.score_ppm is None else f"{d.score_ppm / 10_000:.4f} % fraud"),
         Row(
             "degradation_level",
@@ -167,6 +177,26 @@ def _record(one: ArchivedDecision) -> Row:
         f"{d.entrypoint}, {to_datetime(d.decided_at).isoformat(timespec='milliseconds')}, "
         f"tenant {d.authorization.tenant}",
     )
+
+
+def _let_through(d: Decision) -> list[Row]:
+    if d.let_through_ppm is None:
+        return []
+    if not d.let_through_ppm:
+        return [Row("let_through", "drawn, but the day's budget was spent")]
+    return [Row("let_through", f"instead of a decline, with {d.let_through_ppm / 10_000:g} %")]
+
+
+def _label(label: Label, *, counts: bool) -> Row:
+    said = [
+        "fraud" if label.is_fraud else "genuine",
+        f"{label.kind} of {label.source}",
+        *([f"report {label.report_id}"] if label.report_id else []),
+        *([f"reason {label.reason}"] if label.reason else []),
+        f"known {to_datetime(label.known_at).isoformat(timespec='seconds')}",
+        *([f"states: {label.uncounted}"] if label.uncounted else []),
+    ]
+    return Row("counts" if counts else "", ", ".join(said))
 
 
 def _versions(versions: Sequence[tuple[int, int]] | None) -> str:

@@ -16,6 +16,7 @@ from sluice.domain.features.stateformat import why_not
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Decision, Origin, Pending
 from sluice.domain.records.entity import EntityKind
+from sluice.domain.reference import Reference
 from sluice.errors import Unavailable
 
 Ints = npt.NDArray[np.int64]
@@ -274,6 +275,10 @@ class Scorer(Protocol):
     """Id of the key that signed it; "" for what needs no signature."""
     tolerates: frozenset[str]
     """Views that may be missing (degradation level D1)."""
+    columns: Ints
+    """(f,) of its inputs, in catalogue rows."""
+    reference: Reference | None
+    """The population that it was made for, where it says so."""
 
     def score(self, features: Ints) -> Scores:
         """(n, f) catalogue features to n scores. Raises Unavailable if the model cannot run."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import signal
 import threading
 import time
@@ -13,17 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from msgspec import structs
 
 from sluice import settings as settings_of
 from sluice import telemetry
 from sluice.adapters import tls
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.decision_log import DecisionProducer
+from sluice.adapters.kafka.labels import KafkaLabels
 from sluice.adapters.kafka.observations import ObservationProducer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reach import Brokers
 from sluice.adapters.kafka.reader import TopicReader
+from sluice.adapters.kafka.rollouts import RolloutTopic, ShadowTopic
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.adapters.onnx.release import ReleaseDirectory, read_trust
@@ -37,11 +40,16 @@ from sluice.application.access import Clients, Tokens
 from sluice.application.active import ActiveConfiguration, Limits, Remedy
 from sluice.application.archive import Archiver
 from sluice.application.breaker import DeclineBreaker, Trip
+from sluice.application.challengers import Beside, Challengers
 from sluice.application.consistency import ConsistencyCheck
 from sluice.application.decide import DecisionPipeline
 from sluice.application.dry_run import Recent
 from sluice.application.featurize import Featurizer
+from sluice.application.label import Authorizations, Labeller, NoAuthorizations
+from sluice.application.label_maturity import SHOWN_DAYS
+from sluice.application.let_through import draw_of, refuse_undrawn
 from sluice.application.once import Ids, Once
+from sluice.application.population import PopulationCheck
 from sluice.application.ports import (
     NOEVICTION,
     STORE_RUNBOOK,
@@ -58,13 +66,16 @@ from sluice.application.ports import (
 )
 from sluice.application.watch_store import StoreWatch
 from sluice.bootstrap.brokers import brokers as of_settings
-from sluice.domain.activation import POLICY, RELEASE, Checked, What
+from sluice.bootstrap.memory import limit_memory
+from sluice.domain.activation import ACTIVATION, POLICY, RELEASE, Checked, What, champion_of
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
 from sluice.domain.policy.policy import LISTS, MODEL
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.decision import Entrypoint
 from sluice.domain.records.grammars import checks
+from sluice.domain.records.rollout import Rollout
+from sluice.domain.reference import Comparison
 from sluice.domain.release import FILES
 from sluice.errors import Misconfigured, SluiceError, Unavailable
 from sluice.settings import Settings
@@ -91,12 +102,12 @@ def start(service: str, settings: Settings, **said: Any) -> Started:
     Misconfigured if the port is taken.
     """
     configure_logging(service, settings)
-    limit_memory(settings.service.memory_max_mb)
+    memory_max_mb = limit_memory(settings.service.memory_max_mb)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     admin = open_admin_port(settings)
-    telemetry.event("started", replica=settings.service.name(), **said)
+    telemetry.event("started", replica=settings.service.name(), memory_max_mb=memory_max_mb, **said)
     for name in settings_of.settings_told_as_links():
         telemetry.event(
             "service_link",
@@ -113,21 +124,6 @@ def configure_logging(service: str, settings: Settings) -> None:
     telemetry.configure_logging(
         service, level=settings.service.log_level, id_key=settings.service.log_id_key
     )
-
-
-def limit_memory(megabytes: int) -> None:
-    """Let allocations past so many MB of data fail, for this process: 0 is no limit.
-
-    RLIMIT_DATA: private memory that can be written, so the heap, arenas and stacks of threads.
-    RLIMIT_AS would count the mapped files and reservations of numba and ONNX Runtime, which are
-    gigabytes of nothing; resident memory has no limit of its own outside a control group. A limit
-    that is set lower already stays.
-    """
-    if not megabytes:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    least = min((megabytes << 20, *(old for old in (soft, hard) if old != resource.RLIM_INFINITY)))
-    resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
 
 
 def open_admin_port(settings: Settings) -> telemetry.AdminServer | None:
@@ -224,15 +220,15 @@ def store_answers(settings: Settings) -> None:
 def policy_holds(settings: Settings) -> None:
     """Read policy and trust while the release is not there yet: a mistake in them is said at once.
     Raises Misconfigured."""
-    policies(settings)
+    _deciding_policies(settings)
     read_trust(Path(settings.decider.trust_dir))
 
 
 def release_there(settings: Settings) -> None:
-    """Raises Unavailable if the release folder is not there or holds no file of a release. What
-    lies there otherwise is judged by whoever loads it."""
+    """Raises Unavailable if the release folder is not there or holds neither a file of a release
+    nor an activation. What lies there otherwise is judged by whoever loads it."""
     folder = Path(settings.decider.release_dir)
-    if not any(stamp(folder / name) for name in FILES):
+    if not any(stamp(folder / name) for name in (*FILES, ACTIVATION)):
         raise Unavailable(
             "no release is there",
             where=str(folder),
@@ -372,6 +368,67 @@ def archiver(settings: Settings) -> ArchiverParts:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LabellerParts:
+    """What takes reports. consumer: of the topic of reports, None where none is read. The loop
+    closes it."""
+
+    labeller: Labeller
+    topic: KafkaLabels
+    consumer: Consumer | None
+
+
+def labeller(settings: Settings) -> LabellerParts:
+    """The labeller over ``labels.v1``, and its intake from Kafka. Raises Unavailable,
+    Misconfigured."""
+    names = topics(settings)
+    extra = settings.kafka.extra()
+    topic = KafkaLabels(settings.kafka.bootstrap, names, extra=extra, count=telemetry.METRICS.count)
+    consumer = None
+    if settings.labeller.topic:
+        consumer = GroupConsumer(
+            settings.kafka.bootstrap,
+            group=group("labeller", settings),
+            topics=[settings.labeller.topic],
+            client_id=f"labeller-{settings.service.name()}",
+            passes_over=False,
+            extra=extra,
+            count=telemetry.METRICS.count,
+        )
+    return LabellerParts(
+        Labeller(topic, _authorizations(settings), SystemClock(), telemetry.METRICS.count),
+        topic,
+        consumer,
+    )
+
+
+def show_maturity(labeller: Labeller) -> None:
+    """Show what share of the frauds is known after how many days."""
+    for row in labeller.maturity():
+        for days, share in row.known:
+            if days in SHOWN_DAYS:
+                telemetry.METRICS.set(
+                    "sluice_labeller_known_ratio", share, row.channel, row.source, str(days)
+                )
+
+
+def _authorizations(settings: Settings) -> Authorizations:
+    """What a report may leave out is looked up in the archive, if it may be read. Raises
+    Misconfigured."""
+    if not settings.labeller.look_up:
+        return NoAuthorizations()
+    from sluice.adapters.parquet.authorizations import (  # noqa: PLC0415 - an extra
+        ArchivedAuthorizations,
+    )
+
+    root = Path(settings.archiver.root)
+    if not root.is_dir():
+        raise Misconfigured(
+            "labeller.look_up is on and there is no archive", where=f"archiver.root, {root}"
+        )
+    return ArchivedAuthorizations(root)
+
+
 def consistency_check(settings: Settings) -> ConsistencyCheck:
     """The consistency check over the archive."""
     from sluice.adapters.parquet.samples import ArchiveSampleSource  # noqa: PLC0415 - an extra
@@ -439,6 +496,15 @@ def policies(settings: Settings) -> PolicyFiles:
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
 
 
+def _deciding_policies(settings: Settings) -> PolicyFiles:
+    """The same where it decides: it must not let through without a key."""
+    return PolicyFiles(
+        Path(settings.decider.policy_dir),
+        catalogue.FEATURES,
+        check=partial(refuse_undrawn, secret=settings.decider.let_through_key),
+    )
+
+
 class _Report:
     """What happens to the active configuration, in log and metrics."""
 
@@ -479,6 +545,72 @@ class _Report:
             number = sum(trip.kind == kind for trip in trips)
             telemetry.METRICS.set("sluice_decider_breaker_open", number, kind)
 
+    def challenger(self, event: Rollout) -> None:
+        returned = event.step == "returned"
+        telemetry.event(
+            "rollout",
+            level=logging.ERROR if returned else logging.INFO,
+            **{key: value for key, value in structs.asdict(event).items() if value is not None},
+        )
+        if returned:
+            telemetry.METRICS.count("sluice_decider_returned_total", event.role, event.reason or "")
+
+    def beside(self, role: Beside, share_ppm: int) -> None:
+        telemetry.METRICS.set("sluice_decider_beside_share", share_ppm / 1_000_000, role)
+
+    def answered(self, rows: int) -> None:
+        telemetry.METRICS.count("sluice_decider_canary_rows_total", by=rows)
+
+    def shadowed(self, rows: int, seconds: float, stricter: int, laxer: int, failed: bool) -> None:
+        count = telemetry.METRICS.count
+        count("sluice_decider_shadow_rows_total", by=rows)
+        count("sluice_decider_shadow_cpu_seconds_total", by=seconds)
+        count("sluice_decider_shadow_flips_total", "stricter", by=stricter)
+        count("sluice_decider_shadow_flips_total", "laxer", by=laxer)
+        count("sluice_decider_shadow_failures_total", by=failed)
+
+    def left_out(self, role: Beside, rows: int) -> None:
+        telemetry.METRICS.count("sluice_decider_beside_left_out_total", role, by=rows)
+
+
+class _PopulationReport:
+    """How what a release meets compares with what it was made for, in log and metrics."""
+
+    def begun(self, release: str, reference_rows: int) -> None:
+        telemetry.METRICS.set("sluice_decider_reference_rows", reference_rows)
+        telemetry.METRICS.set("sluice_decider_out_of_domain", 0)
+        if not reference_rows:
+            telemetry.event(
+                "no_reference", level=logging.WARNING, id=release, fix="sluice release reference"
+            )
+
+    def compared(self, found: Comparison, worst: list[str], out: bool) -> None:
+        metrics = telemetry.METRICS
+        metrics.set("sluice_decider_out_of_domain", out)
+        metrics.set("sluice_decider_population_rows", found.rows)
+        metrics.set("sluice_decider_score_psi_ratio", found.score)
+        metrics.set("sluice_decider_inputs_shifted_ratio", found.shifted)
+        metrics.set("sluice_decider_alerts_to_promised_ratio", found.alerts)
+        metrics.info("sluice_decider_most_shifted_input_info", worst[0])
+
+    def changed(self, release: str, found: Comparison, worst: list[str], out: bool) -> None:
+        telemetry.event(
+            "out_of_domain" if out else "in_domain_again",
+            level=logging.ERROR if out else logging.INFO,
+            id=release,
+            rows=found.rows,
+            score_psi=round(found.score, 3),
+            inputs_shifted=round(found.shifted, 3),
+            alerts_to_promised=round(found.alerts, 2),
+            most_shifted=worst,
+            fix="docs/runbooks/out-of-domain.md",
+        )
+
+
+def population_check(active: ActiveConfiguration) -> PopulationCheck:
+    """A decider's look at whether its release meets what it was made for."""
+    return PopulationCheck(active, SystemClock(), _PopulationReport())
+
 
 def _said(by: Checked) -> dict[str, Any]:
     act = by.activation
@@ -491,14 +623,76 @@ def _said(by: Checked) -> dict[str, Any]:
     }
 
 
-def active_configuration(settings: Settings) -> ActiveConfiguration:
-    """Release and policy, followed on disk. Raises Misconfigured if the policy is wrong, and
-    Corrupt if it may not decide; without a release that holds, decisions go without a model until
-    one comes."""
+@dataclass(frozen=True, slots=True)
+class Active:
+    """What decides, and what scores beside it."""
+
+    configuration: ActiveConfiguration
+    challengers: Challengers
+
+    def follow(self) -> None:
+        """Look at all that may replace them. Raises what could not be looked at now; the rest
+        was."""
+        try:
+            self.configuration.poll()
+        finally:
+            self.challengers.poll(self.configuration.activation())
+
+
+def active(settings: Settings, entrypoint: Entrypoint | None = None) -> Active:
+    """Release and policy, and the releases beside it. Arguments and errors are those of
+    :func:`active_configuration`."""
+    decider = settings.decider
+    trusted = TrustFolder(Path(decider.trust_dir), read_trust, SystemClock())
+    configuration = active_configuration(settings, entrypoint, trusted)
+    names, kafka = topics(settings), settings.kafka
+
+    def follow(name: str) -> ReleaseDirectory:
+        return ReleaseDirectory(
+            Path(decider.release_dir) / name,
+            trusted,
+            catalogue.FEATURES,
+            configuration.policies.current().fx.reference,
+            entrypoint=entrypoint,
+            first_apart=True,
+        )
+
+    def producer() -> EventProducer:
+        return EventProducer(
+            kafka.bootstrap,
+            client_id=f"rollout-{settings.service.name()}",
+            extra=kafka.extra(),
+            count=telemetry.METRICS.count,
+        )
+
+    challengers = Challengers(
+        follow,
+        trusted=lambda: frozenset(trusted.keys),
+        log=RolloutTopic(
+            names.rollouts, lambda: TopicReader(kafka.bootstrap, extra=kafka.extra()), producer
+        ),
+        scores=ShadowTopic(names.shadow_scores, producer),
+        report=_Report(),
+        clock=SystemClock(),
+        emitter=emitter(settings),
+    )
+    return Active(configuration, challengers)
+
+
+def active_configuration(
+    settings: Settings,
+    entrypoint: Entrypoint | None = None,
+    trusted: TrustFolder | None = None,
+) -> ActiveConfiguration:
+    """Release and policy, followed on disk. entrypoint: whose variant of the release scores.
+
+    Raises Misconfigured if the policy is wrong, and Corrupt if it may not decide; without a release
+    that holds, decisions go without a model until one comes.
+    """
     decider = settings.decider
     clock = SystemClock()
-    pack = policies(settings)
-    trusted = TrustFolder(Path(decider.trust_dir), read_trust, clock)
+    pack = _deciding_policies(settings)
+    trusted = trusted or TrustFolder(Path(decider.trust_dir), read_trust, clock)
     release_dir, policy_dir = Path(decider.release_dir), Path(decider.policy_dir)
     limits = Limits(
         release_approvals=decider.release_approvals,
@@ -512,6 +706,7 @@ def active_configuration(settings: Settings) -> ActiveConfiguration:
     telemetry.event(
         "approvals_required", release=limits.release_approvals, policy=limits.policy_approvals
     )
+    activation = ActivationFile(release_dir)
     return ActiveConfiguration(
         ReleaseDirectory(
             release_dir,
@@ -519,10 +714,12 @@ def active_configuration(settings: Settings) -> ActiveConfiguration:
             catalogue.FEATURES,
             pack.current().fx.reference,
             telemetry.METRICS.count,
+            entrypoint=entrypoint,
+            named=lambda: champion_of(activation.read(), trusted),
         ),
         pack,
         trusted=trusted,
-        release_activations=ActivationFile(release_dir),
+        release_activations=activation,
         policy_activations=ActivationFile(policy_dir),
         epochs=EpochFile(Path(decider.epoch_file) if decider.epoch_file else None),
         recent=Recent(decider.dry_run_rows),
@@ -563,7 +760,7 @@ def decider(
     entrypoint: Entrypoint,
     ids: Ids,
     log: DecisionLog,
-    active: ActiveConfiguration,
+    active: Active,
     turned_away: Callable[[], Unavailable | None] = lambda: None,
 ) -> DecisionPipeline:
     """The decision pipeline behind one entrypoint. turned_away: why it is not ready, if the store
@@ -572,8 +769,8 @@ def decider(
         entrypoint=entrypoint,
         emitter=emitter(settings),
         ids=ids,
-        scorer=active.releases,
-        policy=active.policies,
+        scorer=active.configuration.releases,
+        policy=active.configuration.policies,
         log=log,
         clock=SystemClock(),
         bounds=EventTimeBounds(
@@ -585,7 +782,9 @@ def decider(
         ),
         check=checks(settings.decider.grammars),
         turned_away=turned_away,
-        watch=active,
+        watch=active.configuration,
+        challengers=active.challengers,
+        draw=draw_of(settings.decider.let_through_key, SystemClock(), telemetry.METRICS.count),
     )
 
 
@@ -597,22 +796,27 @@ class Credentials:
     clients: Clients | None
 
 
-def credentials(settings: Settings) -> Credentials | None:
+Api = Literal["decider", "labeller"]
+"""Whose HTTP: the section with its address, certificate and clients' CA."""
+
+
+def credentials(settings: Settings, api: Api = "decider") -> Credentials | None:
     """Keys and clients, read once; None where everybody may ask.
 
     Raises Misconfigured if a setting is missing or a file is wrong, Unavailable if the issuer's
     keys cannot be fetched.
     """
     given = settings.access
+    client_ca_file = _http(settings, api).client_ca_file
     if given.mode == "none":
         return None
-    if not given.issuer and not settings.decider.client_ca_file:
+    if not given.issuer and not client_ca_file:
         raise Misconfigured(
             "a credential is required and none is taken",
             where="access.mode",
-            fix="access.issuer for bearer tokens, decider.client_ca_file for certificates",
+            fix=f"access.issuer for bearer tokens, {api}.client_ca_file for certificates",
         )
-    if settings.decider.client_ca_file and not given.issuer and not given.clients_file:
+    if client_ca_file and not given.issuer and not given.clients_file:
         raise Misconfigured(
             "nobody is known by a certificate",
             where="access.clients_file",
@@ -620,16 +824,22 @@ def credentials(settings: Settings) -> Credentials | None:
         )
     clients = None
     if given.clients_file:
-        if not settings.decider.client_ca_file:
+        if not client_ca_file:
             raise Misconfigured(
                 "certificates are listed, and none is asked for",
-                where="decider.client_ca_file",
+                where=f"{api}.client_ca_file",
                 fix="the CA bundle of the clients",
             )
         from sluice.adapters.identity.clients import ClientsFile  # noqa: PLC0415 - only here
 
         clients = ClientsFile(Path(given.clients_file))
     return Credentials(_tokens(given) if given.issuer else None, clients)
+
+
+def _http(
+    settings: Settings, api: Api
+) -> settings_of.DeciderSettings | settings_of.LabellerSettings:
+    return settings.decider if api == "decider" else settings.labeller
 
 
 def _tokens(given: settings_of.AccessSettings) -> Tokens:
@@ -663,15 +873,13 @@ def _keys_read(error: SluiceError | None) -> None:
         telemetry.event("keys_not_read", level=logging.ERROR, code=error.code, reason=str(error))
 
 
-def server_tls(settings: Settings) -> tls.ServerTls | None:
-    """Certificate of the sync API, and the CA of its clients; None for plain HTTP. Raises
+def server_tls(settings: Settings, api: Api = "decider") -> tls.ServerTls | None:
+    """Certificate of an API, and the CA of its clients; None for plain HTTP. Raises
     Misconfigured."""
-    given = settings.decider
+    given = _http(settings, api)
     if not (given.cert_file or given.key_file or given.client_ca_file):
         return None
-    return tls.ServerTls(
-        tls.Files("decider", given.client_ca_file, given.cert_file, given.key_file)
-    )
+    return tls.ServerTls(tls.Files(api, given.client_ca_file, given.cert_file, given.key_file))
 
 
 def sampler(settings: Settings) -> telemetry.Sampler:

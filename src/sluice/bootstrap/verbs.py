@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,16 +28,21 @@ if TYPE_CHECKING:
     from sluice.application.build_dataset import TrainingLog
     from sluice.application.consistency import Gate
     from sluice.application.dataset import Order
+    from sluice.application.label_maturity import Maturity
     from sluice.application.load_history import Archived as ArchivedPast
     from sluice.application.load_history import Stored
     from sluice.application.ports import StateStore, StateUpdate
+    from sluice.application.promote import Steps
     from sluice.application.publish import BadRow, Report
     from sluice.application.rebuild import Rebuild
     from sluice.application.redrive import Originals, Sender
+    from sluice.application.send_reports import Sent
     from sluice.application.smoke_test import Seen
-    from sluice.domain.activation import Act, Activation, Checked, What
+    from sluice.domain.activation import Act, Activation, Checked, Named, What
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
+    from sluice.domain.records.label import Label
+    from sluice.domain.records.rollout import Role, Rollout
     from sluice.domain.release import Manifest
 
 Say = Callable[[str], None]
@@ -56,7 +61,7 @@ def apply_topics(
     replication: int | None,
     dry_run: bool,
 ) -> list[Change]:
-    """Make the five topics as they must be. Raises Misconfigured, Unavailable."""
+    """Make the topics as they must be. Raises Misconfigured, Unavailable."""
     from sluice.adapters.kafka import topics
     from sluice.bootstrap.brokers import reached
 
@@ -72,7 +77,7 @@ def apply_topics(
 
 
 def existing_topics(settings: Settings, bootstrap: str | None) -> list[Existing]:
-    """The five topics as the broker has them. Raises Unavailable."""
+    """The topics as the broker has them. Raises Unavailable."""
     from sluice.adapters.kafka import topics
     from sluice.bootstrap.brokers import reached
 
@@ -576,6 +581,53 @@ def find_decisions(root: Path, authorization_id: str) -> list[Archived]:
     return Archive(root).find(authorization_id)
 
 
+def find_labels(root: Path, authorization_id: str) -> list[Label]:
+    """Every report of one authorization, as they came."""
+    from sluice.adapters.parquet.archive import Archive
+
+    return Archive(root).labels_of(authorization_id)
+
+
+def label_maturity(root: Path, complete_days: int) -> list[Maturity]:
+    """What share of the frauds was known after how many days, from the labels of an archive. A
+    label log ends with what it holds: its newest known_at is its time."""
+    from sluice.adapters.parquet.archive import Archive
+    from sluice.application.label_maturity import Delays
+
+    delays, until_us = Delays(), 0
+    archive = Archive(root)
+    for kind in ("history_labels", "labels"):
+        for label in archive.labels(kind):
+            delays.add(label)
+            until_us = max(until_us, label.known_at)
+    return delays.by_channel_and_source(until_us, complete_days)
+
+
+def sending_reports(
+    file: Path,
+    url: str,
+    *,
+    columns: Mapping[str, str],
+    constants: Mapping[str, str],
+    token_file: Path | None,
+    tls_files: tuple[str, str, str],
+    from_line: int,
+    bad: Callable[[str, str, str], None],
+    progress: Callable[[Sent], None],
+    stopping: Callable[[], bool],
+) -> Callable[[], Sent]:
+    """A file of reports and the labeller that it goes to; called, it is sent. tls_files: CA,
+    certificate, key. Raises Misconfigured, Unavailable, Rejected."""
+    from sluice.adapters import tls
+    from sluice.adapters.files.reports import ReportFile
+    from sluice.adapters.syncapi import LabellerClient
+    from sluice.application.send_reports import send
+
+    rows = ReportFile(file, columns, constants).rows(from_line)
+    api = LabellerClient(url, token_file=token_file, files=tls.Files("labels", *tls_files))
+    return partial(send, rows, api, bad=bad, progress=progress, stopping=stopping)
+
+
 def consistency_gate(root: Path, *, sample_ppm: int, count: int, at_least: int) -> Gate:
     """See :func:`sluice.application.consistency.gate`."""
     from sluice.adapters.parquet.samples import ArchiveSampleSource
@@ -636,15 +688,24 @@ class Verified(NamedTuple):
 
 
 def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
-    """Check a release as a decider does, warm-up included. policy: whose reference currency it
-    must be of. Raises Corrupt, Misconfigured."""
+    """Check a release as the deciders of both entrypoints do, warm-up included. policy: whose
+    reference currency it must be of. A certificate in it must be of its graphs, by a trusted key.
+    Raises Corrupt, Misconfigured."""
     from sluice.adapters.onnx import load, read_trust, verify
     from sluice.adapters.policyfiles import read_policy
+    from sluice.application.judging.certificate import check_certificate, read_certificate
     from sluice.domain.features import catalogue
+    from sluice.domain.records.decision import ENTRYPOINTS
+    from sluice.domain.release import CERTIFICATE, MODEL_INT8
 
     trusted = read_trust(trust)
-    manifest, _, signer = verify(folder, trusted)
-    load(folder, trusted, catalogue.FEATURES, read_policy(policy, catalogue.FEATURES).fx.reference)
+    manifest, files, signer = verify(folder, trusted)
+    if CERTIFICATE in manifest.files:
+        verdict, _ = read_certificate(files[CERTIFICATE], trusted)
+        check_certificate(verdict, manifest, MODEL_INT8)
+    currency = read_policy(policy, catalogue.FEATURES).fx.reference
+    for entrypoint in (None, *ENTRYPOINTS):
+        load(folder, trusted, catalogue.FEATURES, currency, entrypoint=entrypoint)
     return Verified(manifest, signer, verify_activation("release", folder, trust, approvals=0))
 
 
@@ -672,6 +733,9 @@ def act_on(
     from sluice.application.sign_release import read_private_key
     from sluice.domain.clock import SystemClock
 
+    if what == "release" and _holds_releases(folder):
+        beside = steps(folder, key_file, who=who, why=why)
+        return beside.rollback() if kind == "rollback" else beside.again(kind)
     name, digest = _identity(what, folder)
     return act(
         ActivationFile(folder),
@@ -686,16 +750,153 @@ def act_on(
     )
 
 
+def _holds_releases(folder: Path) -> bool:
+    """Whether it is a folder of releases, rather than a release."""
+    from sluice.domain.release import FILES
+
+    return folder.is_dir() and not any((folder / name).exists() for name in FILES)
+
+
+class _ReleasesFolder:
+    """The port Releases (:mod:`sluice.application.promote`)."""
+
+    def __init__(self, folder: Path) -> None:
+        from sluice.adapters.trustfiles import ActivationFile
+
+        self._folder = folder
+        activation = ActivationFile(folder)
+        self.read, self.replace = activation.read, activation.replace
+
+    def identity(self, name: str) -> tuple[Named, int]:
+        """See the port."""
+        from sluice.application.sign_release import read_manifest
+        from sluice.domain.activation import Named
+        from sluice.errors import Misconfigured
+
+        folder = self._folder / name
+        found, digest = _identity("release", folder)
+        if found != name:
+            raise Misconfigured(
+                f"the release in it is {found}", where=str(folder), fix="name the folder by its id"
+            )
+        return Named(found, digest), read_manifest(folder).created_at
+
+
+def steps(
+    folder: Path,
+    key_file: Path,
+    *,
+    who: str,
+    why: str,
+    expect: int | None = None,
+    once: bool = False,
+) -> Steps:
+    """The steps of a folder of releases. Raises Misconfigured."""
+    from sluice.application.promote import Steps
+    from sluice.application.sign_release import read_private_key
+    from sluice.domain.clock import SystemClock
+
+    releases = _releases(folder)
+    key = read_private_key(key_file)
+    return Steps(releases, key, SystemClock(), who=who, why=why, expect=expect, once=once)
+
+
+def held(settings: Settings, folder: Path, name: str, role: Role) -> Activation:
+    """What lies in a folder of releases, if a release is in that role and nobody took it out.
+    Raises Misconfigured if not, Unavailable if nobody can say."""
+    from sluice.application.promote import check_held
+
+    return check_held(_releases(folder), name, role, lambda us: returned(settings, us))[0]
+
+
+def _releases(folder: Path) -> _ReleasesFolder:
+    from sluice.errors import Misconfigured
+
+    if not _holds_releases(folder):
+        raise Misconfigured(
+            "this is one release, not a folder of releases",
+            where=str(folder),
+            fix="docs/reference/rollout.md",
+        )
+    return _ReleasesFolder(folder)
+
+
+def returned(settings: Settings, epoch: int) -> list[Rollout]:
+    """Canaries and shadows of an epoch that went back by themselves, as deciders wrote it. Raises
+    Unavailable, Misconfigured."""
+    from sluice.adapters.kafka.reader import TopicReader
+    from sluice.adapters.kafka.rollouts import EVENTS_MAX, written_since_ms
+    from sluice.adapters.kafka.rollouts import returned as among
+    from sluice.adapters.kafka.topics import Topics
+    from sluice.bootstrap.brokers import reached
+
+    kafka = settings.kafka
+    reader = TopicReader(reached(kafka), extra=kafka.extra())
+    try:
+        topic = Topics(kafka.topic_prefix).rollouts
+        return among(reader.tail(topic, EVENTS_MAX, written_since_ms(epoch)), epoch)
+    finally:
+        reader.close()
+
+
+class Listed(NamedTuple):
+    """A folder of releases. broken: what is wrong, by the name of a folder that holds none that can
+    be read."""
+
+    activation: Activation | None
+    signers: list[str]
+    releases: list[tuple[Manifest, str]]
+    broken: dict[str, str]
+
+
+def list_releases(folder: Path) -> Listed:
+    """What lies there, unverified, the newest release first. Raises Misconfigured."""
+    import hashlib
+
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.application.sign_release import read_manifest
+    from sluice.domain.activation import decode, named_signers
+    from sluice.domain.release import MANIFEST
+    from sluice.errors import Misconfigured, SluiceError
+
+    if not folder.is_dir():
+        raise Misconfigured("this is no folder", where=str(folder))
+    signed = ActivationFile(folder).read()
+    releases, broken = [], {}
+    for path in sorted(folder.glob(f"*/{MANIFEST}")):
+        if path.parent.is_symlink():
+            continue
+        try:
+            manifest = read_manifest(path.parent)
+        except SluiceError as error:
+            broken[path.parent.name] = error.what
+        else:
+            releases.append((manifest, hashlib.sha256(path.read_bytes()).hexdigest()))
+    releases.sort(key=lambda pair: -pair[0].created_at)
+    return Listed(
+        None if signed is None else decode(signed.statement),
+        [] if signed is None else named_signers(signed),
+        releases,
+        broken,
+    )
+
+
 def approve(what: What, folder: Path, key_file: Path) -> tuple[Activation, int]:
     """Add a signature to the activation in a folder. Returns it, and how many it has. Raises
     Misconfigured, Corrupt."""
     from sluice.adapters.trustfiles import ActivationFile
     from sluice.application import activate
     from sluice.application.sign_release import read_private_key
+    from sluice.domain.activation import decode
 
-    _, digest = _identity(what, folder)
     key = read_private_key(key_file)
-    return activate.approve(ActivationFile(folder), key, what=what, digest=digest)
+    store = ActivationFile(folder)
+    if what == "release" and _holds_releases(folder):
+        signed = store.read()
+        digest = "" if signed is None else decode(signed.statement).digest
+    else:
+        _, digest = _identity(what, folder)
+    return activate.approve(store, key, what=what, digest=digest)
 
 
 def verify_activation(what: What, folder: Path, trust: Path, *, approvals: int) -> Checked | None:
@@ -742,12 +943,12 @@ def _identity(what: What, folder: Path) -> tuple[str, str]:
 
         policy = read_policy(folder, catalogue.FEATURES)
         return policy.id, policy.digest
-    from sluice.adapters.onnx.release import read_files
+    from sluice.adapters.onnx.release import read_files, read_optional
     from sluice.domain.release import MANIFEST, check_files, decode_manifest
 
     files = read_files(folder)
     manifest = decode_manifest(files[MANIFEST], str(folder / MANIFEST))
-    check_files(manifest, files)
+    check_files(manifest, files | read_optional(folder, manifest))
     return manifest.id, hashlib.sha256(files[MANIFEST]).hexdigest()
 
 

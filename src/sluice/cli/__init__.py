@@ -31,15 +31,19 @@ VERBS: dict[str, str] = {
     "topics": "sluice.cli.topics",
     "dead-letters": "sluice.cli.dead_letters",
     "publish": "sluice.cli.publish",
+    "labels": "sluice.cli.labels",
     "backfill": "sluice.cli.backfill",
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
     "smoke-test": "sluice.cli.smoke_test",
     "features": "sluice.cli.features",
     "consistency": "sluice.cli.consistency",
+    "judge": "sluice.cli.judge",
+    "gate": "sluice.cli.gate",
     "release": "sluice.cli.release",
     "policy": "sluice.cli.policy",
     "rollout": "sluice.cli.rollout",
+    "retention": "sluice.cli.retention",
     "reference": "sluice.cli.reference",
 }
 DEVELOPERS = frozenset({"contracts", "reference"})
@@ -52,6 +56,8 @@ EXTRAS = {
     "pyarrow": "archive",
 }
 """Which extra of ours brings a package."""
+ELSEWHERE = {"train": "models"}
+"""Verbs of packages with an environment of their own: the folder of a checkout that holds it."""
 
 EXIT_USAGE = 64
 """EX_USAGE of sysexits.h."""
@@ -90,7 +96,9 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import a verb."""
         module = verbs().get(name)
-        return None if module is None else importlib.import_module(module).command
+        if module is None:
+            return _elsewhere(name) if name in ELSEWHERE else None
+        return importlib.import_module(module).command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs by their docstrings, those for developers last."""
@@ -130,6 +138,25 @@ class Verbs(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         return status
+
+
+def _elsewhere(name: str) -> click.Command:
+    """What stands for a verb of an environment that this one is not, whatever it is given."""
+
+    def say_where() -> None:
+        folder = ELSEWHERE[name]
+        raise Misconfigured(
+            f"this verb is of sluice-{folder}, which is not installed here",
+            fix=f"install it; in a checkout: make {folder}/.venv/.done, "
+            f"then {folder}/.venv/bin/sluice {name}",
+        )
+
+    return click.Command(
+        name,
+        callback=say_where,
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
 
 
 def _failed(ctx: click.Context, error: SluiceError) -> int:

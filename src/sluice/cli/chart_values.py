@@ -27,8 +27,11 @@ OF_THE_CHART: dict[str, frozenset[str]] = {
     "decider": frozenset(
         {
             "host", "port", "cert_file", "key_file", "client_ca_file",
-            "release_dir", "policy_dir", "trust_dir",
+            "release_dir", "policy_dir", "trust_dir", "let_through_key",
         }
+    ),
+    "labeller": frozenset(
+        {"host", "port", "cert_file", "key_file", "client_ca_file", "look_up"}
     ),
     "access": frozenset({"mode", "issuer", "audience", "keys", "keys_ca_file", "clients_file"}),
     "archiver": frozenset({"root"}),

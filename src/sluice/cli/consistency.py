@@ -18,7 +18,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
-from sluice.cli.output import say
+from sluice.cli.output import say, write
 from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.text import help_of
 from sluice.settings import load
@@ -59,13 +59,13 @@ FEATURES_SHOWN = 10
 def command(
     archive: Path | None, sample_ppm: int, newest: int, at_least: int, report: Path | None
 ) -> int:
-    """Returns the verdict: 0, 1 or 2."""
+    """Returns the verdict: 0, 1 or 2. Raises Unavailable if the report cannot be written."""
     root = verbs.archive_root(load()[0], archive)
     found, status = verbs.consistency_gate(
         root, sample_ppm=sample_ppm, count=newest, at_least=at_least
     )
     if report is not None:
-        report.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        write(report, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     for line in lines(found):
         say(line)
     return status

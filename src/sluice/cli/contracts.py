@@ -19,6 +19,8 @@ from sluice.domain.records.dead_letter import DeadLetter
 from sluice.domain.records.decision import Answer, Decision
 from sluice.domain.records.label import Label
 from sluice.domain.records.observation import Observations
+from sluice.domain.records.report import Report
+from sluice.domain.records.rollout import Rollout, ShadowScores
 
 ROOT = Path("contracts")
 RECORDS: dict[str, type[msgspec.Struct]] = {
@@ -27,11 +29,14 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "observations.v1": Observations,
     "labels.v1": Label,
     "dead-letters.v1": DeadLetter,
+    "rollouts.v1": Rollout,
+    "shadow-scores.v1": ShadowScores,
     "answer.v1": Answer,
 }
 """What each topic carries, and what the sync API answers."""
-CLOSED: dict[str, type[msgspec.Struct]] = {"authorizations.v1": Received}
-"""What an entrypoint takes: an unknown field is refused, so its schema says so."""
+CLOSED: dict[str, type[msgspec.Struct]] = {"authorizations.v1": Received, "reports.v1": Report}
+"""What an entrypoint or the labeller takes: an unknown field is refused, so its schema says so."""
+SCHEMAS = {**RECORDS, **CLOSED}
 _GROWS = (
     "May gain optional fields within this version: pass over those you do not know. "
     "See docs/how-to/change-a-contract.md."
@@ -47,7 +52,7 @@ _TAKEN = "Closed: a field that is not here is refused. See docs/how-to/change-a-
 def command(check: bool, root: Path) -> int:
     """Write the schemas, or name the stale ones."""
     stale = 0
-    for name in RECORDS:
+    for name in SCHEMAS:
         path, text = root / f"{name}.schema.json", schema(name)
         if path.exists() and path.read_text() == text:
             continue
@@ -67,7 +72,7 @@ def schema(name: str) -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": name,
         "description": _TAKEN if name in CLOSED else _GROWS,
-        **msgspec.json.schema(CLOSED.get(name, RECORDS[name])),
+        **msgspec.json.schema(SCHEMAS[name]),
     }
     for part in made["$defs"].values():
         if part.get("type") == "object":

@@ -49,7 +49,9 @@ def command(authorization_id: str, archive: Path | None, everything: bool, as_js
     if as_json:
         say_json(msgspec.json.format(found.record, indent=2).decode())
     else:
-        for line in lines(explain(found, everything=everything, of=decisions)):
+        labels = verbs.find_labels(root, authorization_id)
+        told = explain(found, everything=everything, of=decisions, labels=labels)
+        for line in lines(told):
             say(line)
     return 0
 
@@ -63,6 +65,11 @@ def lines(said: Explanation) -> Iterator[str]:
     if said.records:
         yield "decided more than once; one record counts"
         for row in said.records:
+            yield f"  {row.name:<12} {row.value}"
+        yield ""
+    if said.labels:
+        yield "reported, as it became known"
+        for row in said.labels:
             yield f"  {row.name:<12} {row.value}"
         yield ""
     yield "reasons"

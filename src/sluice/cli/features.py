@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from sluice.bootstrap import verbs
+from sluice.cli.output import write
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
 
@@ -42,5 +43,5 @@ def compile_(service: str, repository: Path, out: Path | None) -> int:
     if out is None:
         sys.stdout.write(document.decode())
     else:
-        out.write_bytes(document)
+        write(out, document)
     return 0

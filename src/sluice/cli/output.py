@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from sluice.errors import Unavailable
 from sluice.shown import ascii_json, shown, shown_lines
 
 
@@ -20,3 +23,12 @@ def say_lines(text: str, *, err: bool = False) -> None:
 def say_json(text: str) -> None:
     """JSON for a program, which may print it: ASCII alone."""
     click.echo(ascii_json(text))
+
+
+def write(path: Path, document: bytes) -> None:
+    """To a file that the caller named; its folder is made. Raises Unavailable."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(document)
+    except OSError as exc:
+        raise Unavailable(f"cannot be written: {exc.strerror}", where=str(path)) from exc

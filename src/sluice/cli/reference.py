@@ -87,8 +87,8 @@ def metrics() -> str:
         "Prometheus, on `/metrics` of `service.admin_port`. A metric appears once it has been "
         "used; the counters of what goes wrong show 0 from the start, so that the first time is a "
         "rise. Labels are bounded words, never identifiers; past 256 label sets a metric counts "
-        "the rest under `other`. Beside these the sync API shows KServe's `request_*_seconds` and "
-        "every process the client's own `process_*` and `python_*`.\n"
+        "the rest under `other`. Beside these the sync API shows KServe's "
+        "`request_predict_seconds` and every process the client's own `process_*` and `python_*`.\n"
     )
     for component in dict.fromkeys(row.name.split("_")[1] for row in TABLE):
         rows = [row for row in TABLE if row.name.split("_")[1] == component]

@@ -1,4 +1,4 @@
-"""Make the five topics as they must be, or list them as they are.
+"""Make the topics as they must be, or list them as they are.
 
 sluice topics apply --bootstrap localhost:9092 --partitions 12
 sluice topics list

@@ -15,11 +15,11 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from sluice.domain.clock import MINUTE_US, to_datetime
 from sluice.domain.records.authorization import MicrosUtc
-from sluice.domain.release import Sha256, Trusted, check_signature, sign
+from sluice.domain.release import RELEASE_ID, Ppm, ReleaseId, Sha256, Trusted, check_signature, sign
 from sluice.errors import Corrupt, Misconfigured
 
 ACTIVATION = "activation.note"
@@ -31,9 +31,10 @@ AHEAD_MAX_US = 5 * MINUTE_US
 What = Literal["release", "policy"]
 RELEASE: What = "release"
 POLICY: What = "policy"
-Act = Literal["activate", "rollback", "force", "reset"]
+Act = Literal["activate", "rollback", "force", "reset", "shadow", "canary", "promote"]
 """activate: the usual one. rollback: an older one on purpose. force: without a dry run. reset: the
-breaker's trips are over; without a dry run."""
+breaker's trips are over; without a dry run. shadow, canary, promote: the steps of a release beside
+others (:mod:`sluice.application.promote`)."""
 FORCED: frozenset[Act] = frozenset({"force", "reset"})
 """Acts by which somebody answers for the outcomes in the dry run's stead."""
 Words = Annotated[
@@ -46,8 +47,26 @@ Words = Annotated[
 ]
 """What a person reads: no control characters, nor what turns the direction of a line or hides."""
 
+FIRST_SHARE_MAX_PPM = 10_000
+"""Of the cards, that a canary may answer which has answered none yet: 1 %."""
+MOVED = "moved"
+"""Code of a step that somebody else's came before."""
 EPOCH, UNAPPROVED = "epoch", "unapproved"
 """Codes: older than what was seen, or the same epoch for something else; too few signatures."""
+
+
+class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A release: its id, which is its folder's name, and SHA-256 of its manifest.json."""
+
+    id: ReleaseId
+    digest: Sha256
+
+
+class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A release that answers a share of the cards."""
+
+    release: Named
+    share_ppm: Ppm
 
 
 class Activation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -55,6 +74,10 @@ class Activation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     id: the release's, or the policy's; for people. digest: SHA-256 of the release's manifest.json,
     or of what the policy means. epoch: when the act was signed, microseconds UTC.
+
+    Beside several releases it is of the champion, and names the others. shadow: scores, and never
+    answers. canary: answers a share. before: the champion of before, to which a rollback goes.
+    after: epoch of the activation that it took the place of.
     """
 
     v: Literal[1] = 1
@@ -65,6 +88,16 @@ class Activation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     act: Act
     who: Words
     why: Words
+    shadow: Named | UnsetType = UNSET
+    canary: Canary | UnsetType = UNSET
+    before: Named | UnsetType = UNSET
+    after: MicrosUtc | UnsetType = UNSET
+
+    @property
+    def champion(self) -> Named:
+        """What it lets decide. Of a folder of releases, whose id names a folder; see
+        :func:`champion_of`."""
+        return Named(self.id, self.digest)
 
 
 class SignedActivation(NamedTuple):
@@ -125,6 +158,19 @@ def signers_of(signed: SignedActivation, trusted: Trusted) -> frozenset[str]:
     """Ids of the keys that approved; of two signatures by one key, one counts. Raises Corrupt if
     any of them is malformed, not trusted (any more), or not over these bytes."""
     return frozenset(check_signature(signed.statement, line, trusted) for line in signed.approvals)
+
+
+def champion_of(signed: SignedActivation | None, trusted: Trusted) -> str | None:
+    """Id of the release that a folder's activation lets decide, None without one. Raises Corrupt,
+    Misconfigured if nobody vouches for it, or it cannot be read."""
+    if signed is None:
+        return None
+    if not signers_of(signed, trusted):
+        raise Corrupt("nobody signed it", where=ACTIVATION, code=UNAPPROVED)
+    name = decode(signed.statement).id
+    if re.fullmatch(RELEASE_ID, name) is None:
+        raise Misconfigured("it names no release", where=ACTIVATION)
+    return name
 
 
 def check(

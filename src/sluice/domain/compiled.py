@@ -45,7 +45,7 @@ FOLDER = _HERE / "__pycache__" / f"kernel-{_DIGEST[:12]}"
 USES = {
     "caching": ("FunctionCache", "CompileResultCacheImpl", "_CacheLocator"),
     "caching.FunctionCache": ("_impl_class", "load_overload", "save_overload"),
-    "caching.CompileResultCacheImpl": ("_locator_classes", "check_cachable"),
+    "caching.CompileResultCacheImpl": ("_locator_classes", "check_cachable", "reduce"),
     "caching._CacheLocator": (
         *("from_function", "ensure_cache_path", "get_cache_path"),
         *("get_source_stamp", "get_disambiguator"),
@@ -111,6 +111,11 @@ class _Locator(caching._CacheLocator):
 
 class _Files(caching.CompileResultCacheImpl):
     _locator_classes = (_Locator,)
+
+    def reduce(self, cres: Any) -> Any:
+        """What is kept of a function: all but its source with notes of each variable's type. Their
+        order is another with each compilation, and an image must be the same when built again."""
+        return super().reduce(cres._replace(type_annotation=""))
 
 
 class _Cache(caching.FunctionCache):

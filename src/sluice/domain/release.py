@@ -1,10 +1,11 @@
 """A release: a model with everything needed to trust it, in one folder.
 
-``model.onnx``, ``card.md``, ``manifest.json`` and ``manifest.sig``. The manifest names the digests
-of the other files and of what the model was made from, the features in order with a digest of what
-each one means, and rows with the scores they must give. It knows nothing of other features, nor of
-the store. The signature covers the manifest's exact bytes, so one signature covers all. Pure:
-bytes in, a checked manifest or an error out.
+``model.onnx``, ``card.md``, ``manifest.json`` and ``manifest.sig``; from version 3 of the manifest
+maybe ``model.int8.onnx``, ``reference.json`` and ``certificate.json``. The manifest names the
+digests of the other files and of what the model was made from, the features in order with a digest
+of what each one means, and rows with the scores they must give. It knows nothing of other features,
+nor of the store. The signature covers the manifest's exact bytes, so one signature covers all.
+Pure: bytes in, a checked manifest or an error out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -24,12 +25,23 @@ from msgspec import Meta
 
 from sluice.domain.clock import from_datetime, to_datetime
 from sluice.domain.records.authorization import Currency, MicrosUtc
+from sluice.domain.records.decision import Entrypoint
 from sluice.domain.records.entity import EntityKind
 from sluice.errors import Corrupt, Misconfigured
 
-MODEL, CARD, MANIFEST, SIGNATURE = "model.onnx", "card.md", "manifest.json", "manifest.sig"
-FILES = (MODEL, CARD, MANIFEST, SIGNATURE)
-MAX_BYTES = {MODEL: 32 << 20, CARD: 1 << 20, MANIFEST: 1 << 20, SIGNATURE: 4096}
+MODEL: Final = "model.onnx"
+CARD, MANIFEST, SIGNATURE = "card.md", "manifest.json", "manifest.sig"
+MODEL_INT8: Final = "model.int8.onnx"
+REFERENCE, CERTIFICATE = "reference.json", "certificate.json"
+NEEDED = (MODEL, CARD, MANIFEST, SIGNATURE)
+OPTIONAL = (MODEL_INT8, REFERENCE, CERTIFICATE)
+"""Of a manifest of version 3, each by its digest in ``files``."""
+FILES = (*NEEDED, *OPTIONAL)
+MAX_BYTES = {
+    **{MODEL: 32 << 20, MODEL_INT8: 32 << 20},
+    **{CARD: 1 << 20, MANIFEST: 1 << 20, REFERENCE: 1 << 20, CERTIFICATE: 1 << 20},
+    SIGNATURE: 4096,
+}
 """Of each file. A model: far above the largest that answers within its budget; onnxruntime takes a
 copy, in which no other thread of Python runs: 25 ms."""
 FEATURES_KEY = "sluice.features"
@@ -41,10 +53,14 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 """First 16 hex digits of a SHA-256: tells two apart, where the signature keeps forgers out."""
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+RELEASE_ID = r"^[a-z0-9][a-z0-9.-]{0,63}$"
+ReleaseId = Annotated[str, Meta(pattern=RELEASE_ID)]
 Value = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """Of a feature."""
 Step = Literal["challenge", "review", "decline"]
 """What a threshold on the score leads to."""
+Graph = Literal["model.onnx", "model.int8.onnx"]
+"""A variant of the model: in single precision, or quantised to eight bits."""
 
 
 class FeatureLike(Protocol):
@@ -89,10 +105,14 @@ def _digest(text: str) -> str:
 
 
 class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row, in the order of the manifest's features, and the score that it must get."""
+    """One row, in the order of the manifest's features, and the score that it must get.
+
+    int8_ppm: the one that ``model.int8.onnx`` must give, where there is one.
+    """
 
     features: list[Value]
     score_ppm: Ppm
+    int8_ppm: Ppm | None = None
 
 
 class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -117,18 +137,22 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``manifest.json``.
 
-    files: SHA-256 by name, of model.onnx and card.md. features: the columns, in order.
-    reference_currency: what amounts are in. tolerates: views that may be missing (degradation
-    level D1). reference_row: medians, what a group of features is set to when its weight is asked.
-    tolerance_ppm: how far a warm-up score may be off, for the last bit differs between makes of
-    processor. metrics: integers, unit in the name. thresholds_ppm: suggestion to the policy pack.
+    files: SHA-256 by name, of model.onnx, card.md and those of OPTIONAL that there are. features:
+    the columns, in order. variants: which graph an entrypoint scores with, model.onnx where it is
+    not named. reference_currency: what amounts are in. tolerates: views that may be missing
+    (degradation level D1). reference_row: medians, what a group of features is set to when its
+    weight is asked. tolerance_ppm: how far a warm-up score may be off, for the last bit differs
+    between makes of processor; int8_tolerance_ppm: the same of model.int8.onnx, where that bit may
+    move an activation by a step. metrics: integers, unit in the name. thresholds_ppm: suggestion to
+    the policy pack.
     """
 
-    v: Literal[2] = 2
-    id: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+    v: Literal[2, 3] = 3
+    id: ReleaseId
     created_at: MicrosUtc
     files: dict[str, Sha256]
     features: Annotated[list[UsedFeature], Meta(min_length=1)]
+    variants: dict[Entrypoint, Graph] = {}
     reference_currency: Currency
     input: str
     output: str
@@ -137,6 +161,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     reference_row: list[Value]
     warm_up: Annotated[list[Vector], Meta(min_length=1, max_length=64)]
     tolerance_ppm: Annotated[int, Meta(ge=0, le=1)] = 1
+    int8_tolerance_ppm: Annotated[int, Meta(ge=0, le=10_000)] = 1_000
     provenance: Provenance
     metrics: dict[str, int]
     thresholds_ppm: dict[Step, Ppm]
@@ -146,6 +171,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def names(self) -> list[str]:
         """The columns by name."""
         return [feature.name for feature in self.features]
+
+    def graph(self, entrypoint: Entrypoint | None) -> Graph:
+        """The file that an entrypoint scores with; model.onnx for none."""
+        return MODEL if entrypoint is None else self.variants.get(entrypoint, MODEL)
 
 
 class Trusted(Protocol):
@@ -280,14 +309,38 @@ def decode_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
         raise Misconfigured(f"a row does not have {width} features", where=where)
     if len(set(manifest.names)) != width:
         raise Misconfigured("a feature is named twice", where=where)
-    if set(manifest.files) != {MODEL, CARD}:
-        raise Misconfigured(f"files must name {MODEL} and {CARD}", where=where)
+    _check_files_named(manifest, where)
     if manifest.opset not in OPSETS:
         raise Misconfigured(
             f"opset {manifest.opset} is not in {OPSETS.start} to {OPSETS.stop - 1}", where=where
         )
     return manifest
 
+
+def _check_files_named(manifest: Manifest, where: str) -> None:
+    """Raise Misconfigured if files are named that there cannot be, or graphs that are not named."""
+    optional = OPTIONAL if manifest.v > _WITHOUT_OPTIONAL else ()
+    named = set(manifest.files)
+    if not {MODEL, CARD} <= named <= {MODEL, CARD, *optional}:
+        besides = f", and of the rest only {', '.join(optional)}" if optional else " alone"
+        raise Misconfigured(f"files must name {MODEL} and {CARD}{besides}", where=where)
+    for entrypoint, graph in manifest.variants.items():
+        if graph not in named:
+            raise Misconfigured(
+                f"{entrypoint} scores with {graph}, which is not among files",
+                where=f"{where}, variants",
+            )
+    scored = sum(vector.int8_ppm is not None for vector in manifest.warm_up)
+    if scored != (len(manifest.warm_up) if MODEL_INT8 in named else 0):
+        raise Misconfigured(
+            f"{scored} of {len(manifest.warm_up)} rows have an int8_ppm: all must with "
+            f"{MODEL_INT8}, and none without",
+            where=f"{where}, warm_up",
+        )
+
+
+_WITHOUT_OPTIONAL = 2
+"""Version of the manifests that had no optional files."""
 
 KEY_WITHDRAWN = "key_withdrawn"
 """Code of a signature by a key that was revoked, or whose trust has ended."""

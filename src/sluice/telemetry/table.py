@@ -37,17 +37,18 @@ class Metric(NamedTuple):
 
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
-    "task": ("decider", "featurizer", "consistency"),
-    "start": ("decider", "featurizer", "archiver"),
-    "build": ("decider", "featurizer", "archiver", "consistency"),
+    "task": ("decider", "featurizer", "consistency", "labeller"),
+    "start": ("decider", "featurizer", "archiver", "labeller"),
+    "build": ("decider", "featurizer", "archiver", "consistency", "labeller"),
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
-    "consumer": ("decider", "featurizer", "archiver"),
-    "producer": ("decider", "featurizer"),
-    "kafka": ("decider", "featurizer", "archiver"),
-    "dead": ("decider",),
+    "consumer": ("decider", "featurizer", "archiver", "labeller"),
+    "producer": ("decider", "featurizer", "labeller"),
+    "kafka": ("decider", "featurizer", "archiver", "labeller"),
+    "dead": ("decider", "labeller"),
     "featurizer": ("featurizer",),
     "archiver": ("archiver",),
+    "labeller": ("labeller",),
     "consistency": ("consistency",),
 }
 """Services that show the metrics of a component, the second word of their names."""
@@ -85,6 +86,10 @@ _REFUSAL_CODES = (
     *("out_of_memory", "crashed", "internal"),
     *("unapproved", "epoch", "key_withdrawn", "dry_run_shift"),
 )
+BACK_BECAUSE = (
+    *("errors", "latency", "declines", "approvals", "agreement", "consistency"),
+    "expected_loss",
+)
 _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
     *("missing_field", "wrong_type", "out_of_range", "bad_format", "bad_token", "unknown_value"),
@@ -114,7 +119,8 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         ("task",),
         "When the newest run of a task came to its end, Unix time; until then, when it began to be "
-        "due. follow: release and policy. store_watch: whether the store may forget. check: a "
+        "due. follow: release and policy. beside: shadow and canary. store_watch: whether the "
+        "store may forget. population: whether the release meets what it was made for. check: a "
         "round of the consistency check.",
     ),
     Metric("sluice_task_every_seconds", "gauge", ("task",), "How often it is due."),
@@ -294,6 +300,7 @@ TABLE: tuple[Metric, ...] = (
         "good one keeps serving.",
         begins=(
             *((what, code) for what in ("release", "policy") for code in _REFUSAL_CODES),
+            *((what, code) for what in ("canary", "shadow") for code in ("corrupt", "too_slow")),
             *((what, "misconfigured") for what in ("trust", "clients", "certificate")),
             ("trust", "no_keys"),
         ),
@@ -340,6 +347,108 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         ("kind",),
         "Trips that were not reset yet.",
+    ),
+    Metric(
+        "sluice_decider_out_of_domain",
+        "gauge",
+        (),
+        "1 while the release meets another population than it was made for.",
+    ),
+    Metric(
+        "sluice_decider_reference_rows",
+        "gauge",
+        (),
+        "Rows of the reference that it is compared with; 0 if the release has none.",
+    ),
+    Metric(
+        "sluice_decider_population_rows",
+        "gauge",
+        (),
+        "Decisions compared: a sample of the last hour, or of more where there were few.",
+    ),
+    Metric(
+        "sluice_decider_score_psi_ratio",
+        "gauge",
+        (),
+        "Population stability index of the score; out of domain from 0.25 on.",
+    ),
+    Metric(
+        "sluice_decider_inputs_shifted_ratio",
+        "gauge",
+        (),
+        "Share of the release's inputs with an index from 0.25 on; out of domain from 0.4 on.",
+    ),
+    Metric(
+        "sluice_decider_alerts_to_promised_ratio",
+        "gauge",
+        (),
+        "Decisions with a score above the reference's highest 0.5 %, as a multiple of what that "
+        "promises.",
+    ),
+    Metric(
+        "sluice_decider_most_shifted_input_info",
+        "gauge",
+        ("feature",),
+        "1 for the input with the highest index.",
+    ),
+    Metric(
+        "sluice_decider_beside_share",
+        "gauge",
+        ("role",),
+        "Share of the cards that the canary answers, and of the decisions that the shadow scores; "
+        "0 without one.",
+    ),
+    Metric(
+        "sluice_decider_returned_total",
+        "counter",
+        ("role", "reason"),
+        "Canaries and shadows that this decider took out by itself, by what it found.",
+        begins=(*(("canary", reason) for reason in BACK_BECAUSE), ("shadow", "errors")),
+    ),
+    Metric(
+        "sluice_decider_canary_rows_total", "counter", (), "Decisions that the canary answered."
+    ),
+    Metric("sluice_decider_shadow_rows_total", "counter", (), "Decisions that the shadow scored."),
+    Metric(
+        "sluice_decider_shadow_cpu_seconds_total",
+        "counter",
+        (),
+        "Processor time that the shadow took, beside the decisions.",
+    ),
+    Metric(
+        "sluice_decider_shadow_flips_total",
+        "counter",
+        ("direction",),
+        "Decisions that the shadow would have made stricter, or laxer.",
+        begins=_each("stricter", "laxer"),
+    ),
+    Metric(
+        "sluice_decider_shadow_failures_total",
+        "counter",
+        (),
+        "Runs of the shadow that gave no score.",
+    ),
+    Metric(
+        "sluice_decider_beside_left_out_total",
+        "counter",
+        ("role",),
+        "Decisions that shadow or canary were not compared on: the queue was full, or the shadow "
+        "had taken its share of the processor.",
+        begins=_each("canary", "shadow"),
+    ),
+    Metric(
+        "sluice_decider_let_through_total",
+        "counter",
+        ("result",),
+        "Would-be declines that the policy drew to be let through: approved, or declined all the "
+        "same because the day's budget of this process was spent.",
+        begins=_each("approved", "spent"),
+    ),
+    Metric(
+        "sluice_decider_let_through_minor_total",
+        "counter",
+        (),
+        "Amount of those approved, in minor units of the reference currency.",
     ),
     # every user of states
     Metric(
@@ -538,7 +647,11 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         ("service", "code"),
         "Dead letters written.",
-        begins=tuple(("decider", code) for code in _DEAD_LETTER_CODES),
+        begins=(
+            *(("decider", code) for code in _DEAD_LETTER_CODES),
+            ("labeller", "report_conflict"),
+            ("labeller", "unknown_authorization"),
+        ),
     ),
     # featurizer
     Metric(
@@ -546,7 +659,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         ("topic", "result"),
         "Events by result: applied, redelivered, duplicate, too_old; superseded is a second record "
-        "of an id.",
+        "of an id; a label that repeats what was known, or is outranked, changes no state.",
         begins=(("decisions", "too_old"), ("observations", "too_old"), ("decisions", "superseded")),
     ),
     Metric("sluice_featurizer_states_written_total", "counter", ("entity",), "States stored."),
@@ -586,6 +699,66 @@ TABLE: tuple[Metric, ...] = (
         ("topic",),
         "Record written to file completed.",
         AGE_SECONDS,
+    ),
+    # labeller
+    Metric(
+        "sluice_labeller_reports_total",
+        "counter",
+        ("intake", "result"),
+        "Reports by how they came (http, kafka) and what became of them: new, turned (otherwise "
+        "than what was known, and it counts), repeats, outranked, duplicate (sent before), or the "
+        "code of what refused it.",
+        begins=tuple(
+            (intake, result)
+            for intake in ("http", "kafka")
+            for result in ("report_conflict", "unknown_authorization")
+        ),
+    ),
+    Metric(
+        "sluice_labeller_labels_total",
+        "counter",
+        ("kind", "is_fraud"),
+        "Labels written.",
+    ),
+    Metric(
+        "sluice_labeller_late_total",
+        "counter",
+        ("kind",),
+        "Labels that reached us more than a day after their source knew: what was decided in "
+        "between did not know.",
+    ),
+    Metric(
+        "sluice_labeller_failed_total",
+        "counter",
+        ("code",),
+        "Batches of reports that could not be made durable; whoever sent them sends them again.",
+        begins=_each("unavailable"),
+    ),
+    Metric(
+        "sluice_labeller_waiting",
+        "gauge",
+        (),
+        "Reports that came over HTTP and have no answer yet.",
+    ),
+    Metric(
+        "sluice_labeller_remembered",
+        "gauge",
+        ("what",),
+        "Reports and authorizations in memory: all of the topic, some 500 bytes for both.",
+    ),
+    Metric(
+        "sluice_labeller_take_duration_seconds",
+        "histogram",
+        (),
+        "A batch of reports to durable labels.",
+        AGE_SECONDS,
+    ),
+    Metric(
+        "sluice_labeller_known_ratio",
+        "gauge",
+        ("channel", "source", "days"),
+        "Of the frauds of a channel that a source reported, of authorizations old enough to tell: "
+        "the share that was known after so many days (sluice labels maturity).",
     ),
     # consistency check
     Metric(

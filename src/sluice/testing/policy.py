@@ -6,8 +6,11 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import msgspec
+
 from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.let_through import LetThrough
 from sluice.domain.policy.members import Members
 from sluice.domain.policy.policy import (
     Fallback,
@@ -61,7 +64,9 @@ def make_policy(
     thresholds: Thresholds = THRESHOLDS,
     table: Mapping[Channel, Steps] = TABLE,
     unidentified: Mapping[Channel, Literal["refuse", "decide"]] = DECIDE,
+    out_of_domain: Literal["keep", "leave_out"] = "keep",
     lists: Sequence[tuple[Listing, Sequence[str]]] = (),
+    let_through: LetThrough | None = None,
     fx: Fx = EUROS,
     features: Sequence[FeatureLike] = catalogue.FEATURES,
 ) -> Policy:
@@ -73,7 +78,9 @@ def make_policy(
         fallback=Fallback(rules=list(fallback)),
         table=dict(table),
         unidentified=dict(unidentified),
+        out_of_domain=out_of_domain,
         lists=[spec for spec, _ in lists],
+        let_through=let_through or msgspec.UNSET,
     )
     entries = {spec.file: ids for spec, ids in lists}
     return Policy(

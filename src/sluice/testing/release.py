@@ -21,6 +21,7 @@ from sluice.domain.release import (
     FEATURES_KEY,
     MANIFEST,
     MODEL,
+    MODEL_INT8,
     SIGNATURE,
     Manifest,
     Provenance,
@@ -108,19 +109,23 @@ def expected_ppm(seed: int, rows: npt.NDArray[np.int64]) -> list[int]:
 def make_release(folder: Path, **changes: Any) -> Path:
     """Write a signed release into a new folder, and return it.
 
-    changes: of the manifest; also ``model`` (bytes), ``key`` (private) and ``seed`` (of the
-    weights). What depends on them, digests and warm-up, follows.
+    changes: of the manifest; also ``model`` (bytes), ``key`` (private), ``seed`` (of the weights)
+    and ``others``, optional files by name. What depends on them, digests and warm-up, follows; a
+    ``model.int8.onnx`` must score as make_model of seed + 1.
     """
+    others: dict[str, bytes] = changes.pop("others", {})
     key = changes.pop("key", KEY)
     seed = changes.pop("seed", 1)
     features = list(changes.pop("features", FEATURES))
     model = changes.pop("model", None) or make_model(features, seed=seed)
     card = b"# A release for tests\n"
+    files = {MODEL: model, CARD: card, **others}
     rows = np.random.default_rng(2).integers(0, 50, (5, len(features)))
+    int8_ppm = expected_ppm(seed + 1, rows) if MODEL_INT8 in others else [None] * len(rows)
     fields: dict[str, Any] = {
         "id": f"test-{seed}",
         "created_at": 1_780_000_000_000_000,
-        "files": {MODEL: _sha(model), CARD: _sha(card)},
+        "files": {name: _sha(raw) for name, raw in files.items()},
         "features": [used(catalogue.FEATURES[catalogue.INDEX[name]]) for name in features],
         "reference_currency": "EUR",
         "input": "features",
@@ -129,8 +134,8 @@ def make_release(folder: Path, **changes: Any) -> Path:
         "tolerates": ["device"],
         "reference_row": [0] * len(features),
         "warm_up": [
-            Vector(row, ppm)
-            for row, ppm in zip(rows.tolist(), expected_ppm(seed, rows), strict=True)
+            Vector(*each)
+            for each in zip(rows.tolist(), expected_ppm(seed, rows), int8_ppm, strict=True)
         ],
         "provenance": Provenance(
             kind="random weights",
@@ -148,8 +153,8 @@ def make_release(folder: Path, **changes: Any) -> Path:
     }
     manifest = msgspec.json.encode(Manifest(**(fields | changes)))
     folder.mkdir(parents=True)
-    (folder / MODEL).write_bytes(model)
-    (folder / CARD).write_bytes(card)
+    for name, raw in files.items():
+        (folder / name).write_bytes(raw)
     (folder / MANIFEST).write_bytes(manifest)
     (folder / SIGNATURE).write_bytes(sign(manifest, key))
     return folder

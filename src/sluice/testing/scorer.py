@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from sluice.application.ports import Ints, Scores
 from sluice.domain.features import catalogue
+from sluice.domain.reference import Reference
 from sluice.errors import Unavailable
 
 MAX_PPM = 1_000_000
@@ -32,11 +33,15 @@ class FakeScorer:
         release: str = "fake-1",
         signer: str = "",
         tolerates: frozenset[str] = frozenset(),
+        columns: Sequence[str] = ("amount_minor",),
+        reference: Reference | None = None,
     ) -> None:
         self.release = release
         self.digest = hashlib.sha256(release.encode()).hexdigest()
         self.signer = signer
         self.tolerates = tolerates
+        self.columns = np.array([catalogue.INDEX[name] for name in columns], np.int64)
+        self.reference = reference
         self.down = False
         self._ppm = ppm
 

@@ -5,7 +5,7 @@ Logs the ids that reach the decider (``decided``).
 
 from collections.abc import Sequence
 
-from services.decider import server
+from services.decider import server, serving
 from services.decider.main import who_may_ask
 from sluice import telemetry
 from sluice.application.decide import Result
@@ -45,7 +45,7 @@ async def main() -> None:
 if __name__ == "__main__":
     telemetry.configure_logging("decider")
     try:
-        server.run(main())
+        serving.run(main())
     except SluiceError as error:
         telemetry.event("stopped", level=40, code=error.code, reason=str(error))
         raise SystemExit(1) from None

@@ -137,6 +137,7 @@ def test_all_services_work_with_their_own_rights_over_tls(
             ("decider-stream", "decider"),
             ("featurizer", "featurizer"),
             ("archiver", "featurizer"),
+            ("labeller", "featurizer"),
         ):
             url = f"rediss://{user}:{PASSWORD}@{HOST}:{port}/0"
             stack.start(name, SLUICE_STORE_URL=url, **cluster.settings(name))  # type: ignore[arg-type]
@@ -156,9 +157,22 @@ def test_all_services_work_with_their_own_rights_over_tls(
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.headers["idempotent-replay"] == "true"
         by_name = stack.processes
+        report = {
+            "source": "test", "report_id": "r-1", "kind": "chargeback", "is_fraud": True,
+            "authorization_id": "a-1", "tenant": "test", "event_at": now, "card_token": "card-1",
+            "merchant_id": "merchant-1", "terminal_id": "terminal-1",
+        }  # fmt: skip
+        request = urllib.request.Request(
+            f"http://{HOST}:{by_name['labeller'].port}/v1/labels",
+            json.dumps([report, {}]).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.load(answer)[0]["outcome"] == "new"
         featurizer, archiver = by_name["featurizer"], by_name["archiver"]
         wait(lambda: featurizer.metric("sluice_featurizer_states_written_total") >= 4, stack)
-        wait(lambda: archiver.metric("sluice_archiver_rows_total") >= 2, stack)
+        wait(lambda: archiver.metric("sluice_archiver_rows_total") >= 3, stack)
+        assert [one["report_id"] for one in read_all(cluster, TOPICS.labels)] == ["r-1"]
         decided = read_all(cluster, TOPICS.decisions)
         assert {d["authorization"]["authorization_id"] for d in decided} == {"a-0", "a-1"}
         assert len(read_all(cluster, TOPICS.dead_letters)) == 1

@@ -18,6 +18,7 @@ from sluice.adapters.regular_files import NOT_REGULAR, TOO_LARGE
 from sluice.adapters.trustfiles import TrustFolder
 from sluice.domain.clock import SystemClock
 from sluice.domain.features import catalogue
+from sluice.domain.reference import Distribution, Reference, Segment, make_reference
 from sluice.domain.release import (
     FEATURES_KEY,
     MAX_BYTES,
@@ -31,6 +32,10 @@ from sluice.errors import Corrupt, Misconfigured, SluiceError
 from sluice.testing.release import FEATURES, KEY, OPSET, TRUSTED, make_model, make_release
 
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes([1] * 32))
+
+
+def changed(reference: Reference, key: str, value: Any) -> Reference:
+    return msgspec.structs.replace(reference, **{key: value})
 
 
 def load_it(folder: Path) -> Any:
@@ -127,6 +132,10 @@ def test_a_malformed_signature_is_refused(tmp_path: Path, signature: bytes) -> N
         ({"mood": "good"}, "unknown field `mood`"),
         ({"tolerates": ["weather"]}, "weather"),
         ({"tolerance_ppm": 2}, "tolerance_ppm"),
+        ({"variants": {"batch": "model.onnx"}}, "batch"),
+        ({"variants": {"sync": "model.tflite"}}, "model.tflite"),
+        ({"variants": {"sync": "model.int8.onnx"}}, "sync scores with model.int8.onnx, which is"),
+        ({"warm_up": [{"features": [0] * 5, "score_ppm": 1, "int8_ppm": 1}]}, "1 of 1 rows have"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(
@@ -134,6 +143,88 @@ def test_a_manifest_that_does_not_fit_is_refused(
 ) -> None:
     folder = make_release(tmp_path / "r")
     resign(folder, change)
+    with pytest.raises(Misconfigured, match=says):
+        load_it(folder)
+
+
+INT8 = "model.int8.onnx"
+
+
+def with_int8(folder: Path, **changes: Any) -> Path:
+    """model.onnx of seed 1, and in the other file's place a graph of seed 2."""
+    return make_release(folder, others={INT8: make_model(seed=2)}, **changes)
+
+
+def test_each_entrypoint_scores_with_its_variant(tmp_path: Path) -> None:
+    folder = with_int8(tmp_path / "r", variants={"stream": INT8})
+    rows = np.arange(8 * catalogue.N).reshape(8, -1)
+
+    def by(entrypoint: Any) -> list[int]:
+        scorer = load(folder, TRUSTED, catalogue.FEATURES, "EUR", entrypoint=entrypoint)
+        return [int(ppm) for ppm in scorer.score(rows).ppm]
+
+    assert by("sync") == by(None) != by("stream")
+    directory = ReleaseDirectory(folder, TRUSTED, catalogue.FEATURES, "EUR", entrypoint="stream")
+    fresh = directory.poll()
+    assert fresh is not None
+    assert fresh.score(rows).ppm.tolist() == by("stream")
+
+
+def test_an_optional_file_is_covered_by_its_digest_like_the_rest(tmp_path: Path) -> None:
+    folder = with_int8(tmp_path / "r")
+    (folder / INT8).write_bytes(make_model(seed=3))
+    with pytest.raises(Corrupt, match=f"{INT8} has the digest"):
+        verify(folder, TRUSTED)
+    (folder / INT8).unlink()
+    with pytest.raises(Misconfigured, match=INT8):
+        verify(folder, TRUSTED)
+
+
+def test_a_variant_with_other_weights_is_caught_by_its_own_warm_up(tmp_path: Path) -> None:
+    folder = make_release(
+        tmp_path / "r", others={INT8: make_model(seed=9)}, variants={"sync": INT8}
+    )
+    assert load_it(folder).release == "test-1"
+    with pytest.raises(Corrupt, match="warm-up row 0 scores"):
+        load(folder, TRUSTED, catalogue.FEATURES, "EUR", entrypoint="sync")
+
+
+def test_a_manifest_of_version_2_is_read_and_has_none_of_what_came_later(tmp_path: Path) -> None:
+    old = make_release(tmp_path / "old", v=2)
+    assert load(old, TRUSTED, catalogue.FEATURES, "EUR", entrypoint="stream").reference is None
+    with pytest.raises(Misconfigured, match=r"files must name model.onnx and card.md alone"):
+        verify(with_int8(tmp_path / "r", v=2), TRUSTED)
+
+
+def reference(width: int = len(FEATURES)) -> Reference:
+    rows = np.random.default_rng(1).integers(0, 50, (1000, width))
+    return make_reference(rows, rows[:, 0], data="0" * 64, split="test", since=0, until=1)
+
+
+def test_a_release_knows_the_population_it_was_made_for(tmp_path: Path) -> None:
+    said = reference()
+    folder = make_release(tmp_path / "r", others={"reference.json": msgspec.json.encode(said)})
+    assert load_it(folder).reference == said
+    assert load_it(make_release(tmp_path / "without")).reference is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (reference(4), "it has 4 inputs, the release 5"),
+        (changed(reference(), "score", Distribution([3, 3], [0, 0, 1])), "do not rise"),
+        (changed(reference(), "score", Distribution([3], [1])), "2"),
+        (changed(reference(), "score", Distribution([3], [1, 1, 1])), "one share more"),
+        (changed(reference(), "segments", [Segment(by="channel", value="ecom", rows=1,
+         share_ppm=1, features=[], score=[1, 1])]), "channel ecom"),
+        (changed(reference(), "rows", 1), "rows"),
+    ],
+    ids=range(6),
+)  # fmt: skip
+def test_a_reference_that_does_not_fit_is_refused(
+    tmp_path: Path, wrong: Reference, says: str
+) -> None:
+    folder = make_release(tmp_path / "r", others={"reference.json": msgspec.json.encode(wrong)})
     with pytest.raises(Misconfigured, match=says):
         load_it(folder)
 
@@ -405,3 +496,34 @@ def test_a_key_file_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.pub")
     with pytest.raises(Misconfigured, match="no regular file"):
         read_trust(tmp_path)
+
+
+# ---------------------------------------------------------------- a folder of releases
+
+
+def test_of_a_folder_of_releases_the_named_one_is_followed(tmp_path: Path) -> None:
+    make_release(tmp_path / "test-1")
+    make_release(tmp_path / "test-2", seed=2)
+    named: list[str | SluiceError] = ["test-1"]
+
+    def name() -> str:
+        if isinstance(named[0], SluiceError):
+            raise named[0]
+        return named[0]
+
+    folder = ReleaseDirectory(tmp_path, TRUSTED, catalogue.FEATURES, "EUR", named=name)
+    first = folder.poll()
+    assert first is not None
+    assert first.release == "test-1"
+    assert folder.poll() is None
+    named[0] = Corrupt("nobody signed it")
+    with pytest.raises(Corrupt, match="nobody signed it"):
+        folder.poll()
+    assert folder.poll() is None  # said once
+    assert folder.refused is not None
+    assert folder.current() is first
+    named[0] = "test-2"
+    second = folder.poll()
+    assert second is not None
+    assert second.release == "test-2"
+    assert folder.refused is None

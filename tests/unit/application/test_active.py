@@ -256,6 +256,22 @@ class Log:
         pass
 
 
+# ---------------------------------------------------------------- what it lacks
+
+
+async def test_it_lacks_a_release_until_one_decides_and_says_why() -> None:
+    world = World()
+    assert world.active.lacks() == "no release decides: none lies there"
+    world.release.put(Corrupt("its signature is missing"))
+    world.poll()
+    assert world.active.lacks() == "no release decides: its signature is missing"
+    world.put(world.release, FakeScorer(), "activate", ANN)
+    assert world.active.lacks() == ""
+    world.release.put(Corrupt("a bad one after it"))
+    world.poll()
+    assert world.active.lacks() == "", "the one before goes on"
+
+
 # ---------------------------------------------------------------- the dry run
 
 
@@ -705,3 +721,24 @@ async def test_a_key_trusted_again_lets_through_what_it_signed() -> None:
     world.trust.trust(ANN)
     world.poll()
     assert world.pipeline.release == "one"
+
+
+# ---------------------------------------------------------------- what is named beside the champion
+
+
+async def test_what_is_beside_the_champion_is_what_was_taken_last_and_not_what_was_refused() -> (
+    None
+):
+    world = World(scorer=scorer_of("champion", 1))
+    world.put(world.release, scorer_of("champion", 1))
+    await world.usual()
+    taken = world.active.activation()
+    assert taken is not None
+    assert taken.id == "champion"
+    world.put(world.release, scorer_of("declines", 999_999))
+    assert ("release", "dry_run_shift") in world.said.refusals
+    assert world.active.activation() == taken
+    world.put(world.release, scorer_of("declines", 999_999), "force")
+    now = world.active.activation()
+    assert now is not None
+    assert (now.id, now.act) == ("declines", "force")

@@ -17,7 +17,6 @@ from sluice.application.dataset import (
     figures,
     kept_by_hash,
     leak_checks,
-    newest_known,
     one_for_each_test,
     refuse_unbounded,
     splits,
@@ -239,19 +238,6 @@ class TestLookBack:
 
 
 class TestLabels:
-    def test_the_newest_label_of_each_id_is_marked(self):
-        kept, last = newest_known(ints(1, 0, 1, 1), ints(5, 9, 8, 7), ints(0, 1, 2, 3))
-        assert kept.tolist() == [1, 0, 3, 2]
-        assert last.tolist() == [True, False, False, True]
-
-    def test_of_two_at_the_same_moment_the_later_in_the_log_counts(self):
-        kept, last = newest_known(ints(0, 0, 0), ints(5, 5, 5), ints(7, 9, 8))
-        assert (kept.tolist(), last.tolist()) == ([1], [True])
-
-    def test_no_labels_are_no_labels(self):
-        kept, last = newest_known(ints(), ints(), ints())
-        assert (len(kept), len(last)) == (0, 0)
-
     def test_a_card_is_left_out_from_the_day_after_its_fraud_is_known(self):
         known = ints(NEVER_KNOWN, day(0), day(0) + 1, day(1), day(2))
         at = np.full(5, day(1) + HOUR_US)

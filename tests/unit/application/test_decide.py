@@ -18,12 +18,14 @@ from sluice.application.decide import (
     Replayed,
     Result,
     Unrecorded,
+    Watch,
 )
 from sluice.application.featurize import Featurizer
 from sluice.application.once import Once
-from sluice.application.ports import NOT_SENT, READY, Arrival
+from sluice.application.ports import NOT_SENT, READY, Arrival, Ints
 from sluice.domain.features import catalogue
-from sluice.domain.records.authorization import EventTimeBounds, encode
+from sluice.domain.policy.policy import LeftOut, Policy, Verdicts
+from sluice.domain.records.authorization import Authorization, EventTimeBounds, encode
 from sluice.domain.records.decision import Decision, Entrypoint, Origin, answer
 from sluice.domain.records.entity import EntityKind
 from sluice.errors import Rejected, Unavailable
@@ -63,7 +65,12 @@ class Log:
 
 class Harness:
     def __init__(
-        self, scorer: FakeScorer | None = None, *, entrypoint: Entrypoint = "sync"
+        self,
+        scorer: FakeScorer | None = None,
+        *,
+        entrypoint: Entrypoint = "sync",
+        policy: Policy | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.clock = FakeClock(NOON_US)
         self.store = FakeStore(self.clock)
@@ -74,10 +81,11 @@ class Harness:
             emitter="test",
             ids=Once(self.store, self.clock),
             scorer=self.scorer,
-            policy=Holder(make_policy()),
+            policy=Holder(policy or make_policy()),
             log=self.log,
             clock=self.clock,
             bounds=EventTimeBounds(),
+            watch=watch,
         )
 
     async def decide(self, *batch: Arrival, **more: int) -> list[Result]:
@@ -139,6 +147,41 @@ async def test_a_model_that_cannot_run_is_left_out_and_named() -> None:
     scorer.down = True
     decision = await Harness(scorer).one(arrival())
     assert (decision.degradation_level, decision.degraded) == ("D2", ["model"])
+
+
+class Elsewhere:
+    """A watch of which the release is out of its domain. scores: of what was decided."""
+
+    out_of_domain = True
+
+    def __init__(self) -> None:
+        self.left_out: LeftOut = {}
+        self.scores: list[Ints | None] = []
+
+    def decided(
+        self,
+        auths: Sequence[Authorization],
+        features: Ints,
+        missing: Ints,
+        level: Ints,
+        score_ppm: Ints | None,
+        policy: Policy,
+        verdicts: Verdicts,
+    ) -> None:
+        self.scores.append(score_ppm)
+
+
+async def test_out_of_its_domain_a_model_decides_unless_the_policy_leaves_it_out() -> None:
+    kept = await Harness(FakeScorer(), watch=Elsewhere()).one(arrival())
+    assert (kept.degradation_level, kept.degraded) == ("D0", [])
+    watch = Elsewhere()
+    policy = make_policy(out_of_domain="leave_out")
+    harness = Harness(FakeScorer(), watch=watch, policy=policy)
+    left = await harness.one(arrival())
+    assert (left.degradation_level, left.degraded) == ("D2", ["model"])
+    assert (left.score_ppm, left.release) == (None, None)
+    assert watch.scores != [None], "it is still asked, so that its return is seen"
+    await harness.decider.rehearse()
 
 
 @pytest.mark.parametrize(("model", "level"), [(True, "D2"), (False, "D3")])

@@ -12,6 +12,8 @@ from sluice.domain.features import catalogue
 from sluice.domain.features.catalogue import NEVER_S
 from sluice.domain.records.authorization import encode
 from sluice.domain.records.decision import Decision
+from sluice.domain.records.label import label_of
+from sluice.testing.factories import NOON_US
 from sluice.testing.records import make_decision
 
 
@@ -75,3 +77,36 @@ def test_a_page_says_where_the_record_lies_and_what_was_decided() -> None:
     assert f"outcome        {at.decision.outcome.upper()}" in page
     assert "recorded       decisions.v1/3@17" in page
     assert page.index("reasons") < page.index("states served, by the last record applied")
+
+
+def test_a_page_shows_what_was_reported_and_which_report_counts() -> None:
+    at = with_features()
+    auth = at.decision.authorization
+    reported = [
+        label_of(auth, known_at=known, is_fraud=fraud, kind=kind, source=source, **more)
+        for known, fraud, kind, source, more in (
+            (NOON_US + 2, False, "verdict", "analysts", {"report_id": "case-7"}),
+            (NOON_US + 1, True, "issuer_report", "visa-tc40", {"reason": "6"}),
+        )
+    ]
+    page = list(lines(explain(at, labels=reported)))
+    where = page.index("reported, as it became known")
+    assert "fraud, issuer_report of visa-tc40, reason 6, known 2026-" in page[where + 1]
+    assert page[where + 2].startswith(
+        "  counts       genuine, verdict of analysts, report case-7, known 2026-"
+    )
+    assert "reported, as it became known" not in lines(explain(at))
+
+
+def test_a_page_says_that_a_decline_was_let_through_and_with_what_probability() -> None:
+    at = with_features()
+    said = []
+    for ppm in (None, 0, 12_500):
+        changed = msgspec.structs.replace(at.decision, let_through_ppm=ppm)
+        page = lines(explain(at._replace(decision=changed)))
+        said.append([line for line in page if line.startswith("let_through")])
+    assert said == [
+        [],
+        ["let_through    drawn, but the day's budget was spent"],
+        ["let_through    instead of a decline, with 1.25 %"],
+    ]

@@ -165,6 +165,17 @@ def test_a_verb_of_another_package_ends_as_ours_do(
     assert "fail          Fail on demand." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("argv", [["train"], ["train", "--dataset", "d"], ["train", "--help"]])
+def test_a_verb_of_another_environment_says_where_it_is_to_be_had(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 78
+    assert capsys.readouterr().err == (
+        "sluice train: this verb is of sluice-models, which is not installed here; fix: install "
+        "it; in a checkout: make models/.venv/.done, then models/.venv/bin/sluice train\n"
+    )
+
+
 def test_an_unknown_setting_is_78(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,7 +75,6 @@ class Place:
     ) -> None:
         self.decider = FakePipeline()
         self.registry = CollectorRegistry()
-        self.passed: list[str] = []
         metrics = Metrics(self.registry)
         self.access = Access(
             tokens_of(issuer),
@@ -87,14 +86,8 @@ class Place:
             monotonic=clock,
         )
 
-        async def fallback(scope: Any, receive: Any, send: Any) -> None:
-            self.passed.append(scope["path"])
-            await send({"type": "http.response.start", "status": 299, "headers": []})
-            await send({"type": "http.response.body", "body": b"fallback"})
-
         self.api = SyncApi(
             self.decider,
-            fallback,
             name="sluice",
             columns=COLUMNS,
             in_flight_max=64,
@@ -242,7 +235,6 @@ async def test_a_wrong_credential_gets_nothing_anywhere(
         if token:
             assert token not in answer.body.decode()
     assert place.decider.batches == []
-    assert place.passed == []
     assert place.refused(reason) == 2
     await place.api.close()
     captured = capsysbinary.readouterr()
@@ -273,7 +265,7 @@ async def test_a_scope_opens_its_own_routes_and_no_others(
     of = place.admin if path.startswith("admin") else place.api
     answer = await place.ask(issuer.token(scope=scope), path.removeprefix("admin "), of=of)
     assert (answer.status, answer.json["code"]) == (403, "insufficient_scope")
-    assert place.decider.batches == place.passed == []
+    assert place.decider.batches == []
 
 
 async def test_an_authorization_of_another_tenant_is_refused_before_it_is_claimed(
@@ -372,7 +364,6 @@ async def test_a_path_that_no_scope_names_is_refused_to_everyone(
         assert (await place.ask(None, path)).status == 401, "nobody is told what there is"
         answer = await place.ask(issuer.token(scope="authorize score admin"), path)
         assert (answer.status, answer.json["code"]) == (404, "not_found")
-    assert place.passed == []
 
 
 async def test_health_and_metrics_need_no_credential(place: Place) -> None:
@@ -415,7 +406,7 @@ async def test_no_more_tokens_are_remembered_than_the_limit(issuer: Issuer) -> N
     place = Place(issuer, tokens_max=2)
     for number in range(5):
         token = issuer.token(kid="ec-1", jti=str(number))
-        assert (await place.ask(token, "/v2", method="GET")).status == 299
+        assert (await place.ask(token, "/v2", method="GET")).status == 200
         assert place.access.remembered == min(number + 1, 2)
 
 

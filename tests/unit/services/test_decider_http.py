@@ -1,4 +1,4 @@
-"""The sync API as an ASGI application: no socket, no KServe behind it."""
+"""The sync API as an ASGI application: no socket."""
 
 import asyncio
 import json
@@ -65,14 +65,8 @@ def registry() -> CollectorRegistry:
 
 
 def make_entrypoint(decider: FakePipeline, registry: CollectorRegistry, **more: Any) -> SyncApi:
-    async def fallback(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "http.response.start", "status": 299, "headers": []})
-        await send({"type": "http.response.body", "body": b"fallback"})
-
     return SyncApi(
         decider,
-        fallback,
         name="sluice",
         columns=COLUMNS,
         in_flight_max=4,
@@ -440,8 +434,27 @@ async def test_another_method_is_405_and_says_which_is_allowed(entrypoint: SyncA
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
-async def test_what_the_entrypoint_does_not_know_goes_to_kserve(entrypoint: SyncApi) -> None:
-    assert (await ask(entrypoint, "/v2", method="GET")).body == b"fallback"
+METADATA = ("/v2", "/v2/models", "/v2/models/sluice", "/v1/models", "/v1/models/sluice")
+
+
+@pytest.mark.parametrize("path", METADATA)
+async def test_both_ports_say_what_is_served_here(
+    entrypoint: SyncApi, registry: CollectorRegistry, path: str
+) -> None:
+    """What they say is compared with KServe in tests/contract/test_kserve_metadata.py."""
+    own = await ask(entrypoint, path, method="GET")
+    assert own.status == 200
+    assert (await ask(Admin(entrypoint, "sluice", registry), path, method="GET")).json == own.json
+    refused = await ask(entrypoint, path, b"{}")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET")
+
+
+async def test_a_model_that_is_not_ready_says_so_by_the_v1_protocol_too(
+    entrypoint: SyncApi, decider: FakePipeline
+) -> None:
+    decider.healthy = False
+    answer = await ask(entrypoint, "/v1/models/sluice", method="GET")
+    assert (answer.status, answer.json["code"]) == (503, "not_ready")
 
 
 @pytest.mark.parametrize(
@@ -464,7 +477,6 @@ async def test_nothing_of_kserve_but_metadata_is_on_the_public_port(
 ) -> None:
     answer = await ask(entrypoint, path, b"{}", method=method)
     assert (answer.status, answer.json["code"]) == (404, "not_found")
-    assert (await ask(entrypoint, "/v2/models", b"{}")).status == 405
 
 
 async def test_readiness_is_a_rehearsal_that_counts_for_a_second(

@@ -31,7 +31,7 @@ from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.dead_letter import DeadLetter
 from sluice.domain.records.decision import Decision, Origin
 from sluice.errors import Corrupt, Unavailable
-from sluice.telemetry import Metrics, Sampler
+from sluice.telemetry import Health, Metrics, Sampler
 from sluice.testing.policy import make_policy
 from sluice.testing.scorer import FakeScorer
 from sluice.testing.store import FakeClock, FakeStore
@@ -99,6 +99,8 @@ class Harness:
         )
         metrics = Metrics(self.registry)
         self.recalls: list[None] = []
+        self.lack = ""
+        self.health = Health()
         handler = StreamProcessor(
             self.kafka,
             self.decider,
@@ -107,10 +109,13 @@ class Harness:
             clock=self.clock,
             events=asyncio.get_running_loop(),
             recall=lambda: self.recalls.append(None),
+            lacks=lambda: self.lack,
             metrics=metrics,
             sampler=sampler,
         )
-        self.loop = ConsumerLoop(self.kafka, handler, limits(poll_s=0), metrics=metrics, **loop)
+        self.loop = ConsumerLoop(
+            self.kafka, handler, limits(poll_s=0), metrics=metrics, health=self.health, **loop
+        )
 
     async def once(self) -> None:
         await asyncio.to_thread(self.loop.once)
@@ -169,6 +174,18 @@ async def test_every_message_becomes_a_decision_or_a_dead_letter(harness: Harnes
     assert [d.sequence for d in harness.decisions()] == [0, 1, 2]
     dead_letter = harness.dead_letters()[0]
     assert (dead_letter.origin, dead_letter.size_bytes) == (Origin(IN, 0, 2), 2)
+
+
+async def test_without_a_release_it_decides_by_rules_and_is_not_ready(harness: Harness) -> None:
+    """So that a rollout of a release that none of them takes stops at its first pod."""
+    harness.lack = "no release decides: its signature is missing"
+    harness.add("a")
+    await harness.once()
+    assert harness.ids() == ["a"]
+    assert (harness.health.ready(), harness.health.why) == (False, harness.lack)
+    harness.lack = ""
+    await harness.once()
+    assert harness.health.ready()
 
 
 async def test_authorizations_of_one_card_in_a_batch_see_each_other(harness: Harness) -> None:

@@ -14,22 +14,17 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from services.decider.access import Peer
-from services.decider.asgi import Header, Receive, Scope, Send
+from services.decider.asgi import Header
 from services.decider.http import Respond, SyncApi
 from services.decider.protocol import HEAD_MAX_BYTES, HEADS_MAX, Heads, HttpProtocol
 from sluice.testing.deciding import FakePipeline
-
-
-async def _elsewhere(_scope: Scope, _receive: Receive, send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"elsewhere"})
 
 
 class _Api(SyncApi):
     """Answers each authorization at once with its own body, and keeps what it was asked."""
 
     def __init__(self) -> None:
-        super().__init__(FakePipeline(), _elsewhere, name="m", columns=["a"], in_flight_max=8)
+        super().__init__(FakePipeline(), name="m", columns=["a"], in_flight_max=8)
         self.asked: list[tuple[list[Header], bytes]] = []
 
     def authorize(

@@ -168,6 +168,24 @@ def test_it_is_not_ready_while_no_broker_is_there_and_live_all_the_same(
     assert (health.live(), health.ready()) == (True, True)
 
 
+def test_what_works_without_a_part_it_must_have_is_not_ready_and_says_what_it_lacks():
+    class Poor(Keep):
+        lack = "no release decides"
+
+        def lacks(self) -> str:
+            return self.lack
+
+    handler = Poor()
+    harness = Harness(handler)
+    harness.add(2)
+    harness.loop.once()
+    assert (harness.health.ready(), harness.health.why) == (False, "no release decides")
+    assert handler.kept == [0, 1], "it works all the same"
+    handler.lack = ""
+    harness.loop.once()
+    assert harness.health.ready()
+
+
 def test_it_says_why_its_last_batch_failed():
     handler = Recording(DOWN)
     harness = Harness(handler, failures_max=None)

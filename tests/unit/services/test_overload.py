@@ -129,7 +129,6 @@ class World:
         self.pipeline = CostlyPipeline(loop)
         self.api = SyncApi(
             self.pipeline,
-            lambda *_: asyncio.sleep(0),
             name="sluice",
             columns=COLUMNS,
             in_flight_max=256,

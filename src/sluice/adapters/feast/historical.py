@@ -43,13 +43,13 @@ from sluice.application.dataset import (
     check_unique,
     compromised,
     kept_by_hash,
-    newest_known,
     weights,
 )
 from sluice.application.dataset_manifest import MATURITIES, TRAIN
 from sluice.application.maturity import ReportTimes
 from sluice.domain.features import catalogue
 from sluice.domain.records.outcome import Outcome
+from sluice.domain.records.standing import RANKS, changes
 from sluice.errors import Corrupt, Misconfigured, Rejected
 from sluice.shown import shown
 
@@ -408,10 +408,14 @@ def _refuse_other_catalogues(rows: pa.Table, wanted: str) -> None:
 
 
 def _reported(labels: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Labels as Feast may see them, one of an authorization and moment; and the newest of each."""
+    """Labels as Feast may see them, those that change what is known; and the last of each
+    authorization."""
     codes = pc.dictionary_encode(labels["authorization_id"]).combine_chunks().indices
-    kept, last = newest_known(
+    ranks = pc.index_in(labels["kind"], pa.array(list(RANKS)))
+    kept, last = changes(
         codes.cast(pa.int64()).to_numpy(),
+        np.array([*RANKS.values()], np.int64)[ranks.to_numpy()],
+        labels["is_fraud"].to_numpy(zero_copy_only=False),
         labels["known_at"].to_numpy(),
         labels["place"].to_numpy(),
     )

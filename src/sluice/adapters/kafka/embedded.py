@@ -41,7 +41,7 @@ class EmbeddedBroker:
         self.bootstrap = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
 
     def create(self, topics: Topics) -> None:
-        """Make the five topics exist, so that consumers find them when they subscribe."""
+        """Make the topics exist, so that consumers find them when they subscribe."""
         assert self._host is not None, "the broker was closed"
         for name in topics.all():
             self._host.list_topics(name, timeout=REQUEST_MAX_S)

@@ -22,6 +22,10 @@ from sluice.application.ports import Message
 from sluice.errors import Unavailable
 
 BATCH = 1_000
+POLL_S = 0.2
+FETCH_WAIT_MS = 10
+"""How long a broker keeps a fetch that finds nothing; no other place of it is read meanwhile. The
+client's half second is for who waits for what is to come."""
 LEADER_WAIT_S = 0.05
 TAIL = 64
 """Offsets looked at first for the last record of a partition; then eight times as many."""
@@ -44,6 +48,7 @@ class TopicReader:
                 enable_auto_commit=False,
                 enable_partition_eof=True,
                 queued_max_messages_kbytes=PREFETCH_MAX_KBYTES,
+                fetch_wait_max_ms=FETCH_WAIT_MS,
             )
         )
 
@@ -94,6 +99,10 @@ class TopicReader:
         at, end = max(low, first), min(high, end)
         if at < end:
             yield from self._from(topic, {partition: at}, {partition: end})
+
+    def spread(self, topic: str, starts: dict[int, int], ends: dict[int, int]) -> Iterator[Message]:
+        """Records of several partitions, interleaved, each from its start to before its end."""
+        yield from self._from(topic, starts, ends)
 
     def _from(self, topic: str, starts: dict[int, int], ends: dict[int, int]) -> Iterator[Message]:
         places = [TopicPartition(topic, number, at) for number, at in starts.items()]
@@ -147,8 +156,11 @@ class TopicReader:
     ) -> Iterator[Message]:
         self._consumer.assign(places)
         deadline = time.monotonic() + REQUEST_MAX_S
+        at = {place.partition: place.offset for place in places}
         while waiting:
-            for message in self._consumer.consume(BATCH, 0.2):
+            # It returns with so many, or after that time: no more than are left are asked for.
+            left = sum(ends[number] - at[number] for number in waiting)
+            for message in self._consumer.consume(min(BATCH, left), POLL_S):
                 error = message.error()
                 if error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
                     continue  # librdkafka asks for the group's coordinator although none is joined
@@ -157,7 +169,8 @@ class TopicReader:
                     yield to_message(message)
                 elif error.code() != KafkaError._PARTITION_EOF:
                     raise translate(error, "read", message.topic())
-                if message.offset() + (error is None) >= ends[message.partition()]:
+                at[message.partition()] = message.offset() + (error is None)
+                if at[message.partition()] >= ends[message.partition()]:
                     waiting.discard(message.partition())
             if time.monotonic() > deadline:
                 raise Unavailable(

@@ -1,4 +1,4 @@
-"""The five topics: names, partitions, retention, and their upkeep on a broker."""
+"""The topics: names, partitions, retention, and their upkeep on a broker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAY_MS = 86_400_000
 
 
 class Topics:
-    """Names of the five topics. The prefix keeps tests, and tenants of one cluster, apart."""
+    """Names of the topics. The prefix keeps tests, and tenants of one cluster, apart."""
 
     def __init__(self, prefix: str = "") -> None:
         self.authorizations = f"{prefix}authorizations.v1"
@@ -38,15 +38,19 @@ class Topics:
         self.observations = f"{prefix}observations.v1"
         self.labels = f"{prefix}labels.v1"
         self.dead_letters = f"{prefix}dead-letters.v1"
+        self.rollouts = f"{prefix}rollouts.v1"
+        self.shadow_scores = f"{prefix}shadow-scores.v1"
 
     def all(self) -> tuple[str, ...]:
-        """The five, in the order of the data's flow and of TABLE."""
+        """All, in the order of the data's flow and of TABLE."""
         return (
             self.authorizations,
             self.decisions,
             self.observations,
             self.labels,
             self.dead_letters,
+            self.rollouts,
+            self.shadow_scores,
         )
 
 
@@ -97,6 +101,20 @@ TABLE: tuple[Limits, ...] = (
         40,
         "as long as the decisions that it is counted against",
     ),
+    Limits(
+        "rollouts.v1",
+        "digest",
+        "Rollout",
+        400,
+        "a few records a step of a release, kept as long as the labels that judge it",
+    ),
+    Limits(
+        "shadow-scores.v1",
+        "digest",
+        "ShadowScores",
+        40,
+        "as long as the decisions that they are compared with",
+    ),
 )
 """cleanup.policy is delete everywhere: nothing is compacted, since two records of one key are two
 facts, and the later one does not replace the earlier."""
@@ -146,7 +164,7 @@ def apply(
     dry_run: bool = False,
     extra: Extra | None = None,
 ) -> list[Change]:
-    """Make the five topics as TABLE says; safe to repeat. Returns what was changed.
+    """Make the topics as TABLE says; safe to repeat. Returns what was changed.
 
     partitions: of each; None creates with PARTITIONS and leaves existing counts alone.
     replication: None takes as many as there are brokers, at most REPLICATION_MAX.
@@ -185,7 +203,7 @@ def apply(
 def existing(
     bootstrap: str, names: Topics | None = None, *, extra: Extra | None = None
 ) -> list[Existing]:
-    """Those of the five topics that the broker has. Raises Unavailable."""
+    """Those of our topics that the broker has. Raises Unavailable."""
     names = names or Topics()
     admin = AdminClient(client(bootstrap, "sluice-topics", extra))
     try:
@@ -209,7 +227,7 @@ def existing(
 
 
 def delete(bootstrap: str, names: Topics, *, extra: Extra | None = None) -> None:
-    """Remove the five topics with all they hold. For tests and benchmarks."""
+    """Remove the topics with all they hold. For tests and benchmarks."""
     admin = AdminClient(client(bootstrap, "sluice-topics", extra))
     for future in admin.delete_topics(list(names.all()), operation_timeout=10).values():
         future.exception(REQUEST_MAX_S)

@@ -15,11 +15,17 @@ from sluice.adapters.onnx.release import read_file
 from sluice.adapters.onnx.scorer import OnnxScorer, graph_of
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import Currency, MicrosUtc
+from sluice.domain.records.decision import Entrypoint
 from sluice.domain.records.entity import EntityKind
+from sluice.domain.reference import decode_reference
 from sluice.domain.release import (
     CARD,
     MANIFEST,
     MODEL,
+    MODEL_INT8,
+    OPTIONAL,
+    REFERENCE,
+    Graph,
     Manifest,
     Ppm,
     Provenance,
@@ -34,29 +40,41 @@ from sluice.errors import Misconfigured
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What only the maker of a model knows. Fields as in the manifest; docs/reference/release.md.
 
-    warm_up: rows alone, 1 to 64 in the order of the graph's columns: packing scores them.
+    warm_up: rows alone, 1 to 64 in the order of the graph's columns: packing scores them, with
+    every graph. variants: by entrypoint, the graph that was measured to serve it best.
     """
 
     id: str
     created_at: MicrosUtc
     opset: int
     reference_currency: Currency
+    variants: dict[Entrypoint, Graph] = {}
     tolerates: list[EntityKind]
     reference_row: list[int]
     warm_up: Annotated[list[list[int]], Meta(min_length=1, max_length=64)]
+    int8_tolerance_ppm: Annotated[int, Meta(ge=0, le=10_000)] = 1_000
     provenance: Provenance
     metrics: dict[str, int] = {}
     thresholds_ppm: dict[Step, Ppm] = {}
 
 
 def write_manifest(folder: Path, description: Description) -> Manifest:
-    """Write ``manifest.json`` beside ``model.onnx`` and ``card.md``, for this build's features.
+    """Write ``manifest.json`` beside ``model.onnx``, ``card.md`` and what else of a release lies
+    there, for this build's features.
 
     It is not signed yet. Raises Misconfigured: a file that cannot be read, a graph that does not
-    name its columns or names one that the catalogue lacks, rows of another width.
+    name its columns or names one that the catalogue lacks, graphs with different columns, rows of
+    another width, a reference of other inputs.
     """
-    files = {name: read_file(folder / name) for name in (MODEL, CARD)}
+    there = [name for name in OPTIONAL if (folder / name).exists()]
+    files = {name: read_file(folder / name) for name in (MODEL, CARD, *there)}
     graph = graph_of(files[MODEL])
+    if MODEL_INT8 in files and graph_of(files[MODEL_INT8]) != graph:
+        raise Misconfigured(
+            f"its input, output or columns are not those of {MODEL}", where=str(folder / MODEL_INT8)
+        )
+    if REFERENCE in files:
+        decode_reference(files[REFERENCE], len(graph.features), str(folder / REFERENCE))
     rows = [description.reference_row, *description.warm_up]
     if any(len(row) != len(graph.features) for row in rows):
         raise Misconfigured(
@@ -83,7 +101,12 @@ def write_manifest(folder: Path, description: Description) -> Manifest:
 def _scored(draft: Manifest, files: Mapping[str, bytes]) -> Manifest:
     rows = np.array([vector.features for vector in draft.warm_up], np.int64)
     groups = {f.name: f.group for f in catalogue.FEATURES}
-    # As the decider does it, but over the release's own columns.
-    ppm = OnnxScorer(draft, files[MODEL], range(rows.shape[1]), groups).score(rows).ppm
-    vectors = [Vector(row, score) for row, score in zip(rows.tolist(), ppm.tolist(), strict=True)]
+
+    def ppm(graph: Graph) -> list[int]:
+        # As the decider does it, but over the release's own columns.
+        scores = OnnxScorer(draft, files[graph], range(rows.shape[1]), groups).score(rows)
+        return [int(each) for each in scores.ppm]
+
+    int8 = ppm(MODEL_INT8) if MODEL_INT8 in files else [None] * len(rows)
+    vectors = [Vector(*each) for each in zip(rows.tolist(), ppm(MODEL), int8, strict=True)]
     return msgspec.structs.replace(draft, warm_up=vectors)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,17 +17,22 @@ import numpy as np
 
 from sluice.adapters.onnx.scorer import PAD, OnnxScorer
 from sluice.adapters.other_process import NOT_STARTED, TOO_SLOW, apart
-from sluice.adapters.regular_files import read_regular, stamp
+from sluice.adapters.regular_files import Stamp, read_regular, stamp
 from sluice.application.ports import Count, Ints, uncounted
 from sluice.domain.clock import SystemClock
 from sluice.domain.policy.reasons import MODEL_CODES
+from sluice.domain.records.decision import Entrypoint
+from sluice.domain.reference import decode_reference
 from sluice.domain.release import (
     FILES,
     MANIFEST,
     MAX_BYTES,
-    MODEL,
+    NEEDED,
+    OPTIONAL,
+    REFERENCE,
     SIGNATURE,
     FeatureLike,
+    Graph,
     Manifest,
     Trusted,
     TrustedKeys,
@@ -50,18 +55,24 @@ TRUST_MAX_BYTES = 65_536
 TRIES = 3
 """The fastest of so many counts: a busy machine slows some."""
 
-Signature = tuple[tuple[int, int, int], ...]
+Signature = tuple[str, str, tuple[tuple[str, Stamp], ...]]
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """The four files of a release. Raises Misconfigured naming the one that cannot be read."""
-    return {name: read_file(folder / name) for name in FILES}
+    """The files that every release has. Raises Misconfigured naming the one that cannot be read."""
+    return {name: read_file(folder / name) for name in NEEDED}
+
+
+def read_optional(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """The files that this one has besides. Raises Misconfigured naming the one that cannot be
+    read."""
+    return {name: read_file(folder / name) for name in OPTIONAL if name in manifest.files}
 
 
 def read_file(path: Path) -> bytes:
     """One file of a release. Raises Misconfigured: it is not there, no regular file, too large."""
     return read_regular(
-        path, MAX_BYTES[path.name], f"a release is a folder with {', '.join(FILES)}"
+        path, MAX_BYTES[path.name], f"a release is a folder with {', '.join(NEEDED)}"
     )
 
 
@@ -85,6 +96,7 @@ def verify(folder: Path, trusted: Trusted) -> tuple[Manifest, dict[str, bytes], 
     files = read_files(folder)
     signer = check_signature(files[MANIFEST], files[SIGNATURE], trusted)
     manifest = decode_manifest(files[MANIFEST], str(folder / MANIFEST))
+    files |= read_optional(folder, manifest)
     check_files(manifest, files)
     return manifest, files, signer
 
@@ -96,34 +108,41 @@ def load(
     reference: str,
     count: Count = uncounted,
     *,
+    entrypoint: Entrypoint | None = None,
     first_apart: bool = False,
 ) -> OnnxScorer:
     """A scorer from a release that passed every check, warm-up included.
 
     features: the catalogue's. reference: currency that the policy converts amounts to. count: of
-    the scorer's failures. first_apart: try the graph in a process of its own before. Raises
-    Corrupt or Misconfigured, saying what differs; Unavailable with code NOT_STARTED if no process
-    could be started.
+    the scorer's failures. entrypoint: whose variant scores; model.onnx for none. first_apart: try
+    the graph in a process of its own before. Raises Corrupt or Misconfigured, saying what differs;
+    Unavailable with code NOT_STARTED if no process could be started.
     """
     manifest, files, signer = verify(folder, trusted)
     columns = check_features(manifest, features)
     check_reference(manifest, reference)
+    population = None
+    if REFERENCE in files:
+        where = str(folder / REFERENCE)
+        population = decode_reference(files[REFERENCE], len(manifest.features), where)
+    graph = manifest.graph(entrypoint)
     if first_apart:
-        given = msgspec.msgpack.encode((files[MANIFEST], files[MODEL]))
+        given = msgspec.msgpack.encode((files[MANIFEST], files[graph], graph))
         apart(try_graph, given, f"release {manifest.id}")
     groups = {f.name: f.group for f in features}
-    scorer = _begin(manifest, files[MODEL], columns, groups, count)
+    scorer = _begin(manifest, files[graph], columns, groups, count, graph)
     scorer.digest, scorer.signer = hashlib.sha256(files[MANIFEST]).hexdigest(), signer
+    scorer.reference = population
     return scorer
 
 
 def try_graph(request: bytes) -> bytes:
     """For a process of its own: a manifest and its model, loaded and scored within limits. Raises
     Corrupt, Misconfigured."""
-    raw, model = msgspec.msgpack.decode(request, type=tuple[bytes, bytes])
+    raw, model, graph = msgspec.msgpack.decode(request, type=tuple[bytes, bytes, Graph])
     manifest = decode_manifest(raw)
     any_group = dict.fromkeys(manifest.names, next(iter(MODEL_CODES)))
-    _begin(manifest, model, range(len(manifest.names)), any_group, uncounted)
+    _begin(manifest, model, range(len(manifest.names)), any_group, uncounted, graph)
     return b""
 
 
@@ -133,6 +152,7 @@ def _begin(
     columns: Sequence[int],
     groups: Mapping[str, str],
     count: Count,
+    graph: Graph,
 ) -> OnnxScorer:
     """Load a graph, and see that it scores as the manifest says, in the time that there is."""
     where = f"release {manifest.id}"
@@ -147,7 +167,7 @@ def _begin(
             code=TOO_SLOW,
         )
     try:
-        scorer.warm_up(manifest)
+        scorer.warm_up(manifest, graph)
         rows = np.array([v.features for v in manifest.warm_up][:PAD], np.int64)
         took_s = min(_seconds(scorer, rows) for _ in range(TRIES))
     except Unavailable as exc:  # not for now: it would fail again
@@ -182,9 +202,18 @@ class ReleaseDirectory:
         features: Sequence[FeatureLike],
         reference: str,
         count: Count = uncounted,
+        *,
+        entrypoint: Entrypoint | None = None,
+        named: Callable[[], str | None] = lambda: None,
+        first_apart: bool = False,
     ) -> None:
-        """features, reference, count: as of :func:`load`."""
+        """features, reference, count, entrypoint: as of :func:`load`. named: where the folder is
+        one of releases, which of them is meant; raises a SluiceError where that cannot be said.
+        first_apart: whether the first one is tried in a process of its own too."""
         self._count = count
+        self._entrypoint = entrypoint
+        self._named = named
+        self._first_apart = first_apart
         self._folder = folder
         self._trusted = trusted
         self._features = features
@@ -206,25 +235,29 @@ class ReleaseDirectory:
         The first call loads what is there; later ones try it in a process of its own before, may
         take half a minute, and hold up no other thread. A wrong release raises Corrupt or
         Misconfigured once; the reason stays in ``refused`` until the folder changes again, or who
-        is trusted. Raises Unavailable if it could not be looked at now. Costs four stats while
+        is trusted. Raises Unavailable if it could not be looked at now. Costs seven stats while
         nothing changes.
         """
-        before = self._signature()
+        folder, unsaid = self._place()
+        before = self._signature(folder, unsaid)
         if (before, frozenset(self._trusted.keys) if self.refused else None) == self._seen:
             return None
         try:
+            if unsaid is not None:
+                raise unsaid
             fresh = load(
-                self._folder,
+                folder,
                 self._trusted,
                 self._features,
                 self._reference,
                 self._count,
-                first_apart=self._seen is not None,
+                entrypoint=self._entrypoint,
+                first_apart=self._first_apart or self._seen is not None,
             )
         except SluiceError as error:
             if error.code == NOT_STARTED:
                 raise
-            if self._seen is not None and self._signature() != before:
+            if self._seen is not None and self._signature(*self._place()) != before:
                 return None  # caught in the middle of a copy: look again at the next poll
             self._seen, self.refused = (before, frozenset(self._trusted.keys)), error
             raise
@@ -242,5 +275,17 @@ class ReleaseDirectory:
             self.take(fresh)
         return fresh
 
-    def _signature(self) -> Signature:
-        return tuple(found for name in FILES if (found := stamp(self._folder / name)))
+    def _place(self) -> tuple[Path, SluiceError | None]:
+        """Where the release lies, and why nobody can say where."""
+        if stamp(self._folder / MANIFEST) is not None:
+            return self._folder, None
+        try:
+            name = self._named()
+        except SluiceError as error:
+            return self._folder, error
+        return self._folder if name is None else self._folder / name, None
+
+    @staticmethod
+    def _signature(folder: Path, unsaid: SluiceError | None) -> Signature:
+        found = [(name, at) for name in FILES if (at := stamp(folder / name))]
+        return str(folder), str(unsaid or ""), tuple(found)

@@ -19,7 +19,8 @@ import onnxruntime as ort
 
 from sluice.application.ports import Count, Ints, Scores, uncounted
 from sluice.domain.policy.reasons import MODEL_CODES
-from sluice.domain.release import FEATURES_KEY, Manifest
+from sluice.domain.reference import Reference
+from sluice.domain.release import FEATURES_KEY, MODEL, Graph, Manifest
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 
 PAD = 8
@@ -32,7 +33,7 @@ MIN_DROP_MILLI = 250
 Floats = npt.NDArray[np.float32]
 
 
-class Graph(NamedTuple):
+class Ports(NamedTuple):
     """What a graph says of itself: names of input and output, and of its columns."""
 
     input: str
@@ -40,13 +41,13 @@ class Graph(NamedTuple):
     features: list[str]
 
 
-def graph_of(model: bytes) -> Graph:
+def graph_of(model: bytes) -> Ports:
     """Look into an ONNX file.
 
     Raises Misconfigured if it cannot be loaded, has more than one input or output, or does not
     name its columns.
     """
-    session = _session(model)
+    session = session_of(model)
     inputs = [port.name for port in session.get_inputs()]
     outputs = [port.name for port in session.get_outputs()]
     if len(inputs) != 1 or len(outputs) != 1:
@@ -60,10 +61,11 @@ def graph_of(model: bytes) -> Graph:
             "the graph does not name its columns",
             fix=f"put them into the model's metadata as {FEATURES_KEY}, joined by commas",
         )
-    return Graph(inputs[0], outputs[0], features)
+    return Ports(inputs[0], outputs[0], features)
 
 
-def _session(model: bytes) -> ort.InferenceSession:
+def session_of(model: bytes) -> ort.InferenceSession:
+    """A session of one thread. Raises Misconfigured for what onnxruntime does not load."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # more would burn cores: scale by replicas
     options.inter_op_num_threads = 1
@@ -91,7 +93,7 @@ class OnnxScorer:
         count: Count = uncounted,
     ) -> None:
         """columns: of the manifest's features in catalogue rows. groups: feature to group. count:
-        of what goes wrong. digest and signer are its loader's to set.
+        of what goes wrong. digest, signer and reference are its loader's to set.
 
         Raises Misconfigured if the graph does not have the manifest's input, width and output.
         """
@@ -99,9 +101,10 @@ class OnnxScorer:
         self.release = manifest.id
         self.digest = ""
         self.signer = ""
+        self.reference: Reference | None = None
         self.tolerates: frozenset[str] = frozenset(manifest.tolerates)
-        self._columns = np.array(columns, np.int64)
-        self._session = _session(model)
+        self.columns = np.array(columns, np.int64)
+        self._session = session_of(model)
         self._input, self._output = manifest.input, manifest.output
         self._check_contract(manifest)
         names = list(dict.fromkeys(groups[name] for name in manifest.names))
@@ -133,7 +136,7 @@ class OnnxScorer:
 
     def score(self, features: Ints) -> Scores:
         """(n, N) catalogue features to n scores. Raises Unavailable if the runtime fails."""
-        rows = features[:, self._columns]
+        rows = features[:, self.columns]
         if len(rows) <= MAX_ROWS:
             p = self.probability(rows)
         else:
@@ -151,22 +154,26 @@ class OnnxScorer:
         By occlusion: each group of features in turn is set to the release's reference row, and
         the groups are ordered by how far the logit drops. One run of as many rows as groups.
         """
-        rows = np.where(self._left_out, self._reference, row[self._columns])
+        rows = np.where(self._left_out, self._reference, row[self.columns])
         p = np.clip(self.probability(rows).astype(np.float64), 1e-7, 1 - 1e-7)
         logit = np.log(p / (1 - p))
         drop = np.rint((logit[0] - logit[1:]) * 1000).astype(np.int64)
         order = np.argsort(-drop, kind="stable")
         return [self._codes[g] for g in order if drop[g] >= MIN_DROP_MILLI]
 
-    def warm_up(self, manifest: Manifest) -> None:
-        """Score the manifest's rows. Raises Corrupt if one is off by more than it allows."""
+    def warm_up(self, manifest: Manifest, graph: Graph = MODEL) -> None:
+        """Score the manifest's rows. Raises Corrupt if one is off by more than it allows that
+        graph."""
         rows = np.array([v.features for v in manifest.warm_up], np.int64)
         p = self.probability(rows).astype(np.float64)
+        exact = graph == MODEL
+        tolerance_ppm = manifest.tolerance_ppm if exact else manifest.int8_tolerance_ppm
         for i, vector in enumerate(manifest.warm_up):
             found = round(float(p[i]) * 1e6) if np.isfinite(p[i]) else -1
-            if abs(found - vector.score_ppm) > manifest.tolerance_ppm:
+            said = vector.score_ppm if exact else vector.int8_ppm
+            if said is None or abs(found - said) > tolerance_ppm:
                 raise Corrupt(
-                    f"warm-up row {i} scores {found} ppm, the manifest says {vector.score_ppm}",
+                    f"warm-up row {i} scores {found} ppm, the manifest says {said}",
                     where=f"release {self.release}",
                     fix="the model, the order of its features or the runtime is another one",
                 )

@@ -22,10 +22,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sluice.adapters.parquet.columns import KINDS, RECORD, SCHEMAS, SUPERSEDED, fit, table
+from sluice.adapters.parquet.columns import (
+    KINDS,
+    LABEL,
+    RECORD,
+    SCHEMAS,
+    SUPERSEDED,
+    fit,
+    table,
+)
 from sluice.adapters.parquet.damage import reading
 from sluice.application.ports import Message, Partition
 from sluice.domain.records.decision import Decision
+from sluice.domain.records.label import Label
 from sluice.domain.records.superseded import REACH, Superseded
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
@@ -41,6 +50,7 @@ ORPHAN_S = 3600
 """A file aside that is older was left by a process that died."""
 _ID_COLUMNS = ("offset", "tenant", "authorization_id")
 _DECISION = msgspec.json.Decoder(Decision)
+_LABELS = pa.schema([(column.name, column.kind) for column in LABEL])
 
 
 class File(NamedTuple):
@@ -291,6 +301,23 @@ class Archive:
                 for row in held.read(have).filter(mine).to_pylist()
             ]
         return sorted(records, key=lambda one: (one.superseded, one.decision.decided_at))
+
+    def labels(self, kind: str = "labels") -> Iterator[Label]:
+        """Every label of one kind."""
+        for rows in self.tables(kind, _LABELS.names):
+            yield from (Label(**row) for row in rows.to_pylist())
+
+    def labels_of(self, authorization_id: str) -> list[Label]:
+        """Every report of one authorization, as they came; reads one column of each file."""
+        found: list[Label] = []
+        for kind in ("history_labels", "labels"):
+            for file in self.files(kind):
+                ids = pq.read_table(file.path, columns=["authorization_id"])["authorization_id"]
+                mine = pc.equal(ids, authorization_id)
+                if pc.any(mine).as_py():
+                    rows = fit(pq.read_table(file.path).filter(mine), _LABELS)
+                    found += [Label(**row) for row in rows.to_pylist()]
+        return found
 
 
 def _newest(group: Any, column: int) -> float:

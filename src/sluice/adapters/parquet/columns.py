@@ -61,6 +61,7 @@ DECISION: tuple[Column, ...] = (
     Column("degradation_level", pa.string(), attrgetter("degradation_level")),
     Column("degraded", pa.list_(pa.string()), attrgetter("degraded")),
     Column("silenced", pa.list_(pa.string()), attrgetter("silenced")),
+    Column("let_through_ppm", pa.int64(), attrgetter("let_through_ppm")),
 )
 LABEL: tuple[Column, ...] = tuple(
     Column(name, kind, attrgetter(name)) for name, kind in arrow_types(Label).items()

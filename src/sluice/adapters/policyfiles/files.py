@@ -7,7 +7,7 @@ by :func:`read_policy`; a pack that comes while a process runs is read by anothe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -130,12 +130,20 @@ class PolicyFiles:
     :meth:`current` is always a whole, checked pack; :meth:`take` swaps it in one assignment.
     """
 
-    def __init__(self, folder: Path, features: Sequence[FeatureLike]) -> None:
-        """Read the pack now. Raises Misconfigured: nothing starts on a broken pack."""
+    def __init__(
+        self,
+        folder: Path,
+        features: Sequence[FeatureLike],
+        check: Callable[[Policy], None] = lambda _policy: None,
+    ) -> None:
+        """Read the pack now. check: what else it must hold here; raises Misconfigured. Raises
+        Misconfigured: nothing starts on a broken pack."""
         self._folder = folder
         self._features = features
+        self._check = check
         self._seen = self._signature()
         self._policy = read_policy(folder, features)
+        check(self._policy)
         self.refused: SluiceError | None = None
         """Why the pack now on disk is not the one in use; None while it is."""
 
@@ -159,6 +167,7 @@ class PolicyFiles:
             read = apart(prepare, where.encode(), where)
             fresh = msgspec.msgpack.decode(read, type=Prepared).policy(self._features)
             self._check_reference(fresh)
+            self._check(fresh)
         except SluiceError as error:
             if error.code == NOT_STARTED:
                 raise

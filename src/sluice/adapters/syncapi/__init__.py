@@ -1,5 +1,5 @@
-"""The sync API, as one of its callers."""
+"""The sync API and the labeller, as one of their callers."""
 
-from sluice.adapters.syncapi.client import SyncApiClient
+from sluice.adapters.syncapi.client import LabellerClient, SyncApiClient
 
-__all__ = ["SyncApiClient"]
+__all__ = ["LabellerClient", "SyncApiClient"]

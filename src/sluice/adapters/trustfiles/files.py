@@ -12,7 +12,14 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from sluice.adapters.regular_files import Stamp, read_regular, stamp
-from sluice.domain.activation import ACTIVATION, MAX_BYTES, Known, SignedActivation, What
+from sluice.domain.activation import (
+    ACTIVATION,
+    MAX_BYTES,
+    MOVED,
+    Known,
+    SignedActivation,
+    What,
+)
 from sluice.domain.clock import Clock
 from sluice.domain.release import NO_KEYS, TrustedKeys
 from sluice.errors import Misconfigured, SluiceError
@@ -95,6 +102,20 @@ class ActivationFile:
     def write(self, signed: SignedActivation) -> None:
         """Put it there, whole or not at all. Raises Misconfigured."""
         _replace(self._path, signed.note())
+
+    def replace(self, signed: SignedActivation, before: SignedActivation | None) -> None:
+        """The same, if the statement that lies there is still that of ``before``. Raises
+        Misconfigured, with code MOVED if it is not."""
+        with _locked(self._path):
+            found = self.read()
+            if (found and found.statement) != (before and before.statement):
+                raise Misconfigured(
+                    "somebody went a step in between",
+                    where=str(self._path),
+                    fix="look what is there now: sluice release list",
+                    code=MOVED,
+                )
+            self.write(signed)
 
 
 class EpochFile:

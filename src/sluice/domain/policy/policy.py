@@ -20,6 +20,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from sluice.domain.policy.fx import Fx
+from sluice.domain.policy.let_through import CODE, Draw, LetThrough
 from sluice.domain.policy.members import Members
 from sluice.domain.policy.rules import (
     MAX_RULES,
@@ -129,7 +130,12 @@ class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     unidentified: dict[Channel, Literal["refuse", "decide"]] = {}
     """What becomes of an authorization if nobody can say whether its id was decided before;
     ``refuse`` where a channel is not named."""
+    out_of_domain: Literal["keep", "leave_out"] = "keep"
+    """What becomes of the model while it meets another population than its release was made for:
+    it decides as ever, or fallback rules do (degradation level D2)."""
     lists: list[Listing] = []
+    let_through: LetThrough | msgspec.UnsetType = msgspec.UNSET
+    """Unset is none, and leaves the digest of a pack as it was before there was this key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +145,15 @@ class Verdicts:
     severity: (n,) places in BY_SEVERITY. reasons: at most four codes a row. silenced: ids of the
     rules that could not fire: a view was missing, or they were left out. declined: for each row
     that something declined, its number and the mask of what did (:meth:`Policy.causes`).
+    let_through: by row, of the would-be declines that were drawn: the probability in parts per
+    million of those approved, 0 of those declined since the day's budget is spent.
     """
 
     severity: npt.NDArray[np.int8]
     reasons: list[list[str]]
     silenced: list[tuple[str, ...]]
     declined: list[tuple[int, int]] = field(default_factory=list)
+    let_through: dict[int, int] = field(default_factory=dict)
 
     def outcome(self, i: int) -> Outcome:
         """The outcome of row i."""
@@ -213,6 +222,18 @@ class Policy:
             for level in range(D3 + 1)
         }
         self._blocks, self._allows = _lists(pack.lists, lists, where)
+        self.let_through = None if pack.let_through is msgspec.UNSET else pack.let_through
+        self._never_bits = 0
+        if self.let_through is not None:
+            never = self.let_through.never
+            for reason in never:
+                if not any(reason == named for _, named in self._named):
+                    raise Misconfigured(
+                        f"no rule of this pack has the reason {reason}",
+                        where=f"{where}: let_through.never",
+                        fix="a rule's reason; what a block list declines is never let through",
+                    )
+            self._never_bits = sum(bit for bit, reason in self._named if reason in never)
         self._warm_up()
 
     def decide(
@@ -225,6 +246,7 @@ class Policy:
         score_ppm: Ints | None,
         explain: Callable[[Ints], list[str]] | None = None,
         left_out: LeftOut = _NOTHING_LEFT_OUT,
+        draw: Draw | None = None,
     ) -> Verdicts:
         """Judge n authorizations.
 
@@ -232,7 +254,8 @@ class Policy:
         missing: (n,) masks of views. level: (n,) 0 to 3 for D0 to D3. score_ppm:
         (n,), read where level is 0 or 1; None if no row has one. explain: reason codes
         of one feature row, strongest first; asked only for rows that the model did not approve.
-        left_out: rules in it do not fire for that tenant, and are named in ``silenced``.
+        left_out: rules in it do not fire for that tenant, and are named in ``silenced``. draw:
+        lets some would-be declines through, if the pack says so; None lets none.
         O(n x conditions); one row of which nothing is said costs 5 us.
         """
         n = len(auths)
@@ -247,6 +270,7 @@ class Policy:
         reasons: list[list[str]] = [[] for _ in range(n)]
         silenced: list[tuple[str, ...]] = [()] * n
         declined: list[tuple[int, int]] = []
+        through: dict[int, int] = {}
         said = judged[:, 1:5].any(axis=1) | (level == D3)
         some = range(n) if self._blocks or left_out else np.flatnonzero(said).tolist()
         masks = {tenant: self._mask(causes) for tenant, causes in left_out.items()}
@@ -282,6 +306,15 @@ class Policy:
             severity[i] = max(final, by_model)
             reasons[i] = list(dict.fromkeys(codes))[:MAX_REASONS]
             if severity[i] == _DECLINE:
+                if draw is not None and self.let_through is not None:
+                    amount = int(features[i, self._amount_column])
+                    ppm = self._drawn(draw, self.let_through, auth, of, blocks, amount)
+                    if ppm is not None:
+                        through[i] = ppm
+                        if ppm:
+                            severity[i] = 0
+                            reasons[i] = [CODE, *reasons[i]][:MAX_REASONS]
+                            continue
                 causes = of.fired & self._decline_bits
                 if blocks and blocks[0].outcome is Outcome.DECLINE:
                     causes |= _LISTS_BIT
@@ -289,13 +322,40 @@ class Policy:
                     causes |= _MODEL_BIT
                 if causes:
                     declined.append((i, causes))
-        return Verdicts(severity, reasons, silenced, declined)
+        return Verdicts(severity, reasons, silenced, declined, through)
+
+    def _drawn(
+        self,
+        draw: Draw,
+        limits: LetThrough,
+        auth: Authorization,
+        of: Said,
+        blocks: Sequence[Listing],
+        amount_minor: int,
+    ) -> int | None:
+        """Probability with which a would-be decline is let through, 0 if it is drawn and the day's
+        budget is spent, None if it is not drawn or never let through: on a block list, declined for
+        a reason in ``never``, too large, or without a score from which anything could be learnt."""
+        if (
+            of.level >= D2
+            or amount_minor > limits.amount_max_minor
+            or of.fired & self._decline_bits & self._never_bits
+            or any(listing.outcome is Outcome.DECLINE for listing in blocks)
+            or not draw.drawn(auth.tenant, auth.authorization_id, limits.share_ppm)
+        ):
+            return None
+        return limits.share_ppm if draw.spend(limits, amount_minor) else 0
 
     def causes(self, mask: int) -> list[str]:
         """What declined a row, from its mask in ``Verdicts.declined``."""
         found = [f"rule {rule.id}" for i, rule in enumerate(self.rules.rules) if mask >> i & 1]
         found += [LISTS] if mask & _LISTS_BIT else []
         return found + ([MODEL] if mask & _MODEL_BIT else [])
+
+    @property
+    def leaves_out_of_domain(self) -> bool:
+        """Whether the model is left out while it is out of its domain."""
+        return self.pack.out_of_domain == "leave_out"
 
     def rule(self, cause: str) -> Rule | None:
         """The rule of a cause, None if it is no rule, or none of ours."""
@@ -311,7 +371,8 @@ class Policy:
         score_ppm: Ints,
         left_out: LeftOut = _NOTHING_LEFT_OUT,
     ) -> npt.NDArray[np.int8]:
-        """(n,) severities alone, the same as :meth:`decide`'s, without its loop over the rows.
+        """(n,) severities alone, the same as :meth:`decide`'s without a draw, without its loop
+        over the rows.
 
         score_ppm: (n,), read where level is 0 or 1.
         """

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Source = Literal["list", "rule", "threshold", "model", "table"]
+Source = Literal["list", "rule", "threshold", "model", "table", "chance"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ REASONS: tuple[Reason, ...] = (
     _model("MODEL_TERMINAL", "terminal", "Terminal's activity", "The score rests on how busy the terminal is, with how many cards and what amounts."),
     _model("MODEL_TESTING", "testing", "Tiny amounts", "The score rests on tiny amounts on the card, as in card testing."),
     _model("MODEL_VELOCITY", "velocity", "Pace of the card", "The score rests on how often and how much the card was used."),
+    Reason("LET_THROUGH", "chance", "Let through to learn", "It would have been declined for the reasons beside this one, and was approved by chance to learn what becomes of it."),
     Reason("AMOUNT_AND_CHANNEL", "table", "Amount and channel alone", "Neither features nor model could be had in time; amount and channel decided."),
 )  # fmt: skip
 
@@ -92,7 +93,7 @@ def reference_page(reasons: Iterable[Reason] = REASONS) -> str:
             "",
             "A decision carries at most four codes: lists first, then the rules that fired, strictest",
             "first, then a threshold, then what the model's score rests on, strongest first. An approval",
-            "carries none, unless a rule or list was at work.",
+            "carries none, unless a rule or list was at work. LET_THROUGH comes before all others.",
             "",
             "| Code | Source | Title | What an analyst reads |",
             "|---|---|---|---|",

@@ -211,11 +211,7 @@ def decode_authorization(
     try:
         auth = _decoder.decode(raw)
     except msgspec.ValidationError as exc:
-        if _raw_holds_card_number(raw):
-            raise card_number() from None
-        text = _ENUM_VALUE.sub("Invalid enum value", str(exc))
-        text = _UNKNOWN_FIELD.sub(lambda found: f"unknown field {named(found[1])}", text)
-        raise Rejected(text, fix=FIX, code=_code(text)) from None
+        raise refusal(exc, raw, FIX) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Rejected(f"not JSON: {exc}", fix=FIX, code="invalid_json") from None
     if _quotes(auth, raw) != raw.count(b'"') and repeats_a_key(raw):
@@ -224,6 +220,16 @@ def decode_authorization(
     if auth.amount_minor > AMOUNT_MIN_MAX_MINOR or auth.currency in ENDED_US:
         _check_money(auth)
     return auth
+
+
+def refusal(error: msgspec.ValidationError, raw: bytes, fix: str) -> Rejected:
+    """Why a text is no record, with its code: a card number, whatever else is wrong, if one of its
+    values looks like one. No value is repeated. fix: what to advise."""
+    if _raw_holds_card_number(raw):
+        return card_number()
+    text = _ENUM_VALUE.sub("Invalid enum value", str(error))
+    text = _UNKNOWN_FIELD.sub(lambda found: f"unknown field {named(found[1])}", text)
+    return Rejected(text, fix=fix, code=_code(text))
 
 
 def _quotes(auth: Authorization, raw: bytes) -> int:

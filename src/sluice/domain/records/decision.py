@@ -8,7 +8,7 @@ deciders alone, and a fleet is never of one version (docs/how-to/change-a-contra
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +22,7 @@ MAX_PENDING = 64
 """Authorizations of one card that may be in flight at once; the oldest are dropped and counted."""
 
 Entrypoint = Literal["sync", "stream"]
+ENTRYPOINTS: tuple[Entrypoint, ...] = get_args(Entrypoint)
 DegradationLevel = Literal["D0", "D1", "D2", "D3"]
 
 
@@ -106,6 +107,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     degraded: list[str]
     silenced: list[str] = []
     """Ids of the rules that could not fire: a view was missing, or the breaker left them out."""
+    let_through_ppm: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    """Of a would-be decline that was approved to learn from it: the probability that it was chosen.
+    0: it was chosen, and declined all the same, since the day's budget was spent. None: neither."""
 
     def entity(self, kind: EntityKind) -> str | None:
         """Key of the entity of this kind that was judged; None without a device."""

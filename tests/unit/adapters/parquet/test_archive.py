@@ -60,6 +60,17 @@ def test_labels_come_back(files, tmp_path):
     assert row["is_fraud"] is True
 
 
+def test_every_label_and_those_of_one_authorization_are_found(files, tmp_path):
+    one, other = (make_label(make_authorization(name), known_at=9) for name in ("a-1", "a-2"))
+    files.write(
+        (LABELS, 0), [record(3, encode(one), LABELS, 0), record(4, encode(other), LABELS, 0)]
+    )
+    files.write((LABELS, 1), [record(7, encode(one), LABELS, 1)])
+    assert list(Archive(tmp_path).labels()) == [one, other, one]
+    assert Archive(tmp_path).labels_of("a-1") == [one, one]
+    assert Archive(tmp_path).labels_of("a-3") == []
+
+
 def test_rows_come_by_partition_and_offset_over_all_files(files, tmp_path):
     files.write((DECISIONS, 2), decided(10, 11))
     files.write((DECISIONS, 1), decided(4, 5, partition=1))

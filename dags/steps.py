@@ -1,0 +1,276 @@
+"""A step of the learning loop: an image and a verb. Where it runs is decided here alone.
+
+Section ``sluice`` of Airflow's own configuration (``AIRFLOW__SLUICE__PODS`` and so on) says it:
+
+  pods      JSON, the pod of each image as the chart writes it; empty: no cluster is configured
+  services, training
+            without a cluster: the program ``sluice`` of each image's environment on this machine
+  work, archive, inbox, registry, ...
+            what steps share, as ``PLACES`` lists it: URIs
+
+With a cluster a step is a KubernetesPodOperator, without one the same verb is a local process. What
+a step wrote is its XCom: a URI, never the thing itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import (
+    Asset,
+    AssetAlias,
+    BaseOperator,
+    ExceptionRetryPolicy,
+    RetryAction,
+    RetryRule,
+    conf,
+)
+from airflow.sdk.exceptions import AirflowException
+
+Image = Literal["services", "training"]
+ROOT = Path(__file__).resolve().parents[1]
+"""Of the checkout: where local processes run."""
+SECTION = "sluice"
+PLACES = {
+    "work": "loop",
+    "archive": "archive",
+    "inbox": "labels",
+    "registry": "registry",
+}
+"""What steps share, and its folder below ROOT/var where no configuration says otherwise. work: a
+folder for each run of a DAG. archive: the archiver's. inbox: label files that came. registry:
+releases."""
+PROGRAMS: dict[Image, str] = {
+    "services": ".venv/bin/sluice",
+    "training": "models/.venv/bin/sluice",
+}
+UNMENDABLE = {
+    64: "wrong usage of the verb",
+    78: "wrong configuration, or input that no second try changes",
+}
+"""Exit statuses of every verb of ours after which a second try would say the same."""
+RETRY_AFTER = timedelta(minutes=2)
+RETRY_AFTER_MAX = timedelta(minutes=30)
+RETRIES = 2
+"""Of a step that says why another try may help."""
+DAGS: dict[str, Any] = {
+    "start_date": datetime(2026, 11, 1, tzinfo=UTC),
+    "catchup": False,
+    "max_active_runs": 1,
+    "tags": ["sluice"],
+    "default_args": {"owner": "sluice"},
+}
+"""Of every DAG: one run at a time, none for the time before it was switched on."""
+LEFT_OUT = ("AIRFLOW", "_AIRFLOW", "__AIRFLOW")
+"""Variables of Airflow, which may hold its secrets, stay out of a verb's environment."""
+
+
+class StepFailedError(AirflowException):
+    """A verb ended with a status that another try may change."""
+
+
+class StepWrongError(AirflowException):
+    """A verb ended with a status that stays the same however often it is tried."""
+
+
+def place(name: str) -> str:
+    """URI of what steps share. Raises KeyError for a name that PLACES does not have.
+
+    >>> place("archive").startswith("file:///")
+    True
+    """
+    return str(conf.get(SECTION, name, fallback=(ROOT / "var" / PLACES[name]).as_uri()))
+
+
+def own_folder(dag: str) -> str:
+    """URI of a run's folder, a template: the same run, cleared and run again, writes there."""
+    return f"{place('work')}/{dag}/{{{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}}}"
+
+
+def plain(argument: str) -> str:
+    """A verb's argument: a path where a file's URI is given, anything else as it is.
+
+    >>> plain("file:///var/loop/a%20b"), plain("--out"), plain("s3://releases/r42")
+    ('/var/loop/a b', '--out', 's3://releases/r42')
+    """
+    if not argument.startswith("file://"):
+        return argument
+    return unquote(urlsplit(argument).path)
+
+
+def settle(
+    status: int | None, out: str | None, verdicts: Mapping[int, Asset], context: Mapping[str, Any]
+) -> str | None:
+    """What a verb's exit status means. Returns the step's XCom.
+
+    A status of ``verdicts`` is an answer, not a failure: it adds an event to that asset, and the
+    step has done its work. status: None where a pod ended without one (killed, evicted).
+    Raises StepWrongError, StepFailedError.
+    """
+    if status is not None and status in verdicts:
+        asset = verdicts[status]
+        extra = {"out": out} if out else {}
+        context["outlet_events"][AssetAlias(asset.name)].add(asset, extra=extra)
+        return out
+    if status == 0:
+        return out
+    if status in UNMENDABLE:
+        raise StepWrongError(
+            f"exit status {status}: {UNMENDABLE[status]}; see the last lines above"
+        )
+    raise StepFailedError(f"exit status {status}; see the last lines above")
+
+
+class LocalStep(BaseOperator):
+    """A verb as a process of this machine. Its lines are the task's log."""
+
+    template_fields = ("arguments", "out")
+
+    def __init__(
+        self,
+        *,
+        program: str,
+        arguments: Sequence[Any],
+        out: str | None = None,
+        verdicts: Mapping[int, Asset] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.program = program
+        self.arguments = list(arguments)
+        self.out = out
+        self.verdicts = dict(verdicts or {})
+        self._process = SubprocessHook()
+
+    def execute(self, context: Mapping[str, Any]) -> str | None:
+        """Runs it to its end. Raises StepWrongError, StepFailedError."""
+        if not Path(ROOT, self.program).exists():
+            raise StepWrongError(
+                f"{self.program} is not there: `make setup`, or models' environment"
+            )
+        ended = self._process.run_command(
+            [str(ROOT / self.program), *map(plain, self.arguments)],
+            env={k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)},
+            cwd=str(ROOT),
+        )
+        return settle(ended.exit_code, self.out, self.verdicts, context)
+
+    def on_kill(self) -> None:
+        """At a timeout, or when someone ends the task: the process and its children end too."""
+        if self._process.sub_process is not None:
+            self._process.send_sigterm()
+
+
+class PodStep(KubernetesPodOperator):
+    """A verb in a pod. Everything about the pod but its arguments is the chart's."""
+
+    template_fields = (*KubernetesPodOperator.template_fields, "out")
+    arguments: list[Any]
+
+    def __init__(
+        self,
+        *,
+        arguments: Sequence[Any],
+        out: str | None = None,
+        verdicts: Mapping[int, Asset] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            arguments=list(arguments),
+            # A restart of Airflow's worker finds the pod again instead of starting another.
+            durable=True,
+            log_events_on_failure=True,
+            log_pod_spec_on_failure=False,
+            termination_message_policy="FallbackToLogsOnError",
+            **kwargs,
+        )
+        self.out = out
+        self.verdicts = dict(verdicts or {})
+        self._status: int | None = None
+
+    def execute(self, context: Mapping[str, Any]) -> str | None:
+        """Runs it to its end. Raises StepWrongError, StepFailedError, or what Kubernetes said."""
+        self.arguments = list(map(plain, self.arguments))
+        super().execute(context)
+        return settle(self._status, self.out, self.verdicts, context)
+
+    def cleanup(self, pod: Any, remote_pod: Any, *args: Any, **kwargs: Any) -> None:
+        """As everywhere, but that a container's exit status is judged by `settle`."""
+        self._status = exit_status(remote_pod, self.base_container_name)
+        try:
+            super().cleanup(pod, remote_pod, *args, **kwargs)
+        except AirflowException:
+            if self._status is None:
+                raise
+
+
+def exit_status(pod: Any, container: str) -> int | None:
+    """Of a pod that ended; None where its container never came to an end of its own."""
+    for state in (pod and pod.status and pod.status.container_statuses) or []:
+        if state.name == container and state.state and state.state.terminated:
+            return int(state.state.terminated.exit_code)
+    return None
+
+
+def step(
+    verb: str,
+    *arguments: Any,
+    within: timedelta,
+    again: str | None,
+    image: Image = "services",
+    out: str | None = None,
+    task_id: str | None = None,
+    verdicts: Mapping[int, Asset] | None = None,
+    outlets: Sequence[Asset] = (),
+    **kwargs: Any,
+) -> LocalStep | PodStep:
+    """A task that runs ``sluice VERB ARGUMENTS...`` of an image.
+
+    verb: its words, ``dataset build``. arguments: texts, templates, URIs, or what another step
+    wrote (``other.output``), which makes it wait for that one. within: it is ended after that.
+    again: why another try may help, kept with each retry; None is that none would. out: URI of
+    what it writes, its XCom. verdicts: exit statuses that are answers, and whose event each is.
+
+    A step may run twice: it writes to a place of its own run, or its verb says that it was done.
+    """
+    common: dict[str, Any] = {
+        "task_id": task_id or verb.replace(" ", "_").replace("-", "_"),
+        "arguments": [*verb.split(), *arguments],
+        "out": out,
+        "verdicts": verdicts,
+        "outlets": [*outlets, *(AssetAlias(asset.name) for asset in (verdicts or {}).values())],
+        "execution_timeout": within,
+        "retries": RETRIES if again else 0,
+        "retry_delay": RETRY_AFTER,
+        "retry_exponential_backoff": 2,
+        "max_retry_delay": RETRY_AFTER_MAX,
+        "retry_policy": ExceptionRetryPolicy(
+            rules=[
+                RetryRule(StepWrongError, action=RetryAction.FAIL, reason="nobody mended it yet"),
+                RetryRule(AirflowException, action=RetryAction.RETRY, reason=again),
+            ]
+            if again
+            else [RetryRule(AirflowException, action=RetryAction.FAIL, reason="its word is final")]
+        ),
+        "doc_md": f"`sluice {verb}`, {f'tried again because {again}' if again else 'tried once'}.",
+        **kwargs,
+    }
+    pods = json.loads(conf.get(SECTION, "pods", fallback="") or "{}")
+    if not pods:
+        return LocalStep(program=conf.get(SECTION, image, fallback=PROGRAMS[image]), **common)
+    pod = pods[image]
+    return PodStep(
+        pod_template_dict=pod,
+        name=f"{pod['metadata']['name']}-{common['task_id'].replace('_', '-')}",
+        namespace=pod["metadata"]["namespace"],
+        active_deadline_seconds=int(within.total_seconds()),
+        **common,
+    )

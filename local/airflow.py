@@ -1,0 +1,178 @@
+"""A real Airflow on this machine, with the DAGs of dags/: ``make airflow``.
+
+  python -m local.airflow serve     all of it until Ctrl-C; prints address and password
+
+Airflow has an environment of its own (dags/.venv) and is only ever started as a program. Its
+database, logs and password are in FOLDER/airflow, what the steps share in FOLDER/loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from local.kafka import processes
+from sluice.errors import Misconfigured, SluiceError, Unavailable
+
+ROOT = Path(__file__).parents[1]
+DAGS = ROOT / "dags"
+PROGRAM = DAGS / ".venv/bin/airflow"
+USER = "admin"
+READY_MAX_S = 180.0
+"""Nine seconds on an idle machine; a minute while it compiles its byte code."""
+ASK_AGAIN_S = 0.5
+STOP_MAX_S = 30.0
+KILL_AFTER_S = 5.0
+COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+TASKS_MAX = 4
+"""At once. Steps are processes of this machine here."""
+FROM_OURSELVES = ("AIRFLOW", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
+
+
+def environment(folder: Path, port: int, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables of a local Airflow over one folder. more: of section ``sluice``, by key."""
+    home, loop = folder / "airflow", folder / "loop"
+    kept = {key: v for key, v in os.environ.items() if not key.startswith(FROM_OURSELVES)}
+    url = f"http://127.0.0.1:{port}"
+    given = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PARALLELISM": str(TASKS_MAX),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__WORKERS": "1",
+        # Both listen beside the web server, on every address.
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(port + 1),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(port + 2),
+        "AIRFLOW__SLUICE__WORK": (loop / "runs").as_uri(),
+        "AIRFLOW__SLUICE__INBOX": (loop / "inbox").as_uri(),
+        "AIRFLOW__SLUICE__ARCHIVE": (folder / "local/archive").as_uri(),
+        "SCARF_ANALYTICS": "false",  # Airflow counts its installations with it
+        "DO_NOT_TRACK": "1",
+        # `standalone` looks for its parts there.
+        "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    ours = {f"AIRFLOW__SLUICE__{key.upper()}": value for key, value in (more or {}).items()}
+    return kept | given | ours
+
+
+def password(folder: Path) -> str:
+    """Of USER, as Airflow's simple auth manager made it."""
+    made = folder / "airflow/simple_auth_manager_passwords.json.generated"
+    return str(json.loads(made.read_text())[USER])
+
+
+def healthy(port: int) -> bool:
+    """Whether every part of an Airflow says that it is."""
+    url = f"http://127.0.0.1:{port}/api/v2/monitor/health"
+    with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=5) as answer:
+        said = json.load(answer)
+        return all((said.get(part) or {}).get("status") == "healthy" for part in COMPONENTS)
+    return False
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def serve(folder: Path, port: int) -> int:
+    """Start all of it, and stay until a signal. Returns 1 if it died, 0 after a signal."""
+    _refuse_a_taken(port)
+    (folder / "airflow").mkdir(parents=True, exist_ok=True)
+    for place in ("runs", "inbox"):
+        (folder / "loop" / place).mkdir(parents=True, exist_ok=True)
+    log = folder / "airflow/standalone.log"
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    print(f"airflow    starts; its lines are in {log}", flush=True)
+    with log.open("wb") as lines:
+        airflow = subprocess.Popen(
+            [PROGRAM, "standalone"],
+            env=environment(folder, port),
+            stdout=lines,
+            stderr=lines,
+            start_new_session=True,  # Ctrl-C is ours to pass on, once
+        )
+    try:
+        _wait(airflow, port, log)
+        print(f"address    http://127.0.0.1:{port}")
+        print(f"user       {USER}, password {password(folder)}")
+        print("dags       are paused; one runs when it is switched on, or triggered there")
+        print("ready      until Ctrl-C", flush=True)
+        airflow.wait()
+    except KeyboardInterrupt:
+        print("stopping", flush=True)
+        return 0
+    finally:
+        _end(airflow)
+    print(f"airflow died: see {log}", file=sys.stderr)
+    return 1
+
+
+def _wait(airflow: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    until = time.monotonic() + READY_MAX_S
+    while not healthy(port):
+        if airflow.poll() is not None:
+            raise Unavailable(f"airflow ended with {airflow.returncode}", where=str(log))
+        if time.monotonic() > until:
+            raise Unavailable(f"airflow is not healthy after {READY_MAX_S:.0f} s", where=str(log))
+        time.sleep(ASK_AGAIN_S)
+
+
+def _end(airflow: subprocess.Popen[bytes]) -> None:
+    """Ask it to end its parts, then end what is left: they start processes of their own."""
+    family: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(airflow.pid).children(recursive=True)
+    airflow.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        airflow.wait(STOP_MAX_S)
+    if airflow.poll() is None:
+        airflow.kill()
+        airflow.wait()
+    processes.end([process for process in family if process.is_running()], KILL_AFTER_S)
+
+
+def _refuse_a_taken(port: int) -> None:
+    for number in (port, port + 1, port + 2):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", number)) == 0:
+                raise Misconfigured(
+                    f"port {number} is taken by another process",
+                    where=f"127.0.0.1:{number}",
+                    fix=f"end it, or choose another: make airflow AIRFLOW_PORT={port + 10}",
+                )
+
+
+def main() -> int:
+    """0 after Ctrl-C, 1 if it did not come up or died."""
+    parser = argparse.ArgumentParser(prog="python -m local.airflow", description=__doc__)
+    parser.add_argument("verb", choices=("serve",))
+    parser.add_argument("--folder", type=Path, default=Path("var"), help="of all data and logs")
+    parser.add_argument("--port", type=int, default=8793)
+    args = parser.parse_args()
+    try:
+        return serve(args.folder.resolve(), args.port)
+    except SluiceError as error:
+        print(f"airflow: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

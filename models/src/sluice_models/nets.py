@@ -1,0 +1,245 @@
+"""The nets: a student that reads the features alone, and teachers that also read what the card did
+before. All preprocessing is inside the graph.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from sluice_models.material import STEP
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+TeacherKind = Literal["gru", "transformer"]
+TEACHERS: tuple[TeacherKind, ...] = ("gru", "transformer")
+
+CLIP = 10.0
+"""Standard deviations beyond which an input says no more, or far outliers would rule the score.
+At 5, a fifth of what the logarithms say of fraud on the Handbook's table is cut off."""
+HEADS = 4
+
+
+def signed_log(x: torch.Tensor) -> torch.Tensor:
+    """sign(x) log(1 + |x|): amounts and ages of any size, zero stays zero."""
+    return torch.sign(x) * torch.log(torch.abs(x) + 1)
+
+
+class Inputs(nn.Module):
+    """(n, f) raw features to (n, k (2 + b)) of k of them: each as it is and its logarithm,
+    standardised and clipped, and how far it is through each of b bins.
+
+    The logarithm tells orders of size apart, the raw value amounts of one order: the Handbook's
+    frauds need both. Bins tell apart what lies close together beside a large default, as days since
+    a fraud do beside "never" (piecewise linear encoding: Gorishniy, Rubachev, Babenko 2022). See
+    docs/decisions/0041.
+    """
+
+    def __init__(
+        self,
+        columns: torch.Tensor,
+        mean: torch.Tensor,
+        scale: torch.Tensor,
+        low: torch.Tensor,
+        per_width: torch.Tensor,
+    ) -> None:
+        """columns: (k,) indices of those that are read. mean, scale: (2 k,); a scale of 0 mutes a
+        column that never varied. low, per_width: (k, b) where a bin begins, and 1 over its width;
+        0 for a bin that holds one value."""
+        super().__init__()
+        self.columns: torch.Tensor
+        self.mean: torch.Tensor
+        self.scale: torch.Tensor
+        self.low: torch.Tensor
+        self.per_width: torch.Tensor
+        self.register_buffer("columns", columns)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.register_buffer("low", low)
+        self.register_buffer("per_width", per_width)
+
+    @staticmethod
+    def of(features: Floats, fraud: Bools, columns: Ints, bins: int) -> Inputs:
+        """Fitted to a sample (n, f). columns: those that are read.
+
+        Bins hold the same share of a sample that is half fraud: where frauds lie, they are narrow.
+        """
+        chosen = features[:, columns]
+        raw = torch.from_numpy(chosen)
+        both = torch.cat([raw, signed_log(raw)], dim=1).double()
+        varies = torch.from_numpy(chosen.min(0) != chosen.max(0)).repeat(2)
+        scale = torch.where(varies, 1 / torch.clamp(both.std(0), min=1e-6), 0.0)
+        every = max(int((~fraud).sum()) // max(int(fraud.sum()), 1), 1)
+        halves = np.concatenate([chosen[fraud], chosen[~fraud][::every]])
+        edges = np.quantile(halves, np.linspace(0, 1, bins + 1), axis=0).astype(np.float32)
+        low, width = edges[:-1].T, np.diff(edges, axis=0).T
+        per_width = np.divide(1, width, out=np.zeros_like(width), where=width > 0)
+        return Inputs(
+            torch.from_numpy(columns),
+            both.mean(0).float(),
+            scale.float(),
+            torch.from_numpy(low.copy()),
+            torch.from_numpy(per_width),
+        )
+
+    @property
+    def width(self) -> int:
+        """Of what comes out."""
+        return len(self.mean) + self.low.numel()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, f) to (n, k (2 + b))."""
+        chosen = features[:, self.columns]
+        both = torch.cat([chosen, signed_log(chosen)], dim=1)
+        sizes = torch.clamp((both - self.mean) * self.scale, -CLIP, CLIP)
+        through = torch.clamp((chosen[:, :, None] - self.low) * self.per_width, 0, 1)
+        return torch.cat([sizes, through.flatten(1)], dim=1)
+
+
+def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
+    """Linear layers with ReLU and dropout between, one number out. The last layer is its last."""
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(widths):
+        layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+
+
+class Net(nn.Module):
+    """What both have: a logit in the sample, and from it a probability in the world."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift: torch.Tensor
+        self.slope: torch.Tensor
+        self.offset: torch.Tensor
+        self.register_buffer("shift", torch.zeros(()))
+        self.register_buffer("slope", torch.ones(()))
+        self.register_buffer("offset", torch.zeros(()))
+
+    @abstractmethod
+    def logit(self, *given: torch.Tensor) -> torch.Tensor:
+        """Raw inputs to (n, 1), as in the sample it learnt from."""
+
+    def world(self, logit: torch.Tensor) -> torch.Tensor:
+        """(n, 1) logits in the sample to calibrated ones in the world."""
+        return (logit - self.shift) * self.slope + self.offset
+
+
+class Student(Net):
+    """An MLP on the features: what decides."""
+
+    def __init__(self, inputs: Inputs, hidden: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.body = mlp([inputs.width, *hidden], dropout)
+
+    def logit(self, *given: torch.Tensor) -> torch.Tensor:
+        """(n, f) raw features."""
+        out: torch.Tensor = self.body(self.inputs(given[0]))
+        return out
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, f) raw features to (n, 1) probabilities."""
+        return torch.sigmoid(self.world(self.logit(features)))
+
+
+class Steps(nn.Module):
+    """(n, t, k) of a card's past, raw, to (n, t, k + 1): sizes as logarithms, and what each amount
+    is beside that of the row itself, which is the last step."""
+
+    def forward(self, past: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        present = past[..., :1]
+        sizes = signed_log(past[..., 1:3])
+        ratio = (sizes[..., :1] - sizes[:, -1:, :1]) * present
+        return torch.cat([present, sizes * 0.1, past[..., 3:], ratio], dim=-1)
+
+
+class Gru(nn.Module):
+    """A gated recurrent unit over the steps; its last state."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.steps = Steps()
+        self.unit = nn.GRU(len(STEP) + 1, width, batch_first=True)
+
+    def forward(self, past: torch.Tensor) -> torch.Tensor:
+        """(n, t, k) to (n, width)."""
+        out, _ = self.unit(self.steps(past))
+        last: torch.Tensor = out[:, -1]
+        return last
+
+
+class Transformer(nn.Module):
+    """One block of attention over the steps, as the row itself sees them."""
+
+    def __init__(self, width: int, length: int) -> None:
+        """width: a multiple of HEADS."""
+        super().__init__()
+        self.steps = Steps()
+        self.width = width
+        self.embed = nn.Linear(len(STEP) + 1, width)
+        self.position = nn.Parameter(torch.randn(length, width) * 0.02)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.mixed = nn.Linear(width, width)
+        self.before = nn.LayerNorm(width)
+        self.after = nn.LayerNorm(width)
+        self.feed = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, past: torch.Tensor) -> torch.Tensor:
+        """(n, t, k) to (n, width). Only the last step asks: nobody reads what others would see."""
+        x = self.embed(self.steps(past)) + self.position
+        seen = self.before(x)
+        size = self.width // HEADS
+        query = self.query(seen[:, -1]).unflatten(1, (HEADS, 1, size))
+        key = self.key(seen).unflatten(2, (HEADS, size)).permute(0, 2, 3, 1)
+        value = self.value(seen).unflatten(2, (HEADS, size)).permute(0, 2, 1, 3)
+        weight = query @ key / math.sqrt(size)
+        absent = past[..., 0] < 0.5
+        weight = torch.softmax(weight - absent[:, None, None, :] * 1e4, dim=-1)
+        found = x[:, -1] + self.mixed((weight @ value).flatten(1))
+        out: torch.Tensor = found + self.feed(self.after(found))
+        return out
+
+
+class Teacher(Net):
+    """An MLP on the features and on what an encoder makes of the card's past."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        kind: TeacherKind,
+        *,
+        width: int,
+        hidden: Sequence[int],
+        dropout: float,
+        length: int,
+    ) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.encoder: nn.Module = Gru(width) if kind == "gru" else Transformer(width, length)
+        self.body = mlp([inputs.width + width, *hidden], dropout)
+
+    def logit(self, *given: torch.Tensor) -> torch.Tensor:
+        """(n, f) and (n, t, k) raw."""
+        features, past = given
+        both = torch.cat([self.inputs(features), self.encoder(past)], dim=1)
+        out: torch.Tensor = self.body(both)
+        return out
+
+    def forward(self, features: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+        """(n, f) and (n, t, k) raw, to (n, 1) probabilities."""
+        return torch.sigmoid(self.world(self.logit(features, past)))

@@ -1,0 +1,64 @@
+"""One process, or several that torchrun started: which device, who is first, and what all learn.
+
+Everything that is not a net's fit runs in the first process alone. With one process, which is the
+default, nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+
+Found = TypeVar("Found")
+
+WAIT = timedelta(hours=6)
+"""For the first process, while it searches and the others have nothing to do."""
+
+
+def join() -> None:
+    """Meet the others, if torchrun started some; idempotent."""
+    if dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=WAIT)
+        if torch.cuda.is_available():
+            torch.cuda.set_device(dist.get_node_local_rank())
+
+
+def part() -> None:
+    """Leave the others."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def many() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def number() -> int:
+    """Of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def device() -> torch.device:
+    """A GPU where there is one, the CPU else."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def by_first(work: Callable[[], Found]) -> Found:
+    """What the first process finds, in all of them. What it raises, all raise."""
+    if many() == 1:
+        return work()
+    told: list[object] = [None, None]
+    if number() == 0:
+        try:
+            told[0] = work()
+        except Exception as exc:  # to be raised everywhere, or the others would wait
+            told[1] = exc
+    dist.broadcast_object_list(told, src=0)
+    if told[1] is not None:
+        raise cast(Exception, told[1])
+    return cast(Found, told[0])

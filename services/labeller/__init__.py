@@ -1,0 +1,1 @@
+"""Chargebacks, issuers' reports and verdicts become labels."""

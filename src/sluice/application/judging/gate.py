@@ -1,0 +1,714 @@
+"""The gate: whether a candidate may be released, and if not, why.
+
+The candidate stands against the champion on the same replayed days, its eight-bit variant against
+its own single precision. Every check is made and told; the first that fails is the reason: what
+explains comes before what it explains. Pure: scores in, a verdict out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from sluice.application.judging import measures
+from sluice.application.judging.judge import budget_limit, segments_of, signals_of, to_ppm
+from sluice.application.judging.measures import Floats, Ints, Window
+from sluice.application.judging.rows import Rows, corrected
+from sluice.application.judging.thresholds import Costs, by_cost, severity
+from sluice.domain.clock import DAY_US, to_datetime
+from sluice.domain.features import catalogue
+from sluice.domain.records.currencies import EXPONENTS
+from sluice.domain.release import Sha256, Step
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[float, Meta(ge=0)]
+Predict = Callable[[Ints], Floats]
+"""(n, k) features in the set's order to (n,) probabilities."""
+
+Reason = Literal[
+    "other_dataset", "unknown_feature", "replayed", "older_data", "scores_differ",
+    "unit_changed", "leak", "above_ceiling", "better_immature", "no_signal",
+    "worse", "euros", "calibration", "segment", "flips", "int8_flips", "int8_levels", "latency",
+]  # fmt: skip
+"""In the order in which they are looked for. docs/reference/gate.md."""
+
+UNIT_FACTORS = (1e-3, 1e-2, 1e2, 1e3)
+"""Between units that are mistaken for one another: minor and major, milliseconds and seconds."""
+SCALED_UNITS = ("minor", "s")
+TRIED_ROWS = 4_000
+"""Genuine rows on which other units are tried; all frauds are."""
+SKILL_LOSS = 0.8
+"""Log-loss, of a constant's, from which a model counts as good with features in another unit: one
+that learnt nothing may do better so by luck, but not well."""
+NONZERO_MIN = 50
+"""Rows with another value than 0, before a feature's size is compared."""
+YOUNG_FRAUDS_MIN = 30
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a candidate must keep to. Shares are of 1.
+
+    auc_min, lift_min: below, it tells fraud from the rest no better than chance would; lift is what
+    it promises of the highest 0.1 % of its scores, over its mean. average_precision_max:
+    above, no honest model can be; set it to what label delay leaves possible, where that is known.
+    signal_max: average precision of one feature alone. immature_gain: by how much the average
+    precision may be better by the labels known after a day than by all. average_precision_loss,
+    euros_loss: below the champion's. expected_to_actual: of frauds, those not known yet made up
+    for. segment_loss: of the recall of a segment, at the alert budget. newly_stopped_per_100k,
+    newly_approved_per_100k: decisions that are not the champion's. int8_flips_per_100k: decisions
+    of the eight-bit variant that are not the candidate's. int8_levels_min: distinct scores, of the
+    candidate's. latency_1_us, latency_512_us: of one call of so many rows. scores_apart: of the
+    run's scores from what the graph gives. size_ratio: of a feature, between training and test, or
+    between the champion's training and the test.
+    """
+
+    auc_min: Share = 0.6
+    lift_min: Count = 10
+    average_precision_max: Share = 0.95
+    signal_max: Share = 0.85
+    immature_gain: Share = 0.03
+    average_precision_loss: Share = 0.01
+    euros_loss: Share = 0.03
+    expected_to_actual_min: Count = 0.5
+    expected_to_actual_max: Count = 2.0
+    segment_loss: Share = 0.1
+    segment_frauds_min: Annotated[int, Meta(ge=1)] = 30
+    newly_stopped_per_100k: Count = 1_000
+    newly_approved_per_100k: Count = 1_000
+    int8_flips_per_100k: Count = 10
+    int8_levels_min: Share = 0.1
+    latency_1_us: Count = 300
+    latency_512_us: Count = 20_000
+    scores_apart: Share = 1e-4
+    size_ratio: Count = 20
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One question. found: in a sentence, with the figures and what they may be."""
+
+    reason: Reason
+    passed: bool
+    found: str
+
+
+class Flips(msgspec.Struct, frozen=True, kw_only=True):
+    """Decisions that changed, of ``rows``. Amounts in minor units: fraud's that is stopped now or
+    was, genuine holders' that is stopped now or was."""
+
+    rows: int
+    newly_stopped: int
+    newly_approved: int
+    stricter: int
+    milder: int
+    fraud_stopped_minor: int
+    fraud_approved_minor: int
+    genuine_stopped_minor: int
+    genuine_approved_minor: int
+
+    @property
+    def per_100k(self) -> float:
+        """Of stopped and approved that changed places, together."""
+        return 1e5 * (self.newly_stopped + self.newly_approved) / max(1, self.rows)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate says. model, int8, champion: SHA-256 of the graphs, "" where there is none.
+
+    thresholds_ppm: by cost, on ``tuned_on``. timings_us: one call, by variant and rows.
+    """
+
+    v: Literal[1] = 1
+    accepted: bool
+    reasons: list[Reason]
+    candidate: str
+    model: Sha256
+    int8: str
+    champion: str
+    champion_model: str
+    dataset: Sha256
+    run: str
+    tests: list[str]
+    tuned_on: str
+    rows: int
+    frauds: int
+    thresholds_ppm: dict[Step, int]
+    timings_us: dict[str, dict[str, float]]
+    checks: list[Check]
+    flips: Flips | None
+    int8_flips: Flips | None
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A graph that is tried. columns: names of its features, in order. size: SHA-256."""
+
+    name: str
+    sha256: str
+    columns: Sequence[str]
+    predict: Predict
+    timings_us: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What is in force. typical: of its training, by feature: see :func:`typical`."""
+
+    contender: Contender
+    release: str
+    trained_until: int
+    typical: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that the gate looks at.
+
+    dataset, trained_on: SHA-256 of the set that judges, and of the one the run was trained on.
+    run_scores: of the candidate, by split, as its run has them. trained: a sample of the train
+    split's features. known: releases by the SHA-256 of their graph: id, and when it was made.
+    """
+
+    dataset: str
+    trained_on: str
+    run: str
+    currency: str
+    tests: Sequence[Rows]
+    tuning: Rows
+    candidate: Contender
+    run_scores: Mapping[str, Floats]
+    trained: Ints
+    trained_until: int
+    int8: Contender | None = None
+    champion: Champion | None = None
+    known: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    costs: Costs = field(default_factory=Costs)
+
+
+def try_candidate(trial: Trial) -> Verdict:
+    """Make every check that can be made."""
+    checks = _identity(trial)
+    if any(not check.passed for check in checks if check.reason in _STOPS):
+        return _verdict(trial, checks, {}, None, None)  # its scores would say nothing
+    run = _Run(trial)
+    checks += run.checks()
+    steps = run.thresholds(run.ours_tuning)
+    return _verdict(trial, checks, steps, run.champion_flips, run.int8_flips)
+
+
+_STOPS: tuple[Reason, ...] = ("other_dataset", "unknown_feature")
+
+
+def _verdict(
+    trial: Trial,
+    checks: list[Check],
+    steps: dict[Step, int],
+    flips: Flips | None,
+    int8_flips: Flips | None,
+) -> Verdict:
+    order = {reason: i for i, reason in enumerate(Reason.__args__)}  # type: ignore[attr-defined]
+    checks = sorted(checks, key=lambda check: order[check.reason])
+    reasons = list(dict.fromkeys(check.reason for check in checks if not check.passed))
+    graphs = {"fp32": trial.candidate, "int8": trial.int8}
+    if trial.champion:
+        graphs["champion"] = trial.champion.contender
+    return Verdict(
+        accepted=not reasons,
+        reasons=reasons,
+        candidate=trial.candidate.name,
+        model=trial.candidate.sha256,
+        int8=trial.int8.sha256 if trial.int8 else "",
+        champion=trial.champion.release if trial.champion else "",
+        champion_model=trial.champion.contender.sha256 if trial.champion else "",
+        dataset=trial.dataset,
+        run=trial.run,
+        tests=[rows.name for rows in trial.tests],
+        tuned_on=trial.tuning.name,
+        rows=sum(len(rows) for rows in trial.tests),
+        frauds=sum(int(rows.window.fraud.sum()) for rows in trial.tests),
+        thresholds_ppm=steps,
+        timings_us={name: dict(g.timings_us) for name, g in graphs.items() if g},
+        checks=checks,
+        flips=flips,
+        int8_flips=int8_flips,
+        limits=trial.limits,
+    )
+
+
+def _identity(trial: Trial) -> list[Check]:
+    """Whether the candidate is what it says, and newer than what there is."""
+    ours = trial.candidate
+    strange = [name for name in ours.columns if name not in catalogue.INDEX]
+    absent = [name for name in ours.columns if name not in trial.tests[0].names]
+    same = trial.dataset == trial.trained_on
+    checks = [
+        Check(
+            reason="other_dataset",
+            passed=same,
+            found="trained on the set that judges"
+            if same
+            else f"trained on the set {trial.trained_on[:12]}…, judged by {trial.dataset[:12]}…",
+        ),
+        Check(
+            reason="unknown_feature",
+            passed=not strange and not absent,
+            found=f"the catalogue has no feature {', '.join(strange)}"
+            if strange
+            else f"the training set has no feature {', '.join(absent)}"
+            if absent
+            else f"all {len(ours.columns)} are in the catalogue",
+        ),
+    ]
+    graphs = [ours, *([trial.int8] if trial.int8 else [])]
+    found = [(g, trial.known[g.sha256]) for g in graphs if g.sha256 in trial.known]
+    checks.append(
+        Check(
+            reason="replayed",
+            passed=not found,
+            found=f"{found[0][0].name} is release {found[0][1][0]} of "
+            f"{to_datetime(found[0][1][1]):%Y-%m-%d}, bit for bit: to go back to it is a rollback, "
+            "which is recorded (sluice release rollback)"
+            if found
+            else f"none of the {len(trial.known)} releases there are",
+        )
+    )
+    if trial.champion:
+        behind = trial.champion.trained_until - trial.trained_until
+        checks.append(
+            Check(
+                reason="older_data",
+                passed=behind <= 0,
+                found=f"trained on rows until {to_datetime(trial.trained_until):%Y-%m-%d}, "
+                f"{trial.champion.release} "
+                f"until {to_datetime(trial.champion.trained_until):%Y-%m-%d}",
+            )
+        )
+    return checks
+
+
+class _Run:
+    """The scores of one trial, and what they show."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.limits = trial.limits
+        names = trial.tests[0].names
+        self.columns = {
+            id(c): [names.index(name) for name in c.columns] for c in self._contenders() if c
+        }
+        self.ours = [self._score(trial.candidate, rows) for rows in trial.tests]
+        self.ours_tuning = self._score(trial.candidate, trial.tuning)
+        self.whole = Window.joined([rows.window for rows in trial.tests])
+        self.score = np.concatenate(self.ours)
+        champion = trial.champion.contender if trial.champion else None
+        self.theirs = [self._score(champion, rows) for rows in trial.tests] if champion else None
+        self.champion_flips: Flips | None = None
+        self.int8_flips: Flips | None = None
+
+    def _contenders(self) -> list[Contender | None]:
+        champion = self.trial.champion
+        return [self.trial.candidate, self.trial.int8, champion.contender if champion else None]
+
+    def _score(self, contender: Contender, rows: Rows) -> Floats:
+        return contender.predict(rows.features[:, self.columns[id(contender)]])
+
+    def thresholds(self, score: Floats) -> dict[Step, int]:
+        """By cost, on the tuning split."""
+        window = self.trial.tuning.window
+        return by_cost(
+            to_ppm(score), window.fraud, window.amount_minor, window.event_us, self.trial.costs
+        ).steps
+
+    def checks(self) -> list[Check]:
+        """In no order."""
+        found = [
+            self._scores_differ(),
+            self._sizes(),
+            self._units(),
+            self._leak(),
+            self._ceiling(),
+            self._signal(),
+            self._calibration(),
+            self._latency(),
+        ]
+        if (immature := self._immature()) is not None:
+            found.append(immature)
+        if self.trial.champion is not None and self.theirs is not None:
+            found += self._against(self.theirs)
+        if self.trial.int8 is not None:
+            found += self._int8(self.trial.int8)
+        return found
+
+    def _scores_differ(self) -> Check:
+        apart = {
+            rows.name: float(np.abs(self.trial.run_scores[rows.name] - ours).max())
+            for rows, ours in zip(self.trial.tests, self.ours, strict=True)
+            if rows.name in self.trial.run_scores
+        }
+        worst = max(apart, key=lambda name: apart[name]) if apart else ""
+        most = apart.get(worst, 0.0)
+        return Check(
+            reason="scores_differ",
+            passed=most <= self.limits.scores_apart,
+            found=f"the graph's scores and the run's differ by at most {most:.1e} "
+            f"({worst or 'none to compare'}; at most {self.limits.scores_apart:.0e}): "
+            + ("the graph is what was judged" if most <= self.limits.scores_apart
+               else "what was judged is not this graph on these rows"),
+        )  # fmt: skip
+
+    def _sizes(self) -> Check:
+        """A feature that is so many times larger or smaller than it was: its unit changed."""
+        limit = self.limits.size_ratio
+        names = self.trial.tests[0].names
+        features = np.concatenate([rows.features for rows in self.trial.tests])
+        now = typical_sizes(names, features)
+        strange = [
+            (_apart(now[name], was), name, was, "in training")
+            for name, was in typical_sizes(names, self.trial.trained).items()
+            if name in now
+        ]
+        if self.trial.champion:
+            # Another population may well be ten times as busy at one place; all that is counted in
+            # seconds does not become a thousand times as long.
+            then = {n: v for n, v in self.trial.champion.typical.items() if n in now}
+            when = f"when {self.trial.champion.release} was trained"
+            apart = [_apart(now[n], v) for n, v in then.items() if _unit(n) == "s"]
+            seconds = float(np.median(apart)) if apart else 1.0
+            strange += [
+                (_apart(now[n], v) if _unit(n) != "s" else seconds, n, v, when)
+                for n, v in then.items()
+            ]
+        bad = sorted((s for s in strange if s[0] >= limit), reverse=True)
+        if not bad:
+            found = f"no feature's typical size changed {limit:g}-fold"
+        else:
+            _, name, was_then, when = bad[0]
+            here = now[name]
+            more = (
+                f", and {len({b[1] for b in bad}) - 1} more" if len({b[1] for b in bad}) > 1 else ""
+            )
+            found = (
+                f"{name}{more}: typically {here:,.0f} on the replayed days, {was_then:,.0f} {when} "
+                f"({here / was_then:.3g} times; unit {_unit(name)})"
+            )
+        return Check(reason="unit_changed", passed=not bad, found=found)
+
+    def _units(self) -> Check:
+        """Whether the candidate would do better if a feature came in another unit."""
+        columns = list(self.trial.candidate.columns)
+        rows = self.trial.tests[-1]
+        chosen, weight = measures.enriched(rows.window.fraud, TRIED_ROWS)
+        features = rows.features[chosen][:, [rows.names.index(name) for name in columns]]
+        fraud = rows.window.fraud[chosen]
+        before = self.trial.candidate.predict(features)
+        loss = measures.log_loss(before, fraud, weight)
+        precision = measures.average_precision(before, fraud, weight)
+        groups: list[tuple[str, list[int]]] = [
+            (f"all in {unit}", [i for i, name in enumerate(columns) if _unit(name) == unit])
+            for unit in SCALED_UNITS
+        ]
+        groups += [(n, [i]) for i, n in enumerate(columns) if _unit(n) in SCALED_UNITS]
+        share = float((weight * fraud).sum() / weight.sum())
+        constant = measures.log_loss(np.full(len(fraud), share), fraud, weight)
+        best = (min(loss * 0.9, constant * SKILL_LOSS), "", 1.0, precision)
+        least = precision + 0.05
+        if self.theirs is not None:  # put right, it would be about as good as the champion
+            theirs = self.theirs[-1][chosen]
+            least = max(least, 0.75 * measures.average_precision(theirs, fraud, weight))
+        for name, members in groups:
+            for factor in UNIT_FACTORS if members else ():
+                other = features.copy()
+                other[:, members] = np.rint(other[:, members] * factor).astype(np.int64)
+                score = self.trial.candidate.predict(other)
+                then = measures.log_loss(score, fraud, weight)
+                gained = measures.average_precision(score, fraud, weight)
+                sharp = score.max() >= self.limits.lift_min * np.average(score, weights=weight)
+                if sharp and then < best[0] and gained > least:
+                    best = (then, name, factor, gained)
+        _, name, factor, gained = best
+        return Check(
+            reason="unit_changed",
+            passed=not name,
+            found=f"{name} seems to be expected in another unit: {factor:g} times what it is gives "
+            f"average precision {gained:.3f} instead of {precision:.3f}"
+            if name
+            else "no feature would serve better in another unit",
+        )
+
+    def _leak(self) -> Check:
+        signals = signals_of(self.trial.tests)
+        top = signals[0]
+        passed = top.average_precision <= self.limits.signal_max
+        return Check(
+            reason="leak",
+            passed=passed,
+            found=f"{top.feature} alone has average precision {top.average_precision:.3f} (at most "
+            f"{self.limits.signal_max:g})" + ("" if passed else ": it knows the label"),
+        )
+
+    def _ceiling(self) -> Check:
+        found = [
+            measures.average_precision(s, rows.window.fraud, rows.window.weight)
+            for rows, s in zip(self.trial.tests, self.ours, strict=True)
+        ]
+        mean = float(np.mean(found))
+        passed = mean <= self.limits.average_precision_max
+        return Check(
+            reason="above_ceiling",
+            passed=passed,
+            found=f"average precision {mean:.3f}, at most {self.limits.average_precision_max:g} is "
+            "plausible" + ("" if passed else ": look for a leak from the future"),
+        )
+
+    def _immature(self) -> Check | None:
+        """A day after each test most frauds are not known and count as genuine, so an honest model
+        looks worse by that day's labels. One that looks better has seen which would be known."""
+        young = [rows.known_by(rows.until_us + DAY_US) for rows in self.trial.tests]
+        early = Window.joined(young)
+        known, all_frauds = int(early.fraud.sum()), int(self.whole.fraud.sum())
+        if known < YOUNG_FRAUDS_MIN or known > 0.9 * all_frauds:
+            return None
+        then = measures.average_precision(self.score, early.fraud, early.weight)
+        now = measures.average_precision(self.score, self.whole.fraud, self.whole.weight)
+        found = (
+            f"average precision {then:.3f} by the {known} frauds known a day after the tests, "
+            f"{now:.3f} by all {all_frauds}"
+        )
+        passed = then <= now + self.limits.immature_gain
+        if passed and self.theirs is not None:
+            theirs = np.concatenate(self.theirs)
+            then -= measures.average_precision(theirs, early.fraud, early.weight)
+            now -= measures.average_precision(theirs, self.whole.fraud, self.whole.weight)
+            passed = not (then > self.limits.immature_gain and now <= 0)
+            found += f"; over the champion's {then:+.3f} and {now:+.3f}"
+        return Check(
+            reason="better_immature",
+            passed=passed,
+            found=found
+            + ("" if passed else ": it knows which frauds would be reported soon, not which are"),
+        )
+
+    def _signal(self) -> Check:
+        found = [
+            measures.auc(s, rows.window.fraud, rows.window.weight)
+            for rows, s in zip(self.trial.tests, self.ours, strict=True)
+        ]
+        mean = float(np.mean(found))
+        highest = np.sort(self.score)[-max(1, int(measures.TOP * len(self.score))) :]
+        lift = float(highest.mean() / max(self.score.mean(), 1e-12))
+        passed = mean >= self.limits.auc_min and lift >= self.limits.lift_min
+        return Check(
+            reason="no_signal",
+            passed=passed,
+            found=f"AUC {mean:.3f} (at least {self.limits.auc_min:g}); its highest scores promise "
+            f"{lift:.0f} times its mean (at least {self.limits.lift_min:g})"
+            + ("" if passed else ": it learnt nothing, as from shuffled labels"),
+        )
+
+    def _calibration(self) -> Check:
+        ratios = [
+            corrected(s, rows).get("expected_to_actual", float("nan"))
+            for rows, s in zip(self.trial.tests, self.ours, strict=True)
+        ]
+        mean = float(np.nanmean(ratios))
+        base = self.whole.fraud.mean()
+        loss = measures.log_loss(self.score, self.whole.fraud, self.whole.weight)
+        constant = measures.log_loss(
+            np.full(len(self.score), base), self.whole.fraud, self.whole.weight
+        )
+        low, high = self.limits.expected_to_actual_min, self.limits.expected_to_actual_max
+        return Check(
+            reason="calibration",
+            passed=low <= mean <= high and loss <= constant,
+            found=f"it expects {mean:.2f} times the frauds there are ({low:g} to {high:g}); "
+            f"log-loss {loss:.4f}, a constant has {constant:.4f}",
+        )
+
+    def _latency(self) -> Check:
+        took = self.trial.candidate.timings_us
+        limits = {"1": self.limits.latency_1_us, "512": self.limits.latency_512_us}
+        over = [rows for rows, most in limits.items() if took.get(rows, 0.0) > most]
+        told = ", ".join(
+            f"{took[rows]:,.0f} us for {rows} (at most {most:,.0f})"
+            for rows, most in limits.items()
+            if rows in took
+        )
+        return Check(reason="latency", passed=not over, found=told or "not measured")
+
+    def _against(self, theirs: list[Floats]) -> list[Check]:
+        trial, limits = self.trial, self.limits
+        champion = trial.champion
+        assert champion is not None
+        other = np.concatenate(theirs)
+        apart = measures.paired_interval(self.score, other, self.whole)
+        worse = apart.mean < -limits.average_precision_loss and apart.high < 0
+        ours_euros, their_euros = (_euros(scores, trial.tests) for scores in (self.ours, theirs))
+        steps = self.thresholds(self.ours_tuning)
+        their_steps = self.thresholds(self._score(champion.contender, trial.tuning))
+        flips = flips_of(
+            severity(their_steps, to_ppm(other)), severity(steps, to_ppm(self.score)), self.whole
+        )
+        self.champion_flips = flips
+        exponent = EXPONENTS[trial.currency]
+        stopped, approved = (
+            1e5 * n / flips.rows for n in (flips.newly_stopped, flips.newly_approved)
+        )
+        return [
+            Check(
+                reason="worse",
+                passed=not worse,
+                found=f"average precision {apart.mean:+.4f} beside {champion.release} (95 % "
+                f"interval {apart.low:+.4f} to {apart.high:+.4f}, over cards; at most "
+                f"{limits.average_precision_loss:g} below)",
+            ),
+            Check(
+                reason="euros",
+                passed=ours_euros >= their_euros - limits.euros_loss,
+                found=f"{ours_euros:.1%} of fraud's amount within the alert budget, "
+                f"{champion.release} {their_euros:.1%} (at most {limits.euros_loss:.1%} below)",
+            ),
+            Check(
+                reason="flips",
+                passed=stopped <= limits.newly_stopped_per_100k
+                and approved <= limits.newly_approved_per_100k,
+                found=f"of 100,000 decisions {stopped:.0f} are newly stopped (at most "
+                f"{limits.newly_stopped_per_100k:g}) and {approved:.0f} newly approved (at most "
+                f"{limits.newly_approved_per_100k:g}); of fraud's amount "
+                f"{_amount(flips.fraud_stopped_minor, exponent)} more is stopped and "
+                f"{_amount(flips.fraud_approved_minor, exponent)} more gets through "
+                f"({trial.currency})",
+            ),
+            self._segments(theirs, champion.release),
+        ]
+
+    def _segments(self, theirs: list[Floats], release: str) -> Check:
+        caught: dict[tuple[str, str], list[int]] = {}
+        exponent = EXPONENTS[self.trial.currency]
+        for rows, ours, other in zip(self.trial.tests, self.ours, theirs, strict=True):
+            fraud = rows.window.fraud
+            hit, their_hit = ours > budget_limit(ours), other > budget_limit(other)
+            for key, inside in segments_of(rows, exponent).items():
+                sums = caught.setdefault(key, [0, 0, 0])
+                sums[0] += int((inside & fraud).sum())
+                sums[1] += int((inside & fraud & hit).sum())
+                sums[2] += int((inside & fraud & their_hit).sum())
+        worst = (0.0, "no segment is", True)
+        for (by, name), (frauds, ours_hit, their_hits) in caught.items():
+            if frauds < self.limits.segment_frauds_min:
+                continue
+            loss = (their_hits - ours_hit) / frauds
+            share = (their_hits + ours_hit) / (2 * frauds)
+            noise = 2 * (2 * share * (1 - share) / frauds) ** 0.5
+            if loss > worst[0]:
+                told = (
+                    f"{by} {name}: recall {ours_hit / frauds:.3f} of {frauds} frauds, {release} "
+                    f"{their_hits / frauds:.3f}, is"
+                )
+                worst = (loss, told, loss <= max(self.limits.segment_loss, noise))
+        return Check(
+            reason="segment",
+            passed=worst[2],
+            found=f"{worst[1]} the worst (at most {self.limits.segment_loss:g} below)"
+            if worst[0]
+            else "no segment with enough frauds is below the champion",
+        )
+
+    def _int8(self, int8: Contender) -> list[Check]:
+        score = np.concatenate([self._score(int8, rows) for rows in self.trial.tests])
+        steps = self.thresholds(self.ours_tuning)
+        flips = flips_of(
+            severity(steps, to_ppm(self.score)), severity(steps, to_ppm(score)), self.whole
+        )
+        self.int8_flips = flips
+        ours, theirs = len(np.unique(to_ppm(self.score))), len(np.unique(to_ppm(score)))
+        return [
+            Check(
+                reason="int8_flips",
+                passed=flips.per_100k <= self.limits.int8_flips_per_100k,
+                found=f"eight bits change {flips.per_100k:.1f} of 100,000 decisions "
+                f"({flips.newly_stopped} newly stopped, {flips.newly_approved} newly approved of "
+                f"{flips.rows:,}; at most {self.limits.int8_flips_per_100k:g})"
+                + (
+                    ""
+                    if flips.per_100k <= self.limits.int8_flips_per_100k
+                    else ": calibrate on more rows, with frauds among them"
+                ),
+            ),
+            Check(
+                reason="int8_levels",
+                passed=theirs >= self.limits.int8_levels_min * ours,
+                found=f"{theirs:,} distinct scores in eight bits, {ours:,} before"
+                + ("" if theirs >= self.limits.int8_levels_min * ours
+                   else ": leave the last layer in single precision"),
+            ),
+        ]  # fmt: skip
+
+
+def flips_of(before: Ints, after: Ints, window: Window) -> Flips:
+    """What changed between two severities of the same rows, 0 approve to 3 decline."""
+    stopped, approved = (before == 0) & (after > 0), (before > 0) & (after == 0)
+    amount, fraud = window.amount_minor, window.fraud
+    return Flips(
+        rows=len(before),
+        newly_stopped=int(stopped.sum()),
+        newly_approved=int(approved.sum()),
+        stricter=int((after > before).sum()),
+        milder=int((after < before).sum()),
+        fraud_stopped_minor=int(amount[stopped & fraud].sum()),
+        fraud_approved_minor=int(amount[approved & fraud].sum()),
+        genuine_stopped_minor=int(amount[stopped & ~fraud].sum()),
+        genuine_approved_minor=int(amount[approved & ~fraud].sum()),
+    )
+
+
+def typical_sizes(names: Sequence[str], features: Ints) -> dict[str, float]:
+    """Median of what is not 0, by feature, of those that have a unit and enough such rows."""
+    found = {}
+    for i, name in enumerate(names):
+        if _unit(name) in SCALED_UNITS:
+            size = np.abs(features[:, i])
+            size = (
+                size[(size > 0) & (size != catalogue.NEVER_S)]
+                if _unit(name) == "s"
+                else size[size > 0]
+            )
+            if len(size) >= NONZERO_MIN:
+                found[name] = float(np.median(size))
+    return found
+
+
+def typical_of_row(names: Sequence[str], row: Sequence[int]) -> dict[str, float]:
+    """The same from the medians that a release has, of what is not 0 there."""
+    return {
+        name: float(abs(value))
+        for name, value in zip(names, row, strict=True)
+        if _unit(name) in SCALED_UNITS and value and abs(value) != catalogue.NEVER_S
+    }
+
+
+def _unit(name: str) -> str:
+    return catalogue.FEATURES[catalogue.INDEX[name]].unit if name in catalogue.INDEX else ""
+
+
+def _amount(minor: int, exponent: int) -> str:
+    return f"{minor / 10**exponent:,.0f}"
+
+
+def _apart(one: float, other: float) -> float:
+    return max(one / other, other / one)
+
+
+def _euros(scores: Sequence[Floats], tests: Sequence[Rows]) -> float:
+    caught = lost = 0
+    for score, rows in zip(scores, tests, strict=True):
+        hit = score > budget_limit(score)
+        amount, fraud = rows.window.amount_minor, rows.window.fraud
+        caught += int(amount[hit & fraud].sum())
+        lost += int(amount[fraud].sum())
+    return caught / max(1, lost)

@@ -1,0 +1,66 @@
+"""What judging, the gate and packing read of a run of training: a part of ``run.json``.
+
+The whole of it is written by whoever trains (docs/reference/run.md); fields that are not used here
+may come and go.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sluice.domain.records.entity import EntityKind
+from sluice.domain.release import Sha256
+from sluice.errors import Misconfigured
+
+RUN = "run.json"
+INT8 = "_int8"
+"""Ends the name of a candidate that is another one in eight bits."""
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of a run. Fields as in docs/reference/run.md."""
+
+    name: str
+    kind: str
+    model: str
+    sha256: Sha256
+    releasable: bool
+    seed: int
+    prior_correction_milli: int
+    rows: int
+    frauds: int
+    tolerates: list[EntityKind] = []
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """``run.json``, as far as it is read here."""
+
+    dataset: Sha256
+    features: list[str]
+    code: Sha256
+    seed: int
+    trained_from: int
+    trained_until: int
+    rows: int
+    frauds: int
+    reference_row: list[int]
+    candidates: list[Candidate]
+    scores: dict[str, Sha256]
+
+    def candidate(self, name: str) -> Candidate:
+        """By name. Raises Misconfigured naming those that there are."""
+        for one in self.candidates:
+            if one.name == name:
+                return one
+        known = ", ".join(one.name for one in self.candidates)
+        raise Misconfigured(f"the run has no candidate {name}", where=RUN, fix=f"one of {known}")
+
+
+def decode_run(raw: bytes, where: str) -> Run:
+    """Raises Misconfigured for what is no run."""
+    try:
+        return msgspec.json.decode(raw, type=Run)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise Misconfigured(
+            f"no run of training: {exc}", where=where, fix="docs/reference/run.md"
+        ) from None

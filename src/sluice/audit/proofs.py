@@ -1,0 +1,68 @@
+"""Proofs that stand alone (C2SP tlog-proof): an entry is in a log, as these witnesses saw it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sluice.audit.checkpoints import Opened, hash_of, number_of, open_checkpoint
+from sluice.audit.errors import Malformed, Refuted
+from sluice.audit.merkle import PROOF_MAX, check_inclusion, leaf_hash
+from sluice.audit.notes import NOTE_MAX_BYTES, Key
+
+FIRST_LINE = "c2sp.org/tlog-proof@v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """index: of the entry in its log. hashes: from the leaf's sibling up. checkpoint: a note."""
+
+    index: int
+    hashes: list[bytes]
+    checkpoint: bytes
+
+    def __bytes__(self) -> bytes:
+        """As it is written down."""
+        lines = [FIRST_LINE, f"index {self.index}"]
+        lines += [base64.b64encode(one).decode() for one in self.hashes]
+        return "\n".join(lines).encode() + b"\n\n" + self.checkpoint
+
+
+def parse_proof(raw: bytes) -> Proof:
+    """Read a proof; extra data, which nobody vouches for, is passed over. Raises Malformed."""
+    head, blank, checkpoint = raw.partition(b"\n\n")
+    if len(raw) > 2 * NOTE_MAX_BYTES or not blank:
+        raise Malformed("no proof, an empty line and a checkpoint, or far too long")
+    try:
+        first, *lines = head.decode("ascii").split("\n")
+    except UnicodeDecodeError as exc:
+        raise Malformed("a proof is ASCII") from exc
+    if first != FIRST_LINE:
+        raise Malformed(f"the first line is not {FIRST_LINE}")
+    if lines and lines[0].startswith("extra "):
+        lines.pop(0)
+    if not lines or not lines[0].startswith("index ") or len(lines) > PROOF_MAX + 1:
+        raise Malformed(f"no line of the index, or more than {PROOF_MAX} hashes")
+    index = number_of(lines[0].removeprefix("index "))
+    return Proof(index, [hash_of(line) for line in lines[1:]], checkpoint)
+
+
+def check_proof(
+    proof: Proof,
+    entry: bytes,
+    origin: str,
+    log: Key,
+    witnesses: Sequence[Key] = (),
+    required: int = 0,
+) -> Opened:
+    """That the exact bytes of an entry are in a log, whose checkpoint so many witnesses saw.
+
+    Returns the checkpoint. Raises Malformed, Refuted.
+    """
+    opened = open_checkpoint(proof.checkpoint, origin, log, witnesses)
+    size, root = opened.checkpoint.size, opened.checkpoint.root
+    check_inclusion(leaf_hash(entry), proof.index, size, proof.hashes, root)
+    if len(opened.cosigned) < required:
+        raise Refuted(f"{len(opened.cosigned)} known witnesses cosigned, {required} are required")
+    return opened
