@@ -128,7 +128,7 @@ attack: setup ## Hostile input, storms, faults and floods, and what became of th
 
 # By the verbs that a firm's own history goes through. What is there already is not made again.
 TRAIN := var/train
-train: .venv/.done models/.venv/.done ## Simulate a history and train on it, in var/train (15 min)
+train: .venv/.done models/.venv/.done ## Simulate a history, train, judge and pack a release, in var/train (15 min)
 	@mkdir -p $(TRAIN)
 	test -e $(TRAIN)/history/world.json || $(BIN)/sluice simulate history --out $(TRAIN)/history \
 	  --start 2026-03-01 --days 161 --cards 20000 --seed 11
@@ -137,8 +137,12 @@ train: .venv/.done models/.venv/.done ## Simulate a history and train on it, in 
 	  $(BIN)/sluice dataset build --from 2026-04-01 --to 2026-08-02 --label-delay 7d --validation 14d \
 	    --calibration 14d --recent --tests 3 --archive $(TRAIN)/archive --out $(TRAIN)/dataset; }
 	$(MODELS)/sluice train --dataset $(TRAIN)/dataset --out $(TRAIN)/run $(ARGS)
+	$(BIN)/sluice judge --run $(TRAIN)/run --dataset $(TRAIN)/dataset \
+	  --truth $(TRAIN)/history/truth.parquet --out $(TRAIN)/judgement
+	test -e $(TRAIN)/release || $(BIN)/sluice release pack $(TRAIN)/release \
+	  --run $(TRAIN)/run --dataset $(TRAIN)/dataset --judgement $(TRAIN)/judgement/judgement.json
 
-test-models: models/.venv/.done ## Tests of training; its environment weighs 4.6 GB
+test-models: models/.venv/.done ## Tests of training; its environment weighs 4.8 GB
 	$(MODELS)/pytest models
 
 pins: .venv/.services ## Pin images by their registries' digests; needs docker, skopeo or crane

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import optuna
 import pytest
+from conftest import ROOT
 from mlflow import MlflowClient
 from sluice.cli import main
 from sluice.errors import Corrupt, Misconfigured, Unavailable
@@ -53,6 +54,8 @@ def test_a_folder_of_another_order_is_left_alone(run: Run, order: Order, tmp_pat
     with pytest.raises(Misconfigured, match="holds something else"):
         train(replace(order, out=tmp_path))
     assert [one.name for one in tmp_path.iterdir()] == ["mine.txt"]
+    with pytest.raises(Misconfigured, match="no finished run"):
+        train(replace(order, out=tmp_path / "new", like=tmp_path))
 
 
 def test_a_graph_or_score_that_was_written_over_is_refused(
@@ -186,6 +189,16 @@ def test_an_alias_names_one_release_and_moves(run: Run, tracking: str, tmp_path:
     assert (store.under("champion"), store.under("challenger")) == ("mlp-1", "mlp-2")
     assert store.register("mlp-2", tmp_path, "champion") == 2
     assert store.under("champion") == "mlp-2"
+
+
+def test_the_verb_registers_a_release_by_its_id(
+    tracking: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ROOT / "models/releases/current"
+    assert main(["register", str(folder), "--alias", "challenger", "--tracking", tracking]) == 0
+    assert "and its challenger" in capsys.readouterr().out
+    assert Tracking(tracking).under("challenger") == folder.resolve().name
+    assert main(["register", str(folder), "--alias", "boss"]) == 64
 
 
 def test_a_store_that_cannot_be_reached_is_told_before_anything_is_trained(

@@ -70,13 +70,14 @@ VERSIONS = ("lightgbm", "numpy", "onnx", "onnxruntime", "optuna", "torch")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for. like: a run whose parameters are taken. tracking: MLflow's URL, or ""."""
+    """What is asked for. seed: None for the dataset's. like: a run whose parameters are taken.
+    tracking: MLflow's URL, or ""."""
 
     dataset: Path
     out: Path
     time_box_s: int
     trials: int
-    seed: int
+    seed: int | None = None
     like: Path | None = None
     tracking: str = ""
 
@@ -142,21 +143,14 @@ def train(order: Order) -> Run:
     Raises Rejected for a dataset that cannot be learnt from, Misconfigured for a folder that holds
     another order's run, Unavailable if MLflow does not answer; then there is no run.json.
     """
-    together.join()
-    try:
-        return _train(order)
-    finally:
-        together.part()
-
-
-def _train(order: Order) -> Run:
     material = read_material(order.dataset)
-    done = together.by_first(lambda: _begin(order, material))
+    seed = material.manifest.seed if order.seed is None else order.seed
+    done = together.by_first(lambda: _begin(order, material, seed))
     if done is not None:
         return done
     tracking = together.by_first(lambda: _reach(order.tracking))
     with Progress() as line:
-        work = _Work(order, material, Fits(material, order.seed), line)
+        work = _Work(order, material, Fits(material, seed), line)
         chosen, told = together.by_first(lambda: _choose(work))
         learnt = together.by_first(lambda: _grown(work, chosen))
         work.fits.ranking = learnt[0].ranking
@@ -177,12 +171,12 @@ def _train(order: Order) -> Run:
     return run
 
 
-def _begin(order: Order, material: Material) -> Run | None:
+def _begin(order: Order, material: Material, seed: int) -> Run | None:
     """Take the folder, or find the run of this order in it."""
-    like = hashlib.sha256((order.like / RUN).read_bytes()).hexdigest() if order.like else ""
-    mine = _Identity(
-        material.digest, code_digest(), order.seed, order.time_box_s, order.trials, like
-    )
+    like = ""
+    if order.like is not None:
+        like = hashlib.sha256(msgspec.json.encode(read_run(order.like))).hexdigest()
+    mine = _Identity(material.digest, code_digest(), seed, order.time_box_s, order.trials, like)
     path = order.out / "checkpoints" / "order.json"
     if order.out.exists() and any(order.out.iterdir()):
         found = _identity(path)
@@ -235,7 +229,7 @@ def _choose(work: _Work) -> tuple[Chosen, Search]:
     fits = work.fits
     box = Box(
         work.checkpoints / "search.db",
-        work.order.seed,
+        work.fits.seed,
         work.order.trials,
         work.order.time_box_s,
         lambda kind, n, of: work.line.show(f"search: {kind}, trial {n + 1} of at most {of}", n, of),
@@ -409,7 +403,7 @@ def _finish(
         catalogue=manifest.catalogue,
         features=list(work.material.names),
         code=code_digest(),
-        seed=work.order.seed,
+        seed=work.fits.seed,
         trained_from=_us(train_split.first),
         trained_until=_us(train_split.until),
         rows=int(labelled.sum()),
@@ -537,7 +531,7 @@ def _described(work: _Work, one: _Made, graph: Graph, timings: list[Timing]) -> 
         opset=opset(one.graph),
         inputs=graph.inputs,
         releasable=len(graph.inputs) == 1,
-        seed=work.order.seed,
+        seed=work.fits.seed,
         parameters=one.parameters,
         prior_correction_milli=round(1000 * one.shift),
         rows=one.rows,

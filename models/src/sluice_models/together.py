@@ -6,7 +6,8 @@ default, nothing here does anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar, cast
 
@@ -19,17 +20,18 @@ WAIT = timedelta(hours=6)
 """For the first process, while it searches and the others have nothing to do."""
 
 
-def join() -> None:
-    """Meet the others, if torchrun started some; idempotent."""
-    if dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=WAIT)
+@contextmanager
+def met() -> Iterator[None]:
+    """Together with the others while the block runs, if torchrun started some."""
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
+        yield
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=WAIT)
+    try:
         if torch.cuda.is_available():
             torch.cuda.set_device(dist.get_node_local_rank())
-
-
-def part() -> None:
-    """Leave the others."""
-    if dist.is_initialized():
+        yield
+    finally:
         dist.destroy_process_group()
 
 

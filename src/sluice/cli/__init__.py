@@ -56,7 +56,7 @@ EXTRAS = {
     "pyarrow": "archive",
 }
 """Which extra of ours brings a package."""
-ELSEWHERE = {"train": "models"}
+ELSEWHERE = {"register": "models", "train": "models"}
 """Verbs of packages with an environment of their own: the folder of a checkout that holds it."""
 
 EXIT_USAGE = 64

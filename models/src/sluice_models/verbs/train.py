@@ -7,7 +7,8 @@ DIR is what sluice dataset build wrote, from any history. RUN is a new folder, o
 order that was ended before: it goes on from its last checkpoint. It gets the candidates as ONNX,
 their scores for every split, and run.json, which is written last. The search for parameters looks
 at the validation split alone and ends after --time-box, or after --trials of each kind: with
---like, nothing is searched, and the same dataset, code and seed give the same graphs.
+--like, nothing is searched, and the same dataset, code and seed give the same graphs. MLflow gets
+parameters, curves and files; with --tracking none it gets nothing.
 
 On several GPUs: torchrun --no-python --nproc-per-node N sluice train --dataset DIR --out RUN
 """
@@ -21,6 +22,8 @@ import click
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
+
+from sluice_models.verbs.options import tracking_option
 
 _SPAN = re.compile(r"(\d{1,5})([smh])")
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600}
@@ -58,26 +61,21 @@ def span(text: str) -> int:
     metavar="N",
     help="At most, of each kind of model.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Of all draws.")
+@click.option("--seed", type=int, metavar="N", help="Of all draws (default: the dataset's).")
 @click.option("--like", type=FOLDER, metavar="RUN", help="Take its parameters, search nothing.")
-@click.option(
-    "--tracking",
-    default="sqlite:///var/mlflow.db",
-    show_default=True,
-    metavar="URL",
-    help="MLflow's store or server; none for none.",
-)
+@tracking_option
 def command(
     dataset: Path,
     out: Path,
     time_box_s: int,
     trials: int,
-    seed: int,
+    seed: int | None,
     like: Path | None,
     tracking: str,
 ) -> int:
     """Train, print each candidate. Raises what a dataset lacks; then no run.json is there."""
     # Loaded for this alone: PyTorch and LightGBM take seconds.
+    from sluice_models import together  # noqa: PLC0415
     from sluice_models.pipeline import Order, train  # noqa: PLC0415
 
     order = Order(
@@ -89,12 +87,15 @@ def command(
         like=like,
         tracking="" if tracking == "none" else tracking,
     )
-    run = train(order)
+    with together.met():
+        run = train(order)
+        if together.number() > 0:
+            return 0
     for one in run.candidates:
-        fastest = min(timing.median_us for timing in one.timings)
+        alone = one.timings[0].median_us
         say(
             f"{one.name:<13} AP {one.validation['average_precision']:.3f} on validation, "
-            f"{fastest:.1f} us alone, {one.bytes:,} bytes"
+            f"{alone:.1f} us alone, {one.bytes:,} bytes"
         )
     say(str(out / "run.json"))
     return 0
