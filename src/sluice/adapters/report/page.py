@@ -14,7 +14,7 @@ from sluice.adapters.report.svg import (
     round_up,
     shares,
 )
-from sluice.application.judging.gate import Reason, Verdict
+from sluice.application.judging.gate import ABOUT, Verdict
 from sluice.application.judging.judge import (
     Example,
     Figure,
@@ -44,27 +44,6 @@ FIGURES: dict[str, tuple[str, str, int]] = {
     "log_loss": ("Log-loss", "nats", -1),
 }
 """Title, what it is, and whether more is better (1), less (-1) or neither."""
-CHECKS: dict[Reason, str] = {
-    "other_dataset": "same training set",
-    "unknown_feature": "known features",
-    "replayed": "not replayed",
-    "older_data": "newer data",
-    "scores_differ": "same scores",
-    "unit_changed": "units",
-    "leak": "no leak",
-    "above_ceiling": "plausible",
-    "better_immature": "mature labels",
-    "no_signal": "signal",
-    "worse": "average precision",
-    "euros": "amount caught",
-    "calibration": "calibration",
-    "segment": "worst segment",
-    "flips": "changed decisions",
-    "int8_flips": "int8: decisions",
-    "int8_levels": "int8: scores",
-    "latency": "latency",
-}
-"""What each check is about, as it is headed."""
 SEGMENTS = {
     "channel": "Channel",
     "region": "Region",
@@ -124,7 +103,7 @@ def _verdict(verdict: Verdict) -> str:
     beside = f"beside {_text(verdict.champion)}" if verdict.champion else "without a champion"
     rows = "".join(
         f'<tr class="{"" if c.passed else "failed"}"><td>{"✓" if c.passed else "✗"}</td>'
-        f"<th>{CHECKS[c.reason]}</th><td>{_text(c.found)}</td></tr>"
+        f"<th>{ABOUT[c.reason]}</th><td>{_text(c.found)}</td></tr>"
         for c in sorted(verdict.checks, key=lambda check: check.passed)
     )
     return (

@@ -37,6 +37,28 @@ Reason = Literal[
 ]  # fmt: skip
 """In the order in which they are looked for. docs/reference/gate.md."""
 
+ABOUT: dict[Reason, str] = {
+    "other_dataset": "same training set",
+    "unknown_feature": "known features",
+    "replayed": "not replayed",
+    "older_data": "newer data",
+    "scores_differ": "same scores",
+    "unit_changed": "units",
+    "leak": "no leak",
+    "above_ceiling": "plausible",
+    "better_immature": "mature labels",
+    "no_signal": "signal",
+    "worse": "average precision",
+    "euros": "amount caught",
+    "calibration": "calibration",
+    "segment": "worst segment",
+    "flips": "changed decisions",
+    "int8_flips": "int8: decisions",
+    "int8_levels": "int8: scores",
+    "latency": "latency",
+}
+"""What each check is about, as a page and a card head it."""
+
 UNIT_FACTORS = (1e-3, 1e-2, 1e2, 1e3)
 """Between units that are mistaken for one another: minor and major, milliseconds and seconds."""
 SCALED_UNITS = ("minor", "s")
