@@ -3,6 +3,7 @@ soon a bad one answers nobody any more."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 
@@ -138,8 +139,11 @@ def test_a_bad_canary_goes_back_without_a_person(
     assert {d.release for d in decided} <= {"champion", kind}
     # Where it gave no score, the champion's was there.
     assert {d.degradation_level for d in decided} == {"D0"}
+    listed = stack.verb("release", "list", str(deployment.release), "--returns", "--json")
+    assert listed.returncode == 1
+    assert {event["release"] for event in json.loads(listed.stdout)["returned"]} == {kind}
     # It cannot become the champion.
-    done = stack.verb(*signed(deployment, "promote", kind))
+    done = stack.verb(*signed(deployment, "promote", kind, "--held-s", "0"))
     assert done.returncode == 78
     assert "went back by itself" in done.stderr
     step(deployment, "rollback")
@@ -201,7 +205,7 @@ def test_a_good_canary_answers_the_same_cards_everywhere_and_becomes_the_champio
     assert {len(releases) for releases in by_card.values()} == {1}
     assert 0.15 < sum(d.release == "good" for d in decided) / len(decided) < 0.45
 
-    done = deployment.stack.verb(*signed(deployment, "promote", "good"))
+    done = deployment.stack.verb(*signed(deployment, "promote", "good", "--held-s", "0"))
     assert done.returncode == 0, done.stderr
     wait_until(lambda: deciding(deployment) == ["good", "good"], "both have the new champion")
     step(deployment, "rollback")

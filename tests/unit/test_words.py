@@ -55,5 +55,4 @@ def test_each_word_of_the_glossary_is_used_outside_of_it() -> None:
     assert len(words) > 30
     everything = "\n".join(p.read_text().lower() for p in texts() if p.name != "glossary.md")
     spoken = re.sub(r"[_\s*`\]\[]+", " ", everything)
-    later = {"champion", "challenger", "shadow", "canary", "let-through"}  # rollout, let-through
-    assert [w for w in words if w not in spoken and w not in later] == []
+    assert [w for w in words if w not in spoken] == []

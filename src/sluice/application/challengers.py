@@ -36,6 +36,8 @@ from sluice.errors import Corrupt, SluiceError, Unavailable
 
 QUEUE_ROWS = 8_192
 """Rows that wait for the other thread, 12 MB; more are left out."""
+RECORD_ROWS = 2_000
+"""Of one record of shadow-scores.v1: a third of the megabyte that fits, with ids of 64 bytes."""
 WORK_S = 0.1
 """How often they are worked off: what came by then is scored together."""
 SHADOW_DUTY = 0.2
@@ -51,8 +53,8 @@ ROLES: tuple[Beside, ...] = ("canary", "shadow")
 class Log(Protocol):
     """``rollouts.v1``."""
 
-    def returned(self, since_us: int) -> Sequence[Rollout]:
-        """Returns that were written since: the first time all of them, then those that are new.
+    def returned(self, epoch: int) -> Sequence[Rollout]:
+        """Returns of an epoch: the first time all of them, then those that are new, or all again.
         Raises Unavailable."""
         ...
 
@@ -338,23 +340,26 @@ class Challengers:
             self._found(shadow, Back("errors", "its runs give no score"))
         if failed:
             return
-        served = rows.score_ppm if rows.score_ppm is not None else rows.level
-        self._scores.write(
-            ShadowScores(
-                at=self._clock.now_us(),
-                emitter=self._emitter,
-                release=shadow.named.id,
-                digest=shadow.named.digest,
-                epoch=shadow.epoch,
-                tenants=[auth.tenant for auth in rows.auths],
-                authorization_ids=[auth.authorization_id for auth in rows.auths],
-                event_at=[auth.event_at for auth in rows.auths],
-                score_ppm=ppm.tolist(),
-                served_ppm=np.where(rows.level < MODEL_LEVELS, served, -1).tolist(),
-                outcomes=said.tolist(),
-                served_outcomes=judged.after.tolist(),
+        served = np.where(rows.level < MODEL_LEVELS, _scores(rows), -1)
+        for first in range(0, n, RECORD_ROWS):
+            some = slice(first, first + RECORD_ROWS)
+            auths = rows.auths[some]
+            self._scores.write(
+                ShadowScores(
+                    at=self._clock.now_us(),
+                    emitter=self._emitter,
+                    release=shadow.named.id,
+                    digest=shadow.named.digest,
+                    epoch=shadow.epoch,
+                    tenants=[auth.tenant for auth in auths],
+                    authorization_ids=[auth.authorization_id for auth in auths],
+                    event_at=[auth.event_at for auth in auths],
+                    score_ppm=ppm[some].tolist(),
+                    served_ppm=served[some].tolist(),
+                    outcomes=said[some].tolist(),
+                    served_outcomes=judged.after[some].tolist(),
+                )
             )
-        )
 
     # ------------------------------------------------------------ what the activation asks for
 
@@ -427,7 +432,7 @@ class Challengers:
         except Unavailable:
             raise
         except SluiceError as error:
-            self._set(role, None)
+            self._end(role, activation, f"refused: {error.what}")
             self._report.refused(role, error)
             self._report.refusing(role, True)
             return
@@ -435,7 +440,7 @@ class Challengers:
         if scorer is None or scorer.digest != wanted.named.digest:
             return
         if scorer.signer and scorer.signer not in self._trusted():
-            self._set(role, None)
+            self._end(role, activation, f"its key {scorer.signer} was withdrawn")
             return
         now = self._of(role)
         if now is not None and now.scorer is scorer:
@@ -455,16 +460,18 @@ class Challengers:
         activation = self._activation
         assert activation is not None
         for event in self._log.returned(activation.epoch):
-            if event.epoch != activation.epoch or event.step != "returned":
-                continue
             for role in ROLES:
                 beside = self._of(role)
                 if beside is not None and beside.named.digest == event.digest:
-                    with self._lock:
-                        self._set(role, None)
-                        detail = f"{OTHERS}: {event.reason}, {event.detail}"
-                        self._tell("ended", role, beside.named, activation, detail=detail)
+                    self._end(role, activation, f"{OTHERS}: {event.reason}, {event.detail}")
             self._returned.add((event.epoch, event.digest))
+
+    def _end(self, role: Beside, activation: Activation, detail: str) -> None:
+        """Take out what is in, if something is, for a reason that is not this decider's finding."""
+        with self._lock:
+            if (beside := self._of(role)) is not None:
+                self._set(role, None)
+                self._tell("ended", role, beside.named, activation, detail=detail)
 
     def _found(self, beside: _Beside, back: Back | None) -> None:
         """Take a release out for what was found, if it is in."""
@@ -533,7 +540,6 @@ def _joined(some: Sequence[_Work]) -> Iterator[tuple[Policy, Judged]]:
     for policy, works in groupby(some, key=lambda work: work.policy):
         each = [work.judged for work in works]
         rows = [judged.rows for judged in each]
-        scores = [np.full(len(r.auths), -1) if r.score_ppm is None else r.score_ppm for r in rows]
         yield (
             policy,
             Judged(
@@ -542,8 +548,13 @@ def _joined(some: Sequence[_Work]) -> Iterator[tuple[Policy, Judged]]:
                     np.concatenate([r.features for r in rows]),
                     np.concatenate([r.missing for r in rows]),
                     np.concatenate([r.level for r in rows]),
-                    np.concatenate(scores),
+                    np.concatenate([_scores(r) for r in rows]),
                 ),
                 *(np.concatenate(columns) for columns in zip(*(j[1:] for j in each), strict=True)),
             ),
         )
+
+
+def _scores(rows: Rows) -> Ints:
+    """(n,) scores of the decisions, -1 without one."""
+    return np.full(len(rows.auths), -1, np.int64) if rows.score_ppm is None else rows.score_ppm

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
     from sluice.domain.records.label import Label
-    from sluice.domain.records.rollout import Rollout
+    from sluice.domain.records.rollout import Role, Rollout
     from sluice.domain.release import Manifest
 
 Say = Callable[[str], None]
@@ -772,11 +772,34 @@ class _ReleasesFolder:
         return Named(found, digest), read_manifest(folder).created_at
 
 
-def steps(folder: Path, key_file: Path, *, who: str, why: str, expect: int | None = None) -> Steps:
+def steps(
+    folder: Path,
+    key_file: Path,
+    *,
+    who: str,
+    why: str,
+    expect: int | None = None,
+    once: bool = False,
+) -> Steps:
     """The steps of a folder of releases. Raises Misconfigured."""
     from sluice.application.promote import Steps
     from sluice.application.sign_release import read_private_key
     from sluice.domain.clock import SystemClock
+
+    releases = _releases(folder)
+    key = read_private_key(key_file)
+    return Steps(releases, key, SystemClock(), who=who, why=why, expect=expect, once=once)
+
+
+def held(settings: Settings, folder: Path, name: str, role: Role) -> Activation:
+    """What lies in a folder of releases, if a release is in that role and nobody took it out.
+    Raises Misconfigured if not, Unavailable if nobody can say."""
+    from sluice.application.promote import check_held
+
+    return check_held(_releases(folder), name, role, lambda us: returned(settings, us))[0]
+
+
+def _releases(folder: Path) -> _ReleasesFolder:
     from sluice.errors import Misconfigured
 
     if not _holds_releases(folder):
@@ -785,15 +808,14 @@ def steps(folder: Path, key_file: Path, *, who: str, why: str, expect: int | Non
             where=str(folder),
             fix="docs/reference/rollout.md",
         )
-    key = read_private_key(key_file)
-    return Steps(_ReleasesFolder(folder), key, SystemClock(), who=who, why=why, expect=expect)
+    return _ReleasesFolder(folder)
 
 
-def returned(settings: Settings, since_us: int) -> list[Rollout]:
-    """Canaries and shadows that went back by themselves since a moment, as deciders wrote it.
-    Raises Unavailable, Misconfigured."""
+def returned(settings: Settings, epoch: int) -> list[Rollout]:
+    """Canaries and shadows of an epoch that went back by themselves, as deciders wrote it. Raises
+    Unavailable, Misconfigured."""
     from sluice.adapters.kafka.reader import TopicReader
-    from sluice.adapters.kafka.rollouts import EVENTS_MAX
+    from sluice.adapters.kafka.rollouts import EVENTS_MAX, written_since_ms
     from sluice.adapters.kafka.rollouts import returned as among
     from sluice.adapters.kafka.topics import Topics
     from sluice.bootstrap.brokers import reached
@@ -802,7 +824,7 @@ def returned(settings: Settings, since_us: int) -> list[Rollout]:
     reader = TopicReader(reached(kafka), extra=kafka.extra())
     try:
         topic = Topics(kafka.topic_prefix).rollouts
-        return among(reader.tail(topic, EVENTS_MAX, since_us // 1000), since_us)
+        return among(reader.tail(topic, EVENTS_MAX, written_since_ms(epoch)), epoch)
     finally:
         reader.close()
 

@@ -18,12 +18,14 @@ dry run) and reset (the breaker's trips are over) do too, with the same options
 Beside others, DIR is a folder of releases (docs/reference/rollout.md; waiting for the pods of a
 Helm release is another thing: sluice rollout):
 
-sluice release list DIR                    # champion, canary, shadow and the others
-sluice release diff A B                    # two releases, by what their manifests say
-sluice release shadow DIR NAME ...         # scores beside the champion, never answers
+sluice release list DIR                    # what each release is
+sluice release diff A B                    # two, by their manifests
+sluice release shadow DIR NAME ...         # scores, and never answers
 sluice release canary DIR NAME ...         # answers a share of the cards
 sluice release promote DIR NAME ...        # the canary becomes the champion
 sluice release rollback DIR ...            # one step back
+sluice release held DIR NAME --as ROLE     # whether it is still what it was made
+sluice release withdraw DIR NAME ...       # out, whatever it is
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
 from sluice.domain.activation import FIRST_SHARE_MAX_PPM, Activation
 from sluice.domain.clock import to_datetime
+from sluice.domain.records.rollout import Role
 from sluice.domain.release import Manifest
 from sluice.settings import load
 
@@ -53,7 +56,7 @@ _folder = click.argument("folder", type=FOLDER, metavar="DIR")
 
 @click.group(help=help_of(__doc__))
 def command() -> None:
-    """Fifteen actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
+    """Seventeen actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
     read."""
 
 
@@ -200,21 +203,30 @@ def sign(folder: Path, key: Path) -> int:
     return 0
 
 
-add_acts(command, "release")
-
-
 @command.command("list", help="Print the releases of a folder, and what each is; nothing verified.")
 @_folder
 @click.option(
-    "--returns", is_flag=True, help="Also what went back by itself, from the topic rollouts.v1."
+    "--returns",
+    is_flag=True,
+    help="Also what went back by itself, from the topic rollouts.v1; exit 1 if something did.",
 )
-def list_(folder: Path, returns: bool) -> int:
-    """Returns 0. Raises Misconfigured, Unavailable."""
+@click.option("--json", "as_json", is_flag=True, help="One object, for programs.")
+def list_(folder: Path, returns: bool, as_json: bool) -> int:
+    """Returns 0, or 1 if something went back. Raises Misconfigured, Unavailable."""
     found = verbs.list_releases(folder)
     now = found.activation
+    back = verbs.returned(load()[0], now.epoch) if returns and now is not None else []
+    if as_json:
+        releases = [
+            {"id": m.id, "digest": digest, "created_at": m.created_at, "is": _role(now, digest)}
+            for m, digest in found.releases
+        ]
+        made = {"activation": now, "releases": releases, "broken": found.broken, "returned": back}
+        say(msgspec.json.encode(made).decode())
+        return 1 if back else 0
     for manifest, digest in found.releases:
-        made = f"{to_datetime(manifest.created_at):%Y-%m-%d %H:%M}"
-        say(f"{_role(now, digest):<16} {manifest.id:<32} {digest[:12]}  {made} UTC")
+        when = f"{to_datetime(manifest.created_at):%Y-%m-%d %H:%M}"
+        say(f"{_role(now, digest):<16} {manifest.id:<32} {digest[:12]}  {when} UTC")
     for name, wrong in found.broken.items():
         say(f"{'broken':<16} {name}: {wrong}")
     if now is None:
@@ -223,12 +235,12 @@ def list_(folder: Path, returns: bool) -> int:
     when = f"{to_datetime(now.epoch):%Y-%m-%d %H:%M:%S} UTC"
     signed = ", ".join(found.signers) or "nobody"
     say(f"epoch {now.epoch}: {now.act} of {when} by {now.who} ({now.why}), signed by {signed}")
-    for event in verbs.returned(load()[0], now.epoch) if returns else ():
+    for event in back:
         say(
             f"{event.role} {event.release} went back at {event.emitter}, "
             f"{to_datetime(event.at):%H:%M:%S} UTC: {event.reason}, {event.detail}"
         )
-    return 0
+    return 1 if back else 0
 
 
 def _role(now: Activation | None, digest: str) -> str:
@@ -301,17 +313,26 @@ def _step(takes: Callable[..., int]) -> Callable[..., int]:
     return takes
 
 
+_once = click.option(
+    "--once", is_flag=True, help="Sign nothing if that is what lies there already."
+)
+
+
 @command.command("shadow", help="Sign that a release scores beside the champion of DIR.")
 @_step
-def shadow(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
+@_once
+def shadow(
+    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, once: bool
+) -> int:
     """Returns 0. Raises Misconfigured, Corrupt."""
-    done = verbs.steps(folder, key, who=who, why=why, expect=expect).shadow(name)
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect, once=once).shadow(name)
     say(f"{name}: shadow of {done.id}, epoch {done.epoch}", err=True)
     return 0
 
 
 @command.command("canary", help="Sign that the shadow of DIR answers a share of the cards.")
 @_step
+@_once
 @click.option(
     "--share-ppm",
     type=int,
@@ -321,19 +342,80 @@ def shadow(folder: Path, name: str, key: Path, who: str, why: str, expect: int |
     help="Of the cards, in millionths. More than the default only once it is the canary.",
 )
 def canary(
-    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, share_ppm: int
+    folder: Path,
+    name: str,
+    key: Path,
+    who: str,
+    why: str,
+    expect: int | None,
+    once: bool,
+    share_ppm: int,
 ) -> int:
     """Returns 0. Raises Misconfigured, Corrupt."""
-    done = verbs.steps(folder, key, who=who, why=why, expect=expect).canary(name, share_ppm)
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect, once=once).canary(
+        name, share_ppm
+    )
     say(f"{name}: canary of {share_ppm} ppm beside {done.id}, epoch {done.epoch}", err=True)
     return 0
 
 
 @command.command("promote", help="Sign that the canary of DIR is the champion from now on.")
 @_step
-def promote(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
-    """Returns 0. Raises Misconfigured if it went back by itself, Unavailable if nobody can say."""
-    step = verbs.steps(folder, key, who=who, why=why, expect=expect)
-    done = step.promote(name, lambda since_us: verbs.returned(load()[0], since_us))
+@click.option(
+    "--held-s",
+    type=click.IntRange(min=0),
+    default=600,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it must have had its share.",
+)
+@_once
+def promote(
+    folder: Path,
+    name: str,
+    key: Path,
+    who: str,
+    why: str,
+    expect: int | None,
+    held_s: int,
+    once: bool,
+) -> int:
+    """Returns 0. Raises Misconfigured if it went back by itself or has not held for so long,
+    Unavailable if nobody can say."""
+    step = verbs.steps(folder, key, who=who, why=why, expect=expect, once=once)
+    done = step.promote(name, lambda epoch: verbs.returned(load()[0], epoch), held_s)
     say(f"{name}: champion, epoch {done.epoch}", err=True)
     return 0
+
+
+@command.command(
+    "withdraw",
+    help="Sign that a release of DIR is out, whatever it was: shadow, canary or champion. Of one "
+    "that is none of them nothing is signed.",
+)
+@_step
+def withdraw(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
+    """Returns 0. Raises Misconfigured if there is no champion to go back to, Corrupt."""
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect).withdraw(name)
+    say(f"{name}: out; the champion is {done.id}, epoch {done.epoch}", err=True)
+    return 0
+
+
+@command.command("held", help="Ask whether a release of DIR is still what it was made.")
+@_folder
+@click.argument("name")
+@click.option(
+    "--as",
+    "role",
+    type=click.Choice(["shadow", "canary", "champion"]),
+    required=True,
+    help="What it was made.",
+)
+def held(folder: Path, name: str, role: Role) -> int:
+    """Returns 0. Raises Misconfigured if it is not, or went back; Unavailable if nobody can say."""
+    now = verbs.held(load()[0], folder, name, role)
+    say(f"{name} is the {role}, epoch {now.epoch}, and no decider took it out")
+    return 0
+
+
+add_acts(command, "release")

@@ -721,3 +721,24 @@ async def test_a_key_trusted_again_lets_through_what_it_signed() -> None:
     world.trust.trust(ANN)
     world.poll()
     assert world.pipeline.release == "one"
+
+
+# ---------------------------------------------------------------- what is named beside the champion
+
+
+async def test_what_is_beside_the_champion_is_what_was_taken_last_and_not_what_was_refused() -> (
+    None
+):
+    world = World(scorer=scorer_of("champion", 1))
+    world.put(world.release, scorer_of("champion", 1))
+    await world.usual()
+    taken = world.active.activation()
+    assert taken is not None
+    assert taken.id == "champion"
+    world.put(world.release, scorer_of("declines", 999_999))
+    assert ("release", "dry_run_shift") in world.said.refusals
+    assert world.active.activation() == taken
+    world.put(world.release, scorer_of("declines", 999_999), "force")
+    now = world.active.activation()
+    assert now is not None
+    assert (now.id, now.act) == ("declines", "force")

@@ -7,17 +7,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
-from sluice.application.challengers import QUEUE_ROWS, SHADOW_BURST_S, Beside, Challengers
+from sluice.adapters.kafka.config import MESSAGE_MAX_BYTES
+from sluice.application.challengers import (
+    QUEUE_ROWS,
+    RECORD_ROWS,
+    SHADOW_BURST_S,
+    Beside,
+    Challengers,
+)
 from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.once import Once
 from sluice.application.ports import Ints, Scorer, Scores
 from sluice.domain.activation import Activation, Canary, Named
 from sluice.domain.canary import in_share
-from sluice.domain.records.authorization import EventTimeBounds
+from sluice.domain.policy.let_through import SHARE_MAX_PPM, Draw, LetThrough
+from sluice.domain.policy.policy import Policy
+from sluice.domain.records.authorization import EventTimeBounds, encode
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.identifiers import tag32
+from sluice.domain.records.outcome import Outcome
 from sluice.domain.records.rollout import Rollout, ShadowScores
 from sluice.errors import Corrupt, SluiceError, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival
@@ -50,11 +60,11 @@ class TopicOfOne:
         self._topic = topic
         self._read = 0
 
-    def returned(self, since_us: int) -> Sequence[Rollout]:
+    def returned(self, epoch: int) -> Sequence[Rollout]:
         if self._topic.away:
             raise Unavailable("no broker")
         new, self._read = self._topic.events[self._read :], len(self._topic.events)
-        return [event for event in new if event.step == "returned" and event.at >= since_us]
+        return [event for event in new if event.step == "returned" and event.epoch == epoch]
 
     def write(self, events: Sequence[Rollout]) -> None:
         if self._topic.away:
@@ -137,7 +147,14 @@ class Holder:
 class World:
     """A decider whose champion scores by amount, and what lies beside it."""
 
-    def __init__(self, *, topic: Topic | None = None, emitter: str = "decider-0/1-1") -> None:
+    def __init__(
+        self,
+        *,
+        topic: Topic | None = None,
+        emitter: str = "decider-0/1-1",
+        policy: Policy | None = None,
+        draw: Draw | None = None,
+    ) -> None:
         self.clock = FakeClock(NOON_US)
         self.store = FakeStore(self.clock)
         self.champion = FakeScorer(release="champion")
@@ -163,11 +180,12 @@ class World:
             emitter=emitter,
             ids=Once(self.store, self.clock),
             scorer=Holder(self.champion),
-            policy=Holder(make_policy()),
+            policy=Holder(policy or make_policy()),
             log=Log(),
             clock=self.clock,
             bounds=EventTimeBounds(),
             challengers=self.challengers,
+            draw=draw,
         )
         self._sent = 0
         self.activation: Activation | None = None
@@ -300,6 +318,29 @@ async def test_where_no_release_is_beside_the_champion_nothing_is_kept() -> None
     assert not world.challengers.active
     assert world.recorded.records == []
     assert world.topic.events == []
+
+
+async def test_what_the_canary_would_decline_is_let_through_as_what_the_champion_would() -> None:
+    limits = LetThrough(share_ppm=SHARE_MAX_PPM, amount_max_minor=10**9)
+    draw = Draw(b"sixteen bytes or")
+    world = World(policy=make_policy(let_through=limits), draw=draw)
+    world.sign(canary=FakeScorer(950_000, release="canary"), shadow=like_the_champion("shadow"))
+    decided = await world.decide(*range(100, 400))
+    world.work()
+    canarys = [d for d in decided if d.release == "canary"]
+    through = {d.authorization.authorization_id for d in canarys if d.let_through_ppm}
+    names = [d.authorization.authorization_id for d in canarys]
+    assert through == {name for name in names if draw.drawn("test", name, SHARE_MAX_PPM)}
+    assert through
+    assert {d.outcome for d in canarys if d.let_through_ppm} == {"approve"}
+    assert not any(d.let_through_ppm for d in decided if d.release == "champion")
+    # What models are compared by is what they said: a decline each.
+    said = {
+        name: outcome
+        for record in world.recorded.records
+        for name, outcome in zip(record.authorization_ids, record.served_outcomes, strict=True)
+    }
+    assert {said[name] for name in names} == {Outcome.DECLINE.severity}
 
 
 # ---------------------------------------------------------------- what takes a canary out
@@ -448,16 +489,6 @@ async def test_a_return_takes_effect_here_though_the_topic_is_away_and_is_writte
     assert [e.step for e in world.topic.events].count("returned") == 1
 
 
-async def test_a_return_of_another_epoch_stops_nothing() -> None:
-    world = World()
-    canary = like_the_champion()
-    world.sign(canary=canary)
-    [began] = [e for e in world.said.events if e.role == "canary"]
-    world.topic.events.append(structs.replace(began, step="returned", epoch=began.epoch - 1))
-    world.poll()
-    assert world.said.shares["canary"] == SHARE_PPM
-
-
 # ---------------------------------------------------------------- what the activation says
 
 
@@ -544,6 +575,10 @@ async def test_what_waits_is_bounded_and_what_does_not_fit_is_counted() -> None:
     assert world.said.left["shadow"] >= 400
     world.work()
     assert world.said.shadow_rows <= QUEUE_ROWS
+    rows = [len(record.score_ppm) for record in world.recorded.records]
+    assert sum(rows) == world.said.shadow_rows
+    assert max(rows) == RECORD_ROWS
+    assert max(len(encode(record)) for record in world.recorded.records) < MESSAGE_MAX_BYTES / 2
 
 
 async def test_a_shadow_that_fails_is_taken_out_and_no_decision_knows() -> None:

@@ -210,6 +210,14 @@ def test_a_folder_of_releases_is_listed_with_what_each_is(
     assert main(["release", "list", str(releases)]) == 0
     out = capsys.readouterr().out
     assert "canary 5000      test-2" in out
+    assert main(["release", "list", str(releases), "--json"]) == 0
+    said = msgspec.json.decode(capsys.readouterr().out)
+    assert {r["id"]: r["is"] for r in said["releases"]} == {
+        "test-1": "champion",
+        "test-2": "canary 5000",
+    }
+    assert said["activation"]["canary"]["share_ppm"] == 5000
+    assert [*said["broken"]] == ["test-3"]
     assert "broken           test-3" in out
     assert step(releases, "rollback", key=key) == 0
     assert main(["release", "list", str(releases)]) == 0

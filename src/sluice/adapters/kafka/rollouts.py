@@ -9,6 +9,7 @@ import msgspec
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import NewRecords, TopicReader
 from sluice.application.ports import Message
+from sluice.domain.activation import AHEAD_MAX_US
 from sluice.domain.records.authorization import encode
 from sluice.domain.records.rollout import Rollout, ShadowScores
 from sluice.errors import SluiceError
@@ -20,15 +21,21 @@ RETURNED = "returned"
 _decoder = msgspec.json.Decoder(Rollout)
 
 
-def returned(messages: Iterable[Message], since_us: int) -> list[Rollout]:
-    """The returns among records. What cannot be read is passed over: it stops nothing."""
+def written_since_ms(epoch: int) -> int:
+    """From when on a step of this epoch may have been written, milliseconds UTC: the clock of who
+    signed may be ahead of those of deciders and broker."""
+    return max(0, epoch - AHEAD_MAX_US) // 1000
+
+
+def returned(messages: Iterable[Message], epoch: int) -> list[Rollout]:
+    """The returns of an epoch among records. What cannot be read is passed over."""
     found = []
     for message in messages:
         try:
             event = _decoder.decode(message.value)
         except msgspec.DecodeError:
             continue
-        if event.step == RETURNED and event.at >= since_us:
+        if event.step == RETURNED and event.epoch == epoch:
             found.append(event)
     return found
 
@@ -47,15 +54,18 @@ class RolloutTopic:
         self._reader: TopicReader | None = None
         self._producer: EventProducer | None = None
         self._new: NewRecords | None = None
+        self._epoch = 0
 
-    def returned(self, since_us: int) -> Sequence[Rollout]:
+    def returned(self, epoch: int) -> Sequence[Rollout]:
         """See the port."""
         self._reader = reader = self._reader or self._make_reader()
         try:
-            if self._new is not None:
-                return returned(self._new.since(), since_us)
+            if self._new is not None and self._epoch == epoch:
+                return returned(self._new.since(), epoch)
+            self._new, self._epoch = None, epoch
             new = NewRecords(reader, self._topic)
-            found = returned(reader.tail(self._topic, EVENTS_MAX, since_us // 1000), since_us)
+            since_ms = written_since_ms(epoch)
+            found = returned(reader.tail(self._topic, EVENTS_MAX, since_ms), epoch)
         except SluiceError:
             self._new = None  # some of it may have been read and lost: all again
             raise

@@ -24,7 +24,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
     emitter: its replica and start, as in ``decisions.v1``. epoch: of the activation by which it
     goes, microseconds UTC. digest: SHA-256 of the release's manifest. share_ppm: of a canary. who,
-    why: of the activation. reason, detail: of a return.
+    why: of the activation. reason, detail: of a return; detail also of an end that nobody signed.
     """
 
     v: Literal[1] = 1
