@@ -14,14 +14,8 @@ from sluice.adapters.report.svg import (
     round_up,
     shares,
 )
-from sluice.application.judging.gate import ABOUT, Verdict
-from sluice.application.judging.judge import (
-    Example,
-    Figure,
-    Judgement,
-    ModelJudgement,
-    Number,
-)
+from sluice.application.judging.judgement import Example, Figure, Judgement, ModelJudgement, Number
+from sluice.application.judging.verdict import ABOUT, Verdict
 from sluice.domain.features.catalogue import NEVER_S
 from sluice.shown import shown
 
