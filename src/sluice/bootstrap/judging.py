@@ -1,4 +1,4 @@
-"""Parts of the verbs that judge and let through: files in, files out."""
+"""Parts of the verbs that judge and gate: files in, files out."""
 
 from __future__ import annotations
 
