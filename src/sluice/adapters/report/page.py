@@ -85,7 +85,8 @@ def _head(j: Judgement) -> str:
     lost = sum(t.fraud_minor for t in j.tests)
     return (
         f"<h1>{_text(j.title)}</h1>"
-        f'<p class="lead">{len(j.models)} models judged on {len(j.tests)} tests, '
+        f"<p class='lead'>{_many(len(j.models), 'model')} judged on "
+        f"{_many(len(j.tests), 'test')}, "
         f"{_day(j.tests[0].first)} to {_day(j.tests[-1].until)}: {rows:,} authorizations, "
         f"{frauds:,} known frauds ({1e4 * frauds / max(1, rows):.1f} in 10,000) of "
         f"{_money(lost, j)}. Precision figures hold only at that rate.</p>"
@@ -124,7 +125,7 @@ def _summary(j: Judgement) -> str:
     for name, (title, what, better) in FIGURES.items():
         found = [m.naive.get(name) for m in j.models]
         means = [f.mean for f in found if f and f.mean is not None]
-        best = (max(means) if better > 0 else min(means)) if means and better else None
+        best = (max(means) if better > 0 else min(means)) if len(means) > 1 and better else None
         cells = "".join(_cell(f, name, best is not None and f is not None and f.mean == best)
                         for f in found)  # fmt: skip
         ceiling = j.models[0].naive.get(f"{name}_ceiling")
@@ -139,8 +140,13 @@ def _summary(j: Judgement) -> str:
     )
     return (
         "<section><h2>In figures</h2>"
-        f"<p>Mean over {_many(tests, 'test')}; {interval}. The best of each row is "
-        "in bold, though differences within the intervals say nothing.</p>"
+        f"<p>Mean over {_many(tests, 'test')}; {interval}."
+        + (
+            " The best of each row is in bold, though differences within the intervals say nothing."
+            if len(j.models) > 1
+            else ""
+        )
+        + "</p>"
         f'<div class="wide"><table class="figures"><tr><th></th>{heads}</tr>{"".join(rows)}'
         "</table></div></section>"
     )
