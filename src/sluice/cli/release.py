@@ -3,7 +3,7 @@
 sluice release pack DIR --dataset SET --run RUN    # a candidate's release
 sluice release pack DIR --dataset SET --model FILE # of any ONNX file
 sluice release pack DIR --description FILE # write manifest.json
-sluice release reference DIR --dataset DIR # add the population it was made for
+sluice release reference DIR --dataset SET # whom it was made for
 sluice release show DIR                    # what it is, measured to do what
 sluice release verify DIR --trust KEYS     # signature, digests, warm-up
 sluice release keygen --out FILE           # FILE (secret) and FILE.pub
