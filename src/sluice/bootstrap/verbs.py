@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
     from sluice.domain.records.label import Label
-    from sluice.domain.records.rollout import Rollout
+    from sluice.domain.records.rollout import Role, Rollout
     from sluice.domain.reference import Reference
     from sluice.domain.release import Manifest
 
@@ -821,6 +821,24 @@ def _holds_releases(folder: Path) -> bool:
     return folder.is_dir() and not any((folder / name).exists() for name in FILES)
 
 
+def champion_in(folder: Path, trust: Path) -> Path:
+    """A release's folder as it is; of a folder of releases that of its champion.
+    Raises Misconfigured if there is none, Corrupt if nobody who is trusted signed it."""
+    from sluice.adapters.onnx import read_trust
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.domain.activation import champion_of
+    from sluice.errors import Misconfigured
+
+    if not _holds_releases(folder):
+        return folder
+    name = champion_of(ActivationFile(folder).read(), read_trust(trust))
+    if name is None:
+        raise Misconfigured(
+            "no release is the champion yet", where=str(folder), fix="sluice release promote"
+        )
+    return folder / name
+
+
 class _ReleasesFolder:
     """The port Releases (:mod:`sluice.application.promote`)."""
 
@@ -846,11 +864,34 @@ class _ReleasesFolder:
         return Named(found, digest), read_manifest(folder).created_at
 
 
-def steps(folder: Path, key_file: Path, *, who: str, why: str, expect: int | None = None) -> Steps:
+def steps(
+    folder: Path,
+    key_file: Path,
+    *,
+    who: str,
+    why: str,
+    expect: int | None = None,
+    once: bool = False,
+) -> Steps:
     """The steps of a folder of releases. Raises Misconfigured."""
     from sluice.application.promote import Steps
     from sluice.application.sign_release import read_private_key
     from sluice.domain.clock import SystemClock
+
+    releases = _releases(folder)
+    key = read_private_key(key_file)
+    return Steps(releases, key, SystemClock(), who=who, why=why, expect=expect, once=once)
+
+
+def held(settings: Settings, folder: Path, name: str, role: Role) -> Activation:
+    """What lies in a folder of releases, if a release is in that role and nobody took it out.
+    Raises Misconfigured if not, Unavailable if nobody can say."""
+    from sluice.application.promote import check_held
+
+    return check_held(_releases(folder), name, role, lambda us: returned(settings, us))[0]
+
+
+def _releases(folder: Path) -> _ReleasesFolder:
     from sluice.errors import Misconfigured
 
     if not _holds_releases(folder):
@@ -859,8 +900,7 @@ def steps(folder: Path, key_file: Path, *, who: str, why: str, expect: int | Non
             where=str(folder),
             fix="docs/reference/rollout.md",
         )
-    key = read_private_key(key_file)
-    return Steps(_ReleasesFolder(folder), key, SystemClock(), who=who, why=why, expect=expect)
+    return _ReleasesFolder(folder)
 
 
 def returned(settings: Settings, epoch: int) -> list[Rollout]:

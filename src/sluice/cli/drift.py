@@ -5,7 +5,7 @@ release. Each input and the score are compared with the release's reference by t
 stability index (PSI), each channel and region with the same of the reference. Where labels have
 matured the scores are measured as when the release was made.
 
-Exit status: 0 as the release was made for, 1 drifted or out of its domain (the text and the JSON
+Exit status: 0 as the release was made for, 3 drifted or out of its domain (the text and the JSON
 say which, and why), 2 too few rows to say.
 
   sluice drift --from 2026-11-01 --to 2026-11-08 --report drift.json
@@ -22,7 +22,7 @@ import msgspec
 
 from sluice.bootstrap import verbs
 from sluice.cli.dataset import span
-from sluice.cli.output import say
+from sluice.cli.output import say, write
 from sluice.cli.parameters import FOLDER, archive_option, instant
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
@@ -34,13 +34,17 @@ if TYPE_CHECKING:
 
 INPUTS_SHOWN = 15
 SEGMENT_INPUTS_SHOWN = 3
-STATUS = {"as_made_for": 0, "drifted": 1, "out_of_domain": 1, "too_few": 2}
+STATUS = {"as_made_for": 0, "drifted": 3, "out_of_domain": 3, "too_few": 2}
+"""Not 1, which is any failure's: nobody retrains because a disk was away."""
 
 
 @click.command(help=help_of(__doc__))
 @archive_option
 @click.option(
-    "--release", type=FOLDER, metavar="DIR", help="Folder (default: decider.release_dir)."
+    "--release",
+    type=FOLDER,
+    metavar="DIR",
+    help="A release, or a folder of releases for its champion (default: decider.release_dir).",
 )
 @click.option("--trust", type=FOLDER, metavar="KEYS", help="Default: decider.trust_dir.")
 @click.option("--from", "since", type=instant, metavar="TIME", help="Default: 7 days before --to.")
@@ -64,23 +68,25 @@ def command(
     as_of: int | None,
     report: Path | None,
 ) -> int:
-    """Returns 0, 1 or 2. Raises what cannot be read."""
+    """Returns 0, 2 or 3. Raises what cannot be read."""
     settings, _ = load()
     now = SystemClock().now_us()
     to = now if until is None else until
+    keys = trust or Path(settings.decider.trust_dir)
+    champion = verbs.champion_in(release or Path(settings.decider.release_dir), keys)
     with Progress() as line:
         found = verbs.drift_report(
             settings,
             verbs.archive_root(settings, archive),
-            release or Path(settings.decider.release_dir),
-            trust or Path(settings.decider.trust_dir),
+            champion,
+            keys,
             since=to - 7 * 86_400 * SECOND_US if since is None else since,
             until=to,
             mature_before=(now if as_of is None else as_of) - mature_after * SECOND_US,
             progress=lambda rows: line.show(f"{rows:,} rows"),
         )
     if report is not None:
-        report.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        write(report, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     for text in lines(found):
         say(text)
     return STATUS[found.verdict]

@@ -25,6 +25,8 @@ sluice release shadow DIR NAME ...         # scores, and never answers
 sluice release canary DIR NAME ...         # answers a share of the cards
 sluice release promote DIR NAME ...        # the canary becomes the champion
 sluice release rollback DIR ...            # one step back
+sluice release held DIR NAME --as ROLE     # whether it is still what it was made
+sluice release withdraw DIR NAME ...       # out, whatever it is
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
 from sluice.domain.activation import FIRST_SHARE_MAX_PPM, Activation
 from sluice.domain.clock import to_datetime
+from sluice.domain.records.rollout import Role
 from sluice.domain.release import Manifest
 from sluice.settings import load
 
@@ -54,7 +57,7 @@ _folder = click.argument("folder", type=FOLDER, metavar="DIR")
 
 @click.group(help=help_of(__doc__))
 def command() -> None:
-    """Sixteen actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
+    """Eighteen actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
     read."""
 
 
@@ -227,9 +230,6 @@ def sign(folder: Path, key: Path) -> int:
     return 0
 
 
-add_acts(command, "release")
-
-
 @command.command("list", help="Print the releases of a folder, and what each is; nothing verified.")
 @_folder
 @click.option(
@@ -340,17 +340,26 @@ def _step(takes: Callable[..., int]) -> Callable[..., int]:
     return takes
 
 
+_once = click.option(
+    "--once", is_flag=True, help="Sign nothing if that is what lies there already."
+)
+
+
 @command.command("shadow", help="Sign that a release scores beside the champion of DIR.")
 @_step
-def shadow(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
+@_once
+def shadow(
+    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, once: bool
+) -> int:
     """Returns 0. Raises Misconfigured, Corrupt."""
-    done = verbs.steps(folder, key, who=who, why=why, expect=expect).shadow(name)
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect, once=once).shadow(name)
     say(f"{name}: shadow of {done.id}, epoch {done.epoch}", err=True)
     return 0
 
 
 @command.command("canary", help="Sign that the shadow of DIR answers a share of the cards.")
 @_step
+@_once
 @click.option(
     "--share-ppm",
     type=int,
@@ -360,10 +369,19 @@ def shadow(folder: Path, name: str, key: Path, who: str, why: str, expect: int |
     help="Of the cards, in millionths. More than the default only once it is the canary.",
 )
 def canary(
-    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, share_ppm: int
+    folder: Path,
+    name: str,
+    key: Path,
+    who: str,
+    why: str,
+    expect: int | None,
+    once: bool,
+    share_ppm: int,
 ) -> int:
     """Returns 0. Raises Misconfigured, Corrupt."""
-    done = verbs.steps(folder, key, who=who, why=why, expect=expect).canary(name, share_ppm)
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect, once=once).canary(
+        name, share_ppm
+    )
     say(f"{name}: canary of {share_ppm} ppm beside {done.id}, epoch {done.epoch}", err=True)
     return 0
 
@@ -378,12 +396,53 @@ def canary(
     metavar="SECONDS",
     help="How long it must have had its share.",
 )
+@_once
 def promote(
-    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, held_s: int
+    folder: Path,
+    name: str,
+    key: Path,
+    who: str,
+    why: str,
+    expect: int | None,
+    held_s: int,
+    once: bool,
 ) -> int:
     """Returns 0. Raises Misconfigured if it went back by itself or has not held for so long,
     Unavailable if nobody can say."""
-    step = verbs.steps(folder, key, who=who, why=why, expect=expect)
+    step = verbs.steps(folder, key, who=who, why=why, expect=expect, once=once)
     done = step.promote(name, lambda epoch: verbs.returned(load()[0], epoch), held_s)
     say(f"{name}: champion, epoch {done.epoch}", err=True)
     return 0
+
+
+@command.command(
+    "withdraw",
+    help="Sign that a release of DIR is out, whatever it was: shadow, canary or champion. Of one "
+    "that is none of them nothing is signed.",
+)
+@_step
+def withdraw(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
+    """Returns 0. Raises Misconfigured if there is no champion to go back to, Corrupt."""
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect).withdraw(name)
+    say(f"{name}: out; the champion is {done.id}, epoch {done.epoch}", err=True)
+    return 0
+
+
+@command.command("held", help="Ask whether a release of DIR is still what it was made.")
+@_folder
+@click.argument("name")
+@click.option(
+    "--as",
+    "role",
+    type=click.Choice(["shadow", "canary", "champion"]),
+    required=True,
+    help="What it was made.",
+)
+def held(folder: Path, name: str, role: Role) -> int:
+    """Returns 0. Raises Misconfigured if it is not, or went back; Unavailable if nobody can say."""
+    now = verbs.held(load()[0], folder, name, role)
+    say(f"{name} is the {role}, epoch {now.epoch}, and no decider took it out")
+    return 0
+
+
+add_acts(command, "release")
