@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sluice.application.build_dataset import TrainingLog
     from sluice.application.consistency import Gate
     from sluice.application.dataset import Order
+    from sluice.application.drift import Report as DriftReport
     from sluice.application.label_maturity import Maturity
     from sluice.application.load_history import Archived as ArchivedPast
     from sluice.application.load_history import Stored
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sluice.domain.records.dead_letter import DeadLetter
     from sluice.domain.records.label import Label
     from sluice.domain.records.rollout import Role, Rollout
+    from sluice.domain.reference import Reference
     from sluice.domain.release import Manifest
 
 Say = Callable[[str], None]
@@ -723,6 +725,78 @@ def pack_release(folder: Path, description: Path) -> Manifest:
     return write_manifest(folder, decode_as(Description, raw, where, fix=fix))
 
 
+def add_reference(folder: Path, dataset: Path, split: str) -> Reference:
+    """Compute the population of a packed release from a split of a training set, and write it into
+    the release, which is to be signed again. Raises Misconfigured, Corrupt, Rejected."""
+    from datetime import datetime
+
+    import msgspec
+    import numpy as np
+
+    from sluice.adapters.arrow import code_texts, ints
+    from sluice.adapters.onnx import add_file, scorer_of_columns
+    from sluice.adapters.parquet.dataset import dataset_digest, read_manifest, read_split
+    from sluice.application.drift import reference_of
+    from sluice.application.judging.measures import Window
+    from sluice.application.sign_release import read_manifest as read_release
+    from sluice.domain.clock import from_datetime
+    from sluice.domain.reference import Column
+    from sluice.domain.release import REFERENCE
+
+    names = read_release(folder).names
+    of_split = read_manifest(dataset).split(split)
+    known = ("card_token", "event_at", "amount_minor", "is_fraud", "weight", *SEGMENTS)
+    table = read_split(dataset, split, list(dict.fromkeys((*known, *names))))
+    rows = np.stack([ints(table, name) for name in names], axis=1)
+    score = scorer_of_columns(folder).score(rows).ppm
+    window = Window(
+        table["is_fraud"].to_numpy(),
+        ints(table, "amount_minor"),
+        code_texts(table["card_token"]).codes,
+        ints(table, "event_at"),
+        table["weight"].to_numpy().astype(np.float64),
+    )
+    reference = reference_of(
+        rows,
+        score,
+        window,
+        [Column(by, table[by].to_pylist()) for by in SEGMENTS],
+        data=dataset_digest(dataset),
+        split=split,
+        since=from_datetime(datetime.fromisoformat(of_split.first)),
+        until=from_datetime(datetime.fromisoformat(of_split.until)),
+    )
+    add_file(folder, REFERENCE, msgspec.json.encode(reference))
+    return reference
+
+
+SEGMENTS = ("channel", "region")
+"""Columns that cut the traffic in a reference and a drift report."""
+
+
+def drift_report(
+    settings: Settings,
+    root: Path,
+    release: Path,
+    trust: Path,
+    *,
+    since: int,
+    until: int,
+    mature_before: int,
+    progress: Callable[[int], None],
+) -> DriftReport:
+    """What the archive holds of a time, against a release's reference. mature_before: event time
+    before which labels are taken to have come. Raises Misconfigured, Corrupt, Unavailable."""
+    from sluice.adapters.onnx import load, read_trust
+    from sluice.adapters.parquet.drift import ArchiveDriftLog
+    from sluice.application.drift import drift
+    from sluice.domain.features import catalogue
+
+    scorer = load(release, read_trust(trust), catalogue.FEATURES, rates(settings).reference)
+    log = ArchiveDriftLog(root, since, until, mature_before, SEGMENTS)
+    return drift(log, scorer, since, until, progress)
+
+
 def act_on(
     what: What, folder: Path, key_file: Path, *, kind: Act, who: str, why: str
 ) -> Activation:
@@ -755,6 +829,24 @@ def _holds_releases(folder: Path) -> bool:
     from sluice.domain.release import FILES
 
     return folder.is_dir() and not any((folder / name).exists() for name in FILES)
+
+
+def champion_in(folder: Path, trust: Path) -> Path:
+    """A release's folder as it is; of a folder of releases that of its champion.
+    Raises Misconfigured if there is none, Corrupt if nobody who is trusted signed it."""
+    from sluice.adapters.onnx import read_trust
+    from sluice.adapters.trustfiles import ActivationFile
+    from sluice.domain.activation import champion_of
+    from sluice.errors import Misconfigured
+
+    if not _holds_releases(folder):
+        return folder
+    name = champion_of(ActivationFile(folder).read(), read_trust(trust))
+    if name is None:
+        raise Misconfigured(
+            "no release is the champion yet", where=str(folder), fix="sluice release promote"
+        )
+    return folder / name
 
 
 class _ReleasesFolder:

@@ -40,6 +40,7 @@ VERBS: dict[str, str] = {
     "consistency": "sluice.cli.consistency",
     "judge": "sluice.cli.judge",
     "gate": "sluice.cli.gate",
+    "drift": "sluice.cli.drift",
     "release": "sluice.cli.release",
     "policy": "sluice.cli.policy",
     "rollout": "sluice.cli.rollout",

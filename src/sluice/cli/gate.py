@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from sluice.bootstrap import verbs
 from sluice.cli.judge import DEFAULT_TRUST
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
@@ -30,7 +31,12 @@ from sluice.cli.text import help_of
     "--int8", metavar="NAME", help="Its eight-bit variant (default: NAME_int8, if the run has it)."
 )
 @click.option("--no-int8", is_flag=True, help="Release it in single precision alone.")
-@click.option("--champion", type=FOLDER, metavar="RELEASE", help="What is in force.")
+@click.option(
+    "--champion",
+    type=FOLDER,
+    metavar="RELEASE",
+    help="What is in force: a release, or a folder of releases, whose champion it is.",
+)
 @click.option("--no-champion", is_flag=True, help="Nothing is in force that was made for this.")
 @click.option(
     "--releases", type=FOLDER, metavar="DIR",
@@ -66,6 +72,8 @@ def command(
         raise click.UsageError("either --champion RELEASE or --no-champion")
     if int8 and no_int8:
         raise click.UsageError("either --int8 NAME or --no-int8")
+    if champion is not None:
+        champion = verbs.champion_in(champion, trust)
     found = gate_candidate(
         dataset,
         run,

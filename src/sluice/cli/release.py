@@ -3,6 +3,7 @@
 sluice release pack DIR --dataset SET --run RUN    # a candidate's release
 sluice release pack DIR --dataset SET --model FILE # of any ONNX file
 sluice release pack DIR --description FILE # write manifest.json
+sluice release reference DIR --dataset SET # whom it was made for
 sluice release show DIR                    # what it is, measured to do what
 sluice release verify DIR --trust KEYS     # signature, digests, warm-up
 sluice release keygen --out FILE           # FILE (secret) and FILE.pub
@@ -56,7 +57,7 @@ _folder = click.argument("folder", type=FOLDER, metavar="DIR")
 
 @click.group(help=help_of(__doc__))
 def command() -> None:
-    """Seventeen actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
+    """Eighteen actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
     read."""
 
 
@@ -118,6 +119,32 @@ def pack(folder: Path, description: Path | None, dataset: Path | None, **given: 
         )
     say(
         f"{manifest.id}: {len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows; "
+        f"not signed: sluice release sign {folder} --key FILE"
+    )
+    return 0
+
+
+@command.command("reference", help="Add the population that a packed release was made for.")
+@_folder
+@click.option(
+    "--dataset",
+    type=FOLDER,
+    required=True,
+    metavar="DIR",
+    help="A training set: sluice dataset build.",
+)
+@click.option(
+    "--split",
+    default="validation",
+    show_default=True,
+    metavar="NAME",
+    help="Which of its splits: one that the model was not fitted to.",
+)
+def reference(folder: Path, dataset: Path, split: str) -> int:
+    """Returns 0. Raises Misconfigured, Corrupt, Rejected."""
+    made = verbs.add_reference(folder, dataset, split)
+    say(
+        f"{made.rows:,} rows, {len(made.features)} inputs, {len(made.segments)} segments; "
         f"not signed: sluice release sign {folder} --key FILE"
     )
     return 0

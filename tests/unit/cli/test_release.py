@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from sluice.adapters.onnx import Description
+from sluice.bootstrap.verbs import champion_in
 from sluice.cli import main
 from sluice.domain.features import catalogue
 from sluice.domain.reference import make_reference
 from sluice.domain.release import decode_manifest
+from sluice.errors import Corrupt, Misconfigured
 from sluice.testing.release import FEATURES, make_model, make_release
 
 
@@ -270,3 +272,18 @@ def test_a_difference_of_two_releases_is_told_by_name(
     assert "id: test-1 -> test-2" in out
     assert "provenance.seed: 1 -> 2" in out
     assert "reference_currency" not in out
+
+
+def test_the_champion_of_a_folder_of_releases_is_found_if_someone_trusted_signed_it(
+    tmp_path: Path, releases: Path
+) -> None:
+    key, public = make_key(tmp_path)
+    assert champion_in(releases / "test-2", tmp_path) == releases / "test-2"
+    with pytest.raises(Misconfigured, match="no release is the champion yet"):
+        champion_in(releases, Path(public))
+    assert step(releases, "promote", "test-1", key=key) == 0
+    assert champion_in(releases, Path(public)) == releases / "test-1"
+    stranger = tmp_path / "stranger.key"
+    assert main(["release", "keygen", "--out", str(stranger)]) == 0
+    with pytest.raises(Corrupt, match="not trusted"):
+        champion_in(releases, stranger.with_name("stranger.key.pub"))

@@ -25,6 +25,7 @@ from sluice.domain.release import (
     MODEL_INT8,
     OPTIONAL,
     REFERENCE,
+    SIGNATURE,
     Graph,
     Manifest,
     Ppm,
@@ -96,6 +97,28 @@ def write_manifest(folder: Path, description: Description) -> Manifest:
     manifest = decode_manifest(raw, str(folder / MANIFEST))
     (folder / MANIFEST).write_bytes(raw)
     return manifest
+
+
+def add_file(folder: Path, name: str, raw: bytes) -> Manifest:
+    """Write an optional file into a packed release and name it in its manifest. A signature is
+    taken away: it was over another manifest. Raises Misconfigured."""
+    before = decode_manifest(read_file(folder / MANIFEST), str(folder / MANIFEST))
+    files = before.files | {name: hashlib.sha256(raw).hexdigest()}
+    changed = msgspec.structs.replace(before, v=3, files=files)
+    manifest = msgspec.json.format(msgspec.json.encode(changed), indent=1)
+    decode_manifest(manifest, str(folder / MANIFEST))
+    (folder / SIGNATURE).unlink(missing_ok=True)
+    (folder / name).write_bytes(raw)
+    (folder / MANIFEST).write_bytes(manifest)
+    return changed
+
+
+def scorer_of_columns(folder: Path) -> OnnxScorer:
+    """A release's ``model.onnx`` over its own columns, as nobody signed it yet. Raises
+    Misconfigured, Corrupt."""
+    manifest = decode_manifest(read_file(folder / MANIFEST), str(folder / MANIFEST))
+    groups = {f.name: f.group for f in catalogue.FEATURES}
+    return OnnxScorer(manifest, read_file(folder / MODEL), range(len(manifest.names)), groups)
 
 
 def _scored(draft: Manifest, files: Mapping[str, bytes]) -> Manifest:

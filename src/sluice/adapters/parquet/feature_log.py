@@ -180,6 +180,11 @@ class FeatureLog:
             return pa.schema([_field("labels", name) for name in _REPORT_COLUMNS]).empty_table()
         return pa.concat_tables(found)
 
+    def each(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Those columns of all authorizations of the time, a table a file."""
+        for kind in ROWS:
+            yield from self._read(kind, columns, self._first_us, self._until_us)
+
     def holes(self) -> int:
         """Decisions missing between the first and last of each emitter, in the whole archive."""
         spans: dict[str, tuple[int, int, int]] = {}
