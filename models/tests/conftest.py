@@ -1,37 +1,24 @@
-"""One small world for all tests: enough to learn from, quick to make."""
+"""One small world, its training set, and one run over it, for all tests."""
 
-from datetime import date
+from __future__ import annotations
+
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from maker import make_world, rows_of, write_dataset
 from sluice.adapters.policyfiles import read_policy
 from sluice.domain.features import catalogue
 from sluice.domain.policy.fx import Fx
-from sluice.domain.release import Provenance
 
-from sluice_models import dataset
-from sluice_models.export import to_onnx
-from sluice_models.families import LightGbm, Mlp
-from sluice_models.models import OnnxModel, TorchModel, Trees
-from sluice_models.pack import pack
-from sluice_models.plan import TrainingPlan
-from sluice_models.train import Material, gather
+from sluice_models.fits import Fits
+from sluice_models.material import Material, read_material
+from sluice_models.pipeline import Order, train
+from sluice_models.run import CandidateName, Run, read_model
+from sluice_models.serving import Graph
 
 ROOT = Path(__file__).parents[2]
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
-PLAN = TrainingPlan(
-    start=date(2026, 3, 1),
-    cards=800,
-    fraud_bp=250.0,
-    train_until=21,
-    trained_on=25,
-    tuned_on=25,
-    weeks=(28,),
-    train_worlds=(1,),
-    new_worlds=(2,),
-    families=(Mlp(seeds=(1,)), LightGbm()),
-)
 
 
 @pytest.fixture(scope="session")
@@ -40,62 +27,43 @@ def fx() -> Fx:
 
 
 @pytest.fixture(scope="session")
-def material(fx: Fx, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return gather(PLAN, fx, tmp_path_factory.mktemp("worlds"))
-
-
-def make_net(material: Material, seed: int = 1) -> TorchModel:
-    features, label, shift = material.samples["mlp"].joined()
-    return Mlp(epochs=10).fit(dataset.TRAINED_ON, features, label, shift, seed=seed)
-
-
-def make_trees(material: Material, seed: int = 1) -> Trees:
-    features, label, shift = material.samples["lightgbm"].joined()
-    return LightGbm().fit(dataset.TRAINED_ON, features, label, shift, seed=seed)
-
-
-def make_release(folder: Path, net: TorchModel, material: Material) -> OnnxModel:
-    rows = dataset.trained_on(material.tuning.tables[0].features)
-    nothing = "0" * 64
-    return pack(
-        folder,
-        to_onnx(net),
-        release="small-1",
-        created_at=0,
-        card="# small\n",
-        provenance=Provenance(
-            kind="test",
-            data=nothing,
-            code=nothing,
-            trained_from=0,
-            trained_until=0,
-            rows=0,
-            frauds=0,
-            prior_correction_milli=0,
-            seed=1,
-        ),
-        metrics={},
-        thresholds_ppm={},
-        tolerates=["terminal"],
-        reference_row=rows[0],
-        reference_currency="EUR",
-        rows=rows,
-        key=KEY,
-    )
+def world(fx: Fx, tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, np.ndarray]:
+    """Rows, and since when each is known as fraud."""
+    return rows_of(make_world(tmp_path_factory.mktemp("world")), fx)
 
 
 @pytest.fixture(scope="session")
-def net(material: Material) -> TorchModel:
-    return make_net(material)
+def dataset(world: tuple[pa.Table, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("dataset") / "d", *world)
 
 
 @pytest.fixture(scope="session")
-def trees(material: Material) -> Trees:
-    return make_trees(material)
+def material(dataset: Path) -> Material:
+    return read_material(dataset)
 
 
 @pytest.fixture(scope="session")
-def served(
-    net: TorchModel, material: Material, tmp_path_factory: pytest.TempPathFactory
-) -> OnnxModel:
-    return make_release(tmp_path_factory.mktemp("release") / "r", net, material)
+def fits(material: Material) -> Fits:
+    return Fits(material, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def order(dataset: Path, tracking: str, tmp_path_factory: pytest.TempPathFactory) -> Order:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    return Order(dataset, out, time_box_s=0, trials=1, seed=1, tracking=tracking)
+
+
+@pytest.fixture(scope="session")
+def run(order: Order) -> Run:
+    """The defaults: a search of no time."""
+    return train(order)
+
+
+@pytest.fixture(scope="session")
+def graphs(order: Order, run: Run) -> dict[CandidateName, Graph]:
+    return {one.name: Graph(read_model(order.out, one)) for one in run.candidates}

@@ -1,100 +1,256 @@
-"""One battery for every scorer: the net in PyTorch, the same as it is served, and the trees."""
+"""One battery for every candidate, as its graph: what it reads, what it says, how it fails."""
 
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from conftest import make_net, make_release, make_trees
 from sklearn.metrics import roc_auc_score
-from sluice.domain.policy.fx import Fx
-from sluice.errors import Misconfigured
+from sluice.adapters.onnx import graph_of
+from sluice.domain.release import FEATURES_KEY
 
-from sluice_models.dataset import TRAINED_ON, trained_on
-from sluice_models.models import Model, OnnxModel, TorchModel
-from sluice_models.train import Material
-
-
-@pytest.fixture(params=["net", "served", "trees"])
-def model(request: pytest.FixtureRequest) -> Model:
-    return request.getfixturevalue(request.param)
-
-
-def test_shuffled_columns_are_refused(model: Model, material: Material) -> None:
-    features = trained_on(material.later.tables[0].features[:5])
-    shuffled = [TRAINED_ON[1], TRAINED_ON[0], *TRAINED_ON[2:]]
-    with pytest.raises(Misconfigured, match=f"column 0 is {TRAINED_ON[1]}"):
-        model.predict(shuffled, features)
+from sluice_models.export import blended, calibrated, to_onnx
+from sluice_models.figures import AS_IT_IS, probability
+from sluice_models.fits import Fits, Learnt, Taught
+from sluice_models.fitting import Batches, Epoch, logits
+from sluice_models.material import PAST, STEP, Material
+from sluice_models.pipeline import Order, train
+from sluice_models.quantise import SAMPLE_FRAUDS, enriched
+from sluice_models.run import CANDIDATES, Calibration, Run, read_model, read_scores
+from sluice_models.search import NetParameters
+from sluice_models.serving import Graph, timed
+from sluice_models.trees import TreeParameters, trees_to_onnx
 
 
-def test_a_missing_column_is_refused_by_name(model: Model, material: Material) -> None:
-    features = trained_on(material.later.tables[0].features[:5])
-    names = [n for n in TRAINED_ON if n != TRAINED_ON[3]]
-    with pytest.raises(Misconfigured, match=f"no column {TRAINED_ON[3]}"):
-        model.predict(names, np.delete(features, 3, axis=1))
+@pytest.fixture(params=CANDIDATES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
-def test_an_unknown_column_is_refused_by_name(model: Model, material: Material) -> None:
-    with pytest.raises(Misconfigured, match="unknown column mood"):
-        model.predict([*TRAINED_ON, "mood"], np.zeros((1, len(TRAINED_ON) + 1), np.int64))
+def test_the_graph_names_its_columns_in_order(order: Order, run: Run, name: str) -> None:
+    candidate = run.candidate(name)
+    raw = read_model(order.out, candidate)
+    model = onnx.load_from_string(raw)
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert told == {FEATURES_KEY: ",".join(run.features)}
+    assert b"/" + b"site-packages" not in raw
+    assert candidate.releasable == (name != "teacher")
+    if candidate.releasable:
+        assert graph_of(raw).features == run.features
+        assert [one.dim_param or one.dim_value for one in _shape(model)] == ["n", len(run.features)]
+
+
+def _shape(model: onnx.ModelProto) -> list[onnx.TensorShapeProto.Dimension]:
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    shape[0].dim_param = "n"
+    return list(shape)
+
+
+def test_scores_tell_fraud_and_keep_its_rate(
+    order: Order, run: Run, material: Material, name: str
+) -> None:
+    rows = material.rows("test-1")
+    score = read_scores(order.out, run, "test-1")[name].to_numpy()
+    assert score.min() >= 0
+    assert score.max() <= 1
+    assert roc_auc_score(rows.fraud, score) > 0.9
+    assert 0.1 < score.sum() / rows.fraud.sum() < 2  # half were reported in time to be trained on
 
 
 def test_a_missing_view_still_gets_a_score_that_tells_fraud(
-    model: Model, material: Material, fx: Fx
+    graphs: dict[str, Graph], fits: Fits, name: str
 ) -> None:
-    table = material.later.tables[0]
-    blind = model.predict(TRAINED_ON, trained_on(table.without("terminal", fx)))
-    assert roc_auc_score(table.fraud, blind) > 0.8
+    rows = fits.material.rows("test-1")
+    blind = fits.missing.without(rows.features, "terminal")
+    assert roc_auc_score(rows.fraud, graphs[name].predict(blind, fits.past(rows))) > 0.8
 
 
-def test_scores_are_probabilities_that_tell_fraud_and_keep_its_rate(
-    model: Model, material: Material
+def test_scores_are_of_every_row_in_the_splits_order(
+    order: Order, run: Run, graphs: dict[str, Graph], fits: Fits, name: str
 ) -> None:
-    table = material.later.tables[0]
-    score = model.predict(TRAINED_ON, trained_on(table.features))
-    assert score.min() >= 0
-    assert score.max() <= 1
-    assert roc_auc_score(table.fraud, score) > 0.9
-    assert (
-        0.1 < score.sum() / table.fraud.sum() < 2
-    )  # half of them were reported in time to be trained on
+    assert list(run.scores) == fits.material.splits
+    rows = fits.material.rows("calibration")
+    table = read_scores(order.out, run, "calibration")
+    assert table.column_names == ["authorization_id", *CANDIDATES]
+    assert table["authorization_id"].to_pylist() == rows.ids.to_pylist()
+    some = np.arange(len(rows.fraud))[5:12]
+    alone = graphs[name].predict(
+        rows.features[some], lambda at: fits.material.timeline.past(rows.place[some[at]])
+    )
+    assert alone.tolist() == table[name].to_numpy()[some].tolist()
 
 
-def test_no_rows_get_no_scores(model: Model) -> None:
-    assert len(model.predict(TRAINED_ON, np.zeros((0, len(TRAINED_ON)), np.int64))) == 0
+def test_no_rows_get_no_scores(graphs: dict[str, Graph], run: Run, name: str) -> None:
+    nothing = np.zeros((0, len(run.features)), np.float32)
+    past = np.zeros((0, PAST + 1, len(STEP)), np.float32)
+    assert len(graphs[name].predict(nothing, lambda at: past)) == 0
 
 
-def test_a_column_that_never_varied_in_training_does_not_move_the_score(
-    model: Model, material: Material
+def test_a_column_that_never_varied_does_not_move_the_score(
+    graphs: dict[str, Graph], fits: Fits, name: str
 ) -> None:
-    rows = trained_on(material.later.tables[0].features[:50])
-    changed = rows.copy()
-    column = TRAINED_ON.index("card_declines_1h")
-    assert not rows[:, column].any()
-    changed[:, column] = 9
-    before = model.predict(TRAINED_ON, rows)
-    assert model.predict(TRAINED_ON, changed).tolist() == before.tolist()
+    rows = fits.material.rows("test-1")
+    features = rows.features[:50].copy()
+    column = fits.material.names.index("card_declines_1h")
+    assert not fits.train.features[:, column].any()
+    before = graphs[name].predict(features, fits.past(rows))
+    features[:, column] = 9
+    assert graphs[name].predict(features, fits.past(rows)).tolist() == before.tolist()
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
-    net: TorchModel, trees: Model, material: Material, tmp_path: Path, served: OnnxModel
+def test_timed_at_each_batch(run: Run, name: str) -> None:
+    timings = run.candidate(name).timings
+    assert [one.batch for one in timings] == [1, 32, 512]
+    for one in timings:
+        assert one.rows_per_s == pytest.approx(one.batch / one.median_us * 1e6, rel=0.01)
+
+
+def test_candidates_take_turns_when_they_are_timed(graphs: dict[str, Graph], fits: Fits) -> None:
+    called: list[str] = []
+
+    class Watched(Graph):
+        def __init__(self, name: str, graph: Graph) -> None:
+            self.name, self.inputs, self._session = name, graph.inputs, graph._session
+
+        def call(self, given):
+            called.append(self.name)
+            return super().call(given)
+
+    two = {name: Watched(name, graphs[name]) for name in ("lightgbm", "student")}
+    rows = fits.validation
+    timed(two, rows.features, fits.past(rows))
+    assert called == ["lightgbm", "student"] * (len(called) // 2)
+
+
+def test_the_students_graph_gives_what_the_net_gives(fits: Fits) -> None:
+    made = fits.study(NetParameters(epochs=1), None)
+    rows = fits.validation
+    made.net.slope.fill_(0.9)
+    made.net.offset.fill_(-0.2)
+    graph = Graph(to_onnx(made.net, fits.material.names))
+    expected = probability(logits(made.net, Batches(rows.features)))
+    assert np.abs(graph.predict(rows.features, fits.past(rows)) - expected).max() < 2e-6
+
+
+@pytest.mark.parametrize("kind", ["gru", "transformer"])
+def test_a_teachers_graph_gives_what_the_net_gives(fits: Fits, kind: str) -> None:
+    made = fits.teach(kind, NetParameters(epochs=1), rows_max=2000)
+    rows = fits.validation
+    graph = Graph(to_onnx(made.net, fits.material.names, (PAST + 1, len(STEP))))
+    assert graph.inputs == ["features", "past"]
+    expected = probability(logits(made.net, Batches(rows.features, fits.past(rows))))
+    assert np.abs(graph.predict(rows.features, fits.past(rows)) - expected).max() < 2e-6
+
+
+def test_the_trees_graph_goes_the_way_that_the_trees_go(fits: Fits) -> None:
+    learnt = fits.grow(TreeParameters())
+    found = Calibration(slope=1.1, offset=0.3, rows=0, frauds=0)
+    raw = trees_to_onnx(learnt.booster, learnt.trees, fits.material.names, learnt.shift, found)
+    rng = np.random.default_rng(1)
+    # Values at a threshold of some tree, and the floats beside it: where rounding would show.
+    frame = learnt.booster.trees_to_dataframe()
+    splits = frame[frame["split_feature"].notna()].sample(2_000, random_state=1)
+    rows = fits.train.features[rng.integers(0, len(fits.train.features), len(splits))].copy()
+    columns = [fits.material.names.index(one) for one in splits["split_feature"]]
+    near = splits["threshold"].to_numpy().astype(np.float32)
+    beside = [near, np.nextafter(near, np.inf), np.nextafter(near, -np.inf)]
+    for values in beside:
+        rows[np.arange(len(rows)), columns] = values
+        expected = probability(1.1 * learnt.logits(rows) + 0.3)
+        given = Graph(raw).predict(rows, lambda at: np.zeros((len(at), 1, 1), np.float32))
+        assert np.abs(given - expected).max() < 1e-5
+
+
+def test_a_blend_is_the_mean_of_two_logits(fits: Fits) -> None:
+    learnt: Learnt = fits.grow(TreeParameters(num_leaves=7))
+    made: Taught = fits.teach("gru", NetParameters(epochs=1), rows_max=2000)
+    names = fits.material.names
+    trees = trees_to_onnx(learnt.booster, learnt.trees, names, learnt.shift, AS_IT_IS)
+    net = to_onnx(made.net, names, (PAST + 1, len(STEP)))
+    found = Calibration(slope=1.2, offset=-0.1, rows=0, frauds=0)
+    rows = fits.validation
+    both = learnt.logits(rows.features)
+    both += logits(made.net, Batches(rows.features, fits.past(rows)))
+    given = Graph(blended(trees, net, names, found)).predict(rows.features, fits.past(rows))
+    assert np.abs(given - probability(1.2 * both / 2 - 0.1)).max() < 2e-6
+
+
+def test_a_calibration_is_in_the_graph_and_keeps_the_order(run: Run, order: Order) -> None:
+    student = run.candidate("student")
+    assert student.calibration.rows > 1000
+    assert student.calibration == run.candidate("student_int8").calibration
+    assert calibrated.__doc__
+
+
+def test_int8_keeps_its_last_layer_and_many_different_scores(
+    order: Order, run: Run, material: Material
 ) -> None:
-    rows = trained_on(material.later.tables[0].features[:200])
-    again = make_net(material)
-    for first, second in (
-        (net, again),
-        (trees, make_trees(material)),
-        (served, make_release(tmp_path / "r", again, material)),
-    ):
-        assert (
-            first.predict(TRAINED_ON, rows).tobytes() == second.predict(TRAINED_ON, rows).tobytes()
-        )
-    other = make_net(material, seed=2)
-    assert (net.predict(TRAINED_ON, rows) != other.predict(TRAINED_ON, rows)).any()
+    model = onnx.load_from_string(read_model(order.out, run.candidate("student_int8")))
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    layers = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
+    sources = [made_by.get(node.input[0]) for node in layers]
+    assert [one is not None and one.op_type == "DequantizeLinear" for one in sources] == [
+        True,
+        True,
+        False,
+    ]
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    first = made_by[layers[0].input[1]]
+    scales = onnx.numpy_helper.to_array(weights[first.input[1]])
+    assert scales.shape == (128,)  # one a channel
+    score = read_scores(order.out, run, "test-1")["student_int8"].to_numpy()
+    assert len(np.unique(score)) > 1000
+    assert run.candidate("student_int8").bytes < run.candidate("student").bytes / 2
 
 
-def test_the_served_graph_gives_what_the_net_gives(
-    net: TorchModel, served: OnnxModel, material: Material
+def test_the_sample_that_ranges_activations_is_enriched_with_frauds() -> None:
+    fraud = np.arange(100_000) % 50 == 0
+    rows = enriched(fraud, np.random.default_rng(1))
+    assert len(rows) == len(np.unique(rows)) == 4096
+    assert fraud[rows].mean() == SAMPLE_FRAUDS
+    few = enriched(np.arange(100_000) < 10, np.random.default_rng(1))
+    assert (few < 10).sum() == 10
+
+
+def test_the_same_order_gives_the_same_bits_and_another_seed_others(
+    run: Run, order: Order, tmp_path: Path
 ) -> None:
-    rows = trained_on(material.later.tables[0].features)
-    apart = net.predict(TRAINED_ON, rows) - served.predict(TRAINED_ON, rows)
-    assert np.abs(apart).max() < 2e-6
+    again = train(replace(order, out=tmp_path / "again", like=order.out, tracking=""))
+    assert [one.sha256 for one in again.candidates] == [one.sha256 for one in run.candidates]
+    assert again.scores == run.scores
+    assert again.search.ended_by == "given"
+    for one in again.candidates:
+        raw = (tmp_path / "again" / one.model).read_bytes()
+        assert hashlib.sha256(raw).hexdigest() == one.sha256
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("what", ["study", "teach"])
+def test_a_fit_that_was_ended_goes_on_to_the_same_bits(
+    fits: Fits, tmp_path: Path, what: str
+) -> None:
+    def fit(after: Callable[[Epoch, object], None], **more: object) -> Taught:
+        parameters = NetParameters(epochs=3, dropout=0.2)
+        if what == "study":
+            return fits.study(parameters, None, rows_max=2000, after=after, **more)
+        return fits.teach("gru", parameters, rows_max=2000, after=after, **more)
+
+    def killed(epoch: Epoch, _net: object) -> None:
+        if epoch.done == 2:
+            raise KilledError
+
+    seen: list[int] = []
+    whole = fit(lambda epoch, _net: None)
+    checkpoint = tmp_path / "net.pt"
+    with pytest.raises(KilledError):
+        fit(killed, checkpoint=checkpoint)
+    resumed = fit(lambda epoch, _net: seen.append(epoch.done), checkpoint=checkpoint)
+    assert seen == [3]
+    for a, b in zip(whole.net.parameters(), resumed.net.parameters(), strict=True):
+        assert a.detach().numpy().tobytes() == b.detach().numpy().tobytes()

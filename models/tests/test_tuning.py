@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from sluice.adapters.parquet.dataset import features_of, read_manifest, read_split
 from sluice.adapters.policyfiles import read_policy
 from sluice.domain.features import catalogue
 from sluice.domain.policy.economics import worth
 
 from sluice_models import tuning
-from sluice_models.dataset import TRAINED_ON, trained_on
-from sluice_models.models import TorchModel
-from sluice_models.train import Material
+from sluice_models.pipeline import Order
+from sluice_models.run import Run, read_scores
 
 
 def test_thresholds_keep_to_their_false_positives() -> None:
@@ -53,17 +53,18 @@ def test_a_pack_without_those_lines_is_refused(tmp_path: Path) -> None:
         tuning.write_pack(tmp_path / "policy.yaml", {"review": 1}, "null")
 
 
-def test_the_fallback_catches_less_than_the_model(net: TorchModel, material: Material) -> None:
+def test_the_fallback_catches_less_than_the_model(dataset: Path, order: Order, run: Run) -> None:
     policy = read_policy(ROOT / "policies/default", catalogue.FEATURES)
-    table = material.later.tables[0]
-    ppm = np.rint(net.predict(TRAINED_ON, trained_on(table.features)) * 1e6).astype(np.int64)
-    whole = tuning.total(
-        [(tuning.severities(policy, table.features, ppm), table.fraud, table.amount_minor)]
-    )
-    alone = tuning.total(
-        [(tuning.severities(policy, table.features, None), table.fraud, table.amount_minor)]
-    )
+    table = read_split(dataset, "test-1")
+    features = np.zeros((len(table), catalogue.N), np.int64)
+    columns = [catalogue.INDEX[name] for name in run.features]
+    features[:, columns] = features_of(table, read_manifest(dataset))
+    fraud, amount = table["is_fraud"].to_numpy(), table["amount_minor"].to_numpy()
+    score = read_scores(order.out, run, "test-1")["student"].to_numpy()
+    ppm = np.rint(score * 1e6).astype(np.int64)
+    whole = tuning.total([(tuning.severities(policy, features, ppm), fraud, amount)])
+    alone = tuning.total([(tuning.severities(policy, features, None), fraud, amount)])
     assert 0 < alone.frauds_stopped < whole.frauds_stopped
-    report = tuning.rule_report(policy, table.features, table.fraud)
+    report = tuning.rule_report(policy, features, fraud)
     assert len(report) == len(policy.rules.rules)
     assert any(hit for _, hit, _ in report)

@@ -4,10 +4,11 @@ import os
 
 __version__ = "0.2.0"
 
-QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
+QUIET = {"ORT_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 """Variables that keep a library from reporting to its maker. onnxruntime looks for Microsoft's
-event collector, and keeps a device id in the home, as soon as it is imported: this package is the
-one place where all that import it pass before. Whoever sets such a variable otherwise has chosen.
+event collector, and keeps a device id in the home, as soon as it is imported, MLflow sends what it
+is used for: this package is the one place where all that import them pass before. Whoever sets
+such a variable otherwise has chosen.
 """
 for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)

@@ -7,6 +7,7 @@ The images of the two are stand-ins (standins.py); their configuration and start
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def services(trial: Installed) -> list[Object]:
     return trial.kube.pods(trial.namespace, "app.kubernetes.io/part-of=sluice")
 
 
+def reached(trial: Installed) -> bool:
+    """Whether the Service leads to the sync API."""
+    try:
+        with urllib.request.urlopen(f"{trial.url}/v2/health/live", timeout=SEEN_S):
+            return True
+    except OSError:
+        return False
+
+
 def test_broker_and_store_of_the_chart_decide_and_helm_test_is_green(trial: Installed) -> None:
     print(f"helm install to all ready: {trial.seconds:.1f} s")
     heard = trial.decide("trial-1")
@@ -145,5 +155,6 @@ def test_after_a_cold_start_without_a_broker_each_waits_and_none_is_restarted(
     restarts = [c["restartCount"] for pod in pods for c in pod["status"]["containerStatuses"]]
     assert set(restarts) == {0}
     # Log and store are as they were: the id is known, and its answer.
+    trial.kube.until(lambda: reached(trial), "the Service knows the new pod", SEEN_S)
     assert trial.decide("cold-1", event_at=at_us) == before
     print(trial.helm.test())

@@ -553,6 +553,7 @@ def test_a_pod_reaches_what_it_needs_and_nothing_else(rendered: Rendered) -> Non
         "decider-stream": {53, 6380, 443} | kafka,
         "featurizer": {53, 6380} | kafka,
         "archiver": {53} | kafka,
+        "labeller": {53, 8443} | kafka,
         "topics": {53} | kafka,
         "test": {53, 6380, 8080} | kafka,
         "steps": {53, 5000} | kafka,

@@ -15,7 +15,7 @@ import pytest
 from sluice.application.judging.certificate import read_certificate
 from sluice.application.judging.gate import Verdict
 from sluice.application.judging.judge import Judgement
-from sluice.application.sign_release import make_key
+from sluice.application.sign_release import make_key, read_manifest
 from sluice.cli import main
 from sluice.domain.release import parse_trust, public_line
 from sluice.errors import Corrupt
@@ -98,7 +98,7 @@ def test_a_judgement_is_one_page_that_fetches_nothing_and_the_same_as_json(bench
     import pyarrow.parquet as pq
 
     ids = [i for part in WORLD.values() for i in part.columns["authorization_id"]]
-    pq.write_table(pa.table({"authorization_id": ids, "scenario": ["testing"] * len(ids)}), truth)
+    pq.write_table(pa.table({"authorization_id": ids, "kind": ["testing"] * len(ids)}), truth)
     status = main(
         ["judge", "--run", str(bench.run()), "--release", f"in force={bench.champion}", "--dataset",
          str(bench.dataset), "--out", str(tmp_path / "out"), "--trust", str(bench.trust),
@@ -259,3 +259,95 @@ def test_what_is_damaged_ends_in_a_clear_error_and_leaves_nothing(bench, tmp_pat
     assert wanted[what] in said
     assert "Traceback" not in said
     assert not out.exists()
+
+
+def pack(bench: Bench, out: Path, *given: str) -> int:
+    return main(["release", "pack", str(out), "--dataset", str(bench.dataset), *given])
+
+
+def verified(bench: Bench, release: Path, key: Path, public: Path) -> int:
+    status = main(["release", "sign", str(release), "--key", str(key)])
+    return status or main(["release", "verify", str(release), "--trust", str(public)])
+
+
+def test_an_accepted_candidate_becomes_a_release_that_a_decider_loads(bench, tmp_path):
+    run, gate = bench.run(), tmp_path / "gate"
+    assert bench.gate(run, out=gate) == 0
+    judged = ["judge", "--dataset", str(bench.dataset), "--out"]
+    assert main([*judged, str(tmp_path / "own"), "--run", str(run), "--title", "Own days"]) == 0
+    assert main(
+        [*judged, str(tmp_path / "far"), "--release", f"x={bench.champion}", "--trust",
+         str(bench.trust), "--title", "Days of another bank"]
+    ) == 0  # fmt: skip
+    out = tmp_path / "release"
+    about = tmp_path / "use.md"
+    about.write_text("The demo. **Not for** anything else.")
+    assert pack(
+        bench, out, "--run", str(run), "--certificate", str(gate / "certificate.json"),
+        "--judgement", str(tmp_path / "own/judgement.json"), "--use", str(about),
+        "--elsewhere", str(tmp_path / "far/judgement.json"), "--approval", "A. Person, 2026-11-26",
+    ) == 0  # fmt: skip
+    assert verified(bench, out, bench.key, bench.public) == 0
+    manifest = read_manifest(out)
+    verdict = verdict_in(gate)
+    assert manifest.files["model.onnx"] == verdict.model
+    assert manifest.files["model.int8.onnx"] == verdict.int8
+    assert {"reference.json", "certificate.json"} <= set(manifest.files)
+    assert manifest.thresholds_ppm == verdict.thresholds_ppm
+    took = verdict.timings_us
+    fastest = {
+        batch: min(("fp32", "int8"), key=lambda kind: took[kind][batch]) for batch in ("1", "512")
+    }
+    graphs = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+    assert manifest.variants == {"sync": graphs[fastest["1"]], "stream": graphs[fastest["512"]]}
+    card = (out / "card.md").read_text()
+    for text in ("Own days", "Days of another bank", "Not for** anything else", "A. Person",
+                 "Accepted beside `champion-1` (", "which it was not trained on"):  # fmt: skip
+        assert text in card
+
+
+def test_a_certificate_of_another_graph_is_not_packed_nor_verified(bench, tmp_path, capsys):
+    gate = tmp_path / "gate"
+    assert bench.gate(bench.run(), out=gate) == 0
+    train = WORLD["train"]
+    other = bench.run({"student": to_onnx(fit(train.x, train.fraud, seed=7))})
+    out = tmp_path / "release"
+    status = pack(bench, out, "--run", str(other), "--certificate", str(gate / "certificate.json"))
+    assert status == 1
+    assert "the gate saw" in capsys.readouterr().err
+    assert not out.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["gate"]
+
+
+def test_a_certificate_by_a_key_that_is_not_trusted_is_not_verified(bench, tmp_path, capsys):
+    gate, out = tmp_path / "gate", tmp_path / "release"
+    run = bench.run()
+    assert bench.gate(run, out=gate) == 0
+    assert pack(bench, out, "--run", str(run), "--certificate", str(gate / "certificate.json")) == 0
+    other = tmp_path / "other.key"
+    assert verified(bench, out, other, make_key(other).public) == 1
+    assert "not trusted" in capsys.readouterr().err
+
+
+def test_any_onnx_file_becomes_a_release_by_the_names_of_its_columns(bench, tmp_path, capsys):
+    import onnx
+
+    bare = onnx.load_from_string(bench.graph)
+    del bare.metadata_props[:]
+    model = tmp_path / "trees.onnx"
+    model.write_bytes(bare.SerializeToString())
+    out = tmp_path / "release"
+    assert pack(bench, out, "--model", str(model)) == 78
+    assert "does not name its columns" in capsys.readouterr().err
+    columns = ["--columns", ",".join(FEATURES), "--kind", "Trees of another make"]
+    assert pack(bench, out, "--model", str(model), *columns, "--id", "trees-1") == 0
+    assert verified(bench, out, bench.key, bench.public) == 0
+    manifest = read_manifest(out)
+    assert (manifest.id, manifest.names) == ("trees-1", list(FEATURES))
+    card = (out / "card.md").read_text()
+    assert "Trees of another make" in card
+    assert "It has not passed the gate" in card
+    wrong = ["--columns", ",".join([*FEATURES[:-1], "card_zodiac"])]
+    assert pack(bench, tmp_path / "wrong", "--model", str(model), *wrong) == 78
+    assert "card_zodiac" in capsys.readouterr().err
+    assert pack(bench, out, "--model", str(model), *columns) == 78  # not over what is there

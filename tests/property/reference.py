@@ -61,6 +61,8 @@ class Label:
 
     is_fraud: bool
     known_us: int
+    withdraws: int = 0
+    """When the fraud was known that it takes back; 0 for none."""
 
 
 Applied = Event | Label
@@ -192,8 +194,8 @@ class Card:
             ema += (scaled - ema) // 4
         r["ema"], r["jumps_7d"] = (ema or 0) // 256, int(jumps)
         frauds = [label.known_us for label in self.labels if label.is_fraud]
-        r["frauds"] = len(frauds)
-        r["since_fraud_s"] = since(max(frauds, default=None), t)
+        r["frauds"] = len(frauds) - sum(label.withdraws > 0 for label in self.labels)
+        r["since_fraud_s"] = since(max(frauds, default=None) if r["frauds"] else None, t)
         return {f"card.{name}": value for name, value in r.items()}
 
 
@@ -239,6 +241,9 @@ class Tiles:
             r[f"frauds.{w}"] = 0
         newest = max((us // DAY for us in frauds), default=-1)
         days = [us // DAY for us in frauds if us // DAY > newest - 35]
+        for label in self.labels:
+            if label.withdraws and label.withdraws // DAY in days:
+                days.remove(label.withdraws // DAY)
         for w, width in (("1d", 1), ("7d", 7), ("30d", 30)):
             r[f"frauds.{w}"] = sum(0 <= t // DAY - day < width for day in days)
         r["age_s"] = since(min(seen), t) if seen else 0

@@ -17,6 +17,7 @@ from sluice.domain.features.kernel import (
     AUTHORIZATION,
     FRAUD,
     GENUINE,
+    WITHDRAWN,
     Kernel,
     Served,
     scratch,
@@ -46,7 +47,14 @@ class Change:
         if isinstance(self.what, Event):
             return AUTHORIZATION, self.source, self.offset, 0
         kind = FRAUD if self.what.is_fraud else GENUINE
+        if self.what.withdraws:
+            kind = WITHDRAWN
         return kind, self.source, self.offset, self.what.known_us
+
+    def event(self) -> Event:
+        """With the time that the kernel is given."""
+        taken_back = self.what.withdraws if isinstance(self.what, Label) else 0
+        return replace(self.about, us=taken_back) if taken_back else self.about
 
 
 Tempo = Literal["calm", "burst", "ties", "gaps"]
@@ -120,7 +128,7 @@ def apply_to(kind: EntityKind, state: bytes, changes: Sequence[Change]) -> tuple
         [(kind, "k")],
         [state],
         np.array([0, len(changes)], np.int64),
-        event_rows([c.about.row() for c in changes]),
+        event_rows([c.event().row() for c in changes]),
         np.array([c.row() for c in changes], np.int64).reshape(-1, 4),
         WORK,
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def to_onnx(net: Net, names: Sequence[str], past: tuple[int, int] | None = None)
         shapes.append({0: n})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet():
             warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
             torch.onnx.export(
                 net,
@@ -53,6 +54,18 @@ def to_onnx(net: Net, names: Sequence[str], past: tuple[int, int] | None = None)
                 verbose=False,
             )
         return finish(onnx.load(path), names)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's log, which tells of packages that we do without."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def finish(graph: onnx.ModelProto, names: Sequence[str]) -> bytes:

@@ -38,11 +38,15 @@ FOLDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """Trees, how many of them are used, and what the odds in their sample are above the world's."""
+    """Trees, how many of them are used, and what the odds in their sample are above the world's.
+
+    ranking: (f,) columns, those first that split off most.
+    """
 
     booster: lgb.Booster
     trees: int
     shift: float
+    ranking: Ints
     rows: int
     frauds: int
 
@@ -69,6 +73,8 @@ class Fits:
         self.missing = Missing.of(material.names)
         self.train = material.rows(TRAIN)
         self.validation = material.rows(VALIDATION)
+        self.ranking: Ints = np.arange(len(material.names))
+        """Columns, those first that a net may least do without: of trees, when they are grown."""
 
     @property
     def calibration(self) -> Rows | None:
@@ -115,7 +121,9 @@ class Fits:
             check=(self.validation.features, lambda m: average_precision(m, self.validation)),
             after=after,
         )
-        return Learnt(booster, used, sample.shift, len(label), int(label.sum()))
+        gain = booster.feature_importance("gain", iteration=used)
+        ranking = np.argsort(-gain, kind="stable").astype(np.int64)
+        return Learnt(booster, used, sample.shift, ranking, len(label), int(label.sum()))
 
     def out_of_fold(self, parameters: TreeParameters, rounds: int) -> Doubles:
         """(n,) world logits of the train split, each by trees that its card was kept from."""
@@ -140,6 +148,10 @@ class Fits:
 
     # Nets
 
+    def read(self, keep: int) -> Ints:
+        """Indices of the columns that a net reads, rising."""
+        return np.sort(self.ranking[:keep])
+
     def past(self, rows: Rows, at: Ints | None = None) -> Callable[[Ints], Floats]:
         """What the card did before some of the rows, or before some of those at ``at``."""
         place = rows.place if at is None else rows.place[at]
@@ -158,9 +170,10 @@ class Fits:
         """A teacher on a sample's labels."""
         sample = self._cut(self.sample(parameters.negatives), rows_max)
         features = self.seen(self.train.features[sample.rows])
+        label = self.train.fraud[sample.rows].astype(np.float32)
         prepare(self.seed)
         net = Teacher(
-            Inputs.of(features),
+            Inputs.of(features, label > 0, self.read(parameters.keep), parameters.bins),
             kind,
             width=parameters.width,
             hidden=parameters.hidden,
@@ -168,7 +181,6 @@ class Fits:
             length=PAST + 1,
         )
         net.shift.fill_(sample.shift)
-        label = self.train.fraud[sample.rows].astype(np.float32)
         fit(
             net,
             Batches(features, self.past(self.train, sample.rows)),
@@ -212,7 +224,10 @@ class Fits:
             weight = np.r_[weight, np.ones(more, np.float32)]
         features = self.seen(features)
         prepare(self.seed)
-        net = Student(Inputs.of(features[:learnt]), parameters.hidden, parameters.dropout)
+        inputs = Inputs.of(
+            features[:learnt], label[:learnt] > 0, self.read(parameters.keep), parameters.bins
+        )
+        net = Student(inputs, parameters.hidden, parameters.dropout)
         net.shift.fill_(sample.shift)
         fit(
             net,

@@ -36,7 +36,7 @@ SHARE_MIN = 0.25
 called genuine, and a fraud would stand for more than four: such rows are unlabelled traffic."""
 FRAUDS_MIN = 20
 """Of a train split, and half of it of a validation split: below, a figure on it is a lottery."""
-PAST = 16
+PAST = 32
 """Authorizations of the card that a teacher looks back on, this one not counted."""
 STEP = ("present", "amount_minor", "age_s", "same_terminal", "same_merchant", "same_mcc",
         "same_region", "same_channel")  # fmt: skip

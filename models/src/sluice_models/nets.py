@@ -18,6 +18,8 @@ from torch import nn
 from sluice_models.material import STEP
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 TeacherKind = Literal["gru", "transformer"]
 TEACHERS: tuple[TeacherKind, ...] = ("gru", "transformer")
 
@@ -33,38 +35,74 @@ def signed_log(x: torch.Tensor) -> torch.Tensor:
 
 
 class Inputs(nn.Module):
-    """(n, f) raw features to (n, 2 f): each as it is and its logarithm, standardised and clipped.
+    """(n, f) raw features to (n, k (2 + b)) of k of them: each as it is and its logarithm,
+    standardised and clipped, and how far it is through each of b bins.
 
     The logarithm tells orders of size apart, the raw value amounts of one order: the Handbook's
-    frauds need both (docs/decisions/0041).
+    frauds need both. Bins tell apart what lies close together beside a large default, as days since
+    a fraud do beside "never" (piecewise linear encoding: Gorishniy, Rubachev, Babenko 2022). See
+    docs/decisions/0041.
     """
 
-    def __init__(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
-        """mean, scale: (2 f,); a scale of 0 mutes a column that never varied."""
+    def __init__(
+        self,
+        columns: torch.Tensor,
+        mean: torch.Tensor,
+        scale: torch.Tensor,
+        low: torch.Tensor,
+        per_width: torch.Tensor,
+    ) -> None:
+        """columns: (k,) indices of those that are read. mean, scale: (2 k,); a scale of 0 mutes a
+        column that never varied. low, per_width: (k, b) where a bin begins, and 1 over its width;
+        0 for a bin that holds one value."""
         super().__init__()
+        self.columns: torch.Tensor
         self.mean: torch.Tensor
         self.scale: torch.Tensor
+        self.low: torch.Tensor
+        self.per_width: torch.Tensor
+        self.register_buffer("columns", columns)
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
+        self.register_buffer("low", low)
+        self.register_buffer("per_width", per_width)
 
     @staticmethod
-    def of(features: Floats) -> Inputs:
-        """Standardised by a sample (n, f)."""
-        raw = torch.from_numpy(features)
+    def of(features: Floats, fraud: Bools, columns: Ints, bins: int) -> Inputs:
+        """Fitted to a sample (n, f). columns: those that are read.
+
+        Bins hold the same share of a sample that is half fraud: where frauds lie, they are narrow.
+        """
+        chosen = features[:, columns]
+        raw = torch.from_numpy(chosen)
         both = torch.cat([raw, signed_log(raw)], dim=1).double()
-        varies = torch.from_numpy(features.min(0) != features.max(0)).repeat(2)
+        varies = torch.from_numpy(chosen.min(0) != chosen.max(0)).repeat(2)
         scale = torch.where(varies, 1 / torch.clamp(both.std(0), min=1e-6), 0.0)
-        return Inputs(both.mean(0).float(), scale.float())
+        every = max(int((~fraud).sum()) // max(int(fraud.sum()), 1), 1)
+        halves = np.concatenate([chosen[fraud], chosen[~fraud][::every]])
+        edges = np.quantile(halves, np.linspace(0, 1, bins + 1), axis=0).astype(np.float32)
+        low, width = edges[:-1].T, np.diff(edges, axis=0).T
+        per_width = np.divide(1, width, out=np.zeros_like(width), where=width > 0)
+        return Inputs(
+            torch.from_numpy(columns),
+            both.mean(0).float(),
+            scale.float(),
+            torch.from_numpy(low.copy()),
+            torch.from_numpy(per_width),
+        )
 
     @property
     def width(self) -> int:
         """Of what comes out."""
-        return len(self.mean)
+        return len(self.mean) + self.low.numel()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, f) to (n, 2 f)."""
-        both = torch.cat([features, signed_log(features)], dim=1)
-        return torch.clamp((both - self.mean) * self.scale, -CLIP, CLIP)
+        """(n, f) to (n, k (2 + b))."""
+        chosen = features[:, self.columns]
+        both = torch.cat([chosen, signed_log(chosen)], dim=1)
+        sizes = torch.clamp((both - self.mean) * self.scale, -CLIP, CLIP)
+        through = torch.clamp((chosen[:, :, None] - self.low) * self.per_width, 0, 1)
+        return torch.cat([sizes, through.flatten(1)], dim=1)
 
 
 def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
@@ -145,6 +183,7 @@ class Transformer(nn.Module):
     """One block of attention over the steps, as the row itself sees them."""
 
     def __init__(self, width: int, length: int) -> None:
+        """width: a multiple of HEADS."""
         super().__init__()
         self.steps = Steps()
         self.width = width

@@ -159,6 +159,7 @@ def _train(order: Order) -> Run:
         work = _Work(order, material, Fits(material, order.seed), line)
         chosen, told = together.by_first(lambda: _choose(work))
         learnt = together.by_first(lambda: _grown(work, chosen))
+        work.fits.ranking = learnt[0].ranking
         teacher, speak, blend = _teach(work, chosen, learnt)
         student = work.fits.study(
             chosen.student,
@@ -271,6 +272,7 @@ def _choose(work: _Work) -> tuple[Chosen, Search]:
     default = Chosen()
     best = box.best("lightgbm", [asdict(default.trees)], ask_trees, trees, safe_steps=100)
     chosen_trees = TreeParameters(**best)
+    fits.ranking = fits.grow(chosen_trees).ranking
     of_teacher = {
         "rate": default.teacher.rate,
         "decay": default.teacher.decay,
@@ -288,7 +290,13 @@ def _choose(work: _Work) -> tuple[Chosen, Search]:
     kind, chosen_teacher = best["kind"], _net(default.teacher, best)
     best = box.best(
         "student",
-        [{"hidden": "128-64", **{k: of_teacher[k] for k in ("rate", "decay", "dropout")}}],
+        [
+            {
+                "hidden": "-".join(map(str, default.student.hidden)),
+                "keep": default.student.keep,
+                **{key: of_teacher[key] for key in ("rate", "decay", "dropout")},
+            }
+        ],
         ask_student,
         lambda given, report: net(lambda parameters, **more: fits.study(parameters, None, **more))(
             given, _net(default.student, given), report

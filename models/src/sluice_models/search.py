@@ -34,7 +34,8 @@ Report = Callable[[int, float], None]
 @dataclass(frozen=True, slots=True)
 class NetParameters:
     """What a search may set of a net. rate: the highest learning rate. width: of a teacher's
-    encoder."""
+    encoder. keep: columns that it reads, those that split off most in trees first. bins: of
+    each column."""
 
     hidden: tuple[int, ...] = (128, 64)
     rate: float = 4e-3
@@ -42,7 +43,9 @@ class NetParameters:
     dropout: float = 0.0
     epochs: int = 12
     negatives: int = 30
-    width: int = 48
+    width: int = 64
+    keep: int = 32
+    bins: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +180,15 @@ def ask_teacher(trial: optuna.Trial) -> dict[str, Any]:
     return {
         "kind": trial.suggest_categorical("kind", ["gru", "transformer"]),
         **_of_net(trial),
-        "width": trial.suggest_categorical("width", [32, 48, 64]),
+        "width": trial.suggest_categorical("width", [48, 64]),
     }
 
 
 def ask_student(trial: optuna.Trial) -> dict[str, Any]:
     """Parameters of a student. Not smaller than 128-64: below, int8 gains nothing."""
     hidden = trial.suggest_categorical("hidden", ["128-64", "256-128"])
-    return {"hidden": [int(one) for one in hidden.split("-")], **_of_net(trial)}
+    keep = trial.suggest_categorical("keep", [24, 32, 48, 96])
+    return {"hidden": [int(one) for one in hidden.split("-")], "keep": keep, **_of_net(trial)}
 
 
 def _of_net(trial: optuna.Trial) -> dict[str, Any]:

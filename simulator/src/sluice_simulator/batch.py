@@ -108,7 +108,11 @@ class Batch:
             "channel": _names(CHANNELS, rows["channel"]),
         }
         # A world's reports come once, and have neither an id nor a reason of their own.
-        absent = {name: pa.nulls(n, pa.string()) for name in set(LABEL_FIELDS) - set(columns)}
+        types = {"withdraws": pa.int64()}
+        absent = {
+            name: pa.nulls(n, types.get(name, pa.string()))
+            for name in set(LABEL_FIELDS) - set(columns)
+        }
         return pa.table({name: (columns | absent)[name] for name in LABEL_FIELDS})
 
     def structs(self) -> list[Authorization]:

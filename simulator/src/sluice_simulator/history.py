@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sluice.errors import Misconfigured
 from sluice_simulator.batch import Batch
 from sluice_simulator.world import World
 
@@ -80,8 +81,10 @@ def write(
     """Write authorizations, truth and labels of some days, and world.json that describes them.
 
     progress: called after each day with days done, rows so far, seconds so far.
-    Returns what world.json says, with ``seconds`` added. Raises OSError.
+    Returns what world.json says, with ``seconds`` added. Raises OSError; Misconfigured for a folder
+    with such a file and no world.json: it may be somebody's own history. A world goes over a world.
     """
+    _check(folder)
     began = time.perf_counter()
     tables = Tables(folder)
     rows = fraud = labels = 0
@@ -109,6 +112,17 @@ def write(
     text = msgspec.json.format(msgspec.json.encode(about), indent=2)
     (folder / "world.json").write_bytes(text + b"\n")
     return {**about, "seconds": time.perf_counter() - began}
+
+
+def _check(folder: Path) -> None:
+    names = [f"{name}.parquet" for name in (*Tables.NAMES, "labels")]
+    theirs = [name for name in names if (folder / name).exists()]
+    if theirs and not (folder / "world.json").exists():
+        raise Misconfigured(
+            f"there is a {theirs[0]} that no simulation wrote",
+            where=str(folder),
+            fix="name another folder: a world would be written over it",
+        )
 
 
 def _sha256(path: Path) -> str:

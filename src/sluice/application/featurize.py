@@ -46,6 +46,7 @@ from sluice.domain.features.kernel import (
     U_OFFSET,
     U_SOURCE,
     UPDATE_WIDTH,
+    WITHDRAWN,
     scratch,
     update,
 )
@@ -258,20 +259,26 @@ class Featurizer:
         entities: list[Entity] = []
         tags: list[int] = []
         changes: list[tuple[int, ...]] = []
+        taken_back: list[int] = []
         for label, place in zip(labels, places, strict=True):
             if label.uncounted is not None:
                 continue
             kind = FRAUD if label.is_fraud else GENUINE
+            if label.withdraws is not None:
+                kind = WITHDRAWN
             for entity in ENTITY_KINDS:
                 key = key_of(label, entity)
                 if key is not None:
                     entities.append((entity, key))
                     tags.append(tag32(key))
                     changes.append((kind, *place, label.known_at))
+                    taken_back.append(label.withdraws or 0)
         if not entities:
             return
-        none = np.zeros((len(entities), WIDTH), np.int64)
-        self._observe(_Rows(entities, none, np.array(changes, np.int64)), np.array(tags, np.int64))
+        events = np.zeros((len(entities), WIDTH), np.int64)
+        events[:, EVENT_US] = taken_back
+        rows = _Rows(entities, events, np.array(changes, np.int64))
+        self._observe(rows, np.array(tags, np.int64))
 
     def _observe(self, rows: _Rows, tags: Ints) -> None:
         """Send each row to the partition of its entity's tag. Rows of one keep their order."""
@@ -283,10 +290,11 @@ class Featurizer:
         at_us = np.where(
             changes[:, U_KIND] == AUTHORIZATION, events[:, EVENT_US], changes[:, U_KNOWN_US]
         )
+        withdrawn = changes[:, U_KIND] == WITHDRAWN
         columns = (
             changes[:, U_SOURCE],
             changes[:, U_OFFSET],
-            changes[:, U_KIND],
+            np.where(withdrawn, GENUINE, changes[:, U_KIND]),
             at_us,
             events[:, AMOUNT],
             events[:, CARD],
@@ -302,12 +310,12 @@ class Featurizer:
             start, end = end, end + size
             for at in range(start, end, ROWS_MAX):
                 some = slice(at, min(at + ROWS_MAX, end))
-                self._observations.produce(
-                    partition,
-                    encode(
-                        Observations(**{c: x[some] for c, x in zip(COLUMNS, lists, strict=True)})
-                    ),
-                )
+                columns_of = {c: x[some] for c, x in zip(COLUMNS, lists, strict=False)}
+                if withdrawn[some].any():
+                    columns_of["withdrawn_us"] = np.where(withdrawn, events[:, EVENT_US], 0)[
+                        some
+                    ].tolist()
+                self._observations.produce(partition, encode(Observations(**columns_of)))
 
     def _store_states(self, own: _Rows, others: _Rows, done: Applied) -> None:
         """Group the rows by entity, keeping their order; store STATES_MAX at a time."""
@@ -449,4 +457,11 @@ def _observed_rows(seen: Sequence[Observations]) -> _Rows:
     events[:, AMOUNT] = column("amount_minor")
     events[:, CARD] = column("card_tag")
     events[:, DECLINED] = column("declined")
+    if any(o.withdrawn_us is not None for o in seen):
+        taken_back = np.array(
+            [*chain.from_iterable(o.withdrawn_us or [0] * len(o.key) for o in seen)], np.int64
+        )
+        withdrawn = taken_back > 0
+        changes[withdrawn, U_KIND] = WITHDRAWN
+        events[withdrawn, EVENT_US] = taken_back[withdrawn]
     return _Rows(entities, events, changes)

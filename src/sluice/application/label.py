@@ -250,7 +250,10 @@ class Labeller:
         label = label_of_report(report, named, now_us)
         _check_times(label, now_us)
         standing, why = judged(before, label)
-        labels.append(msgspec.structs.replace(label, uncounted=why))
+        taken_back = None
+        if before is not None and before.is_fraud and not label.is_fraud and why is None:
+            taken_back = before.since_us  # since then states count a fraud that was none
+        labels.append(msgspec.structs.replace(label, uncounted=why, withdraws=taken_back))
         seen[name] = content
         known[about] = standing
         outcome: Outcome = why or ("new" if before is None else "turned")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from sluice.domain.activation import (
     ACTIVATION,
@@ -29,7 +29,7 @@ from sluice.domain.activation import (
     statement_of,
 )
 from sluice.domain.clock import SECOND_US, Clock, to_datetime
-from sluice.domain.records.rollout import Rollout
+from sluice.domain.records.rollout import Role, Rollout
 from sluice.errors import Corrupt, Misconfigured
 
 
@@ -55,9 +55,48 @@ Returned = Callable[[int], Sequence[Rollout]]
 """What deciders wrote of returns of an epoch. Raises Unavailable."""
 
 
+def check_held(
+    releases: Releases, name: str, role: Role, returned: Returned
+) -> tuple[Activation, Named]:
+    """That a release is in a role, and that no decider took it out. Returns what lies there.
+
+    Raises Misconfigured if not, Unavailable if nobody can say.
+    """
+    signed = releases.read()
+    if signed is None:
+        raise Misconfigured(
+            "no release is the champion yet", where=ACTIVATION, fix="sluice release promote"
+        )
+    now = decode(signed.statement)
+    named, _ = releases.identity(name)
+    if _in_role(now, role) != named:
+        raise Misconfigured(
+            f"{name} is not the {role}",
+            where=ACTIVATION,
+            fix="sluice release list says what it is; somebody went a step, or went back",
+        )
+    for event in returned(now.epoch) if role != "champion" else ():
+        if event.epoch == now.epoch and event.digest == named.digest:
+            raise Misconfigured(
+                f"{name} went back by itself: {event.reason}, {event.detail}",
+                where=f"{event.emitter}, {to_datetime(event.at):%Y-%m-%d %H:%M:%S} UTC",
+                fix="docs/runbooks/canary.md",
+            )
+    return now, named
+
+
+def _in_role(now: Activation, role: Role) -> Named | UnsetType:
+    if role == "champion":
+        return now.champion
+    if role == "shadow":
+        return now.shadow
+    return UNSET if now.canary is UNSET else now.canary.release
+
+
 class Steps:
     """Goes a step, as somebody who signs. expect: the epoch that must lie there; None is whichever
-    is found when the step begins."""
+    is found when the step begins. once: a step that lies there already is not signed again, so that
+    whoever does not know whether it was gone may go it twice."""
 
     def __init__(
         self,
@@ -68,12 +107,14 @@ class Steps:
         who: str,
         why: str,
         expect: int | None = None,
+        once: bool = False,
     ) -> None:
         """Raises Misconfigured if what lies there cannot be read, or is not what was expected."""
         self._releases = releases
         self._key = key
         self._clock = clock
         self._who, self._why = who, why
+        self._once = once
         self._before = releases.read()
         self.now = None if self._before is None else decode(self._before.statement)
         """What lies there."""
@@ -84,6 +125,8 @@ class Steps:
     def shadow(self, name: str) -> Activation:
         """Let a release score beside the champion. Raises Misconfigured if it is older than it."""
         now, (named, created_at) = self._there(), self._releases.identity(name)
+        if self._once and now.shadow == named:
+            return now
         self._check_newer(now, named, created_at)
         return self._write(structs.replace(now, act="shadow", shadow=named))
 
@@ -91,7 +134,9 @@ class Steps:
         """Let a release answer a share of the cards: the shadow, or the canary itself another
         share. Raises Misconfigured for one that was neither, or a first share that is too large."""
         now, (named, _) = self._there(), self._releases.identity(name)
-        answers = now.canary is not UNSET and now.canary.release == named
+        answers = _in_role(now, "canary") == named
+        if self._once and now.canary == Canary(named, share_ppm):
+            return now
         if not answers and now.shadow != named:
             raise Misconfigured(
                 f"{name} is not the shadow", where=ACTIVATION, fix="sluice release shadow, before"
@@ -119,11 +164,9 @@ class Steps:
         named, _ = self._releases.identity(name)
         if self.now is None:
             return self._write(self._first(named))
-        now = self._there()
-        if now.canary is UNSET or now.canary.release != named:
-            raise Misconfigured(
-                f"{name} is not the canary", where=ACTIVATION, fix="sluice release canary, before"
-            )
+        if self._once and self._there().champion == named:
+            return self._there()
+        now, _ = check_held(self._releases, name, "canary", returned)
         held_us = self._clock.now_us() - now.epoch
         if held_us < held_s * SECOND_US:
             raise Misconfigured(
@@ -131,13 +174,6 @@ class Steps:
                 where="--held-s",
                 fix="wait, or ask for less",
             )
-        for event in returned(now.epoch):
-            if event.digest == named.digest:
-                raise Misconfigured(
-                    f"{name} went back by itself: {event.reason}, {event.detail}",
-                    where=f"{event.emitter}, {to_datetime(event.at):%Y-%m-%d %H:%M:%S} UTC",
-                    fix="docs/runbooks/canary.md",
-                )
         return self._write(
             structs.replace(
                 now,
@@ -155,6 +191,9 @@ class Steps:
         now = self._there()
         if now.canary is not UNSET or now.shadow is not UNSET:
             return self._write(structs.replace(now, act="rollback", shadow=UNSET, canary=UNSET))
+        return self._to_before(now)
+
+    def _to_before(self, now: Activation) -> Activation:
         if now.before is UNSET:
             raise Misconfigured("there was no champion before this one", where=ACTIVATION)
         named, _ = self._releases.identity(now.before.id)
@@ -165,6 +204,19 @@ class Steps:
                 now, id=named.id, digest=named.digest, act="rollback", before=now.champion
             )
         )
+
+    def withdraw(self, name: str) -> Activation:
+        """Take a release out, whatever it is: shadow, canary, or champion, whose place the champion
+        of before takes. Where it is none of them nothing is written: it may be done twice.
+        Raises Misconfigured if there is no champion to go back to."""
+        now, (named, _) = self._there(), self._releases.identity(name)
+        if now.champion == named:
+            return self._to_before(now)
+        if named not in (now.shadow, _in_role(now, "canary")):
+            return now
+        shadow = UNSET if now.shadow == named else now.shadow
+        canary = UNSET if _in_role(now, "canary") == named else now.canary
+        return self._write(structs.replace(now, act="rollback", shadow=shadow, canary=canary))
 
     def again(self, kind: Act) -> Activation:
         """Sign what lies there once more, as another act: force or reset. Raises Misconfigured."""

@@ -44,13 +44,11 @@ from sluice.application.judging.thresholds import Costs
 from sluice.application.sign_release import read_manifest as read_release
 from sluice.application.sign_release import read_private_key
 from sluice.domain.features import catalogue
-from sluice.domain.release import MODEL, Manifest
+from sluice.domain.release import CERTIFICATE, MODEL, Manifest
 from sluice.errors import Misconfigured, Rejected, SluiceError
 from sluice.yaml_files import decode_as
 
-JUDGEMENT, REPORT, VERDICT, CERTIFICATE = (
-    "judgement.json", "report.html", "verdict.json", "certificate.json",
-)  # fmt: skip
+JUDGEMENT, REPORT, VERDICT = "judgement.json", "report.html", "verdict.json"
 TRAINED_ROWS = 50_000
 """Of the train split, of which the sizes of features are taken."""
 RELEASES_MAX = 1_000
@@ -73,6 +71,7 @@ def judge_models(
     out: Path,
     *,
     title: str,
+    leader: str,
     truth: Path | None,
     policy: Path | None,
     costs: Path | None,
@@ -80,7 +79,8 @@ def judge_models(
     verdict: Path | None,
     say: Say,
 ) -> Judgement:
-    """Judge runs and releases on a training set's tests; write judgement.json and report.html into
+    """Judge runs and releases on a training set's tests, the leader's segments and examples told
+    in full; write judgement.json and report.html into
     a new folder, or over those of an earlier judgement. Raises Rejected, Corrupt, Misconfigured."""
 
     manifest = read_manifest(dataset)
@@ -94,6 +94,7 @@ def judge_models(
     for name, folder in sources.releases.items():
         models.append(_scored_release(name, folder, trust, tests, tuning))
         say(f"scored {name}")
+    models.sort(key=lambda model: model.name != leader)
     found = judge(
         Material(
             title=title or f"Judgement of {dataset.name}",
@@ -109,7 +110,7 @@ def judge_models(
         ),
         models,
     )
-    shown = _read_json(Verdict, verdict) if verdict else None
+    shown = read_json(Verdict, verdict) if verdict else None
     out.mkdir(parents=True, exist_ok=True)
     _write(out / JUDGEMENT, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     _write(out / REPORT, page(found, shown).encode())
@@ -322,7 +323,8 @@ def _read_yaml(kind: type[T], path: Path) -> T:
         raise Misconfigured(f"cannot be read: {exc.strerror}", where=str(path)) from exc
 
 
-def _read_json(kind: type[T], path: Path) -> T:
+def read_json(kind: type[T], path: Path) -> T:
+    """A file that a verb wrote. Raises Misconfigured."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as exc:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
     from sluice.domain.records.label import Label
-    from sluice.domain.records.rollout import Rollout
+    from sluice.domain.records.rollout import Role, Rollout
     from sluice.domain.release import Manifest
 
 Say = Callable[[str], None]
@@ -679,14 +679,20 @@ class Verified(NamedTuple):
 
 def verify_release(folder: Path, trust: Path, policy: Path) -> Verified:
     """Check a release as the deciders of both entrypoints do, warm-up included. policy: whose
-    reference currency it must be of. Raises Corrupt, Misconfigured."""
+    reference currency it must be of. A certificate in it must be of its graphs, by a trusted key.
+    Raises Corrupt, Misconfigured."""
     from sluice.adapters.onnx import load, read_trust, verify
     from sluice.adapters.policyfiles import read_policy
+    from sluice.application.judging.certificate import check_certificate, read_certificate
     from sluice.domain.features import catalogue
     from sluice.domain.records.decision import ENTRYPOINTS
+    from sluice.domain.release import CERTIFICATE, MODEL_INT8
 
     trusted = read_trust(trust)
-    manifest, _, signer = verify(folder, trusted)
+    manifest, files, signer = verify(folder, trusted)
+    if CERTIFICATE in manifest.files:
+        verdict, _ = read_certificate(files[CERTIFICATE], trusted)
+        check_certificate(verdict, manifest, MODEL_INT8)
     currency = read_policy(policy, catalogue.FEATURES).fx.reference
     for entrypoint in (None, *ENTRYPOINTS):
         load(folder, trusted, catalogue.FEATURES, currency, entrypoint=entrypoint)
@@ -766,11 +772,34 @@ class _ReleasesFolder:
         return Named(found, digest), read_manifest(folder).created_at
 
 
-def steps(folder: Path, key_file: Path, *, who: str, why: str, expect: int | None = None) -> Steps:
+def steps(
+    folder: Path,
+    key_file: Path,
+    *,
+    who: str,
+    why: str,
+    expect: int | None = None,
+    once: bool = False,
+) -> Steps:
     """The steps of a folder of releases. Raises Misconfigured."""
     from sluice.application.promote import Steps
     from sluice.application.sign_release import read_private_key
     from sluice.domain.clock import SystemClock
+
+    releases = _releases(folder)
+    key = read_private_key(key_file)
+    return Steps(releases, key, SystemClock(), who=who, why=why, expect=expect, once=once)
+
+
+def held(settings: Settings, folder: Path, name: str, role: Role) -> Activation:
+    """What lies in a folder of releases, if a release is in that role and nobody took it out.
+    Raises Misconfigured if not, Unavailable if nobody can say."""
+    from sluice.application.promote import check_held
+
+    return check_held(_releases(folder), name, role, lambda us: returned(settings, us))[0]
+
+
+def _releases(folder: Path) -> _ReleasesFolder:
     from sluice.errors import Misconfigured
 
     if not _holds_releases(folder):
@@ -779,8 +808,7 @@ def steps(folder: Path, key_file: Path, *, who: str, why: str, expect: int | Non
             where=str(folder),
             fix="docs/reference/rollout.md",
         )
-    key = read_private_key(key_file)
-    return Steps(_ReleasesFolder(folder), key, SystemClock(), who=who, why=why, expect=expect)
+    return _ReleasesFolder(folder)
 
 
 def returned(settings: Settings, epoch: int) -> list[Rollout]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import click
 
-from sluice.bootstrap.judging import gate_candidate
 from sluice.cli.judge import DEFAULT_TRUST
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
@@ -61,6 +60,8 @@ def command(
     trust: Path,
 ) -> int:
     """Returns 0 if it is accepted, 1 if not. Raises Rejected, Corrupt, Misconfigured."""
+    from sluice.bootstrap.judging import gate_candidate  # noqa: PLC0415 - loads numba
+
     if (champion is None) != no_champion:
         raise click.UsageError("either --champion RELEASE or --no-champion")
     if int8 and no_int8:

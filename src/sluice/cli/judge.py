@@ -15,7 +15,6 @@ from pathlib import Path
 
 import click
 
-from sluice.bootstrap.judging import JUDGEMENT, REPORT, Sources, judge_models
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
@@ -42,6 +41,10 @@ def named(text: str) -> tuple[str, Path]:
     "--release", "releases", type=named, multiple=True, metavar="NAME=DIR", help="To stand beside."
 )
 @click.option("--out", type=FOLDER, required=True, metavar="DIR", help="For the two files.")
+@click.option(
+    "--leader", default="student", show_default=True, metavar="NAME",
+    help="Whose segments and examples the page tells.",
+)  # fmt: skip
 @click.option("--title", default="", metavar="TEXT", help="Of the page.")
 @click.option(
     "--truth", type=FOLDER, metavar="FILE", help="A simulator's: figures by campaign, too."
@@ -60,6 +63,7 @@ def command(
     runs: tuple[Path, ...],
     releases: tuple[tuple[str, Path], ...],
     out: Path,
+    leader: str,
     title: str,
     truth: Path | None,
     policy: Path | None,
@@ -68,11 +72,19 @@ def command(
     trust: Path,
 ) -> int:
     """Returns 0. Raises Rejected, Corrupt, Misconfigured."""
+    from sluice.bootstrap.judging import (  # noqa: PLC0415 - loads numba
+        JUDGEMENT,
+        REPORT,
+        Sources,
+        judge_models,
+    )
+
     found = judge_models(
         dataset,
         Sources(runs, dict(releases)),
         out,
         title=title,
+        leader=leader,
         truth=truth,
         policy=policy,
         costs=costs,

@@ -1,5 +1,7 @@
 """Look at, check and sign releases of a model.
 
+sluice release pack DIR --dataset SET --run RUN    # a candidate's release
+sluice release pack DIR --dataset SET --model FILE # of any ONNX file
 sluice release pack DIR --description FILE # write manifest.json
 sluice release show DIR                    # what it is, measured to do what
 sluice release verify DIR --trust KEYS     # signature, digests, warm-up
@@ -22,12 +24,15 @@ sluice release shadow DIR NAME ...         # scores, and never answers
 sluice release canary DIR NAME ...         # answers a share of the cards
 sluice release promote DIR NAME ...        # the canary becomes the champion
 sluice release rollback DIR ...            # one step back
+sluice release held DIR NAME --as ROLE     # whether it is that still
+sluice release withdraw DIR NAME ...       # out, whatever it is
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -39,6 +44,7 @@ from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
 from sluice.domain.activation import FIRST_SHARE_MAX_PPM, Activation
 from sluice.domain.clock import to_datetime
+from sluice.domain.records.rollout import Role
 from sluice.domain.release import Manifest
 from sluice.settings import load
 
@@ -50,22 +56,66 @@ _folder = click.argument("folder", type=FOLDER, metavar="DIR")
 
 @click.group(help=help_of(__doc__))
 def command() -> None:
-    """Fifteen actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
+    """Seventeen actions. Errors are ours: 1 for a release that is not whole, 78 for what cannot be
     read."""
 
 
-@command.command("pack", help="Write manifest.json beside model.onnx and card.md.")
+@command.command("pack", help=help_of(
+    """Write a release to a new folder, from a run's candidate or from any ONNX file; it is signed
+    next.
+
+    With --certificate the release holds what the gate let pass, the eight-bit variant too, and
+    nothing else. With --judgement the card has its figures, with --elsewhere those by other rows.
+    With --description alone, manifest.json is written beside the model.onnx and card.md of DIR.
+    """
+))  # fmt: skip
 @_folder
+@click.option("--description", type=FOLDER, metavar="FILE", help="YAML: docs/reference/release.md.")
+@click.option("--dataset", type=FOLDER, metavar="SET", help="Training set that it was made from.")
+@click.option("--run", type=FOLDER, metavar="RUN", help="Of training.")
+@click.option("--candidate", default="student", show_default=True, metavar="NAME", help="Of RUN.")
+@click.option("--model", type=FOLDER, metavar="FILE", help="ONNX, of any make.")
+@click.option("--int8", type=FOLDER, metavar="FILE", help="The same in eight bits.")
 @click.option(
-    "--description",
-    type=FOLDER,
-    required=True,
-    metavar="FILE",
-    help="YAML: see docs/reference/release.md.",
+    "--columns", default="", metavar="A,B,...", help="Of a graph that does not name its columns."
 )
-def pack(folder: Path, description: Path) -> int:
-    """Returns 0. Raises Misconfigured."""
-    manifest = verbs.pack_release(folder, description)
+@click.option("--kind", default="", metavar="TEXT", help="What the model is, in words.")
+@click.option("--id", "release", default="", metavar="ID", help="Default: candidate, day, digest.")
+@click.option("--certificate", type=FOLDER, metavar="FILE", help="The gate's certificate.json.")
+@click.option("--judgement", type=FOLDER, metavar="FILE", help="By its own training set.")
+@click.option(
+    "--elsewhere", type=FOLDER, multiple=True, metavar="FILE", help="A judgement by other rows."
+)
+@click.option("--use", type=FOLDER, metavar="FILE", help="Markdown: what it is for, and what not.")
+@click.option("--limits", type=FOLDER, metavar="FILE", help="Markdown: further known limits.")
+@click.option("--approval", multiple=True, metavar="TEXT", help="Who approved it, when.")
+def pack(folder: Path, description: Path | None, dataset: Path | None, **given: Any) -> int:
+    """Returns 0. Raises Rejected, Corrupt, Misconfigured."""
+    if (description is None) == (dataset is None):
+        raise click.UsageError("either --dataset SET or --description FILE")
+    if dataset is None:
+        assert description is not None
+        manifest = verbs.pack_release(folder, description)
+    else:
+        from sluice.bootstrap.packing import Given, pack_model, read_about  # noqa: PLC0415
+
+        manifest = pack_model(
+            folder,
+            dataset,
+            Given(
+                given["run"],
+                given["candidate"],
+                given["model"],
+                given["int8"],
+                [name.strip() for name in given["columns"].split(",") if name.strip()],
+                given["kind"],
+            ),
+            release=given["release"],
+            judgement=given["judgement"],
+            elsewhere=given["elsewhere"],
+            certificate=given["certificate"],
+            about=read_about(given["use"], given["limits"], given["approval"]),
+        )
     say(
         f"{manifest.id}: {len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows; "
         f"not signed: sluice release sign {folder} --key FILE"
@@ -151,9 +201,6 @@ def sign(folder: Path, key: Path) -> int:
         err=True,
     )
     return 0
-
-
-add_acts(command, "release")
 
 
 @command.command("list", help="Print the releases of a folder, and what each is; nothing verified.")
@@ -266,17 +313,26 @@ def _step(takes: Callable[..., int]) -> Callable[..., int]:
     return takes
 
 
+_once = click.option(
+    "--once", is_flag=True, help="Sign nothing if that is what lies there already."
+)
+
+
 @command.command("shadow", help="Sign that a release scores beside the champion of DIR.")
 @_step
-def shadow(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
+@_once
+def shadow(
+    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, once: bool
+) -> int:
     """Returns 0. Raises Misconfigured, Corrupt."""
-    done = verbs.steps(folder, key, who=who, why=why, expect=expect).shadow(name)
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect, once=once).shadow(name)
     say(f"{name}: shadow of {done.id}, epoch {done.epoch}", err=True)
     return 0
 
 
 @command.command("canary", help="Sign that the shadow of DIR answers a share of the cards.")
 @_step
+@_once
 @click.option(
     "--share-ppm",
     type=int,
@@ -286,10 +342,19 @@ def shadow(folder: Path, name: str, key: Path, who: str, why: str, expect: int |
     help="Of the cards, in millionths. More than the default only once it is the canary.",
 )
 def canary(
-    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, share_ppm: int
+    folder: Path,
+    name: str,
+    key: Path,
+    who: str,
+    why: str,
+    expect: int | None,
+    once: bool,
+    share_ppm: int,
 ) -> int:
     """Returns 0. Raises Misconfigured, Corrupt."""
-    done = verbs.steps(folder, key, who=who, why=why, expect=expect).canary(name, share_ppm)
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect, once=once).canary(
+        name, share_ppm
+    )
     say(f"{name}: canary of {share_ppm} ppm beside {done.id}, epoch {done.epoch}", err=True)
     return 0
 
@@ -304,12 +369,53 @@ def canary(
     metavar="SECONDS",
     help="How long it must have had its share.",
 )
+@_once
 def promote(
-    folder: Path, name: str, key: Path, who: str, why: str, expect: int | None, held_s: int
+    folder: Path,
+    name: str,
+    key: Path,
+    who: str,
+    why: str,
+    expect: int | None,
+    held_s: int,
+    once: bool,
 ) -> int:
     """Returns 0. Raises Misconfigured if it went back by itself or has not held for so long,
     Unavailable if nobody can say."""
-    step = verbs.steps(folder, key, who=who, why=why, expect=expect)
+    step = verbs.steps(folder, key, who=who, why=why, expect=expect, once=once)
     done = step.promote(name, lambda epoch: verbs.returned(load()[0], epoch), held_s)
     say(f"{name}: champion, epoch {done.epoch}", err=True)
     return 0
+
+
+@command.command(
+    "withdraw",
+    help="Sign that a release of DIR is out, whatever it was: shadow, canary or champion. Of one "
+    "that is none of them nothing is signed.",
+)
+@_step
+def withdraw(folder: Path, name: str, key: Path, who: str, why: str, expect: int | None) -> int:
+    """Returns 0. Raises Misconfigured if there is no champion to go back to, Corrupt."""
+    done = verbs.steps(folder, key, who=who, why=why, expect=expect).withdraw(name)
+    say(f"{name}: out; the champion is {done.id}, epoch {done.epoch}", err=True)
+    return 0
+
+
+@command.command("held", help="Ask whether a release of DIR is still what it was made.")
+@_folder
+@click.argument("name")
+@click.option(
+    "--as",
+    "role",
+    type=click.Choice(["shadow", "canary", "champion"]),
+    required=True,
+    help="What it was made.",
+)
+def held(folder: Path, name: str, role: Role) -> int:
+    """Returns 0. Raises Misconfigured if it is not, or went back; Unavailable if nobody can say."""
+    now = verbs.held(load()[0], folder, name, role)
+    say(f"{name} is the {role}, epoch {now.epoch}, and no decider took it out")
+    return 0
+
+
+add_acts(command, "release")

@@ -18,13 +18,13 @@ from sluice.application.once import Once
 from sluice.application.ports import Arrival, Scorer, StateUpdate
 from sluice.application.replay import Replay
 from sluice.domain.clock import DAY_US, SECOND_US
-from sluice.domain.features import states
-from sluice.domain.features.events import WIDTH
-from sluice.domain.features.kernel import FRAUD, scratch, update
+from sluice.domain.features import catalogue, states
+from sluice.domain.features.events import WIDTH, event_rows
+from sluice.domain.features.kernel import FRAUD, Kernel, scratch, update
 from sluice.domain.policy.policy import Policy
 from sluice.domain.records.authorization import EventTimeBounds, encode
 from sluice.domain.records.decision import Decision
-from sluice.domain.records.entity import ENTITY_KINDS
+from sluice.domain.records.entity import ENTITY_KINDS, key_of
 from sluice.domain.records.identifiers import tag32
 from sluice.domain.records.label import Label
 from sluice.domain.records.observation import ROWS_MAX, Observations
@@ -226,6 +226,34 @@ def test_a_label_older_than_the_decision_days_is_reported_not_silent() -> None:
     harness.featurize(late)
     done = harness.featurize(harness.bus.observations)
     assert done["observations", "too_old"] == 2  # terminal and merchant; a card only counts them
+
+
+def test_a_fraud_that_was_none_is_no_longer_counted_of_any_entity() -> None:
+    harness = Harness()
+    auth = make_arrival("a-1", device_id="d-1").auth
+    fraud = make_label(auth, known_at=NOON_US)
+    other = msgspec.structs.replace(fraud, authorization_id="a-2", known_at=NOON_US + 1)
+    verdict = msgspec.structs.replace(
+        fraud, known_at=NOON_US + SECOND_US, is_fraud=False, kind="verdict", withdraws=NOON_US
+    )
+    served = []
+    for label in (fraud, other, verdict):
+        harness.featurize([harness.bus.put("labels.v1", 0, encode(label))])
+        harness.featurize(harness.bus.observations)
+        probe = make_arrival("a-3", device_id="d-1", event_at=NOON_US + 2 * SECOND_US)
+        keys = [(kind, key_of(probe.auth, kind) or "") for kind in ENTITY_KINDS]
+        found = Kernel().finalise(event_rows([probe.row]), [harness.store.read(keys)], [()])
+        row = dict(zip(catalogue.NAMES, found.features[0].tolist(), strict=True))
+        names = ("card_frauds_reported", *(f"{kind}_frauds_1d" for kind in ENTITY_KINDS[1:]))
+        served.append([row[name] for name in names])
+    assert served == [[1] * 4, [2] * 4, [1] * 4]
+    written = [
+        msgspec.json.decode(one.value, type=Observations) for one in harness.bus.observations
+    ]
+    taken_back = [moment for one in written for moment in one.withdrawn_us or []]
+    assert {*taken_back} <= {0, NOON_US}
+    assert taken_back.count(NOON_US) == 4
+    assert all(kind < 3 for one in written for kind in one.kind)
 
 
 def test_a_label_that_changes_nothing_changes_no_state_and_is_counted() -> None:

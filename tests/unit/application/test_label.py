@@ -21,7 +21,7 @@ from sluice.testing.store import FakeClock
 
 
 def make_report(name: str = "r-1", **changes: Any) -> Report:
-    given = {
+    given: dict[str, Any] = {
         "source": "visa-tc40",
         "report_id": name,
         "kind": "issuer_report",
@@ -141,6 +141,7 @@ def test_reports_that_contradict_each_other_are_kept_and_say_what_they_change() 
     assert [one.uncounted for one in harness.labels] == [
         None, "repeats", None, "outranked", None, "outranked",
     ]  # fmt: skip
+    assert [one.withdraws for one in harness.labels] == [None, None, day, None, None, None]
     last = harness.restarted().labeller.take([make_report("r-9", kind="alert", is_fraud=False)])
     assert last == [Answered("outranked", "a-1", "r-9", is_fraud=True)]
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import UNSET
 
 from sluice.adapters.trustfiles import ActivationFile
-from sluice.application.promote import Steps
+from sluice.application.promote import Steps, check_held
 from sluice.domain.activation import (
     MOVED,
     Activation,
@@ -48,9 +48,9 @@ class Releases:
     def identity(self, name: str) -> tuple[Named, int]:
         return named(name), NOON_US + MADE[name] * DAY_US
 
-    def steps(self, expect: int | None = None) -> Steps:
+    def steps(self, expect: int | None = None, *, once: bool = False) -> Steps:
         self.clock.advance(1)
-        return Steps(self, ANN, self.clock, who="ann", why="a test", expect=expect)
+        return Steps(self, ANN, self.clock, who="ann", why="a test", expect=expect, once=once)
 
     def there(self) -> Activation:
         signed = self.read()
@@ -225,3 +225,70 @@ def test_a_canary_that_has_not_held_for_as_long_as_was_asked_is_not_promoted(
         steps.promote("new", nothing, 600)
     releases.clock.advance(600)
     steps.promote("new", nothing, 600)
+
+
+@pytest.mark.parametrize(
+    ("before", "step"),
+    [
+        ((), lambda steps: steps.shadow("new")),
+        (("shadow",), lambda steps: steps.canary("new", 10_000)),
+        (("shadow", "canary"), lambda steps: steps.promote("new", nothing, 0)),
+    ],
+)
+def test_whoever_does_not_know_whether_a_step_was_gone_may_go_it_twice(
+    releases: Releases, before: tuple[str, ...], step: Callable[[Steps], Activation]
+) -> None:
+    go = {"shadow": lambda s: s.shadow("new"), "canary": lambda s: s.canary("new", 10_000)}
+    for name in before:
+        go[name](releases.steps())
+    done = step(releases.steps(once=True))
+    assert step(releases.steps(once=True)) == done
+    assert releases.there() == done
+
+
+def test_another_share_is_another_step(releases: Releases) -> None:
+    releases.steps().shadow("new")
+    first = releases.steps(once=True).canary("new", 10_000)
+    assert releases.steps(once=True).canary("new", 100_000).epoch > first.epoch
+
+
+def test_a_release_is_withdrawn_from_whatever_it_is_and_twice_is_once(releases: Releases) -> None:
+    roles: list[Callable[[], object]] = [
+        lambda: releases.steps().shadow("new"),
+        lambda: (releases.steps().shadow("new"), releases.steps().canary("new", 10_000)),
+        lambda: (
+            releases.steps().shadow("new"),
+            releases.steps().canary("new", 10_000),
+            releases.steps().promote("new", nothing, 0),
+        ),
+    ]
+    for bring in roles:
+        bring()
+        done = releases.steps().withdraw("new")
+        assert (done.champion, done.canary, done.shadow) == (named("mid"), UNSET, UNSET)
+        assert releases.steps().withdraw("new") == done
+
+
+def test_a_withdrawal_leaves_what_others_are(releases: Releases) -> None:
+    MADE["newer"] = 4
+    releases.steps().shadow("new")
+    releases.steps().canary("new", 10_000)
+    releases.steps().shadow("newer")
+    done = releases.steps().withdraw("new")
+    assert (done.champion, done.canary, done.shadow) == (named("mid"), UNSET, named("newer"))
+
+
+def test_a_release_holds_until_a_decider_or_a_person_takes_it_out(releases: Releases) -> None:
+    releases.steps().shadow("new")
+    assert check_held(releases, "new", "shadow", nothing)[1] == named("new")
+    with pytest.raises(Misconfigured, match="new is not the canary"):
+        check_held(releases, "new", "canary", nothing)
+    releases.steps().canary("new", 10_000)
+    check_held(releases, "new", "canary", nothing)
+    event = gone_back(releases, releases.there().epoch)
+    with pytest.raises(Misconfigured, match="went back by itself: declines"):
+        check_held(releases, "new", "canary", lambda _: [event])
+    check_held(releases, "mid", "champion", lambda _: [event])
+    releases.steps().withdraw("new")
+    with pytest.raises(Misconfigured, match="new is not the canary"):
+        check_held(releases, "new", "canary", nothing)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from sluice.domain.records.label import Label, LabelKind
+from sluice.domain.records.label import Label, LabelKind, Uncounted
 from sluice.domain.records.standing import (
     RANKS,
     RANKS_MAX,
@@ -30,8 +30,9 @@ def report(kind: LabelKind, day: int, *, is_fraud: bool) -> Label:
     return msgspec.structs.replace(label, kind=kind)
 
 
-def after(*labels: Label) -> tuple[Standing | None, list[str | None]]:
-    standing, why = None, []
+def after(*labels: Label) -> tuple[Standing | None, list[Uncounted | None]]:
+    standing: Standing | None = None
+    why: list[Uncounted | None] = []
     for label in labels:
         standing, one = judged(standing, label)
         why.append(one)
@@ -80,7 +81,8 @@ def test_what_was_known_first_stays_the_moment_since_which_it_is_known() -> None
 
 def test_nothing_is_known_of_nothing() -> None:
     assert in_force([]) == []
-    rows, last = changes(*(np.empty(0, np.int64) for _ in range(5)))
+    none = np.empty(0, np.int64)
+    rows, last = changes(none, none, none != 0, none, none)
     assert len(rows) == len(last) == 0
 
 

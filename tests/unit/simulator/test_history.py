@@ -68,3 +68,14 @@ def test_a_folder_that_cannot_be_written_ends_with_1(tmp_path: Path, capsys) -> 
     (tmp_path / "file").write_text("")
     assert history(tmp_path / "file" / "out") == 1
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_somebodys_own_history_is_not_written_over(tmp_path: Path, capsys) -> None:
+    mine = tmp_path / "authorizations.parquet"
+    mine.write_bytes(b"a bank's own")
+    assert history(tmp_path) == 78
+    assert "that no simulation wrote" in capsys.readouterr().err
+    assert mine.read_bytes() == b"a bank's own"
+    mine.unlink()
+    assert history(tmp_path) == 0
+    assert history(tmp_path) == 0  # a world goes over a world

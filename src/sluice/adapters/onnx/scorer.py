@@ -47,7 +47,7 @@ def graph_of(model: bytes) -> Ports:
     Raises Misconfigured if it cannot be loaded, has more than one input or output, or does not
     name its columns.
     """
-    session = _session(model)
+    session = session_of(model)
     inputs = [port.name for port in session.get_inputs()]
     outputs = [port.name for port in session.get_outputs()]
     if len(inputs) != 1 or len(outputs) != 1:
@@ -64,7 +64,8 @@ def graph_of(model: bytes) -> Ports:
     return Ports(inputs[0], outputs[0], features)
 
 
-def _session(model: bytes) -> ort.InferenceSession:
+def session_of(model: bytes) -> ort.InferenceSession:
+    """A session of one thread. Raises Misconfigured for what onnxruntime does not load."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # more would burn cores: scale by replicas
     options.inter_op_num_threads = 1
@@ -103,7 +104,7 @@ class OnnxScorer:
         self.reference: Reference | None = None
         self.tolerates: frozenset[str] = frozenset(manifest.tolerates)
         self.columns = np.array(columns, np.int64)
-        self._session = _session(model)
+        self._session = session_of(model)
         self._input, self._output = manifest.input, manifest.output
         self._check_contract(manifest)
         names = list(dict.fromkeys(groups[name] for name in manifest.names))

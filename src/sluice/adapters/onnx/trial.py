@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sluice.adapters.onnx.scorer import MAX_ROWS, PAD, graph_of
-from sluice.adapters.onnx.scorer import _session as session_of
+from sluice.adapters.onnx.scorer import MAX_ROWS, PAD, graph_of, session_of
 from sluice.application.ports import Ints
 from sluice.errors import Misconfigured
 

@@ -25,7 +25,7 @@ from sluice.application.consistency import TOO_MANY
 from sluice.application.replay import EventHistory
 from sluice.domain.features import catalogue, states
 from sluice.domain.features.events import DECLINED, EVENT_US, WIDTH
-from sluice.domain.features.kernel import AUTHORIZATION, FRAUD, GENUINE
+from sluice.domain.features.kernel import AUTHORIZATION, FRAUD, GENUINE, WITHDRAWN
 from sluice.domain.records.outcome import Outcome
 from sluice.errors import Rejected
 
@@ -41,7 +41,7 @@ _EVENT_COLUMNS = (
     "mcc", "channel", "three_ds", "merchant_country", "card_country", "reference_amount_minor",
     "outcome", "declined", *ENTITY_COLUMNS,
 )  # fmt: skip
-_LABEL_COLUMNS = ("partition", "offset", "event_at", "known_at", "is_fraud")
+_LABEL_COLUMNS = ("partition", "offset", "event_at", "known_at", "is_fraud", "withdraws")
 _UNCOUNTED = "uncounted"
 """Of labels: why states do not count it. Null in a file of a release that did not look."""
 
@@ -200,7 +200,9 @@ def _part(
         changes[:, 0] = np.where(_ints(rows, "is_fraud") != 0, FRAUD, GENUINE)
         changes[:, 3] = _ints(rows, "known_at")
         events = np.zeros((n, WIDTH), np.int64)
-        events[:, EVENT_US] = _ints(rows, "event_at")
+        taken_back = _ints(rows, "withdraws")
+        changes[taken_back > 0, 0] = WITHDRAWN
+        events[:, EVENT_US] = np.where(taken_back > 0, taken_back, _ints(rows, "event_at"))
     else:
         changes[:, 0] = AUTHORIZATION
         events = kernel_rows(unsorted_history(rows), _ints(rows, "reference_amount_minor"))

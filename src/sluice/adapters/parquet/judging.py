@@ -169,18 +169,18 @@ def _checked(
 
 
 def read_campaigns(path: Path) -> dict[str, str]:
-    """authorization_id to campaign, from the simulator's truth: a parquet file with both columns
-    (``scenario`` is the other's name too). Raises Misconfigured."""
+    """authorization_id to the kind of fraud, from a simulator's truth: a parquet file with both
+    columns, ``kind`` in ours, ``scenario`` in the Handbook's. Raises Misconfigured."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as exc:
         raise Misconfigured(f"no truth: {exc}", where=str(path)) from exc
-    names = [name for name in ("campaign", "scenario", "pattern") if name in table.column_names]
+    names = [name for name in ("kind", "scenario") if name in table.column_names]
     if ID not in table.column_names or not names:
         raise Misconfigured(
             f"the columns are {', '.join(table.column_names)}",
             where=str(path),
-            fix=f"{ID} and scenario, as sluice simulate writes truth.parquet",
+            fix=f"{ID} and kind, as sluice simulate writes truth.parquet",
         )
     scenario = (str(v) if v is not None else "" for v in table[names[0]].to_pylist())
     return dict(zip(table[ID].to_pylist(), scenario, strict=True))

@@ -14,7 +14,7 @@ from sluice.adapters.report.svg import (
     round_up,
     shares,
 )
-from sluice.application.judging.gate import Verdict
+from sluice.application.judging.gate import Reason, Verdict
 from sluice.application.judging.judge import (
     Example,
     Figure,
@@ -22,6 +22,7 @@ from sluice.application.judging.judge import (
     ModelJudgement,
     Number,
 )
+from sluice.domain.features.catalogue import NEVER_S
 from sluice.shown import shown
 
 FIGURES: dict[str, tuple[str, str, int]] = {
@@ -43,6 +44,27 @@ FIGURES: dict[str, tuple[str, str, int]] = {
     "log_loss": ("Log-loss", "nats", -1),
 }
 """Title, what it is, and whether more is better (1), less (-1) or neither."""
+CHECKS: dict[Reason, str] = {
+    "other_dataset": "same training set",
+    "unknown_feature": "known features",
+    "replayed": "not replayed",
+    "older_data": "newer data",
+    "scores_differ": "same scores",
+    "unit_changed": "units",
+    "leak": "no leak",
+    "above_ceiling": "plausible",
+    "better_immature": "mature labels",
+    "no_signal": "signal",
+    "worse": "average precision",
+    "euros": "amount caught",
+    "calibration": "calibration",
+    "segment": "worst segment",
+    "flips": "changed decisions",
+    "int8_flips": "int8: decisions",
+    "int8_levels": "int8: scores",
+    "latency": "latency",
+}
+"""What each check is about, as it is headed."""
 SEGMENTS = {
     "channel": "Channel",
     "region": "Region",
@@ -102,8 +124,8 @@ def _verdict(verdict: Verdict) -> str:
     beside = f"beside {_text(verdict.champion)}" if verdict.champion else "without a champion"
     rows = "".join(
         f'<tr class="{"" if c.passed else "failed"}"><td>{"✓" if c.passed else "✗"}</td>'
-        f"<th>{_text(c.reason.replace('_', ' '))}</th><td>{_text(c.found)}</td></tr>"
-        for c in verdict.checks
+        f"<th>{CHECKS[c.reason]}</th><td>{_text(c.found)}</td></tr>"
+        for c in sorted(verdict.checks, key=lambda check: check.passed)
     )
     return (
         f'<section><h2>The gate</h2><p class="verdict {kind}"><b>{word}</b> '
@@ -133,8 +155,8 @@ def _summary(j: Judgement) -> str:
         cells = "".join(_cell(f, name, best is not None and f is not None and f.mean == best)
                         for f in found)  # fmt: skip
         ceiling = j.models[0].naive.get(f"{name}_ceiling")
-        told = f"; perfect foresight {_num(ceiling.mean, name)}" if ceiling else ""
-        note = f"<small>{what}{told}</small>" if what or told else ""
+        told = f"perfect foresight {_num(ceiling.mean, name)}" if ceiling else ""
+        note = f"<small>{'; '.join(filter(None, (what, told)))}</small>" if what or told else ""
         rows.append(f"<tr><th>{title}{note}</th>{cells}</tr>")
     tests = len(j.tests)
     interval = (
@@ -144,7 +166,7 @@ def _summary(j: Judgement) -> str:
     )
     return (
         "<section><h2>In figures</h2>"
-        f"<p>Mean over {tests} test{'s' if tests > 1 else ''}; {interval}. The best of each row is "
+        f"<p>Mean over {_many(tests, 'test')}; {interval}. The best of each row is "
         "in bold, though differences within the intervals say nothing.</p>"
         f'<div class="wide"><table class="figures"><tr><th></th>{heads}</tr>{"".join(rows)}'
         "</table></div></section>"
@@ -359,7 +381,8 @@ def _costs(j: Judgement) -> str:
     return (
         f"<section><h2>Thresholds by cost</h2><p>Found on {_text(on)}, then tried on the tests, "
         f"where approving everything costs {_money(nothing, j)}.</p>"
-        '<div class="wide"><table><tr><th></th><th>thresholds on the score</th><th>cost</th>'
+        "<div class='wide'><table><tr><th></th><th class='l'>thresholds on the score</th>"
+        "<th>cost</th>"
         "<th>saved</th><th>frauds stopped</th><th>of their amount</th>"
         "<th>genuine stopped, of 10,000</th><th>reviews a day</th></tr>"
         f"{''.join(rows)}</table></div></section>"
@@ -401,7 +424,10 @@ def _segments(j: Judgement) -> str:
                 f"<td>{_plain(first.expected_to_actual, 2)}</td></tr>"
             )
         tables.append(
-            f"<h3>{title}</h3><div class='wide'><table class='segments'><tr><th></th><th>rows</th>"
+            f"<h3>{title}</h3><div class='wide'><table class='segments'>"
+            "<colgroup><col style='width:190px'><col style='width:80px'><col style='width:70px'>"
+            "<col style='width:270px'><col style='width:100px'><col style='width:110px'>"
+            "<col style='width:90px'><col style='width:90px'></colgroup><tr><th></th><th>rows</th>"
             "<th>frauds</th><th>recall at the alert budget</th><th>amount caught</th>"
             "<th>genuine stopped, of 10,000</th><th>average precision</th>"
             f"<th>expected : actual</th></tr>{''.join(rows)}</table></div>"
@@ -474,14 +500,15 @@ def _examples(j: Judgement) -> str:
         f"<section><h2>Examples</h2><p>Of the last test, by {_text(model.name)}, at the 0.5 % "
         "alert budget. Rank is the place among all scores of the test. Features are those that lie "
         "far from the genuine and tell fraud apart; they describe the row, they do not explain "
-        "the score.</p>" + "".join(parts) + "</section>"
+        "the score. In brackets the genuine median.</p>" + "".join(parts) + "</section>"
     )
 
 
 def _example(e: Example, j: Judgement) -> str:
     said = ", ".join(
-        f"<span class='said'><code>{_text(s.feature)}</code> <b>{s.value:,}</b> "
-        f"<small>({s.median:,})</small></span>"
+        f"<span class='said'><code>{_text(s.feature)}</code> "
+        f"<b>{_value(s.feature, s.value, j)}</b> "
+        f"<small>({_value(s.feature, s.median, j)})</small></span>"
         for s in e.features
     )
     where = _text(e.channel) + (f", {_text(e.region)}" if e.region else "")
@@ -490,6 +517,28 @@ def _example(e: Example, j: Judgement) -> str:
         f"</td><td>{_money(e.amount_minor, j)}</td><td class='l'>{where}</td>"
         f"<td>{e.score_ppm / 1e6:.3f}</td><td>{_rank(e.rank)}</td><td class='l'>{said}</td></tr>"
     )
+
+
+def _value(feature: str, value: int, j: Judgement) -> str:
+    """A feature's value as a person reads it, by the unit at the end of its name."""
+    unit = feature.rpartition("_")[2]
+    if unit == "minor":
+        return _money(value, j)
+    if unit == "s":
+        return _duration(value)
+    if unit == "milli":
+        return f"{value / 1000:,.2f}"
+    return f"{value:,}"
+
+
+def _duration(seconds: int) -> str:
+    """In its largest whole unit; an age that never began is cut at NEVER_S."""
+    if seconds >= NEVER_S:
+        return "never"
+    for span, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * span:
+            return f"{seconds // span:,} {name}"
+    return f"{seconds:,} s"
 
 
 def _rank(rank: float) -> str:
@@ -515,6 +564,10 @@ def _foot(j: Judgement) -> str:
         + (f"<p>Not judged:</p><ul>{left}</ul>" if left else "")
         + "</section>"
     )
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _day(iso: str) -> str:

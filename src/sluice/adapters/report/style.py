@@ -23,7 +23,7 @@ th,td{padding:5px 12px 5px 0;text-align:right;vertical-align:top;
 border-bottom:1px solid var(--line);white-space:nowrap}
 th{font-weight:600}
 tr>:first-child{text-align:left}
-td.l{text-align:left}
+td.l,th.l{text-align:left}
 tr:first-child>th{color:var(--dim);font-weight:500;white-space:normal;vertical-align:bottom}
 small{display:block;color:var(--dim);font-size:12px;font-weight:400;line-height:1.3}
 .figures td,.figures th{padding-right:20px}
@@ -50,6 +50,9 @@ circle.c0{fill:var(--c0)}circle.c1{fill:var(--c1)}circle.c2{fill:var(--c2)}
 circle.c3{fill:var(--c3)}circle.c4{fill:var(--c4)}circle.c5{fill:var(--c5)}
 i.c0{background:var(--c0)}i.c1{background:var(--c1)}i.c2{background:var(--c2)}
 i.c3{background:var(--c3)}i.c4{background:var(--c4)}i.c5{background:var(--c5)}
+.segments{table-layout:fixed;width:1000px}
+.segments th:nth-child(4){text-align:left;padding-left:24px}
+.segments td:nth-child(4){padding-left:24px}
 .bars{min-width:230px;padding-top:7px}
 .bar{display:flex;align-items:center;gap:6px;height:13px;width:220px}
 .bar i{height:8px;border-radius:2px;min-width:1px;flex:none}
@@ -60,10 +63,11 @@ border-left:5px solid var(--good)}
 .verdict.good b{color:var(--good)}.verdict.bad b{color:var(--bad)}
 .checks td,.checks th{white-space:normal;text-align:left}
 .checks td:first-child{color:var(--good)}
-.checks .failed td:first-child,.checks .failed th{color:var(--bad)}
-.checks th{white-space:nowrap;font-weight:500}
+.checks .failed>td:first-child,.checks tr.failed>th{color:var(--bad)}
+.checks th,.checks tr:first-child>th{white-space:nowrap;font-weight:500;color:var(--ink)}
 code{font:12.5px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .examples td:last-child{white-space:normal;min-width:420px}
+.examples th:last-child,.examples th:nth-child(3){text-align:left}
 .said{white-space:nowrap}.said small{display:inline}
 @media print{main{max-width:none;padding:0}section{break-inside:avoid}}
 """

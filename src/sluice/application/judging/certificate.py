@@ -13,11 +13,10 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sluice.application.judging.gate import Verdict
-from sluice.domain.release import MODEL, Manifest, Trusted, check_signature, sign
+from sluice.domain.release import CERTIFICATE, MODEL, Manifest, Trusted, check_signature, sign
 from sluice.errors import Corrupt, Rejected
 
-CERTIFICATE = "certificate.json"
-_WHERE = "certificate.json"
+_WHERE = CERTIFICATE
 OTHER_MODEL = "other_model"
 """Code of a certificate that another graph was given."""
 

@@ -555,6 +555,7 @@ class _Run:
             severity(their_steps, to_ppm(other)), severity(steps, to_ppm(self.score)), self.whole
         )
         self.champion_flips = flips
+        exponent = EXPONENTS[trial.currency]
         stopped, approved = (
             1e5 * n / flips.rows for n in (flips.newly_stopped, flips.newly_approved)
         )
@@ -578,7 +579,10 @@ class _Run:
                 and approved <= limits.newly_approved_per_100k,
                 found=f"of 100,000 decisions {stopped:.0f} are newly stopped (at most "
                 f"{limits.newly_stopped_per_100k:g}) and {approved:.0f} newly approved (at most "
-                f"{limits.newly_approved_per_100k:g})",
+                f"{limits.newly_approved_per_100k:g}); of fraud's amount "
+                f"{_amount(flips.fraud_stopped_minor, exponent)} more is stopped and "
+                f"{_amount(flips.fraud_approved_minor, exponent)} more gets through "
+                f"({trial.currency})",
             ),
             self._segments(theirs, champion.release),
         ]
@@ -690,6 +694,10 @@ def typical_of_row(names: Sequence[str], row: Sequence[int]) -> dict[str, float]
 
 def _unit(name: str) -> str:
     return catalogue.FEATURES[catalogue.INDEX[name]].unit if name in catalogue.INDEX else ""
+
+
+def _amount(minor: int, exponent: int) -> str:
+    return f"{minor / 10**exponent:,.0f}"
 
 
 def _apart(one: float, other: float) -> float:

@@ -38,8 +38,8 @@ AMOUNT_BANDS = (10, 50, 200, 500)
 """Upper ends in whole units of the reference currency; the last band has none."""
 SEGMENT_ROWS = 200
 """A smaller segment is left out: its figures would be noise."""
-EXAMPLES = 8
-EXAMPLE_FEATURES = 5
+EXAMPLES = 6
+EXAMPLE_FEATURES = 4
 SIGNAL_ROWS = 60_000
 """Of which each feature on its own is measured; all frauds are among them."""
 Number = float | None

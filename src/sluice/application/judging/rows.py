@@ -93,9 +93,12 @@ def corrected(
     hits = np.cumsum(stands[order])
     seen = np.arange(1, len(order) + 1, dtype=np.float64)
     falling = score[order]
-    last = np.flatnonzero(np.r_[falling[1:] != falling[:-1], True])
-    precision = np.minimum(1.0, hits[last] / seen[last])
-    gained = np.diff(np.r_[0.0, hits[last]])
+    ends = np.r_[falling[1:] != falling[:-1], True]
+    last = np.flatnonzero(ends)[np.r_[0, np.cumsum(ends)[:-1]]]  # of each row's equals
+    # A fraud is one row where its own precision is asked, and stands for more where others' is:
+    # then each product's expectation is that of the truth.
+    own = stands[order]
+    precision = (hits[last] - own + (own > 0)) / seen[last]
     false = np.maximum(seen - hits, 0.0)
     within = int(np.searchsorted(false, fpr * max(1.0, len(order) - total), side="right"))
     limit = falling[min(within, len(order) - 1)]
@@ -103,7 +106,7 @@ def corrected(
     top = order[: int(budget * len(order))]
     return {
         "frauds": total,
-        "average_precision": float((gained * precision).sum() / total),
+        "average_precision": float((own * precision).sum() / total),
         "recall_at_fpr_0_5": float(stands[fraud & (score > limit)].sum() / total),
         "euros_at_budget": float(euros[top].sum() / euros.sum()) if euros.sum() else float("nan"),
         "expected_to_actual": float(score.sum() / max(1.0, total)),

@@ -6,8 +6,6 @@ may come and go.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from sluice.domain.records.entity import EntityKind
@@ -19,13 +17,6 @@ INT8 = "_int8"
 """Ends the name of a candidate that is another one in eight bits."""
 
 
-class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """Calls of ``batch`` rows, on one thread."""
-
-    batch: int
-    median_us: float
-
-
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One model of a run. Fields as in docs/reference/run.md."""
 
@@ -35,12 +26,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     sha256: Sha256
     releasable: bool
     seed: int
-    parameters: dict[str, Any] = {}
     prior_correction_milli: int
     rows: int
     frauds: int
     tolerates: list[EntityKind] = []
-    timings: list[Timing] = []
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

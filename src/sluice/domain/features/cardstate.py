@@ -313,6 +313,14 @@ def add_label_to_card(card, is_fraud, known_us):  # type: ignore[no-untyped-def]
         card.head[LAST_FRAUD_US] = max(card.head[LAST_FRAUD_US], known_us)
 
 
+@part
+def withdraw_from_card(card):  # type: ignore[no-untyped-def]
+    """Take back a fraud that was counted. When the last one was reported is known as long as any is
+    left. Where the report is gone from the log there is nothing to take back."""
+    if card.head[FRAUDS] > 0:
+        card.head[FRAUDS] -= 1
+
+
 _W = len(WINDOWS)
 _SPANS = tuple(span * SECOND_US for span in WINDOWS.values())
 _W_1M, _W_5M, _W_1H, _W_6H, _W_1D, _W_7D, _W_30D = range(_W)
@@ -506,7 +514,7 @@ def card_registers(card, event, seen, stamp, regs):  # type: ignore[no-untyped-d
     regs[_FIRST_MCC] = new_mcc
     regs[_FIRST_CHANNEL] = new_channel
     regs[_FRAUDS] = card.head[FRAUDS]
-    regs[_SINCE_FRAUD] = since(card.head[LAST_FRAUD_US], t)
+    regs[_SINCE_FRAUD] = since(card.head[LAST_FRAUD_US], t) if card.head[FRAUDS] > 0 else NEVER_S
     regs[_SINCE_LAST] = NEVER_S
     regs[_SINCE_HERE] = NEVER_S
     if known > 0:

@@ -35,6 +35,7 @@ from sluice.domain.features.cardstate import (
     advance,
     card_registers,
     clear_card,
+    withdraw_from_card,
 )
 from sluice.domain.features.catalogue import (
     COPY,
@@ -75,6 +76,7 @@ from sluice.domain.features.tilestate import (
     add_to_tiles,
     clear_tiles,
     tile_registers,
+    withdraw_from_tiles,
 )
 from sluice.domain.records.codes import CHANNEL_INDEX, THREE_DS_INDEX
 from sluice.domain.records.entity import EntityKind
@@ -107,16 +109,19 @@ if (_END - _FIRST).sum() != len(FEATURES):
 
 ABSENT = -1
 """A length: the view could not be read. Length 0 is an entity never written."""
-# Kinds of update; ``observations.v1`` holds these numbers.
+# Kinds of update; ``observations.v1`` holds the first three of these numbers.
 AUTHORIZATION = 0
 """A decided authorization: it counts."""
 FRAUD = 1
 """A reported fraud: it counts, by the time at which it became known."""
 GENUINE = 2
 """A verdict that it was none: terminals, merchants and devices note its time, a card nothing."""
+WITHDRAWN = 3
+"""The same of one that was counted as a fraud, which it takes back: its event's time is that since
+which the fraud was known. It comes behind that fraud, from the same source."""
 # Columns of an update, beside its event.
 U_KIND = 0
-"""One of the three above."""
+"""One of the four above."""
 U_SOURCE = 1
 """The source partition (:func:`sluice.domain.features.states.source`)."""
 U_OFFSET = 2
@@ -379,7 +384,10 @@ def _update_card(card, event, change):  # type: ignore[no-untyped-def]
         return status
     if change[U_KIND] == AUTHORIZATION:
         return add_to_card(card, event)
-    add_label_to_card(card, change[U_KIND] == FRAUD, change[U_KNOWN_US])
+    if change[U_KIND] == WITHDRAWN:
+        withdraw_from_card(card)
+    else:
+        add_label_to_card(card, change[U_KIND] == FRAUD, change[U_KNOWN_US])
     return DONE
 
 
@@ -390,6 +398,8 @@ def _update_tiles(state, event, change):  # type: ignore[no-untyped-def]
         return status
     if change[U_KIND] == AUTHORIZATION:
         return add_to_tiles(state, event)
+    if change[U_KIND] == WITHDRAWN:
+        withdraw_from_tiles(state, event[EVENT_US])
     return add_label_to_tiles(state, change[U_KIND] == FRAUD, change[U_KNOWN_US])
 
 
@@ -655,6 +665,7 @@ __all__ = [
     "U_KNOWN_US",
     "U_OFFSET",
     "U_SOURCE",
+    "WITHDRAWN",
     "Kernel",
     "Run",
     "Served",

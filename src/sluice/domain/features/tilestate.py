@@ -158,6 +158,16 @@ def add_label_to_tiles(state, is_fraud, known_us):  # type: ignore[no-untyped-de
     return DONE
 
 
+@part
+def withdraw_from_tiles(state, counted_us):  # type: ignore[no-untyped-def]
+    """Take back a report from the day on which it became known, if that is still kept. When the
+    first and the last one came stays: of a sum nobody can say what was in it."""
+    number = counted_us // DAY_US
+    at = number % DAYS_KEPT
+    if state.reports[at, TILE] == number and state.reports[at, COUNT] > 0:
+        state.reports[at, COUNT] -= 1
+
+
 DISTINCT: Ints = np.array(
     [round(-64 * math.log((64 - ones) / 64)) for ones in range(64)] + [round(64 * math.log(128))],
     np.int64,

@@ -51,6 +51,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     uncounted: Uncounted | None = None
     """Why states do not count it, where a report of the authorization lay in the topic before it:
     it says the same again, or a stronger one says otherwise. It is kept as history."""
+    withdraws: MicrosUtc | None = None
+    """Since when the fraud was known that states counted, and that this one takes back."""
 
 
 _SHARED = [

@@ -18,8 +18,9 @@ class Observations(msgspec.Struct, frozen=True, kw_only=True):
     An entity's partition is tag32(key) modulo the partitions of the topic, so that each entity has
     one writer. source and offset: where the decision or label lies (see States); those of one
     source and entity come in rising order. kind: 0 an authorization, 1 a fraud, 2 a purchase found
-    genuine. at_us: the authorization's own time, or since when the label was known. The other
-    three are 0 for labels.
+    genuine. at_us: the authorization's own time, or since when the label was known. The next
+    three are 0 for labels. withdrawn_us: of a purchase found genuine after all, since when the
+    fraud was known that is taken back; 0 of any other row, None where all are.
     """
 
     v: Literal[1] = 1
@@ -32,6 +33,7 @@ class Observations(msgspec.Struct, frozen=True, kw_only=True):
     amount_minor: list[int]
     card_tag: list[int]
     declined: list[Literal[0, 1]]
+    withdrawn_us: list[int] | None = None
 
     def __post_init__(self) -> None:
         """Decoding reports a ValueError as its own."""

@@ -20,6 +20,8 @@ from sluice.application.ports import Message
 from sluice.application.replay import EventHistory, Replay
 from sluice.domain.clock import HOUR_US
 from sluice.domain.features import catalogue, states
+from sluice.domain.features.events import EVENT_US
+from sluice.domain.features.kernel import U_KIND, U_KNOWN_US, WITHDRAWN
 from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.entity import ENTITY_KINDS
@@ -133,6 +135,18 @@ def test_a_label_that_changes_nothing_is_no_event(tmp_path, decided, labels, who
     archive(tmp_path, decided, [*labels, *more])
     read = ArchiveEventHistory(tmp_path).read(Bucket(0, 1))
     assert len(read.events) == len(whole.events)
+
+
+def test_a_label_that_takes_a_fraud_back_is_told_from_other_verdicts(
+    tmp_path, decided, labels, whole
+):
+    back = msgspec.structs.replace(labels[1], is_fraud=False, withdraws=NOON_US + 7)
+    archive(tmp_path, decided, [*labels, back])
+    read = ArchiveEventHistory(tmp_path).read(Bucket(0, 1))
+    assert len(read.events) == len(whole.events) + 1
+    taken_back = read.changes[:, U_KIND] == WITHDRAWN
+    assert read.events[taken_back, EVENT_US].tolist() == [NOON_US + 7]
+    assert read.changes[taken_back, U_KNOWN_US].tolist() == [back.known_at]
 
 
 def test_buckets_share_all_entities_out_between_them(tmp_path, decided, labels, whole):
