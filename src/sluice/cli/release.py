@@ -24,7 +24,7 @@ sluice release shadow DIR NAME ...         # scores, and never answers
 sluice release canary DIR NAME ...         # answers a share of the cards
 sluice release promote DIR NAME ...        # the canary becomes the champion
 sluice release rollback DIR ...            # one step back
-sluice release held DIR NAME --as ROLE     # whether it is still what it was made
+sluice release held DIR NAME --as ROLE     # whether it is that still
 sluice release withdraw DIR NAME ...       # out, whatever it is
 """
 
