@@ -33,7 +33,7 @@ SOURCES := pyproject.toml simulator/pyproject.toml
 
 .PHONY: help setup check test coverage chart-tools test-chart test-cluster \
   test-cluster-keda test-image sbom test-models train \
-  test-dags airflow cluster cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks pins
+  test-dags airflow retrain cluster cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks pins
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -153,6 +153,9 @@ test-dags: dags/.venv/.done ## Tests of Airflow's DAGs, in Airflow's own environ
 
 airflow: .venv/.services dags/.venv/.done ## A real Airflow with the DAGs, until Ctrl-C
 	$(RUN) -m local.airflow serve --folder "$(DATA)" --port $(AIRFLOW_PORT)
+
+retrain: .venv/.done models/.venv/.done dags/.venv/.done ## The learning loop once, on a small history
+	$(RUN) -m local.airflow retrain --folder "$(DATA)/retrain" --port $(AIRFLOW_PORT)
 
 kind: ## All of it on a Kubernetes in Docker; needs docker, kind, kubectl, helm
 	@local/kind/kind.sh up

@@ -1,11 +1,15 @@
-"""Every night: was it served as the log says?
+"""Every night: was it served as the log says, and is the world still the one of the release?
 
     consistency
+    drift
 
 **consistency** recomputes served vectors from the archive and compares every bit. A difference
 fails the task, and so does a night without enough to compare; `docs/runbooks/parity.md` goes on
-from there. It writes a report, whose URI is its XCom, and changes nothing: run it again at any
-time.
+from there. **drift** compares inputs and scores with the distributions that the release in force
+carries. Drift is an answer, not a failure: the task succeeds, and its event
+(`x-sluice://drift/found`) starts `sluice_retrain`.
+
+Both write a report, whose URI is their XCom, and change nothing: run them again at any time.
 """
 
 from __future__ import annotations
@@ -13,7 +17,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import dag
+from assets import DRIFT_FOUND
 from steps import DAGS, own_folder, place, step
+
+FOUND = 3
+"""Exit status of `sluice drift` where something drifted."""
 
 
 @dag(
@@ -24,7 +32,7 @@ from steps import DAGS, own_folder, place, step
     **DAGS,
 )
 def nightly() -> None:
-    """One step."""
+    """The consistency check, and drift, beside each other."""
     run = own_folder("nightly")
     step(
         "consistency",
@@ -33,6 +41,15 @@ def nightly() -> None:
         out=f"{run}/consistency.json",
         within=timedelta(hours=2),
         again="the archiver may be behind, or its disk away",
+    )
+    step(
+        "drift",
+        *("--archive", place("archive"), "--release", place("registry"), "--trust", place("trust")),
+        *("--report", f"{run}/drift.json"),
+        out=f"{run}/drift.json",
+        verdicts={FOUND: DRIFT_FOUND},
+        within=timedelta(hours=2),
+        again="the archive's disk may be away",
     )
 
 

@@ -3,10 +3,10 @@
 Section ``sluice`` of Airflow's own configuration (``AIRFLOW__SLUICE__PODS`` and so on) says it:
 
   pods      JSON, the pod of each image as the chart writes it; empty: no cluster is configured
-  services, training
+  services, features, training
             without a cluster: the program ``sluice`` of each image's environment on this machine
-  work, archive, inbox, registry, ...
-            what steps share, as ``PLACES`` lists it: URIs
+  work, archive, inbox, registry, key, trust
+            what steps share: URIs, see ``PLACES``
 
 With a cluster a step is a KubernetesPodOperator, without one the same verb is a local process. What
 a step wrote is its XCom: a URI, never the thing itself.
@@ -35,7 +35,8 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowException
 
-Image = Literal["services", "training"]
+Image = Literal["services", "features", "training"]
+"""What a verb needs: the library and its services; Feast too; PyTorch and LightGBM."""
 ROOT = Path(__file__).resolve().parents[1]
 """Of the checkout: where local processes run."""
 SECTION = "sluice"
@@ -44,14 +45,20 @@ PLACES = {
     "archive": "archive",
     "inbox": "labels",
     "registry": "registry",
+    "key": "keys/release",
+    "trust": "keys",
 }
-"""What steps share, and its folder below ROOT/var where no configuration says otherwise. work: a
-folder for each run of a DAG. archive: the archiver's. inbox: label files that came. registry:
-releases."""
+"""What steps share, and where it is below ROOT/var unless the configuration says otherwise. work: a
+folder for each run of a DAG. archive: the archiver's. inbox: files of reports. registry: releases,
+and what each of them is. key: signs releases, certificates and steps. trust: whose signature
+counts."""
 PROGRAMS: dict[Image, str] = {
     "services": ".venv/bin/sluice",
+    "features": ".venv/bin/sluice",
     "training": "models/.venv/bin/sluice",
 }
+PODS: dict[Image, str] = {"services": "services", "features": "training", "training": "training"}
+"""Which of the chart's two pods has it: on a cluster one image trains and builds training sets."""
 UNMENDABLE = {
     64: "wrong usage of the verb",
     78: "wrong configuration, or input that no second try changes",
@@ -95,26 +102,28 @@ def own_folder(dag: str) -> str:
     return f"{place('work')}/{dag}/{{{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}}}"
 
 
-def plain(argument: str) -> str:
+def plain(argument: str | None) -> str:
     """A verb's argument: a path where a file's URI is given, anything else as it is.
+    Raises StepWrongError for what a step before should have written and did not.
 
     >>> plain("file:///var/loop/a%20b"), plain("--out"), plain("s3://releases/r42")
     ('/var/loop/a b', '--out', 's3://releases/r42')
     """
+    if argument is None:
+        raise StepWrongError("a step before this one wrote nothing: look there")
     if not argument.startswith("file://"):
         return argument
     return unquote(urlsplit(argument).path)
 
 
-def settle(
-    status: int | None, out: str | None, verdicts: Mapping[int, Asset], context: Mapping[str, Any]
-) -> str | None:
+def settle(step: LocalStep | PodStep, status: int | None, context: Mapping[str, Any]) -> str | None:
     """What a verb's exit status means. Returns the step's XCom.
 
-    A status of ``verdicts`` is an answer, not a failure: it adds an event to that asset, and the
-    step has done its work. status: None where a pod ended without one (killed, evicted).
+    A status of its ``verdicts`` is an answer, not a failure: it adds an event to that asset, and
+    the step has done its work. status: None where a pod ended without one (killed, evicted).
     Raises StepWrongError, StepFailedError.
     """
+    out, verdicts = step.out, step.verdicts
     if status is not None and status in verdicts:
         asset = verdicts[status]
         extra = {"out": out} if out else {}
@@ -122,10 +131,9 @@ def settle(
         return out
     if status == 0:
         return out
-    if status in UNMENDABLE:
-        raise StepWrongError(
-            f"exit status {status}: {UNMENDABLE[status]}; see the last lines above"
-        )
+    if status in step.wrong:
+        why = step.wrong[status]
+        raise StepWrongError(f"exit status {status}: {why}; see the last lines above")
     raise StepFailedError(f"exit status {status}; see the last lines above")
 
 
@@ -139,15 +147,17 @@ class LocalStep(BaseOperator):
         *,
         program: str,
         arguments: Sequence[Any],
-        out: str | None = None,
-        verdicts: Mapping[int, Asset] | None = None,
+        out: str | None,
+        verdicts: Mapping[int, Asset],
+        wrong: Mapping[int, str],
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.program = program
         self.arguments = list(arguments)
         self.out = out
-        self.verdicts = dict(verdicts or {})
+        self.verdicts = dict(verdicts)
+        self.wrong = dict(wrong)
         self._process = SubprocessHook()
 
     def execute(self, context: Mapping[str, Any]) -> str | None:
@@ -161,7 +171,7 @@ class LocalStep(BaseOperator):
             env={k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)},
             cwd=str(ROOT),
         )
-        return settle(ended.exit_code, self.out, self.verdicts, context)
+        return settle(self, ended.exit_code, context)
 
     def on_kill(self) -> None:
         """At a timeout, or when someone ends the task: the process and its children end too."""
@@ -179,8 +189,9 @@ class PodStep(KubernetesPodOperator):
         self,
         *,
         arguments: Sequence[Any],
-        out: str | None = None,
-        verdicts: Mapping[int, Asset] | None = None,
+        out: str | None,
+        verdicts: Mapping[int, Asset],
+        wrong: Mapping[int, str],
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -193,14 +204,15 @@ class PodStep(KubernetesPodOperator):
             **kwargs,
         )
         self.out = out
-        self.verdicts = dict(verdicts or {})
+        self.verdicts = dict(verdicts)
+        self.wrong = dict(wrong)
         self._status: int | None = None
 
     def execute(self, context: Mapping[str, Any]) -> str | None:
         """Runs it to its end. Raises StepWrongError, StepFailedError, or what Kubernetes said."""
         self.arguments = list(map(plain, self.arguments))
         super().execute(context)
-        return settle(self._status, self.out, self.verdicts, context)
+        return settle(self, self._status, context)
 
     def cleanup(self, pod: Any, remote_pod: Any, *args: Any, **kwargs: Any) -> None:
         """As everywhere, but that a container's exit status is judged by `settle`."""
@@ -229,6 +241,7 @@ def step(
     out: str | None = None,
     task_id: str | None = None,
     verdicts: Mapping[int, Asset] | None = None,
+    wrong: Mapping[int, str] = UNMENDABLE,
     outlets: Sequence[Asset] = (),
     **kwargs: Any,
 ) -> LocalStep | PodStep:
@@ -238,6 +251,7 @@ def step(
     wrote (``other.output``), which makes it wait for that one. within: it is ended after that.
     again: why another try may help, kept with each retry; None is that none would. out: URI of
     what it writes, its XCom. verdicts: exit statuses that are answers, and whose event each is.
+    wrong: those that no other try changes, and why.
 
     A step may run twice: it writes to a place of its own run, or its verb says that it was done.
     """
@@ -245,7 +259,8 @@ def step(
         "task_id": task_id or verb.replace(" ", "_").replace("-", "_"),
         "arguments": [*verb.split(), *arguments],
         "out": out,
-        "verdicts": verdicts,
+        "verdicts": verdicts or {},
+        "wrong": wrong,
         "outlets": [*outlets, *(AssetAlias(asset.name) for asset in (verdicts or {}).values())],
         "execution_timeout": within,
         "retries": RETRIES if again else 0,
@@ -266,7 +281,7 @@ def step(
     pods = json.loads(conf.get(SECTION, "pods", fallback="") or "{}")
     if not pods:
         return LocalStep(program=conf.get(SECTION, image, fallback=PROGRAMS[image]), **common)
-    pod = pods[image]
+    pod = pods[PODS[image]]
     return PodStep(
         pod_template_dict=pod,
         name=f"{pod['metadata']['name']}-{common['task_id'].replace('_', '-')}",

@@ -1,6 +1,7 @@
-"""A real Airflow on this machine, with the DAGs of dags/: ``make airflow``.
+"""A real Airflow on this machine, with the DAGs of dags/: ``make airflow`` and ``make retrain``.
 
   python -m local.airflow serve     all of it until Ctrl-C; prints address and password
+  python -m local.airflow retrain   a small simulated history, then the DAG ``sluice_retrain`` once
 
 Airflow has an environment of its own (dags/.venv) and is only ever started as a program. Its
 database, logs and password are in FOLDER/airflow, what the steps share in FOLDER/loop.
@@ -12,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +21,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -39,6 +41,20 @@ KILL_AFTER_S = 5.0
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 TASKS_MAX = 4
 """At once. Steps are processes of this machine here."""
+DAG = "sluice_retrain"
+HISTORY = (
+    *("--days", "56", "--start", "2026-09-01", "--seed", "7"),
+    *("--cards", "1200", "--fraud-bp", "80"),
+)
+SMALL = {
+    "first": "2026-09-08",
+    "until": "2026-10-20",
+    "label_delay": "7d",
+    "tests": 1,
+    "time_box": "30s",
+    "trials": 1,
+}
+"""What `make retrain` asks of the DAG: a few minutes on two cores."""
 FROM_OURSELVES = ("AIRFLOW", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
 
 
@@ -62,6 +78,7 @@ def environment(folder: Path, port: int, more: Mapping[str, str] | None = None) 
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(port + 2),
         "AIRFLOW__SLUICE__WORK": (loop / "runs").as_uri(),
         "AIRFLOW__SLUICE__INBOX": (loop / "inbox").as_uri(),
+        "AIRFLOW__SLUICE__REGISTRY": (loop / "registry").as_uri(),
         "AIRFLOW__SLUICE__ARCHIVE": (folder / "local/archive").as_uri(),
         "SCARF_ANALYTICS": "false",  # Airflow counts its installations with it
         "DO_NOT_TRACK": "1",
@@ -160,17 +177,73 @@ def _refuse_a_taken(port: int) -> None:
                 )
 
 
+def retrain(folder: Path, port: int) -> int:
+    """A small history, and the DAG `sluice_retrain` once. Returns what `airflow dags test` does."""
+    began = time.monotonic()
+    history, archive, keys = folder / "history", folder / "local/archive", folder / "keys"
+    registry = folder / "loop/registry"
+    if not (history / "labels.parquet").exists():
+        _sluice("simulate", "history", "--out", history, *HISTORY)
+    _sluice(
+        *("backfill", history / "authorizations.parquet", "--labels", history / "labels.parquet"),
+        "--no-store",
+        more={"SLUICE_ARCHIVER_ROOT": str(archive)},
+    )
+    if not (keys / "release").exists():
+        keys.mkdir(parents=True, exist_ok=True)
+        _sluice("release", "keygen", "--out", keys / "release")
+    if not registry.exists():
+        _first_champion(registry, keys)
+    told = environment(folder, port, {"key": (keys / "release").as_uri(), "trust": keys.as_uri()})
+    _run([PROGRAM, "db", "migrate"], told)
+    print(f"prepared   in {time.monotonic() - began:.0f} s; the DAG's own lines follow", flush=True)
+    done = subprocess.run(
+        [PROGRAM, "dags", "test", DAG, "--conf", json.dumps(SMALL)],
+        env=told,
+        cwd=ROOT,
+        check=False,
+    )
+    print(f"{DAG} ended with {done.returncode} after {time.monotonic() - began:.0f} s in all")
+    print(f"report     {folder}/loop/runs/retrain/*/judgement/report.html")
+    return done.returncode
+
+
+def _first_champion(registry: Path, keys: Path) -> None:
+    """The committed release, whose key is trusted beside the one made here."""
+    release = (ROOT / "models/releases/current").resolve()
+    for public in (ROOT / "policies/trust").glob("*.pub"):
+        shutil.copy(public, keys)
+    shutil.copytree(release, registry / release.name)
+    _sluice(
+        *("release", "promote", registry, release.name, "--key", keys / "release"),
+        *("--who", "make retrain", "--why", "the committed release"),
+    )
+
+
+def _sluice(*words: str | Path, more: Mapping[str, str] | None = None) -> None:
+    """Raises Unavailable if the verb fails; what it said stands above."""
+    _run([ROOT / ".venv/bin/sluice", *words], dict(os.environ) | dict(more or {}))
+
+
+def _run(words: Sequence[str | Path], told: Mapping[str, str]) -> None:
+    ended = subprocess.run(words, env=told, cwd=ROOT, check=False)
+    if ended.returncode:
+        said = " ".join(map(str, words[1:3]))
+        raise Unavailable(f"{said} ended with {ended.returncode}, see above")
+
+
 def main() -> int:
-    """0 after Ctrl-C, 1 if it did not come up or died."""
+    """serve: 0 after Ctrl-C, 1 if it died. retrain: 0 if every step succeeded."""
     parser = argparse.ArgumentParser(prog="python -m local.airflow", description=__doc__)
-    parser.add_argument("verb", choices=("serve",))
+    parser.add_argument("verb", choices=("serve", "retrain"))
     parser.add_argument("--folder", type=Path, default=Path("var"), help="of all data and logs")
     parser.add_argument("--port", type=int, default=8793)
     args = parser.parse_args()
     try:
-        return serve(args.folder.resolve(), args.port)
+        chosen = serve if args.verb == "serve" else retrain
+        return chosen(args.folder.resolve(), args.port)
     except SluiceError as error:
-        print(f"airflow: {error}", file=sys.stderr)
+        print(f"{args.verb}: {error}", file=sys.stderr)
         return 1
 
 

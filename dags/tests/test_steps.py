@@ -6,7 +6,9 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,6 +105,12 @@ def test_a_status_may_be_an_answer_and_is_the_event_of_an_asset(program: Path) -
     assert run(quiet) == ("file:///report", {})
 
 
+def test_what_a_step_before_did_not_write_is_no_reason_to_try_again(program: Path) -> None:
+    task = steps.step("judge", None, within=HOUR, again="a node may have gone")
+    with pytest.raises(steps.StepWrongError, match="a step before this one wrote nothing"):
+        run(task)
+
+
 def test_a_program_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__SLUICE__SERVICES", "/nowhere/sluice")
     with pytest.raises(steps.StepWrongError, match="/nowhere/sluice is not there"):
@@ -189,7 +197,96 @@ def ended(status: int | None, phase: str) -> Any:
     )  # fmt: skip
 
 
-def test_a_pods_exit_status_is_judged_as_a_processs(pods: dict[str, Any]) -> None:
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What a Kubernetes that says yes to everything was asked: `METHOD path`."""
+    said: list[str] = []
+
+    class Yes(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            said.append(f"{self.command} {self.path.partition('?')[0]}")
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            named = {"name": "p", "namespace": "n"}
+            pod = {"metadata": named, "spec": {"containers": []}, "status": {}, "items": []}
+            self.wfile.write(json.dumps(pod).encode())
+
+        do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815 - http.server's names
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Yes) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        at = f"http://127.0.0.1:{server.server_port}"
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "here",
+            "clusters": [{"name": "here", "cluster": {"server": at}}],
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+            "users": [{"name": "me", "user": {}}],
+        }
+        (tmp_path / "kubeconfig").write_text(json.dumps(config))
+        yield said
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (0, None),
+        (3, None),
+        (78, steps.StepWrongError),
+        (1, steps.StepFailedError),
+        (137, steps.StepFailedError),
+    ],
+)
+def test_a_pod_that_ended_is_judged_by_its_exit_status_and_deleted(
+    pods: dict[str, Any],
+    asked: list[str],
+    tmp_path: Path,
+    status: int,
+    error: type[AirflowException] | None,
+) -> None:
+    task = steps.step(
+        *("drift", "--report", "file:///x"),
+        within=HOUR, again="a", out="file:///x", verdicts={3: FOUND}, task_id="drift",
+    )  # fmt: skip
+    task.config_file = str(tmp_path / "kubeconfig")
+    task.kubernetes_conn_id = None
+    pod = ended(status, "Succeeded" if status == 0 else "Failed")
+    task.cleanup(pod, pod)
+    assert "DELETE /api/v1/namespaces/n/pods/p" in asked
+    events: list[str] = []
+
+    class Accessors:
+        def __getitem__(self, alias: AssetAlias) -> Any:
+            return SimpleNamespace(add=lambda asset, extra: events.append(asset.uri))
+
+    context = {"outlet_events": Accessors()}
+    if error:
+        with pytest.raises(error, match=f"exit status {status}"):
+            steps.settle(task, task._status, context)
+    else:
+        assert steps.settle(task, task._status, context) == "file:///x"
+    assert events == ([FOUND.uri] if status == 3 else [])
+
+
+def test_a_pod_without_an_exit_status_says_what_kubernetes_said(
+    pods: dict[str, Any], asked: list[str], tmp_path: Path
+) -> None:
+    """Evicted, or never started."""
+    task = steps.step("config", within=HOUR, again=None)
+    task.config_file = str(tmp_path / "kubeconfig")
+    task.kubernetes_conn_id = None
+    with pytest.raises(AirflowException, match="returned a failure"):
+        task.cleanup(ended(None, "Failed"), ended(None, "Failed"))
+
+
+def test_a_pods_exit_status_is_found_where_its_container_ended(pods: dict[str, Any]) -> None:
     assert steps.exit_status(ended(3, "Failed"), "base") == 3
     assert steps.exit_status(ended(None, "Failed"), "base") is None
     assert steps.exit_status(ended(3, "Failed"), "istio-proxy") is None

@@ -491,7 +491,7 @@ def test_strimzis_users_have_the_rights_of_the_page_and_no_others(rendered: Rend
         }
         for name, user in users.items()
     }  # fmt: skip
-    assert len(rights) == 6
+    assert len(rights) == 7
     assert given == rights
 
 
@@ -556,7 +556,7 @@ def test_a_pod_reaches_what_it_needs_and_nothing_else(rendered: Rendered) -> Non
         "labeller": {53, 8443} | kafka,
         "topics": {53} | kafka,
         "test": {53, 6380, 8080} | kafka,
-        "steps": {53, 5000} | kafka,
+        "steps": {53, 5000, 8081} | kafka,
     }
 
 

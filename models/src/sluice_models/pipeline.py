@@ -353,7 +353,7 @@ def _teach(
         chosen.kind,
         chosen.teacher,
         checkpoint=work.checkpoints / "teacher.pt",
-        after=work.epoch(f"teacher ({chosen.kind})"),
+        after=work.epoch(f"teacher {chosen.kind}"),
     )
 
     def alone(rows: Rows, at: Ints) -> Doubles:

@@ -34,8 +34,10 @@ class OldRun:
 def old_runs(work: Path, *, now: datetime, keep: timedelta, keep_runs: int) -> list[OldRun]:
     """Runs that began longer than ``keep`` ago, oldest first, but for a DAG's newest ``keep_runs``.
 
-    Raises Misconfigured where there is no such folder.
+    None where no run has made the folder yet. Raises Misconfigured where nothing is even above it.
     """
+    if not work.exists() and work.parent.is_dir():
+        return []
     if not work.is_dir():
         raise Misconfigured("there is no such folder", where=str(work), fix="name it in --work")
     chosen = []
@@ -52,7 +54,7 @@ def delete(runs: list[OldRun], work: Path) -> None:
     try:
         for run in runs:
             run.folder.rename(run.folder.with_name(run.folder.name + _GONE))
-        for dag in filter(_folder, work.iterdir()):
+        for dag in filter(_folder, work.iterdir() if work.exists() else ()):
             for left in dag.glob(f"*{_GONE}"):
                 if _folder(left) and _NAME.fullmatch(left.name.removesuffix(_GONE)):
                     shutil.rmtree(left)

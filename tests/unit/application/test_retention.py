@@ -69,7 +69,12 @@ def test_a_link_out_of_the_folder_is_not_followed(
     assert (elsewhere / "kept").exists()
 
 
-def test_a_folder_that_is_not_there_is_named() -> None:
+def test_before_the_first_run_there_is_nothing_to_delete(tmp_path: Path) -> None:
+    assert old_runs(tmp_path / "runs", now=NOW, keep=MONTH, keep_runs=1) == []
+    delete([], tmp_path / "runs")
+
+
+def test_a_folder_with_nothing_above_it_is_named() -> None:
     with pytest.raises(Misconfigured, match="no such folder") as refused:
-        old_runs(Path("/nowhere"), now=NOW, keep=MONTH, keep_runs=1)
-    assert refused.value.where == "/nowhere"
+        old_runs(Path("/nowhere/runs"), now=NOW, keep=MONTH, keep_runs=1)
+    assert refused.value.where == "/nowhere/runs"
