@@ -324,7 +324,7 @@ def _summary(
         fraud_bp=round(10_000 * tally.frauds / max(len(tally.decisions), 1), 2),
         eur_fraud=tally.fraud_minor / 100,
         eur_stopped=tally.stopped_minor / 100,
-        eur_let_through=tally.let_through_minor / 100,
+        eur_missed=tally.missed_minor / 100,
         false_positives_per_10k=tally.false_positives_per_10k,
         p50_ms=_ms(sent["http_p50_us"]),
         p99_ms=_ms(sent["http_p99_us"]),
@@ -364,7 +364,7 @@ def _report(s: Summary, seconds: float) -> None:
                       f"{s.degraded:,} degraded"),
         ("fraud", f"{s.frauds:,} ({s.fraud_bp:.0f} in 10,000), EUR {s.eur_fraud:,.2f}"),
         ("  stopped", f"{s.frauds_stopped:,}, EUR {s.eur_stopped:,.2f}"),
-        ("  let through", f"{s.frauds - s.frauds_stopped:,}, EUR {s.eur_let_through:,.2f}"),
+        ("  missed", f"{s.frauds - s.frauds_stopped:,}, EUR {s.eur_missed:,.2f}"),
         ("false positives", f"{s.false_positives_per_10k:.1f} of 10,000 genuine authorizations"),
         ("sync API", f"p50 {s.p50_ms} ms, p99 {s.p99_ms} ms, from due to answered"),
         (

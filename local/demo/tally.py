@@ -40,7 +40,7 @@ class Summary(msgspec.Struct, kw_only=True):
     fraud_bp: float
     eur_fraud: float
     eur_stopped: float
-    eur_let_through: float
+    eur_missed: float
     false_positives_per_10k: float
     p50_ms: float | None
     p99_ms: float | None
@@ -96,7 +96,7 @@ class Tally:
             self.false_positives += stopped
 
     @property
-    def let_through_minor(self) -> int:
+    def missed_minor(self) -> int:
         """Fraud that was approved."""
         return self.fraud_minor - self.stopped_minor
 

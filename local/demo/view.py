@@ -80,7 +80,7 @@ def line(now: float, rate: float, tally: Tally, gauges: Gauges) -> str:
     return (
         f"  {now:4.0f} s  {len(tally.decisions):7,} decided  {rate:5.0f}/s  "
         f"queue {_number(gauges.lag)}  stopped EUR {_euros(tally.stopped_minor)}  "
-        f"lost EUR {_euros(tally.let_through_minor)}  "
+        f"lost EUR {_euros(tally.missed_minor)}  "
         f"false positives {tally.false_positives_per_10k:.1f} per 10,000"
     )
 
@@ -126,7 +126,7 @@ def _rows(rate: float, tally: Tally, gauges: Gauges) -> list[tuple[str, ...]]:
             "fraud",
             f"{tally.frauds_stopped:,} of {tally.frauds:,} stopped",
             f"EUR {_euros(tally.stopped_minor)}",
-            f"lost EUR {_euros(tally.let_through_minor)}",
+            f"lost EUR {_euros(tally.missed_minor)}",
         ),
         ("customers", f"{tally.false_positives_per_10k:.1f} of 10,000 genuine ones stopped"),
     ]

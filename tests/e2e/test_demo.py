@@ -33,9 +33,7 @@ def test_the_demo_decides_every_authorization_once_and_can_explain_one(
     assert summary["ok"]
     assert summary["authorizations"] == summary["decisions"] == summary["archived"] == 1200
     assert (summary["duplicates"], summary["missing"], summary["unexpected"]) == (0, 0, 0)
-    assert summary["eur_fraud"] == pytest.approx(
-        summary["eur_stopped"] + summary["eur_let_through"]
-    )
+    assert summary["eur_fraud"] == pytest.approx(summary["eur_stopped"] + summary["eur_missed"])
     truth = pq.read_table(ROOT / "var/demo/truth.parquet", columns=["authorization_id"])
     some = truth.column(0)[17].as_py()
     assert main(["explain", "--archive", str(ROOT / "var/demo/archive"), some]) == 0

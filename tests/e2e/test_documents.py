@@ -98,10 +98,11 @@ PREPARED = {
         "./sluice simulate history --out . --cards 200 --days 2 --start 2026-10-01",
     ),
     "docs/how-to/build-a-training-set.md": (
-        "export SLUICE_STORE_URL=$other_store/1",
         "export SLUICE_ARCHIVER_ROOT=var/book/archive",
-        "./sluice simulate history --out var/book --cards 300 --days 30 --start 2018-07-20",
-        "./sluice backfill var/book/authorizations.parquet --labels var/book/labels.parquet",
+        "./sluice simulate history --out var/book --cards 150 --fraud-bp 400 --days 160 "
+        "--start 2018-05-01",
+        "./sluice backfill var/book/authorizations.parquet --labels var/book/labels.parquet "
+        "--no-store",
     ),
 }
 """What a page takes for granted, typed before it."""

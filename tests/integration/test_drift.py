@@ -173,7 +173,7 @@ def test_a_report_of_the_same_population_ends_with_0(
     assert said["worth"]["now"]["auc"] == pytest.approx(said["worth"]["then"]["auc"], abs=0.1)
 
 
-def test_a_report_of_another_population_ends_with_1_and_says_why(
+def test_a_report_of_another_population_ends_with_3_and_says_why(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, said = report(made, made.there, tmp_path / "r.json", "2026-04-01", "2026-04-08")

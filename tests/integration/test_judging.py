@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from sluice.application.judging.certificate import read_certificate
-from sluice.application.judging.gate import Verdict
-from sluice.application.judging.judge import Judgement
+from sluice.application.judging.judgement import Judgement
+from sluice.application.judging.verdict import Verdict
 from sluice.application.sign_release import make_key, read_manifest
 from sluice.cli import main
 from sluice.domain.release import parse_trust, public_line

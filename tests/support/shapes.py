@@ -25,7 +25,8 @@ TOKEN_KEY = "0123456789abcdef0123456789abcdef\n"
 class Shape:
     """A table, and what its bundled mapping must make of it.
 
-    first, until: days that hold all rows. left_out: rows that are no authorizations.
+    first, until: days that hold all rows. left_out: rows that are no authorizations. genuine: its
+    labels say also what was no fraud.
     """
 
     name: str
@@ -35,6 +36,12 @@ class Shape:
     label_delay: str
     left_out: int = 0
     needs_key: bool = False
+    genuine: bool = False
+
+    @property
+    def labels(self) -> int:
+        """How many its mapping makes."""
+        return ROWS - self.left_out if self.genuine else len(FRAUDS)
 
     def write(self, folder: Path) -> Path:
         """The file, in a folder."""
@@ -48,7 +55,7 @@ SHAPES = (
     Shape("paysim", "PS_20174392719_1491204439457_log.csv", "2017-01-01", "2017-01-12", "7d", 8),
     Shape("sparkov", "fraudTrain.csv", "2019-01-01", "2019-01-12", "7d", needs_key=True),
     Shape("ulb", "creditcard.csv", "2013-09-01", "2013-09-12", "1d"),
-    Shape("handbook-raw", "handbook.parquet", "2018-04-01", "2018-04-12", "7d"),
+    Shape("handbook-raw", "handbook.parquet", "2018-04-01", "2018-04-12", "7d", genuine=True),
 )
 
 

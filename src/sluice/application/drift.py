@@ -285,7 +285,8 @@ def _verdict(
 ) -> tuple[Verdict, list[str]]:
     if found.rows < ROWS_MIN:
         return "too_few", [f"{found.rows} rows: {ROWS_MIN} say something"]
-    out, why = [], []
+    out: list[str] = []
+    why: list[str] = []
     for limits, said in (((SCORE_PSI, SHIFTED), out), ((SCORE_DRIFT, SHIFTED_DRIFT), why)):
         if found.score >= limits[0]:
             said.append(f"the score's index is {found.score:.2f}, at least {limits[0]}")

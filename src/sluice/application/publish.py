@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -88,6 +88,11 @@ class Mapped:
     bad: list[BadRow] = field(default_factory=list)
     left_out: int = 0
 
+    @property
+    def good(self) -> int:
+        """Rows that became messages."""
+        return len(self.values)
+
     def since(self, moment_us: int | None) -> Mapped:
         """Authorizations at or after a moment, and labels known since then: what a backfill until
         that moment left out."""
@@ -103,7 +108,24 @@ class Mapped:
         )
 
 
-def watched(batches: Iterable[Mapped], share: float = BAD_SHARE_MAX) -> Iterator[Mapped]:
+class Batch(Protocol):
+    """Some rows of a file, of which some are bad."""
+
+    @property
+    def good(self) -> int:
+        """How many are not."""
+        ...
+
+    @property
+    def bad(self) -> Sequence[BadRow]:
+        """Those that are."""
+        ...
+
+
+B = TypeVar("B", bound=Batch)
+
+
+def watched(batches: Iterable[B], share: float = BAD_SHARE_MAX) -> Iterator[B]:
     """The same batches, until too many of their rows are bad.
 
     share: of each BAD_SHARE_ROWS rows or a little more, 0 to 1; 1 lets all through. Raises Rejected
@@ -111,7 +133,7 @@ def watched(batches: Iterable[Mapped], share: float = BAD_SHARE_MAX) -> Iterator
     """
     rows, bad = 0, list[BadRow]()
     for batch in batches:
-        rows += len(batch.values) + len(batch.bad)
+        rows += batch.good + len(batch.bad)
         bad += batch.bad
         if rows >= BAD_SHARE_ROWS:
             if len(bad) > share * rows:

@@ -1,4 +1,4 @@
-"""Parts of the verbs that judge and let through: files in, files out."""
+"""Parts of the verbs that judge and gate: files in, files out."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from sluice.application.judging.certificate import certify
 from sluice.application.judging.gate import (
     Champion,
     Contender,
-    Limits,
     Trial,
-    Verdict,
     try_candidate,
     typical_of_row,
 )
-from sluice.application.judging.judge import Judgement, Material, Scored, judge
+from sluice.application.judging.judge import Material, Scored, judge
+from sluice.application.judging.judgement import Judgement
 from sluice.application.judging.measures import Floats
 from sluice.application.judging.rows import Rows
 from sluice.application.judging.run import INT8
 from sluice.application.judging.thresholds import Costs
+from sluice.application.judging.verdict import Limits, Verdict
 from sluice.application.sign_release import read_manifest as read_release
 from sluice.application.sign_release import read_private_key
 from sluice.domain.features import catalogue

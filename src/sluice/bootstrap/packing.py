@@ -22,11 +22,12 @@ from sluice.adapters.parquet.judging import read_graph, read_rows, read_run
 from sluice.application.dataset_manifest import CALIBRATION, TRAIN, VALIDATION
 from sluice.application.judging.card import About, Measured, write_card
 from sluice.application.judging.certificate import check_certificate, unverified
-from sluice.application.judging.gate import Verdict
-from sluice.application.judging.judge import Judgement, to_ppm
+from sluice.application.judging.judge import to_ppm
+from sluice.application.judging.judgement import Judgement
 from sluice.application.judging.measures import Floats
 from sluice.application.judging.rows import Rows
 from sluice.application.judging.run import Candidate, Run
+from sluice.application.judging.verdict import Verdict
 from sluice.bootstrap.judging import read_json
 from sluice.domain.clock import SystemClock, from_datetime, to_datetime
 from sluice.domain.features import catalogue

@@ -213,6 +213,7 @@ def mapping_language() -> MappingLanguage:
     from sluice.adapters.files.cells import EMPTY_WORDS
     from sluice.adapters.files.dialect import Dialect
     from sluice.adapters.files.flags import LabelMapping
+    from sluice.adapters.files.label_file import LabelFile
     from sluice.adapters.files.times import Instant
 
     told = ("event_at", "amount", *Dialect.__struct_fields__)
@@ -223,6 +224,7 @@ def mapping_language() -> MappingLanguage:
             ("amount", Amount, ()),
             ("rows", mapping.Layout, told),
             ("labels", LabelMapping, ()),
+            ("label_file", LabelFile, tuple(Dialect.__struct_fields__)),
         ],
         EMPTY_WORDS,
         [(name, mapping.about(name)) for name in mapping.bundled()],
@@ -234,20 +236,28 @@ def read_past(
     history: Path,
     mapping: str | None,
     labels: str | None,
+    label_file: Path | None,
     token_key: Path | None,
     bad_share: float,
     bad_row: Callable[[BadRow], None],
-) -> Past:
-    """A past with our own names, or by a mapping. Raises Misconfigured, Rejected."""
+) -> tuple[Past, int]:
+    """A past with our own names, or by a mapping; and labels of a file of their own that belong to
+    no authorization of it. labels: with a label file, its mapping. Raises Misconfigured,
+    Rejected."""
     from sluice.adapters.files import past
     from sluice.adapters.files.tokens import read_key
     from sluice.domain.records.grammars import checks
 
+    key = read_key(token_key) if token_key else None
+    beside = None if label_file else labels
     if mapping:
         check = checks(settings.decider.grammars)
-        key = read_key(token_key) if token_key else None
-        return past.map_past(history, mapping, labels, bad_row, check, key, bad_share)
-    return past.read_past(history, Path(labels) if labels else None)
+        found = past.map_past(history, mapping, beside, bad_row, check, key, bad_share)
+    else:
+        found = past.read_past(history, Path(beside) if beside else None)
+    if label_file is None:
+        return found, 0
+    return past.with_label_file(found, label_file, labels, bad_row, key, bad_share)
 
 
 def rates(settings: Settings) -> Fx:

@@ -50,6 +50,12 @@ from sluice.settings import load
     metavar="FILE",
     help="Parquet with the fields of a label; with --mapping a YAML file or name.",
 )
+@click.option(
+    "--label-file",
+    type=FOLDER,
+    metavar="FILE",
+    help="Labels in a file of their own, by authorization_id; --labels maps its columns.",
+)
 @token_key_option
 @click.option("--from", "since", type=instant, metavar="TIME", help="Only events at or after it.")
 @click.option("--until", type=instant, metavar="TIME", help="Only events before it.")
@@ -72,6 +78,7 @@ def command(
     history: Path,
     mapping: str | None,
     labels: str | None,
+    label_file: Path | None,
     token_key: Path | None,
     since: int | None,
     until: int | None,
@@ -89,12 +96,16 @@ def command(
         verbs.check_store(settings)
     began = time.perf_counter()
     bad_rows = BadRows("more bad rows follow")
-    past = verbs.read_past(settings, history, mapping, labels, token_key, bad_share, bad_rows)
+    past, unknown = verbs.read_past(
+        settings, history, mapping, labels, label_file, token_key, bad_share, bad_rows
+    )
     bad_rows.summarise()
     if past.bad > allow_bad:
         say(f"{past.bad:,} bad rows, nothing was done: see --allow-bad", err=True)
         return 1
     left_out = f", {past.left_out:,} left out" if past.left_out else ""
+    if unknown:
+        left_out += f", {unknown:,} labels of no authorization"
     past = past.between(since, until, later_labels=no_store)
     say(
         f"{len(past.authorizations):,} authorizations and {len(past.labels):,} labels read in "

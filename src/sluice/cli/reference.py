@@ -282,6 +282,7 @@ _MAPPING = {
     "amount": "amount",
     "rows": "Rows",
     "labels": "Labels",
+    "label_file": "Label file",
 }
 
 

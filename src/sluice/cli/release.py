@@ -3,7 +3,7 @@
 sluice release pack DIR --dataset SET --run RUN    # a candidate's release
 sluice release pack DIR --dataset SET --model FILE # of any ONNX file
 sluice release pack DIR --description FILE # write manifest.json
-sluice release reference DIR --dataset DIR # add the population it was made for
+sluice release reference DIR --dataset SET # whom it was made for
 sluice release show DIR                    # what it is, measured to do what
 sluice release verify DIR --trust KEYS     # signature, digests, warm-up
 sluice release keygen --out FILE           # FILE (secret) and FILE.pub
@@ -25,7 +25,7 @@ sluice release shadow DIR NAME ...         # scores, and never answers
 sluice release canary DIR NAME ...         # answers a share of the cards
 sluice release promote DIR NAME ...        # the canary becomes the champion
 sluice release rollback DIR ...            # one step back
-sluice release held DIR NAME --as ROLE     # whether it is still what it was made
+sluice release held DIR NAME --as ROLE     # whether it is that still
 sluice release withdraw DIR NAME ...       # out, whatever it is
 """
 

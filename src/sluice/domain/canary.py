@@ -16,20 +16,24 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sluice.domain.records.outcome import Outcome
+
 Ints = npt.NDArray[np.int64]
 Severities = npt.NDArray[np.int8]
 
 Reason = Literal[
     "errors", "latency", "declines", "approvals", "agreement", "consistency", "expected_loss"
 ]
-"""errors: runs without a score. latency: runs too slow. declines, approvals: it decides more
-strictly, or less, than the champion. agreement: its order of the rows is not the champion's.
-consistency: the same rows had other scores the second time. expected_loss: what it lets through."""
+"""errors: runs without a score. latency: runs too slow. declines, approvals: it declines or stops
+what the champion does not, or the other way round. agreement: its order of the rows is not the
+champion's. consistency: the same rows had other scores the second time. expected_loss: what it lets
+through."""
 ODDS = 10_000.0
 """Steps between two false trips, at least."""
-FLIPS_PPM, BAD_FLIPS_PPM = 10_000, 100_000
-"""Share of the decisions that a good canary may move in one direction, and a bad one's. Four flips
-in a row trip, or 8 of 100."""
+FLIPS_PPM, BAD_FLIPS_PPM = 50_000, 250_000
+"""Share of the decisions that a good canary may turn into declines, or declines into something
+else, and a bad one's. Six in a row trip, or 20 of 100. Two good models of different families part
+on 1 % on average; but frauds come in bursts, and so does what models part on."""
 FAILED_PPM, BAD_FAILED_PPM = 1_000, 100_000
 """The same of the runs that give no score: two in a row trip."""
 SLOW_PPM, BAD_SLOW_PPM = 10_000, 500_000
@@ -46,10 +50,15 @@ ROWS_MIN = 20
 AGREEMENT = 0.3
 """Spearman's rank correlation below which, by three standard errors, two models of one thing do not
 order alike. An inverted one is found with 20 rows, a constant or a random one with 100."""
-LOSS_PPM = 5_000
-"""Of the amounts: what a canary may let through beyond the champion, as the champion expects it. An
-ordinary loss to fraud is a tenth of that."""
-LOSS_ROWS_MIN = 100
+LOSS_SHARE = 0.5
+"""Of the loss that the champion expects and stops: what a canary may let through, less what it
+stops beyond the champion."""
+STOPPED_MIN = 20
+"""Rows that the champion stopped, below which a single one of them would decide."""
+DECLINE = Outcome.DECLINE.severity
+SHIFT = 0.15
+"""Of the window's decisions: by how much the share that is not approved may move."""
+SHIFT_ROWS_MIN = 50
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
@@ -90,8 +99,8 @@ class Cusum:
         self._sum = 0.0
 
     def add(self, yes: int, no: int) -> bool:
-        """Count some of both, those that are not so first. Whether it trips."""
-        self._sum = max(0.0, self._sum + no * self._no) + yes * self._yes
+        """Count some of both, in whatever order they came. Whether it trips."""
+        self._sum = max(0.0, self._sum + no * self._no + yes * self._yes)
         return self._sum > math.log(ODDS) - 1e-9
 
 
@@ -106,9 +115,13 @@ class Paired:
         self._laxer = Cusum(FLIPS_PPM, BAD_FLIPS_PPM)
         self._failed = Cusum(FAILED_PPM, BAD_FAILED_PPM)
         self._slow = Cusum(SLOW_PPM, BAD_SLOW_PPM)
-        self._window: deque[tuple[int, int, int, int]] = deque(maxlen=ROWS)
-        """Score of the champion, of the canary, amount, and what the canary lets through of it."""
-        self.rows = self.stricter = self.laxer = self.failures = 0
+        self._window: deque[tuple[int, int, int]] = deque(maxlen=ROWS)
+        """Scores of champion and canary; 1 where the canary alone asks for more than an approval,
+        -1 where the champion alone does."""
+        self.rows = self.stricter = self.laxer = self.failures = self.stopped = 0
+        self._stopped = self._passed = 0
+        """Expected loss in minor units: that the champion stopped, and what of it the canary does
+        not."""
 
     def add_failure(self) -> Back | None:
         """A run gave no score."""
@@ -139,19 +152,24 @@ class Paired:
         """(n,) rows that both scored: scores, severities by the champion's and by the canary's, and
         amounts in minor units."""
         n = len(ppm)
-        stricter, laxer = int((after > before).sum()), int((after < before).sum())
+        declined, declines = before == DECLINE, after == DECLINE
+        stricter, laxer = int((declines & ~declined).sum()), int((declined & ~declines).sum())
         self.rows += n
         self.stricter += stricter
         self.laxer += laxer
-        passed = np.where(after < before, champion_ppm * amounts // 1_000_000, 0)
-        passed -= np.where(after > before, champion_ppm * amounts // 1_000_000, 0)
-        self._window.extend(
-            zip(champion_ppm.tolist(), ppm.tolist(), amounts.tolist(), passed.tolist(), strict=True)
-        )
+        expected = champion_ppm * amounts // 1_000_000
+        self.stopped += int((before > 0).sum())
+        self._stopped += int(expected[before > 0].sum())
+        self._passed += int(expected[(before > 0) & (after == 0)].sum())
+        self._passed -= int(expected[(before == 0) & (after > 0)].sum())
+        moved = (after > 0).astype(np.int64) - (before > 0)
+        self._window.extend(zip(champion_ppm.tolist(), ppm.tolist(), moved.tolist(), strict=True))
         if self._stricter.add(stricter, n - stricter):
-            return Back("declines", f"it is stricter in {self.stricter} of {self.rows} decisions")
+            return Back("declines", f"it alone declines {self.stricter} of {self.rows} decisions")
         if self._laxer.add(laxer, n - laxer):
-            return Back("approvals", f"it is laxer in {self.laxer} of {self.rows} decisions")
+            return Back(
+                "approvals", f"the champion alone declines {self.laxer} of {self.rows} decisions"
+            )
         return self._compare()
 
     def _compare(self) -> Back | None:
@@ -164,10 +182,16 @@ class Paired:
                     "agreement",
                     f"rank correlation with the champion {found:.2f} over {n} decisions",
                 )
-        amount, passed = int(window[:, 2].sum()), int(window[:, 3].sum())
-        if n >= LOSS_ROWS_MIN and passed * 1_000_000 > LOSS_PPM * amount:
+        if n >= SHIFT_ROWS_MIN and abs(moved := int(window[:, 2].sum())) > SHIFT * n:
             return Back(
-                "expected_loss", f"it lets through {passed} of {amount} minor units more, expected"
+                "declines" if moved > 0 else "approvals",
+                f"of {n} decisions it approves {abs(moved)} {'fewer' if moved > 0 else 'more'}",
+            )
+        if self.stopped >= STOPPED_MIN and self._passed > LOSS_SHARE * self._stopped:
+            return Back(
+                "expected_loss",
+                f"it lets through {self._passed} of {self._stopped} minor units of expected loss "
+                f"that the champion stops, in {self.rows} decisions",
             )
         return None
 

@@ -331,6 +331,14 @@ def test_a_repository_whose_store_reads_no_files_is_refused(repo, tmp_path, monk
         feature_service(repo, "catalogue")
 
 
+def test_a_configuration_whose_variables_are_not_set_is_told_by_what_it_lacks(monkeypatch):
+    for name in ("SLUICE_FEAST_STORE", "SLUICE_FEAST_REGISTRY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FEAST_FS_YAML_FILE_PATH", str(ROOT / "feature_repo" / "duckdb.yaml"))
+    with pytest.raises(Misconfigured, match=r"cannot be opened.*variables, which must be set"):
+        feature_service(ROOT / "feature_repo", "catalogue")
+
+
 def test_feasts_file_store_loses_rows_that_have_only_later_labels(repo, tmp_path):
     """Why labels known after as_of are taken out before the join, and the join's rows counted."""
     rows = pa.table(

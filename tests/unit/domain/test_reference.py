@@ -29,7 +29,8 @@ def drawn(n: int) -> Ints:
     rng = np.random.default_rng(n)
     amount = np.exp(rng.normal(8, 1, n))
     rows = np.c_[amount, rng.random(n) < 0.3, rng.poisson(0.1, n), np.full(n, 7)]
-    return rows.astype(np.int64)
+    found: Ints = rows.astype(np.int64)
+    return found
 
 
 def test_what_comes_from_the_same_population_has_a_small_index_and_another_a_large_one() -> None:

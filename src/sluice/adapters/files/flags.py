@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from sluice.adapters.files.cells import Column, is_empty, wrong
+from sluice.adapters.files.times import Instant
 from sluice.domain.records.authorization import GivenName
 from sluice.domain.records.card_numbers import holds_card_number
 from sluice.domain.records.label import LabelKind
@@ -26,6 +27,8 @@ YES, NO = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n")
 REMEMBERED_MAX = 1024
 """Distinct values of a column whose meaning is kept; a flag has a handful."""
 SHOWN_MAX = 32
+DELAY_DAYS_MAX = 400
+"""As far as a feature looks back."""
 _DIGITS_MAX = 8
 """Characters and digits of a value in an error; a longer one may be somebody's number."""
 
@@ -54,8 +57,19 @@ class LabelMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         ),
     ] = "refused"
     delay_days: Annotated[
-        float, Meta(ge=0, le=400, description="`known_at` is `event_at` and so many days")
-    ]
+        float | None,
+        Meta(
+            description="`known_at` is `event_at` and so many days, 0 to 400: one of this and "
+            "`known_at`"
+        ),
+    ] = None
+    known_at: Annotated[
+        Instant | None,
+        Meta(
+            description="the column with the time from which it was known, told like `event_at`. "
+            "Where it is empty a fraud is a bad row, and a row without fraud has no label"
+        ),
+    ] = None
     kind: Annotated[LabelKind, Meta(description="of label")] = "chargeback"
     source: Annotated[GivenName, Meta(description="who says so: `a-z`, `0-9`, `-`")]
     genuine: Annotated[
@@ -66,6 +80,10 @@ class LabelMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         both = words(self.fraud) & words(self.not_fraud)
         if both and self.not_fraud != (False,):
             raise ValueError(f"{shown(min(both), SHOWN_MAX)} is in fraud and in not_fraud")
+        if (self.delay_days is None) == (self.known_at is None):
+            raise ValueError("give one of delay_days and known_at")
+        if self.delay_days is not None and not 0 <= self.delay_days <= DELAY_DAYS_MAX:
+            raise ValueError(f"delay_days is 0 to {DELAY_DAYS_MAX}")
 
 
 def words(values: Iterable[Value]) -> frozenset[str]:

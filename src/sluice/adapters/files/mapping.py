@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import resources
-from itertools import takewhile
+from itertools import compress, takewhile
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -24,8 +24,9 @@ from sluice.adapters.files.amounts import Amount, LeftOut, minor_units
 from sluice.adapters.files.cells import Column, Number, empty_words, is_empty, texts, wrong
 from sluice.adapters.files.dialect import Dialect
 from sluice.adapters.files.flags import LabelMapping, Meanings, Value, flags, one_of
+from sluice.adapters.files.ordinary import TIME_MAX_US, Ordinary
 from sluice.adapters.files.row_batch import RowBatch
-from sluice.adapters.files.times import Instant, Skipped, micros, reader
+from sluice.adapters.files.times import Instant, Skipped, micros, reader, utc_micros
 from sluice.adapters.files.tokens import PREFIX_MAX, keyed, token
 from sluice.application.publish import BadRow, Mapped
 from sluice.domain.clock import DAY_US
@@ -154,20 +155,21 @@ def about(name: str) -> list[str]:
 
 def load_mapping(name: str) -> Layout:
     """Read a mapping: a path, or the name of a bundled one. Raises Misconfigured with the key."""
-    found: Layout = _load(name, Mapping)
+    found: Layout = decoded(name, Mapping)
     return found
 
 
 def load_labels(name: str) -> LabelMapping:
     """Read a mapping of labels, likewise."""
-    return _load(name, LabelMapping)
+    return decoded(name, LabelMapping)
 
 
 def _bundled(name: str) -> bytes:
     return (resources.files("sluice.adapters.files") / "mappings" / f"{name}.yaml").read_bytes()
 
 
-def _load(name: str, kind: type[Any]) -> Any:
+def decoded(name: str, kind: type[Any]) -> Any:
+    """A mapping of some kind: a path, or the name of a bundled one. Raises Misconfigured."""
     if name in bundled():
         raw = _bundled(name)
     else:
@@ -182,7 +184,7 @@ def _load(name: str, kind: type[Any]) -> Any:
     return decode_as(kind, raw, name, fix=_DOCS)
 
 
-class _Cells:
+class Cells:
     """The cells of a batch as text; a column that two fields read is read once."""
 
     def __init__(self, rows: RowBatch) -> None:
@@ -200,11 +202,11 @@ class _Cells:
 
 
 @dataclass(frozen=True)
-class _Field:
+class Field:
     """One text field: which columns it reads, and n values from a batch."""
 
     columns: tuple[str, ...]
-    read: Callable[[_Cells], Column]
+    read: Callable[[Cells], Column]
 
 
 class Mapper:
@@ -232,19 +234,22 @@ class Mapper:
             table = tables.get(name)
             kept = (*mapping.not_empty, *(source.values or ()), *(table.values if table else ()))
             empty = empty_words(mapping.empty, kept)
-            self._texts[name] = _field(source, name, empty, key, optional=name in _OPTIONAL)
+            self._texts[name] = field_of(source, name, empty, key, optional=name in _OPTIONAL)
         self._empty = empty_words(mapping.empty, mapping.not_empty)
-        self._time_parts = _instant_parts(mapping.event_at)
-        self._zone = ZoneInfo(mapping.event_at.zone) if mapping.event_at.zone else None
+        self._event = Moments(mapping.event_at, "event_at", self._empty)
+        self._known = None
+        if labels and labels.known_at:
+            self._known = Moments(labels.known_at, "known_at", self._empty, optional=True)
         self._leave_out: dict[str, Meanings] = {
             column: one_of(values, self._empty)
             for column, values in (mapping.leave_out or {}).items()
         }
         self._flags = flags(labels, self._empty) if labels else None
-        self.wanted = {mapping.amount.column, *_columns(self._time_parts), *self._leave_out}
+        self._ordinary = Ordinary(check, lambda names, values: _authorization(names, values, check))
+        self.wanted = {mapping.amount.column, *self._event.columns, *self._leave_out}
         self.wanted.update(*(f.columns for f in self._texts.values()))
         if labels:
-            self.wanted.add(labels.column)
+            self.wanted.update((labels.column, *(self._known.columns if self._known else ())))
         self.wanted.discard(LINE)
         missing = sorted(self.wanted - set(columns))
         if missing:
@@ -256,44 +261,110 @@ class Mapper:
 
     def apply(self, rows: RowBatch) -> Mapped:
         """Map one batch. Raises Misconfigured at the first time without a zone."""
-        cells = _Cells(rows)
-        columns = {name: field.read(cells) for name, field in self._texts.items()}
-        columns["event_at"] = self._times(cells)
-        amount = self._mapping.amount
-        columns["amount_minor"] = amounts = minor_units(
-            amount, rows.columns[amount.column], columns["currency"], self._empty
-        )
-        names = list(columns)
-        frauds = self._frauds(rows)
-        left_out = self._left_out(rows, amounts)
-        wrong = _first_wrong({**columns, "is_fraud": frauds})
-        mapped = Mapped(rows.first, rows.last, [], [], [], [], list(rows.bad), len(left_out))
-        for i, values in enumerate(zip(*columns.values(), strict=True)):
-            if i in left_out:
-                continue
-            if i in wrong:
-                mapped.bad.append(self._bad(rows, i, wrong[i]))
-                continue
-            try:
-                auth, value = _authorization(names, values, self._check)
-                label = None
-                if self._labels and (frauds[i] or (self._labels.genuine and frauds[i] is False)):
-                    label = self._label(self._labels, auth, frauds[i])
-            except MemoryError:
-                raise
-            except Exception as error:  # whatever it is, the other rows are not to blame
-                fields = _fields_of(error, dict(zip(names, values, strict=True)))
-                mapped.bad.append(self._bad(rows, i, error, fields))
-                continue
+        read = self._read(rows)
+        mapped = Mapped(rows.first, rows.last, [], [], [], [], list(rows.bad), len(read.left_out))
+        for auth, value, label in self._made(rows, read, mapped.bad):
             mapped.keys.append(auth.card_token)
             mapped.values.append(value)
             mapped.event_at.append(auth.event_at)
             if label is not None:
                 mapped.labels.append(label)
-        mapped.bad.sort(key=lambda row: row.line)
-        if self._seal:  # a digest of a card number could be tried through
-            mapped.bad[:] = [replace(row, raw=keyed(self._seal, row.raw)) for row in mapped.bad]
+        mapped.bad[:] = self._sealed(mapped.bad)
         return mapped
+
+    def columns(self, rows: RowBatch) -> MappedColumns:
+        """The same as columns, without making a record of each row where that is not needed."""
+        read = self._read(rows)
+        bad = list(rows.bad)
+        good = read.good()
+        labels = self._labels_of(good) if self._ordinary.all(good.columns) else None
+        if labels is not None:
+            bad += [
+                self._bad(rows, i, error)
+                for i, error in read.wrong.items()
+                if i not in read.left_out
+            ]
+            mapped = MappedColumns(good.columns, labels)
+        else:
+            names = Authorization.__struct_fields__
+            mapped = MappedColumns({name: [] for name in names}, LabelColumns([], [], []))
+            for n, (auth, _, label) in enumerate(self._made(rows, read, bad)):
+                for name, column in mapped.columns.items():
+                    column.append(getattr(auth, name))
+                if label is not None:
+                    mapped.labels.rows.append(n)
+                    mapped.labels.known_at.append(label.known_at)
+                    mapped.labels.is_fraud.append(label.is_fraud)
+        return mapped._replace(bad=self._sealed(bad), left_out=len(read.left_out))
+
+    def _read(self, rows: RowBatch) -> _Read:
+        cells = Cells(rows)
+        columns = {name: field.read(cells) for name, field in self._texts.items()}
+        columns["event_at"] = self._event.read(cells)
+        amount = self._mapping.amount
+        columns["amount_minor"] = amounts = minor_units(
+            amount, rows.columns[amount.column], columns["currency"], self._empty
+        )
+        frauds = self._frauds(rows)
+        known = self._known.read(cells) if self._known else []
+        wrong = _first_wrong({**columns, "is_fraud": frauds})
+        return _Read(columns, frauds, known, self._left_out(rows, amounts), wrong)
+
+    def _made(
+        self, rows: RowBatch, read: _Read, bad: list[BadRow]
+    ) -> Iterator[tuple[Authorization, bytes, Label | None]]:
+        """Each row's authorization, as text too, and its label; bad gets the others."""
+        names = list(read.columns)
+        for i, values in enumerate(zip(*read.columns.values(), strict=True)):
+            if i in read.left_out:
+                continue
+            if i in read.wrong:
+                bad.append(self._bad(rows, i, read.wrong[i]))
+                continue
+            try:
+                auth, value = _authorization(names, values, self._check)
+                label = None
+                if self._is_told(read.frauds, i):
+                    known = read.known[i] if read.known else None
+                    label = self._label(auth, read.frauds[i], known)
+            except MemoryError:
+                raise
+            except Exception as error:  # whatever it is, the other rows are not to blame
+                fields = _fields_of(error, dict(zip(names, values, strict=True)))
+                bad.append(self._bad(rows, i, error, fields))
+                continue
+            yield auth, value, label
+
+    def _sealed(self, bad: list[BadRow]) -> list[BadRow]:
+        """By line; a digest of a card number could be tried through, so they are of keyed hashes
+        where the mapping hashes."""
+        bad = sorted(bad, key=lambda row: row.line)
+        if not self._seal:
+            return bad
+        return [replace(row, raw=keyed(self._seal, row.raw)) for row in bad]
+
+    def _is_told(self, frauds: Column, i: int) -> bool:
+        how = self._labels
+        return how is not None and (frauds[i] or (how.genuine and frauds[i] is False))
+
+    def _labels_of(self, good: _Read) -> LabelColumns | None:
+        """The labels of good rows; None where one of them is not as it should be."""
+        how, events, frauds = self._labels, good.columns["event_at"], good.frauds
+        if how is None:
+            return LabelColumns([], [], [])
+        told = [i for i, fraud in enumerate(frauds) if fraud or (how.genuine and fraud is False)]
+        if how.delay_days is not None:
+            delay = round(how.delay_days * DAY_US)
+            if max(events, default=0) + delay > TIME_MAX_US:
+                return None
+            known = [events[i] + delay for i in told]
+            return LabelColumns(told, known, [frauds[i] for i in told])
+        told = [i for i in told if frauds[i] or good.known[i] is not None]
+        for i in told:
+            at = good.known[i]
+            if not isinstance(at, int) or not events[i] <= at <= TIME_MAX_US:
+                return None
+        return LabelColumns(told, [good.known[i] for i in told], [frauds[i] for i in told])
 
     def _bad(self, rows: RowBatch, i: int, error: Exception, fields: Iterable[str] = ()) -> BadRow:
         """fields: of the authorization, that are at fault where no column was yet."""
@@ -307,7 +378,7 @@ class Mapper:
     def _source(self, name: str) -> str:
         """Where a field of the authorization comes from, for a person."""
         if name == "event_at":
-            columns = _columns(self._time_parts)
+            columns = self._event.columns
         elif name == "amount_minor":
             columns = (self._mapping.amount.column,)
         else:
@@ -315,41 +386,6 @@ class Mapper:
         if not columns:
             return f"the mapping's constant {name}"
         return f"column {shown(', '.join(columns))} ({name})"
-
-    def _times(self, cells: _Cells) -> Column:
-        source, rows = self._mapping.event_at, cells.rows
-        read, named = reader(source), ", ".join(_columns(self._time_parts))
-        if source.column is not None:
-            values = rows.columns[source.column]
-        else:
-            values = _filled(self._time_parts, cells, self._empty)
-        times: Column = []
-        for i, value in enumerate(values):
-            if isinstance(value, Rejected):
-                times.append(value)
-                continue
-            try:
-                found = read(value)
-                if not isinstance(found, int):
-                    found = self._micros(found, rows, i, named)
-                times.append(found)
-            except (Misconfigured, MemoryError):
-                raise
-            except Skipped:
-                times.append(wrong(named, "a local time that the clock change skipped"))
-            except Exception:  # strptime and its like raise what they please
-                empty = ": empty" if is_empty(value, self._empty) else ""
-                times.append(wrong(named, f"not a time of format {source.format}{empty}"))
-        return times
-
-    def _micros(self, moment: datetime, rows: RowBatch, i: int, named: str) -> int:
-        if moment.tzinfo is None and self._zone is None:
-            raise Misconfigured(
-                f"column {shown(named)} has times without a time zone",
-                where=rows.where(i),
-                fix="name it in the mapping: event_at: {zone: Europe/Lisbon}",
-            )
-        return micros(moment, self._zone)
 
     def _frauds(self, rows: RowBatch) -> Column:
         if self._labels is None or self._flags is None:
@@ -364,14 +400,70 @@ class Mapper:
             left.update(i for i, yes in enumerate(meanings.of(rows.columns[column])) if yes)
         return left
 
-    @staticmethod
-    def _label(how: LabelMapping, auth: Authorization, is_fraud: bool) -> Label:
-        return label_of(
-            auth,
-            known_at=auth.event_at + round(how.delay_days * DAY_US),
-            is_fraud=is_fraud,
-            kind=how.kind,
-            source=how.source,
+    def _label(self, auth: Authorization, is_fraud: bool, known: Any) -> Label | None:
+        """The label of a row; None where the row is no fraud, and does not say since when that is
+        known. Raises Rejected."""
+        how = self._labels
+        if how is None:
+            return None
+        if how.delay_days is not None:
+            known = auth.event_at + round(how.delay_days * DAY_US)
+        elif isinstance(known, Rejected):
+            raise known
+        elif known is None and not is_fraud:
+            return None
+        elif known is None or known < auth.event_at:
+            named = ", ".join(self._known.columns if self._known else ())
+            before = "a fraud known before its authorization"
+            raise wrong(named, before if known is not None else "empty, where a fraud was known")
+        return label_of(auth, known_at=known, is_fraud=is_fraud, kind=how.kind, source=how.source)
+
+
+class LabelColumns(NamedTuple):
+    """(m,) labels: the row of each one's authorization, and what it says."""
+
+    rows: list[int]
+    known_at: list[int]
+    is_fraud: list[bool]
+
+
+class MappedColumns(NamedTuple):
+    """(n,) authorizations of a batch by field, and their labels; a field that the mapping does not
+    fill may lack. bad, left_out: as of Mapped."""
+
+    columns: dict[str, Column]
+    labels: LabelColumns
+    bad: Sequence[BadRow] = ()
+    left_out: int = 0
+
+    @property
+    def good(self) -> int:
+        """Rows that became authorizations."""
+        return len(self.columns["event_at"])
+
+
+class _Read(NamedTuple):
+    """Cells of a batch as fields. wrong: by row, the first cell that could not be read. known: of
+    labels, empty where no column says it."""
+
+    columns: dict[str, Column]
+    frauds: Column
+    known: Column
+    left_out: set[int]
+    wrong: dict[int, Rejected]
+
+    def good(self) -> _Read:
+        """Without the rows that are left out or wrong."""
+        if not self.left_out and not self.wrong:
+            return self
+        n = len(self.columns["event_at"])
+        keep = [i not in self.left_out and i not in self.wrong for i in range(n)]
+        return _Read(
+            {name: list(compress(column, keep)) for name, column in self.columns.items()},
+            list(compress(self.frauds, keep)),
+            list(compress(self.known, keep)),
+            set(),
+            {},
         )
 
 
@@ -390,7 +482,7 @@ def _fields_of(error: Exception, values: dict[str, Any]) -> list[str]:
 
 
 def _authorization(
-    names: list[str], values: Iterable[Any], check: Callable[[Authorization], None]
+    names: Sequence[str], values: Iterable[Any], check: Callable[[Authorization], None]
 ) -> tuple[Authorization, bytes]:
     """Build, encode, and check as the entrypoint would. Raises Rejected."""
     raw = encode(Authorization(**dict(zip(names, values, strict=True))))
@@ -420,7 +512,7 @@ class _Part:
     number: Number = "refused"
     width: int = 0
 
-    def read(self, cells: _Cells, empty: frozenset[str]) -> Column:
+    def read(self, cells: Cells, empty: frozenset[str]) -> Column:
         """(n,) texts of the column, None for an empty cell."""
         found = cells.of(self.column or "", empty, self.number)
         if self.width:
@@ -432,12 +524,13 @@ def _columns(parts: list[_Part]) -> tuple[str, ...]:
     return tuple(part.column for part in parts if part.column is not None)
 
 
-def _field(
+def field_of(
     source: Text, name: str, empty: frozenset[str], key: bytes | None, *, optional: bool
-) -> _Field:
+) -> Field:
+    """How a text field is read. empty: words that are empty cells. Raises Misconfigured."""
     if source.constant is not None:
         constant = source.constant
-        return _Field((), lambda cells: [constant] * len(cells.rows.lines))
+        return Field((), lambda cells: [constant] * len(cells.rows.lines))
     if source.column is not None:
         parts = [_Part("", source.column)]
     else:
@@ -450,7 +543,7 @@ def _field(
     known: dict[str, Any] | None = dict(source.values) if source.values is not None else None
     prefix = source.hash
 
-    def read(cells: _Cells) -> Column:
+    def read(cells: Cells) -> Column:
         found = _filled(parts, cells, empty)
         if known is not None:
             found = [known.get(v, strange) if isinstance(v, str) else v for v in found]
@@ -458,13 +551,66 @@ def _field(
             found = [prefix + token(key, v) if isinstance(v, str) else v for v in found]
         return [problem if v is None else v for v in found] if None in found else found
 
-    return _Field(columns, read)
+    return Field(columns, read)
 
 
-def _instant_parts(source: Instant) -> list[_Part]:
-    if source.column is not None:
-        return [_Part("", source.column)]
-    return _parts(source.template or "", "event_at")
+class Moments:
+    """Reads a time from each row. name: of the field. optional: an empty cell is None, no error."""
+
+    def __init__(
+        self, source: Instant, name: str, empty: frozenset[str], *, optional: bool = False
+    ) -> None:
+        self._optional = optional
+        self._source, self._name, self._empty = source, name, empty
+        self._parts = (
+            [_Part("", source.column)]
+            if source.column is not None
+            else _parts(source.template or "", name)
+        )
+        self._zone = ZoneInfo(source.zone) if source.zone else None
+        self.columns = _columns(self._parts)
+
+    def read(self, cells: Cells) -> Column:
+        """(n,) microseconds; a Rejected where there is none. Raises Misconfigured at the first time
+        without a zone."""
+        rows = cells.rows
+        read, named = reader(self._source), ", ".join(self.columns)
+        if self._source.column is not None:
+            values = rows.columns[self._source.column]
+        else:
+            values = _filled(self._parts, cells, self._empty)
+        if self._source.zone == "UTC" and (all_at_once := utc_micros(read, values)) is not None:
+            return all_at_once
+        times: Column = []
+        for i, value in enumerate(values):
+            if isinstance(value, Rejected):
+                times.append(value)
+                continue
+            try:
+                found = read(value)
+                if not isinstance(found, int):
+                    found = self._micros(found, rows, i, named)
+                times.append(found)
+            except (Misconfigured, MemoryError):
+                raise
+            except Skipped:
+                times.append(wrong(named, "a local time that the clock change skipped"))
+            except Exception:  # strptime and its like raise what they please
+                if self._optional and is_empty(value, self._empty):
+                    times.append(None)
+                    continue
+                empty = ": empty" if is_empty(value, self._empty) else ""
+                times.append(wrong(named, f"not a time of format {self._source.format}{empty}"))
+        return times
+
+    def _micros(self, moment: datetime, rows: RowBatch, i: int, named: str) -> int:
+        if moment.tzinfo is None and self._zone is None:
+            raise Misconfigured(
+                f"column {shown(named)} has times without a time zone",
+                where=rows.where(i),
+                fix=f"name it in the mapping: {self._name}: {{zone: Europe/Lisbon}}",
+            )
+        return micros(moment, self._zone)
 
 
 def _parts(template: str, name: str) -> list[_Part]:
@@ -503,7 +649,7 @@ def _form(form: str, name: str) -> tuple[Number, int]:
     return cast("Number", number), width
 
 
-def _filled(parts: list[_Part], cells: _Cells, empty: frozenset[str]) -> Column:
+def _filled(parts: list[_Part], cells: Cells, empty: frozenset[str]) -> Column:
     """(n,) texts of a template; None where a cell is empty, a Rejected where one is wrong."""
     columns = [part.read(cells, empty) for part in parts if part.column is not None]
     if len(parts) == 1 and not parts[0].literal:

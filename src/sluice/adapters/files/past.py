@@ -13,7 +13,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -21,9 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.arrow import COLUMNS, OPTIONAL, arrow_types
-from sluice.adapters.files.flags import NO, YES, quoted, word
+from sluice.adapters.files.cells import Column
+from sluice.adapters.files.flags import NO, YES, LabelMapping, quoted, word
 from sluice.adapters.files.history import LABEL_COLUMNS, SAYS_MAX, UNREADABLE, need, unreadable
-from sluice.adapters.files.mapping import Mapper, load_labels, load_mapping
+from sluice.adapters.files.label_file import join_labels, read_labels
+from sluice.adapters.files.mapping import LabelColumns, Mapper, load_labels, load_mapping
 from sluice.adapters.files.tables import Table, part_files
 from sluice.application.publish import BAD_SHARE_MAX, BadRow, watched
 from sluice.domain.records.authorization import Authorization, check
@@ -36,12 +37,14 @@ TIME_MAX_US = 4_102_444_800_000_000
 """2100: what an authorization may say (see its type)."""
 PROMOTED = {"promote_options": "default"}
 """A part may lack an optional column that another has."""
+MAPPED_ROWS = 32_768
+"""Rows mapped at once: some 50 MB."""
 Mask = npt.NDArray[np.bool_]
 
 _TYPES = {**arrow_types(Authorization), **arrow_types(Label), "declined": pa.bool_()}
 _AUTHORIZATION = tuple(arrow_types(Authorization))
 _LABEL = tuple(arrow_types(Label))
-_decode = msgspec.json.Decoder(Authorization).decode
+_OF_A_LABEL_FILE = ("authorization_id", "known_at", "is_fraud")
 
 
 class Past(NamedTuple):
@@ -112,19 +115,95 @@ def map_past(
     reported = load_labels(labels) if labels else None
     table = Table(path, how)
     mapper = Mapper(how, reported, table.columns, path.name, check, key)
-    parts, label_parts, bad, left_out = [], [_no_labels()], 0, 0
-    with closing(table.batches(mapper.wanted)) as batches:
-        for mapped in watched(map(mapper.apply, batches), bad_share):
-            parts.append(_columns([_decode(value) for value in mapped.values], _AUTHORIZATION))
-            if mapped.labels:
-                label_parts.append(_columns(mapped.labels, _LABEL))
+    parts, labels_of = [_columns([], _AUTHORIZATION)], _LabelRows([], [], [])
+    rows = bad = left_out = 0
+    with closing(table.batches(mapper.wanted, size=MAPPED_ROWS)) as batches:
+        for mapped in watched(map(mapper.columns, batches), bad_share):
+            parts.append(_part_of(mapped.columns))
+            labels_of.add(mapped.labels, rows)
+            rows += len(parts[-1])
             bad += len(mapped.bad)
             left_out += mapped.left_out
             for row in mapped.bad:
                 bad_row(row)
-    parts.append(_columns([], _AUTHORIZATION))
-    past = _past(pa.concat_tables(parts), pa.concat_tables(label_parts))
+    authorizations = pa.concat_tables(parts).unify_dictionaries()
+    past = _past(authorizations, labels_of.table(authorizations, reported))
     return past._replace(bad=bad, left_out=left_out)
+
+
+class _LabelRows(NamedTuple):
+    """Labels by the row of their authorization."""
+
+    rows: list[npt.NDArray[np.int64]]
+    known: list[npt.NDArray[np.int64]]
+    frauds: list[npt.NDArray[np.bool_]]
+
+    def add(self, labels: LabelColumns, first: int) -> None:
+        """first: row at which their batch begins."""
+        self.rows.append(np.array(labels.rows, np.int64) + first)
+        self.known.append(np.array(labels.known_at, np.int64))
+        self.frauds.append(np.array(labels.is_fraud, np.bool_))
+
+    def table(self, authorizations: pa.Table, how: LabelMapping | None) -> pa.Table:
+        """With all fields of a label."""
+        if how is None or not self.rows:
+            return _no_labels()
+        mine = pa.array(np.concatenate(self.rows))
+        n = len(mine)
+        told = {
+            "known_at": pa.array(np.concatenate(self.known)),
+            "is_fraud": pa.array(np.concatenate(self.frauds)),
+            "kind": _constant(how.kind, n),
+            "source": _constant(how.source, n),
+        }
+        shared = [name for name in _LABEL if name in _AUTHORIZATION]
+        told |= zip(shared, authorizations.select(shared).take(mine).columns, strict=True)
+        return pa.table({name: told.get(name, pa.nulls(n, _type(name))) for name in _LABEL})
+
+
+def _constant(text: str, n: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([text]))
+
+
+def _part_of(columns: dict[str, Column]) -> pa.Table:
+    n = len(columns["event_at"])
+    return pa.table(
+        {
+            name: pa.array(columns[name], _type(name))
+            if name in columns
+            else pa.nulls(n, _type(name))
+            for name in _AUTHORIZATION
+        }
+    )
+
+
+def with_label_file(
+    past: Past,
+    path: Path,
+    mapping: str | None,
+    bad_row: Callable[[BadRow], None],
+    key: bytes | None = None,
+    bad_share: float = BAD_SHARE_MAX,
+) -> tuple[Past, int]:
+    """A past with the labels of a file of their own beside those it has, and how many belong to no
+    authorization of it, which are left out.
+
+    mapping: of the file; None for parquet with the fields of a label, of which authorization_id,
+    known_at and is_fraud are needed. Raises Misconfigured, Rejected, Unavailable.
+    """
+    if mapping is None:
+        by_id, bad = _read(path, _OF_A_LABEL_FILE, (*_OF_A_LABEL_FILE, "kind", "source")), 0
+        for name, usual in (("kind", "chargeback"), ("source", "file")):
+            if name not in by_id.column_names:
+                by_id = by_id.append_column(name, pa.array([usual] * len(by_id), pa.string()))
+    else:
+        by_id, bad = read_labels(path, mapping, bad_row, key, bad_share)
+    labels, unknown = join_labels(by_id, past.authorizations, _LABEL)
+    coded = pa.table(
+        {name: _as(labels[name], _type(name), str(path)) for name in labels.column_names}
+    )
+    every = pa.concat_tables([past.labels, coded], **PROMOTED)
+    return past._replace(labels=_sorted(every, "known_at"), bad=past.bad + bad), unknown
 
 
 def _past(authorizations: pa.Table, labels: pa.Table) -> Past:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_EVEN, Decimal
+from operator import attrgetter
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from sluice.adapters.files.cells import ascii_only, number_of, whole_number
@@ -105,6 +107,20 @@ def micros(moment: datetime, zone: tzinfo | None) -> int:
             raise Skipped
     delta = moment - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def utc_micros(read: Callable[[Any], datetime | int], values: list[Any]) -> list[int] | None:
+    """(n,) cells of a table in UTC to microseconds since 1970; None where one is no plain time."""
+    try:
+        moments = values if set(map(type, values)) == {datetime} else list(map(read, values))
+    except MemoryError:
+        raise
+    except Exception:  # who reads them one by one will say which, and why
+        return None
+    if set(map(type, moments)) != {datetime} or any(map(attrgetter("tzinfo"), moments)):
+        return None
+    found: list[int] = np.array(moments, "datetime64[us]").astype(np.int64).tolist()
+    return found
 
 
 class Skipped(ValueError):  # noqa: N818 - says what became of the time

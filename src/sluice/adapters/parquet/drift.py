@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from sluice.adapters.arrow import code_texts, ints
 from sluice.adapters.parquet.feature_log import FeatureLog
-from sluice.application.drift import Bools, Piece
+from sluice.application.drift import Piece
+from sluice.application.judging.measures import Bools
 from sluice.domain.features import catalogue
 from sluice.domain.records.outcome import Outcome
 from sluice.domain.records.standing import RANKS, changes

@@ -38,7 +38,8 @@ def write_held_back(
     """Write rows with event_at < until and their labels into an empty folder, as of that delay.
 
     A label that is known later than that keeps its own time. Decisions become history: what they
-    were served with is not what they would have been. 0.4 kB of memory a row. Raises Rejected for
+    were served with is not what they would have been. A fraud that was taken back later stays
+    counted in features. 0.4 kB of memory a row. Raises Rejected for
     an archive of two reference currencies.
     """
     rows = _sorted(pa.concat_tables([_ROWS.empty_table(), *_rows(root, until_us)]), "event_at")

@@ -14,14 +14,8 @@ from sluice.adapters.report.svg import (
     round_up,
     shares,
 )
-from sluice.application.judging.gate import Reason, Verdict
-from sluice.application.judging.judge import (
-    Example,
-    Figure,
-    Judgement,
-    ModelJudgement,
-    Number,
-)
+from sluice.application.judging.judgement import Example, Figure, Judgement, ModelJudgement, Number
+from sluice.application.judging.verdict import ABOUT, Verdict
 from sluice.domain.features.catalogue import NEVER_S
 from sluice.shown import shown
 
@@ -44,27 +38,6 @@ FIGURES: dict[str, tuple[str, str, int]] = {
     "log_loss": ("Log-loss", "nats", -1),
 }
 """Title, what it is, and whether more is better (1), less (-1) or neither."""
-CHECKS: dict[Reason, str] = {
-    "other_dataset": "same training set",
-    "unknown_feature": "known features",
-    "replayed": "not replayed",
-    "older_data": "newer data",
-    "scores_differ": "same scores",
-    "unit_changed": "units",
-    "leak": "no leak",
-    "above_ceiling": "plausible",
-    "better_immature": "mature labels",
-    "no_signal": "signal",
-    "worse": "average precision",
-    "euros": "amount caught",
-    "calibration": "calibration",
-    "segment": "worst segment",
-    "flips": "changed decisions",
-    "int8_flips": "int8: decisions",
-    "int8_levels": "int8: scores",
-    "latency": "latency",
-}
-"""What each check is about, as it is headed."""
 SEGMENTS = {
     "channel": "Channel",
     "region": "Region",
@@ -112,7 +85,8 @@ def _head(j: Judgement) -> str:
     lost = sum(t.fraud_minor for t in j.tests)
     return (
         f"<h1>{_text(j.title)}</h1>"
-        f'<p class="lead">{len(j.models)} models judged on {len(j.tests)} tests, '
+        f"<p class='lead'>{_many(len(j.models), 'model')} judged on "
+        f"{_many(len(j.tests), 'test')}, "
         f"{_day(j.tests[0].first)} to {_day(j.tests[-1].until)}: {rows:,} authorizations, "
         f"{frauds:,} known frauds ({1e4 * frauds / max(1, rows):.1f} in 10,000) of "
         f"{_money(lost, j)}. Precision figures hold only at that rate.</p>"
@@ -124,7 +98,7 @@ def _verdict(verdict: Verdict) -> str:
     beside = f"beside {_text(verdict.champion)}" if verdict.champion else "without a champion"
     rows = "".join(
         f'<tr class="{"" if c.passed else "failed"}"><td>{"✓" if c.passed else "✗"}</td>'
-        f"<th>{CHECKS[c.reason]}</th><td>{_text(c.found)}</td></tr>"
+        f"<th>{ABOUT[c.reason]}</th><td>{_text(c.found)}</td></tr>"
         for c in sorted(verdict.checks, key=lambda check: check.passed)
     )
     return (
@@ -151,7 +125,7 @@ def _summary(j: Judgement) -> str:
     for name, (title, what, better) in FIGURES.items():
         found = [m.naive.get(name) for m in j.models]
         means = [f.mean for f in found if f and f.mean is not None]
-        best = (max(means) if better > 0 else min(means)) if means and better else None
+        best = (max(means) if better > 0 else min(means)) if len(means) > 1 and better else None
         cells = "".join(_cell(f, name, best is not None and f is not None and f.mean == best)
                         for f in found)  # fmt: skip
         ceiling = j.models[0].naive.get(f"{name}_ceiling")
@@ -166,8 +140,13 @@ def _summary(j: Judgement) -> str:
     )
     return (
         "<section><h2>In figures</h2>"
-        f"<p>Mean over {_many(tests, 'test')}; {interval}. The best of each row is "
-        "in bold, though differences within the intervals say nothing.</p>"
+        f"<p>Mean over {_many(tests, 'test')}; {interval}."
+        + (
+            " The best of each row is in bold, though differences within the intervals say nothing."
+            if len(j.models) > 1
+            else ""
+        )
+        + "</p>"
         f'<div class="wide"><table class="figures"><tr><th></th>{heads}</tr>{"".join(rows)}'
         "</table></div></section>"
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 WIDTH, HEIGHT = 520, 320
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 68, 24, 12, 44
 
 Scale = Callable[[float], float]
 
@@ -48,8 +48,12 @@ class Chart:
     def line(
         self, xs: Sequence[float], ys: Sequence[float], colour: int, *, dashed: bool = False
     ) -> None:
-        """Through points, in their order."""
-        points = " ".join(f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in zip(xs, ys, strict=True))
+        """Through points, in their order; what lies right of the drawing is left out."""
+        points = " ".join(
+            f"{self._x(x):.1f},{self._y(y):.1f}"
+            for x, y in zip(xs, ys, strict=True)
+            if self.x(x) <= 1
+        )
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         self.parts.append(f'<polyline class="l c{colour}" points="{points}"{dash}/>')
 
@@ -90,7 +94,7 @@ class Chart:
             + "".join(grid)
             + f'<text class="a" text-anchor="middle" x="{(LEFT + WIDTH - RIGHT) / 2}" '
             f'y="{self.height - 6}">{escape(self.x_label)}</text>'
-            f'<text class="a" text-anchor="middle" transform="rotate(-90 13 {middle})" x="13" '
+            f'<text class="a" text-anchor="middle" transform="rotate(-90 12 {middle})" x="12" '
             f'y="{middle}">{escape(self.y_label)}</text>' + "".join(self.parts) + "</svg>"
         )
 

@@ -1,1 +1,1 @@
-"""Judge models by what became known, and let through what is no worse: measures, gate, card."""
+"""Judge models by what became known, and release what is no worse: measures, gate, card."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sluice.application.judging.gate import Verdict
-from sluice.application.judging.judge import Figure, Judgement, ModelJudgement
+from sluice.application.judging.judgement import Figure, Judgement, ModelJudgement
+from sluice.application.judging.verdict import Verdict
 from sluice.domain.clock import to_datetime
 from sluice.domain.release import Provenance
 from sluice.shown import shown

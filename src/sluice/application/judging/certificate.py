@@ -1,7 +1,7 @@
 """A certificate: the gate's verdict, signed, as it lies in a release (``certificate.json``).
 
 ``{"statement": TEXT, "signature": LINE}``: the signature is over the exact bytes of the statement,
-a :class:`sluice.application.judging.gate.Verdict` in JSON, as a release's is over its manifest. It
+a verdict (`sluice.application.judging.verdict`) in JSON, as a release's is over its manifest. It
 names the graphs by digest, so that it is worth nothing beside another model.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sluice.application.judging.gate import Verdict
+from sluice.application.judging.verdict import Verdict
 from sluice.domain.release import CERTIFICATE, MODEL, Manifest, Trusted, check_signature, sign
 from sluice.errors import Corrupt, Rejected
 

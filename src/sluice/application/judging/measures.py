@@ -91,21 +91,20 @@ def measure(score: Floats, window: Window) -> dict[str, float]:
     """
     fraud, weight = window.fraud, window.weight
     order = np.argsort(-score, kind="stable")
+    top = order[: _highest(order, weight, TOP)]
     figures = {
         "auc": auc(score, fraud, weight),
         "average_precision": average_precision(score, fraud, weight),
         "log_loss": log_loss(score, fraud, weight),
         "ece": calibration_error(score, fraud, weight),
         "expected_to_actual": _ratio(score, fraud, weight, order),
-        "expected_to_actual_top": _ratio(
-            score, fraud, weight, order[: max(1, int(TOP * len(score)))]
-        ),
+        "expected_to_actual_top": _ratio(score, fraud, weight, top),
     }
     figures |= {
         f"recall_at_fpr_{name}": recall_at_fpr(score, fraud, weight, rate)
         for name, rate in FPRS.items()
     }
-    budget = order[: int(ALERT_BUDGET * len(score))]
+    budget = order[: _highest(order, weight, ALERT_BUDGET)]
     euros = window.amount_minor * weight * fraud
     figures["euros_at_budget"] = _over(euros[budget].sum(), euros.sum())
     days = window.event_us // DAY_US
@@ -114,6 +113,15 @@ def measure(score: Floats, window: Window) -> dict[str, float]:
     figures["card_precision_100"], figures["card_precision_100_ceiling"] = ours
     figures["card_precision_100_handbook"], figures["card_precision_100_handbook_ceiling"] = book
     return figures
+
+
+def _highest(order: Ints, weight: Floats, share: float) -> int:
+    """How many rows from the front hold that share of the weight, at least one: a row that stands
+    for ten takes ten places of a budget."""
+    reached = np.cumsum(weight[order])
+    if not len(reached):
+        return 0
+    return max(1, int(np.searchsorted(reached, share * reached[-1], side="right")))
 
 
 def auc(score: Floats, fraud: Bools, weight: Floats) -> float:

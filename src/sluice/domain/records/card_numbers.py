@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from itertools import accumulate
 from urllib.parse import unquote_to_bytes
 
@@ -163,6 +164,19 @@ def _decoded(raw: bytes) -> list[bytes]:
             rest = text[start + len(part) :]
             found.append(base64.b64decode(part + (rest.ljust(4, b"A") if len(rest) > 1 else b"")))
     return found
+
+
+def none_suspect(texts: Sequence[str]) -> bool:
+    """True if all texts are visible ASCII in which nothing looks like a card number, in clear or
+    encoded: one look at all of them together, 10 ns each. False says nothing."""
+    try:
+        joined = BOUNDARY.join(texts).encode("ascii")
+    except UnicodeEncodeError:
+        return False
+    squeezed = joined.translate(CLASSES, SEPARATORS)
+    return b"%" not in joined and not any(
+        mark in squeezed for mark in (RUN, PAIR, GROUP, GROUP_D, STRANGE)
+    )
 
 
 def _in_clear(raw: bytes, *, declared: bool = False) -> bool:

@@ -328,7 +328,9 @@ def test_the_handbook_mapping_reads_its_table(tmp_path: Path) -> None:
     assert (first.authorization_id, first.card_token) == ("handbook-0", "card-596")
     assert (first.terminal_id, first.merchant_id) == ("terminal-3156", "terminal-3156")
     assert (first.event_at, first.amount_minor) == (1_522_540_831_000_000, 5716)
-    assert [label.authorization_id for label in result.labels] == [second.authorization_id]
+    assert [(label.authorization_id, label.is_fraud) for label in result.labels] == [
+        (first.authorization_id, False), (second.authorization_id, True),
+    ]  # fmt: skip
 
 
 def test_parquet_floats_are_read_as_they_print_and_decimals_as_they_are(tmp_path: Path) -> None:

@@ -13,13 +13,12 @@ import pytest
 from sluice.application.judging.gate import (
     Champion,
     Contender,
-    Limits,
     Trial,
-    Verdict,
     flips_of,
     try_candidate,
     typical_sizes,
 )
+from sluice.application.judging.verdict import Limits, Verdict
 from tests.support.judged import FEATURES, START_US, Part, fit, make_world, rows_in, with_columns
 
 DAY = 86_400_000_000
