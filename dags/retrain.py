@@ -32,7 +32,7 @@ DAYS_AGO = "(%s - macros.timedelta(days=params.%s)).strftime('%%Y-%%m-%%d')"
 UNTIL = f"(params.until or {DAYS_AGO % ('dag_run.run_after', 'wait')})"
 FIRST = f"(params.first or {DAYS_AGO % (f'macros.datetime.fromisoformat({UNTIL})', 'days')})"
 CHAMPION = f"'--champion={plain(place('registry'))}'"
-RELEASE = "cards-{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
+RELEASE = "cards-{{ dag_run.run_after.strftime('%Y%m%d-%H%M%S') }}"
 """How the ids of the releases that a run makes begin; the try that made one is behind it."""
 NAME = "{{ ti.xcom_pull('pack').split('/') | last }}"
 

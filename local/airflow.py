@@ -53,6 +53,10 @@ SMALL = {
     "tests": 1,
     "time_box": "30s",
     "trials": 1,
+    # The committed release was made of three worlds of half a year: nothing that five weeks of one
+    # teach takes its place, and so few frauds carry no student in eight bits.
+    "candidate": "lightgbm",
+    "first_champion": True,
 }
 """What `make retrain` asks of the DAG: a few minutes on two cores."""
 FROM_OURSELVES = ("AIRFLOW", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")

@@ -32,15 +32,19 @@ class Tracking:
     def __init__(self, url: str) -> None:
         """Reach it. Raises Unavailable: before hours of training, not after."""
         self._url = url
+        artifacts = None  # a server has a place of its own
         if url.startswith("sqlite:///"):
-            Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(
-                parents=True, exist_ok=True
-            )
+            beside = Path(url.removeprefix("sqlite:///")).absolute().parent
+            beside.mkdir(parents=True, exist_ok=True)
+            # MLflow's default is a folder of the working directory, whatever that is.
+            artifacts = (beside / "mlartifacts").as_uri()
         try:
             self._client = MlflowClient(tracking_uri=url, registry_uri=url)
             found = self._client.get_experiment_by_name(EXPERIMENT)
             self._experiment = (
-                found.experiment_id if found else self._client.create_experiment(EXPERIMENT)
+                found.experiment_id
+                if found
+                else self._client.create_experiment(EXPERIMENT, artifact_location=artifacts)
             )
         except (MlflowException, SQLAlchemyError, OSError) as exc:
             raise self._unavailable(exc) from exc

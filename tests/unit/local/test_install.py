@@ -31,7 +31,7 @@ def test_what_runs_is_what_is_tested() -> None:
 @pytest.mark.parametrize(
     "lock",
     ["requirements.lock", "services/requirements.lock", "local/tools/requirements.lock",
-     "models/requirements.lock", "benchmarks/requirements.lock",
+     "models/requirements.lock", "benchmarks/requirements.lock", "dags/requirements.lock",
      "benchmarks/cluster/requirements.lock", "tests/deploy/requirements.lock",
      "local/kafka/java.lock", "local/kafka/jgo.lock"],
 )  # fmt: skip
