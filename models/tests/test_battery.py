@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from sklearn.metrics import roc_auc_score
-from sluice.adapters.onnx import graph_of
+from sluice.adapters.onnx.scorer import graph_of
 from sluice.domain.release import FEATURES_KEY
 
 from sluice_models.export import blended, calibrated, to_onnx
@@ -145,17 +145,28 @@ def test_a_teachers_graph_gives_what_the_net_gives(fits: Fits, kind: str) -> Non
     assert np.abs(graph.predict(rows.features, fits.past(rows)) - expected).max() < 2e-6
 
 
+def splits_of(node: dict) -> list[tuple[int, float]]:
+    """Column and threshold of a node and of all below it."""
+    if "left_child" not in node:
+        return []
+    below = splits_of(node["left_child"]) + splits_of(node["right_child"])
+    return [(node["split_feature"], node["threshold"]), *below]
+
+
 def test_the_trees_graph_goes_the_way_that_the_trees_go(fits: Fits) -> None:
     learnt = fits.grow(TreeParameters())
     found = Calibration(slope=1.1, offset=0.3, rows=0, frauds=0)
     raw = trees_to_onnx(learnt.booster, learnt.trees, fits.material.names, learnt.shift, found)
     rng = np.random.default_rng(1)
     # Values at a threshold of some tree, and the floats beside it: where rounding would show.
-    frame = learnt.booster.trees_to_dataframe()
-    splits = frame[frame["split_feature"].notna()].sample(2_000, random_state=1)
+    splits = [
+        split
+        for tree in learnt.booster.dump_model(num_iteration=learnt.trees)["tree_info"]
+        for split in splits_of(tree["tree_structure"])
+    ][:2_000]
     rows = fits.train.features[rng.integers(0, len(fits.train.features), len(splits))].copy()
-    columns = [fits.material.names.index(one) for one in splits["split_feature"]]
-    near = splits["threshold"].to_numpy().astype(np.float32)
+    columns = [column for column, _ in splits]
+    near = np.array([threshold for _, threshold in splits]).astype(np.float32)
     beside = [near, np.nextafter(near, np.inf), np.nextafter(near, -np.inf)]
     for values in beside:
         rows[np.arange(len(rows)), columns] = values
