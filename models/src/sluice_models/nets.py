@@ -98,7 +98,7 @@ class Inputs(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, f) to (n, k (2 + b))."""
-        chosen = features[:, self.columns]
+        chosen = torch.index_select(features, 1, self.columns)  # one Gather in the graph
         both = torch.cat([chosen, signed_log(chosen)], dim=1)
         sizes = torch.clamp((both - self.mean) * self.scale, -CLIP, CLIP)
         through = torch.clamp((chosen[:, :, None] - self.low) * self.per_width, 0, 1)

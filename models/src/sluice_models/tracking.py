@@ -33,12 +33,12 @@ class Tracking:
         """Reach it. Raises Unavailable: before hours of training, not after."""
         self._url = url
         artifacts = None  # a server has a place of its own
-        if url.startswith("sqlite:///"):
-            beside = Path(url.removeprefix("sqlite:///")).absolute().parent
-            beside.mkdir(parents=True, exist_ok=True)
-            # MLflow's default is a folder of the working directory, whatever that is.
-            artifacts = (beside / "mlartifacts").as_uri()
         try:
+            if url.startswith("sqlite:///"):
+                beside = Path(url.removeprefix("sqlite:///")).absolute().parent
+                beside.mkdir(parents=True, exist_ok=True)
+                # MLflow's default is a folder of the working directory, whatever that is.
+                artifacts = (beside / "mlartifacts").as_uri()
             self._client = MlflowClient(tracking_uri=url, registry_uri=url)
             found = self._client.get_experiment_by_name(EXPERIMENT)
             self._experiment = (
