@@ -415,7 +415,7 @@ def _finish(
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
     )
     write_run(out, run)
-    return run
+    return read_run(out)  # as every later reader has it: JSON knows no tuples
 
 
 def _us(text: str) -> int:
