@@ -171,7 +171,8 @@ def options(verb: list[str], image: str) -> tuple[str, set[str]]:
     training, from their source."""
     source = TRAINING / f"{verb[0]}.py"
     if image == "training" and source.exists():
-        return verb[0], set(re.findall(r'"(--[a-z-]+)"', source.read_text()))
+        shared = TRAINING / "options.py"
+        return verb[0], set(re.findall(r'"(--[a-z-]+)"', source.read_text() + shared.read_text()))
     page = VERBS.read_text()
     for words in (verb[:2], verb[:1]):
         found = re.search(rf"(?ms)^`sluice {' '.join(words)}[ `].*?(?=^#|\Z)", page)

@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import dataclass
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sluice.bootstrap.verbs import training_logs
 from sluice.cli import main
 from sluice.domain.clock import DAY_US, HOUR_US, from_datetime, to_datetime
 from sluice.domain.features import catalogue
+from sluice.domain.records.standing import RANKS
 from sluice.errors import Corrupt, Misconfigured, Rejected
 from tests.integration.feast.conftest import ROOT, Applied
 from tests.support.feature_log import write_log
@@ -85,13 +87,22 @@ class Log:
             at = self.rows["event_at"][i]
             if not first <= at < until:
                 continue
-            reported = [
-                (self.labels["known_at"][j], j)
-                for j, other in enumerate(self.labels["authorization_id"])
-                if other == one and self.labels["known_at"][j] <= as_of
-            ]
-            known, j = max(reported, default=(-1, -1))
-            said = [self.labels[n][j] if reported else None for n in ("is_fraud", "kind", "source")]
+            told = self.labels
+            reported = sorted(
+                (told["known_at"][j], j)
+                for j, other in enumerate(told["authorization_id"])
+                if other == one and told["known_at"][j] <= as_of
+            )
+            # Moment by moment: the strongest so far counts, and the first that said so is named.
+            rank, counts, since = -1, -1, -1
+            for _, together in groupby(reported, key=lambda report: report[0]):
+                for _, j in together:
+                    if RANKS[told["kind"][j]] >= rank:
+                        rank, counts = RANKS[told["kind"][j]], j
+                if since < 0 or told["is_fraud"][counts] != told["is_fraud"][since]:
+                    since = counts
+            known = told["known_at"][since] if reported else -1
+            said = [told[n][since] if reported else None for n in ("is_fraud", "kind", "source")]
             out.append((at, one, bool(said[0]), *said[1:], known, self.rows["features"][i]))
         return sorted(out, key=lambda row: row[:2])
 
