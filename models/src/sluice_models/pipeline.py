@@ -415,7 +415,7 @@ def _finish(
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
     )
     write_run(out, run)
-    return read_run(out)  # lists for tuples, as whoever reads it has them
+    return read_run(out)  # as every later reader has it: JSON knows no tuples
 
 
 def _us(text: str) -> int:
