@@ -90,7 +90,11 @@ async def test_a_redelivery_counted_twice_is_named(tmp_path):
             for i, offset in enumerate(seen.offset)
             for earlier in ((1, 0) if offset % 20 == 0 and seen.kind[i] == 0 else (0,))
         ]
-        changed = {column: [getattr(seen, column)[i] for i, _ in rows] for column in COLUMNS}
+        changed = {
+            column: [held[i] for i, _ in rows]
+            for column in COLUMNS
+            if (held := getattr(seen, column)) is not None
+        }
         changed["offset"] = [seen.offset[i] - earlier for i, earlier in rows]
         return msgspec.structs.replace(seen, **changed)
 
