@@ -250,9 +250,14 @@ def test_a_sync_api_without_a_release_ends_so_that_a_rollout_is_seen_to_fail(
 def test_a_stream_processor_without_a_release_decides_by_rules(deployment: Deployment) -> None:
     deployment.release.rename(deployment.release.with_name("aside"))
     process = deployment.stack.start("decider-stream", SLUICE_DECIDER_RELEASE_WAIT_S="1")
-    is_ready(process)
+    wait_until(
+        lambda: [event["part"] for event in events(process, "begins_without")] == ["release"],
+        "it begins without",
+        at_most_s=WAIT_MAX_S,
+    )
     works(deployment, "decider-stream")
-    assert [event["part"] for event in events(process, "begins_without")] == ["release"]
+    status, why = ask(process, "ready")
+    assert (status, "no release" in why) == (503, True)
     assert deployment.ledger().decisions[-1].degraded == ["model"]
 
 
