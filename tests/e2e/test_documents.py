@@ -44,7 +44,7 @@ from tests.support.shapes import SHAPES
 pytestmark = pytest.mark.slow
 
 LISBON = ZoneInfo("Europe/Lisbon")
-KINDS = {"console", "json", "python", "sh", "text", "yaml"}
+KINDS = {"console", "json", "mermaid", "python", "sh", "text", "yaml"}
 NOW_US = int(time.time()) * 1_000_000
 AGAIN_MAX_S, AGAIN_S = 60.0, 0.5
 
@@ -441,7 +441,7 @@ def _trained_model(folder: Path) -> None:
     for name in ("model.onnx", "card.md"):
         shutil.copy(current / name, own / name)
     manifest = msgspec.json.decode((current / "manifest.json").read_bytes())
-    kept = {name: manifest[name] for name in Description.__struct_fields__}
+    kept = {name: manifest[name] for name in Description.__struct_fields__ if name in manifest}
     kept["warm_up"] = [row["features"] for row in manifest["warm_up"]]
     (folder / "about.yaml").write_bytes(msgspec.yaml.encode(kept))
 

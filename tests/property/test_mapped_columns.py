@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.adapters.files.flags import LabelMapping
@@ -15,6 +15,7 @@ from sluice.adapters.files.times import Instant
 from sluice.domain.records.authorization import Authorization, check
 from sluice.domain.records.grammars import checks
 from sluice.yaml_files import decode_as
+from tests.examples import examples
 from tests.support.mapping import MAPPING
 
 TABLE = {
@@ -81,7 +82,7 @@ def told(bad: Any) -> list[tuple[int, str, str]]:
     return [(row.line, row.error.what, row.error.code) for row in bad]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(batches, st.none() | labels, st.sampled_from(CHECKS))
 def test_columns_are_the_records(held, how, checked):
     by_record, by_column = (Mapper(HOW, how, list(TABLE), "f", checked) for _ in range(2))

@@ -55,7 +55,7 @@ SHAPES = (
     Shape("paysim", "PS_20174392719_1491204439457_log.csv", "2017-01-01", "2017-01-12", "7d", 8),
     Shape("sparkov", "fraudTrain.csv", "2019-01-01", "2019-01-12", "7d", needs_key=True),
     Shape("ulb", "creditcard.csv", "2013-09-01", "2013-09-12", "1d"),
-    Shape("handbook-raw", "handbook.parquet", "2018-04-01", "2018-04-12", "7d", genuine=True),
+    Shape("handbook-raw", "handbook.parquet", "2018-04-01", "2018-04-19", "7d", genuine=True),
 )
 
 
