@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sluice.application.dataset_manifest import TRAIN
+from sluice.application.judging.run import RUN
 from sluice.cli.progress import Progress
 from sluice.domain.clock import from_datetime
 from sluice.domain.records.entity import EntityKind
@@ -42,7 +43,6 @@ from sluice_models.quantise import enriched, to_int8
 from sluice_models.run import (
     ID,
     MODELS,
-    RUN,
     SCORES,
     Calibration,
     Candidate,

@@ -18,11 +18,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Meta
+from sluice.application.judging.run import RUN, candidate_of
 from sluice.domain.records.entity import EntityKind
 from sluice.domain.release import Sha256
 from sluice.errors import Corrupt, Misconfigured
 
-RUN = "run.json"
 SCORES = "scores"
 MODELS = "models"
 ID = "authorization_id"
@@ -134,11 +134,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     def candidate(self, name: str) -> Candidate:
         """By name. Raises Misconfigured naming those that there are."""
-        for one in self.candidates:
-            if one.name == name:
-                return one
-        known = ", ".join(one.name for one in self.candidates)
-        raise Misconfigured(f"the run has no candidate {name}", where=RUN, fix=f"one of {known}")
+        return candidate_of(self.candidates, name)
 
 
 def read_run(folder: Path) -> Run:

@@ -11,10 +11,11 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from sluice.application.judging.run import RUN
 from sluice.errors import Unavailable
 from sqlalchemy.exc import SQLAlchemyError
 
-from sluice_models.run import RUN, Run
+from sluice_models.run import Run
 
 EXPERIMENT = "sluice"
 MODEL = "sluice"

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from sluice.adapters.arrow import code_texts, dictionary, tag_texts, unsorted_history
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.columns import SUPERSEDED
+from sluice.adapters.parquet.columns import SUPERSEDED, UNCOUNTED
 from sluice.application.backfill import kernel_rows
 from sluice.application.consistency import TOO_MANY
 from sluice.application.replay import EventHistory
@@ -42,8 +42,6 @@ _EVENT_COLUMNS = (
     "outcome", "declined", *ENTITY_COLUMNS,
 )  # fmt: skip
 _LABEL_COLUMNS = ("partition", "offset", "event_at", "known_at", "is_fraud", "withdraws")
-_UNCOUNTED = "uncounted"
-"""Of labels: why states do not count it. Null in a file of a release that did not look."""
 
 
 class Keep(Protocol):
@@ -167,11 +165,11 @@ def _part(
     kind: _Kind, held: pq.ParquetFile, keep: Keep, codes: Sequence[dict[str, int]]
 ) -> _Part | None:
     """Rows of one file that count and that any kept entity is in; enters new keys into codes."""
-    marked = [name for name in (SUPERSEDED, _UNCOUNTED) if name in held.schema_arrow.names]
+    marked = [name for name in (SUPERSEDED, UNCOUNTED) if name in held.schema_arrow.names]
     named = held.read([*ENTITY_COLUMNS, *marked])
     counts = _ints(named, SUPERSEDED) == 0
-    if _UNCOUNTED in marked:
-        counts &= named[_UNCOUNTED].is_null().to_numpy()
+    if UNCOUNTED in marked:
+        counts &= named[UNCOUNTED].is_null().to_numpy()
     chosen = np.zeros(len(named), np.bool_)
     entities = []
     for view, column in enumerate(ENTITY_COLUMNS):

@@ -6,6 +6,9 @@ may come and go.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
 import msgspec
 
 from sluice.domain.records.entity import EntityKind
@@ -49,11 +52,27 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     def candidate(self, name: str) -> Candidate:
         """By name. Raises Misconfigured naming those that there are."""
-        for one in self.candidates:
-            if one.name == name:
-                return one
-        known = ", ".join(one.name for one in self.candidates)
-        raise Misconfigured(f"the run has no candidate {name}", where=RUN, fix=f"one of {known}")
+        return candidate_of(self.candidates, name)
+
+
+class Named(Protocol):
+    """What a candidate is found by."""
+
+    @property
+    def name(self) -> str:  # noqa: D102
+        ...
+
+
+_C = TypeVar("_C", bound=Named)
+
+
+def candidate_of(candidates: Sequence[_C], name: str) -> _C:
+    """By name. Raises Misconfigured naming those that there are."""
+    for one in candidates:
+        if one.name == name:
+            return one
+    known = ", ".join(one.name for one in candidates)
+    raise Misconfigured(f"the run has no candidate {name}", where=RUN, fix=f"one of {known}")
 
 
 def decode_run(raw: bytes, where: str) -> Run:
