@@ -26,7 +26,9 @@ from tests.support.helm import CHART, ROOT, Helm, Object, RefusedError
 
 GOLDEN = ROOT / "tests/deploy/golden"
 VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36")
-NATIVE = re.compile(r"v1|apps/v1|batch/v1|policy/v1|autoscaling/v2|networking\.k8s\.io/v1")
+NATIVE = re.compile(
+    r"v1|apps/v1|batch/v1|policy/v1|autoscaling/v2|(networking|rbac\.authorization)\.k8s\.io/v1"
+)
 SERVICES = {"decider-sync", "decider-stream", "featurizer", "archiver"}
 """Components that are services of ours; their pods have an admin port."""
 OURS = SERVICES | {"labeller"}
