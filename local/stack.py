@@ -23,7 +23,13 @@ from local import metrics_page
 from sluice.errors import Unavailable
 
 Name = Literal[
-    "decider-sync", "decider-stream", "featurizer", "archiver", "labeller", "consistency"
+    "decider-sync",
+    "decider-stream",
+    "featurizer",
+    "archiver",
+    "labeller",
+    "consistency",
+    "witness",
 ]
 NAMES: tuple[Name, ...] = ("featurizer", "archiver", "decider-stream", "decider-sync")
 """Of a whole Sluice. The consistency check only looks on, and the labeller waits for reports: start
@@ -35,6 +41,7 @@ _COMMANDS: dict[Name, list[str]] = {
     "archiver": ["-m", "services.archiver.main"],
     "labeller": ["-m", "services.labeller.main"],
     "consistency": ["-m", "services.consistency.main"],
+    "witness": ["-m", "services.witness.main"],
 }
 FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
 """Set for the whole process by importing Feast; it changes how a service's metrics work."""
@@ -116,6 +123,8 @@ class Stack:
                 "SLUICE_DECIDER_PORT": str(port),
                 "SLUICE_LABELLER_HOST": "127.0.0.1",
                 "SLUICE_LABELLER_PORT": str(port),
+                "SLUICE_WITNESS_HOST": "127.0.0.1",
+                "SLUICE_WITNESS_PORT": str(port),
                 **more,
             },
         )
@@ -172,7 +181,7 @@ class Stack:
         Raises Unavailable with the end of its log if it exits or takes over READY_MAX_S.
         """
         reported = b"sluice_store_ready" if process.name.startswith("featurizer") else b""
-        api = process.name.startswith(("decider-sync", "labeller"))
+        api = process.name.startswith(("decider-sync", "labeller", "witness"))
         path = "/v2/health/ready" if api else "/metrics"
         until = time.monotonic() + READY_MAX_S
         while time.monotonic() < until and process.alive():
@@ -207,6 +216,7 @@ class Stack:
         """Stop them in the direction of the data. Returns the exit statuses."""
         order = (
             "decider-sync", "decider-stream", "labeller", "featurizer", "archiver", "consistency",
+            "witness",
         )  # fmt: skip
         names = sorted(self.processes, key=lambda n: [n.startswith(o) for o in order].index(True))
         return {name: self.stop(name) for name in names}

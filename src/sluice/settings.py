@@ -348,6 +348,25 @@ class LabellerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     )
 
 
+class WitnessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A witness of compliance logs. It needs no broker."""
+
+    host: Annotated[str, _says("Address it listens on.")] = "0.0.0.0"
+    port: Annotated[int, _says("Its port; plain HTTP.", ge=0, le=65_535)] = 8082
+    name: Annotated[
+        str, _says("Its name in cosignatures, like bank.example/witness-1; never another one's.")
+    ] = ""
+    key_file: Annotated[
+        str, _says("Its private key, Ed25519, PEM; `sluice log keygen` makes one.")
+    ] = ""
+    logs_file: Annotated[
+        str, _says("Keys of the logs that it cosigns, one a line as verifiers read them.")
+    ] = ""
+    state_dir: Annotated[
+        str, _says("Folder of what it cosigned last. With it the witness loses its memory.")
+    ] = "var/witness"
+
+
 class FeastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The feature repository. Feast's own files (`feature_repo/*.yaml`) read store and registry."""
 
@@ -453,6 +472,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     featurizer: FeaturizerSettings = FeaturizerSettings()
     archiver: ArchiverSettings = ArchiverSettings()
     labeller: LabellerSettings = LabellerSettings()
+    witness: WitnessSettings = WitnessSettings()
     feast: FeastSettings = FeastSettings()
     consistency: ConsistencySettings = ConsistencySettings()
     service: Service = Service()

@@ -39,7 +39,7 @@ class Metric(NamedTuple):
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     "task": ("decider", "featurizer", "consistency", "labeller"),
     "start": ("decider", "featurizer", "archiver", "labeller"),
-    "build": ("decider", "featurizer", "archiver", "consistency", "labeller"),
+    "build": ("decider", "featurizer", "archiver", "consistency", "labeller", "witness"),
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
     "consumer": ("decider", "featurizer", "archiver", "labeller"),
@@ -49,6 +49,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "featurizer": ("featurizer",),
     "archiver": ("archiver",),
     "labeller": ("labeller",),
+    "witness": ("witness",),
     "consistency": ("consistency",),
 }
 """Services that show the metrics of a component, the second word of their names."""
@@ -759,6 +760,25 @@ TABLE: tuple[Metric, ...] = (
         ("channel", "source", "days"),
         "Of the frauds of a channel that a source reported, of authorizations old enough to tell: "
         "the share that was known after so many days (sluice labels maturity).",
+    ),
+    # witness
+    Metric(
+        "sluice_witness_checkpoints_total",
+        "counter",
+        ("result",),
+        "Checkpoints that a log asked to have cosigned, by result: cosigned, first (of a log of "
+        "which nothing was remembered), behind (it asks again), or what refused it. other_root "
+        "and inconsistent speak against the log.",
+        begins=_each(
+            *("first", "malformed", "unknown_log", "not_signed", "shrinks", "other_root"),
+            *("inconsistent", "clock_back", "not_remembered"),
+        ),
+    ),
+    Metric(
+        "sluice_witness_size",
+        "gauge",
+        ("log",),
+        "Entries of the last checkpoint of a log that was cosigned.",
     ),
     # consistency check
     Metric(
