@@ -181,6 +181,16 @@ class AppendLog:
         """Whether ``open`` cut off what a process that died had not written whole."""
         return self._journal.torn
 
+    def is_beginning(self, size: int, root: str) -> bool:
+        """Whether the tree of so many entries, of those that a checkpoint shows, has this root, in
+        hexadecimal digits. Raises Corrupt, Unavailable."""
+        if not 0 <= size <= self._signed.size:
+            return False
+        try:
+            return root_of(size, reader(self._signed.size, self._store.read)).hex() == root
+        except (Malformed, FileNotFoundError) as exc:
+            raise _damaged(self.origin, str(exc)) from exc
+
     def entries(self, first: int, until: int) -> Iterator[bytes]:
         """Entries that a checkpoint shows, from the tiles. Raises Corrupt, Unavailable."""
         size = self._signed.size
