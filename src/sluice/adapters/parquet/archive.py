@@ -99,7 +99,7 @@ def counting(rows: pa.Table) -> pa.Table:
 
 
 class ParquetFiles:
-    """The archiver's side. folders: kind ("decisions", "labels") of each topic name."""
+    """The archiver's side. folders: kind ("decisions", "labels", ...) of each topic name."""
 
     def __init__(self, root: Path, folders: Mapping[str, str]) -> None:
         self._root = root
