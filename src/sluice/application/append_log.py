@@ -9,14 +9,15 @@ place, is made of what the journal or a tile holds, and a start goes on from the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sluice.audit.checkpoints import Checkpoint, open_checkpoint
 from sluice.audit.errors import Malformed, Refuted
-from sluice.audit.merkle import HASH_BYTES, Frontier, leaf_hash, root_of
+from sluice.audit.merkle import HASH_BYTES, Complete, Frontier, leaf_hash, root_of
 from sluice.audit.notes import LOG, Key, Note, sign
 from sluice.audit.tiles import (
     ENTRY_MAX_BYTES,
@@ -57,7 +58,11 @@ class LogStore(Protocol):
 
 
 class Journal(Protocol):
-    """Entries that are in no tile yet. For one process at a time."""
+    """Entries that are in no tile yet. For one process at a time. ``forget`` may run beside the
+    others."""
+
+    torn: bool
+    """Whether ``open`` cut something off."""
 
     def open(self, size: int) -> list[bytes]:
         """The entries from index ``size`` on, durable; whatever follows the last whole one is cut.
@@ -73,8 +78,14 @@ class Journal(Protocol):
         """
         ...
 
-    def clear(self) -> None:
-        """Forget all entries: they are in tiles, under a checkpoint. Raises Unavailable."""
+    def rotate(self, size: int) -> None:
+        """What is appended from here on, from index ``size``, can be kept when the entries before
+        it are forgotten. Raises Unavailable, as ``append``."""
+        ...
+
+    def forget(self, size: int) -> None:
+        """Entries before index ``size`` are in tiles, under a checkpoint: they may go. Raises
+        Unavailable."""
         ...
 
     def close(self) -> None:
@@ -101,10 +112,28 @@ BEHIND = "log_behind"
 """Code of a Corrupt: the disk lacks entries, or holds others, than a published checkpoint has."""
 
 
+Cosign = Callable[[bytes, Complete], bytes]
+"""A signed checkpoint, and the reader of its tree, to the same with witnesses' cosignatures."""
+
+
+class Pending(NamedTuple):
+    """A checkpoint that was begun. files: what its tree has gained."""
+
+    made: Checkpoint
+    files: Sequence[File]
+
+
+def _uncosigned(signed: bytes, _: Complete) -> bytes:
+    return signed
+
+
 class AppendLog:
     """One log. ``open`` first, and again after any error but those of arguments.
 
-    origin: names the log in its checkpoints; also its key's name. private: signs them.
+    origin: names the log in its checkpoints; also its key's name. private: signs them. cosign: asks
+    the witnesses, after a checkpoint was published and before it is shown.
+
+    ``finish`` may run in another thread while appends go on; everything else is for one thread.
     """
 
     def __init__(
@@ -115,7 +144,9 @@ class AppendLog:
         *,
         origin: str,
         private: Ed25519PrivateKey,
+        cosign: Cosign = _uncosigned,
     ) -> None:
+        self._cosign = cosign
         self._store = store
         self._journal = journal
         self._published = published
@@ -144,6 +175,33 @@ class AppendLog:
     def signed(self) -> Checkpoint:
         """The newest checkpoint."""
         return self._signed
+
+    @property
+    def cut(self) -> bool:
+        """Whether ``open`` cut off what a process that died had not written whole."""
+        return self._journal.torn
+
+    def is_beginning(self, size: int, root: str) -> bool:
+        """Whether the tree of so many entries, of those that a checkpoint shows, has this root, in
+        hexadecimal digits. Raises Corrupt, Unavailable."""
+        if not 0 <= size <= self._signed.size:
+            return False
+        try:
+            return root_of(size, reader(self._signed.size, self._store.read)).hex() == root
+        except (Malformed, FileNotFoundError) as exc:
+            raise _damaged(self.origin, str(exc)) from exc
+
+    def entries(self, first: int, until: int) -> Iterator[bytes]:
+        """Entries that a checkpoint shows, from the tiles. Raises Corrupt, Unavailable."""
+        size = self._signed.size
+        for index in range(first // WIDTH, (until + WIDTH - 1) // WIDTH):
+            tile = Tile(0, index, min(WIDTH, size - index * WIDTH))
+            try:
+                held = read_entries(self._store.read, tile)
+            except (Malformed, FileNotFoundError) as exc:
+                raise _damaged(self.origin, str(exc)) from exc
+            at = index * WIDTH
+            yield from held[max(0, first - at) : until - at]
 
     def open(self) -> list[bytes]:
         """Read what lies there, and finish what a process that died began.
@@ -174,19 +232,18 @@ class AppendLog:
 
         Raises ValueError for one that is too long, Unavailable: then ``open`` says what is there.
         """
-        self._check_open()
         for entry in entries:
             if len(entry) > ENTRY_MAX_BYTES:
                 raise ValueError(f"an entry of {len(entry)} bytes: at most {ENTRY_MAX_BYTES}")
-        self._opened = False
-        kill_at("auditor.before_journal")
-        self._journal.append(self.size, entries)
-        kill_at("auditor.after_journal")
-        for entry in entries:
-            self._take(entry)
-        if self._whole_bytes > HELD_MAX_BYTES:
-            self._write_whole()
-        self._opened = True
+        with self._or_closed():
+            kill_at("auditor.before_journal")
+            self._journal.append(self.size, entries)
+            kill_at("auditor.after_journal")
+            for entry in entries:
+                self._take(entry)
+            if self._whole_bytes > HELD_MAX_BYTES:
+                self._store.write(self._whole)
+                self._whole, self._whole_bytes = [], 0
         return self.size
 
     def checkpoint(self) -> bytes | None:
@@ -194,24 +251,38 @@ class AppendLog:
 
         Raises Unavailable, and Corrupt with code FENCED.
         """
-        self._check_open()
-        if self.size == self._signed.size:
-            return None
-        self._opened = False
-        self._write_whole()
-        kill_at("auditor.after_whole_tiles")
-        self._store.write(self._partial())
-        kill_at("auditor.after_tiles")
-        made = Checkpoint(self.origin, self.size, self._tree.root())
-        signed = bytes(Note(made.text, [sign(made.text, self.origin, self._private)]))
-        self._published.publish(signed)
-        kill_at("auditor.after_publish")
-        self._store.write([(CHECKPOINT, signed)])
-        kill_at("auditor.after_checkpoint")
-        self._journal.clear()
-        kill_at("auditor.after_clear")
-        self._signed = made
-        self._opened = True
+        pending = self.begin()
+        return None if pending is None else self.finish(pending)
+
+    def begin(self) -> Pending | None:
+        """The next checkpoint, None if nothing is new; to be finished before another is begun.
+        Raises Unavailable."""
+        with self._or_closed():
+            if self.size == self._signed.size:
+                return None
+            self._journal.rotate(self.size)
+            files = [*self._whole, *self._partial()]
+            self._whole, self._whole_bytes = [], 0
+            return Pending(Checkpoint(self.origin, self.size, self._tree.root()), files)
+
+    def finish(self, pending: Pending) -> bytes:
+        """Write, sign, publish and show what was begun. Returns the signed checkpoint.
+
+        Raises Unavailable, and Corrupt with code FENCED.
+        """
+        made = pending.made
+        with self._or_closed():
+            self._store.write(pending.files)
+            kill_at("auditor.after_tiles")
+            signed = bytes(Note(made.text, [sign(made.text, self.origin, self._private)]))
+            self._published.publish(signed)
+            kill_at("auditor.after_publish")
+            signed = self._cosign(signed, reader(made.size, self._store.read))
+            self._store.write([(CHECKPOINT, signed)])
+            kill_at("auditor.after_checkpoint")
+            self._journal.forget(made.size)
+            kill_at("auditor.after_forget")
+            self._signed = made
         return signed
 
     def close(self) -> None:
@@ -219,9 +290,16 @@ class AppendLog:
         self._opened = False
         self._journal.close()
 
-    def _check_open(self) -> None:
+    @contextmanager
+    def _or_closed(self) -> Iterator[None]:
+        """After an error nobody knows what is on the disk before it is read."""
         if not self._opened:
-            raise Unavailable("the log is not open", where=self.origin)
+            raise Unavailable("the log is not open", where=self.origin, code="log_closed")
+        try:
+            yield
+        except BaseException:
+            self._opened = False
+            raise
 
     def _take(self, entry: bytes) -> None:
         """Into the tree, and the tiles that it completes."""
@@ -245,10 +323,6 @@ class AppendLog:
     def _hold(self, path: str, raw: bytes) -> None:
         self._whole.append((path, raw))
         self._whole_bytes += len(raw)
-
-    def _write_whole(self) -> None:
-        self._store.write(self._whole)
-        self._whole, self._whole_bytes = [], 0
 
     def _partial(self) -> list[File]:
         files = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -9,6 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.adapters.tiles.journal import FileJournal
 from sluice.application.append_log import FENCED, AppendLog
+from sluice.application.keep_log import Refused
+from sluice.application.ports import Message
+from sluice.audit.entries import join
+from sluice.domain.records.log_record import LabelBody, LabelRecord, Source, encode
 from sluice.errors import Corrupt
 
 ORIGIN = "test/eu/0"
@@ -63,3 +69,66 @@ def log_at(
     published = (kept or KeptCheckpoints()).writer()
     journal = FileJournal(folder.with_suffix(".journal"))
     return AppendLog(store, journal, published, origin=origin, private=private)
+
+
+class PlainEntries:
+    """The port MakesEntries: a label's record of whatever comes. What is b"forbidden" is refused.
+
+    away: Unavailable, or the like, that the next calls raise, in turn.
+    """
+
+    def __init__(self, origin: str = ORIGIN) -> None:
+        self._origin = origin
+        self.superseded: list[tuple[int, int]] = []
+        """Partition and offset of what was said to be."""
+        self.away: list[Exception] = []
+
+    def entries(
+        self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
+    ) -> list[bytes | Refused]:
+        """See the port."""
+        if self.away:
+            raise self.away.pop(0)
+        self.superseded += [
+            (message.partition, message.offset)
+            for message, mark in zip(batch, superseded, strict=True)
+            if mark
+        ]
+        return [self._entry(message, at_us) for message in batch]
+
+    def _entry(self, message: Message, at_us: int) -> bytes | Refused:
+        if message.value == b"forbidden":
+            return Refused("forbidden_content", "card_number")
+        body = LabelBody(
+            tenant="t",
+            channel=None,
+            known_at=0,
+            is_fraud=True,
+            kind="verdict",
+            source="test",
+            reason=None,
+            uncounted=None,
+            withdraws=None,
+        )
+        source = Source(topic=message.topic, partition=message.partition, offset=message.offset)
+        record = LabelRecord(
+            log=self._origin,
+            recorded_at=at_us,
+            source=source,
+            emitter=f"{message.topic}/{message.partition}",
+            sequence=message.offset,
+            body=body,
+        )
+        return join(encode(record), message.value)
+
+
+def at_once(work: Callable[[], None]) -> Future[None]:
+    """The port Beside, in the same thread."""
+    done: Future[None] = Future()
+    try:
+        work()
+    except Exception as error:
+        done.set_exception(error)
+    else:
+        done.set_result(None)
+    return done
