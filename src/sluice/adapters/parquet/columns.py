@@ -66,7 +66,7 @@ DECISION: tuple[Column, ...] = (
 LABEL: tuple[Column, ...] = tuple(
     Column(name, kind, attrgetter(name)) for name, kind in arrow_types(Label).items()
 )
-ONLY_IN_THE_RECORD = {"v", "states", "pending"}
+ONLY_IN_THE_RECORD = {"v", "states", "pending", "fired", "made_by"}
 """Fields of a decision that are no column: nobody searches by them, a replay reads the record."""
 PLACE = (("partition", pa.int32()), ("offset", pa.int64()), ("written_ms", pa.int64()))
 SUPERSEDED = "superseded"
