@@ -88,7 +88,7 @@ class _Head(msgspec.Struct, frozen=True):
     """What is read of a header to know how far the log is."""
 
     type: str
-    emitter: str
+    emitter: str | None = None
     source: Source | None = None
     body: msgspec.Raw = msgspec.Raw(b"{}")
 
