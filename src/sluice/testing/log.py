@@ -11,10 +11,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.adapters.tiles.journal import FileJournal
 from sluice.application.append_log import FENCED, AppendLog
-from sluice.application.keep_log import Refused
+from sluice.application.keep_log import EMITTER
 from sluice.application.ports import Message
 from sluice.audit.entries import join
-from sluice.domain.records.log_record import LabelBody, LabelRecord, Source, encode
+from sluice.domain.records.log_record import (
+    GapBody,
+    GapRecord,
+    LabelBody,
+    LabelRecord,
+    Source,
+    encode,
+)
 from sluice.errors import Corrupt
 
 ORIGIN = "test/eu/0"
@@ -72,33 +79,43 @@ def log_at(
 
 
 class PlainEntries:
-    """The port MakesEntries: a label's record of whatever comes. What is b"forbidden" is refused.
+    """The port MakesEntries: a label's record of whatever comes. What is b"forbidden" is a gap.
 
-    away: Unavailable, or the like, that the next calls raise, in turn.
+    second: asked of messages of ``decisions``, whose value is taken for their id. away: what the
+    next calls raise, in turn.
     """
 
-    def __init__(self, origin: str = ORIGIN) -> None:
+    def __init__(
+        self,
+        origin: str = ORIGIN,
+        *,
+        decisions: str = "",
+        second: Callable[[Message, str, str], bool] | None = None,
+    ) -> None:
+        self.sequence = 0
         self._origin = origin
+        self._decisions = decisions
+        self._second = second
         self.superseded: list[tuple[int, int]] = []
         """Partition and offset of what was said to be."""
         self.away: list[Exception] = []
 
-    def entries(
-        self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
-    ) -> list[bytes | Refused]:
+    def of(self, messages: Sequence[Message], now_us: int) -> list[bytes]:
         """See the port."""
+        made = [self._entry(message, now_us) for message in messages]
         if self.away:
             raise self.away.pop(0)
-        self.superseded += [
-            (message.partition, message.offset)
-            for message, mark in zip(batch, superseded, strict=True)
-            if mark
-        ]
-        return [self._entry(message, at_us) for message in batch]
+        return made
 
-    def _entry(self, message: Message, at_us: int) -> bytes | Refused:
+    def _entry(self, message: Message, at_us: int) -> bytes:
+        if (
+            self._second is not None
+            and message.topic == self._decisions
+            and self._second(message, "t", message.value.decode())
+        ):
+            self.superseded.append((message.partition, message.offset))
         if message.value == b"forbidden":
-            return Refused("forbidden_content", "card_number")
+            return self._gap(message, at_us)
         body = LabelBody(
             tenant="t",
             channel=None,
@@ -120,6 +137,26 @@ class PlainEntries:
             body=body,
         )
         return join(encode(record), message.value)
+
+    def _gap(self, message: Message, at_us: int) -> bytes:
+        body = GapBody(
+            topic=message.topic,
+            partition=message.partition,
+            emitter=None,
+            first=message.offset,
+            until=message.offset + 1,
+            reason="forbidden_content",
+            found="card_number",
+        )
+        self.sequence += 1
+        record = GapRecord(
+            log=self._origin,
+            recorded_at=at_us,
+            emitter=EMITTER,
+            sequence=self.sequence - 1,
+            body=body,
+        )
+        return join(encode(record))
 
 
 def at_once(work: Callable[[], None]) -> Future[None]:
