@@ -354,7 +354,7 @@ class AuditorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     root: Annotated[
         str,
         _says(
-            "Folder of the logs: `<root>/<shard>` is for verifiers, `<root>/<shard>.journal` and "
+            "Folder of the logs: `<root>/<shard>` is for verifiers, `<root>/<shard>.ahead` and "
             "`<root>/<shard>.resume` are the auditor's own."
         ),
     ] = "var/compliance-log"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -25,6 +25,7 @@ from sluice.application.ports import (
     uncounted,
 )
 from sluice.audit.entries import join, split
+from sluice.audit.tiles import ENTRY_MAX_BYTES
 from sluice.domain.clock import SECOND_US, Clock
 from sluice.domain.records.log_record import (
     GapBody,
@@ -41,7 +42,7 @@ from sluice.domain.records.log_record import (
     encode,
 )
 from sluice.domain.records.superseded import REACH, Superseded
-from sluice.errors import Corrupt, SluiceError, Unavailable
+from sluice.errors import Corrupt, Unavailable
 
 EMITTER = "auditor"
 """Of what the log's writer says of itself; it counts over restarts."""
@@ -54,15 +55,21 @@ RESUME = "resume.json"
 RUNBOOK = "docs/runbooks/compliance-log.md"
 
 
+class Refused(NamedTuple):
+    """A message that gets no record of its own, but a gap. found: what the scanner found."""
+
+    reason: GapReason
+    found: str | None = None
+
+
 class MakesEntries(Protocol):
-    """Makes entries of messages (:class:`sluice.application.log_records.LogRecords`)."""
+    """Makes the entries of the messages of a batch, whatever their topics."""
 
-    sequence: int
-    """The next number of what the log's writer says itself, as EMITTER."""
-
-    def of(self, messages: Sequence[Message], now_us: int) -> list[bytes]:
-        """(n,) messages to n entries, a gap where one has no record. Raises Unavailable: then none
-        is taken."""
+    def entries(
+        self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
+    ) -> list[bytes | Refused]:
+        """(n,) messages to n entries, or why there is none. superseded: another record of its id
+        came before it. Raises Unavailable: then none is taken."""
         ...
 
 
@@ -81,7 +88,7 @@ class _Head(msgspec.Struct, frozen=True):
     """What is read of a header to know how far the log is."""
 
     type: str
-    emitter: str
+    emitter: str | None = None
     source: Source | None = None
     body: msgspec.Raw = msgspec.Raw(b"{}")
 
@@ -97,66 +104,29 @@ _gap = msgspec.json.Decoder(_Gap)
 _resume = msgspec.json.Decoder(Resume)
 
 
-Earlier = Callable[[int, int, int], Iterable[Message]]
-"""Partition of the decisions, first offset and the one behind the last, to what lies there."""
-Beside = Callable[[Callable[[], None]], "Future[None]"]
-"""Does something in another thread, one after the other."""
-
-
-class SecondRecords:
-    """Tells of a decision's message whether an earlier record of its id counts.
-
-    earlier: reads what lies before the first message of a partition.
-    """
-
-    def __init__(self, earlier: Earlier) -> None:
-        self._earlier = earlier
-        self._windows: dict[int, Superseded] = {}
-
-    def __call__(self, message: Message, tenant: str, authorization_id: str) -> bool:
-        """Whether it is superseded. Raises Unavailable."""
-        window = self._windows.get(message.partition)
-        if window is None:
-            window = Superseded(since=message.offset)
-            first = max(0, message.offset - REACH)
-            for earlier in self._earlier(message.partition, first, message.offset):
-                try:
-                    one = _decided.decode(earlier.value).authorization
-                except msgspec.DecodeError:
-                    continue  # it has no id, and supersedes nothing
-                window.read(earlier.offset, one.tenant, one.authorization_id)
-            self._windows[message.partition] = window
-        return window.read(message.offset, tenant, authorization_id)
-
-    def forget_before(self, partition: int, offset: int) -> None:
-        """No message before this one comes again."""
-        if partition in self._windows:
-            self._windows[partition].forget_before(offset)
-
-    def begin_anew(self, partition: int) -> None:
-        """What comes next need not follow what came last."""
-        self._windows.pop(partition, None)
-
-
 class _Id(msgspec.Struct, frozen=True):
     tenant: str
     authorization_id: str
 
 
 class _Decided(msgspec.Struct, frozen=True):
-    """What is read of an earlier decision."""
+    """What is read of a decision to know whether another of its id came before it."""
 
     authorization: _Id
 
 
 _decided = msgspec.json.Decoder(_Decided)
+Earlier = Callable[[int, int, int], Iterable[Message]]
+"""Partition of the decisions, first offset and the one behind the last, to what lies there."""
+Beside = Callable[[Callable[[], None]], "Future[None]"]
+"""Does something in another thread, one after the other."""
 
 
 class KeepsLog:
     """One log, and what it tells of. For one thread, but for what ``beside`` does.
 
-    decisions: name of their topic; second: what ``makes`` asks of them. resume: where the summary
-    of the last checkpoint lies. provenance: of this process.
+    decisions: name of their topic, whose second records of an id are duplicates. resume: where the
+    summary of the last checkpoint lies. provenance: of this process.
     """
 
     def __init__(
@@ -168,7 +138,7 @@ class KeepsLog:
         beside: Beside,
         *,
         decisions: str,
-        second: SecondRecords,
+        earlier: Earlier,
         provenance: Provenance,
         count: Count = uncounted,
     ) -> None:
@@ -178,11 +148,13 @@ class KeepsLog:
         self._clock = clock
         self._beside = beside
         self._decisions = decisions
-        self._second = second
+        self._earlier = earlier
         self._provenance = provenance
         self._count = count
         self._next: dict[Partition, int] = {}
         self._topics: dict[str, str] = {}
+        self._sequence = 0
+        self._superseded: dict[int, Superseded] = {}
         self._finishing: Future[None] | None = None
         self._due: tuple[int, Offsets] | None = None
         """When it was begun, and its offsets: of the checkpoint that is being finished."""
@@ -227,7 +199,8 @@ class KeepsLog:
         since = held.size if held else 0
         self._next = {_partition(name): at for name, at in held.next.items()} if held else {}
         self._topics = {**held.topics} if held else {}
-        self._makes.sequence = held.sequence if held else 0
+        self._sequence = held.sequence if held else 0
+        self._superseded.clear()
         for entry in self._log.entries(since, signed.size):
             self._note(entry)
         for entry in unsigned:
@@ -266,7 +239,7 @@ class KeepsLog:
                 self._expired(partition, low)
             found[partition] = self._next[partition]
             if topic == self._decisions:
-                self._second.begin_anew(number)
+                self._superseded.pop(number, None)
         return found
 
     def take(self, batch: Sequence[Message]) -> None:
@@ -280,19 +253,24 @@ class KeepsLog:
             return
         now = self._clock.now_us()
         self._forget(fresh)
-        sequence = self._makes.sequence
-        try:
-            made = self._makes.of(fresh, now)
-        except SluiceError:
-            self._makes.sequence = sequence
-            raise
+        marks = [self._is_superseded(one) for one in fresh]
+        made = self._makes.entries(fresh, marks, now)
         entries: list[bytes] = []
         for message, entry in zip(fresh, made, strict=True):
             place = _place(message)
             at = self._next.get(place, message.offset)
             if message.offset > at:
                 entries.append(self._hole(place, at, message.offset, now))
-            entries.append(entry)
+            if isinstance(entry, Refused):
+                entries.append(
+                    self._gap(place, message.offset, message.offset + 1, entry.reason, now, entry)
+                )
+            elif len(entry) > ENTRY_MAX_BYTES:
+                entries.append(
+                    self._gap(place, message.offset, message.offset + 1, "too_large", now)
+                )
+            else:
+                entries.append(entry)
             self._next[place] = message.offset + 1
         self._append(entries)
 
@@ -350,7 +328,7 @@ class KeepsLog:
             if gap.topic is not None and gap.partition is not None:
                 self._next[gap.topic, gap.partition] = gap.until
         if head.emitter == EMITTER:
-            self._makes.sequence += 1
+            self._sequence += 1
 
     # Records of our own.
 
@@ -366,10 +344,10 @@ class KeepsLog:
             log=self._log.origin,
             recorded_at=now,
             emitter=EMITTER,
-            sequence=self._makes.sequence,
+            sequence=self._sequence,
             body=body,
         )
-        self._makes.sequence += 1
+        self._sequence += 1
         return join(encode(made))
 
     def _gap(
@@ -379,6 +357,7 @@ class KeepsLog:
         until: int,
         reason: GapReason,
         now: int,
+        refused: Refused | None = None,
     ) -> bytes:
         self._count("sluice_auditor_gaps_total", reason, by=until - first)
         body = GapBody(
@@ -388,7 +367,7 @@ class KeepsLog:
             first=first,
             until=until,
             reason=reason,
-            found=None,
+            found=refused.found if refused else None,
         )
         return self._own(GapRecord, body, now)
 
@@ -411,11 +390,25 @@ class KeepsLog:
                 self._next[place] = end
                 yield self._hole(place, at, end, now)
 
+    # Second records of an id.
+
+    def _is_superseded(self, message: Message) -> bool:
+        if message.topic != self._decisions:
+            return False
+        window = self._superseded.get(message.partition)
+        if window is None:
+            window = Superseded(since=message.offset)
+            first = max(0, message.offset - REACH)
+            for earlier in self._earlier(message.partition, first, message.offset):
+                _read(window, earlier)
+            self._superseded[message.partition] = window
+        return _read(window, message)
+
     def _forget(self, fresh: Sequence[Message]) -> None:
         """What no record of this batch, and so of none that comes again, has within its reach."""
         for message in reversed(fresh):  # the first of each partition is the last to say
-            if message.topic == self._decisions:
-                self._second.forget_before(message.partition, message.offset)
+            if message.topic == self._decisions and message.partition in self._superseded:
+                self._superseded[message.partition].forget_before(message.offset)
 
     # Checkpoints.
 
@@ -429,7 +422,7 @@ class KeepsLog:
             root=pending.made.root.hex(),
             next={f"{topic}/{number}": at for (topic, number), at in self._next.items()},
             topics={**self._topics},
-            sequence=self._makes.sequence,
+            sequence=self._sequence,
         )
 
         def finish() -> None:
@@ -463,6 +456,15 @@ class KeepsLog:
     def _check(self) -> None:
         if not self._opened:
             raise Unavailable("the log is not open", where=self._log.origin, code="log_closed")
+
+
+def _read(window: Superseded, message: Message) -> bool:
+    """What cannot be read has no id, and supersedes nothing."""
+    try:
+        found = _decided.decode(message.value).authorization
+    except msgspec.DecodeError:
+        return False
+    return window.read(message.offset, found.tenant, found.authorization_id)
 
 
 def _place(message: Message) -> Partition:

@@ -12,8 +12,8 @@ from sluice.adapters.kafka.checkpoints import CheckpointTopic
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.shard import ShardConsumer
 from sluice.adapters.kafka.transactions import TransactionalProducer
+from sluice.adapters.tiles.ahead import WriteAheadFiles
 from sluice.adapters.tiles.folder import LogFolder
-from sluice.adapters.tiles.journal import FileJournal
 from sluice.application.append_log import AppendLog
 from sluice.application.keep_log import KeepsLog
 from sluice.application.sign_release import read_private_key
@@ -92,18 +92,18 @@ def auditor(settings: Settings) -> AuditorParts:
     keeps = KeepsLog(
         AppendLog(
             store,
-            FileJournal(root / f"{given.shard}.journal"),
+            WriteAheadFiles(root / f"{given.shard}.ahead"),
             published,
             origin=name,
             private=private,
         ),
-        makes,
+        LogRecords(log=name, keystore=keystore(settings)),
         resume,
         SystemClock(),
         beside.submit,
         decisions=names.decisions,
-        second=second,
-        provenance=provenance,
+        earlier=partial(reader.between, names.decisions),
+        provenance=Provenance(build=f"sluice-{__version__}", image=None, config=None, trace=None),
         count=count,
     )
     consumer = ShardConsumer(

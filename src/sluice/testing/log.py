@@ -8,20 +8,13 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sluice.adapters.tiles.ahead import WriteAheadFiles
 from sluice.adapters.tiles.folder import LogFolder
-from sluice.adapters.tiles.journal import FileJournal
 from sluice.application.append_log import FENCED, AppendLog
-from sluice.application.keep_log import EMITTER
+from sluice.application.keep_log import Refused
 from sluice.application.ports import Message
 from sluice.audit.entries import join
-from sluice.domain.records.log_record import (
-    GapBody,
-    GapRecord,
-    LabelBody,
-    LabelRecord,
-    Source,
-    encode,
-)
+from sluice.domain.records.log_record import LabelBody, LabelRecord, Source, encode
 from sluice.errors import Corrupt
 
 ORIGIN = "test/eu/0"
@@ -70,52 +63,42 @@ def log_at(
     origin: str = ORIGIN,
     private: Ed25519PrivateKey = PRIVATE,
 ) -> AppendLog:
-    """A log below ``folder``, its journal beside it, not open yet."""
+    """A log below ``folder``, its write-ahead files beside it, not open yet."""
     store = LogFolder(folder)
     store.prepare()
     published = (kept or KeptCheckpoints()).writer()
-    journal = FileJournal(folder.with_suffix(".journal"))
-    return AppendLog(store, journal, published, origin=origin, private=private)
+    ahead = WriteAheadFiles(folder.with_suffix(".ahead"))
+    return AppendLog(store, ahead, published, origin=origin, private=private)
 
 
 class PlainEntries:
-    """The port MakesEntries: a label's record of whatever comes. What is b"forbidden" is a gap.
+    """The port MakesEntries: a label's record of whatever comes. What is b"forbidden" is refused.
 
-    second: asked of messages of ``decisions``, whose value is taken for their id. away: what the
-    next calls raise, in turn.
+    away: Unavailable, or the like, that the next calls raise, in turn.
     """
 
-    def __init__(
-        self,
-        origin: str = ORIGIN,
-        *,
-        decisions: str = "",
-        second: Callable[[Message, str, str], bool] | None = None,
-    ) -> None:
-        self.sequence = 0
+    def __init__(self, origin: str = ORIGIN) -> None:
         self._origin = origin
-        self._decisions = decisions
-        self._second = second
         self.superseded: list[tuple[int, int]] = []
         """Partition and offset of what was said to be."""
         self.away: list[Exception] = []
 
-    def of(self, messages: Sequence[Message], now_us: int) -> list[bytes]:
+    def entries(
+        self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
+    ) -> list[bytes | Refused]:
         """See the port."""
-        made = [self._entry(message, now_us) for message in messages]
         if self.away:
             raise self.away.pop(0)
-        return made
+        self.superseded += [
+            (message.partition, message.offset)
+            for message, mark in zip(batch, superseded, strict=True)
+            if mark
+        ]
+        return [self._entry(message, at_us) for message in batch]
 
-    def _entry(self, message: Message, at_us: int) -> bytes:
-        if (
-            self._second is not None
-            and message.topic == self._decisions
-            and self._second(message, "t", message.value.decode())
-        ):
-            self.superseded.append((message.partition, message.offset))
+    def _entry(self, message: Message, at_us: int) -> bytes | Refused:
         if message.value == b"forbidden":
-            return self._gap(message, at_us)
+            return Refused("forbidden_content", "card_number")
         body = LabelBody(
             tenant="t",
             channel=None,
@@ -137,26 +120,6 @@ class PlainEntries:
             body=body,
         )
         return join(encode(record), message.value)
-
-    def _gap(self, message: Message, at_us: int) -> bytes:
-        body = GapBody(
-            topic=message.topic,
-            partition=message.partition,
-            emitter=None,
-            first=message.offset,
-            until=message.offset + 1,
-            reason="forbidden_content",
-            found="card_number",
-        )
-        self.sequence += 1
-        record = GapRecord(
-            log=self._origin,
-            recorded_at=at_us,
-            emitter=EMITTER,
-            sequence=self.sequence - 1,
-            body=body,
-        )
-        return join(encode(record))
 
 
 def at_once(work: Callable[[], None]) -> Future[None]:

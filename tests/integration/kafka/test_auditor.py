@@ -14,10 +14,10 @@ from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.shard import ShardConsumer
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
+from sluice.adapters.tiles.ahead import WriteAheadFiles
 from sluice.adapters.tiles.folder import LogFolder
-from sluice.adapters.tiles.journal import FileJournal
 from sluice.application.append_log import FENCED, AppendLog
-from sluice.application.keep_log import KeepsLog, SecondRecords
+from sluice.application.keep_log import KeepsLog
 from sluice.application.ports import Partition
 from sluice.audit.entries import split
 from sluice.domain.clock import SystemClock
@@ -38,7 +38,7 @@ class Writer:
         self.published = published(bootstrap, topics)
         self.log = AppendLog(
             LogFolder(folder / "log"),
-            FileJournal(folder / "journal"),
+            WriteAheadFiles(folder / "ahead"),
             self.published,
             origin=ORIGIN,
             private=PRIVATE,
@@ -51,7 +51,7 @@ class Writer:
             SystemClock(),
             self.beside.submit,
             decisions=topics.decisions,
-            second=SecondRecords(lambda _, __, ___: []),
+            earlier=lambda _, __, ___: [],
             provenance=Provenance(build=None, image=None, config=None, trace=None),
         )
         self.consumer = consumer(bootstrap, topics, shard, of)

@@ -9,7 +9,7 @@ import pytest
 
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import AppendLog, File
-from sluice.application.keep_log import HEARTBEAT_EVERY_US, RESUME, KeepsLog, SecondRecords
+from sluice.application.keep_log import HEARTBEAT_EVERY_US, RESUME, KeepsLog
 from sluice.application.ports import TOPIC_REMADE, Message, Partition
 from sluice.audit.entries import split
 from sluice.domain.clock import SECOND_US
@@ -43,11 +43,8 @@ class World:
         self.folder = folder
         self.kept = KeptCheckpoints()
         self.clock = FakeClock(1_790_000_000_000_000)
+        self.makes = PlainEntries()
         self.earlier: list[Message] = []
-        self.second = SecondRecords(
-            lambda _, first, until: [m for m in self.earlier if first <= m.offset < until]
-        )
-        self.makes = PlainEntries(decisions=D, second=self.second)
         self.log: AppendLog | None = None
 
     def keeper(self) -> KeepsLog:
@@ -61,7 +58,7 @@ class World:
             self.clock,
             at_once,
             decisions=D,
-            second=self.second,
+            earlier=lambda _, first, until: [m for m in self.earlier if first <= m.offset < until],
             provenance=NOTHING_RUNS,
         )
         made.open()
@@ -250,13 +247,13 @@ def test_heartbeats_are_half_as_far_apart_as_promised(world: World) -> None:
 
 
 def test_a_second_record_of_an_id_is_said_to_be_one(world: World) -> None:
-    def before(offset: int, name: str) -> Message:
-        return message(offset, D, value=encode(make_decision(name, tenant="t")))
+    def decision(offset: int, name: str) -> Message:
+        return message(offset, D, value=encode(make_decision(name)))
 
-    world.earlier = [before(2, "a-0"), before(3, "a-1"), message(4, D, value=b"no json")]
+    world.earlier = [decision(3, "a-1"), decision(4, "a-2")]
     keeps = world.started((D, 0), oldest=5)
-    keeps.take([message(at, D, value=name) for at, name in ((5, b"a-1"), (6, b"a-3"))])
-    keeps.take([message(at, D, value=name) for at, name in ((8, b"a-3"), (9, b"a-4"))])
+    keeps.take([decision(5, "a-1"), decision(6, "a-3"), message(7, D, value=b"no json")])
+    keeps.take([decision(8, "a-3"), decision(9, "a-4")])
     assert world.makes.superseded == [(0, 5), (0, 8)]
 
 
@@ -266,14 +263,8 @@ def test_what_cannot_be_made_now_comes_again_whole(world: World) -> None:
     with pytest.raises(Unavailable, match="keystore"):
         keeps.take(messages(0, 1))
     assert keeps.opened
-    keeps.take([message(0, value=b"forbidden"), message(1)])
-    world.makes.away = [Unavailable("the keystore is away")]
-    with pytest.raises(Unavailable, match="keystore"):
-        keeps.take([message(2, value=b"forbidden")])
-    keeps.take([message(2, value=b"forbidden")])
-    assert [one[1] for one in world.told()] == [0, 1, 2]
-    own = [record.sequence for record in world.records() if record.emitter == "auditor"]
-    assert own == list(range(3))
+    keeps.take(messages(0, 1))
+    assert [one[1] for one in world.told()] == [0, 1]
 
 
 class Failing(LogFolder):
