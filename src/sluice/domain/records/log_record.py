@@ -320,10 +320,12 @@ class DeadLetterBody(_Part, frozen=True, kw_only=True):
 
 
 class ErasureBody(_Part, frozen=True, kw_only=True):
-    """The keys of a subject were destroyed. periods: of the keys. request: of whoever asked."""
+    """The keys of a subject were destroyed, of a quarter and of all before it. through: that
+    quarter. periods: those that had a key. request: of whoever asked."""
 
     actor: Actor
     subject: Subject
+    through: Period
     periods: Annotated[list[Period], Meta(max_length=400)]
     request: Word
     archive_rows: Count | None
