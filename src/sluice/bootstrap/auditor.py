@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sluice import telemetry
+from sluice import __version__, telemetry
 from sluice.adapters.kafka.checkpoints import CheckpointTopic
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.shard import ShardConsumer
@@ -16,9 +17,12 @@ from sluice.adapters.tiles.ahead import WriteAheadFiles
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import AppendLog
 from sluice.application.keep_log import KeepsLog
+from sluice.application.log_records import LogRecords
 from sluice.application.sign_release import read_private_key
+from sluice.bootstrap.keystore import open_keystore
 from sluice.bootstrap.services import group, topics
 from sluice.domain.clock import SystemClock
+from sluice.domain.records.log_record import Provenance
 from sluice.errors import Misconfigured
 from sluice.settings import Settings
 
@@ -31,12 +35,14 @@ class AuditorParts:
     keeps: KeepsLog
     beside: ThreadPoolExecutor
     reader: TopicReader
+    close_keystore: Callable[[], None]
 
     def close(self) -> None:
         """End the thread beside, and let another process have the log."""
         self.beside.shutdown()
         self.keeps.close()
         self.reader.close()
+        self.close_keystore()
 
 
 def sources(settings: Settings) -> list[str]:
@@ -87,6 +93,7 @@ def auditor(settings: Settings) -> AuditorParts:
             count=count,
         ),
     )
+    keystore = open_keystore(settings)
     beside = ThreadPoolExecutor(1, "checkpoint")
     reader = TopicReader(bootstrap, extra=extra)
     keeps = KeepsLog(
@@ -97,7 +104,12 @@ def auditor(settings: Settings) -> AuditorParts:
             origin=name,
             private=private,
         ),
-        LogRecords(log=name, keystore=keystore(settings)),
+        LogRecords(
+            log=name,
+            keystore=keystore,
+            grammars=settings.decider.grammars,
+            topic_prefix=settings.kafka.topic_prefix,
+        ),
         resume,
         SystemClock(),
         beside.submit,
@@ -116,4 +128,4 @@ def auditor(settings: Settings) -> AuditorParts:
         extra=extra,
         count=count,
     )
-    return AuditorParts(consumer, keeps, beside, reader)
+    return AuditorParts(consumer, keeps, beside, reader, keystore.close)
