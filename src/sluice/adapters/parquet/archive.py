@@ -365,7 +365,7 @@ def place(made: pa.Table, final: Path, **how: Any) -> bool:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(made, aside, compression="zstd", row_group_size=ROW_GROUP, **how)
-        _force(aside)
+        force(aside)
         kill_at("archiver.before_link")
         try:
             os.link(aside, final)
@@ -374,8 +374,8 @@ def place(made: pa.Table, final: Path, **how: Any) -> bool:
         finally:
             aside.unlink()
         kill_at("archiver.after_link")
-        _force(final.parent)
-        _force(final.parent.parent)
+        force(final.parent)
+        force(final.parent.parent)
     except OSError as exc:
         raise Unavailable(
             f"the archive cannot be written: {exc}", where=str(final), fix="is the disk full?"
@@ -383,7 +383,7 @@ def place(made: pa.Table, final: Path, **how: Any) -> bool:
     return True
 
 
-def _force(path: Path) -> None:
+def force(path: Path) -> None:
     """fsync a file or a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
