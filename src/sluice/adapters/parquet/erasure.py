@@ -157,6 +157,7 @@ def _replace(kind: str, path: Path, rows: pa.Table) -> None:
             compression="zstd",
             compression_level=COMPRESSION_LEVEL,
             row_group_size=ROW_GROUP,
+            write_page_checksum=True,
             use_dictionary=texts if kind.startswith("history") else True,
         )
         force(aside)
