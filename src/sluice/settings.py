@@ -416,6 +416,40 @@ class ConsistencySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     ] = 3600
 
 
+class KeystoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Keys of the compliance log's sealed parts. The auditor and ``sluice log`` use it."""
+
+    path: Annotated[str, _says("The keystore, one file.")] = "var/keystore/keys.sqlite"
+    roots: Annotated[
+        str, _says("Root keys, one small file, on a volume that no backup or snapshot holds.")
+    ] = "var/keystore-roots/roots.json"
+    wrapper: Annotated[
+        str,
+        _says(
+            "What wraps the root keys: file:PATH of 32 bytes in hexadecimal digits; empty wraps "
+            "them with nothing."
+        ),
+    ] = ""
+    copies: Annotated[
+        str,
+        _says(
+            "Folder on another volume to which a copy of the keystore goes before an erasure is "
+            "final; empty makes none."
+        ),
+    ] = ""
+    grants: Annotated[
+        str, _says("Public keys that may grant that a record is opened (`sluice log open`).")
+    ] = "policies/trust"
+    keep_quarters: Annotated[
+        int,
+        _says(
+            "Quarters before this one whose keys stay when `sluice log keys expire` is run.",
+            ge=1,
+            le=80,
+        ),
+    ] = 21
+
+
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every service."""
 
@@ -488,6 +522,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     auditor: AuditorSettings = AuditorSettings()
     feast: FeastSettings = FeastSettings()
     consistency: ConsistencySettings = ConsistencySettings()
+    keystore: KeystoreSettings = KeystoreSettings()
     service: Service = Service()
 
 

@@ -3,9 +3,9 @@
 root key (another file) > pepper and bucket keys > secrets of subject and quarter. A bucket holds
 the secrets of one quarter whose subjects share their first ten bits. To erase a subject, its
 buckets' keys and the root are made anew and what is left is wrapped anew, then the old root is
-forgotten: neither freed pages of this file, its write-ahead log, nor any copy of it from before can
-be opened again. That costs one wrap for each bucket, and for each secret beside the subject's: well
-under a second for ten million subjects and some years (docs/decisions/0049-sealing.md).
+forgotten: neither freed pages of this file, what SQLite kept beside it, nor any copy of it from
+before can be opened again. That costs one wrap for each bucket, and for each secret of the
+subject's (docs/decisions/0049-sealing.md).
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class SqliteKeystore:
         fresh.unlink(missing_ok=True)
         with _translated(path):
             os.close(os.open(fresh, os.O_CREAT | os.O_EXCL, 0o600))
-            db = _connect(fresh, wal=False)
+            db = _connect(fresh)
             db.executescript(_SCHEMA)
             values = {
                 "id": os.urandom(4).hex().encode(),
@@ -277,6 +277,12 @@ class SqliteKeystore:
             rows = self._db.execute("SELECT subject, case_id FROM hold ORDER BY subject, case_id")
             every = [Hold(raw.hex(), case) for raw, case in rows]
         return [hold for hold in every if subject in (None, hold.subject)]
+
+    def erased(self) -> dict[str, str]:
+        """Every subject that was erased, and through which quarter."""
+        with _translated(self._path):
+            rows = self._db.execute("SELECT subject, through FROM erased")
+            return {raw.hex(): through for raw, through in rows}
 
     def counts(self) -> KeyCounts:
         """How much of what there is. Counts every key: seconds for some ten million."""
@@ -498,8 +504,6 @@ class SqliteKeystore:
                 self._copy(self._copies)
             kill_at("keystore.copied")
             self._roots.forget_all_but(self._generation)
-        with _translated(self._path):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _do_again(self, event: KeyEvent) -> None:
         if event.kind in ("erasure", "expiry"):
@@ -626,12 +630,10 @@ class SqliteKeystore:
                 raise
 
 
-def _connect(path: Path, *, wal: bool = True) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
     db.execute("PRAGMA secure_delete=ON")
     db.execute("PRAGMA synchronous=FULL")
-    if wal:
-        db.execute("PRAGMA journal_mode=WAL")
     return db
 
 
