@@ -181,6 +181,8 @@ locks: .venv/.services ## Resolve every requirements.lock and the broker's jars 
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock
 	$(UV) $(EXPORT) --only-group build --output-file services/build.lock
 	$(UV) $(EXPORT) --only-group sbom --output-file services/sbom.lock
+	$(UV) $(EXPORT) --project models --no-default-groups --group image \
+	  --output-file models/image.lock
 	$(UV) $(EXPORT) --project benchmarks --only-group loader \
 	  --output-file benchmarks/cluster/requirements.lock
 	$(UV) lock --upgrade --project local/kafka

@@ -31,7 +31,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import Param, chain, dag
 from assets import CANDIDATE
-from steps import DAGS, LocalStep, PodStep, place, step
+from steps import DAGS, MAY_BE_EMPTY, LocalStep, PodStep, place, step
 
 NAME = (
     "{{ params.release or "
@@ -67,7 +67,7 @@ def waiting(task_id: str) -> DateTimeSensorAsync:
     schedule=[CANDIDATE],
     dagrun_timeout=timedelta(days=60),
     params={
-        "release": Param("", type="string", description="Id; empty is the one of the event."),
+        "release": Param(None, type=MAY_BE_EMPTY, description="Id; else the one of the event."),
         "shadow_hours": Param(24, type="number", minimum=0, maximum=336, description="In shadow."),
         "canary_hours": Param(24, type="number", minimum=0, maximum=336, description="At 1 %."),
         "wide_hours": Param(24, type="number", minimum=0, maximum=336, description="At `share`."),

@@ -94,6 +94,15 @@ def test_everything_ends_in_time(dags: dict[str, DAG]) -> None:
         assert timedelta(0) < limit <= dag.dagrun_timeout, task
 
 
+def test_airflows_form_can_be_sent_as_it_is_shown(dags: dict[str, DAG]) -> None:
+    """It asks for a value of whatever may not be null, and an empty text is none."""
+    for dag in dags.values():
+        for name in dag.params:
+            given = dag.params.get_param(name)
+            kinds = given.schema.get("type", "")
+            assert given.value not in ("", None) or "null" in kinds, f"{dag.dag_id}: {name}"
+
+
 def test_a_retry_has_its_reason(dags: dict[str, DAG]) -> None:
     for _, task in each(dags):
         if not isinstance(task, steps.LocalStep | steps.PodStep):
