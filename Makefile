@@ -91,7 +91,7 @@ sbom: ## What the image holds of PyPI, as CycloneDX, to var/sbom.cdx.json
 	services/.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible --output-file var/sbom.cdx.json services/requirements.lock
 
 # The cluster's programs are kept in ~/.cache/sluice-cluster; see docs/how-to/test-on-a-cluster.md.
-test-cluster: setup tests/deploy/.venv/.done ## The chart on a real Kubernetes, started and ended here; root, Go
+test-cluster: setup tests/deploy/.venv/.done dags/.venv/.done ## The chart on a real Kubernetes, started and ended here; root, Go
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m cluster -rP tests/cluster $(ARGS)
 
