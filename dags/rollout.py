@@ -123,7 +123,9 @@ def rollout() -> None:
             fail_on_reject=True,
             **PATIENT,
         ),
-        act("promote", "promote", "--once"),
+        # As long as this run gave it, not as the verb asks by itself: else fewer than ten minutes
+        # would be refused here, after somebody had approved.
+        act("promote", "promote", "--once", "--held-s", "{{ (params.wide_hours * 3600) | int }}"),
         waiting("champion_time"),
         ask("champion_held", "champion"),
     ]
