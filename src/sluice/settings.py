@@ -378,6 +378,53 @@ class AuditorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         int,
         _says("Logs of the cell; another number takes new names for all of them.", ge=1, le=64),
     ] = 1
+    witnesses_file: Annotated[
+        str,
+        _says(
+            "Witnesses that each checkpoint is shown to: a line for each, its key, a blank, and "
+            "its URL without a path. Empty asks none."
+        ),
+    ] = ""
+    ca_file: Annotated[
+        str,
+        _says("CA bundle for https to witnesses, bucket and time stamps; empty is the system's."),
+    ] = ""
+    copy_bucket: Annotated[
+        str,
+        _says(
+            "Bucket that the log is copied to, of S3 or what speaks it. Credentials are where "
+            "AWS's clients look for them. Empty copies nothing."
+        ),
+    ] = ""
+    copy_prefix: Annotated[
+        str, _says("Before the log's name in the bucket, with a slash at its end.")
+    ] = ""
+    copy_endpoint: Annotated[str, _says("URL of the object storage; empty is AWS.")] = ""
+    copy_region: Annotated[str, _says("Its region; empty is as the environment says.")] = ""
+    copy_every_s: Annotated[
+        int,
+        _says(
+            "From one copy to the next. Each writes three to five files of what is not whole yet.",
+            ge=1,
+            le=3600,
+        ),
+    ] = 10
+    copy_retain_days: Annotated[
+        int,
+        _says(
+            "For so many days nobody can delete whole tiles and checkpoints of the copy (Object "
+            "Lock, compliance mode); 0 leaves it to the bucket.",
+            ge=0,
+            le=36_500,
+        ),
+    ] = 0
+    time_stamp_url: Annotated[
+        str,
+        _says("Authority that stamps a checkpoint each hour (RFC 3161), a URL; empty asks none."),
+    ] = ""
+    time_stamp_roots_file: Annotated[
+        str, _says("Root certificates that its stamps must lead to, PEM.")
+    ] = ""
 
 
 class WitnessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

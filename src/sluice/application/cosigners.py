@@ -16,6 +16,8 @@ from sluice.audit.submissions import Submission, cosignatures
 from sluice.errors import Misconfigured, SluiceError
 
 ASKED = "sluice_auditor_cosigned_total"
+CONTRADICTED = "sluice_auditor_contradicted_total"
+AGAINST_THE_LOG = ("ahead", "other_root", "inconsistent")
 WITNESSES_MAX = 8
 WAIT_S = 0.4
 """For all of them together, of the second between two checkpoints; who is later is asked again with
@@ -87,7 +89,7 @@ class Cosigners:
             self._ask(asked, signed, size, complete)
             asked = self._answers(asked, signed, size, ends, lines)
         for witness in asked:
-            self._count(ASKED, witness.key.name, "behind")
+            self._say(witness.key.name, "behind")
         room = SIGNATURES_MAX - len(note.signatures)
         return bytes(Note(note.text, [*note.signatures, *lines[:room]]))
 
@@ -95,12 +97,17 @@ class Cosigners:
         """Ask no more. Does not wait for an answer."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def _say(self, name: str, result: str) -> None:
+        self._count(ASKED, name, result)
+        if result in AGAINST_THE_LOG:
+            self._count(CONTRADICTED, result)
+
     def _free(self, witness: AsksWitness) -> bool:
         """Whether its last answer has come; one that is late is asked nothing meanwhile."""
         name = witness.key.name
         late = self._under_way.get(name)
         if late is not None and not late.done():
-            self._count(ASKED, name, "late")
+            self._say(name, "late")
             return False
         self._under_way.pop(name, None)
         return True
@@ -128,25 +135,25 @@ class Cosigners:
         for witness in asked:
             name = witness.key.name
             if not self._under_way[name].done():
-                self._count(ASKED, name, "late")
+                self._say(name, "late")
                 continue
             try:
                 found = self._under_way.pop(name).result()
                 if isinstance(found, Behind):
                     if found.size > size:
-                        self._count(ASKED, name, "ahead")
+                        self._say(name, "ahead")
                     elif found.size != self._sizes[name]:
                         again.append(witness)
                     else:
-                        self._count(ASKED, name, "other_root")
+                        self._say(name, "other_root")
                     self._sizes[name] = found.size
                     continue
                 lines += cosignatures(found, signed, witness.key)[:1]
             except SluiceError as error:
-                self._count(ASKED, name, error.code)
+                self._say(name, error.code)
             except (Malformed, Refuted):
-                self._count(ASKED, name, "no_witness")
+                self._say(name, "no_witness")
             else:
                 self._sizes[name] = size
-                self._count(ASKED, name, "cosigned")
+                self._say(name, "cosigned")
         return again

@@ -27,7 +27,7 @@ def witness(settings: Settings) -> Witness:
                 "the witness needs it", where=f"witness.{key}", fix="services/witness/README.md"
             )
     private = read_private_key(Path(given.key_file))
-    logs = [line.key for line in _keys(given.logs_file, LOG)]
+    logs = [line.key for line in keys_of_file(given.logs_file, LOG)]
     return Witness(
         given.name,
         private,
@@ -38,7 +38,8 @@ def witness(settings: Settings) -> Witness:
     )
 
 
-def _keys(path: str, kind: int) -> list[Line]:
+def keys_of_file(path: str, kind: int) -> list[Line]:
+    """The keys of one kind in a file, as :func:`parse_keys`. Raises Misconfigured."""
     try:
         text = read_regular(Path(path), KEYS_MAX_BYTES).decode()
     except UnicodeDecodeError as exc:

@@ -37,7 +37,7 @@ class Metric(NamedTuple):
 
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
-    "task": ("decider", "featurizer", "consistency", "labeller"),
+    "task": ("decider", "featurizer", "consistency", "labeller", "auditor"),
     "start": ("decider", "featurizer", "archiver", "labeller", "auditor"),
     "build": (
         *("decider", "featurizer", "archiver", "consistency", "labeller", "auditor", "witness"),
@@ -125,7 +125,7 @@ TABLE: tuple[Metric, ...] = (
         "When the newest run of a task came to its end, Unix time; until then, when it began to be "
         "due. follow: release and policy. beside: shadow and canary. store_watch: whether the "
         "store may forget. population: whether the release meets what it was made for. check: a "
-        "round of the consistency check.",
+        "round of the consistency check. copy_log, time_stamp: of the compliance log.",
     ),
     Metric("sluice_task_every_seconds", "gauge", ("task",), "How often it is due."),
     Metric(
@@ -133,6 +133,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         ("task", "code"),
         "Runs that ended in an error; the next one is due all the same.",
+        begins=(("copy_log", "log_copy_differs"), ("copy_log", "copy_differs")),
     ),
     # decider
     Metric(
@@ -805,6 +806,33 @@ TABLE: tuple[Metric, ...] = (
             *("transaction_marker", "aborted", "expired", "forbidden_content", "unreadable"),
             *("too_large", "given_up"),
         ),
+    ),
+    Metric(
+        "sluice_auditor_cosigned_total",
+        "counter",
+        ("witness", "result"),
+        "What became of a checkpoint at a witness: cosigned, late, unavailable, no_witness (its "
+        "answer is none), refused and the like; and those of sluice_auditor_contradicted_total.",
+    ),
+    Metric(
+        "sluice_auditor_contradicted_total",
+        "counter",
+        ("result",),
+        "Answers of witnesses that speak against this log: ahead (more entries were cosigned than "
+        "it has), other_root, inconsistent.",
+        begins=_each("ahead", "other_root", "inconsistent"),
+    ),
+    Metric(
+        "sluice_auditor_copied_size",
+        "gauge",
+        (),
+        "Entries of the checkpoint that the copy in the bucket has.",
+    ),
+    Metric(
+        "sluice_auditor_time_stamp_timestamp_seconds",
+        "gauge",
+        (),
+        "Time that an authority gave the last stamped checkpoint.",
     ),
     # witness
     Metric(

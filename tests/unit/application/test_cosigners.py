@@ -70,13 +70,15 @@ def test_a_log_that_is_behind_its_witness_or_forked_is_told() -> None:
     assert Asked(AskedDirectly(one)).cosigned(20)
     behind = Asked(AskedDirectly(one))
     assert not behind.cosigned(9)
-    assert behind.counted == {("witness.example/1", "ahead"): 1}
+    assert behind.counted == {("witness.example/1", "ahead"): 1, ("ahead",): 1}
     forked = Asked(AskedDirectly(one))
     assert not forked.cosigned(20, FORK)
     assert not forked.cosigned(21, FORK)
     assert forked.counted == {
         ("witness.example/1", "other_root"): 1,
         ("witness.example/1", "inconsistent"): 1,
+        ("other_root",): 1,
+        ("inconsistent",): 1,
     }
 
 
