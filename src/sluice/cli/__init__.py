@@ -40,6 +40,7 @@ VERBS: dict[str, str] = {
     "consistency": "sluice.cli.consistency",
     "judge": "sluice.cli.judge",
     "gate": "sluice.cli.gate",
+    "log": "sluice.cli.log",
     "drift": "sluice.cli.drift",
     "release": "sluice.cli.release",
     "policy": "sluice.cli.policy",
@@ -53,6 +54,7 @@ EXTRAS = {
     "confluent_kafka": "kafka",
     "feast": "feast",
     "hiredis": "redis",
+    "kafka": "accounting",
     "onnxruntime": "onnx",
     "pyarrow": "archive",
 }
