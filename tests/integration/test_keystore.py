@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from sluice.adapters.keystore.roots import FileWrapper, NoWrapper, RootFile
-from sluice.adapters.keystore.sqlite import HELD, Opening, SqliteKeystore
+from sluice.adapters.keystore.sqlite import HELD, SqliteKeystore
+from sluice.application.open_record import Opening
 from sluice.application.sealing import Erased, period_of
 from sluice.domain.clock import DAY_US, SystemClock
 from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable

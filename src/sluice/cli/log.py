@@ -3,6 +3,8 @@
 sluice log erase --tenant T --card - --who ann --case GDPR-17
 sluice log hold --tenant T --card - --who ann --case C-2026-5
 sluice log unhold --tenant T --card - --who ann --case C-2026-5
+sluice log grant ID --who bob --case FRAUD-3 --key KEY --out GRANT
+sluice log open LOG ID --grant GRANT
 sluice log keys show
 """
 
