@@ -116,6 +116,7 @@ def auditor(settings: Settings) -> AuditorParts:
         decisions=names.decisions,
         earlier=partial(reader.between, names.decisions),
         provenance=Provenance(build=f"sluice-{__version__}", image=None, config=None, trace=None),
+        keystore=None if given.shard else keystore,  # the cell has one, and one log tells of it
         count=count,
     )
     consumer = ShardConsumer(
