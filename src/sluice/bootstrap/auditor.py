@@ -19,6 +19,7 @@ from sluice.application.append_log import AppendLog
 from sluice.application.keep_log import KeepsLog
 from sluice.application.log_records import LogRecords
 from sluice.application.sign_release import read_private_key
+from sluice.audit.notes import LOG, Key
 from sluice.bootstrap.keystore import open_keystore
 from sluice.bootstrap.services import group, topics
 from sluice.domain.clock import SystemClock
@@ -60,6 +61,12 @@ def origin(settings: Settings) -> str:
             where="auditor.shard",
         )
     return f"{given.environment}/{given.cell}/{given.shard}"
+
+
+def verifier_key(settings: Settings) -> Key:
+    """By which readers know the log's checkpoints. Raises Misconfigured."""
+    private = read_private_key(Path(settings.auditor.key_file))
+    return Key(origin(settings), LOG, private.public_key())
 
 
 def auditor(settings: Settings) -> AuditorParts:
