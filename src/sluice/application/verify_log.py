@@ -120,13 +120,22 @@ def _verify(
     verdict.cosigned = now.cosigned
     records = _Records(checkpoint.origin, [*known, now], verdict)
     told = 0
-    for first, entries in verified_bundles(
+    false: Tampered | None = None
+    checked = verified_bundles(
         read, checkpoint, since and since.checkpoint, [one.checkpoint for one in known]
-    ):
-        records.take(first, entries, accounting)
-        if first - told >= TELL_EVERY:
-            told = first
-            progress(first, checkpoint.size)
+    )
+    try:
+        for first, entries in checked:
+            if false is None:
+                false = records.take(first, entries, accounting)
+            if first - told >= TELL_EVERY:
+                told = first
+                progress(first, checkpoint.size)
+    except Tampered as exc:
+        # Another tree than the signed one may have records that nobody writes, further on.
+        raise exc if false is None or exc.first <= false.first else false from exc
+    if false is not None:
+        raise false
     if short is not None:
         raise short
 
@@ -198,8 +207,17 @@ class _Records:
         )
         """Entries from a size on are younger than its first cosignature."""
 
-    def take(self, first: int, entries: Sequence[bytes], accounting: Accounting | None) -> None:
-        """Raises Tampered with the first entry that no writer of this log writes."""
+    def take(
+        self, first: int, entries: Sequence[bytes], accounting: Accounting | None
+    ) -> Tampered | None:
+        """The first entry that no writer of this log writes, and why."""
+        try:
+            self._take(first, entries, accounting)
+        except Tampered as exc:
+            return exc
+        return None
+
+    def _take(self, first: int, entries: Sequence[bytes], accounting: Accounting | None) -> None:
         verdict, origin, last = self._verdict, self._origin, self._last_us
         counts, decode, encode, floors = verdict.types, _decode, _encode, self._floors
         for index, entry in enumerate(entries, first):
@@ -209,7 +227,7 @@ class _Records:
             header = entry[:end]
             try:
                 record = decode(header)
-            except msgspec.DecodeError as exc:
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
                 raise _bad(index, str(exc)) from exc
             # One form alone, and no character but plain ASCII's: see entries.parse_header.
             if (
@@ -268,7 +286,7 @@ def type_of(entry: bytes) -> str:
     """What kind of record an entry is. Raises Malformed."""
     try:
         return _KINDS[type(_decode(split(entry)[0]))]
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise Malformed(f"no record: {exc}") from exc
 
 
@@ -301,7 +319,7 @@ def stats_of(read: Read, progress: Callable[[int, int], None] = lambda _done, _o
             header, sealed = split(entry)
             try:
                 record = _decode(header)
-            except msgspec.DecodeError as exc:
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
                 raise Malformed(f"no record: {exc}") from exc
             kind = _KINDS[type(record)]
             emitter = record.emitter
