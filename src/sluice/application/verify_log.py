@@ -36,7 +36,7 @@ Word = Literal["ok", "tampered", "incomplete", "unverifiable"]
 WORDS: tuple[Word, ...] = get_args(Word)
 """In the order of the exit statuses of ``sluice log``."""
 SKEW_MAX_US = 60_000_000
-"""How far the clocks of a log and of its witnesses may be apart."""
+"""How far the clocks of a log's writers, one after another, and of its witnesses may be apart."""
 EMITTERS_MAX = 1_000
 """That a log's statistics name."""
 TELL_EVERY = 65_536
@@ -201,7 +201,7 @@ class _Records:
         self._verdict = verdict
         self._last_us = 0
         self._floors = sorted(
-            (one.checkpoint.size, min(one.cosigned.values()) * 1_000_000 - SKEW_MAX_US)
+            (one.checkpoint.size, min(one.cosigned.values()) * 1_000_000)
             for one in published
             if one.cosigned
         )
@@ -242,9 +242,12 @@ class _Records:
             at = record.recorded_at
             while floors and floors[0][0] <= index:
                 last = max(last, floors.pop(0)[1])
-            if at < last:
-                raise _bad(index, "it is dated before the one before it, or before a cosignature")
-            last = at
+            if at > last:
+                last = at
+            elif at < last - SKEW_MAX_US:
+                raise _bad(
+                    index, "it is dated a minute before one before it, or before a cosignature"
+                )
             kind = _KINDS[type(record)]
             counts[kind] = counts.get(kind, 0) + 1
             if accounting is not None:
@@ -322,7 +325,7 @@ def stats_of(read: Read, progress: Callable[[int, int], None] = lambda _done, _o
             except (msgspec.DecodeError, UnicodeDecodeError) as exc:
                 raise Malformed(f"no record: {exc}") from exc
             kind = _KINDS[type(record)]
-            emitter = record.emitter
+            emitter = record.emitter or "no emitter's"
             if emitter not in found.emitters and len(found.emitters) >= EMITTERS_MAX:
                 emitter = "others"
             found.log = record.log

@@ -37,7 +37,7 @@ KEY = str(logs.KEY)
 WITNESS = str(logs.SEEN_BY)
 NOW_S = logs.START_US // 1_000_000
 ENTRIES = logs.entries(COUNT)
-FILES, TREE = logs.tree_files(ENTRIES)
+FILES, _ = logs.tree_files(ENTRIES)
 Json = dict[str, Any]
 
 
@@ -256,7 +256,10 @@ def test_a_record_that_was_appended_twice_is_named(folder: Path, verify: Verify)
 def test_a_record_that_was_dated_back_is_named(
     folder: Path, tmp_path: Path, verify: Verify
 ) -> None:
-    back = [*ENTRIES[:417], logs.entry(417, at_us=logs.START_US), *ENTRIES[418:]]
+    back = [*ENTRIES[:417], logs.entry(417, at_us=logs.START_US - 60_000_000), *ENTRIES[418:]]
+    signed_log(folder, [*ENTRIES[:417], logs.entry(417, at_us=logs.START_US), *ENTRIES[418:]])
+    assert verify(folder)[0] == 0, "clocks are set back by less than a minute"
+    assert also(folder) == 0
     signed_log(folder, back)
     status, said = verify(folder)
     assert (status, said["first_bad"]) == (1, 417)
