@@ -348,6 +348,38 @@ class LabellerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     )
 
 
+class AuditorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The auditor, which writes the compliance log. A log is named environment/cell/shard."""
+
+    root: Annotated[
+        str,
+        _says(
+            "Folder of the logs: `<root>/<shard>` is for verifiers, `<root>/<shard>.ahead` and "
+            "`<root>/<shard>.resume` are the auditor's own."
+        ),
+    ] = "var/compliance-log"
+    key_file: Annotated[
+        str, _says("Private key that signs checkpoints, Ed25519, PEM; `sluice log keygen`.")
+    ] = ""
+    environment: Annotated[str, _says("First part of the name of its logs, like bank.example.")] = (
+        "local"
+    )
+    cell: Annotated[str, _says("Second part: the region whose topics it reads.")] = "cell"
+    shard: Annotated[
+        int,
+        _says(
+            "Third part: it reads the partitions whose number leaves this when divided by "
+            "`auditor.shards`.",
+            ge=0,
+            le=63,
+        ),
+    ] = 0
+    shards: Annotated[
+        int,
+        _says("Logs of the cell; another number takes new names for all of them.", ge=1, le=64),
+    ] = 1
+
+
 class FeastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The feature repository. Feast's own files (`feature_repo/*.yaml`) read store and registry."""
 
@@ -487,6 +519,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     featurizer: FeaturizerSettings = FeaturizerSettings()
     archiver: ArchiverSettings = ArchiverSettings()
     labeller: LabellerSettings = LabellerSettings()
+    auditor: AuditorSettings = AuditorSettings()
     feast: FeastSettings = FeastSettings()
     consistency: ConsistencySettings = ConsistencySettings()
     keystore: KeystoreSettings = KeystoreSettings()

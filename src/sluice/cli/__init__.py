@@ -55,6 +55,7 @@ EXTRAS = {
     "confluent_kafka": "kafka",
     "feast": "feast",
     "hiredis": "redis",
+    "kafka": "accounting",
     "onnxruntime": "onnx",
     "pyarrow": "archive",
 }
