@@ -2,7 +2,6 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,6 @@ from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavail
 
 WHO = {"who": "ann", "case": "GDPR-17"}
 QUARTER = "2026Q4"
-Open = Callable[..., SqliteKeystore]
 
 
 class At:

@@ -45,9 +45,9 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Found(NamedTuple):
-    """An entry of the log. header, sealed: its exact bytes."""
+    """An entry of the log. place: its index. header, sealed: its exact bytes."""
 
-    index: int
+    place: int
     record: AnyRecord
     header: bytes
     sealed: bytes
@@ -119,13 +119,13 @@ def opened(
         if found.record.authorization_id != authorization_id or sealed is None:
             continue
         count += 1
-        opening = Opening(authorization_id, found.index, digest)
+        opening = Opening(authorization_id, found.place, digest)
         store.access(opening, sealed.subject, who=given.who, case=given.case)
         key = store.existing(sealed.subject, sealed.period)
         if key.commitment != sealed.key_commitment:
             raise Corrupt(
                 "the keystore's key is not the one that the header commits to",
-                where=f"entry {found.index}",
+                where=f"entry {found.place}",
                 fix="it is another log's keystore, or a new one: docs/runbooks/keystore.md",
             )
         yield found, key.open(found.sealed, found.header)

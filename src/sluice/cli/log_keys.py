@@ -1,12 +1,12 @@
 """What the keystore holds, and what an operator does to it now and then.
 
-sluice log keys init                # once, before the log has a record
+sluice log keys init          # once, before the log has a record
 sluice log keys show
-sluice log keys subject --tenant T --card -  # the pseudonym of a card
+sluice log keys subject --tenant T --card -   # the pseudonym of a card
 sluice log keys expire --who ann --case KEEP-21
 sluice log keys copy DIR
-sluice log keys sweep               # erase from the archive what was erased before
-sluice log keys reapply LOG         # after a copy was brought back
+sluice log keys sweep         # take it out of the archive again
+sluice log keys reapply LOG   # after a copy was brought back
 
 A card token is read from standard input where it is given as -, so that it stands in no history of
 a shell (docs/runbooks/keystore.md).
@@ -158,7 +158,7 @@ def open_sealed(log: Path, authorization_id: str, note: Path) -> int:
     Unavailable, Corrupt."""
     settings, _ = load()
     for found, text in parts.open_entries(settings, log, authorization_id, note):
-        say(f"entry {found.index}, {found.record.type}", err=True)
+        say(f"entry {found.place}, {found.record.type}", err=True)
         say_json(text.decode())
     return 0
 
