@@ -121,15 +121,15 @@ def main() -> int:
         codes = stack.stop_all(but="auditor")
         _told(stack)
         codes |= stack.stop_all()
-        verified = stack.verb(
-            "log", "verify", str(FOLDER / "log/0"), "--key", str(public), "--accounting"
-        )
+        # The mock cluster tells no other client its watermarks: holes are looked for alone.
+        verify = ("log", "verify", str(FOLDER / "log/0"), "--key", str(public), "--accounting")
+        verified = stack.verb(*verify, "--offline")
     summary = _summary(tally, sent, watch, gauges, codes, reports, verified.returncode)
     (FOLDER / "summary.json").write_bytes(
         msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
     )
     _report(summary, time.monotonic() - began)
-    print(f"\n  ./sluice log verify {FOLDER}/log/0 --key {public} --accounting\n")
+    print(f"\n  ./sluice {' '.join(verify)} --offline\n")
     print(verified.stdout + verified.stderr)
     return 0 if summary.ok else 1
 
