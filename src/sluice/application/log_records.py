@@ -119,12 +119,18 @@ class LogRecords:
     """Makes the entries of one log; see :class:`sluice.application.keep_log.MakesEntries`.
 
     log: its origin. grammars: by ``tenant.field`` how a tenant makes its ids
-    (``decider.grammars``). Not thread-safe.
+    (``decider.grammars``). topic_prefix: of the names of topics. Not thread-safe.
     """
 
     def __init__(
-        self, *, log: str, keystore: Keystore, grammars: Mapping[str, str] | None = None
+        self,
+        *,
+        log: str,
+        keystore: Keystore,
+        grammars: Mapping[str, str] | None = None,
+        topic_prefix: str = "",
     ) -> None:
+        self._topic_prefix = topic_prefix
         self._log = log
         self._keystore = keystore
         self._grammars: dict[str, list[re.Pattern[str]]] = {}
@@ -136,7 +142,10 @@ class LogRecords:
         self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
     ) -> list[bytes | Refused]:
         """See the port. Raises Unavailable, and Corrupt: of the keystore."""
-        drafts = [_draft(m, second) for m, second in zip(batch, superseded, strict=True)]
+        drafts = [
+            _draft(message, message.topic.removeprefix(self._topic_prefix), second)
+            for message, second in zip(batch, superseded, strict=True)
+        ]
         keys = self._keys(drafts)
         headers = [
             b"" if draft is None else self._header(draft, key, message, at_us)
@@ -213,12 +222,12 @@ def _searched(draft: _Draft, header: bytes) -> bytes:
     return text + draft.searched
 
 
-def _draft(message: Message, superseded: bool) -> _Draft | None:
+def _draft(message: Message, topic: str, superseded: bool) -> _Draft | None:
     """None for what is no record of its topic."""
     try:
-        if message.topic == "decisions.v1":
+        if topic == "decisions.v1":
             return _of_decision(message, superseded)
-        return _DRAFTS[message.topic](message.value)
+        return _DRAFTS[topic](message.value)
     except (msgspec.DecodeError, KeyError):
         return None
 
