@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -33,7 +32,7 @@ _decision = msgspec.json.Decoder(Decision)
 def mixed(tmp_path_factory) -> Mixed:
     root = tmp_path_factory.mktemp("mixed")
     mixed = Mixed(root=root)
-    asyncio.run(mixed.run(traffic(N)))
+    mixed.run_now(traffic(N))
     mixed.archive(root / "archive")
     return mixed
 
