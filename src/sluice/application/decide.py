@@ -399,6 +399,15 @@ class DecisionPipeline:
             levels = np.where(without_model, _levels(served.missing, NoScore("model")), levels)
         timer.stage("score")
         ppm = None if isinstance(score, NoScore) else score.ppm
+        # Asked once: another thread may take the canary out meanwhile.
+        beside = self._challengers if self._challengers and self._challengers.active else None
+        if beside is None:
+            answers = None
+        if answers is not None:
+            usable = levels < _MODEL_LEVELS
+            if without_model is not None:
+                usable &= ~without_model
+            answers = _used(answers, usable, served.missing)
         verdicts = policy.decide(
             auths,
             served.features,
@@ -408,21 +417,19 @@ class DecisionPipeline:
             explain=None if isinstance(score, NoScore) else score.reasons,
             left_out=spared,
             draw=self._draw,
+            undrawn=() if answers is None else frozenset(answers.at.tolist()),
         )
-        if self._challengers is not None and self._challengers.active and ppm is not None:
+        if beside is not None and ppm is not None:
             champion, before = ppm, _undrawn(verdicts)
             if answers is not None:
-                usable = levels < _MODEL_LEVELS
-                if without_model is not None:
-                    usable &= ~without_model
-                answers = _used(answers, usable, served.missing)
-            if answers is not None:
+                the_rest = (policy, auths, served, levels, spared, self._draw)
                 try:
-                    verdicts = _answered(
-                        answers, verdicts, policy, auths, served, levels, spared, self._draw
-                    )
+                    verdicts = _answered(answers, verdicts, *the_rest)
                 except Unavailable:
-                    self._challengers.failed(answers)
+                    beside.failed(answers)
+                    if isinstance(score, Score):  # the champion answers them, and draws for them
+                        own = Answers(answers.at, ppm[answers.at], score.scorer)
+                        verdicts = _answered(own, verdicts, *the_rest)
                     answers = None
                 else:
                     ppm = ppm.copy()
@@ -430,9 +437,7 @@ class DecisionPipeline:
                     score = Score(ppm, score.scorer) if isinstance(score, Score) else score
             kept = Rows(auths, served.features, served.missing, levels, ppm)
             after = _undrawn(verdicts)
-            self._challengers.judged(
-                Judged(kept, rows[:, AMOUNT], champion, before, after), policy, answers
-            )
+            beside.judged(Judged(kept, rows[:, AMOUNT], champion, before, after), policy, answers)
         else:
             answers = None
         decisions = self._records(
@@ -558,9 +563,8 @@ def _answered(
     left_out: LeftOut,
     draw: Draw | None,
 ) -> Verdicts:
-    """The champion's verdicts, with the canary's where it answers. Raises Unavailable if its scores
-    cannot be explained. A row that both would decline and that is drawn is drawn twice, and spends
-    twice of the day's budget."""
+    """The champion's verdicts, for whose rows at ``answers`` nothing was drawn, with the canary's
+    there. Raises Unavailable if its scores cannot be explained."""
     rows = answers.at.tolist()
     theirs = policy.decide(
         [auths[i] for i in rows],

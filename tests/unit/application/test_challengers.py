@@ -343,6 +343,37 @@ async def test_what_the_canary_would_decline_is_let_through_as_what_the_champion
     assert {said[name] for name in names} == {Outcome.DECLINE.severity}
 
 
+class Unexplained(FakeScorer):
+    """Scores, and cannot say why."""
+
+    def reasons(self, row: Ints) -> list[str]:
+        raise Unavailable("the runtime failed")
+
+
+@pytest.mark.parametrize(
+    ("canary", "spent"),
+    [
+        (FakeScorer(950_000, release="canary"), "the canary's declines too"),
+        (FakeScorer(20, release="canary"), "none for what the canary approves"),
+        (Unexplained(950_000, release="canary"), "the champion's, where the canary fails"),
+    ],
+    ids=["declines", "approves", "fails"],
+)
+async def test_the_day_s_budget_is_spent_once_for_each_authorization_that_is_let_through(
+    canary: FakeScorer, spent: str
+) -> None:
+    taken: list[int] = []
+    draw = Draw(b"sixteen bytes or", lambda _limits, minor: taken.append(minor) is None)
+    limits = LetThrough(share_ppm=SHARE_MAX_PPM, amount_max_minor=10**9)
+    world = World(policy=make_policy(let_through=limits), draw=draw)
+    world.sign(canary=canary)
+    decided = await world.decide(*range(950_000, 950_300))  # which the champion would decline
+    through = [d for d in decided if d.let_through_ppm]
+    assert len(taken) == len(through) > 0, spent
+    names = {d.authorization.authorization_id for d in decided if d.outcome != "approve"}
+    assert not any(draw.drawn("test", name, SHARE_MAX_PPM) for name in names)
+
+
 # ---------------------------------------------------------------- what takes a canary out
 
 

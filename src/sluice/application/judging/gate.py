@@ -487,7 +487,8 @@ class _Run:
         exponent = EXPONENTS[self.trial.currency]
         for rows, ours, other in zip(self.trial.tests, self.ours, theirs, strict=True):
             fraud = rows.window.fraud
-            hit, their_hit = ours > budget_limit(ours), other > budget_limit(other)
+            hit = ours > budget_limit(ours, rows.weight)
+            their_hit = other > budget_limit(other, rows.weight)
             for key, inside in segments_of(rows, exponent).items():
                 sums = caught.setdefault(key, [0, 0, 0])
                 sums[0] += int((inside & fraud).sum())
@@ -600,10 +601,10 @@ def _apart(one: float, other: float) -> float:
 
 
 def _euros(scores: Sequence[Floats], tests: Sequence[Rows]) -> float:
-    caught = lost = 0
+    caught = lost = 0.0
     for score, rows in zip(scores, tests, strict=True):
-        hit = score > budget_limit(score)
-        amount, fraud = rows.window.amount_minor, rows.window.fraud
-        caught += int(amount[hit & fraud].sum())
-        lost += int(amount[fraud].sum())
-    return caught / max(1, lost)
+        hit = score > budget_limit(score, rows.weight)
+        euros = rows.window.amount_minor * rows.weight * rows.window.fraud
+        caught += float(euros[hit].sum())
+        lost += float(euros.sum())
+    return caught / max(1.0, lost)

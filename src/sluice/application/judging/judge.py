@@ -244,16 +244,19 @@ def reliability_by_size(score: Floats, fraud: Bools, weight: Floats) -> list[mea
     return found
 
 
-def budget_limit(score: Floats, share: float = ALERT_BUDGET) -> float:
-    """The score that ``share`` of the rows exceed, at most."""
-    most = int(share * len(score))
-    return float(np.partition(score, len(score) - most - 1)[len(score) - most - 1])
+def budget_limit(score: Floats, weight: Floats, share: float = ALERT_BUDGET) -> float:
+    """The score above which rows weigh at most ``share`` of all: a let-through takes the places of
+    those that it stands for, a row that was declined none."""
+    order = np.argsort(-score, kind="stable")
+    reached = np.cumsum(weight[order])
+    within = int(np.searchsorted(reached, share * reached[-1], side="right"))
+    return float(score[order[min(within, len(order) - 1)]])
 
 
 def _week(rows: Rows, score: Floats) -> Week:
     window = rows.window
-    budget = np.argsort(-score, kind="stable")[: int(ALERT_BUDGET * len(score))]
-    caught = window.amount_minor[budget][window.fraud[budget]].sum()
+    above = score > budget_limit(score, rows.weight)
+    caught = window.amount_minor[above & window.fraud].sum()
     return Week(
         test=rows.name,
         caught_minor=int(caught),
@@ -283,7 +286,7 @@ def _segments(material: Material, scores: Sequence[Floats]) -> list[Segment]:
     exponent = EXPONENTS[material.currency]
     parts: dict[tuple[str, str], list[tuple[Floats, Window, Bools]]] = {}
     for rows, score in zip(material.tests, scores, strict=True):
-        above = score > budget_limit(score)
+        above = score > budget_limit(score, rows.weight)
         members = segments_of(rows, exponent)
         if material.campaigns is not None:
             names = np.array([material.campaigns.get(i, "") for i in rows.ids], object)
@@ -424,7 +427,7 @@ def signals_of(tests: Sequence[Rows]) -> list[Signal]:
 def _examples(rows: Rows, score: Floats, power: Mapping[str, float]) -> list[Example]:
     """Of the last test: the largest frauds caught and missed, and the loudest false alarms."""
     fraud, amount = rows.window.fraud, rows.window.amount_minor
-    above = score > budget_limit(score)
+    above = score > budget_limit(score, rows.weight)
     rank = np.empty(len(score))
     rank[np.argsort(-score, kind="stable")] = np.arange(len(score)) / max(1, len(score))
     by_amount, by_score = np.argsort(-amount, kind="stable"), np.argsort(-score, kind="stable")

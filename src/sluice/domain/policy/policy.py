@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -247,6 +247,7 @@ class Policy:
         explain: Callable[[Ints], list[str]] | None = None,
         left_out: LeftOut = _NOTHING_LEFT_OUT,
         draw: Draw | None = None,
+        undrawn: Container[int] = (),
     ) -> Verdicts:
         """Judge n authorizations.
 
@@ -255,7 +256,8 @@ class Policy:
         (n,), read where level is 0 or 1; None if no row has one. explain: reason codes
         of one feature row, strongest first; asked only for rows that the model did not approve.
         left_out: rules in it do not fire for that tenant, and are named in ``silenced``. draw:
-        lets some would-be declines through, if the pack says so; None lets none.
+        lets some would-be declines through, if the pack says so; None lets none. undrawn: rows for
+        which nothing is drawn, because another model answers them, and its declines are drawn for.
         O(n x conditions); one row of which nothing is said costs 5 us.
         """
         n = len(auths)
@@ -306,7 +308,7 @@ class Policy:
             severity[i] = max(final, by_model)
             reasons[i] = list(dict.fromkeys(codes))[:MAX_REASONS]
             if severity[i] == _DECLINE:
-                if draw is not None and self.let_through is not None:
+                if draw is not None and self.let_through is not None and i not in undrawn:
                     amount = int(features[i, self._amount_column])
                     ppm = self._drawn(draw, self.let_through, auth, of, blocks, amount)
                     if ppm is not None:

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from sluice.application.judging import measures
+from sluice.application.judging.judge import budget_limit
 from sluice.application.judging.measures import Window, measure
 
 DAY = 86_400_000_000
@@ -190,3 +191,15 @@ def test_the_paired_interval_draws_cards_and_not_rows() -> None:
         i.high - i.low for i in (measures.paired_interval(score, other, w) for w in (alone, lumped))
     ]
     assert width[1] > 2 * width[0]
+
+
+def test_a_let_through_takes_the_places_that_it_stands_for_in_a_budget_and_a_decline_none() -> None:
+    score = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05])
+    once = np.ones(10)
+    assert (score > budget_limit(score, once, 0.3)).sum() == 3
+    declined = np.where(np.arange(10) < 4, 0.0, 1.0)  # the highest, of which nothing is known
+    assert (score > budget_limit(score, declined, 0.5)).sum() == 7
+    stands = np.where(np.arange(10) == 0, 9.0, 1.0)  # of 18 in all
+    assert (score > budget_limit(score, stands, 0.5)).sum() == 1
+    assert (score > budget_limit(score, stands, 0.4)).sum() == 0
+    assert (score > budget_limit(score, once, 1.0)).sum() == 9, "a limit is a score that there is"
