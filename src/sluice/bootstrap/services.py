@@ -66,8 +66,8 @@ from sluice.application.ports import (
 )
 from sluice.application.watch_store import StoreWatch
 from sluice.bootstrap.brokers import brokers as of_settings
-from sluice.bootstrap.memory import limit_memory
 from sluice.bootstrap.library import FolderLibrary
+from sluice.bootstrap.memory import limit_memory
 from sluice.domain.activation import ACTIVATION, POLICY, RELEASE, Checked, What, champion_of
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue

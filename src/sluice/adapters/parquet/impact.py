@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from sluice.adapters.parquet.archive import Archive, counting
 from sluice.adapters.parquet.columns import RECORD, SUPERSEDED
-from sluice.adapters.parquet.damage import reading
+from sluice.adapters.parquet.damage import HeldFile
 from sluice.adapters.parquet.feature_log import FeatureLog, known_frauds
 from sluice.application.impact import Piece
 from sluice.domain.clock import DAY_US
@@ -23,6 +23,8 @@ PIECE_ROWS = 10_000
 """Decisions at once: 40 MB decoded."""
 AGE_MAX_US = 36 * DAY_US
 """An entrypoint takes no older event: labels are looked for from so long before."""
+UNKNOWN = 2**63 - 1
+"""The newest of a row group that does not say."""
 _DECISION = msgspec.json.Decoder(Decision)
 
 
@@ -37,28 +39,21 @@ class ArchiveImpactLog:
         """When the newest decision was made; 0 without one. Reads footers alone."""
         newest = 0
         for held in self._archive.opened():
-            column = held.schema_arrow.names.index("decided_at")
-            for group in range(held.num_row_groups):
-                told = held.metadata.row_group(group).column(column).statistics
-                if told is not None and told.has_min_max:
-                    newest = max(newest, int(told.max))
-        return newest
+            for group in range(len(held.groups)):
+                newest = max(newest, _decided(held, group)[1])
+        return newest if newest < UNKNOWN else 0
 
     def pieces(self, since: int, until: int) -> Iterator[Piece]:
         """The decisions that count, a file's row group at a time. Raises Corrupt for a file that is
         damaged."""
         ids, frauds = self._known(since - AGE_MAX_US, until)
-        for file, held in zip(self._archive.files(), self._archive.opened(), strict=True):
-            column = held.schema_arrow.names.index("decided_at")
-            for group in range(held.num_row_groups):
-                told = held.metadata.row_group(group).column(column).statistics
-                known = told is not None and told.has_min_max
-                if known and (told.max < since or told.min >= until):
+        for held in self._archive.opened():
+            for group in range(len(held.groups)):
+                first_us, last_us = _decided(held, group)
+                if last_us < since or first_us >= until:
                     continue
-                wanted = ["authorization_id", "decided_at", SUPERSEDED, RECORD]
-                have = [name for name in wanted if name in held.schema_arrow.names]
-                with reading(file.path):
-                    rows = counting(held.read_row_group(group, have))
+                columns = ["authorization_id", "decided_at", SUPERSEDED, RECORD]
+                rows = counting(held.read(columns, [group]))
                 rows = rows.filter(
                     pc.and_(
                         pc.greater_equal(rows["decided_at"], since),
@@ -82,3 +77,9 @@ class ArchiveImpactLog:
     def _known(self, since: int, until: int) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
         """Ids of which something is known, and whether the label in force says fraud."""
         return known_frauds(FeatureLog(self._root, since, until).labels(since, until))
+
+
+def _decided(held: HeldFile, group: int) -> tuple[int, int]:
+    """The first and last decided_at of a row group; 0 and UNKNOWN where it does not say."""
+    told = held.footer.row_group(group).column(held.names.index("decided_at")).statistics
+    return (told.min, told.max) if told is not None and told.has_min_max else (0, UNKNOWN)
