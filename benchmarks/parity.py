@@ -256,7 +256,7 @@ def _drain(archive: Archive, expected: dict[str, int]) -> None:
     deadline = time.monotonic() + DRAIN_MAX_S
     while True:
         have = {
-            kind: sum(held.metadata.num_rows for held in archive.opened(kind)) for kind in expected
+            kind: sum(held.footer.num_rows for held in archive.opened(kind)) for kind in expected
         }
         if all(have[kind] >= n for kind, n in expected.items()):
             return

@@ -26,7 +26,7 @@ Name = Literal[
     "decider-sync", "decider-stream", "featurizer", "archiver", "labeller", "consistency"
 ]
 NAMES: tuple[Name, ...] = ("featurizer", "archiver", "decider-stream", "decider-sync")
-"""Of a whole Sluice. The consistency check only looks on, and the labeller waits for reports: start
+"""Of the main path. The consistency check only looks on, and the labeller waits for reports: start
 them beside these."""
 _COMMANDS: dict[Name, list[str]] = {
     "decider-sync": ["-m", "services.decider.main", "sync"],

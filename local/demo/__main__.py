@@ -9,6 +9,7 @@ Everything it leaves is in var/demo. Exit status 0 only if every authorization w
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import os
@@ -35,6 +36,7 @@ from sluice.adapters.files.past import read_past
 from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics
+from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.bootstrap import verbs
 from sluice.bootstrap.services import store_at
@@ -45,6 +47,13 @@ from sluice.settings import load as load_settings
 
 FOLDER = Path("var/demo")
 START = date(2026, 9, 1)
+KNOWN_AFTER_US = 3 * 3_600_000_000
+"""How long after an authorization the bank knows what became of it, in the demo's time."""
+NAMED = (
+    *("authorization_id", "tenant", "event_at", "channel"),
+    *("card_token", "merchant_id", "terminal_id", "device_id"),
+)
+"""Of an authorization, in a report."""
 YEARS_US = 10 * 366 * 86_400
 """Simulated time is not ours: the demo's deciders accept event times far from their clock."""
 DRAIN_MAX_S = 60.0
@@ -82,8 +91,9 @@ def main() -> int:
         Stack(broker.bootstrap, store.url, FOLDER, _environment()) as stack,
     ):
         stack.start_all(wait=False)
+        labeller = stack.start("labeller")
         _history(world, args.days, store.url, say)
-        say("waiting for decider (2 entrypoints), featurizer and archiver")
+        say("waiting for decider (2 entrypoints), featurizer, archiver and labeller")
         stack.wait_all()
         truth = _truth(world, live, round(args.rate * args.seconds * 1.02) + 1000)
         tally = Tally(truth)
@@ -102,8 +112,9 @@ def main() -> int:
             watch.until(lambda: len(tally.decisions) >= sent["sent"], DRAIN_MAX_S)
             watch.close()
         gauges = watch.gauges()
+        reports = _report_fraud(stack, labeller.port, watch.worth_a_report, truth, say)
         codes = stack.stop_all()
-    summary = _summary(tally, sent, watch, gauges, codes)
+    summary = _summary(tally, sent, watch, gauges, codes, reports)
     (FOLDER / "summary.json").write_bytes(
         msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
     )
@@ -212,6 +223,33 @@ def _sent(sender: subprocess.Popen[str]) -> dict[str, Any]:
     return report
 
 
+def _report_fraud(
+    stack: Stack,
+    port: int,
+    decided: list[tuple[Authorization, bool]],
+    truth: dict[str, bool],
+    say: _Steps,
+) -> int:
+    """Send what the bank learns to the labeller: of what was stopped an analyst's verdict, of what
+    was not the issuer's report. Returns how many; what became of them the archive says."""
+    file = FOLDER / "reports.csv"
+    with file.open("w", newline="") as out:
+        rows = csv.writer(out)
+        rows.writerow(["report_id", "source", "kind", "is_fraud", "known_at", *NAMED])
+        for number, (auth, stopped) in enumerate(decided):
+            kind, source = ("verdict", "analysts") if stopped else ("issuer_report", "issuer")
+            known_at = auth.event_at + KNOWN_AFTER_US
+            fraud = "yes" if truth.get(auth.authorization_id) else "no"
+            about = ("" if (value := getattr(auth, name)) is None else value for name in NAMED)
+            rows.writerow([f"demo-{number}", source, kind, fraud, known_at, *about])
+    url = f"http://127.0.0.1:{port}"
+    done = stack.verb("labels", "send", str(file), "--url", url)
+    say(f"reported what the bank learnt of {len(decided):,} of them to the labeller")
+    if done.returncode:
+        say(f"sluice labels send ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    return len(decided)
+
+
 class _Watcher:
     """Reads decisions and dead letters as anyone could, and asks the services how they are."""
 
@@ -228,6 +266,8 @@ class _Watcher:
         self._tally = tally
         self._view = view
         self.dead_letters = 0
+        self.worth_a_report: list[tuple[Authorization, bool]] = []
+        """Stopped, or fraud that was not; and whether it was stopped."""
 
     def until(
         self, done: Callable[[], bool], at_most_s: float | None, *, show: bool = True
@@ -240,9 +280,12 @@ class _Watcher:
                     self.dead_letters += 1
                     continue
                 part = _decoder.decode(message.value)
+                auth, stopped = part.authorization, part.outcome is not Outcome.APPROVE
+                if stopped or self._tally.truth.get(auth.authorization_id):
+                    self.worth_a_report.append((auth, stopped))
                 self._tally.add(
                     Seen(
-                        part.authorization.authorization_id,
+                        auth.authorization_id,
                         part.outcome,
                         part.degradation_level,  # type: ignore[arg-type]
                         part.entrypoint,  # type: ignore[arg-type]
@@ -295,11 +338,17 @@ def _percentiles(page: str | None, entrypoint: str) -> tuple[float, float] | Non
 
 
 def _summary(
-    tally: Tally, sent: dict[str, object], watch: _Watcher, gauges: Gauges, codes: dict[str, int]
+    tally: Tally,
+    sent: dict[str, object],
+    watch: _Watcher,
+    gauges: Gauges,
+    codes: dict[str, int],
+    reports: int,
 ) -> Summary:
     ids = pq.read_table(FOLDER / "truth.parquet", columns=["authorization_id"])
     expected = set(ids.column(0).to_pylist())
     archived = _archived()
+    labels = [one.report_id for one in Archive(FOLDER / "archive").labels() if one.report_id]
     checks = {
         "every authorization sent is in the truth file": len(expected) == sent["sent"],
         "no decision is missing": tally.missing(expected) == 0,
@@ -307,6 +356,7 @@ def _summary(
         "none was decided that was not sent": tally.unexpected == 0,
         "nothing was dead-lettered": watch.dead_letters == 0,
         "the archive holds each decision once": sorted(archived) == sorted(tally.decisions),
+        "each report is one label of the archive": len(set(labels)) == len(labels) == reports,
         "the sender had no errors": bool(sent["ok"]),
         "every service stopped cleanly": not any(codes.values()),
     }
@@ -332,6 +382,7 @@ def _summary(
         stream_p99_ms=round(stream[1], 1) if stream else None,
         rate=float(str(sent["rate"])),
         archived=len(archived),
+        reports=reports,
         states=int(gauges.states or 0),
         release=_release(),
         broker="mock cluster inside librdkafka",
@@ -366,6 +417,7 @@ def _report(s: Summary, seconds: float) -> None:
         ("  stopped", f"{s.frauds_stopped:,}, EUR {s.eur_stopped:,.2f}"),
         ("  missed", f"{s.frauds - s.frauds_stopped:,}, EUR {s.eur_missed:,.2f}"),
         ("false positives", f"{s.false_positives_per_10k:.1f} of 10,000 genuine authorizations"),
+        ("reported", f"{s.reports:,} to the labeller, each a label"),
         ("sync API", f"p50 {s.p50_ms} ms, p99 {s.p99_ms} ms, from due to answered"),
         (
             "stream processor",

@@ -25,6 +25,7 @@ class Summary(msgspec.Struct, kw_only=True):
     """``var/demo/summary.json``. Amounts in euros; percentiles in milliseconds.
 
     p50_ms, p99_ms: the sync API as its caller saw it, from the moment each request was due.
+    reports: told to the labeller, of what was stopped and of frauds that were not.
     false_positives_per_10k: genuine authorizations not approved, of 10,000 genuine ones.
     """
 
@@ -48,6 +49,7 @@ class Summary(msgspec.Struct, kw_only=True):
     stream_p99_ms: float | None
     rate: float
     archived: int
+    reports: int
     states: int
     release: str | None
     broker: str

@@ -1,4 +1,5 @@
-"""``python -m services.archiver.main``: decisions.v1 and labels.v1 to parquet, each row once."""
+"""``python -m services.archiver.main``: decisions, labels and shadows' scores to parquet, each
+record once."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def main() -> int:
     try:
         stop = bootstrap.start("archiver", settings).stop
         names = bootstrap.topics(settings)
-        for_brokers(Waiting(stop), settings, names.decisions, names.labels)
+        for_brokers(Waiting(stop), settings, names.decisions, names.labels, names.shadow_scores)
         parts = bootstrap.archiver(settings)
         ConsumerLoop(parts.consumer, Archiving(parts.consumer, parts.archiver), LIMITS).run(stop)
     except StoppedError:

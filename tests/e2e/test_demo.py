@@ -32,6 +32,7 @@ def test_the_demo_decides_every_authorization_once_and_can_explain_one(
     summary = json.loads((ROOT / "var/demo/summary.json").read_text())
     assert summary["ok"]
     assert summary["authorizations"] == summary["decisions"] == summary["archived"] == 1200
+    assert summary["reports"] > 0
     assert (summary["duplicates"], summary["missing"], summary["unexpected"]) == (0, 0, 0)
     assert summary["eur_fraud"] == pytest.approx(summary["eur_stopped"] + summary["eur_missed"])
     truth = pq.read_table(ROOT / "var/demo/truth.parquet", columns=["authorization_id"])

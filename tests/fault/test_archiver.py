@@ -24,7 +24,7 @@ from sluice.adapters.parquet.archive import Archive
 from sluice.domain.records.authorization import encode
 from sluice.errors import Unavailable
 from sluice.testing.factories import make_authorization, make_label
-from sluice.testing.records import make_decision
+from sluice.testing.records import make_decision, make_shadow_scores
 from tests.support.kafka import read_all, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -100,6 +100,14 @@ def label(kafka, topics: Topics, count: int) -> None:
     producer.flush(30)
 
 
+def shadow(kafka, topics: Topics, count: int) -> None:
+    producer = EventProducer(kafka.bootstrap, client_id="test")
+    for number in range(count):
+        record = make_shadow_scores(f"a-{number}", digest=f"{number:064x}")
+        producer.produce(topics.shadow_scores, encode(record), key=record.digest)
+    producer.flush(30)
+
+
 def archived(tmp_path: Path, kind: str = "decisions") -> list[tuple]:
     rows = Archive(tmp_path / "archive").read(kind, ["partition", "offset", "record"])
     return list(zip(*rows.to_pydict().values(), strict=True))
@@ -110,14 +118,14 @@ def in_topic(kafka, topic: str) -> list[tuple]:
 
 
 def caught_up(port: int) -> bool:
-    """True if the archiver has fetched all eight partitions to their ends."""
+    """True if the archiver has fetched all its partitions to their ends."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
             text = page.read().decode()
     except OSError:
         return False
     lags = [sample.value for sample in metrics_page.samples(text, "sluice_consumer_lag_messages")]
-    return len(lags) == 8 and set(lags) == {0}
+    return len(lags) == 12 and set(lags) == {0}
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -135,6 +143,7 @@ def test_a_killed_archiver_leaves_each_row_once(kafka, topics, start, tmp_path, 
 def test_sigterm_writes_what_is_buffered_and_a_successor_goes_on(kafka, topics, start, tmp_path):
     decide(kafka, topics, range(100))
     label(kafka, topics, 40)
+    shadow(kafka, topics, 30)
     first = start(roll_s=1)
     wait_until(lambda: len(archived(tmp_path)) == 100, "the first are archived")
     first.terminate()
@@ -150,6 +159,7 @@ def test_sigterm_writes_what_is_buffered_and_a_successor_goes_on(kafka, topics, 
     wait_until(lambda: len(archived(tmp_path)) >= 180, "all are archived")
     assert archived(tmp_path) == in_topic(kafka, topics.decisions)
     assert archived(tmp_path, "labels") == in_topic(kafka, topics.labels)
+    assert archived(tmp_path, "shadow_scores") == in_topic(kafka, topics.shadow_scores)
 
 
 def test_two_archivers_share_the_partitions_and_write_each_row_once(kafka, topics, start, tmp_path):

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sluice.adapters.parquet.archive import LAST, path_of
+from sluice.adapters.parquet.archive import path_of
 from sluice.adapters.parquet.columns import SCHEMAS
+from sluice.adapters.parquet.damage import LAST
 from sluice.domain.clock import DAY_US, to_datetime
 
 

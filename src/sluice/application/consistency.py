@@ -8,6 +8,7 @@ waits, is counted, and is tried again. What cannot be compared never counts as e
 from __future__ import annotations
 
 import heapq
+import random
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 import numpy as np
 
+from sluice.application.rejudge import COMPARED, Library, rejudge
 from sluice.application.replay import EventHistory, Recomputed, Replay
 from sluice.domain.clock import SECOND_US, Clock
 from sluice.domain.features import catalogue
@@ -35,6 +37,7 @@ WAITING_MAX = 50_000
 counted."""
 EXAMPLES_MAX = 5
 """Differing decisions that a report tells in full."""
+MILLION = 1_000_000
 TOO_MANY = "too_many_events"
 """Code of an event history's refusal to hold the events of so many entities."""
 
@@ -79,6 +82,14 @@ class Example(msgspec.Struct, frozen=True):
     authorization_id: str
     place: str
     features: dict[str, list[int]]
+
+
+class ReplayExample(msgspec.Struct, frozen=True):
+    """A decision that is judged otherwise. fields: name to [recorded, recomputed]."""
+
+    authorization_id: str
+    place: str
+    fields: dict[str, list[str]]
 
 
 class Freshness(msgspec.Struct, frozen=True):
@@ -132,6 +143,13 @@ class Report(msgspec.Struct, frozen=True):
     pending: PendingReport
     defaulted: dict[str, int]
     """By feature: served its default because its view was missing or never written."""
+    replayed: dict[str, int] = {}
+    """Whole decisions judged again: how many by result, none where nothing holds policies."""
+    fields: dict[str, int] = {}
+    """Of them, by field besides the features: how many came out otherwise, worst first."""
+    replay_examples: list[ReplayExample] = []
+    why: list[str] = []
+    """What was in the way of those that could not be judged again."""
 
 
 @dataclass(slots=True)
@@ -155,6 +173,10 @@ class Tally:
     with_pending: int = 0
     pending_entries: int = 0
     pending_mattered: int = 0
+    replayed: Counter[str] = field(default_factory=Counter)
+    fields: Counter[str] = field(default_factory=Counter)
+    replay_examples: list[ReplayExample] = field(default_factory=list)
+    why: list[str] = field(default_factory=list)
 
     @property
     def parity(self) -> float | None:
@@ -189,6 +211,10 @@ class Tally:
                 for f in catalogue.FEATURES
                 if (n := self.new[f.entity] + self.missing[f.entity])
             },
+            replayed=dict(self.replayed),
+            fields=dict(self.fields.most_common()),
+            replay_examples=self.replay_examples,
+            why=self.why,
         )
 
     def _freshness(self, view: str) -> Freshness:
@@ -212,8 +238,14 @@ class Checked(NamedTuple):
     waiting: list[Drawn]
 
 
-def check(sample_source: SampleSource, places: Sequence[Drawn], ends: Mapping[int, int]) -> Checked:
-    """Recompute these decisions and compare. ends: what the archive held before they were drawn."""
+def check(
+    sample_source: SampleSource,
+    places: Sequence[Drawn],
+    ends: Mapping[int, int],
+    library: Library | None = None,
+) -> Checked:
+    """Recompute these decisions and compare. ends: what the archive held before they were drawn.
+    library: to judge them again, score, policy and reasons; None compares vectors alone."""
     tally = Tally()
     waiting: list[Drawn] = []
     for at in range(0, len(places), GROUP_MAX):
@@ -222,11 +254,11 @@ def check(sample_source: SampleSource, places: Sequence[Drawn], ends: Mapping[in
         for place, decision in zip(group, sample_source.decisions(group), strict=True):
             if decision.catalogue != catalogue.DIGEST:
                 tally.other_catalogue += 1
-            elif _is_ahead(decision, ends):
+            elif is_ahead(decision, ends):
                 waiting.append(place)
             else:
                 ready.append((place, decision))
-        _compare(sample_source, ready, tally)
+        _compare(sample_source, ready, tally, library)
     tally.waiting = len(waiting)
     return Checked(tally, waiting)
 
@@ -242,11 +274,14 @@ class ConsistencyCheck:
         sample_ppm: int,
         settle_s: float,
         lookback_s: float,
+        library: Library | None = None,
     ) -> None:
         """settle_s: age from which a decision is looked at: by then the archive holds what was
-        decided before it. lookback_s: age of the oldest that the first round looks at."""
+        decided before it. lookback_s: age of the oldest that the first round looks at. library:
+        see :func:`check`."""
         self._sample_source = sample_source
         self._clock = clock
+        self._library = library
         self._sample_ppm = sample_ppm
         self._settle_us = round(settle_s * SECOND_US)
         self._since_us = clock.now_us() - round(lookback_s * SECOND_US)
@@ -268,7 +303,7 @@ class ConsistencyCheck:
         settled_us = self._clock.now_us() - self._settle_us
         ready = [one for one in self._queue if one.decided_at <= settled_us][:ROUND_MAX]
         again = list(islice(self._waiting, ROUND_MAX - len(ready)))
-        tally, waiting = check(self._sample_source, [*ready, *again], ends)
+        tally, waiting = check(self._sample_source, [*ready, *again], ends, self._library)
         taken = set(ready)
         self._queue = deque(one for one in self._queue if one not in taken)
         self._waiting = deque([*islice(self._waiting, len(again), None), *waiting])
@@ -295,6 +330,21 @@ def newest(
     return heapq.nlargest(count, drawn, key=attrgetter("decided_at"))
 
 
+def at_random(
+    sample_source: SampleSource, count: int, seed: int, ends: Mapping[int, int]
+) -> list[Drawn]:
+    """``count`` decisions of the whole archive, up to ends, each as likely as any other; all if
+    there are fewer. Keeps no more than these in memory."""
+    rng = random.Random(seed)
+    held: list[Drawn] = []
+    for i, one in enumerate(sample_source.drawn(MILLION, {}, decisions_of(ends))):
+        if len(held) < count:
+            held.append(one)
+        elif (at := rng.randrange(i + 1)) < count:
+            held[at] = one
+    return held
+
+
 class Gate(NamedTuple):
     """A check, and what it says: 0 all that was compared is equal, 1 some vector differs, 2 fewer
     could be compared than were asked for."""
@@ -303,14 +353,33 @@ class Gate(NamedTuple):
     status: int
 
 
-def gate(sample_source: SampleSource, sample_ppm: int, count: int, at_least: int) -> Gate:
+def gate(
+    sample_source: SampleSource,
+    sample_ppm: int,
+    count: int,
+    at_least: int,
+    library: Library | None = None,
+) -> Gate:
     """Check the newest ``count`` of a sample, once."""
     ends = sample_source.ends()
-    tally, _ = check(sample_source, newest(sample_source, sample_ppm, count, ends), ends)
-    report = tally.report()
-    if report.differing:
+    places = newest(sample_source, sample_ppm, count, ends)
+    return gate_of(sample_source, places, ends, at_least, library)
+
+
+def gate_of(
+    sample_source: SampleSource,
+    places: Sequence[Drawn],
+    ends: Mapping[int, int],
+    at_least: int,
+    library: Library | None = None,
+) -> Gate:
+    """Check these decisions, once. library: see :func:`check`; with one, what is asked for are
+    decisions judged again."""
+    report = check(sample_source, places, ends, library).tally.report()
+    if report.differing or report.replayed.get("differing"):
         return Gate(report, 1)
-    return Gate(report, 2 if report.compared < at_least else 0)
+    found = report.compared if library is None else report.replayed.get("equal", 0)
+    return Gate(report, 2 if found < at_least else 0)
 
 
 def decisions_of(ends: Mapping[int, int]) -> dict[int, int]:
@@ -319,7 +388,7 @@ def decisions_of(ends: Mapping[int, int]) -> dict[int, int]:
     return {s - first: end for s, end in ends.items() if first <= s < first + PARTITIONS_MAX}
 
 
-def _is_ahead(decision: Decision, ends: Mapping[int, int]) -> bool:
+def is_ahead(decision: Decision, ends: Mapping[int, int]) -> bool:
     """Whether it was served from events that the archive does not hold yet."""
     return any(
         offset > ends.get(source, -1)
@@ -329,14 +398,17 @@ def _is_ahead(decision: Decision, ends: Mapping[int, int]) -> bool:
 
 
 def _compare(
-    sample_source: SampleSource, some: Sequence[tuple[Drawn, Decision]], tally: Tally
+    sample_source: SampleSource,
+    some: Sequence[tuple[Drawn, Decision]],
+    tally: Tally,
+    library: Library | None,
 ) -> None:
     """Compare decisions; half of them at once where one event history cannot hold their events."""
     if not some:
         return
     decisions = [decision for _, decision in some]
     try:
-        replay = Replay(sample_source.event_history(_keys(decisions)))
+        replay = Replay(sample_source.event_history(keys_of(decisions)))
     except Rejected as error:
         if error.code != TOO_MANY:
             raise
@@ -344,8 +416,8 @@ def _compare(
             tally.too_large += 1
             return
         half = len(some) // 2
-        _compare(sample_source, some[:half], tally)
-        _compare(sample_source, some[half:], tally)
+        _compare(sample_source, some[:half], tally, library)
+        _compare(sample_source, some[half:], tally, library)
         return
     again = replay.recompute(decisions)
     for i, (place, decision) in enumerate(some):
@@ -353,11 +425,32 @@ def _compare(
         for view in VIEWS:
             if decision.states.of(view) is not None:
                 tally.behind_us[view].append(replay.behind_us(view, decision))
+    if library is None:
+        return
+    for (place, decision), judged in zip(some, rejudge(decisions, again, library), strict=True):
+        tally.replayed[judged.result] += 1
+        if judged.why and judged.why not in tally.why and len(tally.why) < EXAMPLES_MAX:
+            tally.why.append(judged.why)
+        told = [name for name in judged.differences if name in COMPARED]
+        tally.fields.update(told)
+        if told and len(tally.replay_examples) < EXAMPLES_MAX:
+            tally.replay_examples.append(
+                ReplayExample(
+                    decision.authorization.authorization_id,
+                    _place(place),
+                    {name: [str(each) for each in judged.differences[name]] for name in told},
+                )
+            )
 
 
-def _keys(decisions: Sequence[Decision]) -> dict[str, set[str]]:
+def keys_of(decisions: Sequence[Decision]) -> dict[str, set[str]]:
+    """The entities that they name, by view."""
     named = {view: {decision.entity(view) for decision in decisions} for view in VIEWS}
     return {view: {key for key in keys if key is not None} for view, keys in named.items()}
+
+
+def _place(place: Drawn) -> str:
+    return f"decisions.v1/{place.partition}@{place.offset}"
 
 
 def _count(tally: Tally, place: Drawn, decision: Decision, again: Recomputed, i: int) -> None:
@@ -380,7 +473,7 @@ def _count(tally: Tally, place: Drawn, decision: Decision, again: Recomputed, i:
             tally.examples.append(
                 Example(
                     decision.authorization.authorization_id,
-                    f"decisions.v1/{place.partition}@{place.offset}",
+                    _place(place),
                     {
                         catalogue.NAMES[f]: [int(served[f]), int(again.features[i, f])]
                         for f in different

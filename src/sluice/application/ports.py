@@ -12,10 +12,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from sluice.application.sealing import SealingKey
 from sluice.domain.features.stateformat import why_not
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Decision, Origin, Pending
 from sluice.domain.records.entity import EntityKind
+from sluice.domain.records.key_event import KeyEvent
 from sluice.domain.reference import Reference
 from sluice.errors import Unavailable
 
@@ -509,4 +511,37 @@ class Store(Protocol):
 
     def watermark(self) -> WatermarkStore:
         """What it says of itself."""
+        ...
+
+
+class Keystore(Protocol):
+    """Keys of the compliance log's sealed parts: one for each subject and quarter.
+
+    subject: :func:`sluice.application.sealing.subject_of`; period: ``period_of``, like 2026Q4.
+    """
+
+    def subject(self, tenant: str, card_token: str) -> str:
+        """The pseudonym of a card, by the keystore's own pepper. Asks nobody."""
+        ...
+
+    def keys(self, wanted: Sequence[tuple[str, str]]) -> list[SealingKey | None]:
+        """(n,) subjects and periods to n keys to seal with; None where it was destroyed: then
+        nothing is sealed. One that was never made is made, and durable on return. Raises
+        Unavailable; Corrupt where keystore and root keys do not belong together."""
+        ...
+
+    def key(self, subject: str, period: str) -> SealingKey:
+        """The same for one. Raises Erased besides."""
+        ...
+
+    def existing(self, subject: str, period: str) -> SealingKey:
+        """The key to open with; makes none. Raises Erased where there is none (any more)."""
+        ...
+
+    def events(self, since: int, limit: int) -> list[KeyEvent]:
+        """What happened to the keys, from this sequence on, at most ``limit`` of them.
+
+        since: one behind the last that the log holds. Raises Corrupt where the keystore has had
+        fewer: it was brought back from a copy, and may hold keys that were destroyed since.
+        """
         ...

@@ -47,11 +47,22 @@ class Recomputed(NamedTuple):
 
     features: (n, catalogue.N). without_pending: the same if no pending entry had been there.
     versions: n times the versions of the states that the log makes, by view; None was missing.
+    missing: (n,) masks of views.
     """
 
     features: Ints
     without_pending: Ints
     versions: list[list[Version | None]]
+    missing: Ints
+
+    def of(self, at: Sequence[int]) -> Recomputed:
+        """The same of some rows."""
+        return Recomputed(
+            self.features[at],
+            self.without_pending[at],
+            [self.versions[i] for i in at],
+            self.missing[at],
+        )
 
 
 class Replay:
@@ -132,6 +143,7 @@ class Replay:
                 ]
                 for i in range(len(decisions))
             ],
+            served.missing,
         )
 
     def behind_us(self, kind: EntityKind, decision: Decision) -> int:

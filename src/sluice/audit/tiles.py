@@ -21,7 +21,7 @@ CACHED_MAX = 4_096
 """Tiles that a reader keeps, 32 MiB."""
 
 Read = Callable[[str], bytes]
-"""Path below the log's folder to the bytes. Raises OSError where there is none."""
+"""Path below the log's folder to the bytes. Raises FileNotFoundError where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,33 @@ def tiles_of(size: int, since: int = 0) -> Iterator[Tile]:
         size, since, level = size // WIDTH, since // WIDTH, level + 1
 
 
+def read_tile(read: Read, tile: Tile) -> bytes:
+    """The hashes of a tile. Raises Malformed for another length, and what ``read`` raises.
+
+    A partial one may be gone once its tile is whole: its hashes are the first of the whole one.
+    """
+    found, whole = _read(read, tile.path, Tile(tile.level, tile.index).path)
+    if len(found) != (WIDTH if whole else tile.width) * HASH_BYTES:
+        raise Malformed(f"{tile.path} has {len(found)} bytes")
+    return found[: tile.width * HASH_BYTES]
+
+
+def read_entries(read: Read, tile: Tile) -> list[bytes]:
+    """The entries of a tile of level 0, as :func:`read_tile` its hashes."""
+    found, whole = _read(read, tile.entries_path, Tile(0, tile.index).entries_path)
+    return unpack_entries(found, WIDTH if whole else tile.width)[: tile.width]
+
+
+def _read(read: Read, path: str, whole: str) -> tuple[bytes, bool]:
+    """The bytes, and whether they are the whole tile's."""
+    try:
+        return read(path), path == whole
+    except FileNotFoundError:
+        if path == whole:
+            raise
+        return read(whole), True
+
+
 def pack_entries(entries: Sequence[bytes]) -> bytes:
     """A bundle. Raises ValueError for an entry that is too long."""
     for entry in entries:
@@ -107,9 +134,7 @@ def reader(size: int, read: Read) -> Complete:
         key = level, index
         if key not in cached:
             width = min(WIDTH, (size >> HEIGHT * level) - index * WIDTH)
-            found = read(Tile(level, index, width).path)
-            if len(found) != width * HASH_BYTES:
-                raise Malformed(f"{Tile(level, index, width).path} has {len(found)} bytes")
+            found = read_tile(read, Tile(level, index, width))
             if len(cached) >= CACHED_MAX:
                 del cached[next(iter(cached))]
             cached[key] = found

@@ -348,11 +348,15 @@ class ArchiverParts:
 
 
 def archiver(settings: Settings) -> ArchiverParts:
-    """Consumer of decisions and labels, and the archive's files."""
+    """Consumer of decisions, labels and shadows' scores, and the archive's files."""
     from sluice.adapters.parquet.archive import ParquetFiles  # noqa: PLC0415 - an extra
 
     names = topics(settings)
-    folders = {names.decisions: "decisions", names.labels: "labels"}
+    folders = {
+        names.decisions: "decisions",
+        names.labels: "labels",
+        names.shadow_scores: "shadow_scores",
+    }
     files = ParquetFiles(Path(settings.archiver.root), folders)
     consumer = GroupConsumer(
         settings.kafka.bootstrap,

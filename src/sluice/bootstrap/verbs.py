@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from sluice.application.redrive import Originals, Sender
     from sluice.application.send_reports import Sent
     from sluice.application.smoke_test import Seen
+    from sluice.application.what_if import Replayed
+    from sluice.bootstrap.library import FolderLibrary
     from sluice.domain.activation import Act, Activation, Checked, Named, What
     from sluice.domain.policy.fx import Fx
     from sluice.domain.records.dead_letter import DeadLetter
@@ -636,6 +638,78 @@ def consistency_gate(root: Path, *, sample_ppm: int, count: int, at_least: int) 
     from sluice.application.consistency import gate
 
     return gate(ArchiveSampleSource(root), sample_ppm, count, at_least)
+
+
+def library(
+    settings: Settings, policies: Sequence[Path], releases: Sequence[Path], trust: Path | None
+) -> FolderLibrary:
+    """Policies and releases that once decided, in the folders named or those of the settings."""
+    from sluice.bootstrap.library import FolderLibrary
+
+    decider = settings.decider
+    return FolderLibrary(
+        policies or [Path(decider.policy_dir)],
+        releases or [Path(decider.release_dir)],
+        trust or Path(decider.trust_dir),
+    )
+
+
+def replay_sample(root: Path, held: FolderLibrary, count: int, seed: int) -> Gate:
+    """Replay ``count`` decisions drawn at random; the same seed draws the same."""
+    from sluice.adapters.parquet.samples import ArchiveSampleSource
+    from sluice.application.consistency import at_random, gate_of
+
+    source = ArchiveSampleSource(root)
+    ends = source.ends()
+    return gate_of(source, at_random(source, count, seed, ends), ends, count, held)
+
+
+def replay_one(
+    root: Path,
+    held: FolderLibrary,
+    authorization_id: str,
+    *,
+    changes: Sequence[str] = (),
+    policy: Path | None = None,
+    release: Path | None = None,
+    flips: bool = False,
+) -> Replayed | None:
+    """Replay the decision of an id that counts, and judge it with something changed; None if the
+    archive has none. Raises Rejected for one that cannot be recomputed, Misconfigured."""
+    from sluice.adapters.onnx import load
+    from sluice.adapters.parquet.samples import ArchiveSampleSource
+    from sluice.adapters.policyfiles import read_policy
+    from sluice.application.what_if import open_case, parse_change, replayed, what_if
+    from sluice.domain.features import catalogue
+
+    source = ArchiveSampleSource(root)
+    ends = source.ends()
+    archived = find_decisions(root, authorization_id)
+    if not archived:
+        return None
+    first = archived[0]
+    case = open_case(source, first.decision, ends, held)
+    told = None
+    if changes or policy or release or flips:
+        d = first.decision
+        told = what_if(
+            case,
+            held,
+            change=parse_change(changes, d.authorization),
+            policy=read_policy(policy, catalogue.FEATURES) if policy else None,
+            scorer=load(
+                release,
+                held.trusted(),
+                catalogue.FEATURES,
+                d.reference_currency,
+                entrypoint=d.entrypoint,
+            )
+            if release
+            else None,
+            flips=flips,
+        )
+    place = f"decisions.v1/{first.partition}@{first.offset}"
+    return replayed(case, place, first.record, told)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ VERBS: dict[str, str] = {
     "smoke-test": "sluice.cli.smoke_test",
     "features": "sluice.cli.features",
     "consistency": "sluice.cli.consistency",
+    "replay": "sluice.cli.replay",
     "judge": "sluice.cli.judge",
     "gate": "sluice.cli.gate",
     "drift": "sluice.cli.drift",

@@ -1,4 +1,4 @@
-"""Decisions as they lie in ``decisions.v1``, for tests that do not decide."""
+"""Records as they lie in ``decisions.v1`` and ``shadow-scores.v1``, for tests that make none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from sluice.domain.records.decision import Decision, Pending, States
 from sluice.domain.records.outcome import Outcome
+from sluice.domain.records.rollout import ShadowScores
 from sluice.testing.factories import NOON_US, make_authorization
 
 
@@ -32,4 +33,23 @@ def make_decision(authorization_id: str = "a-1", *, sequence: int = 0, **auth: A
         reasons=["model_low"],
         degradation_level="D1",
         degraded=["terminal"],
+    )
+
+
+def make_shadow_scores(*authorization_ids: str, digest: str = "d" * 64) -> ShadowScores:
+    """What a shadow says of these: it would decline what was approved."""
+    n = len(authorization_ids)
+    return ShadowScores(
+        at=NOON_US + 4_000,
+        emitter="test/1",
+        release="release-2",
+        digest=digest,
+        epoch=NOON_US - 1_000,
+        tenants=["test"] * n,
+        authorization_ids=list(authorization_ids),
+        event_at=[NOON_US] * n,
+        score_ppm=[900_000 + i for i in range(n)],
+        served_ppm=[1_200] * n,
+        outcomes=[3] * n,
+        served_outcomes=[0] * n,
     )

@@ -207,3 +207,24 @@ def test_a_blocking_call_ends_too_however_slowly_its_reply_comes(network, toxic,
     assert counted[f"sluice_store_failures_total {why}"] == 1
     assert blocking.call(pack(b"ECHO", b"2"), 1) == [b"2"]
     blocking.close()
+
+
+def test_behind_a_call_that_was_given_up_nobody_has_to_wait_and_commands_take_effect(
+    network: FaultyNetwork,
+) -> None:
+    async def story(connection: Connection) -> None:
+        assert await connection.call(pack(b"DEL", b"n"), 1) is not None
+        with network.being(faulty_network.hold()):
+            first = connection.call(pack(b"INCR", b"n"), 1, at_once=True)
+            assert not first.done(), "nothing is known of the network yet"
+            with pytest.raises(Unavailable):
+                await first
+            second = connection.call(pack(b"INCR", b"n"), 1, at_once=True)
+            assert isinstance(second.exception(), Unavailable)
+            patient = connection.call(pack(b"INCR", b"n"), 1, budget_s=10.0)
+            assert not patient.done()
+        assert await patient == [3]
+        third = connection.call(pack(b"INCR", b"n"), 1, at_once=True)
+        assert await third == [4]
+
+    assert over(network, story, BUDGET_S)["sluice_store_failures_total timeout"] == 2

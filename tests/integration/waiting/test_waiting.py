@@ -40,7 +40,7 @@ TOPICS: dict[Name, tuple[str, ...]] = {
     "decider-sync": ("decisions",),
     "decider-stream": ("authorizations", "decisions", "dead_letters"),
     "featurizer": ("decisions", "observations", "labels"),
-    "archiver": ("decisions", "labels"),
+    "archiver": ("decisions", "labels", "shadow_scores"),
 }
 
 

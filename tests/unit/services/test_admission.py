@@ -246,9 +246,9 @@ def test_refusals_beyond_the_pace_are_told_as_decisions_allow() -> None:
 
 
 def test_few_refusals_are_told_at_once() -> None:
-    decisions = [n / 1000 for n in range(1, 3000)]
-    refusals = [0.1005 + n / 250 for n in range(500)]
-    assert told_at(decisions, refusals, 3.0) == refusals
+    decisions = [n / 1000 for n in range(1, 4000)]
+    refusals = [0.1005 + n / (1000 * TOLD_PER_DECIDED) for n in range(500)]
+    assert told_at(decisions, refusals, 4.0) == refusals
 
 
 def test_while_nothing_is_decided_all_are_told_at_once() -> None:

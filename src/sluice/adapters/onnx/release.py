@@ -79,12 +79,18 @@ def read_file(path: Path) -> bytes:
 def read_trust(path: Path) -> TrustedKeys:
     """Public keys of one file, or of all ``*.pub`` in a folder, as they are trusted now. Raises
     Misconfigured."""
+    return read_trust_of_any_time(path).at(SystemClock().now_us())
+
+
+def read_trust_of_any_time(path: Path) -> TrustedKeys:
+    """The same, with those whose trust has ended meanwhile: what they signed did decide. Raises
+    Misconfigured."""
     files = sorted(path.glob("*.pub")) if path.is_dir() else [path]
     try:
         text = "\n".join(read_regular(file, TRUST_MAX_BYTES).decode() for file in files)
     except UnicodeDecodeError as exc:
         raise Misconfigured(f"cannot read trusted keys: {exc}", where=str(path)) from exc
-    return parse_trust(text, str(path)).at(SystemClock().now_us())
+    return parse_trust(text, str(path))
 
 
 def verify(folder: Path, trusted: Trusted) -> tuple[Manifest, dict[str, bytes], str]:

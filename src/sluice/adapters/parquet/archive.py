@@ -31,19 +31,19 @@ from sluice.adapters.parquet.columns import (
     fit,
     table,
 )
-from sluice.adapters.parquet.damage import reading
+from sluice.adapters.parquet.damage import LAST, SAYS_MAX, HeldFile
 from sluice.application.ports import Message, Partition
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.label import Label
 from sluice.domain.records.superseded import REACH, Superseded
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
+from sluice.shown import shown
 
 COMPRESSION_LEVEL = 3
 """zstd: a decision's 2 kB become about 300 bytes; level 9 saves a tenth more at four times the
 time."""
 ROW_GROUP = 10_000
-LAST = b"sluice.last_offset"
 TOPIC_ID = b"sluice.topic_id"
 """Which topic of its name a file is of. Files of 0.2 do not say."""
 ORPHAN_S = 3600
@@ -75,8 +75,17 @@ class Archived(NamedTuple):
     """An earlier record of the id counts."""
 
 
-def _archived(partition: int, offset: int, record: bytes, *, superseded: bool = False) -> Archived:
-    return Archived(partition, offset, _DECISION.decode(record), record, superseded)
+def decoded(path: Path, offset: int, record: bytes) -> Decision:
+    """Raises Corrupt naming the file and the offset for a record that is none."""
+    try:
+        return _DECISION.decode(record)
+    except (msgspec.DecodeError, ValueError, RecursionError) as exc:
+        raise Corrupt(
+            f"a record that this release cannot read: {shown(str(exc), SAYS_MAX)}",
+            where=f"{path}, offset {offset}",
+            fix="run the release that wrote it, or a newer one; or restore the file from a copy",
+            code="damaged_file",
+        ) from exc
 
 
 def counting(rows: pa.Table) -> pa.Table:
@@ -90,7 +99,7 @@ def counting(rows: pa.Table) -> pa.Table:
 
 
 class ParquetFiles:
-    """The archiver's side. folders: kind ("decisions", "labels") of each topic name."""
+    """The archiver's side. folders: kind ("decisions", "labels", ...) of each topic name."""
 
     def __init__(self, root: Path, folders: Mapping[str, str]) -> None:
         self._root = root
@@ -175,7 +184,8 @@ class ParquetFiles:
             if following is None or following.first > first - REACH
         ]
         for file in within:
-            rows = pq.read_table(file.path, columns=list(_ID_COLUMNS))
+            with HeldFile(file.path) as held:
+                rows = held.read(_ID_COLUMNS)
             yield from zip(*(rows[name].to_pylist() for name in _ID_COLUMNS), strict=True)
 
     def _remove_orphans(self) -> None:
@@ -194,8 +204,16 @@ class Archive:
         """All files of one kind, by partition and first offset."""
         found = []
         for path in (self._root / kind).glob("date=*/part-*.parquet"):
-            _, partition, first = path.stem.split("-")
-            found.append(File(path, int(partition), int(first)))
+            try:
+                _, partition, first = path.stem.split("-")
+                found.append(File(path, int(partition), int(first)))
+            except ValueError as exc:
+                raise Corrupt(
+                    "a file of the archive whose name no archiver gave it",
+                    where=str(path),
+                    fix="move it away",
+                    code="damaged_file",
+                ) from exc
         return sorted(found, key=lambda file: (file.partition, file.first))
 
     def ends(self, kind: str = "decisions") -> dict[int, int]:
@@ -209,30 +227,22 @@ class Archive:
         return {_topic_id(path) for path in newest.values()}
 
     def opened(
-        self, kind: str = "decisions", *, read_dictionary: Sequence[str] = ()
-    ) -> Iterator[pq.ParquetFile]:
-        """Each file, in order. read_dictionary: columns to be read as codes and texts.
+        self, kind: str = "decisions", *, dictionary: Sequence[str] = ()
+    ) -> Iterator[HeldFile]:
+        """Each file, in order. dictionary: columns to be read as codes and texts.
 
         Raises Corrupt if two files hold the same offsets, or one is damaged.
         """
-        yield from self._opened(self.files(kind), read_dictionary)
-
-    def _opened(
-        self, files: Sequence[File], read_dictionary: Sequence[str] = ()
-    ) -> Iterator[pq.ParquetFile]:
         reached: dict[int, int] = {}
-        for file in files:
+        for file in self.files(kind):
             if file.first < reached.get(file.partition, 0):
                 raise Corrupt(
                     "two files of the archive overlap",
                     where=str(file.path),
                     fix="they were not written by one archive; move one away",
                 )
-            with reading(file.path):
-                held = pq.ParquetFile(file.path, read_dictionary=read_dictionary)
-            with held:
-                with reading(file.path):
-                    reached[file.partition] = int(held.schema_arrow.metadata[LAST]) + 1
+            with HeldFile(file.path, dictionary=dictionary) as held:
+                reached[file.partition] = held.last + 1
                 yield held
 
     def tables(
@@ -242,12 +252,8 @@ class Archive:
         schema = SCHEMAS[kind]
         names = list(columns or schema.names)
         wanted = pa.schema([schema.field(name) for name in names])
-        files = self.files(kind)
-        for file, held in zip(files, self._opened(files), strict=True):
-            with reading(file.path):
-                # A file of an older release may lack a column.
-                have = held.read([name for name in names if name in held.schema_arrow.names])
-            yield fit(have, wanted)
+        for held in self.opened(kind):
+            yield fit(held.read(names), wanted)
 
     def read(self, kind: str = "decisions", columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in one table; empty without files."""
@@ -257,50 +263,47 @@ class Archive:
 
     def decisions(self) -> Iterator[Archived]:
         """Every decision, decoded from its own bytes."""
-        for rows in self.tables("decisions", ["partition", "offset", RECORD]):
-            for partition, offset, raw in zip(*(c.to_pylist() for c in rows.columns), strict=True):
-                yield _archived(partition, offset, raw)
+        for held in self.opened():
+            for row in held.read(["partition", "offset", RECORD]).to_pylist():
+                yield _archived(held, row)
 
     def decided_since(self, moment_us: int) -> Iterator[Archived]:
         """Decisions that count, made at or after a moment; opens only the files that hold some."""
         for held in self.opened():
-            column = held.schema_arrow.names.index("decided_at")
+            column = held.names.index("decided_at")
             groups = [
                 g
-                for g in range(held.num_row_groups)
-                if _newest(held.metadata.row_group(g), column) >= moment_us
+                for g in range(len(held.groups))
+                if _newest(held.footer.row_group(g), column) >= moment_us
             ]
             wanted = ["partition", "offset", "decided_at", SUPERSEDED, RECORD]
-            have = [name for name in wanted if name in held.schema_arrow.names]
-            rows = counting(held.read_row_groups(groups, have))
+            rows = counting(held.read(wanted, groups))
             rows = rows.filter(pc.greater_equal(rows["decided_at"], moment_us))
             for row in rows.to_pylist():
-                yield _archived(row["partition"], row["offset"], row[RECORD])
+                yield _archived(held, row)
 
     def find(self, authorization_id: str) -> list[Archived]:
         """Every record of one id, the one that counts first; reads one column of each file.
 
         Two that count are of two tenants, of other contents, or too far apart to be known.
         """
-        records: list[Archived] = []
-        for file in self.files():
-            ids = pq.read_table(file.path, columns=["authorization_id"])["authorization_id"]
-            mine = pc.equal(ids, authorization_id)
-            if not pc.any(mine).as_py():
-                continue
-            held = pq.ParquetFile(file.path)
-            names = ["partition", "offset", SUPERSEDED, RECORD]
-            have = [name for name in names if name in held.schema_arrow.names]
-            records += [
-                _archived(
-                    row["partition"],
-                    row["offset"],
-                    row[RECORD],
-                    superseded=bool(row.get(SUPERSEDED)),
-                )
-                for row in held.read(have).filter(mine).to_pylist()
-            ]
+        names = ("partition", "offset", SUPERSEDED, RECORD)
+        records = [
+            _archived(held, row)
+            for held, mine in self._naming("decisions", authorization_id)
+            for row in held.read(names).filter(mine).to_pylist()
+        ]
         return sorted(records, key=lambda one: (one.superseded, one.decision.decided_at))
+
+    def _naming(self, kind: str, authorization_id: str) -> Iterator[tuple[HeldFile, pa.Array]]:
+        """Files with rows of one id, and which rows those are."""
+        for file in self.files(kind):
+            with HeldFile(file.path) as held:
+                mine = pc.equal(
+                    held.read(["authorization_id"])["authorization_id"], authorization_id
+                )
+                if pc.any(mine).as_py():
+                    yield held, mine
 
     def labels(self, kind: str = "labels") -> Iterator[Label]:
         """Every label of one kind."""
@@ -311,13 +314,16 @@ class Archive:
         """Every report of one authorization, as they came; reads one column of each file."""
         found: list[Label] = []
         for kind in ("history_labels", "labels"):
-            for file in self.files(kind):
-                ids = pq.read_table(file.path, columns=["authorization_id"])["authorization_id"]
-                mine = pc.equal(ids, authorization_id)
-                if pc.any(mine).as_py():
-                    rows = fit(pq.read_table(file.path).filter(mine), _LABELS)
-                    found += [Label(**row) for row in rows.to_pylist()]
+            for held, mine in self._naming(kind, authorization_id):
+                rows = fit(held.read().filter(mine), _LABELS)
+                found += [Label(**row) for row in rows.to_pylist()]
         return found
+
+
+def _archived(held: HeldFile, row: Mapping[str, Any]) -> Archived:
+    offset, record = row["offset"], row[RECORD]
+    decision = decoded(held.path, offset, record)
+    return Archived(row["partition"], offset, decision, record, bool(row.get(SUPERSEDED)))
 
 
 def _newest(group: Any, column: int) -> float:
@@ -327,17 +333,20 @@ def _newest(group: Any, column: int) -> float:
 
 
 def _last(path: Path) -> int:
-    return int(pq.read_schema(path).metadata[LAST])
+    with HeldFile(path) as held:
+        return held.last
 
 
 def _topic_id(path: Path) -> str:
-    return pq.read_schema(path).metadata.get(TOPIC_ID, b"").decode()
+    with HeldFile(path) as held:
+        return held.about.get(TOPIC_ID, b"").decode()
 
 
 def _occupied(path: Path, first: Message) -> Unavailable | Corrupt:
     """Why the name is taken: the same record means another archiver, another one another topic."""
-    held = pq.ParquetFile(path).read_row_group(0, columns=[RECORD])[RECORD][0].as_py()
-    if held == first.value:
+    with HeldFile(path) as held:
+        there = held.read([RECORD], [0])[RECORD][0].as_py()
+    if there == first.value:
         return Unavailable(
             "another archiver wrote this file first",
             where=str(path),
@@ -364,7 +373,14 @@ def place(made: pa.Table, final: Path, **how: Any) -> bool:
     aside = final.parent / f".{final.name}.{uuid.uuid4().hex}"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(made, aside, compression="zstd", row_group_size=ROW_GROUP, **how)
+        pq.write_table(
+            made,
+            aside,
+            compression="zstd",
+            row_group_size=ROW_GROUP,
+            write_page_checksum=True,  # zstd alone lets many a flipped bit pass
+            **how,
+        )
         _force(aside)
         kill_at("archiver.before_link")
         try:

@@ -51,6 +51,7 @@ class ArchivedAuthorizations:
                     # By the file's statistics first: ids of one time lie together.
                     filters=pc.field("authorization_id").isin(ids),
                     partitioning=None,
+                    page_checksum_verification=True,
                 )
             for row in rows.to_pylist():
                 of = row.pop("tenant"), row.pop("authorization_id")

@@ -21,6 +21,7 @@ from sluice.application.ports import Message
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.label import Label
+from sluice.domain.records.rollout import ShadowScores
 from sluice.errors import Corrupt
 
 
@@ -66,6 +67,18 @@ DECISION: tuple[Column, ...] = (
 LABEL: tuple[Column, ...] = tuple(
     Column(name, kind, attrgetter(name)) for name, kind in arrow_types(Label).items()
 )
+SHADOW_SCORES: tuple[Column, ...] = tuple(
+    Column(name, kind, attrgetter(name))
+    for kind, names in (
+        (pa.int64(), ("at", "epoch")),
+        (pa.string(), ("emitter", "release", "digest")),
+        (pa.list_(pa.string()), ("tenants", "authorization_ids")),
+        (pa.list_(pa.int64()), ("event_at", "score_ppm", "served_ppm")),
+        (pa.list_(pa.int64()), ("outcomes", "served_outcomes")),
+    )
+    for name in names
+)
+"""A row is a record, which says it of many decisions: lists of one length."""
 ONLY_IN_THE_RECORD = {"v", "states", "pending"}
 """Fields of a decision that are no column: nobody searches by them, a replay reads the record."""
 PLACE = (("partition", pa.int32()), ("offset", pa.int64()), ("written_ms", pa.int64()))
@@ -96,6 +109,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "decisions": Kind(DECISION, msgspec.json.Decoder(Decision), ((SUPERSEDED, pa.bool_()),)),
     "labels": Kind(LABEL, msgspec.json.Decoder(Label)),
+    "shadow_scores": Kind(SHADOW_SCORES, msgspec.json.Decoder(ShadowScores)),
 }
 """Of topics, by folder of the archive."""
 

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sluice.adapters.arrow import code_texts, dictionary, tag_texts, unsorted_history
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.columns import SUPERSEDED, UNCOUNTED
+from sluice.adapters.parquet.damage import HeldFile
 from sluice.application.backfill import kernel_rows
 from sluice.application.consistency import TOO_MANY
 from sluice.application.replay import EventHistory
@@ -123,7 +123,7 @@ class ArchiveEventHistory:
     def events(self) -> int:
         """Rows of the whole archive, from the files' footers."""
         return sum(
-            held.metadata.num_rows for kind in _KINDS for held in self._archive.opened(kind.folder)
+            held.footer.num_rows for kind in _KINDS for held in self._archive.opened(kind.folder)
         )
 
     def read(self, keep: Keep) -> EventHistory:
@@ -136,7 +136,7 @@ class ArchiveEventHistory:
         parts: list[_Part] = []
         count = 0
         for kind in _KINDS:
-            for held in self._archive.opened(kind.folder, read_dictionary=ENTITY_COLUMNS):
+            for held in self._archive.opened(kind.folder, dictionary=ENTITY_COLUMNS):
                 part = _part(kind, held, keep, codes)
                 if part is None:
                     continue
@@ -161,14 +161,11 @@ class ArchiveEventHistory:
         )
 
 
-def _part(
-    kind: _Kind, held: pq.ParquetFile, keep: Keep, codes: Sequence[dict[str, int]]
-) -> _Part | None:
+def _part(kind: _Kind, held: HeldFile, keep: Keep, codes: Sequence[dict[str, int]]) -> _Part | None:
     """Rows of one file that count and that any kept entity is in; enters new keys into codes."""
-    marked = [name for name in (SUPERSEDED, UNCOUNTED) if name in held.schema_arrow.names]
-    named = held.read([*ENTITY_COLUMNS, *marked])
+    named = held.read([*ENTITY_COLUMNS, SUPERSEDED, UNCOUNTED])
     counts = _ints(named, SUPERSEDED) == 0
-    if UNCOUNTED in marked:
+    if UNCOUNTED in named.column_names:
         counts &= named[UNCOUNTED].is_null().to_numpy()
     chosen = np.zeros(len(named), np.bool_)
     entities = []
@@ -184,11 +181,9 @@ def _part(
         chosen |= kept
     if not chosen.any():
         return None
-    sizes = [held.metadata.row_group(g).num_rows for g in range(held.num_row_groups)]
-    group_of = np.repeat(np.arange(len(sizes)), sizes)
+    group_of = np.repeat(np.arange(len(held.groups)), held.groups)
     groups = np.unique(group_of[chosen])
-    columns = [name for name in kind.columns if name in held.schema_arrow.names]
-    rows = held.read_row_groups(groups.tolist(), columns)
+    rows = held.read(kind.columns, groups.tolist())
     rows = rows.filter(pa.array(chosen[np.isin(group_of, groups)]))
     n = len(rows)
     changes = np.zeros((n, 4), np.int64)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.archive import Archive, counting
 from sluice.adapters.parquet.columns import SCHEMAS, SUPERSEDED, UNCOUNTED, fit
-from sluice.adapters.parquet.damage import reading
+from sluice.adapters.parquet.damage import HeldFile, reading
 from sluice.application.dataset import NEVER_KNOWN
 from sluice.application.maturity import ReportTimes
 from sluice.domain.clock import SECOND_US
@@ -202,8 +202,8 @@ class FeatureLog:
 
     def _groups_of(self, kind: str) -> Iterator[Group]:
         for file in self._archive.files(kind):
-            with reading(file.path):
-                held = pq.read_metadata(file.path)
+            with HeldFile(file.path) as opened, reading(file.path):
+                held = opened.footer
                 leaf = _leaf(held, "event_at")
             for number in range(held.num_row_groups):
                 bounds = held.row_group(number).column(leaf).statistics
@@ -223,9 +223,8 @@ class FeatureLog:
             if group.first_us < until_us and group.last_us >= first_us:
                 met.setdefault(group.path, []).append(group.number)
         for path, numbers in met.items():
-            with reading(path), pq.ParquetFile(path) as held:
-                have = [name for name in (*columns, SUPERSEDED) if name in held.schema_arrow.names]
-                rows = counting(held.read_row_groups(numbers, have, use_threads=False))
+            with HeldFile(path) as held:
+                rows = counting(held.read((*columns, SUPERSEDED), numbers, use_threads=False))
             event = rows["event_at"]
             inside = pc.and_(pc.greater_equal(event, first_us), pc.less(event, until_us))
             rows = rows.filter(inside)

@@ -75,8 +75,7 @@ def _rows(root: Path, until_us: int) -> Iterator[pa.Table]:
         yield table.filter(pc.less(table["event_at"], until_us))
     names = [name for name in _ROWS.names if name != "declined"] + ["outcome"]
     for held in archive.opened("decisions"):
-        have = [name for name in (*names, SUPERSEDED) if name in held.schema_arrow.names]
-        table = counting(held.read(have))
+        table = counting(held.read([*names, SUPERSEDED]))
         table = table.filter(pc.less(table["event_at"], until_us))
         declined = pc.equal(table["outcome"], Outcome.DECLINE.value)
         yield fit(table.append_column("declined", declined), _ROWS)

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sluice.adapters.arrow import tag_texts
-from sluice.adapters.parquet.archive import LAST, Archive, path_of, place
+from sluice.adapters.parquet.archive import Archive, path_of, place
 from sluice.adapters.parquet.columns import SCHEMAS, fit
+from sluice.adapters.parquet.damage import LAST, HeldFile
 from sluice.domain.clock import DAY_US, to_datetime
 from sluice.domain.features import catalogue
 from sluice.errors import Misconfigured
@@ -63,7 +63,9 @@ class HistoryFiles:
         self._root, self._fingerprint, self._threads = root, fingerprint, threads
         for kind in (HISTORY, LABELS):
             for file in Archive(root).files(kind):
-                if (pq.read_schema(file.path).metadata or {}).get(FINGERPRINT) != self._mark():
+                with HeldFile(file.path) as held:
+                    theirs = held.about.get(FINGERPRINT)
+                if theirs != self._mark():
                     raise Misconfigured(
                         "the archive holds the backfill of another history",
                         where=str(file.path),

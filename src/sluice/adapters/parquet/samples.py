@@ -8,13 +8,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-import msgspec
 import numpy as np
-import pyarrow.parquet as pq
 
 from sluice.adapters.arrow import tag_texts
-from sluice.adapters.parquet.archive import Archive, File
+from sluice.adapters.parquet.archive import Archive, File, decoded
 from sluice.adapters.parquet.columns import RECORD
+from sluice.adapters.parquet.damage import HeldFile
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Keys
 from sluice.application.consistency import Drawn
 from sluice.application.replay import EventHistory
@@ -22,7 +21,6 @@ from sluice.domain.records.decision import Decision
 from sluice.errors import Corrupt
 
 MILLION = 1_000_000
-_DECISION = msgspec.json.Decoder(Decision)
 
 
 class ArchiveSampleSource:
@@ -50,7 +48,8 @@ class ArchiveSampleSource:
             in_same = following is not None and following.partition == file.partition
             if file.first > last or (in_same and following.first <= first):
                 continue
-            rows = pq.read_table(file.path, columns=["authorization_id", "offset", "decided_at"])
+            with HeldFile(file.path) as held:
+                rows = held.read(["authorization_id", "offset", "decided_at"])
             offsets = rows["offset"].to_numpy()
             chosen = tag_texts(rows["authorization_id"]) % MILLION < sample_ppm
             chosen &= (offsets >= first) & (offsets <= last)
@@ -68,14 +67,16 @@ class ArchiveSampleSource:
             of_file.setdefault(at, []).append(i)
         found: dict[int, Decision] = {}
         for at, wanted in of_file.items():
-            records = _records(files[at], [places[i].offset for i in wanted])
-            found.update(zip(wanted, map(_DECISION.decode, records), strict=True))
+            offsets = [places[i].offset for i in wanted]
+            records = _records(files[at], offsets)
+            for i, offset, record in zip(wanted, offsets, records, strict=True):
+                found[i] = decoded(files[at].path, offset, record)
         return [found[i] for i in range(len(places))]
 
 
 def _records(file: File, offsets: Sequence[int]) -> list[bytes]:
     """(n,) offsets to the bytes of n records, in that order."""
-    with pq.ParquetFile(file.path) as held:
+    with HeldFile(file.path) as held:
         have = held.read(["offset"])["offset"].to_numpy()
         rows = np.searchsorted(have, offsets)
         if (rows == len(have)).any() or (have[rows] != offsets).any():
@@ -84,12 +85,11 @@ def _records(file: File, offsets: Sequence[int]) -> list[bytes]:
                 where=str(file.path),
                 fix="who changes files of the archive? Nothing but the archiver may",
             )
-        sizes = [held.metadata.row_group(g).num_rows for g in range(held.num_row_groups)]
-        starts = np.cumsum([0, *sizes])
+        starts = np.cumsum([0, *held.groups])
         group_of = np.searchsorted(starts, rows, side="right") - 1
         records: dict[int, bytes] = {}
         for group in np.unique(group_of).tolist():
-            column = held.read_row_group(group, [RECORD])[RECORD].combine_chunks()
+            column = held.read([RECORD], [group])[RECORD].combine_chunks()
             for row in rows[group_of == group].tolist():
                 records[row] = column[row - int(starts[group])].as_py()
         return [records[row] for row in rows.tolist()]

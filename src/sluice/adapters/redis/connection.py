@@ -124,6 +124,11 @@ class _Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the next reply is one that was given up: others come after it."""
+        return bool(self.calls) and self.calls[0].deadline == math.inf
+
     def send(
         self,
         payload: bytes,
@@ -262,11 +267,12 @@ class Connection:
         return self._link is not None and self._link.alive
 
     def call(
-        self, payload: bytes, wanted: int, budget_s: float = 0.0
+        self, payload: bytes, wanted: int, budget_s: float = 0.0, *, at_once: bool = False
     ) -> asyncio.Future[list[Reply]]:
         """Send a batch of commands, get as many replies; a refused command's is a ReplyError.
 
-        budget_s: of this call; 0 is the connection's.
+        budget_s: of this call; 0 is the connection's. at_once: do not wait behind a call that was
+        given up and is unanswered still; the commands take effect all the same.
 
         Raises Unavailable at once while there is no link, else past the budget.
         """
@@ -276,6 +282,8 @@ class Connection:
         if len(link.calls) >= MAX_IN_FLIGHT:
             raise self.failed("full", f"{MAX_IN_FLIGHT} batches are unanswered")
         future: asyncio.Future[list[Reply]] = link._loop.create_future()
+        if at_once and link.is_behind:
+            future.set_exception(self.failed("timeout", "an earlier batch is unanswered"))
         link.send(payload, wanted, future, budget_s or self.budget_s)
         return future
 

@@ -55,9 +55,11 @@ _EXPIRE = b"*3\r\n" + bulk(b"PEXPIRE")
 class RedisOnlineStore:
     """The port OnlineStore on one Redis or Valkey server.
 
-    budget_s: longest wait for a batch's replies. identify_budget_s: the same for the ids alone. The
-    TTLs: of an idempotency record while its
-    decision is made, of an answer, and of a pending entry (longer than the featurizer's lag).
+    budget_s: longest wait for a batch's replies. identify_budget_s: the same for the ids alone.
+    at_once: do not wait for states behind a batch that was given up. Who reads ahead has to wait:
+    a stall would pass all that it can read without states. The TTLs: of an idempotency record
+    while its decision is made, of an answer, and of a pending entry (longer than the featurizer's
+    lag).
     on_trust: told why states are not served, "" when they are again. count: of what goes wrong.
     """
 
@@ -68,6 +70,7 @@ class RedisOnlineStore:
         *,
         budget_s: float = 0.010,
         identify_budget_s: float = 0.025,
+        at_once: bool = False,
         in_progress_ttl_s: float = 10.0,
         answer_ttl_s: float = 3600.0,
         pending_ttl_s: float = PENDING_TTL_S,
@@ -75,6 +78,7 @@ class RedisOnlineStore:
         count: Count = uncounted,
     ) -> None:
         self._identify_budget_s = identify_budget_s
+        self._at_once = at_once
         self._count = count
         self._trust = watermark.Trust(on_trust)
         self.connection = Connection(
@@ -118,7 +122,7 @@ class RedisOnlineStore:
         asked = [_COMMANDS + (arrival.auth.device_id is not None) for arrival in batch]
         # The watermark last: a store emptied while it answered shows too.
         payload = self._ask(batch, records, left) + watermark.READ
-        answers = await self.connection.call(payload, sum(asked) + 1)
+        answers = await self.connection.call(payload, sum(asked) + 1, at_once=self._at_once)
         if isinstance(answers[0], ReplyError) and all(isinstance(a, ReplyError) for a in answers):
             self._count("sluice_store_errors_total", code_of(answers[0]), by=len(answers))
             self._count("sluice_store_failures_total", "refused")

@@ -43,6 +43,7 @@ class RedisStore:
             self._clock,
             budget_s=self._batch_budget_s if batches else self._budget_s,
             identify_budget_s=self._identify_budget_s,
+            at_once=not batches,
             in_progress_ttl_s=self._in_progress_ttl_s,
             answer_ttl_s=self._answer_ttl_s,
             on_trust=on_trust,

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,10 +13,10 @@ from sluice.domain.records.authorization import encode
 from sluice.domain.records.superseded import REACH
 from sluice.errors import Corrupt, Unavailable
 from sluice.testing.factories import NOON_US, make_authorization, make_label
-from sluice.testing.records import make_decision
+from sluice.testing.records import make_decision, make_shadow_scores
 
-FOLDERS = {"t.decisions.v1": "decisions", "t.labels.v1": "labels"}
-DECISIONS, LABELS = "t.decisions.v1", "t.labels.v1"
+DECISIONS, LABELS, SHADOW = "t.decisions.v1", "t.labels.v1", "t.shadow-scores.v1"
+FOLDERS = {DECISIONS: "decisions", LABELS: "labels", SHADOW: "shadow_scores"}
 DAY = 20_000
 
 
@@ -58,6 +59,27 @@ def test_labels_come_back(files, tmp_path):
     [row] = Archive(tmp_path).read("labels").to_pylist()
     assert (row["offset"], row["authorization_id"], row["known_at"]) == (3, "a-1", 9)
     assert row["is_fraud"] is True
+
+
+def test_what_a_shadow_said_comes_back_by_decision(files, tmp_path):
+    some = [make_shadow_scores("a-1", "a-2"), make_shadow_scores("a-3")]
+    rows = [record(n, encode(one), SHADOW, 1) for n, one in enumerate(some)]
+    files.write((SHADOW, 1), rows)
+    held = Archive(tmp_path).read("shadow_scores")
+    assert held["record"].to_pylist() == [row.value for row in rows]
+    assert held["release"].to_pylist() == ["release-2", "release-2"]
+    of = pc.list_parent_indices(held["authorization_ids"])
+    flat = {name: held[name].take(of).to_pylist() for name in ("offset", "release")}
+    for name in ("authorization_ids", "score_ppm", "served_ppm", "outcomes"):
+        flat[name] = pc.list_flatten(held[name]).to_pylist()
+    assert flat == {
+        "offset": [0, 0, 1],
+        "release": ["release-2"] * 3,
+        "authorization_ids": ["a-1", "a-2", "a-3"],
+        "score_ppm": [900_000, 900_001, 900_000],
+        "served_ppm": [1_200] * 3,
+        "outcomes": [3, 3, 3],
+    }
 
 
 def test_every_label_and_those_of_one_authorization_are_found(files, tmp_path):

@@ -12,10 +12,12 @@ from sluice.adapters.parquet.columns import (
     DECISION,
     LABEL,
     ONLY_IN_THE_RECORD,
+    SHADOW_SCORES,
 )
 from sluice.domain.records.authorization import Authorization
 from sluice.domain.records.decision import Decision, Origin
 from sluice.domain.records.label import Label
+from sluice.domain.records.rollout import ShadowScores
 
 
 def test_each_field_of_a_decision_is_a_column_or_said_to_be_in_the_record_alone() -> None:
@@ -30,6 +32,7 @@ def test_each_field_of_a_decision_is_a_column_or_said_to_be_in_the_record_alone(
 def test_each_field_of_authorization_and_label_is_a_column_of_its_type() -> None:
     assert set(AUTHORIZATION) == set(Authorization.__struct_fields__) - {"v"}
     assert {c.name for c in LABEL} == set(Label.__struct_fields__) - {"v"}
+    assert {c.name for c in SHADOW_SCORES} == set(ShadowScores.__struct_fields__) - {"v"}
     types = {c.name: c.kind for c in (*DECISION, *LABEL)}
     assert types["event_at"] == types["amount_minor"] == types["known_at"] == pa.int64()
     assert types["channel"] == types["three_ds"] == types["kind"] == pa.string()

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sluice.adapters.files.history import history_from, labels_from
-from sluice.adapters.parquet.archive import LAST, ParquetFiles
+from sluice.adapters.parquet.archive import ParquetFiles
+from sluice.adapters.parquet.damage import LAST
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket, Keys
 from sluice.application.backfill import backfill
 from sluice.application.ports import Message

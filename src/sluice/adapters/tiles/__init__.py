@@ -1,0 +1,1 @@
+"""A log's tiles, checkpoint and journal as files."""

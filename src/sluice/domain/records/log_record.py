@@ -1,0 +1,526 @@
+"""What the compliance log says of one thing that happened, version 1 of ``log-records.v1``.
+
+Each type has a record of its own: what all have, and a ``body``. Encoded it is the header of an
+entry (:mod:`sluice.audit.entries`): nothing in it is about a person but ids that mean nothing
+outside (docs/reference/log-records.md says which). What is personal is sealed behind it.
+
+Closed: an unknown field is refused, a list is bounded, a text has a shape, and a sentence that a
+person wrote is there by its digest alone. A field that is added later is left out where it is not
+set (``UNSET``), so that :func:`read` gets the same bytes again from older records.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, Literal, TypeVar, get_args
+
+import msgspec
+from msgspec import Meta
+
+from sluice.audit.entries import NUMBER_MAX
+from sluice.audit.errors import Malformed
+from sluice.domain.records.authorization import Channel, ThreeDs
+from sluice.domain.records.decision import MAX_REASONS, DegradationLevel, Entrypoint
+from sluice.domain.records.label import LabelKind, Uncounted
+from sluice.domain.records.outcome import Outcome
+from sluice.domain.records.rollout import Role, Step
+
+CONTRACT = "log-records.v1"
+RULES_MAX = 256
+"""Of the rules that fired, or could not: a pack has at most 61 of each kind."""
+DEGRADED_MAX = 16
+SIGNERS_MAX = 64
+SOURCES_MAX = 256
+"""Sources in a state's version: one a partition that wrote it."""
+
+# A bare $ would also match before a newline at the end.
+_END = r"$(?!\n)"
+Count = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
+Micros = Annotated[int, Meta(ge=0, le=4_102_444_800_000_000)]
+"""Microseconds UTC, 1970 to 2100."""
+Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
+Id = Annotated[str, Meta(pattern=rf"^[!-~]{{1,64}}{_END}")]
+Word = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_][A-Za-z0-9 _.:@/+-]{{0,127}}{_END}")]
+"""What we named: a code, a rule, a release, a topic, a build."""
+Sha256 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{64}}{_END}")]
+Digest = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{12,64}}{_END}")]
+Actor = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._@+-]{{0,63}}{_END}")]
+"""Who did it: an account's name, or ``sha256-`` and 32 hex digits of what was no such name."""
+TraceId = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{32}}{_END}")]
+Subject = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{32}}{_END}")]
+"""HMAC-SHA256 of tenant and card token, with a secret of the keystore, 16 bytes in hex."""
+Period = Annotated[str, Meta(pattern=rf"^20[0-9]{{2}}Q[1-4]{_END}")]
+Version = Annotated[list[tuple[Count, Count]], Meta(max_length=SOURCES_MAX)]
+Steps = Annotated[list[Count | None], Meta(min_length=3, max_length=3)]
+"""From which value on: challenge, review, decline. null is never."""
+Rules = Annotated[list[Word], Meta(max_length=RULES_MAX)]
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """Part of a record."""
+
+
+class Source(_Part, frozen=True, kw_only=True):
+    """A place in Kafka."""
+
+    topic: Word
+    partition: Count
+    offset: Count
+
+
+class Sealed(_Part, frozen=True, kw_only=True):
+    """How what is sealed can be opened. period: of the key. key_commitment: SHA-256, so that no
+    other key opens it to something else."""
+
+    subject: Subject
+    period: Period
+    key_commitment: Sha256
+
+
+# Bodies, by type.
+
+
+class Model(_Part, frozen=True, kw_only=True):
+    """The release that scored. digest: SHA-256 of its manifest. runtime: library and version."""
+
+    release: Word
+    digest: Sha256 | None
+    runtime: Word | None
+
+
+class PolicyInForce(_Part, frozen=True, kw_only=True):
+    """The policy that decided. digest: of the pack. rules: ids of those that fired; silenced: of
+    those that could not. score_ppm, expected_loss_minor: its thresholds on the model."""
+
+    id: Word
+    version: Count | None
+    digest: Sha256 | None
+    rules: Rules | None
+    silenced: Rules
+    score_ppm: Steps | None
+    expected_loss_minor: Steps | None
+
+
+class StatesServed(_Part, frozen=True, kw_only=True):
+    """Versions of the states that the features were made of: [source, last offset] pairs. null: the
+    view was missing, and its features had their defaults."""
+
+    card: Version | None
+    terminal: Version | None
+    merchant: Version | None
+    device: Version | None
+
+
+class Sca(_Part, frozen=True, kw_only=True):
+    """Strong customer authentication (Delegated Regulation (EU) 2018/389). exemption: the article's
+    that the payee's or payer's provider applied; null where it is not told. three_ds: where EMV 3-D
+    Secure ran, how it ended."""
+
+    exemption: Word | None
+    three_ds: ThreeDs | None
+
+
+class Provenance(_Part, frozen=True, kw_only=True):
+    """What ran. build: version and commit. image, config: digests. null: not told."""
+
+    build: Word | None
+    image: Word | None
+    config: Digest | None
+    trace: TraceId | None
+
+
+ActionClass = Literal["allow", "authenticate", "refer", "refuse"]
+"""What an outcome does: approve, challenge (the payer authenticates), review (a person decides),
+decline."""
+
+
+class DecisionBody(_Part, frozen=True, kw_only=True):
+    """A decision without what is personal. amount_minor: in the reference currency.
+
+    solely_automated: no person was in it (GDPR 22): all but those referred to one.
+    """
+
+    entrypoint: Entrypoint
+    tenant: Word
+    region: Word
+    channel: Channel
+    amount_minor: Count
+    currency: Word
+    received_at: Micros
+    decided_at: Micros
+    latency_us: Count
+    outcome: Outcome
+    action_class: ActionClass
+    solely_automated: bool
+    reasons: Annotated[list[Word], Meta(max_length=MAX_REASONS)]
+    let_through_ppm: Ppm | None
+    score_ppm: Ppm | None
+    model: Model | None
+    policy: PolicyInForce
+    catalogue: Digest
+    states: StatesServed
+    degradation_level: DegradationLevel
+    degraded: Annotated[list[Word], Meta(max_length=DEGRADED_MAX)]
+    sca: Sca
+    provenance: Provenance
+
+
+class LabelBody(_Part, frozen=True, kw_only=True):
+    """What became known of an authorization."""
+
+    tenant: Word
+    channel: Channel | None
+    known_at: Micros
+    is_fraud: bool
+    kind: LabelKind
+    source: Word
+    reason: Word | None
+    uncounted: Uncounted | None
+    withdraws: Micros | None
+
+
+class OverrideBody(_Part, frozen=True, kw_only=True):
+    """A person set an outcome aside. reason: of a list."""
+
+    actor: Actor
+    before: Outcome
+    outcome: Outcome
+    reason: Word
+
+
+class ActivatedBody(_Part, frozen=True, kw_only=True):
+    """The signed word that a release or a policy may decide (docs/reference/activation.md).
+
+    statement: SHA-256 of its exact bytes, which say why. signers: ids of keys. shadow, canary,
+    before: digests of the releases beside it. after: epoch that it took the place of.
+    """
+
+    id: Word
+    digest: Sha256
+    epoch: Micros
+    act: Word
+    actor: Actor
+    statement: Sha256
+    signers: Annotated[list[Word], Meta(max_length=SIGNERS_MAX)]
+    shadow: Sha256 | None
+    canary: Sha256 | None
+    share_ppm: Ppm | None
+    before: Sha256 | None
+    after: Micros | None
+
+
+class ThresholdBody(_Part, frozen=True, kw_only=True):
+    """The thresholds of a policy, from its first decision on. before: the policy of before."""
+
+    policy: Word
+    digest: Digest
+    before: Word | None
+    score_ppm: Steps
+    expected_loss_minor: Steps
+
+
+class RolloutBody(_Part, frozen=True, kw_only=True):
+    """One step of one decider (``rollouts.v1``). why, detail: SHA-256 of the sentences."""
+
+    at: Micros
+    step: Step
+    role: Role
+    release: Word
+    digest: Sha256
+    epoch: Micros
+    share_ppm: Ppm | None
+    actor: Actor | None
+    reason: Word | None
+    why: Sha256 | None
+    detail: Sha256 | None
+
+
+class AccessBody(_Part, frozen=True, kw_only=True):
+    """Somebody opened what is sealed. index: of the entry. grant: SHA-256 of what allowed it."""
+
+    actor: Actor
+    purpose: Word
+    index: Count
+    subject: Subject | None
+    grant: Sha256
+
+
+class AdminBody(_Part, frozen=True, kw_only=True):
+    """Somebody changed how the system runs. detail: SHA-256 of what was said besides."""
+
+    actor: Actor
+    action: Word
+    target: Word
+    detail: Sha256 | None
+
+
+class HeartbeatBody(_Part, frozen=True, kw_only=True):
+    """The log is written. size: entries before this one. taking: whether sources are read; false
+    while its disk takes nothing."""
+
+    size: Count
+    taking: bool
+
+
+class TimeSyncBody(_Part, frozen=True, kw_only=True):
+    """How far the clock may be off. stratum: NTP's."""
+
+    source: Word
+    offset_us: Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
+    bound_us: Count
+    stratum: Count | None
+
+
+GapReason = Literal[
+    "transaction_marker",
+    "aborted",
+    "expired",
+    "forbidden_content",
+    "unreadable",
+    "too_large",
+    "given_up",
+]
+"""transaction_marker: Kafka's own record. aborted: of a transaction that never counted. expired:
+deleted by retention before it was read. forbidden_content: holds what is never logged. unreadable:
+no record of its topic. too_large: for an entry. given_up: of an emitter, whose record nobody could
+make durable, and whose decision nobody heard."""
+
+
+class GapBody(_Part, frozen=True, kw_only=True):
+    """Offsets of a partition, or sequences of an emitter, that have no record of their own.
+
+    [first, until). found: what the scanner found, where the reason is forbidden_content.
+    """
+
+    topic: Word | None
+    partition: Count | None
+    emitter: Word | None
+    first: Count
+    until: Count
+    reason: GapReason
+    found: Word | None
+
+
+class DuplicateBody(_Part, frozen=True, kw_only=True):
+    """A record whose authorization has one before it. kind: it stands again in the same topic, or
+    came again at the entrypoint. first: the record that counts, where it is known."""
+
+    kind: Literal["superseded", "redelivered"]
+    first: Source | None
+
+
+class DeadLetterBody(_Part, frozen=True, kw_only=True):
+    """A message that was refused. origin: where it lies. sha256, size_bytes: of its bytes."""
+
+    origin: Source
+    sha256: Sha256
+    size_bytes: Count
+    code: Word
+    service: Word
+    dead_at: Micros
+
+
+class ErasureBody(_Part, frozen=True, kw_only=True):
+    """The keys of a subject were destroyed. periods: of the keys. request: of whoever asked."""
+
+    actor: Actor
+    subject: Subject
+    periods: Annotated[list[Period], Meta(max_length=400)]
+    request: Word
+    archive_rows: Count | None
+    """Rewritten without the subject; null where there is no archive."""
+
+
+class HoldBody(_Part, frozen=True, kw_only=True):
+    """A legal hold begins or ends: while it lasts nothing of the subject is erased."""
+
+    actor: Actor
+    subject: Subject
+    placed: bool
+    case: Word
+
+
+class KeyRotationBody(_Part, frozen=True, kw_only=True):
+    """A key took another's place. before, after: key ids."""
+
+    actor: Actor
+    purpose: Literal["log", "witness", "wrapping", "subjects"]
+    before: Word | None
+    after: Word
+
+
+class LogStartBody(_Part, frozen=True, kw_only=True):
+    """A writer began. size: entries before. resumed: entries that it cut off behind the last
+    durable one."""
+
+    size: Count
+    cut: Count
+    provenance: Provenance
+
+
+class LogStopBody(_Part, frozen=True, kw_only=True):
+    """A writer ended, as it was told."""
+
+    size: Count
+    reason: Word
+
+
+# Records.
+
+
+B = TypeVar("B", bound=_Part)
+
+
+class LogRecord(
+    msgspec.Struct,
+    Generic[B],
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+):
+    """What every record has.
+
+    log: origin of its log, ``environment/cell/shard``, so that no other log takes it. source: what
+    it is the record of. emitter, sequence: who counts them without a hole; a decision's are its
+    decider's, what the log's writer says of itself has the writer's. event_at: of the
+    authorization.
+    """
+
+    v: Literal[1] = 1
+    log: Word
+    recorded_at: Micros
+    source: Source | None = None
+    emitter: Word
+    sequence: Count
+    authorization_id: Id | None = None
+    event_at: Micros | None = None
+    body: B
+    sealed: Sealed | None = None
+
+    @property
+    def type(self) -> str:
+        """The word that stands for its class."""
+        return str(self.__struct_config__.tag)
+
+
+class DecisionRecord(LogRecord[DecisionBody], frozen=True, tag="decision"):
+    """See :class:`DecisionBody`."""
+
+
+class LabelRecord(LogRecord[LabelBody], frozen=True, tag="label"):
+    """See :class:`LabelBody`."""
+
+
+class OverrideRecord(LogRecord[OverrideBody], frozen=True, tag="override"):
+    """See :class:`OverrideBody`."""
+
+
+class ModelRecord(LogRecord[ActivatedBody], frozen=True, tag="model"):
+    """See :class:`ActivatedBody`."""
+
+
+class PolicyRecord(LogRecord[ActivatedBody], frozen=True, tag="policy"):
+    """See :class:`ActivatedBody`."""
+
+
+class ThresholdRecord(LogRecord[ThresholdBody], frozen=True, tag="threshold"):
+    """See :class:`ThresholdBody`."""
+
+
+class RolloutRecord(LogRecord[RolloutBody], frozen=True, tag="rollout"):
+    """See :class:`RolloutBody`."""
+
+
+class AccessRecord(LogRecord[AccessBody], frozen=True, tag="access"):
+    """See :class:`AccessBody`."""
+
+
+class AdminRecord(LogRecord[AdminBody], frozen=True, tag="admin"):
+    """See :class:`AdminBody`."""
+
+
+class HeartbeatRecord(LogRecord[HeartbeatBody], frozen=True, tag="heartbeat"):
+    """See :class:`HeartbeatBody`."""
+
+
+class TimeSyncRecord(LogRecord[TimeSyncBody], frozen=True, tag="time_sync"):
+    """See :class:`TimeSyncBody`."""
+
+
+class GapRecord(LogRecord[GapBody], frozen=True, tag="gap"):
+    """See :class:`GapBody`."""
+
+
+class DuplicateRecord(LogRecord[DuplicateBody], frozen=True, tag="duplicate"):
+    """See :class:`DuplicateBody`."""
+
+
+class DeadLetterRecord(LogRecord[DeadLetterBody], frozen=True, tag="dead_letter"):
+    """See :class:`DeadLetterBody`."""
+
+
+class ErasureRecord(LogRecord[ErasureBody], frozen=True, tag="erasure"):
+    """See :class:`ErasureBody`."""
+
+
+class HoldRecord(LogRecord[HoldBody], frozen=True, tag="hold"):
+    """See :class:`HoldBody`."""
+
+
+class KeyRotationRecord(LogRecord[KeyRotationBody], frozen=True, tag="key_rotation"):
+    """See :class:`KeyRotationBody`."""
+
+
+class LogStartRecord(LogRecord[LogStartBody], frozen=True, tag="log_start"):
+    """See :class:`LogStartBody`."""
+
+
+class LogStopRecord(LogRecord[LogStopBody], frozen=True, tag="log_stop"):
+    """See :class:`LogStopBody`."""
+
+
+AnyRecord = (
+    DecisionRecord
+    | LabelRecord
+    | OverrideRecord
+    | ModelRecord
+    | PolicyRecord
+    | ThresholdRecord
+    | RolloutRecord
+    | AccessRecord
+    | AdminRecord
+    | HeartbeatRecord
+    | TimeSyncRecord
+    | GapRecord
+    | DuplicateRecord
+    | DeadLetterRecord
+    | ErasureRecord
+    | HoldRecord
+    | KeyRotationRecord
+    | LogStartRecord
+    | LogStopRecord
+)
+TYPES: dict[str, type[AnyRecord]] = {
+    str(record.__struct_config__.tag): record for record in get_args(AnyRecord)
+}
+"""By the word that stands for it."""
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(AnyRecord)
+encode = _encoder.encode
+"""A record to the bytes of its header. Shapes are not looked at: :func:`read` does."""
+
+
+def read(header: bytes) -> AnyRecord:
+    """The record of a header, if these are exactly the bytes that :func:`encode` makes of it: so no
+    key stands twice, nothing is in another order, and all readers read the same. 6 us.
+
+    Raises Malformed.
+    """
+    try:
+        record = _decoder.decode(header)
+    except msgspec.DecodeError as exc:
+        raise Malformed(f"no record of {CONTRACT}: {exc}") from exc
+    if _encoder.encode(record) != header:
+        raise Malformed(f"a record of {CONTRACT} that is written in another way")
+    return record

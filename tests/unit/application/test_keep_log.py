@@ -1,0 +1,300 @@
+"""The keeper of a log: each offset in exactly one record, whatever comes twice, late or not."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sluice.adapters.tiles.folder import LogFolder
+from sluice.application.append_log import AppendLog, File
+from sluice.application.keep_log import HEARTBEAT_EVERY_US, RESUME, KeepsLog
+from sluice.application.ports import TOPIC_REMADE, Message, Partition
+from sluice.audit.entries import split
+from sluice.domain.clock import SECOND_US
+from sluice.domain.records.authorization import encode
+from sluice.domain.records.log_record import AnyRecord, GapRecord, Provenance, read
+from sluice.errors import Corrupt, Unavailable
+from sluice.testing.log import KeptCheckpoints, PlainEntries, at_once, log_at
+from sluice.testing.records import make_decision
+from sluice.testing.store import FakeClock
+
+D, L = "decisions.v1", "labels.v1"
+NOTHING_RUNS = Provenance(build=None, image=None, config=None, trace=None)
+
+
+def no_more() -> dict[Partition, int]:
+    return {}
+
+
+def message(offset: int, topic: str = L, partition: int = 0, value: bytes = b"x") -> Message:
+    return Message(value, None, topic, partition, offset, None)
+
+
+def messages(*offsets: int, topic: str = L) -> list[Message]:
+    return [message(offset, topic) for offset in offsets]
+
+
+class World:
+    """One log on one disk, and its keepers one after another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.kept = KeptCheckpoints()
+        self.clock = FakeClock(1_790_000_000_000_000)
+        self.makes = PlainEntries()
+        self.earlier: list[Message] = []
+        self.log: AppendLog | None = None
+
+    def keeper(self) -> KeepsLog:
+        if self.log is not None:
+            self.log.close()  # as death does: it writes nothing
+        self.log = log_at(self.folder / "log", self.kept)
+        made = KeepsLog(
+            self.log,
+            self.makes,
+            LogFolder(self.folder / "resume"),
+            self.clock,
+            at_once,
+            decisions=D,
+            earlier=lambda _, first, until: [m for m in self.earlier if first <= m.offset < until],
+            provenance=NOTHING_RUNS,
+        )
+        made.open()
+        return made
+
+    def started(self, *partitions: Partition, oldest: int = 0, topic_id: str = "one") -> KeepsLog:
+        keeps = self.keeper()
+        partitions = partitions or ((L, 0),)
+        ids = {topic: topic_id for topic, _ in partitions}
+        keeps.starts(partitions, lambda _: oldest, ids)
+        return keeps
+
+    def checkpoint(self, keeps: KeepsLog) -> dict[Partition, int]:
+        self.clock.advance(1)
+        keeps.tick(no_more)
+        return dict(keeps.tick(no_more))
+
+    def records(self) -> list[AnyRecord]:
+        assert self.log is not None
+        self.log.checkpoint()
+        size = self.log.signed.size
+        return [read(split(entry)[0]) for entry in self.log.entries(0, size)]
+
+    def told(self, topic: str = L, partition: int = 0) -> list[tuple[str, int, int]]:
+        """Kind or reason, first and until, of each record of a partition, in order."""
+        found: list[tuple[str, int, int]] = []
+        for record in self.records():
+            if isinstance(record, GapRecord):
+                body = record.body
+                if (body.topic, body.partition) == (topic, partition):
+                    found.append((body.reason, body.first, body.until))
+            elif record.source and (record.source.topic, record.source.partition) == (
+                topic,
+                partition,
+            ):
+                found.append((record.type, record.source.offset, record.source.offset + 1))
+        return found
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def balanced(told: Sequence[tuple[str, int, int]]) -> bool:
+    return all(one[2] == two[1] for one, two in pairwise(told))
+
+
+def test_each_offset_is_in_one_record(world: World) -> None:
+    keeps = world.started()
+    keeps.take(messages(0, 1))
+    keeps.take(messages(3, 4, 8))
+    assert world.told() == [
+        ("label", 0, 1),
+        ("label", 1, 2),
+        ("transaction_marker", 2, 3),
+        ("label", 3, 4),
+        ("label", 4, 5),
+        ("aborted", 5, 8),
+        ("label", 8, 9),
+    ]
+
+
+def test_what_comes_again_is_passed_over(world: World) -> None:
+    keeps = world.started()
+    keeps.take(messages(0, 1))
+    keeps.take(messages(0, 1, 2))
+    keeps.take(messages(1))
+    assert [one[1] for one in world.told()] == [0, 1, 2]
+
+
+def test_reading_goes_on_where_the_log_ends_whatever_was_committed(world: World) -> None:
+    keeps = world.started()
+    keeps.take(messages(0, 1))
+    assert world.checkpoint(keeps) == {(L, 0): 2}
+    keeps.take(messages(2, 4))
+    again = world.keeper()
+    assert again.starts([(L, 0), (L, 1)], lambda _: 0, {L: "one"}) == {(L, 0): 5, (L, 1): 0}
+    again.take(messages(4, 5))
+    assert balanced(world.told())
+    assert world.told()[-1] == ("label", 5, 6)
+
+
+@pytest.mark.parametrize("summary", [None, b"{", b"[]"])
+def test_without_its_summary_the_log_is_read_from_the_beginning(
+    world: World, summary: bytes | None
+) -> None:
+    keeps = world.started()
+    for at in range(0, 600, 60):
+        keeps.take(messages(*range(at, at + 60)))
+        world.checkpoint(keeps)
+    path = world.folder / "resume" / RESUME
+    if summary is None:
+        path.unlink()
+    else:
+        path.write_bytes(summary)
+    again = world.keeper()
+    assert again.next == {(L, 0): 600}
+    assert [r.sequence for r in world.records() if r.emitter == "auditor"] == [0, 1, 2, 3]
+
+
+def test_a_summary_of_another_tree_is_not_believed(world: World) -> None:
+    keeps = world.started()
+    keeps.take(messages(0, 1))
+    world.checkpoint(keeps)
+    path = world.folder / "resume" / RESUME
+    held = msgspec.json.decode(path.read_bytes())
+    held["next"][f"{L}/0"] = 9
+    held["root"] = "00" * 32
+    path.write_bytes(msgspec.json.encode(held))
+    assert world.keeper().next == {(L, 0): 2}
+
+
+def test_what_the_log_says_of_itself_is_counted_without_a_hole(world: World) -> None:
+    for _ in range(3):
+        keeps = world.started()
+        at = keeps.next[L, 0]
+        keeps.take(messages(at, at + 2))
+        world.checkpoint(keeps)
+        world.clock.advance(HEARTBEAT_EVERY_US / SECOND_US)
+        keeps.tick(no_more)
+    own = [record for record in world.records() if record.emitter == "auditor"]
+    assert [record.sequence for record in own] == list(range(len(own)))
+    assert {record.type for record in own} == {"log_start", "gap", "heartbeat"}
+
+
+def test_what_is_refused_is_a_gap_with_its_reason(world: World) -> None:
+    keeps = world.started()
+    keeps.take([message(0), message(1, value=b"forbidden"), message(2, value=bytes(65_000))])
+    assert world.told() == [("label", 0, 1), ("forbidden_content", 1, 2), ("label", 2, 3)]
+
+
+def test_the_log_begins_where_the_topic_does(world: World) -> None:
+    keeps = world.started(oldest=40)
+    keeps.take(messages(41))
+    assert world.told() == [("transaction_marker", 40, 41), ("label", 41, 42)]
+
+
+def test_what_expired_before_it_was_read_is_told(world: World) -> None:
+    keeps = world.started()
+    keeps.take(messages(0))
+    again = world.started(oldest=7)
+    again.take(messages(7))
+    assert world.told() == [("label", 0, 1), ("expired", 1, 7), ("label", 7, 8)]
+
+
+def test_a_topic_that_was_made_again_is_refused(world: World) -> None:
+    keeps = world.started()
+    keeps.take(messages(0))
+    world.checkpoint(keeps)
+    with pytest.raises(Corrupt) as refused:
+        world.started(topic_id="two")
+    assert refused.value.code == TOPIC_REMADE
+
+
+def test_what_the_broker_has_behind_the_last_record_is_told_with_the_heartbeat(
+    world: World,
+) -> None:
+    keeps = world.started()
+    keeps.take(messages(0))
+    keeps.tick(lambda: {(L, 0): 2})
+    assert world.told() == [("label", 0, 1)]
+    world.clock.advance(HEARTBEAT_EVERY_US / SECOND_US)
+    keeps.tick(lambda: {(L, 0): 2})
+    keeps.take(messages(2))
+    assert world.told() == [("label", 0, 1), ("transaction_marker", 1, 2), ("label", 2, 3)]
+
+
+def test_the_last_checkpoint_tells_all_there_is(world: World) -> None:
+    keeps = world.started()
+    keeps.take(messages(0))
+    assert keeps.stop({(L, 0): 2}, "sigterm") == {(L, 0): 2}
+    assert keeps.signed_size == keeps.size
+    assert (keeps.signed_at, keeps.checkpoint_s) == (world.clock.now_us(), 0)
+    assert world.records()[-1].type == "log_stop"
+
+
+def test_heartbeats_are_half_as_far_apart_as_promised(world: World) -> None:
+    keeps = world.started()
+    for _ in range(30):
+        world.clock.advance(1)
+        keeps.tick(no_more)
+    beats = [record.recorded_at for record in world.records() if record.type == "heartbeat"]
+    assert len(beats) == 6
+    assert max(b - a for a, b in pairwise(beats)) <= 10 * SECOND_US
+
+
+def test_a_second_record_of_an_id_is_said_to_be_one(world: World) -> None:
+    def decision(offset: int, name: str) -> Message:
+        return message(offset, D, value=encode(make_decision(name)))
+
+    world.earlier = [decision(3, "a-1"), decision(4, "a-2")]
+    keeps = world.started((D, 0), oldest=5)
+    keeps.take([decision(5, "a-1"), decision(6, "a-3"), message(7, D, value=b"no json")])
+    keeps.take([decision(8, "a-3"), decision(9, "a-4")])
+    assert world.makes.superseded == [(0, 5), (0, 8)]
+
+
+def test_what_cannot_be_made_now_comes_again_whole(world: World) -> None:
+    keeps = world.started()
+    world.makes.away = [Unavailable("the keystore is away")]
+    with pytest.raises(Unavailable, match="keystore"):
+        keeps.take(messages(0, 1))
+    assert keeps.opened
+    keeps.take(messages(0, 1))
+    assert [one[1] for one in world.told()] == [0, 1]
+
+
+class Failing(LogFolder):
+    """A disk that is full for a while."""
+
+    full = False
+
+    def write(self, files: Sequence[File]) -> None:  # type: ignore[override]
+        if self.full:
+            raise Unavailable("the disk is full", code="log_disk")
+        super().write(files)
+
+
+def test_a_disk_that_was_full_is_gone_on_with(world: World) -> None:
+    keeps = world.started()
+    keeps.take(messages(0, 1))
+    assert world.log is not None
+    disk = Failing(world.folder / "log")
+    disk.full = True
+    world.log._store = disk
+    world.clock.advance(1)
+    keeps.tick(no_more)
+    with pytest.raises(Unavailable, match="full"):
+        keeps.tick(no_more)
+    assert not keeps.opened
+    with pytest.raises(Unavailable, match="not open"):
+        keeps.take(messages(2))
+    disk.full = False
+    keeps.open()
+    assert keeps.starts([(L, 0)], lambda _: 0, {}) == {(L, 0): 2}
+    keeps.take(messages(2))
+    assert world.checkpoint(keeps) == {(L, 0): 3}
+    assert balanced(world.told())
