@@ -91,7 +91,7 @@ sbom: ## What the image holds of PyPI, as CycloneDX, to var/sbom.cdx.json
 	services/.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible --output-file var/sbom.cdx.json services/requirements.lock
 
 # The cluster's programs are kept in ~/.cache/sluice-cluster; see docs/how-to/test-on-a-cluster.md.
-test-cluster: setup tests/deploy/.venv/.done ## The chart on a real Kubernetes, started and ended here; root, Go
+test-cluster: setup tests/deploy/.venv/.done dags/.venv/.done ## The chart on a real Kubernetes, started and ended here; root, Go
 	$(RUN) -m local.kafka fetch
 	$(RUN) -m pytest -m cluster -rP tests/cluster $(ARGS)
 
@@ -188,6 +188,8 @@ locks: .venv/.services ## Resolve every requirements.lock and the broker's jars 
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock
 	$(UV) $(EXPORT) --only-group build --output-file services/build.lock
 	$(UV) $(EXPORT) --only-group sbom --output-file services/sbom.lock
+	$(UV) $(EXPORT) --project models --no-default-groups --group image \
+	  --output-file models/image.lock
 	$(UV) $(EXPORT) --project benchmarks --only-group loader \
 	  --output-file benchmarks/cluster/requirements.lock
 	$(UV) lock --upgrade --project local/kafka

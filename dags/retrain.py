@@ -26,7 +26,7 @@ from datetime import timedelta
 
 from airflow.sdk import AssetAny, Param, dag
 from assets import CANDIDATE, DRIFT_FOUND, LABELS_MATURED
-from steps import DAGS, own_folder, place, plain, step
+from steps import DAGS, MAY_BE_EMPTY, own_folder, place, plain, step
 
 DAYS_AGO = "(%s - macros.timedelta(days=params.%s)).strftime('%%Y-%%m-%%d')"
 UNTIL = f"(params.until or {DAYS_AGO % ('dag_run.run_after', 'wait')})"
@@ -42,8 +42,10 @@ NAME = "{{ ti.xcom_pull('pack').split('/') | last }}"
     schedule=AssetAny(LABELS_MATURED, DRIFT_FOUND),
     dagrun_timeout=timedelta(hours=30),
     params={
-        "first": Param("", type="string", description="First day; empty is `days` before `until`."),
-        "until": Param("", type="string", description="Day after the last; empty is `wait` ago."),
+        "first": Param(
+            None, type=MAY_BE_EMPTY, description="First day; else `days` before `until`."
+        ),
+        "until": Param(None, type=MAY_BE_EMPTY, description="Day after the last; else `wait` ago."),
         "days": Param(120, type="integer", minimum=21, description="Days to learn from and judge."),
         "wait": Param(7, type="integer", minimum=0, description="Days for labels of the last."),
         "label_delay": Param("7d", type="string", description="Between training and its tests."),

@@ -9,6 +9,7 @@ canary by themselves within seconds, whether Airflow runs or not; here is what n
 person.
 
 - **shadow_time**, **canary_time**, **wide_time**, **champion_time** wait, and hold no worker.
+  Where Airflow's own parts were away meanwhile they are tried again, and wait anew.
 - **shadow_held**, **canary_held**, **wide_held**, **champion_held** ask whether the release is
   still what it was made, or went back; the log has the reason. Both are answers, neither is tried
   again.
@@ -27,11 +28,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.exceptions import HITLRejectException, HITLTimeoutError
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
-from airflow.sdk import Param, chain, dag
+from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule, chain, dag
 from assets import CANDIDATE
-from steps import DAGS, LocalStep, PodStep, place, step
+from steps import DAGS, MAY_BE_EMPTY, RETRIES, RETRY_AFTER, LocalStep, PodStep, place, step
 
 NAME = (
     "{{ params.release or "
@@ -47,6 +49,19 @@ It scored in shadow for {{{{ params.shadow_hours }}}} hours, and answered 1 % an
 Read before you answer: `report.html` of the run of `sluice_retrain` that made it, its `card.md` in
 `{place("registry")}/{NAME}`, and what `sluice release diff` says of it and the champion.
 """
+PATIENT: dict[str, Any] = {
+    "retries": RETRIES,
+    "retry_delay": RETRY_AFTER,
+    "retry_policy": ExceptionRetryPolicy(
+        rules=[
+            RetryRule(HITLRejectException, action=RetryAction.FAIL, reason="a person said no"),
+            RetryRule(HITLTimeoutError, action=RetryAction.FAIL, reason="nobody answered in time"),
+            RetryRule(Exception, action=RetryAction.RETRY, reason="Airflow's parts may be away"),
+        ]
+    ),
+}
+"""Of what only waits: Airflow fails a task that could not reach its API server, and days of shadow
+and canary would be lost with it. It waits, or asks, anew."""
 SHORT = timedelta(minutes=30)
 LONGEST = timedelta(days=15)
 
@@ -58,7 +73,7 @@ def waiting(task_id: str) -> DateTimeSensorAsync:
         task_id=task_id,
         target_time=f"{{{{ (ti.start_date + {length}).isoformat() }}}}",
         execution_timeout=LONGEST,
-        retries=0,
+        **PATIENT,
     )
 
 
@@ -67,7 +82,7 @@ def waiting(task_id: str) -> DateTimeSensorAsync:
     schedule=[CANDIDATE],
     dagrun_timeout=timedelta(days=60),
     params={
-        "release": Param("", type="string", description="Id; empty is the one of the event."),
+        "release": Param(None, type=MAY_BE_EMPTY, description="Id; else the one of the event."),
         "shadow_hours": Param(24, type="number", minimum=0, maximum=336, description="In shadow."),
         "canary_hours": Param(24, type="number", minimum=0, maximum=336, description="At 1 %."),
         "wide_hours": Param(24, type="number", minimum=0, maximum=336, description="At `share`."),
@@ -106,9 +121,11 @@ def rollout() -> None:
             body=BODY,
             response_timeout=timedelta(days=3),
             fail_on_reject=True,
-            retries=0,
+            **PATIENT,
         ),
-        act("promote", "promote", "--once"),
+        # As long as this run gave it, not as the verb asks by itself: else fewer than ten minutes
+        # would be refused here, after somebody had approved.
+        act("promote", "promote", "--once", "--held-s", "{{ (params.wide_hours * 3600) | int }}"),
         waiting("champion_time"),
         ask("champion_held", "champion"),
     ]

@@ -76,6 +76,8 @@ DAGS: dict[str, Any] = {
     "default_args": {"owner": "sluice"},
 }
 """Of every DAG: one run at a time, none for the time before it was switched on."""
+MAY_BE_EMPTY = ["null", "string"]
+"""Type of a text parameter that Airflow's form lets stay empty: of a `string` it asks for one."""
 LEFT_OUT = ("AIRFLOW", "_AIRFLOW", "__AIRFLOW")
 """Variables of Airflow, which may hold its secrets, stay out of a verb's environment."""
 

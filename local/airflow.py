@@ -54,11 +54,12 @@ SMALL = {
     "time_box": "30s",
     "trials": 1,
     # The committed release was made of three worlds of half a year: nothing that five weeks of one
-    # teach takes its place, and so few frauds carry no student in eight bits.
+    # teach takes its place, and so few frauds carry no student in eight bits:
+    # the gate finds 165 of 100,000 decisions changed by them, where 10 may be.
     "candidate": "lightgbm",
     "first_champion": True,
 }
-"""What `make retrain` asks of the DAG: a few minutes on two cores."""
+"""What `make retrain` asks of the DAG: two minutes on two cores."""
 FROM_OURSELVES = ("AIRFLOW", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
 
 
@@ -208,7 +209,8 @@ def retrain(folder: Path, port: int) -> int:
         check=False,
     )
     print(f"{DAG} ended with {done.returncode} after {time.monotonic() - began:.0f} s in all")
-    print(f"report     {folder}/loop/runs/retrain/*/judgement/report.html")
+    print(f"report     {folder}/loop/runs/retrain/*/judgement/report.html", flush=True)
+    _sluice("release", "list", registry)
     return done.returncode
 
 

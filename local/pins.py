@@ -18,7 +18,7 @@ from pathlib import Path
 from sluice.errors import SluiceError, Unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCKERFILES = ("services/Dockerfile", "benchmarks/cluster/Dockerfile")
+DOCKERFILES = ("services/Dockerfile", "models/Dockerfile", "benchmarks/cluster/Dockerfile")
 VALUES = "charts/sluice/values.yaml"
 ASK_MAX_S = 60
 TOOLS: Mapping[str, tuple[str, ...]] = {

@@ -14,6 +14,7 @@ import assets
 import pytest
 import steps
 from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.standard.exceptions import HITLRejectException, HITLTimeoutError
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
@@ -94,10 +95,24 @@ def test_everything_ends_in_time(dags: dict[str, DAG]) -> None:
         assert timedelta(0) < limit <= dag.dagrun_timeout, task
 
 
+def test_airflows_form_can_be_sent_as_it_is_shown(dags: dict[str, DAG]) -> None:
+    """It asks for a value of whatever may not be null, and an empty text is none."""
+    for dag in dags.values():
+        for name in dag.params:
+            given = dag.params.get_param(name)
+            kinds = given.schema.get("type", "")
+            assert given.value not in ("", None) or "null" in kinds, f"{dag.dag_id}: {name}"
+
+
 def test_a_retry_has_its_reason(dags: dict[str, DAG]) -> None:
     for _, task in each(dags):
         if not isinstance(task, steps.LocalStep | steps.PodStep):
-            assert task.retries == 0, task
+            refused = task.retry_policy.evaluate(HITLRejectException("x"), 1, 2)
+            unheard = task.retry_policy.evaluate(HITLTimeoutError("x"), 1, 2)
+            away = task.retry_policy.evaluate(OSError("x"), 1, 2)
+            said = [one.action.value for one in (refused, unheard, away)]
+            assert said == ["fail", "fail", "retry"], task
+            assert all(one.reason for one in (refused, unheard, away)), task
             continue
         wrong = task.retry_policy.evaluate(steps.StepWrongError("x"), 1, 2)
         failed = task.retry_policy.evaluate(steps.StepFailedError("x"), 1, 2)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# build.sh FOLDER [loader]: build services/Dockerfile without a registry, as the image
-# localhost/sluice:test; with `loader` that of `make bench-cluster` as localhost/sluice-loader:test.
+# build.sh FOLDER [loader|training]: build services/Dockerfile without a registry, as the image
+# localhost/sluice:test; with `loader` that of `make bench-cluster` as localhost/sluice-loader:test,
+# with `training` that of the learning loop (models/Dockerfile) as localhost/sluice-training:test.
 #
 # A Debian made by debootstrap stands in for the base image that the Dockerfile names; it is kept in
 # FOLDER/base (300 MB) and used again. Images and their layers are in FOLDER/store. Needs root,
@@ -25,8 +26,10 @@ cp /etc/ssl/certs/ca-certificates.crt "$folder/base/etc/ssl/certs/"
 printf '%s\n' '*' '!base' >"$folder/.dockerignore"
 bud --file "$here/base.Dockerfile" --tag "localhost/base:test" "$folder" >/dev/null
 what=sluice file=$root/services/Dockerfile ignored=$root/.dockerignore
-if [ "${2:-}" = loader ]; then
-  what=sluice-loader file=$root/benchmarks/cluster/Dockerfile ignored=$root/benchmarks/cluster/Dockerfile.dockerignore
-fi
+case "${2:-}" in
+  loader) what=sluice-loader file=$root/benchmarks/cluster/Dockerfile ;;
+  training) what=sluice-training file=$root/models/Dockerfile ;;
+esac
+[ "$what" = sluice ] || ignored=$file.dockerignore
 bud --build-arg BASE=localhost/base:test --file "$file" --ignorefile "$ignored" --tag "localhost/$what:test" "$root" >/dev/null
 echo "localhost/$what:test, on a stand-in for $base"

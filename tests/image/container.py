@@ -105,18 +105,27 @@ class Container:
 
 @contextmanager
 def running(
-    folder: Path, environment: Mapping[str, str], binds: Mapping[str, Path], scratch: Path
+    folder: Path,
+    environment: Mapping[str, str],
+    binds: Mapping[str, Path],
+    scratch: Path,
+    *,
+    tag: str = IMAGE,
+    command: Sequence[str] | None = None,
 ) -> Iterator[Container]:
-    """Start the image's command; ends and removes the container. scratch: for its files here."""
+    """Start an image's command, or another; ends and removes the container. scratch: for its files
+    here."""
     name = f"sluice-test-{uuid.uuid4().hex[:8]}"
     runc = ["runc", "--root", str(scratch / "runc")]
-    working = buildah(folder, "from", "--pull-never", IMAGE)
+    working = buildah(folder, "from", "--pull-never", tag)
     log = scratch / "log"
     process = None
     try:
         rootfs = buildah(folder, "mount", working)
-        described = json.loads(buildah(folder, "inspect", "--type", "image", IMAGE))
+        described = json.loads(buildah(folder, "inspect", "--type", "image", tag))
         image = described["OCIv1"]["config"]
+        if command is not None:
+            image |= {"Entrypoint": [], "Cmd": [*command]}
         (scratch / "config.json").write_text(
             json.dumps(specification(image, rootfs, environment, binds))
         )

@@ -32,7 +32,7 @@ def test_what_runs_is_what_is_tested() -> None:
     "lock",
     ["requirements.lock", "services/requirements.lock", "local/tools/requirements.lock",
      "models/requirements.lock", "benchmarks/requirements.lock", "dags/requirements.lock",
-     "benchmarks/cluster/requirements.lock", "tests/deploy/requirements.lock",
+     "models/image.lock", "benchmarks/cluster/requirements.lock", "tests/deploy/requirements.lock",
      "local/kafka/java.lock", "local/kafka/jgo.lock"],
 )  # fmt: skip
 def test_every_package_of_a_lock_has_a_hash_and_no_address(lock: str) -> None:
