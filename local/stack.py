@@ -23,7 +23,13 @@ from local import metrics_page
 from sluice.errors import Unavailable
 
 Name = Literal[
-    "decider-sync", "decider-stream", "featurizer", "archiver", "labeller", "consistency"
+    "decider-sync",
+    "decider-stream",
+    "featurizer",
+    "archiver",
+    "labeller",
+    "consistency",
+    "auditor",
 ]
 NAMES: tuple[Name, ...] = ("featurizer", "archiver", "decider-stream", "decider-sync")
 """Of the main path. The consistency check only looks on, and the labeller waits for reports: start
@@ -35,6 +41,7 @@ _COMMANDS: dict[Name, list[str]] = {
     "archiver": ["-m", "services.archiver.main"],
     "labeller": ["-m", "services.labeller.main"],
     "consistency": ["-m", "services.consistency.main"],
+    "auditor": ["-m", "services.auditor.main"],
 }
 FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
 """Set for the whole process by importing Feast; it changes how a service's metrics work."""
@@ -148,6 +155,10 @@ class Stack:
             "SLUICE_KAFKA_BOOTSTRAP": self.bootstrap,
             "SLUICE_STORE_URL": self.store_url,
             "SLUICE_ARCHIVER_ROOT": str(self.folder / "archive"),
+            "SLUICE_AUDITOR_ROOT": str(self.folder / "log"),
+            "SLUICE_AUDITOR_KEY_FILE": str(self.folder / "log.key"),
+            "SLUICE_KEYSTORE_PATH": str(self.folder / "keystore/keys.sqlite"),
+            "SLUICE_KEYSTORE_ROOTS": str(self.folder / "keystore-roots/roots.json"),
             **({"SLUICE_KILL_AT": kill_at} if kill_at else {}),
             **self.environment,
             **more,
@@ -206,7 +217,8 @@ class Stack:
     def stop_all(self) -> dict[str, int]:
         """Stop them in the direction of the data. Returns the exit statuses."""
         order = (
-            "decider-sync", "decider-stream", "labeller", "featurizer", "archiver", "consistency",
+            "decider-sync", "decider-stream", "labeller", "featurizer", "archiver", "auditor",
+            "consistency",
         )  # fmt: skip
         names = sorted(self.processes, key=lambda n: [n.startswith(o) for o in order].index(True))
         return {name: self.stop(name) for name in names}

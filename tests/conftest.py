@@ -45,6 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-golden", action="store_true", help="Write tests/deploy/golden as it is rendered."
     )
+    parser.addoption(
+        "--seeds", type=int, default=10, help="Lives of the log's writer that are told; 200 to ask."
+    )
 
 
 @pytest.fixture(scope="session")

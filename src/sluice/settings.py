@@ -348,6 +348,38 @@ class LabellerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     )
 
 
+class AuditorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The auditor, which writes the compliance log. A log is named environment/cell/shard."""
+
+    root: Annotated[
+        str,
+        _says(
+            "Folder of the logs: `<root>/<shard>` is for verifiers, `<root>/<shard>.ahead` and "
+            "`<root>/<shard>.resume` are the auditor's own."
+        ),
+    ] = "var/compliance-log"
+    key_file: Annotated[
+        str, _says("Private key that signs checkpoints, Ed25519, PEM; `sluice log keygen`.")
+    ] = ""
+    environment: Annotated[str, _says("First part of the name of its logs, like bank.example.")] = (
+        "local"
+    )
+    cell: Annotated[str, _says("Second part: the region whose topics it reads.")] = "cell"
+    shard: Annotated[
+        int,
+        _says(
+            "Third part: it reads the partitions whose number leaves this when divided by "
+            "`auditor.shards`.",
+            ge=0,
+            le=63,
+        ),
+    ] = 0
+    shards: Annotated[
+        int,
+        _says("Logs of the cell; another number takes new names for all of them.", ge=1, le=64),
+    ] = 1
+
+
 class FeastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The feature repository. Feast's own files (`feature_repo/*.yaml`) read store and registry."""
 
@@ -382,6 +414,40 @@ class ConsistencySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     lookback_s: Annotated[
         int, _says("After a start, decisions of so long before it are looked at again.", ge=0)
     ] = 3600
+
+
+class KeystoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Keys of the compliance log's sealed parts. The auditor and ``sluice log`` use it."""
+
+    path: Annotated[str, _says("The keystore, one file.")] = "var/keystore/keys.sqlite"
+    roots: Annotated[
+        str, _says("Root keys, one small file, on a volume that no backup or snapshot holds.")
+    ] = "var/keystore-roots/roots.json"
+    wrapper: Annotated[
+        str,
+        _says(
+            "What wraps the root keys: file:PATH of 32 bytes in hexadecimal digits; empty wraps "
+            "them with nothing."
+        ),
+    ] = ""
+    copies: Annotated[
+        str,
+        _says(
+            "Folder on another volume to which a copy of the keystore goes before an erasure is "
+            "final; empty makes none."
+        ),
+    ] = ""
+    grants: Annotated[
+        str, _says("Public keys that may grant that a record is opened (`sluice log open`).")
+    ] = "policies/trust"
+    keep_quarters: Annotated[
+        int,
+        _says(
+            "Quarters before this one whose keys stay when `sluice log keys expire` is run.",
+            ge=1,
+            le=80,
+        ),
+    ] = 21
 
 
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -453,8 +519,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     featurizer: FeaturizerSettings = FeaturizerSettings()
     archiver: ArchiverSettings = ArchiverSettings()
     labeller: LabellerSettings = LabellerSettings()
+    auditor: AuditorSettings = AuditorSettings()
     feast: FeastSettings = FeastSettings()
     consistency: ConsistencySettings = ConsistencySettings()
+    keystore: KeystoreSettings = KeystoreSettings()
     service: Service = Service()
 
 

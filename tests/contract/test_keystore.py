@@ -1,18 +1,33 @@
 """A keystore's promises to the auditor, which the fake and every adapter keep."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sluice.adapters.keystore.roots import NoWrapper, RootFile
+from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.application.ports import Keystore
 from sluice.application.sealing import Erased
+from sluice.domain.clock import SystemClock
 from sluice.errors import Corrupt
 from sluice.testing.keystore import MemoryKeystore
 
 
-@pytest.fixture(params=["memory"])
-def store(request: pytest.FixtureRequest) -> Any:
-    return MemoryKeystore()
+def _erase(store: Any, subject: str, through: str) -> int:
+    if isinstance(store, MemoryKeystore):
+        return store.erase(subject, through)
+    return len(store.erase(subject, through, who="ann", case="GDPR-1").periods)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "memory":
+        return MemoryKeystore()
+    roots = RootFile(tmp_path / "roots" / "roots.json", NoWrapper())
+    path = tmp_path / "keys" / "keys.sqlite"
+    SqliteKeystore.make(path, roots)
+    return SqliteKeystore(path, roots, SystemClock(), None)
 
 
 def test_a_key_is_made_once(store: Keystore) -> None:
@@ -43,7 +58,7 @@ def test_opening_makes_no_key(store: Keystore) -> None:
 def test_an_erased_key_is_never_made_again(store: Any) -> None:
     card, other = store.subject("t", "c"), store.subject("t", "d")
     store.keys([(card, "2026Q3"), (card, "2026Q4"), (other, "2026Q4")])
-    assert store.erase(card, "2026Q4") == 2
+    assert _erase(store, card, "2026Q4") == 2
     for period in ("2025Q1", "2026Q3", "2026Q4"):
         with pytest.raises(Erased):
             store.key(card, period)
@@ -56,5 +71,6 @@ def test_an_erased_key_is_never_made_again(store: Any) -> None:
 
 def test_events_are_read_from_where_the_log_ends(store: Any) -> None:
     assert store.events(0, 10) == []
-    with pytest.raises(Corrupt, match="fewer events"):
+    with pytest.raises(Corrupt, match=r"fewer events|had 0 events"):
         store.events(1, 10)
+    assert store.emitter

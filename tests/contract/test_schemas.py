@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from sluice.audit.entries import parse_header
 from sluice.cli.contracts import CLOSED, RECORDS, SCHEMAS, schema
 from sluice.domain.records.authorization import encode
+from sluice.domain.records.log_record import TYPES, read
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 
@@ -26,14 +28,20 @@ def test_what_an_entrypoint_takes_is_closed_and_what_we_write_says_that_it_may_g
     assert made["description"].startswith("Closed" if name in CLOSED else "May gain")
 
 
-def test_only_what_an_entrypoint_takes_is_closed():
-    assert list(CLOSED) == ["authorizations.v1", "reports.v1"]
+def test_only_what_an_entrypoint_takes_and_the_compliance_log_are_closed():
+    assert list(CLOSED) == ["authorizations.v1", "reports.v1", "log-records.v1"]
 
 
 def test_what_an_entrypoint_takes_has_the_fields_of_what_the_record_holds():
     taken = msgspec.json.decode(schema("authorizations.v1"))["$defs"]["Authorization"]
     held = msgspec.json.decode(schema("decisions.v1"))["$defs"]["Authorization"]
     assert taken | {"additionalProperties": True} == held
+
+
+def test_each_type_of_the_compliance_logs_records_has_an_example_in_its_one_form():
+    lines = (CONTRACTS / "examples/log-records.v1.jsonl").read_bytes().splitlines()
+    assert {read(line).type for line in lines} == set(TYPES)
+    assert all(parse_header(line) for line in lines)
 
 
 def test_no_schema_knows_a_float():

@@ -31,7 +31,7 @@ NATIVE = re.compile(
 )
 SERVICES = {"decider-sync", "decider-stream", "featurizer", "archiver"}
 """Components that are services of ours; their pods have an admin port."""
-OURS = SERVICES | {"labeller"}
+OURS = SERVICES | {"labeller", "auditor"}
 """The same with what an installation may do without."""
 Rendered = Callable[[str], list[Object]]
 
@@ -266,7 +266,7 @@ def test_each_service_understands_what_it_is_told(
 
 
 def files_named(settings: Any) -> Iterator[str]:
-    for section in ("kafka", "store", "decider", "access", "archiver"):
+    for section in ("kafka", "store", "decider", "access", "archiver", "auditor"):
         part = getattr(settings, section)
         for key in part.__struct_fields__:
             value = getattr(part, key)
@@ -281,8 +281,8 @@ def path_matters(path: str, name: str, container: str) -> bool:
         return True
     if section == "store":
         return name in ("decider-sync", "decider-stream", "featurizer", "test")
-    if section == "archiver":
-        return name == "archiver"
+    if section in ("archiver", "auditor"):
+        return name == section
     if section == "access" or rest.startswith(("cert_file", "key_file", "client_ca_file")):
         return name == "decider-sync"
     return name.startswith("decider") and not rest.startswith("release_dir")
@@ -338,7 +338,7 @@ def test_a_changed_policy_or_key_restarts_nothing_and_a_changed_setting_does(cha
     after = templates(with_changes("prod", settings__decider={"deadline_ms": 40}))
     assert {name for name in before if after[name] != before[name]} == {
         "StatefulSet sluice-decider-stream", "StatefulSet sluice-featurizer",
-        "StatefulSet sluice-archiver", "InferenceService sluice",
+        "StatefulSet sluice-archiver", "StatefulSet sluice-auditor", "InferenceService sluice",
     }  # fmt: skip
 
 
@@ -556,6 +556,7 @@ def test_a_pod_reaches_what_it_needs_and_nothing_else(rendered: Rendered) -> Non
         "featurizer": {53, 6380} | kafka,
         "archiver": {53} | kafka,
         "labeller": {53, 8443} | kafka,
+        "auditor": {53} | kafka,
         "topics": {53} | kafka,
         "test": {53, 6380, 8080} | kafka,
         "steps": {53, 5000, 8081} | kafka,
@@ -692,6 +693,9 @@ def test_a_steps_pod_is_what_kubernetes_takes_and_its_disks_are_there(
         ("default", {"kafka": {}}, "kafka.external.bootstrap is empty"),
         ("default", {"kafka__external__existingSecret": ""}, "holds the user of decider-sync"),
         ("prod", {"kafka__external__existingSecrets__labeller": ""}, "existingSecrets.labeller"),
+        ("prod", {"kafka__external__existingSecrets__auditor": ""}, "existingSecrets.auditor"),
+        ("prod", {"auditor__keySecret": ""}, "auditor.keySecret is empty"),
+        ("prod", {"auditor__environment": ""}, "auditor.environment is empty"),
         ("prod", {"archiver__persistence__accessMode": "ReadWriteOnce"}, "labeller.lookUp is on"),
         ("prod", {"kafka__external__existingSecrets__archiver": ""}, "existingSecrets.archiver"),
         ("default", {"store": {}}, "store.external has no address for the decider"),

@@ -305,6 +305,9 @@ initContainers:
 {{- if .Values.labeller.enabled }}
 {{- $ours = merge $ours (dict "labeller" (merge (dict "look_up" .Values.labeller.lookUp) $http)) }}
 {{- end }}
+{{- if .Values.auditor.enabled }}
+{{- $ours = merge $ours (dict "auditor" (dict "environment" .Values.auditor.environment "cell" .Values.auditor.cell "shards" .Values.auditor.shards "key_file" "/etc/sluice/log-key/key.pem")) }}
+{{- end }}
 {{- merge $ours (deepCopy .Values.settings) | toYaml }}
 {{- end }}
 

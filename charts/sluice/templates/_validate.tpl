@@ -49,6 +49,12 @@
 {{- if and $values.labeller.enabled $values.labeller.lookUp (or (not $values.archiver.persistence.enabled) (ne $values.archiver.persistence.accessMode "ReadWriteMany")) }}
 {{- fail "\n\nlabeller.lookUp is on: it reads the archive beside the archiver. Set archiver.persistence.enabled, and its accessMode to ReadWriteMany, with a storage class that can; or have reports name the entities themselves.\n" }}
 {{- end }}
+{{- if and $values.auditor.enabled (not $values.auditor.keySecret) }}
+{{- fail "\n\nauditor.enabled is true and auditor.keySecret is empty: name the secret whose key.pem signs the log. sluice log keygen makes one.\n" }}
+{{- end }}
+{{- if and $values.auditor.enabled (not $values.auditor.environment) }}
+{{- fail "\n\nauditor.environment is empty: it is the first part of the log's name, like bank.example, and no other log may have it.\n" }}
+{{- end }}
 {{- include "sluice.validateAirflow" . }}
 {{- if and (gt (int $values.archiver.replicas) 1) (ne $values.archiver.persistence.accessMode "ReadWriteMany") }}
 {{- fail "\n\narchiver.replicas is more than 1: all replicas write one folder. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can.\n" }}
@@ -80,6 +86,9 @@
 {{- $components := list "decider-sync" "decider-stream" "featurizer" "archiver" "topics" -}}
 {{- if .Values.labeller.enabled }}
 {{- $components = append $components "labeller" -}}
+{{- end }}
+{{- if .Values.auditor.enabled }}
+{{- $components = append $components "auditor" -}}
 {{- end }}
 {{- if .Values.airflow.enabled }}
 {{- $components = append $components "steps" -}}

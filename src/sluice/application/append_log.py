@@ -1,9 +1,9 @@
 """The one writer of a log: entries become durable at once, and provable with the next checkpoint.
 
-An append goes to the journal: one write and one fsync for the batch. A checkpoint writes the tiles
-that the tree has gained, publishes the signed tree head where the next writer looks for it
+An append goes to a write-ahead file: one write and one fsync for the batch. A checkpoint writes the
+tiles that the tree has gained, publishes the signed tree head where the next writer looks for it
 (:class:`Published`), and only then shows it in the folder. So whatever was published, in either
-place, is made of what the journal or a tile holds, and a start goes on from there
+place, is made of what that file or a tile holds, and a start goes on from there
 (docs/decisions/0050).
 """
 
@@ -57,7 +57,7 @@ class LogStore(Protocol):
         ...
 
 
-class Journal(Protocol):
+class WriteAhead(Protocol):
     """Entries that are in no tile yet. For one process at a time. ``forget`` may run beside the
     others."""
 
@@ -139,7 +139,7 @@ class AppendLog:
     def __init__(
         self,
         store: LogStore,
-        journal: Journal,
+        ahead: WriteAhead,
         published: Published,
         *,
         origin: str,
@@ -148,7 +148,7 @@ class AppendLog:
     ) -> None:
         self._cosign = cosign
         self._store = store
-        self._journal = journal
+        self._ahead = ahead
         self._published = published
         self._private = private
         self.origin = origin
@@ -179,7 +179,7 @@ class AppendLog:
     @property
     def cut(self) -> bool:
         """Whether ``open`` cut off what a process that died had not written whole."""
-        return self._journal.torn
+        return self._ahead.torn
 
     def is_beginning(self, size: int, root: str) -> bool:
         """Whether the tree of so many entries, of those that a checkpoint shows, has this root, in
@@ -208,24 +208,24 @@ class AppendLog:
 
         Returns the entries behind the folder's checkpoint. Raises Corrupt with code BEHIND if a
         checkpoint was published that the disk does not lead to, Corrupt for tiles that are not the
-        checkpoint's, Misconfigured if another process has the journal, Unavailable.
+        checkpoint's, Misconfigured if another process has it open, Unavailable.
         """
         self._opened = False
         there = self._checkpoint(self._published.last(), "the published checkpoint")
         shown = self._checkpoint(self._read_checkpoint(), "the folder's checkpoint")
         size = shown.size if shown else 0
-        journal = self._journal.open(size)
+        unsigned = self._ahead.open(size)
         self._restore(shown)
         if there is not None and there.size <= size:
             self._same(there, root_of(there.size, reader(size, self._store.read)))
-        for entry in journal:
+        for entry in unsigned:
             self._take(entry)
             if there is not None and self.size == there.size:
                 self._same(there, self._tree.root())
         if there is not None and self.size < there.size:
             raise _behind(there, f"the disk has {self.size} entries")
         self._opened = True
-        return journal
+        return unsigned
 
     def append(self, entries: Sequence[bytes]) -> int:
         """Add entries, each of at most ENTRY_MAX_BYTES. Returns the size: all are durable.
@@ -236,9 +236,9 @@ class AppendLog:
             if len(entry) > ENTRY_MAX_BYTES:
                 raise ValueError(f"an entry of {len(entry)} bytes: at most {ENTRY_MAX_BYTES}")
         with self._or_closed():
-            kill_at("auditor.before_journal")
-            self._journal.append(self.size, entries)
-            kill_at("auditor.after_journal")
+            kill_at("auditor.before_ahead")
+            self._ahead.append(self.size, entries)
+            kill_at("auditor.after_ahead")
             for entry in entries:
                 self._take(entry)
             if self._whole_bytes > HELD_MAX_BYTES:
@@ -260,7 +260,7 @@ class AppendLog:
         with self._or_closed():
             if self.size == self._signed.size:
                 return None
-            self._journal.rotate(self.size)
+            self._ahead.rotate(self.size)
             files = [*self._whole, *self._partial()]
             self._whole, self._whole_bytes = [], 0
             return Pending(Checkpoint(self.origin, self.size, self._tree.root()), files)
@@ -280,7 +280,7 @@ class AppendLog:
             signed = self._cosign(signed, reader(made.size, self._store.read))
             self._store.write([(CHECKPOINT, signed)])
             kill_at("auditor.after_checkpoint")
-            self._journal.forget(made.size)
+            self._ahead.forget(made.size)
             kill_at("auditor.after_forget")
             self._signed = made
         return signed
@@ -288,7 +288,7 @@ class AppendLog:
     def close(self) -> None:
         """Let another process write the log."""
         self._opened = False
-        self._journal.close()
+        self._ahead.close()
 
     @contextmanager
     def _or_closed(self) -> Iterator[None]:

@@ -43,6 +43,7 @@ from sluice.domain.records.log_record import (
 )
 from sluice.domain.records.superseded import REACH, Superseded
 from sluice.errors import Corrupt, Unavailable
+from sluice.faultpoints import kill_at
 
 EMITTER = "auditor"
 """Of what the log's writer says of itself; it counts over restarts."""
@@ -88,7 +89,7 @@ class _Head(msgspec.Struct, frozen=True):
     """What is read of a header to know how far the log is."""
 
     type: str
-    emitter: str
+    emitter: str | None = None
     source: Source | None = None
     body: msgspec.Raw = msgspec.Raw(b"{}")
 
@@ -430,6 +431,7 @@ class KeepsLog:
             self._log.finish(pending)
             self._finished_s = (self._clock.now_us() - began) / SECOND_US
             self._resume.write([(RESUME, msgspec.json.encode(held))])
+            kill_at("auditor.after_resume")
 
         self._finishing = self._beside(finish)
 

@@ -518,7 +518,13 @@ class Keystore(Protocol):
     """Keys of the compliance log's sealed parts: one for each subject and quarter.
 
     subject: :func:`sluice.application.sealing.subject_of`; period: ``period_of``, like 2026Q4.
+    emitter: who its events are of, for as long as there are copies of it.
     """
+
+    @property
+    def emitter(self) -> str:
+        """See the class."""
+        ...
 
     def subject(self, tenant: str, card_token: str) -> str:
         """The pseudonym of a card, by the keystore's own pepper. Asks nobody."""

@@ -52,15 +52,29 @@ class Frontier:
     def append(self, leaf: bytes) -> list[tuple[int, int, bytes]]:
         """Take a leaf's hash. Returns the subtrees that it completes, itself first, as level, index
         and root."""
-        level, root, index = 0, leaf, self.size
+        return self.take(0, leaf)
+
+    def take(self, level: int, root: bytes) -> list[tuple[int, int, bytes]]:
+        """The same of a complete subtree, whose place is the next one: the size is a multiple of
+        its 2**level entries. Raises ValueError if not."""
+        if self.size & ((1 << level) - 1):
+            raise ValueError(f"no complete subtree of level {level} begins at {self.size}")
+        grown = self.size + (1 << level)
+        index = self.size >> level
         done = [(level, index, root)]
         while self._peaks and self._peaks[-1][0] == level:
             root = node_hash(self._peaks.pop()[1], root)
             level, index = level + 1, index >> 1
             done.append((level, index, root))
         self._peaks.append((level, root))
-        self.size += 1
+        self.size = grown
         return done
+
+    def copy(self) -> Frontier:
+        """Another one of the same tree."""
+        found = Frontier()
+        found.size, found._peaks = self.size, self._peaks.copy()
+        return found
 
     def root(self) -> bytes:
         """Of all entries."""

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sluice.audit.checkpoints import Opened, hash_of, number_of, open_checkpoint
 from sluice.audit.errors import Malformed, Refuted
 from sluice.audit.merkle import PROOF_MAX, check_inclusion, leaf_hash
-from sluice.audit.notes import NOTE_MAX_BYTES, Key
+from sluice.audit.notes import NOTE_MAX_BYTES, Key, decode64
 
 FIRST_LINE = "c2sp.org/tlog-proof@v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """index: of the entry in its log. hashes: from the leaf's sibling up. checkpoint: a note."""
+    """index: of the entry in its log. hashes: from the leaf's sibling up. checkpoint: a note.
+
+    extra: what is carried along, and nobody vouches for; ours is the entry itself, whose hash is.
+    """
 
     index: int
     hashes: list[bytes]
     checkpoint: bytes
+    extra: bytes = field(default=b"", compare=False)
 
     def __bytes__(self) -> bytes:
         """As it is written down."""
-        lines = [FIRST_LINE, f"index {self.index}"]
+        lines = [FIRST_LINE]
+        if self.extra:
+            lines.append(f"extra {base64.b64encode(self.extra).decode()}")
+        lines.append(f"index {self.index}")
         lines += [base64.b64encode(one).decode() for one in self.hashes]
         return "\n".join(lines).encode() + b"\n\n" + self.checkpoint
 
 
 def parse_proof(raw: bytes) -> Proof:
-    """Read a proof; extra data, which nobody vouches for, is passed over. Raises Malformed."""
+    """Read a proof. Raises Malformed."""
     head, blank, checkpoint = raw.partition(b"\n\n")
     if len(raw) > 2 * NOTE_MAX_BYTES or not blank:
         raise Malformed("no proof, an empty line and a checkpoint, or far too long")
@@ -40,12 +47,13 @@ def parse_proof(raw: bytes) -> Proof:
         raise Malformed("a proof is ASCII") from exc
     if first != FIRST_LINE:
         raise Malformed(f"the first line is not {FIRST_LINE}")
+    extra = b""
     if lines and lines[0].startswith("extra "):
-        lines.pop(0)
+        extra = decode64(lines.pop(0).removeprefix("extra "))
     if not lines or not lines[0].startswith("index ") or len(lines) > PROOF_MAX + 1:
         raise Malformed(f"no line of the index, or more than {PROOF_MAX} hashes")
     index = number_of(lines[0].removeprefix("index "))
-    return Proof(index, [hash_of(line) for line in lines[1:]], checkpoint)
+    return Proof(index, [hash_of(line) for line in lines[1:]], checkpoint, extra)
 
 
 def check_proof(

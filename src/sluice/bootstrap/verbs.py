@@ -57,6 +57,13 @@ def archive_root(settings: Settings, root: Path | None) -> Path:
     return root or Path(settings.archiver.root)
 
 
+def erase_rows(root: Path, through: Callable[[str, str], str]) -> int:
+    """See :func:`sluice.adapters.parquet.erasure.erase_rows`."""
+    from sluice.adapters.parquet.erasure import erase_rows as erase
+
+    return erase(root, through)
+
+
 def apply_topics(
     settings: Settings,
     bootstrap: str | None,

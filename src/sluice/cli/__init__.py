@@ -32,6 +32,7 @@ VERBS: dict[str, str] = {
     "dead-letters": "sluice.cli.dead_letters",
     "publish": "sluice.cli.publish",
     "labels": "sluice.cli.labels",
+    "log": "sluice.cli.log",
     "backfill": "sluice.cli.backfill",
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
@@ -54,6 +55,7 @@ EXTRAS = {
     "confluent_kafka": "kafka",
     "feast": "feast",
     "hiredis": "redis",
+    "kafka": "accounting",
     "onnxruntime": "onnx",
     "pyarrow": "archive",
 }

@@ -18,6 +18,7 @@ from sluice.domain.records.authorization import Authorization, Received
 from sluice.domain.records.dead_letter import DeadLetter
 from sluice.domain.records.decision import Answer, Decision
 from sluice.domain.records.label import Label
+from sluice.domain.records.log_record import CONTRACT, AnyRecord
 from sluice.domain.records.observation import Observations
 from sluice.domain.records.report import Report
 from sluice.domain.records.rollout import Rollout, ShadowScores
@@ -34,9 +35,14 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "answer.v1": Answer,
 }
 """What each topic carries, and what the sync API answers."""
-CLOSED: dict[str, type[msgspec.Struct]] = {"authorizations.v1": Received, "reports.v1": Report}
-"""What an entrypoint or the labeller takes: an unknown field is refused, so its schema says so."""
-SCHEMAS = {**RECORDS, **CLOSED}
+CLOSED: dict[str, Any] = {
+    "authorizations.v1": Received,
+    "reports.v1": Report,
+    CONTRACT: AnyRecord,
+}
+"""What an entrypoint or the labeller takes, and what the compliance log holds: an unknown field is
+refused, so its schema says so."""
+SCHEMAS: dict[str, Any] = {**RECORDS, **CLOSED}
 _GROWS = (
     "May gain optional fields within this version: pass over those you do not know. "
     "See docs/how-to/change-a-contract.md."

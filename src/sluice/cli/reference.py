@@ -20,6 +20,7 @@ from sluice.bootstrap import verbs as parts
 from sluice.cli import VERBS, chart_values, docstring
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
+from sluice.cli.record_pages import log_records
 from sluice.cli.text import help_of, paragraphs
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
@@ -446,6 +447,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "features.md": features,
     "settings.md": settings,
     "authorization.md": authorization,
+    "log-records.md": lambda: (
+        _MADE.format(source="src/sluice/domain/records/log_record.py") + log_records()
+    ),
     "mapping.md": mapping,
     "verbs.md": verbs,
     "alerts.md": alerts,

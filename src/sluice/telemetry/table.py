@@ -38,17 +38,18 @@ class Metric(NamedTuple):
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     "task": ("decider", "featurizer", "consistency", "labeller"),
-    "start": ("decider", "featurizer", "archiver", "labeller"),
-    "build": ("decider", "featurizer", "archiver", "consistency", "labeller"),
+    "start": ("decider", "featurizer", "archiver", "labeller", "auditor"),
+    "build": ("decider", "featurizer", "archiver", "consistency", "labeller", "auditor"),
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
-    "consumer": ("decider", "featurizer", "archiver", "labeller"),
-    "producer": ("decider", "featurizer", "labeller"),
-    "kafka": ("decider", "featurizer", "archiver", "labeller"),
+    "consumer": ("decider", "featurizer", "archiver", "labeller", "auditor"),
+    "producer": ("decider", "featurizer", "labeller", "auditor"),
+    "kafka": ("decider", "featurizer", "archiver", "labeller", "auditor"),
     "dead": ("decider", "labeller"),
     "featurizer": ("featurizer",),
     "archiver": ("archiver",),
     "labeller": ("labeller",),
+    "auditor": ("auditor",),
     "consistency": ("consistency",),
 }
 """Services that show the metrics of a component, the second word of their names."""
@@ -759,6 +760,48 @@ TABLE: tuple[Metric, ...] = (
         ("channel", "source", "days"),
         "Of the frauds of a channel that a source reported, of authorizations old enough to tell: "
         "the share that was known after so many days (sluice labels maturity).",
+    ),
+    # auditor
+    Metric("sluice_auditor_size", "gauge", (), "Entries of the log that are durable."),
+    Metric("sluice_auditor_signed_size", "gauge", (), "Entries that the newest checkpoint shows."),
+    Metric(
+        "sluice_auditor_checkpoint_timestamp_seconds",
+        "gauge",
+        (),
+        "When the newest checkpoint was begun: all that was durable by then is in it.",
+    ),
+    Metric(
+        "sluice_auditor_checkpoint_seconds",
+        "histogram",
+        (),
+        "A checkpoint begun to shown: tiles written, head signed, published and cosigned.",
+        AGE_SECONDS,
+    ),
+    Metric(
+        "sluice_auditor_append_seconds",
+        "histogram",
+        (),
+        "A batch read to its entries durable: schema, scanner, seals and one fsync.",
+        SLO_SECONDS,
+    ),
+    Metric(
+        "sluice_auditor_age_seconds",
+        "histogram",
+        (),
+        "Record written to its entry durable.",
+        AGE_SECONDS,
+    ),
+    Metric(
+        "sluice_auditor_gaps_total",
+        "counter",
+        ("reason",),
+        "Offsets without a record of their own, by the reason that the log gives: "
+        "transaction_marker and aborted are Kafka's usual; expired, forbidden_content, unreadable "
+        "and too_large are somebody's fault; given_up counts an emitter's numbers.",
+        begins=_each(
+            *("transaction_marker", "aborted", "expired", "forbidden_content", "unreadable"),
+            *("too_large", "given_up"),
+        ),
     ),
     # consistency check
     Metric(

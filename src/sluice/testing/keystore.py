@@ -13,6 +13,8 @@ from sluice.errors import Corrupt
 class MemoryKeystore:
     """Keys for as long as the object lives. erase and note stand for what operators do."""
 
+    emitter = "keystore-0"
+
     def __init__(self, pepper: bytes = bytes(32)) -> None:
         self._pepper = pepper
         self._keys: dict[tuple[str, str], SealingKey] = {}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sluice.adapters.tiles.ahead import WriteAheadFiles
 from sluice.adapters.tiles.folder import LogFolder
-from sluice.adapters.tiles.journal import FileJournal
 from sluice.application.append_log import FENCED, AppendLog
 from sluice.application.keep_log import Refused
 from sluice.application.ports import Message
@@ -63,12 +63,12 @@ def log_at(
     origin: str = ORIGIN,
     private: Ed25519PrivateKey = PRIVATE,
 ) -> AppendLog:
-    """A log below ``folder``, its journal beside it, not open yet."""
+    """A log below ``folder``, its write-ahead files beside it, not open yet."""
     store = LogFolder(folder)
     store.prepare()
     published = (kept or KeptCheckpoints()).writer()
-    journal = FileJournal(folder.with_suffix(".journal"))
-    return AppendLog(store, journal, published, origin=origin, private=private)
+    ahead = WriteAheadFiles(folder.with_suffix(".ahead"))
+    return AppendLog(store, ahead, published, origin=origin, private=private)
 
 
 class PlainEntries:

@@ -96,30 +96,30 @@ def test_a_torn_tail_is_cut_wherever_it_tears(tmp_path: Path) -> None:
     log.append([b"signed"])
     log.checkpoint()
     log.append([b"whole"])
-    journal = tmp_path / "log.journal" / f"{1:020}.entries"
-    before = journal.stat().st_size
+    ahead = tmp_path / "log.ahead" / f"{1:020}.entries"
+    before = ahead.stat().st_size
     log.append([b"torn", b"gone"])
     log.close()
-    raw = journal.read_bytes()
+    raw = ahead.read_bytes()
     for end in range(before, len(raw)):
-        journal.write_bytes(raw[:end])
+        ahead.write_bytes(raw[:end])
         again = log_at(tmp_path / "log", kept)
         found = again.open()
         assert found in ([b"whole"], [b"whole", b"torn"])
         whole = before if len(found) == 1 else before + 20
-        assert journal.read_bytes() == raw[:whole]
+        assert ahead.read_bytes() == raw[:whole]
         assert again.cut == (end > whole)
         again.close()
 
 
-def test_damage_in_the_journal_is_a_tear(tmp_path: Path) -> None:
+def test_damage_in_the_write_ahead_file_is_a_tear(tmp_path: Path) -> None:
     log = opened(tmp_path / "log", KeptCheckpoints())
     log.append([b"one", b"two"])
     log.close()
-    journal = tmp_path / "log.journal" / f"{0:020}.entries"
-    raw = journal.read_bytes()
+    ahead = tmp_path / "log.ahead" / f"{0:020}.entries"
+    raw = ahead.read_bytes()
     for at in range(len(raw)):
-        journal.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+        ahead.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
         again = log_at(tmp_path / "log", KeptCheckpoints())
         assert again.open() == [b"one", b"two"][: at // 19]
         assert again.cut
@@ -135,7 +135,7 @@ def test_appends_go_on_while_a_checkpoint_is_finished(tmp_path: Path) -> None:
     log.append(entries(300, 600))
     log.finish(pending)
     assert log.signed.root == tree_hash(entries(0, 300))
-    assert [path.name for path in sorted((tmp_path / "log.journal").glob("*.entries"))] == [
+    assert [path.name for path in sorted((tmp_path / "log.ahead").glob("*.entries"))] == [
         f"{300:020}.entries"
     ]
     log.close()
@@ -155,7 +155,7 @@ def test_a_checkpoint_that_was_begun_and_never_finished_loses_nothing(tmp_path: 
     log.close()
     again = log_at(tmp_path / "log", kept)
     assert again.open() == entries(0, 310)
-    assert len(list((tmp_path / "log.journal").glob("*.entries"))) == 1
+    assert len(list((tmp_path / "log.ahead").glob("*.entries"))) == 1
 
 
 def test_a_disk_behind_a_published_checkpoint_is_refused(tmp_path: Path) -> None:

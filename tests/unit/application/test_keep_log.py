@@ -1,6 +1,6 @@
 """The keeper of a log: each offset in exactly one record, whatever comes twice, late or not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -272,7 +272,7 @@ class Failing(LogFolder):
 
     full = False
 
-    def write(self, files: Sequence[File]) -> None:  # type: ignore[override]
+    def write(self, files: Iterable[File]) -> None:
         if self.full:
             raise Unavailable("the disk is full", code="log_disk")
         super().write(files)

@@ -148,8 +148,14 @@ class GroupConsumer:
                 queued_max_messages_kbytes=PREFETCH_MAX_KBYTES,
             )
         )
+        self._join()
+
+    def _join(self) -> None:
         self._consumer.subscribe(
-            list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+            list(self._topics),
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._lost,
         )
 
     @property

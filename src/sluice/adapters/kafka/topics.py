@@ -40,6 +40,7 @@ class Topics:
         self.dead_letters = f"{prefix}dead-letters.v1"
         self.rollouts = f"{prefix}rollouts.v1"
         self.shadow_scores = f"{prefix}shadow-scores.v1"
+        self.checkpoints = f"{prefix}checkpoints.v1"
 
     def all(self) -> tuple[str, ...]:
         """All, in the order of the data's flow and of TABLE."""
@@ -51,6 +52,7 @@ class Topics:
             self.dead_letters,
             self.rollouts,
             self.shadow_scores,
+            self.checkpoints,
         )
 
 
@@ -114,6 +116,13 @@ TABLE: tuple[Limits, ...] = (
         "ShadowScores",
         40,
         "as long as the decisions that they are compared with",
+    ),
+    Limits(
+        "checkpoints.v1",
+        "origin",
+        "signed note (C2SP tlog-checkpoint)",
+        40,
+        "one a second; a log that stood still for longer has its disk unchecked at its next start",
     ),
 )
 """cleanup.policy is delete everywhere: nothing is compacted, since two records of one key are two

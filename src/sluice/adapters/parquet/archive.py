@@ -381,7 +381,7 @@ def place(made: pa.Table, final: Path, **how: Any) -> bool:
             write_page_checksum=True,  # zstd alone lets many a flipped bit pass
             **how,
         )
-        _force(aside)
+        force(aside)
         kill_at("archiver.before_link")
         try:
             os.link(aside, final)
@@ -390,8 +390,8 @@ def place(made: pa.Table, final: Path, **how: Any) -> bool:
         finally:
             aside.unlink()
         kill_at("archiver.after_link")
-        _force(final.parent)
-        _force(final.parent.parent)
+        force(final.parent)
+        force(final.parent.parent)
     except OSError as exc:
         raise Unavailable(
             f"the archive cannot be written: {exc}", where=str(final), fix="is the disk full?"
@@ -399,7 +399,7 @@ def place(made: pa.Table, final: Path, **how: Any) -> bool:
     return True
 
 
-def _force(path: Path) -> None:
+def force(path: Path) -> None:
     """fsync a file or a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -1,1 +1,1 @@
-"""A log's tiles, checkpoint and journal as files."""
+"""A log's tiles, checkpoint and write-ahead files as files."""

@@ -77,6 +77,26 @@ class States(msgspec.Struct, frozen=True, gc=False):
         return version
 
 
+class MadeBy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What decided, by its exact contents: the same for a batch.
+
+    release_digest: SHA-256 of the release's manifest, None without a model. runtime: what ran it.
+    policy_digest: SHA-256. score_ppm, expected_loss_minor: from which value on the policy asks for
+    challenge, review, decline; None is never. build: our version and commit. image, config: digests
+    of the container's image and of the settings, where they are told.
+    """
+
+    release_digest: str | None = None
+    runtime: str | None = None
+    policy_digest: str
+    policy_version: int
+    score_ppm: list[int | None]
+    expected_loss_minor: list[int | None]
+    build: str
+    image: str | None = None
+    config: str | None = None
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One decision with everything it was made from."""
 
@@ -110,6 +130,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     let_through_ppm: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     """Of a would-be decline that was approved to learn from it: the probability that it was chosen.
     0: it was chosen, and declined all the same, since the day's budget was spent. None: neither."""
+    fired: list[str] | None = None
+    """Ids of the rules that fired; None of a decider that did not say."""
+    made_by: MadeBy | None = None
+    """None of a decider that did not say."""
 
     def entity(self, kind: EntityKind) -> str | None:
         """Key of the entity of this kind that was judged; None without a device."""

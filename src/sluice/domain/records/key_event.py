@@ -2,51 +2,168 @@
 
 The keystore writes them down in the transaction that does what they tell of, counted without a
 hole, and the auditor appends them (docs/decisions/0049-sealing.md). They name a card by its
-pseudonym alone.
+pseudonym alone, and hold no sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
 
-from sluice.domain.records.authorization import Identifier, MicrosUtc
+from sluice.domain.records.log_record import (
+    AccessBody,
+    AccessRecord,
+    AdminBody,
+    AdminRecord,
+    AnyRecord,
+    Count,
+    ErasureBody,
+    ErasureRecord,
+    HoldBody,
+    HoldRecord,
+    Id,
+    Micros,
+    Period,
+    Sha256,
+    Subject,
+)
 from sluice.domain.records.texts import Kind, checker, matched_text
 
 KeyEventKind = Literal["erasure", "hold", "hold_lifted", "expiry", "access"]
 """expiry: keys of quarters past their retention were destroyed. access: somebody opened a record.
 """
-Reference = Annotated[str, matched_text(Kind("[A-Za-z0-9._@-]{1,64}"), 1, 64)]
+EXPIRY = "expire_keys"
+"""The action of an expiry's record, which is an ``admin``; its target is the quarter."""
+Reference = Annotated[str, matched_text(Kind("[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"), 1, 64)]
 """A login or a ticket: no sentence, since a log that forgets nothing takes no free text."""
-Subject = Annotated[str, matched_text(Kind("[0-9a-f]{32}"), 32, 32)]
-Period = Annotated[str, matched_text(Kind("[0-9]{4}Q[1-4]"), 6, 6)]
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What an operator types. who: answers for it. case: the request or order it is done for."""
+
+    who: Reference
+    case: Reference
+
+
+check_given: Callable[[Given], None] = checker(
+    Given, fix="a login or ticket: 1 to 64 letters, digits and . _ @ -"
+)
+"""Shapes, and no card number. Raises Rejected."""
 
 
 class KeyEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event. sequence counts a keystore's events from 0 without a hole."""
 
-    v: Literal[1] = 1
-    sequence: Annotated[int, Meta(ge=0, le=999_999_999)]
-    at: MicrosUtc
+    sequence: Count
+    at: Micros
     kind: KeyEventKind
-    who: Reference
-    """Who answers for it."""
-    case: Reference
-    """The request, order or ticket that it was done for."""
+    who: str
+    case: str
     subject: Subject | None = None
     """Whose keys; None for an expiry, and for the access to a record without a sealed part."""
     through: Period | None = None
-    """Of an erasure or expiry: the keys of this quarter and of all before it were destroyed."""
-    keys: Annotated[int, Meta(ge=0, le=999_999_999)] = 0
-    """How many were destroyed."""
-    authorization_id: Identifier | None = None
-    """Of an access: whose record was opened."""
+    """Of an erasure or expiry: the keys of this quarter and of all before it are gone."""
+    periods: list[Period] = []
+    """Of an erasure: the quarters of which there was a key."""
+    archive_rows: Count | None = None
+    """Of an erasure: rows of the archive that were rewritten; None where none was looked at."""
+    authorization_id: Id | None = None
+    """Of an access, whose record was opened; with its index in the log."""
+    index: Count | None = None
+    grant: Sha256 | None = None
 
 
-check_key_event: Callable[[KeyEvent], None] = checker(
-    KeyEvent, fix="a login or ticket of 1 to 64 letters, digits and . _ @ -"
-)
-"""Shapes, and no card number. Raises Rejected."""
+def record_of(event: KeyEvent, *, log: str, emitter: str, recorded_at: int) -> AnyRecord:
+    """The log's record of an event. emitter: the keystore's. Its event_at is when it happened."""
+    base: dict[str, Any] = {
+        "log": log,
+        "recorded_at": recorded_at,
+        "emitter": emitter,
+        "sequence": event.sequence,
+        "event_at": event.at,
+        "authorization_id": event.authorization_id,
+    }
+    if event.kind == "access":
+        access = AccessBody(
+            actor=event.who,
+            purpose=event.case,
+            index=event.index or 0,
+            subject=event.subject,
+            grant=event.grant or "",
+        )
+        return AccessRecord(**base, body=access)
+    if event.kind == "expiry":
+        admin = AdminBody(
+            actor=event.who,
+            action=f"{EXPIRY}:{event.case}",
+            target=event.through or "",
+            detail=None,
+        )
+        return AdminRecord(**base, body=admin)
+    if event.kind == "erasure":
+        erasure = ErasureBody(
+            actor=event.who,
+            subject=event.subject or "",
+            through=event.through or "",
+            periods=event.periods,
+            request=event.case,
+            archive_rows=event.archive_rows,
+        )
+        return ErasureRecord(**base, body=erasure)
+    hold = HoldBody(
+        actor=event.who,
+        subject=event.subject or "",
+        placed=event.kind == "hold",
+        case=event.case,
+    )
+    return HoldRecord(**base, body=hold)
+
+
+def event_of(record: AnyRecord) -> KeyEvent | None:
+    """The event that a record of a keystore tells of; None for any other record."""
+    at = record.event_at or 0
+    if isinstance(record, ErasureRecord):
+        return KeyEvent(
+            sequence=record.sequence,
+            at=at,
+            kind="erasure",
+            who=record.body.actor,
+            case=record.body.request,
+            subject=record.body.subject,
+            through=record.body.through,
+            periods=record.body.periods,
+            archive_rows=record.body.archive_rows,
+        )
+    if isinstance(record, HoldRecord):
+        return KeyEvent(
+            sequence=record.sequence,
+            at=at,
+            kind="hold" if record.body.placed else "hold_lifted",
+            who=record.body.actor,
+            case=record.body.case,
+            subject=record.body.subject,
+        )
+    if isinstance(record, AccessRecord):
+        return KeyEvent(
+            sequence=record.sequence,
+            at=at,
+            kind="access",
+            who=record.body.actor,
+            case=record.body.purpose,
+            subject=record.body.subject,
+            authorization_id=record.authorization_id,
+            index=record.body.index,
+            grant=record.body.grant,
+        )
+    if isinstance(record, AdminRecord) and record.body.action.startswith(f"{EXPIRY}:"):
+        return KeyEvent(
+            sequence=record.sequence,
+            at=at,
+            kind="expiry",
+            who=record.body.actor,
+            case=record.body.action.partition(":")[2],
+            through=record.body.target,
+        )
+    return None

@@ -35,20 +35,21 @@ SOURCES_MAX = 256
 # A bare $ would also match before a newline at the end.
 _END = r"$(?!\n)"
 Count = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
-Micros = Annotated[int, Meta(ge=0, le=4_102_444_800_000_000)]
+MICROS_MAX = 4_102_444_800_000_000
+Micros = Annotated[int, Meta(ge=0, le=MICROS_MAX)]
 """Microseconds UTC, 1970 to 2100."""
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
 Id = Annotated[str, Meta(pattern=rf"^[!-~]{{1,64}}{_END}")]
-Word = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_][A-Za-z0-9 _.:@/+-]{{0,127}}{_END}")]
-"""What we named: a code, a rule, a release, a topic, a build."""
+Word = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_.:@/+-]{{1,128}}{_END}")]
+"""What we named: a code, a rule, a release, a topic, a build. No blanks, so no sentence."""
 Sha256 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{64}}{_END}")]
 Digest = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{12,64}}{_END}")]
-Actor = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._@+-]{{0,63}}{_END}")]
+Actor = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9._@+-]{{1,64}}{_END}")]
 """Who did it: an account's name, or ``sha256-`` and 32 hex digits of what was no such name."""
 TraceId = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{32}}{_END}")]
 Subject = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{32}}{_END}")]
 """HMAC-SHA256 of tenant and card token, with a secret of the keystore, 16 bytes in hex."""
-Period = Annotated[str, Meta(pattern=rf"^20[0-9]{{2}}Q[1-4]{_END}")]
+Period = Annotated[str, Meta(pattern=rf"^[0-9]{{4}}Q[1-4]{_END}")]
 Version = Annotated[list[tuple[Count, Count]], Meta(max_length=SOURCES_MAX)]
 Steps = Annotated[list[Count | None], Meta(min_length=3, max_length=3)]
 """From which value on: challenge, review, decline. null is never."""
@@ -136,10 +137,12 @@ decline."""
 class DecisionBody(_Part, frozen=True, kw_only=True):
     """A decision without what is personal. amount_minor: in the reference currency.
 
-    solely_automated: no person was in it (GDPR 22): all but those referred to one.
+    origin: where the authorization lay, for the stream processor. solely_automated: no person was
+    in it (GDPR 22): all but those referred to one.
     """
 
     entrypoint: Entrypoint
+    origin: Source | None
     tenant: Word
     region: Word
     channel: Channel
@@ -221,6 +224,7 @@ class ThresholdBody(_Part, frozen=True, kw_only=True):
 class RolloutBody(_Part, frozen=True, kw_only=True):
     """One step of one decider (``rollouts.v1``). why, detail: SHA-256 of the sentences."""
 
+    decider: Word
     at: Micros
     step: Step
     role: Role
@@ -235,13 +239,13 @@ class RolloutBody(_Part, frozen=True, kw_only=True):
 
 
 class AccessBody(_Part, frozen=True, kw_only=True):
-    """Somebody opened what is sealed. index: of the entry. grant: SHA-256 of what allowed it."""
+    """Somebody opened what is sealed. event: number of the keystore's event. case: the ticket or
+    order that it was done for. The record is named by ``authorization_id``."""
 
+    event: Count
     actor: Actor
-    purpose: Word
-    index: Count
+    case: Actor
     subject: Subject | None
-    grant: Sha256
 
 
 class AdminBody(_Part, frozen=True, kw_only=True):
@@ -301,11 +305,15 @@ class GapBody(_Part, frozen=True, kw_only=True):
 
 
 class DuplicateBody(_Part, frozen=True, kw_only=True):
-    """A record whose authorization has one before it. kind: it stands again in the same topic, or
-    came again at the entrypoint. first: the record that counts, where it is known."""
+    """A record whose authorization has one before it.
+
+    superseded: it stands a second time in its topic, and ``decision`` is what it says. redelivered:
+    it came again at the entrypoint; origin is where that lies.
+    """
 
     kind: Literal["superseded", "redelivered"]
-    first: Source | None
+    origin: Source | None
+    decision: DecisionBody | None
 
 
 class DeadLetterBody(_Part, frozen=True, kw_only=True):
@@ -320,37 +328,41 @@ class DeadLetterBody(_Part, frozen=True, kw_only=True):
 
 
 class ErasureBody(_Part, frozen=True, kw_only=True):
-    """The keys of a subject were destroyed. periods: of the keys. request: of whoever asked."""
+    """Keys of sealed parts were destroyed. event: number of the keystore's event. cause: somebody
+    asked, or their retention is over. subject: null for all. through: the keys of this quarter and
+    of all before it; keys: how many."""
 
+    event: Count
     actor: Actor
-    subject: Subject
-    periods: Annotated[list[Period], Meta(max_length=400)]
-    request: Word
-    archive_rows: Count | None
-    """Rewritten without the subject; null where there is no archive."""
+    case: Actor
+    cause: Literal["request", "retention"]
+    subject: Subject | None
+    through: Period | None
+    keys: Count
 
 
 class HoldBody(_Part, frozen=True, kw_only=True):
-    """A legal hold begins or ends: while it lasts nothing of the subject is erased."""
+    """A legal hold begins or ends: while it lasts nothing of the subject is erased. event: number
+    of the keystore's event."""
 
+    event: Count
     actor: Actor
-    subject: Subject
+    case: Actor
+    subject: Subject | None
     placed: bool
-    case: Word
 
 
 class KeyRotationBody(_Part, frozen=True, kw_only=True):
     """A key took another's place. before, after: key ids."""
 
     actor: Actor
-    purpose: Literal["log", "witness", "wrapping", "subjects"]
+    purpose: Literal["log", "witness", "wrapping"]
     before: Word | None
     after: Word
 
 
 class LogStartBody(_Part, frozen=True, kw_only=True):
-    """A writer began. size: entries before. resumed: entries that it cut off behind the last
-    durable one."""
+    """A writer began. size: entries before. cut: entries behind the last whole one, torn off."""
 
     size: Count
     cut: Count
@@ -381,17 +393,17 @@ class LogRecord(
     """What every record has.
 
     log: origin of its log, ``environment/cell/shard``, so that no other log takes it. source: what
-    it is the record of. emitter, sequence: who counts them without a hole; a decision's are its
-    decider's, what the log's writer says of itself has the writer's. event_at: of the
-    authorization.
+    it is the record of. emitter, sequence: who counts its records from 0 without a hole, which is
+    a decision's decider, and the log's writer for what it says itself; null for the rest, whose
+    place in Kafka is their count. event_at: of the authorization.
     """
 
     v: Literal[1] = 1
     log: Word
     recorded_at: Micros
     source: Source | None = None
-    emitter: Word
-    sequence: Count
+    emitter: Word | None = None
+    sequence: Count | None = None
     authorization_id: Id | None = None
     event_at: Micros | None = None
     body: B

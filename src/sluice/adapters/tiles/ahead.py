@@ -1,4 +1,4 @@
-"""Entries that are in no tile yet, in files of a folder (the port Journal).
+"""Entries that are in no tile yet, in files of a folder (the port WriteAhead).
 
 A frame is index (8 bytes), length (4), CRC-32 of these and the entry (4), entry. A file is named by
 the index of its first frame. Files are read in order as far as frames are whole and their indexes
@@ -25,7 +25,7 @@ _SUFFIX = ".entries"
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
-class FileJournal:
+class WriteAheadFiles:
     """A folder, with a file ``lock`` in it that the process holds which has it open."""
 
     def __init__(self, root: Path) -> None:
@@ -58,7 +58,7 @@ class FileJournal:
     def append(self, first: int, entries: Sequence[bytes]) -> None:
         """See the port."""
         if self._file < 0:
-            raise Unavailable("the journal is not open", where=str(self._root))
+            raise Unavailable("the write-ahead file is not open", where=str(self._root))
         try:
             write_all(self._file, pack(first, entries))
             os.fdatasync(self._file)
@@ -183,7 +183,7 @@ def _first(path: Path) -> int:
 
 def _unavailable(path: Path, exc: OSError) -> Unavailable:
     return Unavailable(
-        f"the log's journal cannot be written: {exc.strerror}",
+        f"the log's write-ahead file cannot be written: {exc.strerror}",
         where=str(path),
         fix="is the disk full, or read-only?",
         code="log_disk",

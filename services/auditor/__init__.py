@@ -1,0 +1,1 @@
+"""Everything that is decided, and what becomes of it, into the compliance log."""

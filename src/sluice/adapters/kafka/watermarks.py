@@ -1,0 +1,61 @@
+"""What a broker says that its partitions hold, read by kafka-python.
+
+Whoever checks the log's writer asks through code that the writer does not share: everything else
+here reads with librdkafka.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from sluice.errors import Unavailable
+
+REQUEST_MAX_MS = 10_000
+
+_OPTIONS = {
+    "security.protocol": "security_protocol",
+    "sasl.mechanism": "sasl_mechanism",
+    "sasl.username": "sasl_plain_username",
+    "sasl.password": "sasl_plain_password",
+    "ssl.ca.location": "ssl_cafile",
+    "ssl.certificate.location": "ssl_certfile",
+    "ssl.key.location": "ssl_keyfile",
+    "ssl.key.password": "ssl_password",
+}
+"""librdkafka's names of options, and kafka-python's."""
+
+
+def read_watermarks(
+    bootstrap: str, extra: Mapping[str, str], topics: Sequence[str]
+) -> dict[tuple[str, int], tuple[int, int]]:
+    """(topic, partition) to its first offset, and the one behind its last committed one.
+
+    A partition that never held a record is left out. extra: librdkafka's options. Raises
+    Unavailable.
+    """
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap.split(","),
+            isolation_level="read_committed",
+            request_timeout_ms=REQUEST_MAX_MS,
+            bootstrap_timeout_ms=REQUEST_MAX_MS,
+            allow_auto_create_topics=False,
+            **{_OPTIONS[key]: value for key, value in extra.items()},
+        )
+        try:
+            parts = [
+                TopicPartition(topic, number)
+                for topic in topics
+                for number in sorted(consumer.partitions_for_topic(topic) or ())
+            ]
+            first, until = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
+        finally:
+            consumer.close()
+    except KafkaError as exc:
+        raise Unavailable(
+            f"the brokers do not tell their watermarks: {exc}", where=bootstrap
+        ) from exc
+    return {(p.topic, p.partition): (first[p], until[p]) for p in parts if until[p]}

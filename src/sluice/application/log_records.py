@@ -1,0 +1,445 @@
+"""Entries of the compliance log, made of what lies in Kafka.
+
+Each message becomes one entry, or the reason why it has none. Its bytes are checked twice before
+anything is sealed: by the schema (:func:`sluice.domain.records.log_record.read`), and by the search
+for what no log may hold (:mod:`sluice.application.never_logged`). What is personal is sealed under
+the key of its subject and quarter; where that key was destroyed, nothing is sealed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sluice.application.keep_log import Refused
+from sluice.application.never_logged import Found, find, find_in, suspects
+from sluice.application.ports import Keystore, Message
+from sluice.application.sealing import SealingKey, period_of
+from sluice.audit.entries import join
+from sluice.audit.errors import Malformed
+from sluice.domain.activation import SignedActivation, decode
+from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.dead_letter import DUPLICATE, DeadLetter
+from sluice.domain.records.decision import Decision, MadeBy, Origin
+from sluice.domain.records.grammars import EVERYONE
+from sluice.domain.records.label import Label
+from sluice.domain.records.log_record import (
+    MICROS_MAX,
+    ActionClass,
+    ActivatedBody,
+    AnyRecord,
+    DeadLetterBody,
+    DeadLetterRecord,
+    DecisionBody,
+    DecisionRecord,
+    DuplicateBody,
+    DuplicateRecord,
+    LabelBody,
+    LabelRecord,
+    Model,
+    PolicyInForce,
+    Provenance,
+    RolloutBody,
+    RolloutRecord,
+    Sca,
+    Sealed,
+    Source,
+    StatesServed,
+    encode,
+    read,
+)
+from sluice.domain.records.outcome import Outcome
+from sluice.domain.records.rollout import Rollout
+
+ACTION_CLASSES: Mapping[Outcome, ActionClass] = {
+    Outcome.APPROVE: "allow",
+    Outcome.CHALLENGE: "authenticate",
+    Outcome.REVIEW: "refer",
+    Outcome.DECLINE: "refuse",
+}
+_ACTOR = re.compile(r"[A-Za-z0-9._@+-]{1,64}")
+_NUMBERS = b"0123456789,-[] \t\r\n"
+_AUTHORIZATION, _FEATURES, _PENDING = "authorization", "features", "pending"
+_PERSONAL = (_AUTHORIZATION, _FEATURES, _PENDING)
+
+
+def _recorded() -> type[msgspec.Struct]:
+    """A decision whose personal parts stay the bytes that they are."""
+    return msgspec.defstruct(
+        "Recorded",
+        [
+            (one.name, msgspec.Raw)
+            if one.name in _PERSONAL
+            else (one.name, one.type, msgspec.field(default=one.default))
+            if one.default is not msgspec.NODEFAULT
+            else (one.name, one.type, msgspec.field(default_factory=one.default_factory))
+            if one.default_factory is not msgspec.NODEFAULT
+            else (one.name, one.type)
+            for one in msgspec.structs.fields(Decision)
+        ],
+        kw_only=True,
+        frozen=True,
+        gc=False,
+    )
+
+
+_decision: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_recorded())
+_authorization = msgspec.json.Decoder(Authorization)
+_label = msgspec.json.Decoder(Label)
+_dead_letter = msgspec.json.Decoder(DeadLetter)
+_rollout = msgspec.json.Decoder(Rollout)
+
+
+class _Draft(NamedTuple):
+    """A record before it is sealed.
+
+    kind, said: its class and fields. personal: JSON that is sealed, b"" for nothing. subject:
+    tenant and card token. at: of which quarter the key is. searched: of what is personal, all but
+    lists of whole numbers. constants: texts of the header that many records share.
+    """
+
+    kind: Callable[..., AnyRecord]
+    said: dict[str, Any]
+    personal: bytes = b""
+    subject: tuple[str, str] = ("", "")
+    at: int = 0
+    searched: bytes = b""
+    constants: tuple[str, ...] = ()
+
+
+_Key = tuple[str, str, SealingKey]
+"""Subject, period and key."""
+
+
+class LogRecords:
+    """Makes the entries of one log; see :class:`sluice.application.keep_log.MakesEntries`.
+
+    log: its origin. grammars: by ``tenant.field`` how a tenant makes its ids
+    (``decider.grammars``). topic_prefix: of the names of topics. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: str,
+        keystore: Keystore,
+        grammars: Mapping[str, str] | None = None,
+        topic_prefix: str = "",
+    ) -> None:
+        self._topic_prefix = topic_prefix
+        self._log = log
+        self._keystore = keystore
+        self._grammars: dict[str, list[re.Pattern[str]]] = {}
+        for key, grammar in (grammars or {}).items():
+            tenant = key.partition(".")[0]
+            self._grammars.setdefault(tenant, []).append(re.compile(grammar, re.ASCII))
+
+    def entries(
+        self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
+    ) -> list[bytes | Refused]:
+        """See the port. Raises Unavailable, and Corrupt: of the keystore."""
+        drafts = [
+            _draft(message, message.topic.removeprefix(self._topic_prefix), second)
+            for message, second in zip(batch, superseded, strict=True)
+        ]
+        keys = self._keys(drafts)
+        headers = [
+            b"" if draft is None else self._header(draft, key, message, at_us)
+            for draft, key, message in zip(drafts, keys, batch, strict=True)
+        ]
+        texts = [
+            b"" if draft is None else _searched(draft, header)
+            for draft, header in zip(drafts, headers, strict=True)
+        ]
+        looks = suspects(texts)
+        return [
+            _UNREADABLE if draft is None else self._entry(draft, header, key, text if look else b"")
+            for draft, header, key, text, look in zip(
+                drafts, headers, keys, texts, looks, strict=True
+            )
+        ]
+
+    def _keys(self, drafts: Sequence[_Draft | None]) -> list[_Key | None]:
+        """Of each draft that has something to seal, and whose key was not destroyed."""
+        places = [
+            (self._keystore.subject(*draft.subject), period_of(draft.at))
+            if draft is not None and draft.personal
+            else None
+            for draft in drafts
+        ]
+        wanted = list(dict.fromkeys(place for place in places if place is not None))
+        keys = dict(zip(wanted, self._keystore.keys(wanted), strict=True)) if wanted else {}
+        found: list[_Key | None] = []
+        for place in places:
+            key = keys[place] if place is not None else None
+            found.append((*place, key) if place is not None and key is not None else None)
+        return found
+
+    def _header(self, draft: _Draft, key: _Key | None, message: Message, at_us: int) -> bytes:
+        sealed = None
+        if key is not None:
+            sealed = Sealed(subject=key[0], period=key[1], key_commitment=key[2].commitment)
+        source = Source(topic=message.topic, partition=message.partition, offset=message.offset)
+        return encode(
+            draft.kind(log=self._log, recorded_at=at_us, source=source, sealed=sealed, **draft.said)
+        )
+
+    def _entry(
+        self, draft: _Draft, header: bytes, key: _Key | None, suspect: bytes
+    ) -> bytes | Refused:
+        """suspect: what to look at closely."""
+        found = self._find(draft, suspect) if suspect else None
+        for constant in draft.constants:
+            found = found or find_in(constant)
+        if found is not None:
+            return Refused("forbidden_content", found)
+        try:
+            read(header)
+        except Malformed:
+            return _UNREADABLE
+        try:
+            return join(header, key[2].seal(draft.personal, header) if key is not None else b"")
+        except ValueError:
+            return _TOO_LARGE
+
+    def _find(self, draft: _Draft, text: bytes) -> Found | None:
+        shapes = [*self._grammars.get(draft.subject[0], ()), *self._grammars.get(EVERYONE, ())]
+        return find(text, lambda value: any(shape.fullmatch(value) for shape in shapes))
+
+
+_UNREADABLE, _TOO_LARGE = Refused("unreadable"), Refused("too_large")
+
+
+def _searched(draft: _Draft, header: bytes) -> bytes:
+    """All but what the keystore made, and what was searched before."""
+    text = header.rpartition(b',"sealed":')[0]
+    for constant in draft.constants:
+        text = text.replace(constant.encode(), b"")
+    return text + draft.searched
+
+
+def _draft(message: Message, topic: str, superseded: bool) -> _Draft | None:
+    """None for what is no record of its topic."""
+    try:
+        if topic == "decisions.v1":
+            return _of_decision(message, superseded)
+        return _DRAFTS[topic](message.value)
+    except (msgspec.DecodeError, KeyError):
+        return None
+
+
+def _of_decision(message: Message, superseded: bool) -> _Draft | None:
+    decision = _decision.decode(message.value)
+    auth = _authorization.decode(decision.authorization)
+    if bytes(decision.features).translate(None, _NUMBERS):
+        return None
+    if not 0 <= decision.decided_at <= MICROS_MAX:  # no quarter, and so no key
+        return None
+    made = decision.made_by
+    body = DecisionBody(
+        entrypoint=decision.entrypoint,
+        origin=_source(decision.origin),
+        tenant=auth.tenant,
+        region=auth.region,
+        channel=auth.channel,
+        amount_minor=decision.reference_amount_minor,
+        currency=decision.reference_currency,
+        received_at=decision.received_at,
+        decided_at=decision.decided_at,
+        latency_us=max(0, decision.decided_at - decision.received_at),
+        outcome=decision.outcome,
+        action_class=ACTION_CLASSES[decision.outcome],
+        solely_automated=decision.outcome is not Outcome.REVIEW,
+        reasons=decision.reasons,
+        let_through_ppm=decision.let_through_ppm,
+        score_ppm=decision.score_ppm,
+        model=Model(
+            release=decision.release,
+            digest=made and made.release_digest,
+            runtime=made and made.runtime,
+        )
+        if decision.release is not None
+        else None,
+        policy=PolicyInForce(
+            id=decision.policy,
+            version=made and made.policy_version,
+            digest=made and made.policy_digest,
+            rules=decision.fired,
+            silenced=decision.silenced,
+            score_ppm=made and made.score_ppm,
+            expected_loss_minor=made and made.expected_loss_minor,
+        ),
+        catalogue=decision.catalogue,
+        states=StatesServed(
+            card=decision.states.card,
+            terminal=decision.states.terminal,
+            merchant=decision.states.merchant,
+            device=decision.states.device,
+        ),
+        degradation_level=decision.degradation_level,
+        degraded=decision.degraded,
+        sca=Sca(exemption=None, three_ds=auth.three_ds),
+        provenance=Provenance(
+            build=made and made.build,
+            image=made and made.image,
+            config=made and made.config,
+            trace=message.traceparent[3:35] if message.traceparent else None,
+        ),
+    )
+    said = {
+        "emitter": decision.emitter,
+        "sequence": decision.sequence,
+        "authorization_id": auth.authorization_id,
+        "event_at": auth.event_at,
+        "body": DuplicateBody(kind="superseded", origin=body.origin, decision=body)
+        if superseded
+        else body,
+    }
+    authorization, pending = bytes(decision.authorization), bytes(decision.pending)
+    return _Draft(
+        DuplicateRecord if superseded else DecisionRecord,
+        said,
+        b'{"authorization":%b,"features":%b,"pending":%b}'
+        % (authorization, bytes(decision.features), pending),
+        (auth.tenant, auth.card_token),
+        decision.decided_at,
+        authorization + pending,
+        (decision.emitter, *_constants(made)) if made is not None else (decision.emitter,),
+    )
+
+
+def _constants(made: MadeBy) -> Iterator[str]:
+    for text in (made.release_digest, made.policy_digest, made.image, made.config):
+        if text:
+            yield text
+
+
+class _PersonalOfLabel(msgspec.Struct, frozen=True, gc=False):
+    """What is sealed of a label."""
+
+    card_token: str
+    merchant_id: str
+    terminal_id: str
+    device_id: str | None
+    report_id: str | None
+
+
+def _of_label(value: bytes) -> _Draft:
+    label = _label.decode(value)
+    body = LabelBody(
+        tenant=label.tenant,
+        channel=label.channel,
+        known_at=label.known_at,
+        is_fraud=label.is_fraud,
+        kind=label.kind,
+        source=label.source,
+        reason=label.reason,
+        uncounted=label.uncounted,
+        withdraws=label.withdraws,
+    )
+    personal = msgspec.json.encode(
+        _PersonalOfLabel(
+            label.card_token, label.merchant_id, label.terminal_id, label.device_id, label.report_id
+        )
+    )
+    return _Draft(
+        LabelRecord,
+        {"authorization_id": label.authorization_id, "event_at": label.event_at, "body": body},
+        personal,
+        (label.tenant, label.card_token),
+        label.known_at,
+        personal,
+    )
+
+
+def _of_dead_letter(value: bytes) -> _Draft:
+    dead = _dead_letter.decode(value)
+    origin = Source(
+        topic=dead.origin.topic, partition=dead.origin.partition, offset=dead.origin.offset
+    )
+    if dead.code == DUPLICATE:
+        body = DuplicateBody(kind="redelivered", origin=origin, decision=None)
+        return _Draft(DuplicateRecord, {"body": body})
+    return _Draft(
+        DeadLetterRecord,
+        {
+            "body": DeadLetterBody(
+                origin=origin,
+                sha256=dead.sha256,
+                size_bytes=dead.size_bytes,
+                code=dead.code,
+                service=dead.service,
+                dead_at=dead.dead_at,
+            )
+        },
+    )
+
+
+def _of_rollout(value: bytes) -> _Draft:
+    step = _rollout.decode(value)
+    body = RolloutBody(
+        decider=step.emitter,
+        at=step.at,
+        step=step.step,
+        role=step.role,
+        release=step.release,
+        digest=step.digest,
+        epoch=step.epoch,
+        share_ppm=step.share_ppm,
+        actor=actor_of(step.who) if step.who is not None else None,
+        reason=step.reason,
+        why=_sha256_of(step.why),
+        detail=_sha256_of(step.detail),
+    )
+    return _Draft(RolloutRecord, {"body": body}, constants=(step.emitter,))
+
+
+_DRAFTS: Mapping[str, Callable[[bytes], _Draft]] = {
+    "labels.v1": _of_label,
+    "dead-letters.v1": _of_dead_letter,
+    "rollouts.v1": _of_rollout,
+}
+
+
+def activation_body(signed: SignedActivation, signers: Iterable[str]) -> ActivatedBody:
+    """What a log says of an activation whose signatures were checked. Raises Misconfigured."""
+    said = decode(signed.statement)
+    return ActivatedBody(
+        id=said.id,
+        digest=said.digest,
+        epoch=said.epoch,
+        act=said.act,
+        actor=actor_of(said.who),
+        statement=hashlib.sha256(signed.statement).hexdigest(),
+        signers=sorted(signers),
+        shadow=said.shadow.digest if said.shadow else None,
+        canary=said.canary.release.digest if said.canary else None,
+        share_ppm=said.canary.share_ppm if said.canary else None,
+        before=said.before.digest if said.before else None,
+        after=said.after or None,
+    )
+
+
+def actor_of(who: str) -> str:
+    """An account's name; of anything else, which may be a sentence, a digest.
+
+    >>> actor_of("ann@example.com"), actor_of("Ann, of risk")
+    ('ann@example.com', 'sha256-a66ba6b6f21d4f2a3ac66e0ae03e6ad6')
+    """
+    if _ACTOR.fullmatch(who):
+        return who
+    return f"sha256-{hashlib.sha256(who.encode()).hexdigest()[:32]}"
+
+
+def _sha256_of(sentence: str | None) -> str | None:
+    return None if sentence is None else hashlib.sha256(sentence.encode()).hexdigest()
+
+
+def _source(origin: Origin | None) -> Source | None:
+    if origin is None:
+        return None
+    return Source(topic=origin.topic, partition=origin.partition, offset=origin.offset)

@@ -1,0 +1,282 @@
+"""What no log may hold, looked for in the bytes that are to be logged.
+
+Card numbers, card verification values, track data, PIN blocks (PCI DSS 4.0.1, 3.3), tokens,
+cookies and passwords, full IP addresses, and sentences. A record's schema keeps out what has
+another shape; this finds what hides in a text of the right one. First one compiled loop over a
+whole batch says which texts deserve a closer look (:func:`suspects`, 3 ns a byte); then each text
+of those is searched as it is, and as what it may be an encoding of (:func:`find`).
+
+What cannot be told from an id is not found: an unlabelled verification value of three digits, an
+encrypted PIN block in hex, a secret without a name before it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Literal, get_args
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+
+from sluice.domain.compiled import entry
+from sluice.domain.records.card_numbers import SEARCHED_MAX, holds_card_number
+
+Found = Literal[
+    "card_number", "verification_value", "track_data", "pin_block", "secret", "ip_address", "text"
+]
+FOUND: tuple[Found, ...] = get_args(Found)
+TEXT_MAX = 128
+"""Characters of a text; ids have at most 64, and what is longer is a sentence or a document."""
+KNOWN_MAX = 16_384
+"""Texts whose answer is remembered: keys, constants of many records, some ids; 3 MB."""
+DECODED_MAX = 2
+"""Encodings in each other that are undone."""
+IPV4_BITS_MAX, IPV6_BITS_MAX = 24, 64
+"""Of an address that may be logged: a network of 256 hosts, one line of a household."""
+
+_STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_NUMBER = re.compile(rb"[0-9]{13,}")
+_OVERLAP = 64
+_WORD = r"(?<![A-Za-z])"
+_VERIFICATION = re.compile(
+    rf"{_WORD}(?:cvv2?|cvc2?|cav2?|csc|cid|card.?verification.?(?:value|code))"
+    r"[\"' ]{0,2}[:=# _-]{1,2}[\"' ]{0,2}[0-9]{3,4}(?![0-9])",
+    re.IGNORECASE,
+)
+_TRACK = re.compile(r"%?B[0-9 ]{12,23}\^[^^]{2,26}\^[0-9]{4}|;?[0-9]{12,19}[=D][0-9]{7,}")
+_PIN = re.compile(
+    rf"{_WORD}pin(?:.?block)?[\"' ]{{0,2}}[:=][\"' ]{{0,2}}[0-9A-F]{{4,16}}(?![0-9A-Z])",
+    re.IGNORECASE,
+)
+_PIN_FORMAT_2 = re.compile(r"(?<![0-9A-Za-z])2[4-9A-C][0-9]{4,12}F{2,10}(?![0-9A-Za-z])")
+"""ISO 9564-1, the one format that is not mixed with the card number."""
+_SECRET = re.compile(
+    r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}"
+    r"|-----BEGIN"
+    rf"|{_WORD}(?:AKIA|ASIA)[0-9A-Z]{{16}}"
+    rf"|{_WORD}(?:gh[opsu]|xox[abps]|[spr]k_(?:live|test))[_-][A-Za-z0-9-]{{10,}}"
+    rf"|{_WORD}(?i:bearer|basic)[ +][A-Za-z0-9._~+/=-]{{8,}}"
+    rf"|{_WORD}(?i:(?:set.?)?cookie2?|j?session_?id|phpsessid|sess(?:ion)?|sid|csrf(?:.?token)?"
+    r"|(?:access|refresh|id|auth|api).?(?:token|key)|authorization|passw(?:or)?d|secret)"
+    r"[\"' ]{0,2}[:=][\"' ]{0,2}[^ ]{4,}"
+)
+_IPV4 = re.compile(
+    r"(?<![0-9A-Za-z.])([0-9]{1,3}(?:\.[0-9]{1,3}){3})(?:/([0-9]{1,2}))?(?![0-9.]*[0-9A-Za-z])"
+)
+_IPV6 = re.compile(
+    r"(?<![0-9A-Za-z:.])([0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)(?:/([0-9]{1,3}))?"
+)
+_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_PRINTABLE = re.compile(rb"[ -~\t\r\n]*")
+
+_DIGIT, _HEX, _LETTER, _SPECIAL, _DOT, _COLON, _BLANK = 1, 2, 3, 4, 5, 6, 7
+_TRIPLES = (
+    "cvv", "cvc", "csc", "cav", "cid", "ver", "pin", "eyj", "bea", "bas", "ghp", "gho", "ghs",
+    "ghu", "xox", "aki", "asi", "k_l", "k_t", "---", "coo", "ses", "sid", "pas", "sec", "csr",
+    "api",
+)  # fmt: skip
+"""In every text in clear in which a word begins that the searches above ask for."""
+
+
+def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    kinds = np.zeros(256, np.uint8)
+    kinds[[*range(32), *range(127, 256)]] = _SPECIAL
+    kinds[list(b"%=;^\\")] = _SPECIAL
+    kinds[list(b"0123456789")] = _DIGIT
+    kinds[[*range(ord("A"), ord("Z") + 1), *range(ord("a"), ord("z") + 1)]] = _LETTER
+    kinds[list(b"ABCDEFabcdef")] = _HEX
+    kinds[ord(".")], kinds[ord(":")], kinds[ord(" ")] = _DOT, _COLON, _BLANK
+    letters = np.zeros(256, np.uint8)
+    for i in range(26):
+        letters[ord("a") + i] = letters[ord("A") + i] = i + 1
+    letters[ord("_")], letters[ord("-")] = 27, 28
+    triples = np.zeros(1 << 15, np.bool_)
+    for triple in _TRIPLES:
+        first, second, third = (int(letters[ord(char)]) for char in triple)
+        triples[first << 10 | second << 5 | third] = True
+    return kinds, letters, triples
+
+
+_KINDS, _LETTERS, _IS_TRIPLE = _tables()
+_IS_PAIR = np.zeros(256, np.bool_)
+_IS_PAIR[list(b"DTjz")] = True
+
+
+@entry
+def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no-untyped-def]
+    """See :func:`suspects`. A text in quotes is a key where a colon follows."""
+    at = 0
+    for one in range(ends.size):
+        end = ends[one]
+        suspect = False
+        inside = False
+        digits = first = 0
+        length = run = dots = colons = blanks = triple = bits = last = 0
+        paired = said = network = False
+        while at < end:
+            byte = text[at]
+            at += 1
+            if not inside:
+                if byte == 34:
+                    inside = True
+                    length = run = dots = colons = blanks = triple = bits = last = 0
+                    paired = said = network = False
+                    digits = 0
+                elif 48 <= byte <= 57:
+                    if digits == 0:
+                        first = byte
+                    digits += 1
+                    if digits >= 13 and first >= 50:
+                        suspect = True
+                else:
+                    digits = 0
+                continue
+            if byte == 34:
+                inside = False
+                suspect |= said and not (at < end and text[at] == 58)
+                suspect |= dots >= 3 and not (network and bits <= 24)
+                continue
+            length += 1
+            kind = kinds[byte]
+            triple = (triple << 5 | letters[byte]) & 0x7FFF
+            said |= triples[triple]
+            if kind == 1:
+                run += 1
+                suspect |= run >= 13
+                paired = False
+                bits = bits * 10 + byte - 48
+            elif 2 <= kind <= 3:
+                suspect |= run >= 9 and kind == 2
+                run = 0
+                network = False
+                suspect |= byte == 70 and last == 70  # what fills a PIN block
+                # Two characters that two digits may have become in base64.
+                suspect |= paired and pairs[byte]
+                paired = 77 <= byte <= 79
+            elif kind == 4:
+                suspect = True
+                if byte == 92:
+                    at += 1
+            elif kind == 5:
+                dots += 1
+                network = False
+            elif kind == 6:
+                colons += 1
+                suspect |= colons >= 2
+            elif kind == 7:
+                blanks += 1
+                suspect |= blanks >= 2
+            if byte == 47:
+                network = length <= 16
+                bits = 0
+            suspect |= length > 128
+            last = byte
+        found[one] = suspect or inside
+        at = end
+
+
+def suspects(texts: Sequence[bytes]) -> list[bool]:
+    """Which of n texts of JSON deserve a closer look: whatever :func:`find` finds is in one."""
+    text = np.frombuffer(b"".join(texts), np.uint8)
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+    found = np.zeros(len(texts), np.bool_)
+    _look(text, ends, _KINDS, _LETTERS, _IS_TRIPLE, _IS_PAIR, found)
+    answer: list[bool] = found.tolist()
+    return answer
+
+
+def find(text: bytes, is_declared: Callable[[str], bool] = lambda _: False) -> Found | None:
+    """The first that is found in a text of JSON that may not be logged; None if nothing is.
+
+    Keys and values are searched, and numbers outside of them. is_declared: says of a value that its
+    sender makes such ids, so that digits beside other digits in it are no card number.
+    """
+    for raw in _STRING.findall(text):
+        try:
+            value = json.loads(b'"%b"' % raw, strict=False) if b"\\" in raw else raw.decode()
+        except ValueError:
+            return "text"
+        found = find_in(value, declared=is_declared(value))
+        if found is not None:
+            return found
+    if any(holds_card_number(one.decode()) for one in _NUMBER.findall(_STRING.sub(b"", text))):
+        return "card_number"
+    return None
+
+
+@lru_cache(KNOWN_MAX)
+def find_in(value: str, *, declared: bool = False) -> Found | None:
+    """The same in one text, outside of JSON.
+
+    >>> find_in("cvv=123"), find_in("10.0.0.1"), find_in("tok_9f86d081884c7d65")
+    ('verification_value', 'ip_address', None)
+    """
+    for one in _readings(value):
+        found = _find_in_clear(one, declared=declared)
+        if found is not None:
+            return found
+    if len(value) > TEXT_MAX or not value.isascii() or not value.isprintable():
+        return "text"
+    return "text" if value.count(" ") > 1 else None
+
+
+def _find_in_clear(value: str, *, declared: bool) -> Found | None:
+    if _TRACK.search(value):
+        return "track_data"
+    starts = range(0, max(1, len(value)), SEARCHED_MAX - _OVERLAP)
+    if any(holds_card_number(value[at : at + SEARCHED_MAX], declared=declared) for at in starts):
+        return "card_number"
+    if _VERIFICATION.search(value):
+        return "verification_value"
+    if _PIN.search(value) or _PIN_FORMAT_2.search(value):
+        return "pin_block"
+    if _SECRET.search(value):
+        return "secret"
+    return "ip_address" if _holds_address(value) else None
+
+
+def _readings(value: str) -> list[str]:
+    """The text, and what it says where it is percent-encoded, base64 or both."""
+    found = newest = [value]
+    for _ in range(DECODED_MAX):
+        newest = [again for one in newest for again in _decoded(one) if again not in found]
+        if not newest:
+            break
+        found = [*found, *newest]
+    return found
+
+
+def _decoded(value: str) -> list[str]:
+    found = [unquote(value, errors="replace")] if "%" in value else []
+    for token in _ENCODED.findall(value):
+        plain = token.rstrip("=").replace("-", "+").replace("_", "/")
+        try:
+            raw = base64.b64decode(plain + "=" * (-len(plain) % 4))
+        except binascii.Error:
+            continue
+        if _PRINTABLE.fullmatch(raw):
+            found.append(raw.decode())
+    return found
+
+
+def _holds_address(value: str) -> bool:
+    return any(
+        _is_address(address, bits, most)
+        for pattern, most in ((_IPV4, IPV4_BITS_MAX), (_IPV6, IPV6_BITS_MAX))
+        for address, bits in pattern.findall(value)
+    )
+
+
+def _is_address(address: str, bits: str, most: int) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return not bits or int(bits) > most

@@ -1,0 +1,131 @@
+"""The parts of the auditor: the log, its records, and what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sluice import __version__, telemetry
+from sluice.adapters.kafka.checkpoints import CheckpointTopic
+from sluice.adapters.kafka.reader import TopicReader
+from sluice.adapters.kafka.shard import ShardConsumer
+from sluice.adapters.kafka.transactions import TransactionalProducer
+from sluice.adapters.tiles.ahead import WriteAheadFiles
+from sluice.adapters.tiles.folder import LogFolder
+from sluice.application.append_log import AppendLog
+from sluice.application.keep_log import KeepsLog
+from sluice.application.log_records import LogRecords
+from sluice.application.sign_release import read_private_key
+from sluice.bootstrap.keystore import open_keystore
+from sluice.bootstrap.services import group, topics
+from sluice.domain.clock import SystemClock
+from sluice.domain.records.log_record import Provenance
+from sluice.errors import Misconfigured
+from sluice.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class AuditorParts:
+    """What the auditor's handler drives. The loop closes the consumer."""
+
+    consumer: ShardConsumer
+    keeps: KeepsLog
+    beside: ThreadPoolExecutor
+    reader: TopicReader
+    close_keystore: Callable[[], None]
+
+    def close(self) -> None:
+        """End the thread beside, and let another process have the log."""
+        self.beside.shutdown()
+        self.keeps.close()
+        self.reader.close()
+        self.close_keystore()
+
+
+def sources(settings: Settings) -> list[str]:
+    """The topics that the log is of."""
+    names = topics(settings)
+    return [names.decisions, names.labels, names.dead_letters, names.rollouts]
+
+
+def origin(settings: Settings) -> str:
+    """Name of the log. Raises Misconfigured."""
+    given = settings.auditor
+    if given.shard >= given.shards:
+        raise Misconfigured(
+            f"shard {given.shard} of {given.shards}: they are numbered from 0",
+            where="auditor.shard",
+        )
+    return f"{given.environment}/{given.cell}/{given.shard}"
+
+
+def auditor(settings: Settings) -> AuditorParts:
+    """The writer of one log. Fences whoever wrote it before. Raises Misconfigured, Unavailable."""
+    given = settings.auditor
+    name = origin(settings)
+    if not given.key_file:
+        raise Misconfigured(
+            "the auditor signs with a key", where="auditor.key_file", fix="sluice log keygen"
+        )
+    private = read_private_key(Path(given.key_file))
+    root = Path(given.root)
+    store = LogFolder(root / str(given.shard))
+    resume = LogFolder(root / f"{given.shard}.resume")
+    store.prepare()
+    resume.prepare()
+    names = topics(settings)
+    bootstrap, extra = settings.kafka.bootstrap, settings.kafka.extra()
+    client_id = f"auditor-{settings.service.name()}"
+    count = telemetry.METRICS.count
+    published = CheckpointTopic(
+        names.checkpoints,
+        name,
+        partial(TopicReader, bootstrap, extra=extra),
+        partial(
+            TransactionalProducer,
+            bootstrap,
+            transactional_id=f"{settings.kafka.topic_prefix}sluice-auditor-{name}",
+            client_id=client_id,
+            extra=extra,
+            count=count,
+        ),
+    )
+    keystore = open_keystore(settings)
+    beside = ThreadPoolExecutor(1, "checkpoint")
+    reader = TopicReader(bootstrap, extra=extra)
+    keeps = KeepsLog(
+        AppendLog(
+            store,
+            WriteAheadFiles(root / f"{given.shard}.ahead"),
+            published,
+            origin=name,
+            private=private,
+        ),
+        LogRecords(
+            log=name,
+            keystore=keystore,
+            grammars=settings.decider.grammars,
+            topic_prefix=settings.kafka.topic_prefix,
+        ),
+        resume,
+        SystemClock(),
+        beside.submit,
+        decisions=names.decisions,
+        earlier=partial(reader.between, names.decisions),
+        provenance=Provenance(build=f"sluice-{__version__}", image=None, config=None, trace=None),
+        count=count,
+    )
+    consumer = ShardConsumer(
+        bootstrap,
+        group=f"{group('auditor', settings)}-{given.shard}",
+        topics=sources(settings),
+        client_id=client_id,
+        shard=given.shard,
+        shards=given.shards,
+        extra=extra,
+        count=count,
+    )
+    return AuditorParts(consumer, keeps, beside, reader, keystore.close)

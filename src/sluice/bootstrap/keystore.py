@@ -1,0 +1,79 @@
+"""What the keystore's verbs and the auditor need of it, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sluice.adapters.keystore.roots import FileWrapper, NoWrapper, RootFile
+from sluice.adapters.keystore.sqlite import SqliteKeystore
+from sluice.bootstrap import verbs
+from sluice.domain.clock import SystemClock
+from sluice.domain.records.key_event import KeyEvent
+from sluice.errors import Misconfigured
+from sluice.settings import Settings
+
+
+def open_keystore(settings: Settings) -> SqliteKeystore:
+    """That of the settings. The caller closes it.
+
+    Raises Misconfigured, with code ``no_keystore`` where none was made; Corrupt, Unavailable.
+    """
+    given = settings.keystore
+    copies = Path(given.copies) if given.copies else None
+    return SqliteKeystore(Path(given.path), _roots(settings), SystemClock(), copies)
+
+
+@contextmanager
+def keystore(settings: Settings) -> Iterator[SqliteKeystore]:
+    """The same, closed at the end."""
+    opened = open_keystore(settings)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def make_keystore(settings: Settings) -> None:
+    """A new one. Raises Misconfigured where there is one, or a part of one."""
+    SqliteKeystore.make(Path(settings.keystore.path), _roots(settings))
+
+
+def erase(
+    settings: Settings, subject: str, through: str, archive: Path, *, who: str, case: str
+) -> KeyEvent:
+    """Erase a subject from the archive, then destroy its keys; both can be done again.
+
+    archive: a folder that is not there has nothing to erase. Raises Rejected, with code HELD under
+    a legal hold: then nothing was changed.
+    """
+    with keystore(settings) as store:
+        store.check_erasable(subject)
+        rows = _sweep(archive, lambda one: through if one == subject else "", store)
+        return store.erase(subject, through, who=who, case=case, archive_rows=rows)
+
+
+def sweep(settings: Settings, archive: Path) -> int:
+    """Erase from the archive whatever was erased in the keystore; holds are not asked again.
+    Returns the rows rewritten."""
+    with keystore(settings) as store:
+        erased = store.erased()
+        return _sweep(archive, lambda one: erased.get(one, ""), store) or 0
+
+
+def _sweep(archive: Path, through: Callable[[str], str], store: SqliteKeystore) -> int | None:
+    if not archive.is_dir():
+        return None
+    return verbs.erase_rows(archive, lambda tenant, token: through(store.subject(tenant, token)))
+
+
+def _roots(settings: Settings) -> RootFile:
+    kind, _, rest = settings.keystore.wrapper.partition(":")
+    if not kind:
+        return RootFile(Path(settings.keystore.roots), NoWrapper())
+    if kind != "file" or not rest:
+        raise Misconfigured(
+            f"no wrapper {kind!r}", where="keystore.wrapper", fix="file:PATH, or nothing"
+        )
+    return RootFile(Path(settings.keystore.roots), FileWrapper(Path(rest)))

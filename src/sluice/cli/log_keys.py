@@ -1,0 +1,206 @@
+"""What the keystore holds, and what an operator does to it now and then.
+
+sluice log keys init                # once, before the log has a record
+sluice log keys show
+sluice log keys subject --tenant T --card -  # the pseudonym of a card
+sluice log keys expire --who ann --case KEEP-21
+sluice log keys copy DIR
+sluice log keys sweep               # erase from the archive what was erased before
+
+A card token is read from standard input where it is given as -, so that it stands in no history of
+a shell (docs/runbooks/keystore.md).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sluice.application.sealing import earlier, period_of
+from sluice.bootstrap import keystore as parts
+from sluice.bootstrap import verbs
+from sluice.cli.output import say
+from sluice.cli.parameters import FOLDER, archive_option
+from sluice.cli.text import help_of
+from sluice.domain.clock import SystemClock
+from sluice.settings import Settings, load
+
+TOKEN_MAX = 256
+"""Characters of standard input that are read as a token: a token has up to 64."""
+
+
+def _who(command: Callable[..., Any]) -> Callable[..., Any]:
+    says = "Request, order or ticket that it is done for: an id, no sentence."
+    command = click.option("--case", required=True, metavar="ID", help=says)(command)
+    return click.option("--who", required=True, metavar="LOGIN", help="Who answers for it.")(
+        command
+    )
+
+
+def _whose(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--subject", metavar="HEX", help="Instead of both: the pseudonym."),
+        click.option("--card", metavar="TOKEN", help="Its token; - reads it from standard input."),
+        click.option("--tenant", metavar="NAME", help="Whose card it is."),
+    ):
+        command = option(command)
+    return command
+
+
+def _subject(settings: Settings, tenant: str | None, card: str | None, subject: str | None) -> str:
+    """Raises UsageError unless it is one or the other."""
+    if subject is not None and tenant is card is None:
+        return subject
+    if subject is not None or tenant is None or card is None:
+        raise click.UsageError("say --tenant and --card, or --subject")
+    token = sys.stdin.read(TOKEN_MAX).strip() if card == "-" else card
+    with parts.keystore(settings) as store:
+        return store.subject(tenant, token)
+
+
+@click.command(
+    "erase",
+    help="Destroy a card's keys, and take it out of the archive. Exit 1 under a legal hold.",
+)
+@_whose
+@click.option("--through", metavar="QUARTER", help="The last one, like 2026Q4 (default: this one).")
+@_who
+@archive_option
+def erase(
+    tenant: str | None,
+    card: str | None,
+    subject: str | None,
+    through: str | None,
+    who: str,
+    case: str,
+    archive: Path | None,
+) -> int:
+    """Returns 0. Raises Rejected under a hold, Misconfigured, Unavailable, Corrupt."""
+    settings, _ = load()
+    through = through or period_of(SystemClock().now_us())
+    one = _subject(settings, tenant, card, subject)
+    root = verbs.archive_root(settings, archive)
+    done = parts.erase(settings, one, through, root, who=who, case=case)
+    say(f"subject    {one}")
+    say(f"through    {through}")
+    say(
+        f"keys       {len(done.periods)} destroyed ({', '.join(done.periods) or 'there were none'})"
+    )
+    rows = done.archive_rows
+    say(f"archive    {'no folder ' + str(root) if rows is None else f'{rows} rows rewritten'}")
+    say(f"record     event {done.sequence} of the keystore; the auditor appends it")
+    return 0
+
+
+@click.command("hold", help="Place a legal hold: nothing of the card is erased until it is lifted.")
+@_whose
+@_who
+def hold(tenant: str | None, card: str | None, subject: str | None, who: str, case: str) -> int:
+    """Returns 0. Raises Rejected, Misconfigured, Unavailable."""
+    settings, _ = load()
+    one = _subject(settings, tenant, card, subject)
+    with parts.keystore(settings) as store:
+        done = store.hold(one, who=who, case=case)
+    say(f"{one} is held for {case}: event {done.sequence} of the keystore")
+    return 0
+
+
+@click.command("unhold", help="Lift a legal hold, by its case.")
+@_whose
+@_who
+def unhold(tenant: str | None, card: str | None, subject: str | None, who: str, case: str) -> int:
+    """Returns 0. Raises Rejected where there is none of this case, Misconfigured, Unavailable."""
+    settings, _ = load()
+    one = _subject(settings, tenant, card, subject)
+    with parts.keystore(settings) as store:
+        done = store.unhold(one, who=who, case=case)
+        left = store.holds(one)
+    say(f"{one} is no longer held for {case}: event {done.sequence} of the keystore")
+    if left:
+        say(f"still held for {', '.join(one.case for one in left)}", err=True)
+    return 0
+
+
+@click.group("keys", help=help_of(__doc__))
+def keys() -> None:
+    """Seven actions."""
+
+
+@keys.command("init", help="Make a keystore, for a log without records.")
+def init() -> int:
+    """Returns 0. Raises Misconfigured where there is one, or a part of one."""
+    settings, _ = load()
+    parts.make_keystore(settings)
+    say(f"{settings.keystore.path}: made, with its root keys in {settings.keystore.roots}")
+    if not settings.keystore.copies:
+        say("keystore.copies names no folder: after an erasure there is no copy of it", err=True)
+    return 0
+
+
+@keys.command("show", help="How many keys there are of each quarter, and which holds.")
+def show() -> int:
+    """Returns 0. Raises Misconfigured, Unavailable, Corrupt."""
+    settings, _ = load()
+    with parts.keystore(settings) as store:
+        counts, holds, emitter = store.counts(), store.holds(), store.emitter
+    say(f"{emitter}: {counts.events} events, root key {counts.generation}")
+    for period, number in counts.keys.items():
+        say(f"  {period}  {number:>12,} keys")
+    say(f"  {counts.erased:,} subjects erased, {counts.holds:,} holds")
+    for one in holds:
+        say(f"  {one.subject}  held for {one.case}")
+    return 0
+
+
+@keys.command("subject", help="Print the pseudonym of a card.")
+@_whose
+def subject(tenant: str | None, card: str | None, subject: str | None) -> int:
+    """Returns 0. Raises Misconfigured, Unavailable."""
+    settings, _ = load()
+    say(_subject(settings, tenant, card, subject))
+    return 0
+
+
+@keys.command("expire", help="Destroy keys past their retention, but for those under a hold.")
+@click.option(
+    "--through",
+    metavar="QUARTER",
+    help="The last one (default: by keystore.keep_quarters of the settings).",
+)
+@_who
+def expire(through: str | None, who: str, case: str) -> int:
+    """Returns 0. Raises Rejected for a quarter that is not over, Misconfigured, Unavailable."""
+    settings, _ = load()
+    now = period_of(SystemClock().now_us())
+    through = through or earlier(now, settings.keystore.keep_quarters + 1)
+    with parts.keystore(settings) as store:
+        gone = store.expire(through, who=who, case=case)
+    say(f"{gone:,} keys of {through} and before destroyed")
+    return 0
+
+
+@keys.command("copy", help="Copy the keystore, whole, while it is used; without its root keys.")
+@click.argument("folder", type=FOLDER, metavar="DIR")
+def copy(folder: Path) -> int:
+    """Returns 0. Raises Misconfigured, Unavailable."""
+    settings, _ = load()
+    with parts.keystore(settings) as store:
+        say(str(store.copy(folder)))
+    return 0
+
+
+@keys.command("sweep", help="Take out of the archive again whatever was erased before.")
+@archive_option
+def sweep(archive: Path | None) -> int:
+    """Returns 0. Raises Misconfigured, Unavailable, Corrupt."""
+    settings, _ = load()
+    say(f"{parts.sweep(settings, verbs.archive_root(settings, archive))} rows rewritten")
+    return 0
+
+
+COMMANDS: tuple[click.Command, ...] = (erase, hold, unhold, keys)
+"""Of the group ``sluice log``."""
