@@ -20,7 +20,11 @@ from types import TracebackType
 from typing import Literal
 
 from local import metrics_page
+from sluice.application.sign_release import make_key
+from sluice.bootstrap.auditor import verifier_key
+from sluice.bootstrap.keystore import make_keystore
 from sluice.errors import Unavailable
+from sluice.settings import AuditorSettings, KeystoreSettings, Settings
 
 Name = Literal[
     "decider-sync",
@@ -168,6 +172,23 @@ class Stack:
             **more,
         }
 
+    def make_log_keys(self) -> Path:
+        """Make what an auditor needs, unless it is there. Returns its verifier key's file."""
+        key, public = self.folder / "log.key", self.folder / "log.pub"
+        given = Settings(
+            auditor=AuditorSettings(key_file=str(key)),
+            keystore=KeystoreSettings(
+                path=str(self.folder / "keystore/keys.sqlite"),
+                roots=str(self.folder / "keystore-roots/roots.json"),
+            ),
+        )
+        if not key.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            make_key(key)
+            make_keystore(given)
+        public.write_text(f"{verifier_key(given)}\n")
+        return public
+
     def start_all(self, *, wait: bool = True) -> None:
         """Start the four services, and wait until all work."""
         for name in NAMES:
@@ -218,13 +239,14 @@ class Stack:
             process.popen.kill()
             return process.popen.wait()
 
-    def stop_all(self) -> dict[str, int]:
-        """Stop them in the direction of the data. Returns the exit statuses."""
+    def stop_all(self, *, but: str = "") -> dict[str, int]:
+        """Stop them in the direction of the data. Returns the exit statuses. but: goes on."""
         order = (
             "decider-sync", "decider-stream", "labeller", "featurizer", "archiver", "auditor",
             "consistency", "witness",
         )  # fmt: skip
-        names = sorted(self.processes, key=lambda n: [n.startswith(o) for o in order].index(True))
+        left = [name for name in self.processes if name != but]
+        names = sorted(left, key=lambda n: [n.startswith(o) for o in order].index(True))
         return {name: self.stop(name) for name in names}
 
     def __enter__(self) -> Stack:

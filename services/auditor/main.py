@@ -86,7 +86,7 @@ class Auditing(Handler):
         """At the end only: say so in the log, with a last checkpoint."""
         if lost or not self._keeps.opened:
             return NOTHING
-        return self._done(self._keeps.stop(self._ends, "sigterm"))
+        return self._done(self._keeps.stop(self._ends(), "sigterm"))
 
     def _done(self, offsets: Offsets) -> Done:
         keeps = self._keeps

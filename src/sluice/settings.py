@@ -7,6 +7,7 @@ SLUICE_CONFIG names), then ``SLUICE_<SECTION>_<KEY>``.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 import re
@@ -712,6 +713,12 @@ def describe(settings: Settings, sources: Mapping[str, str]) -> list[Setting]:
                 )
             )
     return rows
+
+
+def digest_of(settings: Settings) -> str:
+    """SHA-256 of all settings, secrets masked: two processes with the same one are set up alike."""
+    text = "\n".join(f"{row.key}={row.value}" for row in describe(settings, {}))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_secret(key: str, value: str) -> bool:

@@ -20,6 +20,7 @@ from sluice.application.cosigners import Cosigners
 from sluice.application.keep_log import KeepsLog
 from sluice.application.log_records import LogRecords
 from sluice.application.sign_release import read_private_key
+from sluice.audit.notes import LOG, Key
 from sluice.bootstrap.beside_log import cosigners
 from sluice.bootstrap.keystore import open_keystore
 from sluice.bootstrap.services import group, topics
@@ -64,6 +65,12 @@ def origin(settings: Settings) -> str:
             where="auditor.shard",
         )
     return f"{given.environment}/{given.cell}/{given.shard}"
+
+
+def verifier_key(settings: Settings) -> Key:
+    """By which readers know the log's checkpoints. Raises Misconfigured."""
+    private = read_private_key(Path(settings.auditor.key_file))
+    return Key(origin(settings), LOG, private.public_key())
 
 
 def auditor(settings: Settings) -> AuditorParts:
@@ -122,6 +129,7 @@ def auditor(settings: Settings) -> AuditorParts:
         decisions=names.decisions,
         earlier=partial(reader.between, names.decisions),
         provenance=Provenance(build=f"sluice-{__version__}", image=None, config=None, trace=None),
+        keystore=None if given.shard else keystore,  # the cell has one, and one log tells of it
         count=count,
     )
     consumer = ShardConsumer(

@@ -863,6 +863,15 @@ TABLE: tuple[Metric, ...] = (
         begins=_each("equal", "differing", "other_catalogue", "too_large", "gave_up"),
     ),
     Metric(
+        "sluice_consistency_replays_total",
+        "counter",
+        ("result",),
+        "Decisions of the sample judged again, score, policy and reasons: equal, differing "
+        "(page!), no_policy, no_release (not where the check looks), failed (by an error of their "
+        "own).",
+        begins=_each("equal", "differing", "no_policy", "no_release", "failed"),
+    ),
+    Metric(
         "sluice_consistency_parity_ratio",
         "gauge",
         (),
