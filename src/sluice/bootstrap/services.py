@@ -67,6 +67,7 @@ from sluice.application.ports import (
 )
 from sluice.application.watch_store import StoreWatch
 from sluice.bootstrap.brokers import brokers as of_settings
+from sluice.bootstrap.library import FolderLibrary
 from sluice.bootstrap.memory import limit_memory
 from sluice.domain.activation import ACTIVATION, POLICY, RELEASE, Checked, What, champion_of
 from sluice.domain.clock import SECOND_US, SystemClock
@@ -435,15 +436,22 @@ def _authorizations(settings: Settings) -> Authorizations:
 
 
 def consistency_check(settings: Settings) -> ConsistencyCheck:
-    """The consistency check over the archive."""
+    """The consistency check over the archive, with the policies and releases that lie where
+    deciders look for them."""
     from sluice.adapters.parquet.samples import ArchiveSampleSource  # noqa: PLC0415 - an extra
 
+    decider = settings.decider
+    library = FolderLibrary(
+        [Path(decider.policy_dir)], [Path(decider.release_dir)], Path(decider.trust_dir)
+    )
+    library.look()
     return ConsistencyCheck(
         ArchiveSampleSource(Path(settings.archiver.root)),
         SystemClock(),
         sample_ppm=settings.consistency.sample_ppm,
         settle_s=settings.consistency.settle_s,
         lookback_s=settings.consistency.lookback_s,
+        library=library,
     )
 
 

@@ -8,7 +8,9 @@ sluice log diff CP1 CP2 --log DIR --key KEY    # did it only grow?
 sluice log tail DIR                    # the newest records
 sluice log stats DIR                   # what it holds
 sluice log erase --tenant T --card - --who ann --case GDPR-17
-sluice log hold --tenant T --card - --who ann --case C-2026-5    # until `unhold`, no erasure
+sluice log hold --tenant T --card - --who ann --case C-5   # until `unhold`
+sluice log grant ID --who bob --case FRAUD-3 --key FILE --out GRANT
+sluice log open DIR ID --grant GRANT   # what is sealed; written down
 sluice log keys show
 
 DIR is one log's folder, or a copy of it; nothing but --accounting asks the network, and that for
