@@ -141,7 +141,7 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
             if byte == 34:
                 inside = False
                 suspect |= said and not (at < end and text[at] == 58)
-                suspect |= dots >= 3 and not (network and bits <= 24)
+                suspect |= dots >= 3 and not (network and 0 <= bits <= 24)
                 continue
             length += 1
             kind = kinds[byte]
@@ -152,7 +152,7 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
                 nine = (nine << 4 | byte - 48) & 0xFFFFFFFFF
                 suspect |= run >= 13
                 paired = False
-                bits = bits * 10 + byte - 48
+                bits = max(bits, 0) * 10 + byte - 48
             elif 2 <= kind <= 3:
                 # Four digits in hex and a separator: 3n3n3n3n2d. The last nine digits, as nibbles.
                 suspect |= run >= 9 and kind == 2 and nine & 0xF0F0F0F00 == 0x303030300
@@ -177,7 +177,7 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
                 suspect |= blanks >= 2
             if byte == 47:
                 network = length <= 16
-                bits = 0
+                bits = -1
             suspect |= length > 128
             last = byte
         found[one] = suspect or inside
