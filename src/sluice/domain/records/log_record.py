@@ -528,7 +528,7 @@ def read(header: bytes) -> AnyRecord:
     """
     try:
         record = _decoder.decode(header)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise Malformed(f"no record of {CONTRACT}: {exc}") from exc
     if _encoder.encode(record) != header:
         raise Malformed(f"a record of {CONTRACT} that is written in another way")
