@@ -34,6 +34,7 @@ Name = Literal[
     "labeller",
     "consistency",
     "auditor",
+    "witness",
 ]
 NAMES: tuple[Name, ...] = ("featurizer", "archiver", "decider-stream", "decider-sync")
 """Of the main path. The consistency check only looks on, and the labeller waits for reports: start
@@ -46,6 +47,7 @@ _COMMANDS: dict[Name, list[str]] = {
     "labeller": ["-m", "services.labeller.main"],
     "consistency": ["-m", "services.consistency.main"],
     "auditor": ["-m", "services.auditor.main"],
+    "witness": ["-m", "services.witness.main"],
 }
 FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
 """Set for the whole process by importing Feast; it changes how a service's metrics work."""
@@ -127,6 +129,8 @@ class Stack:
                 "SLUICE_DECIDER_PORT": str(port),
                 "SLUICE_LABELLER_HOST": "127.0.0.1",
                 "SLUICE_LABELLER_PORT": str(port),
+                "SLUICE_WITNESS_HOST": "127.0.0.1",
+                "SLUICE_WITNESS_PORT": str(port),
                 **more,
             },
         )
@@ -204,7 +208,7 @@ class Stack:
         Raises Unavailable with the end of its log if it exits or takes over READY_MAX_S.
         """
         reported = b"sluice_store_ready" if process.name.startswith("featurizer") else b""
-        api = process.name.startswith(("decider-sync", "labeller"))
+        api = process.name.startswith(("decider-sync", "labeller", "witness"))
         path = "/v2/health/ready" if api else "/metrics"
         until = time.monotonic() + READY_MAX_S
         while time.monotonic() < until and process.alive():
@@ -239,7 +243,7 @@ class Stack:
         """Stop them in the direction of the data. Returns the exit statuses. but: goes on."""
         order = (
             "decider-sync", "decider-stream", "labeller", "featurizer", "archiver", "auditor",
-            "consistency",
+            "consistency", "witness",
         )  # fmt: skip
         left = [name for name in self.processes if name != but]
         names = sorted(left, key=lambda n: [n.startswith(o) for o in order].index(True))

@@ -16,10 +16,12 @@ from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.tiles.ahead import WriteAheadFiles
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import AppendLog
+from sluice.application.cosigners import Cosigners
 from sluice.application.keep_log import KeepsLog
 from sluice.application.log_records import LogRecords
 from sluice.application.sign_release import read_private_key
 from sluice.audit.notes import LOG, Key
+from sluice.bootstrap.beside_log import cosigners
 from sluice.bootstrap.keystore import open_keystore
 from sluice.bootstrap.services import group, topics
 from sluice.domain.clock import SystemClock
@@ -37,10 +39,12 @@ class AuditorParts:
     beside: ThreadPoolExecutor
     reader: TopicReader
     close_keystore: Callable[[], None]
+    cosigners: Cosigners
 
     def close(self) -> None:
         """End the thread beside, and let another process have the log."""
         self.beside.shutdown()
+        self.cosigners.close()
         self.keeps.close()
         self.reader.close()
         self.close_keystore()
@@ -102,6 +106,7 @@ def auditor(settings: Settings) -> AuditorParts:
     )
     keystore = open_keystore(settings)
     beside = ThreadPoolExecutor(1, "checkpoint")
+    witnesses = cosigners(settings)
     reader = TopicReader(bootstrap, extra=extra)
     keeps = KeepsLog(
         AppendLog(
@@ -110,6 +115,7 @@ def auditor(settings: Settings) -> AuditorParts:
             published,
             origin=name,
             private=private,
+            cosign=witnesses.cosign,
         ),
         LogRecords(
             log=name,
@@ -136,4 +142,4 @@ def auditor(settings: Settings) -> AuditorParts:
         extra=extra,
         count=count,
     )
-    return AuditorParts(consumer, keeps, beside, reader, keystore.close)
+    return AuditorParts(consumer, keeps, beside, reader, keystore.close, witnesses)
