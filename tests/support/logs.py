@@ -35,6 +35,7 @@ def header(
     index: int,
     *,
     log: str = ORIGIN,
+    topic: str = "labels.v1",
     at_us: int | None = None,
     offset: int | None = None,
     partition: int = 0,
@@ -48,7 +49,7 @@ def header(
             log=log,
             recorded_at=START_US + index * 1000 if at_us is None else at_us,
             source=records.Source(
-                topic="labels.v1", partition=partition, offset=index if offset is None else offset
+                topic=topic, partition=partition, offset=index if offset is None else offset
             ),
             emitter=emitter,
             sequence=index if sequence is None else sequence,

@@ -47,11 +47,13 @@ def tasks(settings: Settings, origin: str) -> list[Task]:
     """Of the log with this name: those that are set up. Raises Misconfigured."""
     given = settings.auditor
     key = Key(origin, LOG, read_private_key(Path(given.key_file)).public_key())
-    stores: list[LogStore] = [LogFolder(Path(given.root) / str(given.shard))]
+    folder = LogFolder(Path(given.root) / str(given.shard))
+    stores: list[LogStore] = [folder]
     found = []
     if given.copy_bucket:
-        stores.append(_bucket(settings, origin))
-        found.append(Task("copy_log", given.copy_every_s, _Copies(LogCopy(*stores, key))))
+        bucket = _bucket(settings, origin)
+        stores.append(bucket)
+        found.append(Task("copy_log", given.copy_every_s, _Copies(LogCopy(folder, bucket, key))))
     if given.time_stamp_url:
         found.append(Task("time_stamp", STAMP_EVERY_S, _stamps(settings, stores, key)))
     return found
