@@ -10,6 +10,7 @@ import numpy as np
 from services.repeat import show_completed, show_due
 from sluice import telemetry
 from sluice.application.consistency import ConsistencyCheck, Tally
+from sluice.application.rejudge import RESULTS as REPLAY_RESULTS
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.clock import SECOND_US
 from sluice.domain.features import catalogue
@@ -75,6 +76,22 @@ def show(tally: Tally, oldest_waiting_s: float, seconds: float) -> None:
             places=[example.place for example in tally.examples],
             fix="docs/runbooks/parity.md",
         )
+    if tally.replayed:
+        metrics.count_each(
+            "sluice_consistency_replays_total",
+            {result: tally.replayed[result] for result in REPLAY_RESULTS},
+        )
+    if tally.replayed["differing"]:
+        telemetry.event(
+            "replay_differs",
+            level=logging.ERROR,
+            differing=tally.replayed["differing"],
+            fields=dict(tally.fields.most_common(10)),
+            places=[example.place for example in tally.replay_examples],
+            fix="docs/runbooks/parity.md",
+        )
+    if tally.why:
+        telemetry.event("not_replayed", level=logging.WARNING, reasons=tally.why)
     same = tally.with_pending - tally.pending_mattered
     metrics.count("sluice_consistency_pending_total", "mattered", by=tally.pending_mattered)
     metrics.count("sluice_consistency_pending_total", "same", by=same)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sluice.application.consistency import Gate
     from sluice.application.dataset import Order
     from sluice.application.drift import Report as DriftReport
+    from sluice.application.impact import Impact
     from sluice.application.label_maturity import Maturity
     from sluice.application.load_history import Archived as ArchivedPast
     from sluice.application.load_history import Stored
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from sluice.domain.records.label import Label
     from sluice.domain.records.rollout import Role, Rollout
     from sluice.domain.reference import Reference
-    from sluice.domain.release import Manifest
+    from sluice.domain.release import Manifest, TrustedKeys
 
 Say = Callable[[str], None]
 
@@ -55,6 +56,13 @@ Say = Callable[[str], None]
 def archive_root(settings: Settings, root: Path | None) -> Path:
     """The folder named, or that of the settings."""
     return root or Path(settings.archiver.root)
+
+
+def trusted_keys(path: Path) -> TrustedKeys:
+    """Public keys of a file or folder, whenever they end. Raises Misconfigured."""
+    from sluice.adapters.onnx import read_trust
+
+    return read_trust(path)
 
 
 def erase_rows(root: Path, through: Callable[[str, str], str]) -> int:
@@ -717,6 +725,36 @@ def replay_one(
         )
     place = f"decisions.v1/{first.partition}@{first.offset}"
     return replayed(case, place, first.record, told)
+
+
+def impact(
+    root: Path,
+    policy: Path,
+    release: Path | None,
+    trust: Path,
+    *,
+    days: int,
+    until: int | None,
+    progress: Callable[[int], None],
+) -> Impact:
+    """What a policy or a release would have said of the days up to a moment, None for the newest
+    decision. Raises Rejected where there are no decisions, Misconfigured, Corrupt."""
+    from sluice.adapters.onnx import load
+    from sluice.adapters.onnx.release import read_trust_of_any_time
+    from sluice.adapters.parquet.impact import ArchiveImpactLog
+    from sluice.adapters.policyfiles import read_policy
+    from sluice.application.impact import impact as judge
+    from sluice.domain.clock import DAY_US
+    from sluice.domain.features import catalogue
+
+    by = read_policy(policy, catalogue.FEATURES)
+    scorer = None
+    if release is not None:
+        keys = read_trust_of_any_time(trust)
+        scorer = load(release, keys, catalogue.FEATURES, by.fx.reference)
+    log = ArchiveImpactLog(root)
+    end = log.newest_us() + 1 if until is None else until
+    return judge(log.pieces(end - days * DAY_US, end), by, scorer, progress)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ VERBS: dict[str, str] = {
     "features": "sluice.cli.features",
     "consistency": "sluice.cli.consistency",
     "replay": "sluice.cli.replay",
+    "impact": "sluice.cli.impact",
     "judge": "sluice.cli.judge",
     "gate": "sluice.cli.gate",
     "drift": "sluice.cli.drift",

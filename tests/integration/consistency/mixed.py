@@ -6,6 +6,7 @@ that the breaker left out, and would-be declines that were let through.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,8 @@ class Mixed(Little):
     """See the module. root: where its policies, releases and keys come to lie."""
 
     root: Path = Path()
+    steady: bool = False
+    """One release, one policy, and nothing left out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,10 +106,18 @@ class Mixed(Little):
             for entrypoint in ENTRYPOINTS
         }
 
+    def run_now(self, auths: Sequence[Authorization]) -> None:
+        """The same outside an event loop."""
+        asyncio.run(self.run(auths))
+
     async def decide(self, auths: Sequence[Authorization]) -> list[Decision]:
         """By whatever is in force, which changes all the time."""
         rng = self._rng
         entrypoint = rng.choice(ENTRYPOINTS)
+        if self.steady:
+            self.holders[0].value = self._scorers[entrypoint][0]
+            self.decider = self._deciders[entrypoint]
+            return await super().decide(auths)
         scorer, policy = self.holders
         scorer.value = None if rng.random() < 0.1 else rng.choice(self._scorers[entrypoint])
         self.store.down |= scorer.value is None and rng.random() < 0.3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import pytest
 from sluice import cli
 from sluice.adapters.parquet.samples import MILLION, ArchiveSampleSource
 from sluice.adapters.policyfiles import read_policy
-from sluice.application.consistency import Report, gate
+from sluice.application.consistency import ConsistencyCheck, Report, gate
 from sluice.application.what_if import Case, Change, Replayed, open_case, parse_change, what_if
 from sluice.bootstrap.library import FolderLibrary
 from sluice.domain.features import catalogue
@@ -33,7 +32,7 @@ _decision = msgspec.json.Decoder(Decision)
 def mixed(tmp_path_factory) -> Mixed:
     root = tmp_path_factory.mktemp("mixed")
     mixed = Mixed(root=root)
-    asyncio.run(mixed.run(traffic(N)))
+    mixed.run_now(traffic(N))
     mixed.archive(root / "archive")
     return mixed
 
@@ -260,3 +259,17 @@ def test_a_pack_that_was_replaced_is_still_known_to_who_saw_it(mixed, tmp_path):
     assert second.digest != first.digest
     assert held.policy(second.id).digest == second.digest
     assert held.policy(first.id).digest == first.digest
+
+
+def test_the_consistency_check_judges_again_what_it_recomputes(mixed):
+    check = ConsistencyCheck(
+        ArchiveSampleSource(mixed.root / "archive"),
+        mixed.clock,
+        sample_ppm=MILLION // 4,
+        settle_s=0,
+        lookback_s=1e9,
+        library=library(mixed),
+    )
+    found = check.round()
+    assert found.compared > N // 8
+    assert found.replayed == {"equal": found.compared}

@@ -51,3 +51,16 @@ def test_a_difference_lowers_parity_and_names_the_worst_feature_alone(shown):
     service.show(Tally(compared=4), 0.0, 0.1)
     assert value("sluice_consistency_parity_ratio") == 1
     assert value("sluice_consistency_decisions_total", {"result": "differing"}) == 1
+
+
+def test_what_is_judged_again_is_counted_by_result_and_a_difference_is_logged(shown, caplog):
+    tally = Tally(compared=4)
+    tally.replayed = Counter({"equal": 2, "differing": 1, "no_release": 1})
+    tally.fields = Counter({"score_ppm": 1})
+    tally.why = ["no release here is test-2"]
+    service.show(tally, 0.0, 0.1)
+    for result, n in (("equal", 2), ("differing", 1), ("no_release", 1), ("no_policy", 0)):
+        labels = {"result": result}
+        assert shown.get_sample_value("sluice_consistency_replays_total", labels) == n
+    assert "replay_differs" in caplog.text
+    assert "not_replayed" in caplog.text

@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sluice.adapters.arrow import code_texts, ints
-from sluice.adapters.parquet.feature_log import FeatureLog
+from sluice.adapters.parquet.feature_log import FeatureLog, known_frauds
 from sluice.application.drift import Piece
 from sluice.application.judging.measures import Bools
 from sluice.domain.features import catalogue
 from sluice.domain.records.outcome import Outcome
-from sluice.domain.records.standing import RANKS, changes
 from sluice.domain.reference import MILLION
 
 PIECE_ROWS = 65_536
@@ -51,21 +50,7 @@ class ArchiveDriftLog:
 
     def _known(self) -> tuple[pa.Array, Bools]:
         """Ids of which something is known, and whether the label in force says fraud."""
-        labels = self._log.labels(self._since, self._until)
-        coded = code_texts(labels["authorization_id"])
-        ranks = pc.index_in(labels["kind"], pa.array(list(RANKS))).to_numpy()
-        kept, last = changes(
-            coded.codes,
-            np.array([*RANKS.values()], np.int64)[ranks],
-            labels["is_fraud"].to_numpy(),
-            ints(labels, "known_at"),
-            ints(labels, "place"),
-        )
-        at = kept[last]
-        return (
-            labels["authorization_id"].combine_chunks().take(pa.array(at)),
-            labels["is_fraud"].to_numpy()[at].astype(np.bool_),
-        )
+        return known_frauds(self._log.labels(self._since, self._until))
 
     def _piece(self, rows: pa.Table, ids: pa.Array, frauds: Bools) -> Piece:
         rows = rows.combine_chunks()

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sluice.adapters.arrow import code_texts, ints
 from sluice.adapters.parquet.archive import Archive, counting
 from sluice.adapters.parquet.columns import SCHEMAS, SUPERSEDED, UNCOUNTED, fit
 from sluice.adapters.parquet.damage import HeldFile, reading
@@ -24,6 +25,7 @@ from sluice.application.dataset import NEVER_KNOWN
 from sluice.application.maturity import ReportTimes
 from sluice.domain.clock import SECOND_US
 from sluice.domain.features import catalogue
+from sluice.domain.records.standing import RANKS, changes
 from sluice.errors import Corrupt
 
 Ints = npt.NDArray[np.int64]
@@ -54,6 +56,25 @@ class Named(NamedTuple):
 
     cards: pa.StringArray
     known_us: Ints
+
+
+def known_frauds(labels: pa.Table) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """Ids of which :meth:`FeatureLog.labels` tells something, and whether the label in force says
+    fraud."""
+    coded = code_texts(labels["authorization_id"])
+    ranks = pc.index_in(labels["kind"], pa.array(list(RANKS))).to_numpy()
+    kept, last = changes(
+        coded.codes,
+        np.array([*RANKS.values()], np.int64)[ranks],
+        labels["is_fraud"].to_numpy(),
+        ints(labels, "known_at"),
+        ints(labels, "place"),
+    )
+    at = kept[last]
+    return (
+        labels["authorization_id"].combine_chunks().take(pa.array(at)),
+        labels["is_fraud"].to_numpy()[at].astype(np.bool_),
+    )
 
 
 class FeatureLog:

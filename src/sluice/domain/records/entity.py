@@ -61,8 +61,11 @@ def mask_of(views: Iterable[str]) -> int:
 
     >>> mask_of(["terminal", "context"])
     2
+    >>> mask_of(view for view in ("card", "device"))
+    9
     """
-    return sum(1 << i for i, kind in enumerate(ENTITY_KINDS) if kind in set(views))
+    named = set(views)
+    return sum(1 << i for i, kind in enumerate(ENTITY_KINDS) if kind in named)
 
 
 _VIEWS_IN: tuple[tuple[EntityKind, ...], ...] = tuple(
