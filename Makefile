@@ -128,7 +128,7 @@ attack: setup ## Hostile input, storms, faults and floods, and what became of th
 
 # By the verbs that a firm's own history goes through. What is there already is not made again.
 TRAIN := var/train
-train: .venv/.done models/.venv/.done ## Simulate a history, train, judge and pack a release, in var/train (15 min)
+train: .venv/.done models/.venv/.done ## Simulate a history, train, judge, gate, pack and sign a release, in var/train (15 min)
 	@mkdir -p $(TRAIN)
 	test -e $(TRAIN)/history/world.json || $(BIN)/sluice simulate history --out $(TRAIN)/history \
 	  --start 2026-03-01 --days 161 --cards 20000 --seed 11
@@ -139,8 +139,15 @@ train: .venv/.done models/.venv/.done ## Simulate a history, train, judge and pa
 	$(MODELS)/sluice train --dataset $(TRAIN)/dataset --out $(TRAIN)/run $(ARGS)
 	$(BIN)/sluice judge --run $(TRAIN)/run --dataset $(TRAIN)/dataset \
 	  --truth $(TRAIN)/history/truth.parquet --out $(TRAIN)/judgement
+	test -e $(TRAIN)/keys/release || { mkdir -p $(TRAIN)/keys; \
+	  $(BIN)/sluice release keygen --out $(TRAIN)/keys/release; }
+	$(BIN)/sluice gate --run $(TRAIN)/run --dataset $(TRAIN)/dataset --no-champion \
+	  --key $(TRAIN)/keys/release --out $(TRAIN)/gate
 	test -e $(TRAIN)/release || $(BIN)/sluice release pack $(TRAIN)/release \
-	  --run $(TRAIN)/run --dataset $(TRAIN)/dataset --judgement $(TRAIN)/judgement/judgement.json
+	  --run $(TRAIN)/run --dataset $(TRAIN)/dataset --judgement $(TRAIN)/judgement/judgement.json \
+	  --certificate $(TRAIN)/gate/certificate.json
+	$(BIN)/sluice release sign $(TRAIN)/release --key $(TRAIN)/keys/release
+	$(BIN)/sluice release verify $(TRAIN)/release --trust $(TRAIN)/keys
 
 test-models: models/.venv/.done ## Tests of training; its environment weighs 4.8 GB
 	$(MODELS)/pytest models

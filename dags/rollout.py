@@ -1,7 +1,7 @@
 """Roll a release out: shadow, canary, champion, and back.
 
     shadow_time -> shadow_held -> canary -> canary_time -> canary_held -> widen -> wide_time
-        -> wide_held -> approve -> promote -> champion_time -> champion_held
+        -> wide_held -> approve -> promote -> champion_time -> champion_held -> kept
     back, if any of them fails
 
 Runs when `sluice_retrain` put a release into shadow, or by hand with its id. Deciders return a bad
@@ -17,6 +17,7 @@ person.
 - **approve** is for a person, under *Required Actions*: read the report of `sluice_retrain`, then
   approve or reject. Nobody's answer in time counts as a rejection.
 - **promote** makes it the champion.
+- **kept** does nothing: by it the run succeeds, or fails where the release went back.
 - **back** runs if any of them failed or was rejected: the release goes back to what was before, and
   the run fails. Where it is back already, nothing is done.
 
@@ -29,6 +30,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.exceptions import HITLRejectException, HITLTimeoutError
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule, chain, dag
@@ -132,6 +134,8 @@ def rollout() -> None:
     chain(*steps)
     back = act("back", "withdraw", trigger_rule="one_failed")
     steps >> back
+    # The last tasks decide what a run was. Of `back` alone a release taken back would be a success.
+    steps[-1] >> EmptyOperator(task_id="kept", execution_timeout=SHORT, **PATIENT)
 
 
 rollout()

@@ -20,7 +20,11 @@ from types import TracebackType
 from typing import Literal
 
 from local import metrics_page
+from sluice.application.sign_release import make_key
+from sluice.bootstrap.auditor import verifier_key
+from sluice.bootstrap.keystore import make_keystore
 from sluice.errors import Unavailable
+from sluice.settings import AuditorSettings, KeystoreSettings, Settings
 
 Name = Literal[
     "decider-sync",
@@ -30,6 +34,7 @@ Name = Literal[
     "labeller",
     "consistency",
     "auditor",
+    "witness",
 ]
 NAMES: tuple[Name, ...] = ("featurizer", "archiver", "decider-stream", "decider-sync")
 """Of the main path. The consistency check only looks on, and the labeller waits for reports: start
@@ -42,6 +47,7 @@ _COMMANDS: dict[Name, list[str]] = {
     "labeller": ["-m", "services.labeller.main"],
     "consistency": ["-m", "services.consistency.main"],
     "auditor": ["-m", "services.auditor.main"],
+    "witness": ["-m", "services.witness.main"],
 }
 FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
 """Set for the whole process by importing Feast; it changes how a service's metrics work."""
@@ -123,6 +129,8 @@ class Stack:
                 "SLUICE_DECIDER_PORT": str(port),
                 "SLUICE_LABELLER_HOST": "127.0.0.1",
                 "SLUICE_LABELLER_PORT": str(port),
+                "SLUICE_WITNESS_HOST": "127.0.0.1",
+                "SLUICE_WITNESS_PORT": str(port),
                 **more,
             },
         )
@@ -164,6 +172,23 @@ class Stack:
             **more,
         }
 
+    def make_log_keys(self) -> Path:
+        """Make what an auditor needs, unless it is there. Returns its verifier key's file."""
+        key, public = self.folder / "log.key", self.folder / "log.pub"
+        given = Settings(
+            auditor=AuditorSettings(key_file=str(key)),
+            keystore=KeystoreSettings(
+                path=str(self.folder / "keystore/keys.sqlite"),
+                roots=str(self.folder / "keystore-roots/roots.json"),
+            ),
+        )
+        if not key.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            make_key(key)
+            make_keystore(given)
+        public.write_text(f"{verifier_key(given)}\n")
+        return public
+
     def start_all(self, *, wait: bool = True) -> None:
         """Start the four services, and wait until all work."""
         for name in NAMES:
@@ -183,7 +208,7 @@ class Stack:
         Raises Unavailable with the end of its log if it exits or takes over READY_MAX_S.
         """
         reported = b"sluice_store_ready" if process.name.startswith("featurizer") else b""
-        api = process.name.startswith(("decider-sync", "labeller"))
+        api = process.name.startswith(("decider-sync", "labeller", "witness"))
         path = "/v2/health/ready" if api else "/metrics"
         until = time.monotonic() + READY_MAX_S
         while time.monotonic() < until and process.alive():
@@ -214,13 +239,14 @@ class Stack:
             process.popen.kill()
             return process.popen.wait()
 
-    def stop_all(self) -> dict[str, int]:
-        """Stop them in the direction of the data. Returns the exit statuses."""
+    def stop_all(self, *, but: str = "") -> dict[str, int]:
+        """Stop them in the direction of the data. Returns the exit statuses. but: goes on."""
         order = (
             "decider-sync", "decider-stream", "labeller", "featurizer", "archiver", "auditor",
-            "consistency",
+            "consistency", "witness",
         )  # fmt: skip
-        names = sorted(self.processes, key=lambda n: [n.startswith(o) for o in order].index(True))
+        left = [name for name in self.processes if name != but]
+        names = sorted(left, key=lambda n: [n.startswith(o) for o in order].index(True))
         return {name: self.stop(name) for name in names}
 
     def __enter__(self) -> Stack:

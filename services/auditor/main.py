@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from services.loop import NOTHING, ConsumerLoop, Done, Handler, Limits
+from services.repeat import Repeated
 from services.waiting import StoppedError, Waiting, for_brokers
 from sluice import telemetry
 from sluice.application.keep_log import KeepsLog
 from sluice.application.ports import Message, Offsets, Partition
 from sluice.bootstrap import auditor as bootstrap
-from sluice.bootstrap import services
+from sluice.bootstrap import beside_log, services
 from sluice.domain.clock import SECOND_US
 from sluice.errors import SluiceError
 from sluice.faultpoints import kill_at
@@ -85,7 +86,7 @@ class Auditing(Handler):
         """At the end only: say so in the log, with a last checkpoint."""
         if lost or not self._keeps.opened:
             return NOTHING
-        return self._done(self._keeps.stop(self._ends, "sigterm"))
+        return self._done(self._keeps.stop(self._ends(), "sigterm"))
 
     def _done(self, offsets: Offsets) -> Done:
         keeps = self._keeps
@@ -117,10 +118,17 @@ def main() -> int:
         handler = Auditing(
             parts.keeps, oldest=consumer.oldest, ids=consumer.confirm, ends=consumer.ends
         )
+        beside = [
+            Repeated(*task) for task in beside_log.tasks(settings, bootstrap.origin(settings))
+        ]
         services.settle()
         try:
+            for task in beside:
+                task.start()
             ConsumerLoop(consumer, handler, LIMITS).run(stop)
         finally:
+            for task in beside:
+                task.stop()
             parts.close()
     except StoppedError:
         pass

@@ -7,6 +7,7 @@ SLUICE_CONFIG names), then ``SLUICE_<SECTION>_<KEY>``.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 import re
@@ -378,6 +379,72 @@ class AuditorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         int,
         _says("Logs of the cell; another number takes new names for all of them.", ge=1, le=64),
     ] = 1
+    witnesses_file: Annotated[
+        str,
+        _says(
+            "Witnesses that each checkpoint is shown to: a line for each, its key, a blank, and "
+            "its URL without a path. Empty asks none."
+        ),
+    ] = ""
+    ca_file: Annotated[
+        str,
+        _says("CA bundle for https to witnesses, bucket and time stamps; empty is the system's."),
+    ] = ""
+    copy_bucket: Annotated[
+        str,
+        _says(
+            "Bucket that the log is copied to, of S3 or what speaks it. Credentials are where "
+            "AWS's clients look for them. Empty copies nothing."
+        ),
+    ] = ""
+    copy_prefix: Annotated[
+        str, _says("Before the log's name in the bucket, with a slash at its end.")
+    ] = ""
+    copy_endpoint: Annotated[str, _says("URL of the object storage; empty is AWS.")] = ""
+    copy_region: Annotated[str, _says("Its region; empty is as the environment says.")] = ""
+    copy_every_s: Annotated[
+        int,
+        _says(
+            "From one copy to the next. Each writes three to five files of what is not whole yet.",
+            ge=1,
+            le=3600,
+        ),
+    ] = 10
+    copy_retain_days: Annotated[
+        int,
+        _says(
+            "For so many days nobody can delete whole tiles and checkpoints of the copy (Object "
+            "Lock, compliance mode); 0 leaves it to the bucket.",
+            ge=0,
+            le=36_500,
+        ),
+    ] = 0
+    time_stamp_url: Annotated[
+        str,
+        _says("Authority that stamps a checkpoint each hour (RFC 3161), a URL; empty asks none."),
+    ] = ""
+    time_stamp_roots_file: Annotated[
+        str, _says("Root certificates that its stamps must lead to, PEM.")
+    ] = ""
+
+
+class WitnessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A witness of compliance logs. It needs no broker."""
+
+    host: Annotated[str, _says("Address it listens on.")] = "0.0.0.0"
+    port: Annotated[int, _says("Its port; plain HTTP.", ge=0, le=65_535)] = 8082
+    name: Annotated[
+        str, _says("Its name in cosignatures, like bank.example/witness-1; never another one's.")
+    ] = ""
+    key_file: Annotated[
+        str, _says("Its private key, Ed25519, PEM; `sluice log keygen` makes one.")
+    ] = ""
+    logs_file: Annotated[
+        str, _says("Keys of the logs that it cosigns, one a line as verifiers read them.")
+    ] = ""
+    state_dir: Annotated[
+        str, _says("Folder of what it cosigned last. With it the witness loses its memory.")
+    ] = "var/witness"
 
 
 class FeastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -520,6 +587,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     archiver: ArchiverSettings = ArchiverSettings()
     labeller: LabellerSettings = LabellerSettings()
     auditor: AuditorSettings = AuditorSettings()
+    witness: WitnessSettings = WitnessSettings()
     feast: FeastSettings = FeastSettings()
     consistency: ConsistencySettings = ConsistencySettings()
     keystore: KeystoreSettings = KeystoreSettings()
@@ -645,6 +713,12 @@ def describe(settings: Settings, sources: Mapping[str, str]) -> list[Setting]:
                 )
             )
     return rows
+
+
+def digest_of(settings: Settings) -> str:
+    """SHA-256 of all settings, secrets masked: two processes with the same one are set up alike."""
+    text = "\n".join(f"{row.key}={row.value}" for row in describe(settings, {}))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_secret(key: str, value: str) -> bool:

@@ -62,6 +62,8 @@ def specification(
         "mounts": [
             mount("/proc", "proc"),
             mount("/dev", "tmpfs", "nosuid", "mode=755", "size=64k"),
+            # As each container runtime gives it: processes share semaphores there.
+            mount("/dev/shm", "tmpfs", "nosuid", "nodev", "noexec", "mode=1777", "size=64m"),
             mount("/tmp", "tmpfs", "nosuid", "nodev", "mode=1777", "size=64m"),
             *(mount(where, "bind", "rbind", "ro", source=str(p)) for where, p in binds.items()),
         ],

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.container import Container, running, why_not
+from tests.support.kafka import wait_until
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "var/image"
@@ -51,6 +52,7 @@ def archive(tmp_path: Path) -> Path:
 def container(image: Path, archive: Path, tmp_path: Path) -> Iterator[Container]:
     binds = {"/var/lib/sluice": archive}
     with running(image, {}, binds, tmp_path, tag=TAG, command=["sleep", "600"]) as container:
+        wait_until(lambda: container.run("true").returncode == 0, "it runs")
         yield container
 
 

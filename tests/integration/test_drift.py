@@ -25,7 +25,9 @@ from sluice.domain.clock import HOUR_US
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import Authorization, Channel
 from sluice.domain.reference import Comparison
+from sluice.domain.release import public_line
 from sluice.testing.factories import make_authorization
+from sluice.testing.release import KEY, make_release
 from sluice.testing.store import FakeClock
 from tests.support.populations import elsewhere, rows_of, simulated, write_split
 
@@ -60,7 +62,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     assert main(["release", "reference", str(release), "--dataset", str(dataset)]) == 0
     assert not (release / "manifest.sig").exists(), "the old signature is over another manifest"
     assert main(["release", "sign", str(release), "--key", str(key)]) == 0
-    trust = key.with_name("release.key.pub")
+    trust = root / "trust"
+    shutil.copytree("policies/trust", trust)  # whose key signed the gate's certificate in it
+    assert main(["release", "verify", str(release), "--trust", str(key) + ".pub"]) != 0
+    shutil.copy(str(key) + ".pub", trust)
     assert main(["release", "verify", str(release), "--trust", str(trust)]) == 0
     return Made(here, there, dataset, release, trust)
 
@@ -147,6 +152,16 @@ def test_another_population_is_told_within_an_hour_of_traffic(
     assert told.out == told.looks, "and it does not come and go"
 
 
+def test_the_committed_release_as_it_is_shipped_says_that_it_is_out_of_its_domain(
+    made: Made,
+) -> None:
+    shipped = Path("models/releases/current")
+    scorer = load(shipped, read_trust(Path("policies/trust")), catalogue.FEATURES, "EUR")
+    told = decide(scorer, rows_of(made.there, 30, 35), a_minute=500)
+    assert told.looks > 3
+    assert told.out == told.looks
+
+
 # ---------------------------------------------------------------- the report
 
 
@@ -192,9 +207,13 @@ def test_too_few_rows_end_with_2(made: Made, tmp_path: Path) -> None:
 
 
 def test_a_release_without_a_reference_cannot_be_compared(
-    made: Made, capsys: pytest.CaptureFixture[str]
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["drift", "--archive", str(made.here), "--to", "2026-04-15"]) == 78
+    trust = tmp_path / "key.pub"
+    trust.write_text(public_line(KEY.public_key(), "tests"))
+    release = make_release(tmp_path / "release")
+    verb = ["drift", "--archive", str(made.here), "--to", "2026-04-15"]
+    assert main([*verb, "--release", str(release), "--trust", str(trust)]) == 78
     assert "no reference" in capsys.readouterr().err
 
 

@@ -2,21 +2,20 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from sluice.adapters.keystore.roots import FileWrapper, NoWrapper, RootFile
-from sluice.adapters.keystore.sqlite import HELD, Opening, SqliteKeystore
+from sluice.adapters.keystore.sqlite import HELD, SqliteKeystore
+from sluice.application.open_record import Opening
 from sluice.application.sealing import Erased, period_of
 from sluice.domain.clock import DAY_US, SystemClock
 from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable
 
 WHO = {"who": "ann", "case": "GDPR-17"}
 QUARTER = "2026Q4"
-Open = Callable[..., SqliteKeystore]
 
 
 class At:

@@ -35,6 +35,7 @@ def header(
     index: int,
     *,
     log: str = ORIGIN,
+    topic: str = "labels.v1",
     at_us: int | None = None,
     offset: int | None = None,
     partition: int = 0,
@@ -48,7 +49,7 @@ def header(
             log=log,
             recorded_at=START_US + index * 1000 if at_us is None else at_us,
             source=records.Source(
-                topic="labels.v1", partition=partition, offset=index if offset is None else offset
+                topic=topic, partition=partition, offset=index if offset is None else offset
             ),
             emitter=emitter,
             sequence=index if sequence is None else sequence,
@@ -70,13 +71,25 @@ def entries(count: int) -> list[bytes]:
     return [entry(index) for index in range(count)]
 
 
-def gap(index: int, first: int, until: int, **more: Any) -> bytes:
+def gap(
+    index: int,
+    first: int,
+    until: int,
+    *,
+    log: str = ORIGIN,
+    sequence: int = 0,
+    reason: records.GapReason = "transaction_marker",
+) -> bytes:
+    """Offsets of the same partition that have no record."""
     body = records.GapBody(
-        topic="labels.v1", partition=0, emitter=None, first=first, until=until,
-        reason="transaction_marker", found=None,
+        topic="labels.v1", partition=0, emitter=None, first=first, until=until, reason=reason,
+        found=None,
     )  # fmt: skip
-    given = {"log": ORIGIN, "recorded_at": START_US + index * 1000, "emitter": "auditor-1"}
-    return join(records.encode(records.GapRecord(**{**given, "sequence": 0, **more}, body=body)))
+    made = records.GapRecord(
+        log=log, recorded_at=START_US + index * 1000, emitter="auditor", sequence=sequence,
+        body=body,
+    )  # fmt: skip
+    return join(records.encode(made))
 
 
 def signed(

@@ -11,6 +11,7 @@ from sluice.settings import (
     MASK,
     Settings,
     describe,
+    digest_of,
     load,
     service_links,
     settings_told_as_links,
@@ -236,3 +237,12 @@ def test_a_setting_with_the_value_of_a_link_and_not_its_name_is_a_value() -> Non
     url = "tcp://10.0.0.1:80"
     settings, _ = load({"SLUICE_KAFKA_BOOTSTRAP": url}, NOWHERE)
     assert settings.kafka.bootstrap == url
+
+
+def test_the_digest_tells_settings_apart_and_secrets_do_not_count() -> None:
+    def digest(**variables: str) -> str:
+        return digest_of(load({f"SLUICE_{k}": v for k, v in variables.items()}, NOWHERE)[0])
+
+    assert digest() == digest() != digest(DECIDER_PORT="9999")
+    a, b = (digest(SERVICE_LOG_ID_KEY=char * 32) for char in "ab")
+    assert a == b != digest()

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from sluice import __version__
 from sluice.application.challengers import Answers, Challengers, Judged
 from sluice.application.dry_run import Rows, Severities
 from sluice.application.once import Ids
@@ -53,6 +54,7 @@ from sluice.domain.records.decision import (
     Decision,
     DegradationLevel,
     Entrypoint,
+    MadeBy,
     Origin,
     States,
     answer,
@@ -66,6 +68,8 @@ T_co = TypeVar("T_co", covariant=True)
 Bools = npt.NDArray[np.bool_]
 
 DIGEST_BYTES = 8
+MADE_BY_MAX = 64
+"""Pairs of policy and release whose part of the record is remembered."""
 IDEMPOTENCY = "idempotency"
 """What ``degraded`` names where nobody could say whether the id was decided before."""
 _MODEL_LEVELS = 2
@@ -167,6 +171,16 @@ class NoScore:
     why: str
 
 
+class Build(NamedTuple):
+    """What runs, for the record. build: our version. runtime: what scores. image, config: digests
+    of the container's image and of the settings; None where nobody said."""
+
+    build: str = f"sluice-{__version__}"
+    runtime: str | None = None
+    image: str | None = None
+    config: str | None = None
+
+
 def content_digest(auth: Authorization) -> bytes:
     """Digest of what an entrypoint took, by which a repeat is told from a conflict.
 
@@ -222,6 +236,7 @@ class DecisionPipeline:
         check: Callable[[Authorization], None] = check,
         turned_away: Callable[[], Unavailable | None] = lambda: None,
         draw: Draw | None = None,
+        build: Build = Build(),  # noqa: B008 - immutable
     ) -> None:
         self.sequence = 0
         """Number of the next decision. An entrypoint that takes records back sets it back too."""
@@ -239,6 +254,8 @@ class DecisionPipeline:
         self._check = check
         self._turned_away = turned_away
         self._draw = draw
+        self._build = build
+        self._made: dict[tuple[str, str | None], MadeBy] = {}
         self._kernel = Kernel()
 
     @property
@@ -444,9 +461,9 @@ class DecisionPipeline:
             batch, lookups, served, score, levels, policy, verdicts, left_out, without_model
         )
         if answers is not None:
-            release = answers.scorer.release
+            release, made = answers.scorer.release, self._made_by(policy, answers.scorer)
             for i in answers.at.tolist():
-                decisions[i] = msgspec.structs.replace(decisions[i], release=release)
+                decisions[i] = msgspec.structs.replace(decisions[i], release=release, made_by=made)
         if self._watch is not None:
             self._watch.decided(
                 auths, served.features, served.missing, levels, ppm, policy, verdicts
@@ -490,6 +507,10 @@ class DecisionPipeline:
         self.sequence += len(batch)
         ppm = None if isinstance(score, NoScore) else score.ppm.tolist()
         release = None if isinstance(score, NoScore) else score.release
+        without_release = self._made_by(policy, None)
+        made = (
+            without_release if isinstance(score, NoScore) else self._made_by(policy, score.scorer)
+        )
         no_score = [score.why] if isinstance(score, NoScore) else []
         named = [*dict.fromkeys([*left_out, *no_score])]
         unidentified = [*dict.fromkeys([*left_out, IDEMPOTENCY, *no_score])]
@@ -533,9 +554,33 @@ class DecisionPipeline:
                     degraded=[*without, *views_in(missing)] if missing else [*without],
                     silenced=[*verdicts.silenced[i]],
                     let_through_ppm=verdicts.let_through.get(i),
+                    fired=policy.ids(verdicts.fired[i]) if i in verdicts.fired else [],
+                    made_by=made if scored else without_release,
                 )
             )
         return decisions
+
+    def _made_by(self, policy: Policy, scorer: Scorer | None) -> MadeBy:
+        """What a batch's records say of who made them."""
+        by = policy.digest, scorer.digest if scorer is not None else None
+        made = self._made.get(by)
+        if made is not None:
+            return made
+        if len(self._made) >= MADE_BY_MAX:
+            self._made.clear()
+        score_ppm, expected_loss_minor = policy.steps
+        made = self._made[by] = MadeBy(
+            release_digest=(scorer.digest or None) if scorer is not None else None,
+            runtime=self._build.runtime if scorer is not None else None,
+            policy_digest=policy.digest,
+            policy_version=policy.pack.version,
+            score_ppm=score_ppm,
+            expected_loss_minor=expected_loss_minor,
+            build=self._build.build,
+            image=self._build.image,
+            config=self._build.config,
+        )
+        return made
 
 
 def _without_model(auths: Sequence[Authorization], left_out: LeftOut) -> Bools:
@@ -586,7 +631,7 @@ def _answered(
     declined += [(rows[i], mask) for i, mask in theirs.declined]
     through = {i: ppm for i, ppm in verdicts.let_through.items() if i not in its}
     through |= {rows[i]: ppm for i, ppm in theirs.let_through.items()}
-    return Verdicts(severity, reasons, silenced, declined, through)
+    return Verdicts(severity, reasons, silenced, declined, through, verdicts.fired)
 
 
 def _undrawn(verdicts: Verdicts) -> Severities:

@@ -27,6 +27,7 @@ from sluice.application.ports import (
 from sluice.audit.entries import join, split
 from sluice.audit.tiles import ENTRY_MAX_BYTES
 from sluice.domain.clock import SECOND_US, Clock
+from sluice.domain.records.key_event import KeyEvent, record_of
 from sluice.domain.records.log_record import (
     GapBody,
     GapReason,
@@ -52,6 +53,8 @@ HEARTBEAT_EVERY_US = 5 * SECOND_US
 """Half of what is promised: one that a full disk held up is still in time."""
 UNSIGNED_MAX = 50_000
 """Entries behind the newest checkpoint, some 100 MB; past it the next batch waits for one."""
+KEY_EVENTS_MAX = 256
+"""Of the keystore, that go before one checkpoint."""
 RESUME = "resume.json"
 RUNBOOK = "docs/runbooks/compliance-log.md"
 
@@ -74,15 +77,28 @@ class MakesEntries(Protocol):
         ...
 
 
+class HasKeyEvents(Protocol):
+    """What happened to the keys of sealed parts (:class:`sluice.application.ports.Keystore`)."""
+
+    emitter: str
+    """Counts them, from 0 without a hole."""
+
+    def events(self, since: int, limit: int) -> list[KeyEvent]:
+        """See the port."""
+        ...
+
+
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
     """How far a log of ``size`` entries with this root tells. next: by ``topic/partition``, the
-    offset behind the last; topics: their ids; sequence: the next of EMITTER."""
+    offset behind the last; topics: their ids; sequence: the next of EMITTER; key_events: of the
+    keystore."""
 
     size: int
     root: str
     next: dict[str, int]
     topics: dict[str, str]
     sequence: int
+    key_events: int = 0
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -127,7 +143,8 @@ class KeepsLog:
     """One log, and what it tells of. For one thread, but for what ``beside`` does.
 
     decisions: name of their topic, whose second records of an id are duplicates. resume: where the
-    summary of the last checkpoint lies. provenance: of this process.
+    summary of the last checkpoint lies. provenance: of this process. keystore: whose events the log
+    tells of too.
     """
 
     def __init__(
@@ -141,8 +158,11 @@ class KeepsLog:
         decisions: str,
         earlier: Earlier,
         provenance: Provenance,
+        keystore: HasKeyEvents | None = None,
         count: Count = uncounted,
     ) -> None:
+        self._keystore = keystore
+        self._key_events = 0
         self._log = log
         self._makes = makes
         self._resume = resume
@@ -201,6 +221,7 @@ class KeepsLog:
         self._next = {_partition(name): at for name, at in held.next.items()} if held else {}
         self._topics = {**held.topics} if held else {}
         self._sequence = held.sequence if held else 0
+        self._key_events = held.key_events if held else 0
         self._superseded.clear()
         for entry in self._log.entries(since, signed.size):
             self._note(entry)
@@ -290,6 +311,7 @@ class KeepsLog:
         done = self._finished()
         if self._finishing is None and now >= self._checkpoint_at:
             self._checkpoint_at = now + CHECKPOINT_EVERY_US
+            self._tell_of_keys(now)
             self._begin()
         return done
 
@@ -330,6 +352,8 @@ class KeepsLog:
                 self._next[gap.topic, gap.partition] = gap.until
         if head.emitter == EMITTER:
             self._sequence += 1
+        elif self._keystore is not None and head.emitter == self._keystore.emitter:
+            self._key_events += 1
 
     # Records of our own.
 
@@ -371,6 +395,20 @@ class KeepsLog:
             found=refused.found if refused else None,
         )
         return self._own(GapRecord, body, now)
+
+    def _tell_of_keys(self, now: int) -> None:
+        if self._keystore is None:
+            return
+        events = self._keystore.events(self._key_events, KEY_EVENTS_MAX)
+        if events:
+            emitter, log = self._keystore.emitter, self._log.origin
+            self._append(
+                [
+                    join(encode(record_of(one, log=log, emitter=emitter, recorded_at=now)))
+                    for one in events
+                ]
+            )
+            self._key_events += len(events)
 
     def _hole(self, place: Partition, first: int, until: int, now: int) -> bytes:
         """What the broker does not show. One offset is Kafka's record of a transaction's end; among
@@ -424,6 +462,7 @@ class KeepsLog:
             next={f"{topic}/{number}": at for (topic, number), at in self._next.items()},
             topics={**self._topics},
             sequence=self._sequence,
+            key_events=self._key_events,
         )
 
         def finish() -> None:

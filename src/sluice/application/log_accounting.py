@@ -18,6 +18,8 @@ from sluice.domain.records.log_record import GapRecord, LogRecord
 HOLES_MAX = 100_000
 """Of one partition or emitter; further ones are counted as one."""
 GAP = "gap"
+NAMELESS = frozenset({"expired", "forbidden_content", "unreadable", "too_large"})
+"""Reasons of gaps that had an emitter's number, which nobody may write down or can read."""
 Watermarks = Mapping[tuple[str, int], tuple[int, int]]
 """(topic, partition) to its first offset and the one behind its last."""
 
@@ -133,14 +135,18 @@ class Accounting:
     def __init__(self) -> None:
         self._partitions: dict[tuple[str, int], tuple[Stretch, dict[str, int]]] = {}
         self._emitters: dict[str, Stretch] = {}
+        self._nameless = 0
 
     def take(self, index: int, record: LogRecord[Any], kind: str) -> None:
         """Account for one entry, of a type. Raises Tampered if another has done so: no writer does
         that."""
-        sequence = record.sequence
-        if not self._emitter(record.emitter).take(sequence, sequence + 1):
-            raise _twice(index, f"number {sequence} of {record.emitter}")
-        source = record.source
+        source, sequence = record.source, record.sequence
+        if record.emitter is not None and sequence is not None:
+            # What a log's writer says of itself is counted in each log anew.
+            own = f" of {record.log}" if source is None else ""
+            emitter = record.emitter + own
+            if not self._emitter(emitter).take(sequence, sequence + 1):
+                raise _twice(index, f"number {sequence} of {emitter}")
         if source is not None:
             key = source.topic, source.partition
             self._offsets(index, key, source.offset, source.offset + 1, kind)
@@ -153,6 +159,8 @@ class Accounting:
             if gap.topic is not None and gap.partition is not None:
                 key = gap.topic, gap.partition
                 self._offsets(index, key, gap.first, gap.until, kind)
+                if gap.reason in NAMELESS:
+                    self._nameless += gap.until - gap.first
 
     def _emitter(self, name: str) -> Stretch:
         found = self._emitters.get(name)
@@ -184,9 +192,13 @@ class Accounting:
             missing += [Missing(a, b, topic=topic, partition=partition) for a, b in holes]
             lacks = sum(b - a for a, b in holes)
             balances.append(Balance(topic, partition, first, until, counts, lacks))
-        for name, stretch in self._emitters.items():
-            holes = stretch.holes(0 if whole else stretch.first, stretch.next)
-            missing += [Missing(a, b, emitter=name) for a, b in holes]
+        numbers = [
+            Missing(a, b, emitter=name)
+            for name, stretch in self._emitters.items()
+            for a, b in stretch.holes(0 if whole else stretch.first, stretch.next)
+        ]
+        if sum(one.until - one.first for one in numbers) > self._nameless:
+            missing += numbers
         return Accounts(balances, missing)
 
 

@@ -25,9 +25,6 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
 """A sealed part is longer than its text by this."""
-SEALS_MAX = 1 << 32
-"""Of one key: with random nonces two are equal with a probability of 2^-33 at most (NIST SP
-800-38D, section 8.3). One card would have to pay 500 times a second for a quarter."""
 COMMITMENT = re.compile(r"[0-9a-f]{64}")
 SUBJECT = re.compile(r"[0-9a-f]{32}")
 PERIOD = re.compile(r"[0-9]{4}Q[1-4]")
@@ -58,7 +55,9 @@ class SealingKey:
     def seal(self, plaintext: bytes, header: bytes) -> bytes:
         """The sealed part of a record with this header, whose key_commitment is ours.
 
-        The nonce is random, so that neither a restart nor a second process repeats one."""
+        The nonce is random, so that neither a restart nor a second process repeats one. Of 2^32
+        seals under one key two have the same with a probability of 2^-33 (NIST SP 800-38D, section
+        8.3); a card would have to pay 500 times a second for the whole quarter."""
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, plaintext, header)
 

@@ -36,7 +36,7 @@ Word = Literal["ok", "tampered", "incomplete", "unverifiable"]
 WORDS: tuple[Word, ...] = get_args(Word)
 """In the order of the exit statuses of ``sluice log``."""
 SKEW_MAX_US = 60_000_000
-"""How far the clocks of a log and of its witnesses may be apart."""
+"""How far the clocks of a log's writers, one after another, and of its witnesses may be apart."""
 EMITTERS_MAX = 1_000
 """That a log's statistics name."""
 TELL_EVERY = 65_536
@@ -120,13 +120,22 @@ def _verify(
     verdict.cosigned = now.cosigned
     records = _Records(checkpoint.origin, [*known, now], verdict)
     told = 0
-    for first, entries in verified_bundles(
+    false: Tampered | None = None
+    checked = verified_bundles(
         read, checkpoint, since and since.checkpoint, [one.checkpoint for one in known]
-    ):
-        records.take(first, entries, accounting)
-        if first - told >= TELL_EVERY:
-            told = first
-            progress(first, checkpoint.size)
+    )
+    try:
+        for first, entries in checked:
+            if false is None:
+                false = records.take(first, entries, accounting)
+            if first - told >= TELL_EVERY:
+                told = first
+                progress(first, checkpoint.size)
+    except Tampered as exc:
+        # Another tree than the signed one may have records that nobody writes, further on.
+        raise exc if false is None or exc.first <= false.first else false from exc
+    if false is not None:
+        raise false
     if short is not None:
         raise short
 
@@ -192,14 +201,23 @@ class _Records:
         self._verdict = verdict
         self._last_us = 0
         self._floors = sorted(
-            (one.checkpoint.size, min(one.cosigned.values()) * 1_000_000 - SKEW_MAX_US)
+            (one.checkpoint.size, min(one.cosigned.values()) * 1_000_000)
             for one in published
             if one.cosigned
         )
         """Entries from a size on are younger than its first cosignature."""
 
-    def take(self, first: int, entries: Sequence[bytes], accounting: Accounting | None) -> None:
-        """Raises Tampered with the first entry that no writer of this log writes."""
+    def take(
+        self, first: int, entries: Sequence[bytes], accounting: Accounting | None
+    ) -> Tampered | None:
+        """The first entry that no writer of this log writes, and why."""
+        try:
+            self._take(first, entries, accounting)
+        except Tampered as exc:
+            return exc
+        return None
+
+    def _take(self, first: int, entries: Sequence[bytes], accounting: Accounting | None) -> None:
         verdict, origin, last = self._verdict, self._origin, self._last_us
         counts, decode, encode, floors = verdict.types, _decode, _encode, self._floors
         for index, entry in enumerate(entries, first):
@@ -209,7 +227,7 @@ class _Records:
             header = entry[:end]
             try:
                 record = decode(header)
-            except msgspec.DecodeError as exc:
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
                 raise _bad(index, str(exc)) from exc
             # One form alone, and no character but plain ASCII's: see entries.parse_header.
             if (
@@ -224,9 +242,12 @@ class _Records:
             at = record.recorded_at
             while floors and floors[0][0] <= index:
                 last = max(last, floors.pop(0)[1])
-            if at < last:
-                raise _bad(index, "it is dated before the one before it, or before a cosignature")
-            last = at
+            if at > last:
+                last = at
+            elif at < last - SKEW_MAX_US:
+                raise _bad(
+                    index, "it is dated a minute before one before it, or before a cosignature"
+                )
             kind = _KINDS[type(record)]
             counts[kind] = counts.get(kind, 0) + 1
             if accounting is not None:
@@ -268,7 +289,7 @@ def type_of(entry: bytes) -> str:
     """What kind of record an entry is. Raises Malformed."""
     try:
         return _KINDS[type(_decode(split(entry)[0]))]
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise Malformed(f"no record: {exc}") from exc
 
 
@@ -301,10 +322,10 @@ def stats_of(read: Read, progress: Callable[[int, int], None] = lambda _done, _o
             header, sealed = split(entry)
             try:
                 record = _decode(header)
-            except msgspec.DecodeError as exc:
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
                 raise Malformed(f"no record: {exc}") from exc
             kind = _KINDS[type(record)]
-            emitter = record.emitter
+            emitter = record.emitter or "no emitter's"
             if emitter not in found.emitters and len(found.emitters) >= EMITTERS_MAX:
                 emitter = "others"
             found.log = record.log

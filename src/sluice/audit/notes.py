@@ -38,7 +38,7 @@ class Key:
     public: Ed25519PublicKey
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_name(self.name)
 
     @property
     def id(self) -> bytes:
@@ -115,7 +115,7 @@ def _signature(line: str) -> Signature:
     blob = decode64(encoded)
     if dash != _DASH or len(blob) <= _ID_BYTES:
         raise Malformed("not a line of a signature")
-    _check_name(name)
+    check_name(name)
     return Signature(name, blob[:_ID_BYTES], blob[_ID_BYTES:])
 
 
@@ -164,7 +164,8 @@ def _cosigned(time_s: int, text: str) -> bytes:
     return f"cosignature/v1\ntime {time_s}\n{text}".encode()
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raises Malformed for what no key may be called."""
     if not name or "+" in name or any(character.isspace() for character in name):
         raise Malformed("a key's name is empty, or has blanks or plus in it")
 

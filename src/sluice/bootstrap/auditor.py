@@ -16,9 +16,12 @@ from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.tiles.ahead import WriteAheadFiles
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import AppendLog
+from sluice.application.cosigners import Cosigners
 from sluice.application.keep_log import KeepsLog
 from sluice.application.log_records import LogRecords
 from sluice.application.sign_release import read_private_key
+from sluice.audit.notes import LOG, Key
+from sluice.bootstrap.beside_log import cosigners
 from sluice.bootstrap.keystore import open_keystore
 from sluice.bootstrap.services import group, topics
 from sluice.domain.clock import SystemClock
@@ -36,10 +39,12 @@ class AuditorParts:
     beside: ThreadPoolExecutor
     reader: TopicReader
     close_keystore: Callable[[], None]
+    cosigners: Cosigners
 
     def close(self) -> None:
         """End the thread beside, and let another process have the log."""
         self.beside.shutdown()
+        self.cosigners.close()
         self.keeps.close()
         self.reader.close()
         self.close_keystore()
@@ -60,6 +65,12 @@ def origin(settings: Settings) -> str:
             where="auditor.shard",
         )
     return f"{given.environment}/{given.cell}/{given.shard}"
+
+
+def verifier_key(settings: Settings) -> Key:
+    """By which readers know the log's checkpoints. Raises Misconfigured."""
+    private = read_private_key(Path(settings.auditor.key_file))
+    return Key(origin(settings), LOG, private.public_key())
 
 
 def auditor(settings: Settings) -> AuditorParts:
@@ -95,6 +106,7 @@ def auditor(settings: Settings) -> AuditorParts:
     )
     keystore = open_keystore(settings)
     beside = ThreadPoolExecutor(1, "checkpoint")
+    witnesses = cosigners(settings)
     reader = TopicReader(bootstrap, extra=extra)
     keeps = KeepsLog(
         AppendLog(
@@ -103,6 +115,7 @@ def auditor(settings: Settings) -> AuditorParts:
             published,
             origin=name,
             private=private,
+            cosign=witnesses.cosign,
         ),
         LogRecords(
             log=name,
@@ -116,6 +129,7 @@ def auditor(settings: Settings) -> AuditorParts:
         decisions=names.decisions,
         earlier=partial(reader.between, names.decisions),
         provenance=Provenance(build=f"sluice-{__version__}", image=None, config=None, trace=None),
+        keystore=None if given.shard else keystore,  # the cell has one, and one log tells of it
         count=count,
     )
     consumer = ShardConsumer(
@@ -128,4 +142,4 @@ def auditor(settings: Settings) -> AuditorParts:
         extra=extra,
         count=count,
     )
-    return AuditorParts(consumer, keeps, beside, reader, keystore.close)
+    return AuditorParts(consumer, keeps, beside, reader, keystore.close, witnesses)

@@ -6,10 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from sluice.adapters.keystore.roots import FileWrapper, NoWrapper, RootFile
 from sluice.adapters.keystore.sqlite import SqliteKeystore
+from sluice.adapters.regular_files import read_regular
+from sluice.adapters.tiles.folder import LogFolder
+from sluice.application import open_record
+from sluice.application.open_record import key_events
+from sluice.application.sign_release import read_private_key
 from sluice.bootstrap import verbs
-from sluice.domain.clock import SystemClock
+from sluice.domain.clock import HOUR_US, SystemClock
 from sluice.domain.records.key_event import KeyEvent
 from sluice.errors import Misconfigured
 from sluice.settings import Settings
@@ -60,6 +67,36 @@ def sweep(settings: Settings, archive: Path) -> int:
     with keystore(settings) as store:
         erased = store.erased()
         return _sweep(archive, lambda one: erased.get(one, ""), store) or 0
+
+
+def reapply(settings: Settings, log: Path) -> int:
+    """Do again what a log says was done to a keystore that came back from a copy. Returns how many
+    events were new. Raises Corrupt where it is another keystore's log."""
+    with keystore(settings) as store:
+        return store.reapply(key_events(LogFolder(log).read, store.emitter))
+
+
+def grant(authorization_id: str, *, who: str, case: str, hours: int, key_file: Path) -> bytes:
+    """See :func:`sluice.application.open_record.grant`."""
+    now = SystemClock().now_us()
+    key = read_private_key(key_file)
+    until = now + hours * HOUR_US
+    return open_record.grant(authorization_id, who=who, case=case, until=until, now_us=now, key=key)
+
+
+def open_entries(
+    settings: Settings, log: Path, authorization_id: str, note: Path
+) -> Iterator[tuple[open_record.Found, bytes]]:
+    """The sealed parts of an authorization's entries. Raises Rejected without a grant; see
+    :func:`sluice.application.open_record.opened`."""
+    raw = read_regular(note, open_record.GRANT_MAX_BYTES)
+    now = SystemClock().now_us()
+    trusted = verbs.trusted_keys(Path(settings.keystore.grants)).at(now)
+    given = open_record.granted(raw, authorization_id, trusted=trusted, now_us=now)
+    mark = b'"authorization_id":' + msgspec.json.encode(authorization_id)
+    with keystore(settings) as store:
+        found = open_record.entries(LogFolder(log).read, lambda header: mark in header)
+        yield from open_record.opened(found, authorization_id, raw, given, store)
 
 
 def _sweep(archive: Path, through: Callable[[str], str], store: SqliteKeystore) -> int | None:

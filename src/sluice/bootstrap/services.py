@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +43,7 @@ from sluice.application.archive import Archiver
 from sluice.application.breaker import DeclineBreaker, Trip
 from sluice.application.challengers import Beside, Challengers
 from sluice.application.consistency import ConsistencyCheck
-from sluice.application.decide import DecisionPipeline
+from sluice.application.decide import Build, DecisionPipeline
 from sluice.application.dry_run import Recent
 from sluice.application.featurize import Featurizer
 from sluice.application.label import Authorizations, Labeller, NoAuthorizations
@@ -79,7 +80,7 @@ from sluice.domain.records.rollout import Rollout
 from sluice.domain.reference import Comparison
 from sluice.domain.release import FILES
 from sluice.errors import Misconfigured, SluiceError, Unavailable
-from sluice.settings import Settings
+from sluice.settings import Settings, digest_of
 
 TLS_MAX_S = 5.0
 """For a store's handshake, when a start asks what is wrong with it."""
@@ -797,6 +798,7 @@ def decider(
         watch=active.configuration,
         challengers=active.challengers,
         draw=draw_of(settings.decider.let_through_key, SystemClock(), telemetry.METRICS.count),
+        build=Build(runtime=f"onnxruntime-{version('onnxruntime')}", config=digest_of(settings)),
     )
 
 

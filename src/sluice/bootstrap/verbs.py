@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from sluice.domain.records.label import Label
     from sluice.domain.records.rollout import Role, Rollout
     from sluice.domain.reference import Reference
-    from sluice.domain.release import Manifest
+    from sluice.domain.release import Manifest, TrustedKeys
 
 Say = Callable[[str], None]
 
@@ -56,6 +56,13 @@ Say = Callable[[str], None]
 def archive_root(settings: Settings, root: Path | None) -> Path:
     """The folder named, or that of the settings."""
     return root or Path(settings.archiver.root)
+
+
+def trusted_keys(path: Path) -> TrustedKeys:
+    """Public keys of a file or folder, whenever they end. Raises Misconfigured."""
+    from sluice.adapters.onnx import read_trust
+
+    return read_trust(path)
 
 
 def erase_rows(root: Path, through: Callable[[str, str], str]) -> int:

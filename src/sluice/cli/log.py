@@ -7,8 +7,11 @@ sluice log verify-proof FILE --key KEY
 sluice log diff CP1 CP2 --log DIR --key KEY    # did it only grow?
 sluice log tail DIR                    # the newest records
 sluice log stats DIR                   # what it holds
+sluice log keygen --out FILE --name ORIGIN     # FILE (secret) and FILE.pub; a witness's: --witness
 sluice log erase --tenant T --card - --who ann --case GDPR-17
-sluice log hold --tenant T --card - --who ann --case C-2026-5    # until `unhold`, no erasure
+sluice log hold --tenant T --card - --who ann --case C-5   # until `unhold`
+sluice log grant ID --who bob --case FRAUD-3 --key FILE --out GRANT
+sluice log open DIR ID --grant GRANT   # what is sealed; written down
 sluice log keys show
 
 DIR is one log's folder, or a copy of it; nothing but --accounting asks the network, and that for
@@ -404,6 +407,25 @@ def tail(folder: Path, count: int) -> int:
                     say(f"{at} {len(sealed):,} {header.decode(errors='backslashreplace')}")
     except (Malformed, Unverifiable, OSError) as exc:
         return _failed(exc)
+    return OK
+
+
+@command.command("keygen", help=help_of("""Make the key of a log, or of a witness.
+
+FILE is the private key, for its owner alone; FILE.pub and the output hold the verifier key, which
+goes to whoever checks, and to witnesses.
+"""))  # fmt: skip
+@click.option("--out", type=FOLDER, required=True, metavar="FILE", help="A new file.")
+@click.option(
+    "--name", required=True, metavar="NAME",
+    help="A log's origin, environment/cell/shard; or a witness's own name.",
+)  # fmt: skip
+@click.option("--witness", is_flag=True, help="It cosigns, and signs no log.")
+def keygen(out: Path, name: str, witness: bool) -> int:
+    """Returns 0. Raises Misconfigured."""
+    from sluice.application.log_keys import make_log_key  # noqa: PLC0415
+
+    say(str(make_log_key(out, name, witness=witness)))
     return OK
 
 

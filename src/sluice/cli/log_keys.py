@@ -1,11 +1,12 @@
 """What the keystore holds, and what an operator does to it now and then.
 
-sluice log keys init                # once, before the log has a record
+sluice log keys init          # once, before the log has a record
 sluice log keys show
-sluice log keys subject --tenant T --card -  # the pseudonym of a card
+sluice log keys subject --tenant T --card -   # the pseudonym of a card
 sluice log keys expire --who ann --case KEEP-21
 sluice log keys copy DIR
-sluice log keys sweep               # erase from the archive what was erased before
+sluice log keys sweep         # take it out of the archive again
+sluice log keys reapply LOG   # after a copy was brought back
 
 A card token is read from standard input where it is given as -, so that it stands in no history of
 a shell (docs/runbooks/keystore.md).
@@ -23,7 +24,7 @@ import click
 from sluice.application.sealing import earlier, period_of
 from sluice.bootstrap import keystore as parts
 from sluice.bootstrap import verbs
-from sluice.cli.output import say
+from sluice.cli.output import say, say_json, write
 from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.text import help_of
 from sluice.domain.clock import SystemClock
@@ -125,9 +126,46 @@ def unhold(tenant: str | None, card: str | None, subject: str | None, who: str, 
     return 0
 
 
+@click.command("grant", help="Sign that somebody may open the records of one authorization.")
+@click.argument("authorization_id", metavar="ID")
+@_who
+@click.option("--key", type=FOLDER, required=True, metavar="FILE", help="As keygen wrote it.")
+@click.option(
+    "--hours",
+    type=click.IntRange(1, 72),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="How long it holds.",
+)
+@click.option("--out", type=FOLDER, required=True, metavar="FILE", help="Where the grant goes.")
+def grant(authorization_id: str, who: str, case: str, key: Path, hours: int, out: Path) -> int:
+    """Returns 0. Raises Rejected, Misconfigured, Unavailable."""
+    made = parts.grant(authorization_id, who=who, case=case, hours=hours, key_file=key)
+    write(out, made)
+    say(f"{who} may open {authorization_id} for {case}, {hours} h long: {out}")
+    return 0
+
+
+@click.command(
+    "open", help="Open what is sealed of an authorization. Needs a grant, and is written down."
+)
+@click.argument("log", type=FOLDER, metavar="DIR")
+@click.argument("authorization_id", metavar="ID")
+@click.option("--grant", "note", type=FOLDER, required=True, metavar="FILE", help="As granted.")
+def open_sealed(log: Path, authorization_id: str, note: Path) -> int:
+    """Returns 0. Raises Rejected without a grant, or where the key was destroyed; Misconfigured,
+    Unavailable, Corrupt."""
+    settings, _ = load()
+    for found, text in parts.open_entries(settings, log, authorization_id, note):
+        say(f"entry {found.place}, {found.record.type}", err=True)
+        say_json(text.decode())
+    return 0
+
+
 @click.group("keys", help=help_of(__doc__))
 def keys() -> None:
-    """Seven actions."""
+    """Several actions."""
 
 
 @keys.command("init", help="Make a keystore, for a log without records.")
@@ -202,5 +240,14 @@ def sweep(archive: Path | None) -> int:
     return 0
 
 
-COMMANDS: tuple[click.Command, ...] = (erase, hold, unhold, keys)
+@keys.command("reapply", help="Do again what a log says was done, after a copy was brought back.")
+@click.argument("log", type=FOLDER, metavar="DIR")
+def reapply(log: Path) -> int:
+    """Returns 0. Raises Misconfigured, Unavailable; Corrupt for another keystore's log."""
+    settings, _ = load()
+    say(f"{parts.reapply(settings, log)} events done again")
+    return 0
+
+
+COMMANDS: tuple[click.Command, ...] = (erase, hold, unhold, grant, open_sealed, keys)
 """Of the group ``sluice log``."""

@@ -157,7 +157,10 @@ def named_signers(signed: SignedActivation) -> list[str]:
 def signers_of(signed: SignedActivation, trusted: Trusted) -> frozenset[str]:
     """Ids of the keys that approved; of two signatures by one key, one counts. Raises Corrupt if
     any of them is malformed, not trusted (any more), or not over these bytes."""
-    return frozenset(check_signature(signed.statement, line, trusted) for line in signed.approvals)
+    return frozenset(
+        check_signature(signed.statement, line, trusted, "the activation")
+        for line in signed.approvals
+    )
 
 
 def champion_of(signed: SignedActivation | None, trusted: Trusted) -> str | None:

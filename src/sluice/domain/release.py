@@ -346,34 +346,36 @@ KEY_WITHDRAWN = "key_withdrawn"
 """Code of a signature by a key that was revoked, or whose trust has ended."""
 
 
-def check_signature(manifest: bytes, signature: bytes, trusted: Trusted) -> str:
+def check_signature(
+    manifest: bytes, signature: bytes, trusted: Trusted, where: str = SIGNATURE
+) -> str:
     """Return the id of the key that signed. Raises Corrupt: malformed, unknown key, no match; with
     code KEY_WITHDRAWN for a key that is not trusted any more."""
     try:
         scheme, signer, encoded = signature.decode("ascii").split()
         raw = base64.b64decode(encoded, validate=True)
     except ValueError as exc:  # of the words, the ASCII and the base64 alike
-        raise Corrupt("the signature is malformed", where=SIGNATURE) from exc
+        raise Corrupt("the signature is malformed", where=where) from exc
     if scheme != "ed25519":
-        raise Corrupt(f"unknown signature scheme {scheme}", where=SIGNATURE)
+        raise Corrupt(f"unknown signature scheme {scheme}", where=where)
     public = trusted.keys.get(signer)
     if public is None and (why := trusted.withdrawn.get(signer)):
         raise Corrupt(
             f"signed by {signer}, {why}",
-            where=SIGNATURE,
+            where=where,
             fix="sign it with a key that is trusted, if you still vouch for it",
             code=KEY_WITHDRAWN,
         )
     if public is None:
         raise Corrupt(
             f"signed by {signer}, which is not trusted",
-            where=SIGNATURE,
+            where=where,
             fix="add its public key to the trust folder if you know whose it is",
         )
     try:
         public.verify(raw, manifest)
     except InvalidSignature as exc:
-        raise Corrupt("the signature does not match the manifest", where=SIGNATURE) from exc
+        raise Corrupt("the signature does not match the manifest", where=where) from exc
     return signer
 
 

@@ -37,9 +37,11 @@ class Metric(NamedTuple):
 
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
-    "task": ("decider", "featurizer", "consistency", "labeller"),
+    "task": ("decider", "featurizer", "consistency", "labeller", "auditor"),
     "start": ("decider", "featurizer", "archiver", "labeller", "auditor"),
-    "build": ("decider", "featurizer", "archiver", "consistency", "labeller", "auditor"),
+    "build": (
+        *("decider", "featurizer", "archiver", "consistency", "labeller", "auditor", "witness"),
+    ),
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
     "consumer": ("decider", "featurizer", "archiver", "labeller", "auditor"),
@@ -50,6 +52,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "archiver": ("archiver",),
     "labeller": ("labeller",),
     "auditor": ("auditor",),
+    "witness": ("witness",),
     "consistency": ("consistency",),
 }
 """Services that show the metrics of a component, the second word of their names."""
@@ -122,7 +125,7 @@ TABLE: tuple[Metric, ...] = (
         "When the newest run of a task came to its end, Unix time; until then, when it began to be "
         "due. follow: release and policy. beside: shadow and canary. store_watch: whether the "
         "store may forget. population: whether the release meets what it was made for. check: a "
-        "round of the consistency check.",
+        "round of the consistency check. copy_log, time_stamp: of the compliance log.",
     ),
     Metric("sluice_task_every_seconds", "gauge", ("task",), "How often it is due."),
     Metric(
@@ -130,6 +133,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         ("task", "code"),
         "Runs that ended in an error; the next one is due all the same.",
+        begins=(("copy_log", "log_copy_differs"), ("copy_log", "copy_differs")),
     ),
     # decider
     Metric(
@@ -802,6 +806,52 @@ TABLE: tuple[Metric, ...] = (
             *("transaction_marker", "aborted", "expired", "forbidden_content", "unreadable"),
             *("too_large", "given_up"),
         ),
+    ),
+    Metric(
+        "sluice_auditor_cosigned_total",
+        "counter",
+        ("witness", "result"),
+        "What became of a checkpoint at a witness: cosigned, late, unavailable, no_witness (its "
+        "answer is none), refused and the like; and those of sluice_auditor_contradicted_total.",
+    ),
+    Metric(
+        "sluice_auditor_contradicted_total",
+        "counter",
+        ("result",),
+        "Answers of witnesses that speak against this log: ahead (more entries were cosigned than "
+        "it has), other_root, inconsistent.",
+        begins=_each("ahead", "other_root", "inconsistent"),
+    ),
+    Metric(
+        "sluice_auditor_copied_size",
+        "gauge",
+        (),
+        "Entries of the checkpoint that the copy in the bucket has.",
+    ),
+    Metric(
+        "sluice_auditor_time_stamp_timestamp_seconds",
+        "gauge",
+        (),
+        "Time that an authority gave the last stamped checkpoint.",
+    ),
+    # witness
+    Metric(
+        "sluice_witness_checkpoints_total",
+        "counter",
+        ("result",),
+        "Checkpoints that a log asked to have cosigned, by result: cosigned, first (of a log of "
+        "which nothing was remembered), behind (it asks again), or what refused it. other_root "
+        "and inconsistent speak against the log.",
+        begins=_each(
+            *("first", "malformed", "unknown_log", "not_signed", "shrinks", "other_root"),
+            *("inconsistent", "clock_back", "not_remembered"),
+        ),
+    ),
+    Metric(
+        "sluice_witness_size",
+        "gauge",
+        ("log",),
+        "Entries of the last checkpoint of a log that was cosigned.",
     ),
     # consistency check
     Metric(

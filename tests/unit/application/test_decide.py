@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from sluice import __version__
 from sluice.application.decide import (
     Busy,
     Conflict,
@@ -30,7 +31,7 @@ from sluice.domain.records.decision import Decision, Entrypoint, Origin, answer
 from sluice.domain.records.entity import EntityKind
 from sluice.errors import Rejected, Unavailable
 from sluice.testing.factories import NOON_US, make_arrival
-from sluice.testing.policy import make_policy
+from sluice.testing.policy import make_policy, make_rule
 from sluice.testing.scorer import FakeScorer
 from sluice.testing.store import FakeClock, FakeStore, FakeStores, FakeWatermark
 
@@ -395,3 +396,31 @@ def test_an_arrival_is_read_in_the_reference_currency_and_its_time_is_checked() 
     with pytest.raises(Rejected) as error:
         harness.decider.arrive(encode(auth))
     assert error.value.code == "event_too_old"
+
+
+# ---------------------------------------------------------------- what made it
+
+
+async def test_a_record_says_which_rules_fired_and_the_exact_contents_of_what_decided() -> None:
+    policy = make_policy(
+        rules=[make_rule("from-1000"), make_rule("any", all=["amount_minor >= 1"])]
+    )
+    harness = Harness(scorer := FakeScorer(), policy=policy)
+    small = await harness.one(arrival("a-1", amount_minor=100))
+    large = await harness.one(arrival("a-2", amount_minor=200_000))
+    assert (small.fired, large.fired) == (["any"], ["from-1000", "any"])
+    made = small.made_by
+    assert made is not None
+    assert made == large.made_by
+    assert made.release_digest == scorer.digest
+    assert (made.policy_digest, made.policy_version) == (policy.digest, 1)
+    assert made.score_ppm == [200_000, 500_000, 900_000]
+    assert made.expected_loss_minor == [None, None, None]
+    assert made.build == f"sluice-{__version__}"
+
+
+async def test_a_record_without_a_model_names_no_release_and_a_rule_that_says_nothing() -> None:
+    record = await Harness(None).one(arrival())
+    assert record.fired == []
+    assert record.made_by is not None
+    assert record.made_by.release_digest is record.made_by.runtime is None

@@ -14,6 +14,7 @@ from sluice.application.ports import TOPIC_REMADE, Message, Partition
 from sluice.audit.entries import split
 from sluice.domain.clock import SECOND_US
 from sluice.domain.records.authorization import encode
+from sluice.domain.records.key_event import KeyEvent
 from sluice.domain.records.log_record import AnyRecord, GapRecord, Provenance, read
 from sluice.errors import Corrupt, Unavailable
 from sluice.testing.log import KeptCheckpoints, PlainEntries, at_once, log_at
@@ -36,6 +37,21 @@ def messages(*offsets: int, topic: str = L) -> list[Message]:
     return [message(offset, topic) for offset in offsets]
 
 
+class KeyEvents:
+    """Holds that were placed, and nothing else."""
+
+    emitter = "keystore-1"
+
+    def __init__(self) -> None:
+        self.placed = 0
+
+    def events(self, since: int, limit: int) -> list[KeyEvent]:
+        return [
+            KeyEvent(sequence=at, at=1, kind="hold", who="ann", case="c-1", subject="0" * 32)
+            for at in range(since, min(self.placed, since + limit))
+        ]
+
+
 class World:
     """One log on one disk, and its keepers one after another."""
 
@@ -45,6 +61,7 @@ class World:
         self.clock = FakeClock(1_790_000_000_000_000)
         self.makes = PlainEntries()
         self.earlier: list[Message] = []
+        self.keystore = KeyEvents()
         self.log: AppendLog | None = None
 
     def keeper(self) -> KeepsLog:
@@ -60,6 +77,7 @@ class World:
             decisions=D,
             earlier=lambda _, first, until: [m for m in self.earlier if first <= m.offset < until],
             provenance=NOTHING_RUNS,
+            keystore=self.keystore,
         )
         made.open()
         return made
@@ -255,6 +273,17 @@ def test_a_second_record_of_an_id_is_said_to_be_one(world: World) -> None:
     keeps.take([decision(5, "a-1"), decision(6, "a-3"), message(7, D, value=b"no json")])
     keeps.take([decision(8, "a-3"), decision(9, "a-4")])
     assert world.makes.superseded == [(0, 5), (0, 8)]
+
+
+def test_what_happens_to_keys_is_told_once(world: World) -> None:
+    world.keystore.placed = 2
+    world.checkpoint(world.started())
+    world.keystore.placed = 3
+    (world.folder / "resume" / RESUME).unlink()
+    world.checkpoint(world.started())
+    world.checkpoint(world.started())
+    told = [record for record in world.records() if record.emitter == "keystore-1"]
+    assert [(record.type, record.sequence) for record in told] == [("hold", n) for n in range(3)]
 
 
 def test_what_cannot_be_made_now_comes_again_whole(world: World) -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import shutil
 from pathlib import Path
 
 import pytest
 
+from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.adapters.parquet.archive import Archive, ParquetFiles
+from sluice.application.open_record import grant as granting
 from sluice.application.ports import Message
-from sluice.application.sealing import SUBJECT, period_of
+from sluice.application.sealing import SUBJECT, Erased, period_of
+from sluice.application.sign_release import make_key, read_private_key
+from sluice.audit.entries import join
 from sluice.bootstrap.keystore import keystore
 from sluice.cli import main
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import encode
+from sluice.domain.records.key_event import record_of
+from sluice.domain.records.log_record import LabelBody, LabelRecord, Sealed
+from sluice.domain.records.log_record import encode as encode_record
 from sluice.settings import load
+from sluice.testing.log import ORIGIN, KeptCheckpoints, log_at
 from sluice.testing.records import make_decision
 
 BY = ["--who", "ann", "--case", "GDPR-17"]
@@ -136,3 +146,181 @@ def test_an_unknown_wrapper_is_refused(
     monkeypatch.setenv("SLUICE_KEYSTORE_WRAPPER", "magic:x")
     assert main(["log", "keys", "show"]) == 78
     assert "keystore.wrapper" in capsys.readouterr().err
+
+
+@pytest.fixture
+def log(there: Path) -> Path:
+    """A log of three entries: two of a-1, of which one is sealed, and one of a-2 of another card;
+    then whatever happened to the keys."""
+    settings, _ = load()
+    folder = there / "log"
+    with keystore(settings) as store:
+        made = [_entry(store, n, f"a-{1 + n // 2}", f"card-{1 + n // 2}", n != 1) for n in range(3)]
+    _append(folder, made)
+    return folder
+
+
+def _append(folder: Path, made: list[bytes]) -> None:
+    log = log_at(folder)
+    log.open()
+    log.append(made)
+    log.checkpoint()
+    log.close()
+
+
+def _entry(store: SqliteKeystore, n: int, authorization_id: str, card: str, sealed: bool) -> bytes:
+    subject, period = store.subject("test", card), period_of(SystemClock().now_us())
+    key = store.key(subject, period)
+    record = LabelRecord(
+        log=ORIGIN,
+        recorded_at=1_000 + n,
+        emitter="labels",
+        sequence=n,
+        authorization_id=authorization_id,
+        event_at=1,
+        body=LabelBody(tenant="test", channel=None, known_at=2, is_fraud=True, kind="verdict",
+                       source="bank", reason=None, uncounted=None, withdraws=None),
+        sealed=Sealed(subject=subject, period=period, key_commitment=key.commitment)
+        if sealed
+        else None,
+    )  # fmt: skip
+    header = encode_record(record)
+    text = f'{{"card_token":"{card}"}}'.encode()
+    return join(header, key.seal(text, header) if sealed else b"")
+
+
+@pytest.fixture
+def key(there: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of somebody who may grant."""
+    path = there / "grantor.pem"
+    make_key(path)
+    monkeypatch.setenv("SLUICE_KEYSTORE_GRANTS", str(path.with_name("grantor.pem.pub")))
+    return path
+
+
+def _grant(there: Path, key: Path, authorization_id: str = "a-1", *more: str) -> Path:
+    out = there / "grant"
+    arguments = ["log", "grant", authorization_id, "--who", "bob", "--case", "FRAUD-3"]
+    assert main([*arguments, "--key", str(key), "--out", str(out), *more]) == 0
+    return out
+
+
+def test_what_is_sealed_is_opened_by_a_grant_and_written_down_first(
+    there: Path, log: Path, key: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = _grant(there, key)
+    capsys.readouterr()
+    assert main(["log", "open", str(log), "a-1", "--grant", str(note)]) == 0
+    assert capsys.readouterr().out == '{"card_token":"card-1"}\n'
+    with keystore(load()[0]) as store:
+        (event,) = store.events(0, 9)
+        assert (event.kind, event.who, event.case) == ("access", "bob", "FRAUD-3")
+        assert (event.authorization_id, event.index) == ("a-1", 0)
+        assert event.subject == store.subject("test", "card-1")
+        assert event.grant == hashlib.sha256(note.read_bytes()).hexdigest()
+
+
+def test_nothing_is_opened_without_a_grant_that_holds(
+    there: Path, log: Path, key: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = _grant(there, key).read_bytes()
+    stranger = there / "stranger.pem"
+    make_key(stranger)
+    old = granting("a-1", who="bob", case="F", until=2, now_us=1, key=read_private_key(key))
+    wrong = {
+        "another record": _grant(there, key, "a-2").read_bytes(),
+        "a stranger": _grant(there, stranger).read_bytes(),
+        "changed": good.replace(b"bob", b"eve"),
+        "unsigned": good.partition(b"\n\n")[0] + b"\n\n",
+        "over": old,
+        "empty": b"",
+    }
+    for why, note in wrong.items():
+        (there / "grant").write_bytes(note)
+        assert main(["log", "open", str(log), "a-1", "--grant", str(there / "grant")]) == 1, why
+    said = capsys.readouterr()
+    assert "card_token" not in said.out
+    with keystore(load()[0]) as store:
+        assert store.events(0, 9) == []
+
+
+def test_what_was_erased_opens_no_more_and_what_was_tried_is_written_down(
+    there: Path, log: Path, key: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["log", "erase", *CARD, *BY]) == 0
+    note = _grant(there, key)
+    assert main(["log", "open", str(log), "a-1", "--grant", str(note)]) == 1
+    said = capsys.readouterr()
+    assert "destroyed" in said.err
+    assert "card_token" not in said.out
+    with keystore(load()[0]) as store:
+        assert [event.kind for event in store.events(0, 9)] == ["erasure", "access"]
+    assert main(["log", "open", str(log), "a-2", "--grant", str(_grant(there, key, "a-2"))]) == 0
+
+
+def test_an_authorization_without_an_entry_and_a_folder_without_a_log_are_named(
+    there: Path, log: Path, key: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["log", "open", str(log), "a-9", "--grant", str(_grant(there, key, "a-9"))]) == 1
+    assert "no entry of this authorization" in capsys.readouterr().err
+    nowhere = str(there / "nowhere")
+    assert main(["log", "open", nowhere, "a-1", "--grant", str(_grant(there, key))]) == 78
+    (log / "checkpoint").write_bytes(b"no checkpoint\n")
+    assert main(["log", "open", str(log), "a-1", "--grant", str(there / "grant")]) == 1
+    assert "no log" in capsys.readouterr().err
+
+
+def test_another_keystores_log_opens_nothing(
+    there: Path, log: Path, key: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    note = _grant(there, key)
+    with keystore(load()[0]) as store:
+        subject = store.subject("test", "card-1")
+    monkeypatch.setenv("SLUICE_KEYSTORE_PATH", str(there / "other" / "keys.sqlite"))
+    monkeypatch.setenv("SLUICE_KEYSTORE_ROOTS", str(there / "other" / "roots.json"))
+    assert main(["log", "keys", "init"]) == 0
+    with keystore(load()[0]) as store:
+        store.key(subject, period_of(SystemClock().now_us()))
+    assert main(["log", "open", str(log), "a-1", "--grant", str(note)]) == 1
+    assert "not the one that the header commits to" in capsys.readouterr().err
+
+
+def test_a_keystore_from_a_copy_has_the_logs_erasures_done_again(
+    there: Path, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("keys", "roots"):
+        shutil.copytree(there / name, there / "snapshot" / name)
+    assert main(["log", "hold", "--tenant", "test", "--card", "card-2", *BY]) == 0
+    assert main(["log", "erase", *CARD, *BY]) == 0
+    with keystore(load()[0]) as store:
+        events = store.events(0, 9)
+        made = [
+            join(encode_record(record_of(e, log=ORIGIN, emitter=store.emitter, recorded_at=9_000)))
+            for e in events
+        ]
+        subject = store.subject("test", "card-1")
+    for entry in made:
+        _append_one(log, entry)
+    for name in ("keys", "roots"):
+        shutil.rmtree(there / name)
+        shutil.copytree(there / "snapshot" / name, there / name)
+    quarter = period_of(SystemClock().now_us())
+    with keystore(load()[0]) as store:
+        assert store.existing(subject, quarter)  # the snapshot had the root key too
+    assert main(["log", "keys", "reapply", str(log)]) == 0
+    assert "2 events done again" in capsys.readouterr().out
+    with keystore(load()[0]) as store:
+        assert store.events(0, 9) == events
+        with pytest.raises(Erased):
+            store.existing(subject, quarter)
+
+
+def _append_one(folder: Path, entry: bytes) -> None:
+    kept = KeptCheckpoints()
+    kept.kept.append((folder / "checkpoint").read_bytes())
+    log = log_at(folder, kept)
+    log.open()
+    log.append([entry])
+    log.checkpoint()
+    log.close()

@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sluice.adapters.keystore.roots import RootFile, check_private
+from sluice.application.open_record import Opening
 from sluice.application.sealing import (
     NONCE_BYTES,
     PERIOD,
@@ -58,15 +59,6 @@ CREATE TABLE hold(subject BLOB, case_id TEXT, PRIMARY KEY(subject, case_id)) WIT
 CREATE TABLE event(sequence INTEGER PRIMARY KEY, event BLOB NOT NULL);
 """
 _EVENT = msgspec.json.Decoder(KeyEvent)
-
-
-@dataclass(frozen=True)
-class Opening:
-    """Which record somebody opens: its id, its index in the log, SHA-256 of the grant."""
-
-    authorization_id: str
-    index: int
-    grant: str
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def read_certificate(raw: bytes, trusted: Trusted) -> Certified:
         signed = msgspec.json.decode(raw, type=Signed)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise Corrupt(f"no certificate: {exc}", where=_WHERE) from exc
-    signer = check_signature(signed.statement.encode(), signed.signature.encode(), trusted)
+    signer = check_signature(signed.statement.encode(), signed.signature.encode(), trusted, _WHERE)
     return Certified(_verdict(signed.statement.encode()), signer)
 
 

@@ -146,7 +146,8 @@ class Verdicts:
     rules that could not fire: a view was missing, or they were left out. declined: for each row
     that something declined, its number and the mask of what did (:meth:`Policy.causes`).
     let_through: by row, of the would-be declines that were drawn: the probability in parts per
-    million of those approved, 0 of those declined since the day's budget is spent.
+    million of those approved, 0 of those declined since the day's budget is spent. fired: by row,
+    the bits of the rules that fired, where any did (:meth:`Policy.ids`).
     """
 
     severity: npt.NDArray[np.int8]
@@ -154,6 +155,7 @@ class Verdicts:
     silenced: list[tuple[str, ...]]
     declined: list[tuple[int, int]] = field(default_factory=list)
     let_through: dict[int, int] = field(default_factory=dict)
+    fired: dict[int, int] = field(default_factory=dict)
 
     def outcome(self, i: int) -> Outcome:
         """The outcome of row i."""
@@ -204,6 +206,10 @@ class Policy:
             ],
             np.int64,
         )
+        self.steps: tuple[list[int | None], ...] = tuple(
+            [None if step == NEVER else step for step in row] for row in self._steps.tolist()
+        )
+        """Of the score and of the expected loss: from which value on challenge, review, decline."""
         columns = [i for i, f in enumerate(features) if f.name == "amount_minor"]
         if not columns:
             raise Misconfigured("the catalogue has no amount_minor", where="catalogue")
@@ -273,6 +279,7 @@ class Policy:
         silenced: list[tuple[str, ...]] = [()] * n
         declined: list[tuple[int, int]] = []
         through: dict[int, int] = {}
+        fired: dict[int, int] = {}
         said = judged[:, 1:5].any(axis=1) | (level == D3)
         some = range(n) if self._blocks or left_out else np.flatnonzero(said).tolist()
         masks = {tenant: self._mask(causes) for tenant, causes in left_out.items()}
@@ -284,6 +291,8 @@ class Policy:
             if masks and (mask := masks.get(auth.tenant)):
                 of = self._without(of, mask)
                 silenced[i] = tuple(dict.fromkeys((*silenced[i], *self._asked(mask, of.level))))
+            if of.fired:
+                fired[i] = of.fired
             blocks = self._hits(self._blocks, auth)
             blocks.sort(key=lambda listing: -listing.outcome.severity)
             codes = [listing.reason for listing in blocks]
@@ -324,7 +333,7 @@ class Policy:
                     causes |= _MODEL_BIT
                 if causes:
                     declined.append((i, causes))
-        return Verdicts(severity, reasons, silenced, declined, through)
+        return Verdicts(severity, reasons, silenced, declined, through, fired)
 
     def _drawn(
         self,
@@ -353,6 +362,10 @@ class Policy:
         found = [f"rule {rule.id}" for i, rule in enumerate(self.rules.rules) if mask >> i & 1]
         found += [LISTS] if mask & _LISTS_BIT else []
         return found + ([MODEL] if mask & _MODEL_BIT else [])
+
+    def ids(self, fired: int) -> list[str]:
+        """Of the rules whose bits are set."""
+        return [rule.id for i, rule in enumerate(self.rules.rules) if fired >> i & 1]
 
     @property
     def leaves_out_of_domain(self) -> bool:

@@ -126,7 +126,7 @@ def event_of(record: AnyRecord) -> KeyEvent | None:
     at = record.event_at or 0
     if isinstance(record, ErasureRecord):
         return KeyEvent(
-            sequence=record.sequence,
+            sequence=record.sequence or 0,
             at=at,
             kind="erasure",
             who=record.body.actor,
@@ -138,7 +138,7 @@ def event_of(record: AnyRecord) -> KeyEvent | None:
         )
     if isinstance(record, HoldRecord):
         return KeyEvent(
-            sequence=record.sequence,
+            sequence=record.sequence or 0,
             at=at,
             kind="hold" if record.body.placed else "hold_lifted",
             who=record.body.actor,
@@ -147,7 +147,7 @@ def event_of(record: AnyRecord) -> KeyEvent | None:
         )
     if isinstance(record, AccessRecord):
         return KeyEvent(
-            sequence=record.sequence,
+            sequence=record.sequence or 0,
             at=at,
             kind="access",
             who=record.body.actor,
@@ -159,7 +159,7 @@ def event_of(record: AnyRecord) -> KeyEvent | None:
         )
     if isinstance(record, AdminRecord) and record.body.action.startswith(f"{EXPIRY}:"):
         return KeyEvent(
-            sequence=record.sequence,
+            sequence=record.sequence or 0,
             at=at,
             kind="expiry",
             who=record.body.actor,

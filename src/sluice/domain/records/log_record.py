@@ -239,13 +239,13 @@ class RolloutBody(_Part, frozen=True, kw_only=True):
 
 
 class AccessBody(_Part, frozen=True, kw_only=True):
-    """Somebody opened what is sealed. event: number of the keystore's event. case: the ticket or
-    order that it was done for. The record is named by ``authorization_id``."""
+    """Somebody opened what is sealed. index: of the entry. grant: SHA-256 of what allowed it."""
 
-    event: Count
     actor: Actor
-    case: Actor
+    purpose: Word
+    index: Count
     subject: Subject | None
+    grant: Sha256
 
 
 class AdminBody(_Part, frozen=True, kw_only=True):
@@ -328,28 +328,25 @@ class DeadLetterBody(_Part, frozen=True, kw_only=True):
 
 
 class ErasureBody(_Part, frozen=True, kw_only=True):
-    """Keys of sealed parts were destroyed. event: number of the keystore's event. cause: somebody
-    asked, or their retention is over. subject: null for all. through: the keys of this quarter and
-    of all before it; keys: how many."""
+    """The keys of a subject were destroyed, of a quarter and of all before it. through: that
+    quarter. periods: those that had a key. request: of whoever asked."""
 
-    event: Count
     actor: Actor
-    case: Actor
-    cause: Literal["request", "retention"]
-    subject: Subject | None
-    through: Period | None
-    keys: Count
+    subject: Subject
+    through: Period
+    periods: Annotated[list[Period], Meta(max_length=400)]
+    request: Word
+    archive_rows: Count | None
+    """Rewritten without the subject; null where there is no archive."""
 
 
 class HoldBody(_Part, frozen=True, kw_only=True):
-    """A legal hold begins or ends: while it lasts nothing of the subject is erased. event: number
-    of the keystore's event."""
+    """A legal hold begins or ends: while it lasts nothing of the subject is erased."""
 
-    event: Count
     actor: Actor
-    case: Actor
-    subject: Subject | None
+    subject: Subject
     placed: bool
+    case: Word
 
 
 class KeyRotationBody(_Part, frozen=True, kw_only=True):
@@ -531,7 +528,7 @@ def read(header: bytes) -> AnyRecord:
     """
     try:
         record = _decoder.decode(header)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise Malformed(f"no record of {CONTRACT}: {exc}") from exc
     if _encoder.encode(record) != header:
         raise Malformed(f"a record of {CONTRACT} that is written in another way")

@@ -1,0 +1,1 @@
+"""A witness cosigns the checkpoints of logs that only ever grow."""

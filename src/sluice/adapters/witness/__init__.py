@@ -1,0 +1,1 @@
+"""A witness: what it remembers, and how it is asked."""
