@@ -7,7 +7,7 @@ writes the same for a program. Money is in the reference currency, fraud is what
 Exit status: 0, or 3 where --flips-max-ppm is given and more decisions would have another outcome.
 
   sluice impact --policy policies/next --days 7
-  sluice impact --release models/releases/candidate --days 7 --json impact.json
+  sluice impact --release releases/candidate --days 7 --json impact.json
 """
 
 from __future__ import annotations
