@@ -493,7 +493,7 @@ def test_strimzis_users_have_the_rights_of_the_page_and_no_others(rendered: Rend
         }
         for name, user in users.items()
     }  # fmt: skip
-    assert len(rights) == 7
+    assert len(rights) == 8
     assert given == rights
 
 
