@@ -118,7 +118,7 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
         suspect = False
         inside = False
         digits = first = 0
-        length = run = dots = colons = blanks = triple = bits = last = 0
+        length = run = dots = colons = blanks = triple = bits = last = nine = 0
         paired = said = network = False
         while at < end:
             byte = text[at]
@@ -126,7 +126,7 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
             if not inside:
                 if byte == 34:
                     inside = True
-                    length = run = dots = colons = blanks = triple = bits = last = 0
+                    length = run = dots = colons = blanks = triple = bits = last = nine = 0
                     paired = said = network = False
                     digits = 0
                 elif 48 <= byte <= 57:
@@ -141,7 +141,7 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
             if byte == 34:
                 inside = False
                 suspect |= said and not (at < end and text[at] == 58)
-                suspect |= dots >= 3 and not (network and bits <= 24)
+                suspect |= dots >= 3 and not (network and 0 <= bits <= 24)
                 continue
             length += 1
             kind = kinds[byte]
@@ -149,12 +149,14 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
             said |= triples[triple]
             if kind == 1:
                 run += 1
+                nine = (nine << 4 | byte - 48) & 0xFFFFFFFFF
                 suspect |= run >= 13
                 paired = False
-                bits = bits * 10 + byte - 48
+                bits = max(bits, 0) * 10 + byte - 48
             elif 2 <= kind <= 3:
-                suspect |= run >= 9 and kind == 2
-                run = 0
+                # Four digits in hex and a separator: 3n3n3n3n2d. The last nine digits, as nibbles.
+                suspect |= run >= 9 and kind == 2 and nine & 0xF0F0F0F00 == 0x303030300
+                run = nine = 0
                 network = False
                 suspect |= byte == 70 and last == 70  # what fills a PIN block
                 # Two characters that two digits may have become in base64.
@@ -175,7 +177,7 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
                 suspect |= blanks >= 2
             if byte == 47:
                 network = length <= 16
-                bits = 0
+                bits = -1
             suspect |= length > 128
             last = byte
         found[one] = suspect or inside

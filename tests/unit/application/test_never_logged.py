@@ -141,7 +141,7 @@ def test_most_records_need_no_closer_look():
         ).encode()
         for _ in range(1_000)
     ]
-    assert sum(suspects(texts)) < 250
+    assert sum(suspects(texts)) < 100
 
 
 def test_what_a_tenant_declares_is_no_card_number_for_the_digits_beside_it():
@@ -149,3 +149,19 @@ def test_what_a_tenant_declares_is_no_card_number_for_the_digits_beside_it():
     text = json.dumps({"id": value}).encode()
     assert find(text) == "card_number"
     assert find(text, lambda one: one == value) is None
+
+
+def test_whatever_is_found_was_marked_before_in_texts_made_of_pieces_of_such_things():
+    draw = random.Random(11)
+    pieces = [text for _, text in CORPUS if len(text) < 40]
+    glue = ["", " ", "-", ":", "=", "/", ".", "a", "7", "F", "id", "%", "\\", '"', "\n", "\u202e"]
+    found = 0
+    for _ in range(3_000):
+        one = draw.choice(pieces)
+        begin, end = sorted(draw.randrange(len(one) + 1) for _ in range(2))
+        value = draw.choice(glue) + one[begin:end] + draw.choice(glue) + draw.choice(pieces)[:9]
+        text = json.dumps({"a": value}, separators=(",", ":")).encode()
+        if find(text) is not None:
+            found += 1
+            assert suspects([text]) == [True], value
+    assert found > 500
