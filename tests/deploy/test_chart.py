@@ -300,7 +300,7 @@ def test_every_mount_has_its_volume_and_every_volume_its_mount(
 ) -> None:
     for name, _, spec in pods(rendered(case)):
         volumes = [volume["name"] for volume in spec.get("volumes", [])]
-        claims = [] if name not in ("kafka", "store") else ["data"]
+        claims = {"kafka": ["data"], "store": ["data"], "auditor": ["log"]}.get(name, [])
         mounts = {
             mount["name"]
             for container in (*spec["containers"], *spec.get("initContainers", []))
@@ -493,7 +493,7 @@ def test_strimzis_users_have_the_rights_of_the_page_and_no_others(rendered: Rend
         }
         for name, user in users.items()
     }  # fmt: skip
-    assert len(rights) == 7
+    assert len(rights) == 8
     assert given == rights
 
 
