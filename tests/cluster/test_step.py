@@ -18,10 +18,10 @@ pytestmark = pytest.mark.cluster
 AIRFLOW = ROOT / "dags/.venv/bin/airflow"
 WORKER = "airflow-worker"
 """The account that may start steps."""
-LOOP = "loop-of-a-bank"
+LOOP, ARCHIVE = "loop-of-a-bank", "archive-of-a-bank"
 OLD = [f"202601{day:02}T020000" for day in range(1, 6)]
 CHANGES = {
-    "archiver": {"persistence": {"existingClaim": LOOP}},
+    "archiver": {"persistence": {"enabled": True, "existingClaim": ARCHIVE}},
     "airflow": {
         "enabled": True,
         "serviceAccounts": [WORKER],
@@ -39,31 +39,30 @@ CHANGES = {
 }
 
 
-def disk(sluice: Installed, folder: Path) -> None:
-    """A claim over a folder of this machine, with five old runs, and the worker's account."""
-    for name in OLD:
-        (folder / "runs/retrain" / name).mkdir(parents=True)
+def disk(sluice: Installed, claim: str, folder: Path) -> None:
+    """A claim over a folder of this machine."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o777)  # a pod's user is another
     sluice.kube.apply(
-        volume(sluice.namespace, LOOP, folder, "ReadWriteMany"),
+        volume(sluice.namespace, claim, folder, "ReadWriteMany"),
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": {"name": LOOP, "namespace": sluice.namespace},
+            "metadata": {"name": claim, "namespace": sluice.namespace},
             "spec": {
                 "accessModes": ["ReadWriteMany"],
                 "storageClassName": "",
-                "volumeName": f"{LOOP}-{sluice.namespace}",
+                "volumeName": f"{claim}-{sluice.namespace}",
                 "resources": {"requests": {"storage": "1Gi"}},
             },
         },
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": WORKER, "namespace": sluice.namespace},
-        },
     )
+
+
+def account(sluice: Installed) -> None:
+    """Of Airflow's worker."""
+    about = {"name": WORKER, "namespace": sluice.namespace}
+    sluice.kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": about})
 
 
 def as_worker(sluice: Installed, folder: Path) -> Path:
@@ -101,10 +100,14 @@ def environment(sluice: Installed, home: Path) -> dict[str, str]:
 def test_a_step_runs_as_the_charts_pod_with_the_workers_rights_alone(
     sluice: Installed, tmp_path: Path
 ) -> None:
-    folder, home = tmp_path / "loop", tmp_path / "airflow"
-    folder.mkdir()
+    folder, archive, home = (tmp_path / name for name in ("loop", "archive", "airflow"))
+    for name in OLD:
+        (folder / "runs/retrain" / name).mkdir(parents=True)
+    archive.mkdir()
     home.mkdir()
-    disk(sluice, folder)
+    disk(sluice, LOOP, folder)
+    disk(sluice, ARCHIVE, archive)
+    account(sluice)
     sluice.at(**CHANGES)
     told = environment(sluice, home)
     subprocess.run([AIRFLOW, "db", "migrate"], env=told, check=True, capture_output=True)

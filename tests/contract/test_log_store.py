@@ -9,11 +9,20 @@ from pathlib import Path
 
 import boto3
 import pytest
+from msgspec.structs import replace
 
 from sluice.adapters.s3.store import Place, S3Store
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import LogStore
+from sluice.application.log_keys import make_log_key
+from sluice.application.sign_release import read_private_key
+from sluice.audit.checkpoints import open_checkpoint
+from sluice.audit.merkle import root_of
+from sluice.audit.tiles import reader
+from sluice.bootstrap.beside_log import tasks
 from sluice.errors import Corrupt, Unavailable
+from sluice.settings import AuditorSettings, Settings
+from sluice.testing.log import KeptCheckpoints, log_at
 from tests.support.s3_server import CREDENTIALS, REGION, MissingError, S3Server
 
 pytestmark = pytest.mark.integration
@@ -148,3 +157,36 @@ def test_a_bucket_that_is_not_there_is_no_empty_log(server: S3Server) -> None:
     store = S3Store(Place("nobodys", "", server.endpoint, REGION))
     with pytest.raises(Unavailable, match="nobodys"):
         store.read("checkpoint")
+
+
+def test_an_auditors_log_is_copied_as_its_settings_say(
+    server: S3Server, place: Place, tmp_path: Path
+) -> None:
+    key = make_log_key(tmp_path / "log.pem", "prod/eu/0", witness=False)
+    private = read_private_key(tmp_path / "log.pem")
+    log = log_at(tmp_path / "logs/0", KeptCheckpoints(), origin=key.name, private=private)
+    log.open()
+    given = AuditorSettings(
+        root=str(tmp_path / "logs"),
+        key_file=str(tmp_path / "log.pem"),
+        copy_bucket=place.bucket,
+        copy_endpoint=server.endpoint,
+        copy_region=REGION,
+    )
+    [task] = tasks(Settings(auditor=given), key.name)
+    assert (task.name, task.every_s) == ("copy_log", 10)
+    copy = S3Store(place)
+    for count in (3, 600):
+        log.append([f"entry {n}".encode() for n in range(count)])
+        log.checkpoint()
+        task.work()
+        opened = open_checkpoint(copy.read("checkpoint"), key.name, key).checkpoint
+        assert opened.size == log.size
+        assert root_of(opened.size, reader(opened.size, copy.read)) == opened.root
+    forked = log_at(tmp_path / "forked/0", KeptCheckpoints(), origin=key.name, private=private)
+    forked.open()
+    forked.append([b"other"] * 700)
+    forked.checkpoint()
+    [task] = tasks(Settings(auditor=replace(given, root=str(tmp_path / "forked"))), key.name)
+    with pytest.raises(Corrupt, match="not the log's first"):
+        task.work()

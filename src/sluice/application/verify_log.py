@@ -190,7 +190,7 @@ def _struct_without_patterns(kind: type[msgspec.Struct]) -> type[msgspec.Struct]
 
 _KINDS: dict[type, str] = {_struct_without_patterns(kind): name for name, kind in TYPES.items()}
 _decode: Callable[[bytes], AnyRecord] = msgspec.json.Decoder(reduce(or_, _KINDS)).decode
-_encode = msgspec.json.Encoder().encode
+_encode_into = msgspec.json.Encoder().encode_into
 
 
 class _Records:
@@ -219,7 +219,8 @@ class _Records:
 
     def _take(self, first: int, entries: Sequence[bytes], accounting: Accounting | None) -> None:
         verdict, origin, last = self._verdict, self._origin, self._last_us
-        counts, decode, encode, floors = verdict.types, _decode, _encode, self._floors
+        counts, floors, decode, encode_into = verdict.types, self._floors, _decode, _encode_into
+        again = bytearray(HEADER_MAX_BYTES)
         for index, entry in enumerate(entries, first):
             end = entry.find(b"\n")
             if not 0 < end <= HEADER_MAX_BYTES:
@@ -230,12 +231,8 @@ class _Records:
             except (msgspec.DecodeError, UnicodeDecodeError) as exc:
                 raise _bad(index, str(exc)) from exc
             # One form alone, and no character but plain ASCII's: see entries.parse_header.
-            if (
-                encode(record) != header
-                or not header.isascii()
-                or b"\\" in header
-                or b"\x7f" in header
-            ):
+            encode_into(record, again)
+            if again != header or not header.isascii() or b"\\" in header or b"\x7f" in header:
                 raise _bad(index, "written in another way than a log's writer writes it")
             if record.log != origin:
                 raise _bad(index, f"it is a record of {record.log}")

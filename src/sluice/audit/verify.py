@@ -69,7 +69,7 @@ class _Pass:
                 first=0,
                 until=start,
             ) from exc
-        self._compare_at(first, [])
+        self._compare_at(first, b"")
 
     def bundles(self, start: int) -> Iterator[tuple[int, list[bytes]]]:
         size = self._of.size
@@ -77,13 +77,12 @@ class _Pass:
             first = index * WIDTH
             tile = Tile(0, index, min(WIDTH, size - first))
             entries, hashes = self._bundle(tile)
-            leaves = [hashes[i : i + HASH_BYTES] for i in range(0, len(hashes), HASH_BYTES)]
-            self._compare_at(first, leaves)
+            self._compare_at(first, hashes)
             if tile.width == WIDTH:
                 self._grow(HEIGHT, _root_of_tile(hashes))
-                self._compare_at(first + WIDTH, [])
+                self._compare_at(first + WIDTH, b"")
             if (skipped := max(0, start - first)) < tile.width:
-                yield first + skipped, entries[skipped:]
+                yield first + skipped, entries[skipped:] if skipped else entries
 
     def _bundle(self, tile: Tile) -> tuple[list[bytes], bytes]:
         """Entries and their hashes, equal to the tile's."""
@@ -150,13 +149,13 @@ class _Pass:
                     until=(index + 1) << at,
                 )
 
-    def _compare_at(self, first: int, leaves: Sequence[bytes]) -> None:
-        """The published roots of the sizes from first to first + leaves."""
-        while self._published and self._published[0].size <= first + len(leaves):
+    def _compare_at(self, first: int, hashes: bytes) -> None:
+        """The published roots of the sizes from first to as many as there are hashes of entries."""
+        while self._published and self._published[0].size <= first + len(hashes) // HASH_BYTES:
             one = self._published.pop(0)
             tree = self._tree.copy()
-            for leaf in leaves[: one.size - first]:
-                tree.append(leaf)
+            for at in range(0, (one.size - first) * HASH_BYTES, HASH_BYTES):
+                tree.append(hashes[at : at + HASH_BYTES])
             self._compare(one, tree.root())
 
     def _compare(self, one: Checkpoint, root: bytes) -> None:

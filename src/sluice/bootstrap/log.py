@@ -16,8 +16,6 @@ from sluice.settings import Settings
 if TYPE_CHECKING:
     from sluice.application.log_accounting import Watermarks
 
-SOURCES = ("decisions", "labels", "dead_letters", "rollouts")
-"""Topics whose every record is in a log, by their names in :class:`Topics`."""
 KEYS_MAX_BYTES = 65_536
 
 
@@ -67,11 +65,8 @@ def watermarks(settings: Settings, bootstrap: str | None) -> Watermarks:
 
     Raises Unavailable.
     """
-    from sluice.adapters.kafka.topics import Topics
     from sluice.adapters.kafka.watermarks import read_watermarks
+    from sluice.bootstrap.auditor import sources
 
     kafka = settings.kafka
-    topics = Topics(kafka.topic_prefix)
-    return read_watermarks(
-        bootstrap or kafka.bootstrap, kafka.extra(), [getattr(topics, name) for name in SOURCES]
-    )
+    return read_watermarks(bootstrap or kafka.bootstrap, kafka.extra(), sources(settings))

@@ -36,6 +36,7 @@ OF_THE_CHART: dict[str, frozenset[str]] = {
     "access": frozenset({"mode", "issuer", "audience", "keys", "keys_ca_file", "clients_file"}),
     "archiver": frozenset({"root"}),
     "auditor": frozenset({"root", "key_file", "environment", "cell", "shard", "shards"}),
+    "witness": frozenset(Settings().witness.__struct_fields__),
     "feast": frozenset(Settings().feast.__struct_fields__),
     "service": frozenset({"replica", "admin_host", "admin_port", "log_id_key"}),
 }  # fmt: skip

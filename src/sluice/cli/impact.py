@@ -7,7 +7,7 @@ writes the same for a program. Money is in the reference currency, fraud is what
 Exit status: 0, or 3 where --flips-max-ppm is given and more decisions would have another outcome.
 
   sluice impact --policy policies/next --days 7
-  sluice impact --release models/releases/candidate --days 7 --json impact.json
+  sluice impact --release releases/candidate --days 7 --json impact.json
 """
 
 from __future__ import annotations
@@ -113,11 +113,12 @@ def markdown(found: Impact) -> Iterator[str]:
     yield _row("reviews a day", was.queue_a_day, now.queue_a_day)
     yield _row("reviews on the worst day", was.queue_max, now.queue_max)
     yield _row("known frauds stopped", was.frauds_stopped, now.frauds_stopped)
+    yield _row("stopped, not known as fraud", was.genuine_stopped, now.genuine_stopped)
     for name, before, after in (
         ("fraud stopped", was.fraud_stopped_minor, now.fraud_stopped_minor),
         ("fraud missed", was.fraud_missed_minor, now.fraud_missed_minor),
         ("declined in all", was.declined_minor, now.declined_minor),
-        ("stopped, not known as fraud", was.genuine_stopped_minor, now.genuine_stopped_minor),
+        ("money of those stopped", was.genuine_stopped_minor, now.genuine_stopped_minor),
     ):
         sign = "+" if after > before else ""
         yield f"| {name} | {money(before)} | {money(after)} | {sign}{money(after - before)} |"
@@ -132,7 +133,7 @@ def markdown(found: Impact) -> Iterator[str]:
             )
         yield ""
     if found.worst is not None:
-        yield f"Worst segment: {_segment(found.worst)}."
+        yield f"Worst segment: {_segment(found.worst)}, {money(found.worst.flipped_minor)} flipped."
         yield ""
         for segment in found.segments[1:]:
             if segment.stricter or segment.milder:

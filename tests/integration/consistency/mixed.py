@@ -1,7 +1,7 @@
 """A messy run with everything that may differ from one decision to the next.
 
-Two releases, two policies, both entrypoints, a canary's share, models that are not there, rules
-that the breaker left out, and would-be declines that were let through.
+Two releases, two policies, both entrypoints, models that are not there, rules that the breaker left
+out, and would-be declines that were let through.
 """
 
 from __future__ import annotations

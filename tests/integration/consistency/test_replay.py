@@ -18,7 +18,7 @@ from sluice.application.what_if import Case, Change, Replayed, open_case, parse_
 from sluice.bootstrap.library import FolderLibrary
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import encode
-from sluice.domain.records.decision import Decision
+from sluice.domain.records.decision import Decision, MadeBy
 from sluice.errors import Misconfigured, Rejected
 from sluice.testing.factories import make_authorization
 from tests.integration.consistency.little import traffic
@@ -273,3 +273,20 @@ def test_the_consistency_check_judges_again_what_it_recomputes(mixed):
     found = check.round()
     assert found.compared > N // 8
     assert found.replayed == {"equal": found.compared}
+
+
+def test_a_pack_of_another_digest_than_the_record_names_is_told(mixed):
+    """The id holds the first digits of the digest alone; where a record has all, all are held."""
+    d = recorded(mixed, judged)
+    policy = library(mixed).policy(d.policy)
+    for digest, result in ((policy.digest, "equal"), (policy.digest[:12] + "0" * 52, "differing")):
+        made_by = MadeBy(
+            policy_digest=digest,
+            policy_version=1,
+            score_ppm=[None] * 3,
+            expected_loss_minor=[None] * 3,
+            build="test",
+        )
+        again = case_of(mixed, msgspec.structs.replace(d, made_by=made_by)).again
+        assert again.result == result
+        assert ("made_by" in again.differences) == (result == "differing")

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sluice.adapters.tiles.ahead import WriteAheadFiles
+from sluice.adapters.tiles.folder import LogFolder
+from sluice.application.append_log import AppendLog
 from sluice.application.cosign import Witness
 from sluice.application.cosigners import AsksWitness, Behind, Cosigners
 from sluice.audit.checkpoints import open_checkpoint
 from sluice.audit.notes import WITNESS, Key
 from sluice.domain.clock import SystemClock
 from sluice.errors import Misconfigured, Unavailable
+from sluice.testing.log import KeptCheckpoints
 from sluice.testing.witness import (
+    OF_LOG,
     ORIGIN,
     AskedDirectly,
     GrownLog,
@@ -159,3 +165,28 @@ def test_two_witnesses_of_one_name_or_nine_are_refused() -> None:
         Asked(AskedDirectly(witness(1)), AskedDirectly(witness(1)))
     with pytest.raises(Misconfigured, match="at most 8"):
         Asked(*(AskedDirectly(witness(n)) for n in range(1, 10)))
+
+
+def test_a_log_shows_checkpoints_that_its_witnesses_cosigned_after_a_start_too(
+    tmp_path: Path,
+) -> None:
+    one = witness()
+    kept = KeptCheckpoints()
+    store = LogFolder(tmp_path / "log")
+    for _ in range(2):
+        log = AppendLog(
+            store,
+            WriteAheadFiles(tmp_path / "ahead"),
+            kept.writer(),
+            origin=ORIGIN,
+            private=OF_LOG,
+            cosign=Cosigners([AskedDirectly(one)], wait_s=30).cosign,
+        )
+        log.open()
+        for count in (1, 300, 77):
+            log.append([b"entry"] * count)
+            log.checkpoint()
+            shown = open_checkpoint(store.read("checkpoint"), ORIGIN, log.key, [one.key])
+            assert shown.checkpoint.size == log.size
+            assert list(shown.cosigned) == ["witness.example/1"]
+        log.close()

@@ -16,6 +16,7 @@ from sluice.application.ports import Message
 from sluice.application.sealing import SUBJECT, Erased, period_of
 from sluice.application.sign_release import make_key, read_private_key
 from sluice.audit.entries import join
+from sluice.audit.notes import LOG, Key
 from sluice.bootstrap.keystore import keystore
 from sluice.cli import main
 from sluice.domain.clock import SystemClock
@@ -24,7 +25,7 @@ from sluice.domain.records.key_event import record_of
 from sluice.domain.records.log_record import LabelBody, LabelRecord, Sealed
 from sluice.domain.records.log_record import encode as encode_record
 from sluice.settings import load
-from sluice.testing.log import ORIGIN, KeptCheckpoints, log_at
+from sluice.testing.log import ORIGIN, PRIVATE, KeptCheckpoints, log_at
 from sluice.testing.records import make_decision
 
 BY = ["--who", "ann", "--case", "GDPR-17"]
@@ -324,3 +325,24 @@ def _append_one(folder: Path, entry: bytes) -> None:
     log.append([entry])
     log.checkpoint()
     log.close()
+
+
+def test_after_an_erasure_every_proof_holds_and_no_copy_opens_what_was_erased(
+    there: Path, log: Path, key: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["log", "keys", "copy", str(there / "backup")]) == 0
+    name = str(Key(ORIGIN, LOG, PRIVATE.public_key()))
+    proof = there / "proof"
+    for step in ("before", "erased"):
+        if step == "erased":
+            assert main(["log", "erase", *CARD, *BY]) == 0
+        assert main(["log", "verify", str(log), "--key", name]) == 0
+        assert main(["log", "prove", str(log), "a-2", "--key", name, "--out", str(proof)]) == 0
+        assert main(["log", "verify-proof", str(proof), "--key", name]) == 0
+    note = str(_grant(there, key))
+    assert main(["log", "open", str(log), "a-1", "--grant", note]) == 1
+    (backup,) = (there / "backup").iterdir()
+    shutil.copy(backup, there / "keys" / "keys.sqlite")
+    capsys.readouterr()
+    assert main(["log", "open", str(log), "a-1", "--grant", note]) == 1
+    assert "from before an erasure" in capsys.readouterr().err

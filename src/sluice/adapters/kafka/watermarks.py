@@ -14,6 +14,7 @@ from kafka.errors import KafkaError
 from sluice.errors import Unavailable
 
 REQUEST_MAX_MS = 10_000
+BOOTSTRAP_MAX_MS = 4_000
 
 _OPTIONS = {
     "security.protocol": "security_protocol",
@@ -41,7 +42,7 @@ def read_watermarks(
             bootstrap_servers=bootstrap.split(","),
             isolation_level="read_committed",
             request_timeout_ms=REQUEST_MAX_MS,
-            bootstrap_timeout_ms=REQUEST_MAX_MS,
+            bootstrap_timeout_ms=BOOTSTRAP_MAX_MS,
             allow_auto_create_topics=False,
             **{_OPTIONS[key]: value for key, value in extra.items()},
         )

@@ -375,14 +375,17 @@ class SqliteKeystore:
         return False
 
     def _make(self, absent: Sequence[tuple[str, str]]) -> None:
+        before = self._version
         with self._writing():
+            if self._version != before:  # another process may have been first
+                absent = [one for one in absent if not self._read(one)]
+            made = []
             for subject, period in absent:
-                if self._read((subject, period)):
-                    continue  # another process was first
                 raw, secret = _raw(subject), os.urandom(SECRET_BYTES)
                 wrapped = _wrap(self._bucket(period, raw), _named(period, raw), secret)
-                self._db.execute("INSERT INTO secret VALUES (?, ?, ?)", (period, raw, wrapped))
+                made.append((period, raw, wrapped))
                 self._cached[subject, period] = SealingKey(secret)
+            self._db.executemany("INSERT INTO secret VALUES (?, ?, ?)", made)
 
     def _bucket(self, period: str, raw: bytes) -> AESGCM:
         """The cipher of a bucket, which is made where there is none (in a transaction only)."""

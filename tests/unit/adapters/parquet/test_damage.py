@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,3 +195,13 @@ def test_explain_says_which_file_and_what_to_do(
     assert said.startswith("sluice explain: a file of the archive cannot be read")
     assert str(path) in said
     assert "restore it from a copy" in said
+
+
+def test_what_a_process_of_a_rebuild_finds_is_told_whole_by_its_parent(root: Path) -> None:
+    [path] = root.glob("decisions/*/part-*")
+    break_pages(path)
+    with pytest.raises(Corrupt) as raised:
+        READERS["events"](root)
+    told = pickle.loads(pickle.dumps(raised.value))
+    assert str(told) == str(raised.value)
+    assert (told.where, told.code) == (str(path), "damaged_file")
