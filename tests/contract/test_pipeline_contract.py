@@ -187,7 +187,7 @@ def shape(value: Any) -> Any:
     return type(value)
 
 
-FREE = ("emitter", "release", "policy", "score_ppm", "reasons", "outcome", "features")
+FREE = ("emitter", "release", "policy", "made_by", "score_ppm", "reasons", "outcome", "features")
 """What the two may say differently, in one shape."""
 
 

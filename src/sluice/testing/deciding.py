@@ -19,7 +19,7 @@ from sluice.domain.records.authorization import (
     decode_authorization,
     encode,
 )
-from sluice.domain.records.decision import Decision, Entrypoint, Origin, States, answer
+from sluice.domain.records.decision import Decision, Entrypoint, MadeBy, Origin, States, answer
 from sluice.domain.records.outcome import Outcome
 from sluice.errors import Unavailable
 
@@ -107,6 +107,15 @@ class FakePipeline:
             release=None if late else self.release,
             score_ppm=None if late else 999_000 if decline else 1_000,
             policy=self.policy,
+            fired=[],
+            made_by=MadeBy(
+                release_digest=None if late else "a" * 64,
+                policy_digest="b" * 64,
+                policy_version=1,
+                score_ppm=[200_000, 500_000, 900_000],
+                expected_loss_minor=[None, None, None],
+                build="fake",
+            ),
             outcome=Outcome.DECLINE if decline else Outcome.APPROVE,
             reasons=["AMOUNT_HIGH"] if decline else [],
             degradation_level="D3" if late else "D0",
