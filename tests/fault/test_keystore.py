@@ -14,6 +14,7 @@ from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.adapters.parquet.archive import Archive, ParquetFiles
 from sluice.application.ports import Message
 from sluice.application.sealing import Erased
+from sluice.cli import main
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import encode
 from sluice.errors import Corrupt
@@ -26,21 +27,27 @@ BEFORE = ("erasure.before_rename", "keystore.before_overwrite:1", "keystore.root
 AFTER = ("keystore.committed", "keystore.copied", "keystore.before_overwrite:2")
 
 
-def _erase(folder: Path, kill_at: str = "") -> int:
-    arguments = ["log", "erase", "--tenant", "test", "--card", "card-1", "--through", QUARTER,
-                 "--who", "ann", "--case", "GDPR-17"]  # fmt: skip
+ARGUMENTS = [
+    "log", "erase", "--tenant", "test", "--card", "card-1", "--through", QUARTER, "--who", "ann",
+    "--case", "GDPR-17",
+]  # fmt: skip
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    return {
+        "SLUICE_KEYSTORE_PATH": str(folder / "keys.sqlite"),
+        "SLUICE_KEYSTORE_ROOTS": str(folder / "roots.json"),
+        "SLUICE_KEYSTORE_COPIES": str(folder / "copies"),
+        "SLUICE_ARCHIVER_ROOT": str(folder / "archive"),
+    }
+
+
+def _killed(folder: Path, kill_at: str) -> int:
     return subprocess.run(
-        [sys.executable, "-c", f"from sluice.cli import main; raise SystemExit(main({arguments}))"],
+        [sys.executable, "-c", f"from sluice.cli import main; raise SystemExit(main({ARGUMENTS}))"],
         check=False,
         stdout=subprocess.DEVNULL,
-        env=os.environ
-        | {
-            "SLUICE_KEYSTORE_PATH": str(folder / "keys.sqlite"),
-            "SLUICE_KEYSTORE_ROOTS": str(folder / "roots.json"),
-            "SLUICE_KEYSTORE_COPIES": str(folder / "copies"),
-            "SLUICE_ARCHIVER_ROOT": str(folder / "archive"),
-            "SLUICE_KILL_AT": kill_at,
-        },
+        env=os.environ | _settings(folder) | {"SLUICE_KILL_AT": kill_at},
     ).returncode
 
 
@@ -50,7 +57,9 @@ def _open(folder: Path) -> SqliteKeystore:
 
 
 @pytest.mark.parametrize("point", [*BEFORE, *AFTER])
-def test_a_killed_erasure_is_whole_or_not_at_all(tmp_path: Path, point: str) -> None:
+def test_a_killed_erasure_is_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
     SqliteKeystore.make(tmp_path / "keys.sqlite", RootFile(tmp_path / "roots.json", NoWrapper()))
     store = _open(tmp_path)
     card, other = store.subject("test", "card-1"), store.subject("test", "card-2")
@@ -60,7 +69,7 @@ def test_a_killed_erasure_is_whole_or_not_at_all(tmp_path: Path, point: str) -> 
     files = ParquetFiles(tmp_path / "archive", {"d": "decisions"})
     files.write(("d", 0), [Message(encode(make_decision()), None, "d", 0, 0, None, 86_400_000)])
 
-    assert _erase(tmp_path, point) == -signal.SIGKILL
+    assert _killed(tmp_path, point) == -signal.SIGKILL
     store = _open(tmp_path)
     assert theirs
     assert store.existing(other, QUARTER).commitment == theirs.commitment
@@ -75,7 +84,9 @@ def test_a_killed_erasure_is_whole_or_not_at_all(tmp_path: Path, point: str) -> 
     store.close()
     assert len(RootFile(tmp_path / "roots.json", NoWrapper()).read()) == 1
 
-    assert _erase(tmp_path) == 0
+    for name, value in _settings(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    assert main(ARGUMENTS) == 0
     store = _open(tmp_path)
     with pytest.raises(Erased):
         store.existing(card, QUARTER)
