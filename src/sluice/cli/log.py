@@ -7,11 +7,7 @@ sluice log verify-proof FILE --key KEY
 sluice log diff CP1 CP2 --log DIR --key KEY    # did it only grow?
 sluice log tail DIR                    # the newest records
 sluice log stats DIR                   # what it holds
-<<<<<<< HEAD
 sluice log keygen --out FILE --name ORIGIN     # FILE (secret), FILE.pub
-=======
-sluice log keygen --out FILE --name ORIGIN # FILE (secret) and FILE.pub
->>>>>>> wt/logverbs
 sluice log erase --tenant T --card - --who ann --case GDPR-17
 sluice log hold --tenant T --card - --who ann --case C-5   # until `unhold`
 sluice log grant ID --who bob --case FRAUD-3 --key FILE --out GRANT
