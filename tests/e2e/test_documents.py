@@ -75,7 +75,9 @@ NOT_RUN = {
 """A command by how it begins: why it is not run."""
 STARTED = "make up"
 """Run by the stack's fixture: its output is shown in the tutorial."""
-AGAIN = {"./sluice explain": "the archiver writes within archiver.roll_s"}
+AGAIN = dict.fromkeys(
+    ("./sluice explain", "./sluice replay"), "the archiver writes within archiver.roll_s"
+)
 """May fail until then."""
 SHORTER = {"--days 30": "--days 1", "--duration 60": "--duration 2"}
 WRONG_STATES = "the page shows a store with wrong states, this one has none"
@@ -84,10 +86,13 @@ OTHER_OUTPUT = {
     "848 differ": WRONG_STATES,
     "848  terminal_count_5m": WRONG_STATES,
     "sluice explain 01a19468": WRONG_STATES,
+    "authorization  01a19468": "the page shows another authorization",
+    "replayed       the same bits": "the same",
 }
 """A line of a page, by how it begins: why this stack prints another."""
 BEFORE = {
     "docs/how-to/build-a-training-set.md": "docs/how-to/feast.md",
+    "docs/how-to/replay-a-decision.md": "docs/tutorial/first-decision.md",
     "README.md": "docs/tutorial/first-decision.md",
 }
 """A page that begins where another one ends."""
@@ -103,6 +108,12 @@ PREPARED = {
         "--start 2018-05-01",
         "./sluice backfill var/book/authorizations.parquet --labels var/book/labels.parquet "
         "--no-store",
+    ),
+    "docs/how-to/replay-a-decision.md": (
+        "mkdir packs",
+        "cp -r policies/default packs/",
+        "cp -r policies/default policies/next",
+        "cp -r models/releases/current models/releases/candidate",
     ),
 }
 """What a page takes for granted, typed before it."""
@@ -438,9 +449,9 @@ def _trained_model(folder: Path) -> None:
     current = folder / "models" / "releases" / "current"
     own = folder / "models" / "releases" / "NAME"
     own.mkdir()
-    for name in ("model.onnx", "card.md"):
-        shutil.copy(current / name, own / name)
     manifest = msgspec.json.decode((current / "manifest.json").read_bytes())
+    for name in manifest["files"]:
+        shutil.copy(current / name, own / name)
     kept = {name: manifest[name] for name in Description.__struct_fields__ if name in manifest}
     kept["warm_up"] = [row["features"] for row in manifest["warm_up"]]
     (folder / "about.yaml").write_bytes(msgspec.yaml.encode(kept))
