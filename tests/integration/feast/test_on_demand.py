@@ -54,7 +54,7 @@ def test_a_stranger_gets_the_defaults_of_the_catalogue(sdk: FeatureStore, past: 
 
 
 def test_a_release_is_served_its_own_features(sdk: FeatureStore, past: History):
-    (path,) = RELEASES.glob("mlp-*/manifest.json")
+    (path,) = RELEASES.glob("*-*/manifest.json")
     manifest = decode_manifest(path.read_bytes())
     answer = sdk.get_online_features(
         features=sdk.get_feature_service(manifest.id), entity_rows=past.rows()[:3]
