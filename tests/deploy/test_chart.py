@@ -237,7 +237,7 @@ def test_the_sync_api_has_time_to_leave(rendered: Rendered, case: str) -> None:
 def test_each_service_understands_what_it_is_told(
     rendered: Rendered, case: str, tmp_path: Path
 ) -> None:
-    """Its variables and sluice.yaml, read as the service reads them."""
+    """Its variables and sluice.yaml, read as the service reads them; of a pod its number, 0."""
     objects = rendered(case)
     config = named(objects, "ConfigMap")["sluice-config"]["data"]["sluice.yaml"]
     (tmp_path / "sluice.yaml").write_text(config)
@@ -245,7 +245,9 @@ def test_each_service_understands_what_it_is_told(
     for name, _, spec in pods(objects):
         for container in spec["containers"]:
             environment = {
-                variable["name"]: variable.get("value", "redis://a-secret:6379")
+                variable["name"]: "0"
+                if "fieldRef" in variable.get("valueFrom", {})
+                else variable.get("value", "redis://a-secret:6379")
                 for variable in container.get("env", [])
                 if variable["name"].startswith("SLUICE_")
             }

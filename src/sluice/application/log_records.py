@@ -428,7 +428,7 @@ def actor_of(who: str) -> str:
     """An account's name; of anything else, which may be a sentence, a digest.
 
     >>> actor_of("ann@example.com"), actor_of("Ann, of risk")
-    ('ann@example.com', 'sha256-a66ba6b6f21d4f2a3ac66e0ae03e6ad6')
+    ('ann@example.com', 'sha256-75050115ef33d9b4258fe7a8d9cae484')
     """
     if _ACTOR.fullmatch(who):
         return who

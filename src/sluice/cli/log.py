@@ -35,7 +35,7 @@ from sluice.audit.errors import Malformed, Refuted, Tampered
 from sluice.audit.notes import LOG, WITNESS, Key
 from sluice.bootstrap import log as parts
 from sluice.cli.log_keys import COMMANDS
-from sluice.cli.output import say, say_json, write
+from sluice.cli.output import say, say_document, say_json, write
 from sluice.cli.parameters import FOLDER, bootstrap_option
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
@@ -304,7 +304,7 @@ def prove_(
     except (Malformed, Refuted, Unverifiable, OSError) as exc:
         return _failed(exc)
     if out is None:
-        click.echo(proof.decode(), nl=False)
+        say_document(proof)
     else:
         write(out, proof)
     return OK

@@ -25,6 +25,11 @@ def say_json(text: str) -> None:
     click.echo(ascii_json(text))
 
 
+def say_document(document: bytes) -> None:
+    """For a program or a file, byte by byte: what it holds was checked or is encoded."""
+    click.echo(document, nl=False)
+
+
 def write(path: Path, document: bytes) -> None:
     """To a file that the caller named; its folder is made. Raises Unavailable."""
     try:

@@ -100,9 +100,7 @@ def test_every_catalogue_feature_is_served_and_logged_with_what_it_means(sdk):
 
 
 def test_each_committed_release_has_a_service_of_its_features_in_order(sdk):
-    manifests = [
-        decode_manifest(path.read_bytes()) for path in RELEASES.glob("*-*/manifest.json")
-    ]
+    manifests = [decode_manifest(path.read_bytes()) for path in RELEASES.glob("*-*/manifest.json")]
     assert manifests
     for manifest in manifests:
         (projection,) = sdk.get_feature_service(manifest.id).feature_view_projections
