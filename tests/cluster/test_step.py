@@ -21,7 +21,13 @@ WORKER = "airflow-worker"
 LOOP, ARCHIVE = "loop-of-a-bank", "archive-of-a-bank"
 OLD = [f"202601{day:02}T020000" for day in range(1, 6)]
 CHANGES = {
-    "archiver": {"persistence": {"enabled": True, "existingClaim": ARCHIVE}},
+    "archiver": {
+        "persistence": {
+            "enabled": True,
+            "existingClaim": ARCHIVE,
+            "accessMode": "ReadWriteMany",
+        }
+    },
     "airflow": {
         "enabled": True,
         "serviceAccounts": [WORKER],
