@@ -111,7 +111,11 @@ def main() -> None:
     args = parser.parse_args()
     policy = PolicyFiles(args.policy, catalogue.FEATURES)
     release = ReleaseDirectory(
-        args.release, read_trust(args.trust), catalogue.FEATURES, policy.current().fx.reference
+        args.release,
+        read_trust(args.trust),
+        catalogue.FEATURES,
+        policy.current().fx.reference,
+        entrypoint="sync",
     )
     release.poll()
     decider = DecisionPipeline(
