@@ -179,3 +179,20 @@ def decode64(text: str) -> bytes:
     if base64.b64encode(found).decode() != text:
         raise Malformed("base64 with bits that say nothing")
     return found
+
+
+def join_before(lines: Iterable[str], note: bytes) -> bytes:
+    """Lines, an empty one, and a note: how C2SP sends one along with what it proves."""
+    return "\n".join(lines).encode() + b"\n\n" + note
+
+
+def split_before(raw: bytes, what: str) -> tuple[list[str], bytes]:
+    """The lines before a note, one at least, and the note, which is not read. what: the lines, in
+    an error. Raises Malformed."""
+    head, blank, note = raw.partition(b"\n\n")
+    if len(raw) > 2 * NOTE_MAX_BYTES or not blank:
+        raise Malformed(f"no {what}, an empty line and a checkpoint, or far too long")
+    try:
+        return head.decode("ascii").split("\n"), note
+    except UnicodeDecodeError as exc:
+        raise Malformed(f"{what}: the lines before the checkpoint are ASCII") from exc

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sluice.audit.checkpoints import Opened, hash_of, number_of, open_checkpoint
 from sluice.audit.errors import Malformed, Refuted
 from sluice.audit.merkle import PROOF_MAX, check_inclusion, leaf_hash
-from sluice.audit.notes import NOTE_MAX_BYTES, Key, decode64
+from sluice.audit.notes import Key, decode64, join_before, split_before
 
 FIRST_LINE = "c2sp.org/tlog-proof@v1"
 
@@ -33,18 +33,12 @@ class Proof:
             lines.append(f"extra {base64.b64encode(self.extra).decode()}")
         lines.append(f"index {self.index}")
         lines += [base64.b64encode(one).decode() for one in self.hashes]
-        return "\n".join(lines).encode() + b"\n\n" + self.checkpoint
+        return join_before(lines, self.checkpoint)
 
 
 def parse_proof(raw: bytes) -> Proof:
     """Read a proof. Raises Malformed."""
-    head, blank, checkpoint = raw.partition(b"\n\n")
-    if len(raw) > 2 * NOTE_MAX_BYTES or not blank:
-        raise Malformed("no proof, an empty line and a checkpoint, or far too long")
-    try:
-        first, *lines = head.decode("ascii").split("\n")
-    except UnicodeDecodeError as exc:
-        raise Malformed("a proof is ASCII") from exc
+    (first, *lines), checkpoint = split_before(raw, "proof")
     if first != FIRST_LINE:
         raise Malformed(f"the first line is not {FIRST_LINE}")
     extra = b""

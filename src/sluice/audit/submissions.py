@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sluice.audit.checkpoints import hash_of, number_of
 from sluice.audit.errors import Malformed
 from sluice.audit.merkle import PROOF_MAX
-from sluice.audit.notes import NOTE_MAX_BYTES, Key, Signature, parse_note, verified
+from sluice.audit.notes import Key, Signature, join_before, parse_note, split_before, verified
 
 _OLD = "old "
 
@@ -29,18 +29,12 @@ class Submission:
     def __bytes__(self) -> bytes:
         """The body of the request."""
         lines = [f"{_OLD}{self.old}", *(base64.b64encode(one).decode() for one in self.hashes)]
-        return "\n".join(lines).encode() + b"\n\n" + self.checkpoint
+        return join_before(lines, self.checkpoint)
 
 
 def parse_submission(raw: bytes) -> Submission:
     """Read the body of a request; its note is not read yet. Raises Malformed."""
-    head, blank, checkpoint = raw.partition(b"\n\n")
-    if len(raw) > 2 * NOTE_MAX_BYTES or not blank:
-        raise Malformed("no old size, an empty line and a checkpoint, or far too long")
-    try:
-        first, *lines = head.decode("ascii").split("\n")
-    except UnicodeDecodeError as exc:
-        raise Malformed("the lines before the checkpoint are ASCII") from exc
+    (first, *lines), checkpoint = split_before(raw, "old size")
     if not first.startswith(_OLD):
         raise Malformed("the first line says no old size")
     if len(lines) > PROOF_MAX:
