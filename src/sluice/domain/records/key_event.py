@@ -123,11 +123,10 @@ def record_of(event: KeyEvent, *, log: str, emitter: str, recorded_at: int) -> A
 
 def event_of(record: AnyRecord) -> KeyEvent | None:
     """The event that a record of a keystore tells of; None for any other record."""
-    at = record.event_at or 0
+    base: dict[str, Any] = {"sequence": record.sequence or 0, "at": record.event_at or 0}
     if isinstance(record, ErasureRecord):
         return KeyEvent(
-            sequence=record.sequence or 0,
-            at=at,
+            **base,
             kind="erasure",
             who=record.body.actor,
             case=record.body.request,
@@ -138,8 +137,7 @@ def event_of(record: AnyRecord) -> KeyEvent | None:
         )
     if isinstance(record, HoldRecord):
         return KeyEvent(
-            sequence=record.sequence or 0,
-            at=at,
+            **base,
             kind="hold" if record.body.placed else "hold_lifted",
             who=record.body.actor,
             case=record.body.case,
@@ -147,8 +145,7 @@ def event_of(record: AnyRecord) -> KeyEvent | None:
         )
     if isinstance(record, AccessRecord):
         return KeyEvent(
-            sequence=record.sequence or 0,
-            at=at,
+            **base,
             kind="access",
             who=record.body.actor,
             case=record.body.purpose,
@@ -159,8 +156,7 @@ def event_of(record: AnyRecord) -> KeyEvent | None:
         )
     if isinstance(record, AdminRecord) and record.body.action.startswith(f"{EXPIRY}:"):
         return KeyEvent(
-            sequence=record.sequence or 0,
-            at=at,
+            **base,
             kind="expiry",
             who=record.body.actor,
             case=record.body.action.partition(":")[2],
