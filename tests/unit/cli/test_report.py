@@ -1,0 +1,130 @@
+"""``sluice report``: whole verbs over a small log and keystore."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sluice.cli import main
+from sluice.domain.records.decision import Decision
+from sluice.testing.records import make_decision
+from tests.support.small_log import KEY, SmallLog
+
+CARD = ["--tenant", "test", "--card", "card-1"]
+BY = ["--who", "ann", "--case", "GDPR-17"]
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallLog:
+    """Three decisions, two of them of one card."""
+    made = SmallLog(tmp_path, monkeypatch)
+    made.add(*decisions())
+    return made
+
+
+def decisions() -> list[Decision]:
+    return [
+        make_decision("a-1", sequence=0),
+        make_decision("a-2", sequence=1),
+        make_decision("a-3", sequence=2, card_token="card-2"),
+    ]
+
+
+def report(log: SmallLog, *argv: str) -> tuple[dict[str, Any], str]:
+    """The document of a report that is made, and the words of its page."""
+    out = log.root / "report"
+    assert main(["report", *argv, *log.asked, "--out", str(out)]) == 0
+    document = json.loads((out / "report.json").read_text())
+    for one in document["rests_on"]:
+        known = str(out / one["file"])
+        assert main(["log", "verify", str(log.folder), "--key", KEY, "--known", known]) == 0
+    words = Words()
+    words.feed((out / "report.html").read_text())
+    return document, " ".join(words.said)
+
+
+class Words(HTMLParser):
+    """What a page says, without its markup; it fetches nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in {"script", "img", "link", "iframe"}
+        assert not {"src", "href", "onclick"} & {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+
+def section(document: dict[str, Any], title: str) -> dict[str, Any]:
+    (found,) = [one for one in document["sections"] if one["title"] == title]
+    return dict(found)
+
+
+def test_a_receipt_says_what_was_destroyed_and_proves_it(log: SmallLog) -> None:
+    assert main(["log", "hold", *CARD, "--who", "ann", "--case", "C-1"]) == 0
+    assert main(["log", "unhold", *CARD, "--who", "ann", "--case", "C-1"]) == 0
+    assert main(["log", "erase", *CARD, *BY]) == 0
+    log.add_key_events()
+    document, page = report(log, "erasure-receipt", "GDPR-17", "--ask-keystore")
+    ((subject, periods, through, _, by, rows),) = section(document, "What was destroyed")["table"][
+        "rows"
+    ]
+    assert (periods, by, rows) == ("2026Q2", "ann", "no archive was there")
+    assert through > "2026Q2"
+    assert section(document, "What the keystore says now")["table"]["rows"] == [
+        [subject, "2026Q2", "none"]
+    ]
+    assert section(document, "Records of the card in these logs")["table"]["rows"] == [
+        [subject, "2026Q2", "decision", 2, "cannot be opened"]
+    ]
+    holds = section(document, "Legal holds")
+    assert [row[3] for row in holds["table"]["rows"]] == ["placed", "lifted"]
+    assert "all of them are lifted" in holds["text"][0]
+    (fact,) = section(document, "How to check it")["facts"]
+    proof = str(log.root / "report" / fact["value"])
+    assert main(["log", "verify-proof", proof, "--key", KEY]) == 0
+    assert "card-1" not in page
+    assert "Not legal advice" in page
+
+
+def test_no_report_is_made_of_a_log_that_was_changed(
+    log: SmallLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["log", "erase", *CARD, *BY]) == 0
+    log.add_key_events()
+    (bundle,) = (log.folder / "tile" / "entries").rglob("4")
+    raw = bytearray(bundle.read_bytes())
+    raw[-2] ^= 1
+    bundle.write_bytes(raw)
+    out = log.root / "report"
+    assert main(["report", "erasure-receipt", "GDPR-17", *log.asked, "--out", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "first bad: entry 3" in said
+    assert not out.exists()
+
+
+def test_what_no_report_can_be_made_of_is_said(
+    log: SmallLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(log.root / "report")]
+    assert main(["report", "erasure-receipt", "GDPR-9", *log.asked, *out]) == 3
+    assert "no erasure for GDPR-9 in 3 entries" in capsys.readouterr().err
+    ask = ["report", "erasure-receipt", "GDPR-17", *out, "--log", str(log.folder)]
+    assert main(ask) == 64
+    assert main([*ask, "--key", KEY, "--key", KEY]) == 64
+    (log.root / "report").mkdir()
+    (log.root / "report" / "older").write_text("")
+    assert main([*ask, "--key", KEY]) == 78
+    assert "name a new folder" in capsys.readouterr().err
+    (log.root / "report" / "older").unlink()
+    (log.folder / "checkpoint").unlink()
+    assert main([*ask, "--key", KEY]) == 3
+    assert "there is no checkpoint" in capsys.readouterr().err
+    assert not list((log.root / "report").iterdir())
