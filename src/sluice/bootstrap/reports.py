@@ -11,6 +11,7 @@ from sluice.adapters.report import document_page
 from sluice.application.read_log import Order
 from sluice.application.reports.document import Pack
 from sluice.application.reports.evidence import Log, Progress
+from sluice.application.reports.psd2 import psd2
 from sluice.application.reports.receipt import erasure_receipt
 from sluice.audit.notes import Key
 from sluice.bootstrap.keystore import keystore
@@ -62,3 +63,8 @@ def receipt(
         return erasure_receipt(held, request, now_us=now, progress=progress)
     with keystore(settings) as store:
         return erasure_receipt(held, request, now_us=now, progress=progress, keys=store)
+
+
+def quarter(held: Sequence[Log], progress: Progress, name: str, tenants: Sequence[str]) -> Pack:
+    """See :func:`sluice.application.reports.psd2.psd2`."""
+    return psd2(held, name, now_us=SystemClock().now_us(), tenants=tenants, progress=progress)
