@@ -70,12 +70,10 @@ class SmallLog:
             events = store.events(self._events, 100)
             at = SystemClock().now_us()
             self._events += len(events)
-            self.write(
-                join(
-                    encode_record(record_of(one, log=ORIGIN, emitter=store.emitter, recorded_at=at))
-                )
-                for one in events
-            )
+            made = [
+                record_of(one, log=ORIGIN, emitter=store.emitter, recorded_at=at) for one in events
+            ]
+        self.write([join(encode_record(one)) for one in made])
 
     def write(self, entries: Sequence[bytes]) -> None:
         log = log_at(self.folder, self._kept)

@@ -1,5 +1,8 @@
 """Answer a customer, a card scheme, a supervisor or an examiner from the compliance log.
 
+sluice report explain-to-customer ID --grant GRANT --log DIR --key KEY --out NEW
+sluice report chargeback ID --log DIR --key KEY --out NEW
+sluice report model-change RELEASE --log DIR --key KEY --out NEW
 sluice report erasure-receipt CASE --log DIR --key KEY --out NEW
 sluice report psd2 --quarter 2026Q3 --log DIR --key KEY --out NEW
 
@@ -22,14 +25,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sluice.audit.notes import LOG
+from sluice.bootstrap import verbs
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER
+from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.progress import Progress
+from sluice.cli.replay import library_options
 from sluice.cli.text import help_of
 from sluice.cli.trusting import keys_of, order_of, trusting
 from sluice.settings import load
 
 if TYPE_CHECKING:
+    from sluice.application.reports.customer import Audience
     from sluice.application.reports.document import Pack
     from sluice.application.reports.evidence import Log
     from sluice.application.reports.evidence import Progress as Told
@@ -103,6 +109,124 @@ def reporting(make: Callable[..., Pack]) -> Callable[..., int]:
         return 0
 
     return run
+
+
+@command.command("explain-to-customer", help=help_of(
+    """How a payment was decided, for the one who paid (GDPR 15(1)(h)).
+
+    Which outcome, whether by automated means alone, the procedure, the reasons in plain words, the
+    values used, and what would have led to a milder outcome. That needs the archive, the policy and
+    the release that decided. What is sealed is opened by a grant (`sluice log grant`), and that is
+    written down.
+
+    With --for authority the score, the thresholds and exact values are in it, which are trade
+    secrets.
+    """
+))  # fmt: skip
+@click.argument("authorization_id", metavar="ID")
+@click.option("--grant", type=FOLDER, required=True, metavar="FILE", help="As granted.")
+@click.option(
+    "--for",
+    "audience",
+    type=click.Choice(["customer", "authority"]),
+    default="customer",
+    show_default=True,
+    help="Who will read it.",
+)
+@archive_option
+@library_options
+@reporting
+def explain_to_customer(
+    logs: Sequence[Log],
+    told: Told,
+    *,
+    authorization_id: str,
+    grant: Path,
+    audience: Audience,
+    archive: Path | None,
+    policies: tuple[Path, ...],
+    releases: tuple[Path, ...],
+    trust: Path | None,
+) -> Pack:  # fmt: skip
+    """See :func:`sluice.application.reports.customer.explain_to_customer`."""
+    from sluice.bootstrap.reports import explanation  # noqa: PLC0415
+
+    settings, _ = load()
+    return explanation(
+        settings,
+        logs,
+        told,
+        authorization_id,
+        grant=grant,
+        audience=audience,
+        archive=verbs.archive_root(settings, archive),
+        library=verbs.library(settings, policies, releases, trust),
+        warn=lambda why: say(f"sluice report: {why}", err=True),
+    )
+
+
+@command.command("chargeback", help=help_of(
+    """What to show when a payment is disputed: the decision, what was known then, how 3-D Secure
+    ended, what was reported since, and a proof of each record.
+
+    With --grant also what is sealed: amount as asked, merchant, terminal, and the figures served.
+    """
+))  # fmt: skip
+@click.argument("authorization_id", metavar="ID")
+@click.option("--grant", type=FOLDER, metavar="FILE", help="To open what is sealed, as granted.")
+@reporting
+def chargeback(
+    logs: Sequence[Log], told: Told, *, authorization_id: str, grant: Path | None
+) -> Pack:
+    """See :func:`sluice.application.reports.chargeback.chargeback`."""
+    from sluice.bootstrap.reports import disputed  # noqa: PLC0415
+
+    return disputed(load()[0], logs, told, authorization_id, grant=grant)
+
+
+@command.command("model-change", help=help_of(
+    """A release of a model: what it is, who signed it, what the gate asked, what changed against
+    the release before, how it was brought in, and what it decided.
+
+    Manifest, card and certificate come from the folder of the release (--releases).
+    """
+))  # fmt: skip
+@click.argument("release", metavar="RELEASE")
+@click.option(
+    "--before",
+    metavar="RELEASE",
+    help="Compare with this one (default: the champion that its activation took the place of).",
+)
+@click.option(
+    "--releases",
+    type=FOLDER,
+    multiple=True,
+    metavar="DIR",
+    help="A release, or a folder of them; may be given again (default: decider.release_dir).",
+)
+@click.option("--trust", type=FOLDER, metavar="KEYS", help="Default: decider.trust_dir.")
+@reporting
+def model_change(
+    logs: Sequence[Log],
+    told: Told,
+    *,
+    release: str,
+    before: str | None,
+    releases: tuple[Path, ...],
+    trust: Path | None,
+) -> Pack:  # fmt: skip
+    """See :func:`sluice.application.reports.model_change.model_change`."""
+    from sluice.bootstrap.reports import changed_model  # noqa: PLC0415
+
+    settings, _ = load()
+    return changed_model(
+        logs,
+        told,
+        release,
+        before=before,
+        releases=releases or [Path(settings.decider.release_dir)],
+        trusted=verbs.library(settings, (), (), trust).trusted(),
+    )
 
 
 @command.command("erasure-receipt", help=help_of(

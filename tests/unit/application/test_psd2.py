@@ -3,6 +3,7 @@ document says of rates that hold, that are exceeded once, and twice."""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -19,13 +20,14 @@ from sluice.application.reports.document import Document, Section
 from sluice.application.reports.evidence import Log, Unfounded
 from sluice.application.reports.fraud_rates import Delays, Standing, percent, quarter_of, rounded
 from sluice.audit.entries import join
+from sluice.cli import main
 from sluice.domain.records import log_record as records
 from sluice.domain.records.authorization import Channel, ScaExemption, ThreeDs
 from sluice.domain.records.label import LabelKind
 from sluice.domain.records.outcome import Outcome
 from sluice.domain.sca import threshold_of
 from sluice.errors import Rejected
-from tests.support.logs import KEY, ORIGIN, signed, tree_files
+from tests.support.logs import KEY, ORIGIN, signed, tree_files, write_log
 
 DAY_US = 86_400_000_000
 EXAMPLE = records.read(
@@ -324,6 +326,7 @@ def test_each_exemption_has_its_number_share_average_and_rate():
         decision("b", at("2026-07-02"), 1_000, exemption=ScaExemption.LOW_VALUE),
         decision("c", at("2026-09-30"), 5_000, three_ds=ThreeDs.CHALLENGED),
         decision("d", at("2026-09-30"), 9_000, outcome=Outcome.DECLINE),
+        decision("o", at("2026-08-01"), 999, exemption=ScaExemption.ONE_LEG),
         decision("e", at("2026-10-01"), 9_000),
         decision("f", at("2026-06-30"), 9_000),
         label("b", at("2026-07-02"), at("2026-07-09"), kind="alert"),
@@ -332,15 +335,19 @@ def test_each_exemption_has_its_number_share_average_and_rate():
     ]
     document = made(said)
     assert rows(document, "Remote electronic card payments") == [
-        ["with strong customer authentication", 1, "33.33 %", "50.00 EUR", "50.00 EUR", 0,
+        ["with strong customer authentication", 1, "25.00 %", "50.00 EUR", "50.00 EUR", 0,
          "0.00 EUR", "0.0000 %"],
-        ["article 16: remote, of low value", 2, "66.67 %", "40.01 EUR", "20.01 EUR", 1,
+        ["article 16: remote, of low value", 2, "50.00 %", "40.01 EUR", "20.01 EUR", 1,
          "10.00 EUR", "24.9938 %"],
-        ["All", 3, "100.00 %", "90.01 EUR", "30.00 EUR", 1, "10.00 EUR", "11.1099 %"],
+        ["out of scope: one provider is outside the EEA", 1, "25.00 %", "9.99 EUR", "9.99 EUR", 0,
+         "0.00 EUR", "0.0000 %"],
+        ["All", 4, "100.00 %", "100.00 EUR", "25.00 EUR", 1, "10.00 EUR", "10.0000 %"],
+        ["All but those out of scope", 3, "75.00 %", "90.01 EUR", "30.00 EUR", 1, "10.00 EUR",
+         "11.1099 %"],
     ]  # fmt: skip
     assert section(document, "Cash withdrawals").text == ["There was none."]
     assert rows(document, "All decisions") == [
-        ["approve", 3, "90.01 EUR"], ["decline", 1, "90.00 EUR"]
+        ["approve", 4, "100.00 EUR"], ["decline", 1, "90.00 EUR"]
     ]  # fmt: skip
     known = facts(document, "What is known of frauds")
     assert known["Frauds that were not approved, so no payments"] == 1
@@ -383,6 +390,25 @@ def test_only_the_tenants_asked_for_are_counted():
     document = made(said, tenants=["bank"])
     assert "of bank;" in document.subject
     assert rows(document, "Remote electronic card payments")[-1][3:6] == ["5.00 EUR", "5.00 EUR", 0]
+
+
+def test_the_verb_writes_the_folder_or_says_why_not(tmp_path, capsys):
+    said = quarter_with("2026-08-01", 1_300, 1_000_000)
+    write_log(tmp_path / "log", [join(records.encode(one)) for one in said])
+    ask = ["report", "psd2", "--log", str(tmp_path / "log"), "--key", str(KEY)]
+    out = tmp_path / "out"
+    assert main([*ask, "--quarter", "2026Q4", "--out", str(out)]) == 3
+    assert main([*ask, "--quarter", "2026Q3", "--tenant", "other", "--out", str(out)]) == 3
+    assert main([*ask, "--out", str(out)]) == 64
+    assert "no decision of 2026Q3 is in these logs of the tenants other" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*ask, "--quarter", "2026Q3", "--out", str(out)]) == 0
+    document = json.loads((out / "report.json").read_text())
+    assert document["kind"] == "psd2"
+    assert "0.1300 %" in (out / "report.html").read_text()
+    checkpoint = str(out / document["rests_on"][0]["file"])
+    known = ["--key", str(KEY), "--known", checkpoint]
+    assert main(["log", "verify", str(tmp_path / "log"), *known]) == 0
 
 
 def test_how_much_is_known_follows_from_how_late_frauds_were_known_before():

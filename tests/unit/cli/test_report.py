@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from sluice.bootstrap.keystore import keystore
 from sluice.cli import main
+from sluice.domain.records.authorization import Channel, ThreeDs
 from sluice.domain.records.decision import Decision
+from sluice.domain.records.label import label_of
+from sluice.settings import load
+from sluice.testing.factories import NOON_US, make_authorization
 from sluice.testing.records import make_decision
 from tests.support.small_log import KEY, SmallLog
 
@@ -128,3 +133,87 @@ def test_what_no_report_can_be_made_of_is_said(
     assert main([*ask, "--key", KEY]) == 3
     assert "there is no checkpoint" in capsys.readouterr().err
     assert not list((log.root / "report").iterdir())
+
+
+def test_a_disputed_payment_is_told_from_its_header_without_a_grant(log: SmallLog) -> None:
+    online = {"three_ds": ThreeDs.CHALLENGED, "channel": Channel.ECOM}
+    log.add(
+        make_decision("a-4", sequence=3, **online),
+        label_of(make_authorization("a-4", **online), known_at=NOON_US + 9_000_000, is_fraud=True,
+                 kind="chargeback", source="net", reason="10.4"),
+    )  # fmt: skip
+    document, page = report(log, "chargeback", "a-4")
+    assert "the payer was asked and authenticated" in document["lead"]
+    assert "1 report came in, 1 of them of fraud" in document["lead"]
+    (row,) = section(document, "What became known later")["table"]["rows"]
+    assert row[1:] == ["fraud", "chargeback", "net", "10.4", 4]
+    assert "no grant" in section(document, "What was known when it was decided")["text"][0]
+    proofs = section(document, "Proofs")["table"]["rows"]
+    assert [row[2] for row in proofs] == ["decision", "label"]
+    for row in proofs:
+        proof = str(log.root / "report" / row[4])
+        assert main(["log", "verify-proof", proof, "--key", KEY]) == 0
+    assert "merchant-1" not in page
+    assert "card-1" not in page
+
+
+def test_an_explanation_of_another_builds_decision_names_what_it_cannot_show(
+    log: SmallLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is sealed is opened, but its figures have names that this build does not know."""
+    document, page = report(log, "explain-to-customer", "a-1", "--grant", log.grant("a-1"))
+    assert "merchant-1, in BE" in page
+    assert "another version of the software" in section(document, "The values used")["text"][0]
+    assert "archive was not at hand" in page
+    assert "there is no archive" in capsys.readouterr().err
+    assert "bob opened what is sealed, for case DSAR-3" in page
+    with keystore(load()[0]) as store:
+        (event,) = store.events(0, 9)
+        assert (event.kind, event.who, event.authorization_id) == ("access", "bob", "a-1")
+
+
+def test_of_an_erased_card_the_header_is_explained(log: SmallLog) -> None:
+    grant = log.grant("a-1")
+    assert main(["log", "erase", *CARD, *BY]) == 0
+    document, page = report(log, "explain-to-customer", "a-1", "--grant", grant)
+    assert "this payment was approved" in document["lead"]
+    assert "the key was destroyed" in section(document, "The values used")["text"][0]
+    assert "merchant-1" not in page
+    assert "asked to open" in section(document, "Who looked")["text"][0]
+
+
+def test_nothing_is_opened_for_a_report_that_cannot_be_made(
+    log: SmallLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(log.root / "report")]
+    ask = ["report", "explain-to-customer", "a-1", *log.asked, *out]
+    assert main(ask) == 64, "no grant"
+    assert main([*ask, "--grant", log.grant("a-2")]) == 1
+    assert "it is for another record" in capsys.readouterr().err
+    unknown = ["report", "explain-to-customer", "a-9", *log.asked, *out]
+    assert main([*unknown, "--grant", log.grant("a-9")]) == 3
+    assert "no decision of a-9 in 3 entries" in capsys.readouterr().err
+    (bundle,) = (log.folder / "tile" / "entries").rglob("3")
+    bundle.write_bytes(bundle.read_bytes().replace(b"approve", b"decline"))
+    assert main([*ask, "--grant", log.grant("a-1")]) == 1
+    assert "first bad: entry 0" in capsys.readouterr().err
+    assert not (log.root / "report").exists()
+    with keystore(load()[0]) as store:
+        assert store.events(0, 9) == []
+
+
+def test_a_change_of_a_model_is_told_without_records_of_it_and_without_its_folder(
+    log: SmallLog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trust = log.root / "grantor.pem.pub"
+    monkeypatch.setenv("SLUICE_DECIDER_TRUST_DIR", str(trust))
+    monkeypatch.setenv("SLUICE_DECIDER_RELEASE_DIR", str(log.root / "releases"))
+    document, _ = report(log, "model-change", "release-1")
+    assert "It made 3 decisions" in document["lead"]
+    assert section(document, "What it decided")["table"]["rows"] == [["approve", 3, "100.00 %"]]
+    for title in ("Who let it decide", "How it was brought in"):
+        assert "in these logs" in section(document, title)["text"][0]
+    assert "No folder of the release was at hand" in section(document, "What it is")["text"][0]
+    out = ["--out", str(log.root / "other")]
+    assert main(["report", "model-change", "release-9", *log.asked, *out]) == 3
+    assert "no record of release release-9 in 3 entries" in capsys.readouterr().err

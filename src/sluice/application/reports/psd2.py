@@ -517,6 +517,8 @@ class _Page:
             return Section(title=_TITLES[kind], text=["There was none."])
         rows = [[_name(by), *self._cells(sums, every)] for by, sums in some.items()]
         rows.append(["All", *self._cells(every, every)])
+        if kind == REMOTE:
+            rows.append(["All but those out of scope", *self._cells(self._now, every)])
         return Section(
             title=_TITLES[kind],
             text=["Executed payments, by how they were initiated (article 21(1))."],

@@ -23,10 +23,10 @@ from sluice.application.reports.evidence import (
     Progress,
     check,
     checkpoints,
+    found_at,
     proof_of,
 )
 from sluice.application.sealing import Erased, SealingKey
-from sluice.audit.entries import split
 from sluice.domain.records.log_record import (
     AnyRecord,
     DuplicateRecord,
@@ -34,7 +34,6 @@ from sluice.domain.records.log_record import (
     HoldRecord,
     Sealed,
 )
-from sluice.domain.records.log_record import read as read_record
 
 _STAYS = [
     "Of each record the header stays, which holds no name, no card number and no card token: "
@@ -86,10 +85,10 @@ class _Counts:
         self.sealed: dict[str, Counter[tuple[str, str]]] = {one: Counter() for one in subjects}
         self.holds: list[HoldRecord] = []
 
-    def __call__(self, _first: int, entries: Sequence[bytes]) -> None:
-        for entry in entries:
+    def __call__(self, first: int, entries: Sequence[bytes]) -> None:
+        for place, entry in enumerate(entries, first):
             if any(mark in entry for mark in self._marks):
-                self._take(read_record(split(entry)[0]))
+                self._take(found_at(place, entry).record)
 
     def _take(self, record: AnyRecord) -> None:
         if isinstance(record, HoldRecord) and record.body.subject in self._subjects:
