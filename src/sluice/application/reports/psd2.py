@@ -53,8 +53,8 @@ from sluice.domain.records.outcome import Outcome
 from sluice.domain.sca import ARTICLES, ETV_CURRENCY, MEANINGS, OUT_OF_SCOPE, THRESHOLDS
 from sluice.errors import Rejected
 
-LABELLED_MAX = 250_000
-"""Authorizations with a label that are held at once, some 350 bytes each."""
+LABELLED_MAX = 100_000
+"""Authorizations with a label that are held at once, some 450 bytes each."""
 _DECISION, _LABEL, _OVERRIDE = b'{"type":"decision"', b'{"type":"label"', b'{"type":"override"'
 _TITLES: dict[rates.Type, str] = {
     "remote_card": "Remote electronic card payments (e-commerce)",
