@@ -224,7 +224,7 @@ def model_change(
         release,
         before=before,
         releases=releases or [Path(settings.decider.release_dir)],
-        trusted=verbs.library(settings, (), (), trust).trusted(),
+        trusted=verbs.library(settings, (), (), trust).trusted,
     )
 
 

@@ -116,11 +116,15 @@ def test_no_report_is_made_of_a_log_that_was_changed(
 
 
 def test_what_no_report_can_be_made_of_is_said(
-    log: SmallLog, capsys: pytest.CaptureFixture[str]
+    log: SmallLog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("SLUICE_DECIDER_TRUST_DIR", str(log.root / "grantor.pem.pub"))
     out = ["--out", str(log.root / "report")]
     assert main(["report", "erasure-receipt", "GDPR-9", *log.asked, *out]) == 3
     assert "no erasure for GDPR-9 in 3 entries" in capsys.readouterr().err
+    for verb in ("erasure-receipt", "chargeback", "model-change"):
+        assert main(["report", verb, "x\udc80\x1b[2J", *log.asked, *out]) == 3
+        assert "\x1b" not in capsys.readouterr().err
     ask = ["report", "erasure-receipt", "GDPR-17", *out, "--log", str(log.folder)]
     assert main(ask) == 64
     assert main([*ask, "--key", KEY, "--key", KEY]) == 64
