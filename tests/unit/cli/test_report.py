@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sluice.application.prove_entry import check as check_proof
+from sluice.application.read_log import Order
+from sluice.application.reports.evidence import Log, check, proof_of
+from sluice.audit.notes import parse_key
 from sluice.bootstrap.keystore import keystore
+from sluice.bootstrap.log import log_files
 from sluice.cli import main
 from sluice.domain.records.authorization import Channel, ThreeDs
 from sluice.domain.records.decision import Decision
@@ -221,3 +227,18 @@ def test_a_change_of_a_model_is_told_without_records_of_it_and_without_its_folde
     out = ["--out", str(log.root / "other")]
     assert main(["report", "model-change", "release-9", *log.asked, *out]) == 3
     assert "no record of release release-9 in 3 entries" in capsys.readouterr().err
+
+
+def test_a_report_rests_on_one_checkpoint_though_the_log_grows_meanwhile(log: SmallLog) -> None:
+    seen: list[int] = []
+
+    def take(_first: int, entries: Sequence[bytes]) -> None:
+        seen.append(len(entries))
+        log.add(make_decision("a-5", sequence=3))
+
+    checked = check(Log(log_files(log.folder), Order(parse_key(KEY))), take)
+    assert seen == [3]
+    assert checked.rests_on.size == 3
+    proven = check_proof(proof_of(checked, 2), parse_key(KEY), (), 0)
+    assert (proven.opened.checkpoint.size, proven.record.authorization_id) == (3, "a-3")
+    assert check(checked.log, lambda _first, _entries: None).checkpoint == checked.checkpoint

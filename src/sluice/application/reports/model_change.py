@@ -297,7 +297,7 @@ def _gate(folder: Folder | None) -> Section:
 def _changed(folder: Folder | None, before: Folder | None) -> Section:
     title = "What changed against the release before"
     if folder is None or before is None:
-        missing = "the release" if folder is None else "the release before (`--before DIR`)"
+        missing = "the release" if folder is None else "the release before (`--before RELEASE`)"
         return Section(title=title, text=[f"Not compared: the folder of {missing} is not here."])
     rows: list[list[Cell]] = [
         [name, was, now]
