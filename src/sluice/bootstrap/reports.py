@@ -18,6 +18,7 @@ from sluice.application.reports import chargeback, customer, model_change
 from sluice.application.reports.document import Pack
 from sluice.application.reports.evidence import Log, Progress
 from sluice.application.reports.of_authorization import Access, Personal
+from sluice.application.reports.psd2 import psd2
 from sluice.application.reports.receipt import erasure_receipt
 from sluice.audit.notes import Key
 from sluice.bootstrap import verbs
@@ -251,3 +252,8 @@ def _said(d: Decision) -> tuple[object, ...]:
         d.outcome,
         d.reasons,
     )
+
+
+def quarter(held: Sequence[Log], progress: Progress, name: str, tenants: Sequence[str]) -> Pack:
+    """See :func:`sluice.application.reports.psd2.psd2`."""
+    return psd2(held, name, now_us=SystemClock().now_us(), tenants=tenants, progress=progress)

@@ -4,6 +4,7 @@ sluice report explain-to-customer ID --grant GRANT --log DIR --key KEY --out NEW
 sluice report chargeback ID --log DIR --key KEY --out NEW
 sluice report model-change RELEASE --log DIR --key KEY --out NEW
 sluice report erasure-receipt CASE --log DIR --key KEY --out NEW
+sluice report psd2 --quarter 2026Q3 --log DIR --key KEY --out NEW
 
 NEW is a folder that is made: report.html for people, report.json for programs
 (contracts/report-document.v1.schema.json), the checkpoints that both rest on, and proofs. Every log
@@ -244,3 +245,25 @@ def erasure_receipt(logs: Sequence[Log], told: Told, *, case: str, ask_keystore:
     from sluice.bootstrap.reports import receipt  # noqa: PLC0415
 
     return receipt(load()[0], logs, told, case, look=ask_keystore)
+
+
+@command.command("psd2", help=help_of(
+    """A quarter's fraud rates, and exemptions from strong customer authentication.
+
+    As articles 19 to 21 of Delegated Regulation (EU) 2018/389 ask for them.
+    The logs need the quarter before as well, and the 90 days before that for the rolling rate;
+    where they begin later the document says so. Give all logs of a cell: decisions and labels are
+    spread over them.
+    """
+))  # fmt: skip
+@click.option("--quarter", required=True, metavar="2026Q3", help="A calendar quarter, UTC.")
+@click.option(
+    "--tenant", "tenants", multiple=True, metavar="T",
+    help="Only of it: the rate is of one payment service provider; may be given again.",
+)  # fmt: skip
+@reporting
+def psd2(logs: Sequence[Log], told: Told, *, quarter: str, tenants: Sequence[str]) -> Pack:
+    """See :func:`sluice.application.reports.psd2.psd2`."""
+    from sluice.bootstrap import reports  # noqa: PLC0415
+
+    return reports.quarter(logs, told, quarter, tenants)

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from sluice.adapters.report.frame import text, whole_page
 from sluice.application.reports.document import Cell, Document, Fact, RestsOn, Section, Table
 
+UNBROKEN_MAX = 20
+"""Characters of a cell that stay on one line: an amount, a share, a word."""
+
 
 def document_page(document: Document) -> str:
     """The whole page."""
@@ -52,14 +55,17 @@ def _facts(facts: Sequence[Fact]) -> str:
 def _table(table: Table) -> str:
     heads = "".join(f"<th>{text(name)}</th>" for name in table.columns)
     rows = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{'' if isinstance(cell, int) else ' class=w'}>{_cell(cell)}</td>" for cell in row
-        )
-        + "</tr>"
+        "<tr>" + "".join(f"<td{_kind(cell)}>{_cell(cell)}</td>" for cell in row) + "</tr>"
         for row in table.rows
     )
     return f"<div class='wide'><table class='rows'><tr>{heads}</tr>{rows}</table></div>"
+
+
+def _kind(value: Cell) -> str:
+    """Numbers stand to the right; texts to the left, and break only where they are long."""
+    if isinstance(value, int):
+        return ""
+    return " class=w" if value is not None and len(value) > UNBROKEN_MAX else " class=s"
 
 
 def _cell(value: Cell) -> str:

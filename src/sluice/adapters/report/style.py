@@ -72,6 +72,7 @@ code{font:12.5px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 dl{display:grid;grid-template-columns:minmax(110px,max-content) 1fr;gap:4px 20px;margin:0 0 14px}
 dt{color:var(--dim)}
 dd{margin:0;overflow-wrap:anywhere;max-width:78ch}
+.rows td.s{text-align:left}
 .rows td.w{text-align:left;white-space:normal;overflow-wrap:anywhere}
 .rows tr:first-child>th{text-align:left}
 .notice{margin-top:38px;padding:10px 14px;border-radius:8px;background:var(--panel)}
