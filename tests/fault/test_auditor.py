@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from local.kafka.broker import free_port
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import TopicReader
+from sluice.adapters.kafka.rollouts import RolloutTopic
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.tiles.folder import LogFolder
@@ -23,10 +25,12 @@ from sluice.audit.merkle import leaf_hash, root_of
 from sluice.audit.notes import LOG, Key
 from sluice.audit.tiles import read_entries, reader, tiles_of
 from sluice.bootstrap.keystore import make_keystore
+from sluice.domain.activation import Activation, statement_of
 from sluice.domain.records.authorization import encode
 from sluice.domain.records.log_record import AnyRecord, GapRecord, read
+from sluice.domain.records.rollout import Rollout
 from sluice.settings import KeystoreSettings, Settings
-from sluice.testing.factories import make_authorization, make_label
+from sluice.testing.factories import NOON_US, make_authorization, make_label
 from sluice.testing.records import make_decision
 from tests.support.kafka import read_all, wait_until
 
@@ -107,7 +111,7 @@ class Auditor:
         try:
             return {
                 (topic, number): list(range(end))
-                for topic in (self.topics.decisions, self.topics.labels)
+                for topic in (self.topics.decisions, self.topics.labels, self.topics.rollouts)
                 for number, (_, end) in asked.spans(topic).items()
                 if end
             }
@@ -149,12 +153,31 @@ def label(auditor: Auditor, count: int) -> None:
     producer.flush(30)
 
 
+def obey(auditor: Auditor, *emitters: str) -> None:
+    """Deciders say which policy they decide by, and by whose word."""
+    said = Activation(
+        what="policy", id="p-1", digest="d" * 64, epoch=NOON_US, act="activate", who="ann", why="x"
+    )
+    step = Rollout(
+        at=NOON_US, emitter="", step="began", role="policy", release="p-1", digest="d" * 64,
+        epoch=NOON_US, who="ann", why="x", statement=statement_of(said).statement.decode(),
+        signers=["a" * 16], score_ppm=[None, None, 900_000], expected_loss_minor=[None] * 3,
+    )  # fmt: skip
+    producer = EventProducer(auditor.bootstrap, client_id="test")
+    topic = RolloutTopic(
+        auditor.topics.rollouts, lambda: TopicReader(auditor.bootstrap), lambda: producer
+    )
+    topic.write([structs.replace(step, emitter=emitter) for emitter in emitters])
+
+
 def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     decide(auditor, 0, 300)
     label(auditor, 40)
+    obey(auditor, "decider-0/1-1", "decider-1/1-1")
     for point in ("auditor.after_publish:2", "auditor.after_ahead:3", "auditor.after_commit"):
         assert auditor.start(kill_at=point).wait(60) == -signal.SIGKILL, point
     decide(auditor, 300, 400)
+    obey(auditor, "decider-0/2-1")
     last = auditor.start()
     wait_until(
         lambda: (
@@ -168,7 +191,8 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     records = auditor.records()
     kinds = [record.type for record in records]
     assert (kinds.count("decision"), kinds.count("label")) == (400, 40)
-    assert kinds.count("log_start") == 4
+    assert kinds.count("log_start") == kinds.count("time_sync") == 4
+    assert (kinds.count("rollout"), kinds.count("policy"), kinds.count("threshold")) == (3, 1, 1)
     assert kinds[-1] == "log_stop"
     own = [record.sequence for record in records if record.emitter == "auditor"]
     assert own == list(range(len(own)))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sluice import __version__, telemetry
+from sluice import BUILD, telemetry
+from sluice.adapters import kernel_clock
 from sluice.adapters.kafka.checkpoints import CheckpointTopic
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.shard import ShardConsumer
@@ -18,16 +19,18 @@ from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import AppendLog
 from sluice.application.cosigners import Cosigners
 from sluice.application.keep_log import KeepsLog
+from sluice.application.log_keys import Line
 from sluice.application.log_records import LogRecords
 from sluice.application.sign_release import read_private_key
 from sluice.audit.notes import LOG, Key
-from sluice.bootstrap.beside_log import cosigners
+from sluice.bootstrap.beside_log import cosigners, witnesses
 from sluice.bootstrap.keystore import open_keystore
 from sluice.bootstrap.services import group, topics
+from sluice.bootstrap.witness import keys_of_file
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.log_record import Provenance
 from sluice.errors import Misconfigured
-from sluice.settings import Settings
+from sluice.settings import Settings, digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,11 @@ def verifier_key(settings: Settings) -> Key:
     return Key(origin(settings), LOG, private.public_key())
 
 
+def _retired(settings: Settings) -> list[Line]:
+    path = settings.auditor.retired_keys_file
+    return keys_of_file(path, LOG) if path else []
+
+
 def auditor(settings: Settings) -> AuditorParts:
     """The writer of one log. Fences whoever wrote it before. Raises Misconfigured, Unavailable."""
     given = settings.auditor
@@ -106,7 +114,7 @@ def auditor(settings: Settings) -> AuditorParts:
     )
     keystore = open_keystore(settings)
     beside = ThreadPoolExecutor(1, "checkpoint")
-    witnesses = cosigners(settings)
+    asked = cosigners(settings)
     reader = TopicReader(bootstrap, extra=extra)
     keeps = KeepsLog(
         AppendLog(
@@ -115,7 +123,8 @@ def auditor(settings: Settings) -> AuditorParts:
             published,
             origin=name,
             private=private,
-            cosign=witnesses.cosign,
+            retired=[line.key for line in _retired(settings)],
+            cosign=asked.cosign,
         ),
         LogRecords(
             log=name,
@@ -128,7 +137,16 @@ def auditor(settings: Settings) -> AuditorParts:
         beside.submit,
         decisions=names.decisions,
         earlier=partial(reader.between, names.decisions),
-        provenance=Provenance(build=f"sluice-{__version__}", image=None, config=None, trace=None),
+        provenance=Provenance(
+            build=BUILD,
+            image=settings.service.image_digest or None,
+            config=digest_of(settings),
+            trace=None,
+        ),
+        replica=settings.service.name(),
+        rollouts=names.rollouts,
+        witnesses=[line.key for line in witnesses(settings)],
+        time_sync=kernel_clock.read,
         keystore=None if given.shard else keystore,  # the cell has one, and one log tells of it
         count=count,
     )
@@ -142,4 +160,4 @@ def auditor(settings: Settings) -> AuditorParts:
         extra=extra,
         count=count,
     )
-    return AuditorParts(consumer, keeps, beside, reader, keystore.close, witnesses)
+    return AuditorParts(consumer, keeps, beside, reader, keystore.close, asked)

@@ -71,6 +71,10 @@ _key = click.option(
     "--key", "keys", multiple=True, required=True, metavar="KEY",
     help="The log's verifier key, or a file of such; again for further logs.",
 )  # fmt: skip
+_retired = click.option(
+    "--retired", "retired", multiple=True, metavar="KEY",
+    help="A key that a log had before, or a file of such: it signed checkpoints given beside it.",
+)  # fmt: skip
 _witness = click.option(
     "--witness", "witnesses", multiple=True, metavar="KEY",
     help="A witness's, or a file of such; may be given again.",
@@ -133,6 +137,7 @@ def _one_key(keys: Sequence[str]) -> Key:
 ))  # fmt: skip
 @click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="DIR...")
 @_trusting
+@_retired
 @click.option("--since", type=FOLDER, metavar="CP", help="Check what came after it.")
 @click.option("--known", type=FOLDER, multiple=True, metavar="CP", help="Published once.")
 @click.option("--accounting", is_flag=True, help="Nothing is missing; asks the brokers.")
@@ -144,6 +149,7 @@ def verify_(
     keys: Sequence[str],
     witnesses: Sequence[str],
     required: int,
+    retired: Sequence[str],
     since: Path | None,
     known: Sequence[Path],
     accounting: bool,
@@ -157,6 +163,7 @@ def verify_(
 
     order = _order(witnesses, required)
     logs = _keys(keys, LOG, "--key")
+    before = _keys(retired, LOG, "--retired")
     if (since or known) and len(folders) > 1:
         raise click.UsageError("--since and --known are of one log")
     if len(logs) != len(folders):
@@ -179,6 +186,7 @@ def verify_(
             asked_of = order(key)._replace(
                 since=None if since is None else _note(since, "--since"),
                 known=[_note(path, "--known") for path in known],
+                retired=[one for one in before if one.name == key.name],
             )
             read = parts.log_files(folder)
             found.append(verify(read, asked_of, accounting=account, progress=told))
@@ -356,6 +364,7 @@ def verify_proof(
 @click.argument("other", type=FOLDER, metavar="CP2")
 @click.option("--log", "folder", type=FOLDER, metavar="DIR", help="The log's folder.")
 @_trusting
+@_retired
 @_json
 def diff(
     one: Path,
@@ -364,6 +373,7 @@ def diff(
     keys: Sequence[str],
     witnesses: Sequence[str],
     required: int,
+    retired: Sequence[str],
     as_json: bool,
 ) -> int:
     """Returns 0; 1 for a fork, 3 without the tiles that tell."""
@@ -371,6 +381,7 @@ def diff(
     from sluice.application.verify_log import grown  # noqa: PLC0415
 
     order = _order(witnesses, required)(_one_key(keys))
+    order = order._replace(retired=_keys(retired, LOG, "--retired"))
     raws = [_note(path, f"CP{at}") for at, path in enumerate((one, other), 1)]
     try:
         read = None if folder is None else parts.log_files(folder)
