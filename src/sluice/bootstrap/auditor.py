@@ -19,14 +19,12 @@ from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import AppendLog
 from sluice.application.cosigners import Cosigners
 from sluice.application.keep_log import KeepsLog
-from sluice.application.log_keys import Line
 from sluice.application.log_records import LogRecords
 from sluice.application.sign_release import read_private_key
 from sluice.audit.notes import LOG, Key
-from sluice.bootstrap.beside_log import cosigners, witnesses
+from sluice.bootstrap.beside_log import cosigners, retired, witnesses
 from sluice.bootstrap.keystore import open_keystore
 from sluice.bootstrap.services import group, topics
-from sluice.bootstrap.witness import keys_of_file
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.log_record import Provenance
 from sluice.errors import Misconfigured
@@ -76,11 +74,6 @@ def verifier_key(settings: Settings) -> Key:
     return Key(origin(settings), LOG, private.public_key())
 
 
-def _retired(settings: Settings) -> list[Line]:
-    path = settings.auditor.retired_keys_file
-    return keys_of_file(path, LOG) if path else []
-
-
 def auditor(settings: Settings) -> AuditorParts:
     """The writer of one log. Fences whoever wrote it before. Raises Misconfigured, Unavailable."""
     given = settings.auditor
@@ -123,7 +116,7 @@ def auditor(settings: Settings) -> AuditorParts:
             published,
             origin=name,
             private=private,
-            retired=[line.key for line in _retired(settings)],
+            retired=retired(settings),
             cosign=asked.cosign,
         ),
         LogRecords(

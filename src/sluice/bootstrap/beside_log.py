@@ -48,6 +48,12 @@ def witnesses(settings: Settings) -> list[Line]:
     return keys_of_file(path, WITNESS) if path else []
 
 
+def retired(settings: Settings) -> list[Key]:
+    """Keys that the log had before. Raises Misconfigured."""
+    path = settings.auditor.retired_keys_file
+    return [line.key for line in keys_of_file(path, LOG)] if path else []
+
+
 def tasks(settings: Settings, origin: str) -> list[Task]:
     """Of the log with this name: those that are set up. Raises Misconfigured."""
     given = settings.auditor
@@ -58,7 +64,8 @@ def tasks(settings: Settings, origin: str) -> list[Task]:
     if given.copy_bucket:
         bucket = _bucket(settings, origin)
         stores.append(bucket)
-        found.append(Task("copy_log", given.copy_every_s, _Copies(LogCopy(folder, bucket, key))))
+        copies = _Copies(LogCopy(folder, bucket, key, retired(settings)))
+        found.append(Task("copy_log", given.copy_every_s, copies))
     if given.time_stamp_url:
         found.append(Task("time_stamp", STAMP_EVERY_S, _stamps(settings, stores, key)))
     return found
