@@ -17,17 +17,19 @@ from sluice.adapters.kafka.rollouts import RolloutTopic
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.tiles.folder import LogFolder
+from sluice.application.log_keys import make_log_key
 from sluice.application.ports import Partition
-from sluice.application.sign_release import make_key, read_private_key
+from sluice.application.sign_release import read_private_key
 from sluice.audit.checkpoints import open_checkpoint
 from sluice.audit.entries import split
 from sluice.audit.merkle import leaf_hash, root_of
-from sluice.audit.notes import LOG, Key
+from sluice.audit.notes import LOG, Key, parse_key
 from sluice.audit.tiles import read_entries, reader, tiles_of
 from sluice.bootstrap.keystore import make_keystore
+from sluice.cli import main
 from sluice.domain.activation import Activation, statement_of
 from sluice.domain.records.authorization import encode
-from sluice.domain.records.log_record import AnyRecord, GapRecord, read
+from sluice.domain.records.log_record import AnyRecord, GapRecord, KeyRotationRecord, read
 from sluice.domain.records.rollout import Rollout
 from sluice.settings import KeystoreSettings, Settings
 from sluice.testing.factories import NOON_US, make_authorization, make_label
@@ -46,7 +48,8 @@ class Auditor:
         self.prefix = topics.decisions.removesuffix("decisions.v1")
         self.running: list[subprocess.Popen] = []
         self.key = folder / "log.key"
-        make_key(self.key)
+        make_log_key(self.key, NAME, witness=False)
+        self.retired = ""
         kept = KeystoreSettings(path=str(folder / "k/keys"), roots=str(folder / "r/roots"))
         make_keystore(Settings(keystore=kept))
 
@@ -59,6 +62,7 @@ class Auditor:
                 "SLUICE_KAFKA_TOPIC_PREFIX": self.prefix,
                 "SLUICE_AUDITOR_ROOT": str(self.folder / folder),
                 "SLUICE_AUDITOR_KEY_FILE": str(self.key),
+                "SLUICE_AUDITOR_RETIRED_KEYS_FILE": self.retired,
                 "SLUICE_AUDITOR_ENVIRONMENT": "test",
                 "SLUICE_AUDITOR_CELL": "eu",
                 "SLUICE_KEYSTORE_PATH": str(self.folder / "k/keys"),
@@ -198,6 +202,36 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     assert own == list(range(len(own)))
     published = read_all(auditor.bootstrap, auditor.topics.checkpoints)
     assert published[-1].value == LogFolder(auditor.folder / "log" / "0").read("checkpoint")
+
+
+def test_an_auditor_whose_key_was_rotated_says_so_and_its_log_verifies(
+    auditor: Auditor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label(auditor, 3)
+    log, known = auditor.folder / "log" / "0", auditor.folder / "known"
+    first = auditor.start()
+    wait_until(auditor.records, "a checkpoint is shown")
+    first.terminate()
+    assert first.wait(30) == 0
+    known.write_bytes((log / "checkpoint").read_bytes())
+    old, auditor.key = auditor.key, auditor.folder / "new.key"
+    make_log_key(auditor.key, NAME, witness=False)
+    assert auditor.start().wait(60) == 1, "the log is another key's"
+    auditor.retired = f"{old}.pub"
+    second = auditor.start()
+    wait_until(
+        lambda: (log / "checkpoint").read_bytes() != known.read_bytes(), "a checkpoint is shown"
+    )
+    second.terminate()
+    assert second.wait(30) == 0
+    (rotation,) = [r.body for r in auditor.records() if isinstance(r, KeyRotationRecord)]
+    assert (rotation.before, rotation.after) == tuple(
+        parse_key(Path(f"{key}.pub").read_text()).short for key in (old, auditor.key)
+    )
+    verify = ["log", "verify", str(log), "--known", str(known), "--key", f"{auditor.key}.pub"]
+    assert main([*verify, "--retired", f"{old}.pub"]) == 0
+    assert main(verify) == 3
+    assert "key_rotation 1" in capsys.readouterr().out
 
 
 def test_a_second_auditor_on_another_disk_is_refused_and_ends_the_first(auditor: Auditor) -> None:
