@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sluice import __version__, telemetry
+from sluice import BUILD, telemetry
+from sluice.adapters import kernel_clock
 from sluice.adapters.kafka.checkpoints import CheckpointTopic
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.shard import ShardConsumer
@@ -21,13 +22,13 @@ from sluice.application.keep_log import KeepsLog
 from sluice.application.log_records import LogRecords
 from sluice.application.sign_release import read_private_key
 from sluice.audit.notes import LOG, Key
-from sluice.bootstrap.beside_log import cosigners
+from sluice.bootstrap.beside_log import cosigners, retired, witnesses
 from sluice.bootstrap.keystore import open_keystore
 from sluice.bootstrap.services import group, topics
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.log_record import Provenance
 from sluice.errors import Misconfigured
-from sluice.settings import Settings
+from sluice.settings import Settings, digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def auditor(settings: Settings) -> AuditorParts:
     )
     keystore = open_keystore(settings)
     beside = ThreadPoolExecutor(1, "checkpoint")
-    witnesses = cosigners(settings)
+    asked = cosigners(settings)
     reader = TopicReader(bootstrap, extra=extra)
     keeps = KeepsLog(
         AppendLog(
@@ -115,7 +116,8 @@ def auditor(settings: Settings) -> AuditorParts:
             published,
             origin=name,
             private=private,
-            cosign=witnesses.cosign,
+            retired=retired(settings),
+            cosign=asked.cosign,
         ),
         LogRecords(
             log=name,
@@ -128,7 +130,16 @@ def auditor(settings: Settings) -> AuditorParts:
         beside.submit,
         decisions=names.decisions,
         earlier=partial(reader.between, names.decisions),
-        provenance=Provenance(build=f"sluice-{__version__}", image=None, config=None, trace=None),
+        provenance=Provenance(
+            build=BUILD,
+            image=settings.service.image_digest or None,
+            config=digest_of(settings),
+            trace=None,
+        ),
+        replica=settings.service.name(),
+        rollouts=names.rollouts,
+        witnesses=[line.key for line in witnesses(settings)],
+        time_sync=kernel_clock.read,
         keystore=None if given.shard else keystore,  # the cell has one, and one log tells of it
         count=count,
     )
@@ -142,4 +153,4 @@ def auditor(settings: Settings) -> AuditorParts:
         extra=extra,
         count=count,
     )
-    return AuditorParts(consumer, keeps, beside, reader, keystore.close, witnesses)
+    return AuditorParts(consumer, keeps, beside, reader, keystore.close, asked)
