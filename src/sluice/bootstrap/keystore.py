@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from sluice.adapters.keystore.roots import FileWrapper, NoWrapper, RootFile
+from sluice.adapters.keystore.roots import FileWrapper, KeyWrapper, NoWrapper, RootFile
 from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.adapters.regular_files import read_regular
 from sluice.adapters.tiles.folder import LogFolder
@@ -106,11 +106,22 @@ def _sweep(archive: Path, through: Callable[[str], str], store: SqliteKeystore) 
 
 
 def _roots(settings: Settings) -> RootFile:
+    return RootFile(Path(settings.keystore.roots), _wrapper(settings))
+
+
+def _wrapper(settings: Settings) -> KeyWrapper:
     kind, _, rest = settings.keystore.wrapper.partition(":")
     if not kind:
-        return RootFile(Path(settings.keystore.roots), NoWrapper())
-    if kind != "file" or not rest:
-        raise Misconfigured(
-            f"no wrapper {kind!r}", where="keystore.wrapper", fix="file:PATH, or nothing"
-        )
-    return RootFile(Path(settings.keystore.roots), FileWrapper(Path(rest)))
+        return NoWrapper()
+    if kind == "file" and rest:
+        return FileWrapper(Path(rest))
+    if kind == "kms" and rest:
+        from sluice.adapters.keystore.kms import KmsWrapper  # noqa: PLC0415 - an extra, 40 MB
+
+        cell = f"{settings.auditor.environment}/{settings.auditor.cell}"
+        return KmsWrapper(rest, {"sluice:cell": cell})
+    raise Misconfigured(
+        f"no wrapper {settings.keystore.wrapper!r}",
+        where="keystore.wrapper",
+        fix="file:PATH, kms:KEY, or nothing",
+    )
