@@ -149,11 +149,11 @@ def unsettled() -> None:
 
 
 def settle(every: int = COLLECT_EVERY) -> None:
-    """Keep the garbage collector off what lives forever: a full pass over it takes 0.1 s.
+    """Keep the garbage collector off what lives forever: a full pass over it takes 0.1 s, so there
+    is none before either. It would find 1,000 of 171,000 containers, made by imports.
 
     every: new containers until it looks at what came since.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(every)
     gc.enable()
