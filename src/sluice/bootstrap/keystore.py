@@ -173,8 +173,15 @@ def _wrapper(settings: Settings) -> KeyWrapper:
     kind, _, rest = settings.keystore.wrapper.partition(":")
     if not kind:
         return NoWrapper()
-    if kind != "file" or not rest:
-        raise Misconfigured(
-            f"no wrapper {kind!r}", where="keystore.wrapper", fix="file:PATH, or nothing"
-        )
-    return FileWrapper(Path(rest))
+    if kind == "file" and rest:
+        return FileWrapper(Path(rest))
+    if kind == "kms" and rest:
+        from sluice.adapters.keystore.kms import KmsWrapper  # noqa: PLC0415 - an extra, 40 MB
+
+        cell = f"{settings.auditor.environment}/{settings.auditor.cell}"
+        return KmsWrapper(rest, {"sluice:cell": cell})
+    raise Misconfigured(
+        f"no wrapper {settings.keystore.wrapper!r}",
+        where="keystore.wrapper",
+        fix="file:PATH, kms:KEY, or nothing",
+    )
