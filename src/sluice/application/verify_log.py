@@ -16,6 +16,7 @@ from typing import (
     Literal,
     TypeVar,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -24,13 +25,21 @@ from typing import (
 import msgspec
 
 from sluice.application.log_accounting import Accounting
-from sluice.application.read_log import Order, Unverifiable, bundles, given, opened, size_of
+from sluice.application.read_log import (
+    Order,
+    Unverifiable,
+    bundles,
+    given,
+    opened,
+    signer_of,
+    size_of,
+)
 from sluice.audit.checkpoints import Opened
 from sluice.audit.entries import HEADER_MAX_BYTES, split
 from sluice.audit.errors import Malformed, Tampered
 from sluice.audit.tiles import Read
 from sluice.audit.verify import check_grown, verified_bundles
-from sluice.domain.records.log_record import TYPES, AnyRecord
+from sluice.domain.records.log_record import TYPES, AnyRecord, KeyRotationRecord
 
 Word = Literal["ok", "tampered", "incomplete", "unverifiable"]
 WORDS: tuple[Word, ...] = get_args(Word)
@@ -123,6 +132,12 @@ def _verify(
     verdict.size, verdict.root = checkpoint.size, checkpoint.root.hex()
     verdict.cosigned = now.cosigned
     records = _Records(checkpoint.origin, [*known, now], verdict)
+    notes = [*order.known, *([] if order.since is None else [order.since])]
+    signed = [
+        (one.checkpoint.size, signer_of(raw, order).short)
+        for one, raw in zip(known, notes, strict=True)
+    ]
+    signed.append((checkpoint.size, order.key.short))
     told = 0
     false: Tampered | None = None
     checked = verified_bundles(
@@ -142,6 +157,7 @@ def _verify(
         raise exc if false is None or exc.first <= false.first else false from exc
     if false is not None:
         raise false
+    records.check_keys([one for one in signed if one[0] >= verdict.since])
     if short is not None:
         raise short
 
@@ -212,6 +228,8 @@ class _Records:
             if one.cosigned
         )
         """Entries from a size on are younger than its first cosignature."""
+        self._rotations: list[tuple[int, str, str]] = []
+        """Index, key before and key after, of each rotation of the log's key."""
 
     def take(
         self, first: int, entries: Sequence[bytes], accounting: Accounting | None
@@ -222,6 +240,23 @@ class _Records:
         except Tampered as exc:
             return exc
         return None
+
+    def check_keys(self, signed: Sequence[tuple[int, str]]) -> None:
+        """signed: sizes of checkpoints, and which key signed them. Raises Tampered for one that the
+        log itself says had another key's place by then, or had not come yet."""
+        for size, by in signed:
+            index, wanted = size, by
+            for at, before, after in reversed(self._rotations):
+                index, wanted = (at, after) if at < size else (size, before)
+                if at < size:
+                    break
+            if by != wanted:
+                raise Tampered(
+                    f"the checkpoint of {size} entries is signed by {by}, where the log's key was "
+                    f"{wanted}",
+                    first=index,
+                    until=max(size, index + 1),
+                )
 
     def _take(self, first: int, entries: Sequence[bytes], accounting: Accounting | None) -> None:
         verdict, origin, last = self._verdict, self._origin, self._last_us
@@ -253,6 +288,10 @@ class _Records:
                 )
             kind = _KINDS[type(record)]
             counts[kind] = counts.get(kind, 0) + 1
+            if kind == "key_rotation":
+                body = cast(KeyRotationRecord, record).body
+                if body.purpose == "log":
+                    self._rotations.append((index, body.before or "", body.after))
             if accounting is not None:
                 accounting.take(index, record, kind)
         self._last_us = last

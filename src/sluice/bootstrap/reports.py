@@ -133,10 +133,11 @@ def changed_model(
     *,
     before: str | None,
     releases: Sequence[Path],
-    trusted: TrustedKeys,
+    trusted: Callable[[], TrustedKeys],
 ) -> Pack:
     """See :func:`sluice.application.reports.model_change.model_change`. releases: folders, or
-    folders of them. Raises Misconfigured, Corrupt for a release that cannot be read."""
+    folders of them. trusted: is asked where there is one. Raises Misconfigured, Corrupt for a
+    release that cannot be read."""
 
     def find(name: str) -> model_change.Folder | None:
         for folder in folders_with(MANIFEST, releases):
@@ -144,7 +145,7 @@ def changed_model(
             manifest = decode_manifest(raw, str(folder / MANIFEST))
             digest = hashlib.sha256(raw).hexdigest()
             if name in (manifest.id, digest):
-                return _release(folder, raw, trusted)
+                return _release(folder, raw, trusted())
         return None
 
     now = SystemClock().now_us()

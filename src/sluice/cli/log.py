@@ -58,6 +58,10 @@ def command() -> None:
     """What a log's folder, a proof or a checkpoint holds. Exit statuses are the group's."""
 
 
+_retired = click.option(
+    "--retired", "retired", multiple=True, metavar="KEY",
+    help="A key that a log had before, or a file of such: it signed checkpoints given beside it.",
+)  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
@@ -88,6 +92,7 @@ def _one_key(keys: Sequence[str]) -> Key:
 ))  # fmt: skip
 @click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="DIR...")
 @trusting
+@_retired
 @click.option("--since", type=FOLDER, metavar="CP", help="Check what came after it.")
 @click.option("--known", type=FOLDER, multiple=True, metavar="CP", help="Published once.")
 @click.option("--accounting", is_flag=True, help="Nothing is missing; asks the brokers.")
@@ -99,6 +104,7 @@ def verify_(
     keys: Sequence[str],
     witnesses: Sequence[str],
     required: int,
+    retired: Sequence[str],
     since: Path | None,
     known: Sequence[Path],
     accounting: bool,
@@ -112,6 +118,7 @@ def verify_(
 
     order = order_of(witnesses, required)
     logs = keys_of(keys, LOG, "--key")
+    before = keys_of(retired, LOG, "--retired")
     if (since or known) and len(folders) > 1:
         raise click.UsageError("--since and --known are of one log")
     if len(logs) != len(folders):
@@ -134,6 +141,7 @@ def verify_(
             asked_of = order(key)._replace(
                 since=None if since is None else _note(since, "--since"),
                 known=[_note(path, "--known") for path in known],
+                retired=[one for one in before if one.name == key.name],
             )
             read = parts.log_files(folder)
             found.append(verify(read, asked_of, accounting=account, progress=told))
@@ -311,6 +319,7 @@ def verify_proof(
 @click.argument("other", type=FOLDER, metavar="CP2")
 @click.option("--log", "folder", type=FOLDER, metavar="DIR", help="The log's folder.")
 @trusting
+@_retired
 @_json
 def diff(
     one: Path,
@@ -319,6 +328,7 @@ def diff(
     keys: Sequence[str],
     witnesses: Sequence[str],
     required: int,
+    retired: Sequence[str],
     as_json: bool,
 ) -> int:
     """Returns 0; 1 for a fork, 3 without the tiles that tell."""
@@ -326,6 +336,7 @@ def diff(
     from sluice.application.verify_log import grown  # noqa: PLC0415
 
     order = order_of(witnesses, required)(_one_key(keys))
+    order = order._replace(retired=keys_of(retired, LOG, "--retired"))
     raws = [_note(path, f"CP{at}") for at, path in enumerate((one, other), 1)]
     try:
         read = None if folder is None else parts.log_files(folder)

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
+import re
+from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sluice.application.prove_entry import check as check_proof
+from sluice.application.read_log import Order
+from sluice.application.reports.evidence import Log, check, proof_of
+from sluice.audit.notes import parse_key
 from sluice.bootstrap.keystore import keystore
+from sluice.bootstrap.log import log_files
 from sluice.cli import main
 from sluice.domain.records.authorization import Channel, ThreeDs
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.label import label_of
 from sluice.settings import load
 from sluice.testing.factories import NOON_US, make_authorization
+from sluice.testing.log import ORIGIN
 from sluice.testing.records import make_decision
+from tests.support import logs
 from tests.support.small_log import KEY, SmallLog
 
 CARD = ["--tenant", "test", "--card", "card-1"]
@@ -39,32 +48,18 @@ def decisions() -> list[Decision]:
     ]
 
 
-def report(log: SmallLog, *argv: str) -> tuple[dict[str, Any], str]:
-    """The document of a report that is made, and the words of its page."""
+def report(log: SmallLog, *argv: str, checked: bool = True) -> tuple[dict[str, Any], str]:
+    """The document of a report that is made, and the words of its page. checked: the checkpoints
+    beside it are this log's."""
     out = log.root / "report"
     assert main(["report", *argv, *log.asked, "--out", str(out)]) == 0
     document = json.loads((out / "report.json").read_text())
-    for one in document["rests_on"]:
+    for one in document["rests_on"] if checked else ():
         known = str(out / one["file"])
         assert main(["log", "verify", str(log.folder), "--key", KEY, "--known", known]) == 0
-    words = Words()
-    words.feed((out / "report.html").read_text())
-    return document, " ".join(words.said)
-
-
-class Words(HTMLParser):
-    """What a page says, without its markup; it fetches nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag not in {"script", "img", "link", "iframe"}
-        assert not {"src", "href", "onclick"} & {name for name, _ in attrs}
-
-    def handle_data(self, data: str) -> None:
-        self.said.append(data)
+    page = (out / "report.html").read_text()
+    assert not re.search(r"<script|<link|<img|src=|href=|url\(|https?:", page)
+    return document, unescape(re.sub(r"<[^>]*>", " ", page))
 
 
 def section(document: dict[str, Any], title: str) -> dict[str, Any]:
@@ -116,11 +111,15 @@ def test_no_report_is_made_of_a_log_that_was_changed(
 
 
 def test_what_no_report_can_be_made_of_is_said(
-    log: SmallLog, capsys: pytest.CaptureFixture[str]
+    log: SmallLog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("SLUICE_DECIDER_TRUST_DIR", str(log.root / "grantor.pem.pub"))
     out = ["--out", str(log.root / "report")]
     assert main(["report", "erasure-receipt", "GDPR-9", *log.asked, *out]) == 3
     assert "no erasure for GDPR-9 in 3 entries" in capsys.readouterr().err
+    for verb in ("erasure-receipt", "chargeback", "model-change"):
+        assert main(["report", verb, "x\udc80\x1b[2J", *log.asked, *out]) == 3
+        assert "\x1b" not in capsys.readouterr().err
     ask = ["report", "erasure-receipt", "GDPR-17", *out, "--log", str(log.folder)]
     assert main(ask) == 64
     assert main([*ask, "--key", KEY, "--key", KEY]) == 64
@@ -217,3 +216,40 @@ def test_a_change_of_a_model_is_told_without_records_of_it_and_without_its_folde
     out = ["--out", str(log.root / "other")]
     assert main(["report", "model-change", "release-9", *log.asked, *out]) == 3
     assert "no record of release release-9 in 3 entries" in capsys.readouterr().err
+
+
+def test_a_report_rests_on_one_checkpoint_though_the_log_grows_meanwhile(log: SmallLog) -> None:
+    seen: list[int] = []
+
+    def take(_first: int, entries: Sequence[bytes]) -> None:
+        seen.append(len(entries))
+        log.add(make_decision("a-5", sequence=3))
+
+    checked = check(Log(log_files(log.folder), Order(parse_key(KEY))), take)
+    assert seen == [3]
+    assert checked.rests_on.size == 3
+    proven = check_proof(proof_of(checked, 2), parse_key(KEY), (), 0)
+    assert (proven.opened.checkpoint.size, proven.record.authorization_id) == (3, "a-3")
+    assert check(checked.log, lambda _first, _entries: None).checkpoint == checked.checkpoint
+
+
+def test_what_another_log_of_the_cell_holds_of_it_is_in_the_report_too(
+    log: SmallLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = log.root / "other"
+    logs.write_log(other, [logs.entry(0), logs.entry(1, authorization_id="a-1")])
+    both = ["--log", str(other), "--key", str(logs.KEY)]
+    document, _ = report(log, "chargeback", "a-1", *both, checked=False)
+    assert [one["log"] for one in document["rests_on"]] == [logs.ORIGIN, ORIGIN]
+    (row,) = section(document, "What became known later")["table"]["rows"]
+    assert (row[1], row[5]) == ("fraud", 1)
+    proofs = section(document, "Proofs")["table"]["rows"]
+    assert [row[:3] for row in proofs] == [[logs.ORIGIN, 1, "label"], [ORIGIN, 0, "decision"]]
+    for (_, _, _, _, file), key in zip(proofs, (str(logs.KEY), KEY), strict=True):
+        proof = str(log.root / "report" / file)
+        assert main(["log", "verify-proof", proof, "--key", key]) == 0
+    capsys.readouterr()
+    seen = ["--witness", str(logs.SEEN_BY), "--require-witness", "1"]
+    out = ["--out", str(log.root / "more")]
+    assert main(["report", "chargeback", "a-1", *log.asked, *seen, *out]) == 3
+    assert "0 known witnesses cosigned" in capsys.readouterr().err

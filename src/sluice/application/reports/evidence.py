@@ -87,6 +87,12 @@ class Kept:
             raise Rejected(f"more than {KEPT_MAX:,} entries belong to it", where=str(self._marks))
 
 
+def named(field: str, value: str) -> bytes:
+    """The bytes of each header that has this field; of others too, so look again. What is no UTF-8
+    is in none."""
+    return b'"%b":"%b"' % (field.encode(), value.encode(errors="replace"))
+
+
 def found_at(place: int, entry: bytes) -> Found:
     """An entry, read. Raises Tampered for one whose texts no writer of a log writes: verifying
     looks at all but their patterns."""

@@ -27,6 +27,7 @@ from sluice.application.reports.evidence import (
     check,
     checkpoints,
     found_at,
+    named,
     proof_of,
 )
 from sluice.application.sign_release import differences
@@ -68,7 +69,7 @@ class _Decided:
     """Counts decisions of a release while the log is verified."""
 
     def __init__(self, release: str) -> None:
-        self._mark = b'"release":"%b"' % release.encode()
+        self._mark = named("release", release)
         self._release = release
         self.outcomes: Counter[str] = Counter()
         self.levels: Counter[str] = Counter()
@@ -180,10 +181,10 @@ def _digests_of(release: str, found: Sequence[_Placed], decided: _Decided) -> se
     """Of the manifests that bear its name, as decisions, activations and steps say."""
     said = set(decided.digests)
     for one in found:
-        named = (
+        name = (
             one.record.body.id if isinstance(one.record, ModelRecord) else one.record.body.release
         )
-        if named == release:
+        if name == release:
             said.add(one.record.body.digest)
     return said
 
@@ -296,7 +297,7 @@ def _gate(folder: Folder | None) -> Section:
 def _changed(folder: Folder | None, before: Folder | None) -> Section:
     title = "What changed against the release before"
     if folder is None or before is None:
-        missing = "the release" if folder is None else "the release before (`--before DIR`)"
+        missing = "the release" if folder is None else "the release before (`--before RELEASE`)"
         return Section(title=title, text=[f"Not compared: the folder of {missing} is not here."])
     rows: list[list[Cell]] = [
         [name, was, now]

@@ -10,7 +10,7 @@ import msgspec
 from sluice.application.open_record import Found
 from sluice.application.read_log import Unverifiable
 from sluice.application.reports.document import Fact, amount, instant
-from sluice.application.reports.evidence import Checked, Kept, Log, Progress, check
+from sluice.application.reports.evidence import Checked, Kept, Log, Progress, check, named
 from sluice.application.sealing import Erased
 from sluice.domain.policy.reasons import BY_CODE
 from sluice.domain.records.authorization import Authorization, Channel, ThreeDs
@@ -93,7 +93,7 @@ class Sealed(NamedTuple):
 
 def gather(logs: Sequence[Log], authorization_id: str, progress: Progress) -> OfAuthorization:
     """Raises Unfounded; Unverifiable if no log holds a decision of it."""
-    mark = b'"authorization_id":' + msgspec.json.encode(authorization_id)
+    mark = named("authorization_id", authorization_id)
     checked: list[Checked] = []
     records: list[Placed] = []
     for log in logs:

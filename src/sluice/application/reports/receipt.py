@@ -24,6 +24,7 @@ from sluice.application.reports.evidence import (
     check,
     checkpoints,
     found_at,
+    named,
     proof_of,
 )
 from sluice.application.sealing import Erased, SealingKey
@@ -115,7 +116,7 @@ def erasure_receipt(
     checked: list[Checked] = []
     erasures: list[_Erasure] = []
     for log in logs:
-        kept = Kept(b'"request":"%b"' % request.encode())
+        kept = Kept(named("request", request))
         one = check(log, kept, progress)
         checked.append(one)
         erasures += [
