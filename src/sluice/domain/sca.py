@@ -18,7 +18,7 @@ ARTICLES: Mapping[ScaExemption, int] = {
     ScaExemption.SECURE_CORPORATE: 17,
     ScaExemption.TRANSACTION_RISK_ANALYSIS: 18,
 }
-"""The article of each exemption. Article 10 is of account information, no payment."""
+"""The article of each exemption. Articles 10 and 10a are of account information, no payment."""
 OUT_OF_SCOPE = frozenset(ScaExemption) - frozenset(ARTICLES)
 """No exemption: the regulation does not ask for authentication there."""
 MEANINGS: Mapping[ScaExemption, str] = {
