@@ -369,6 +369,13 @@ class AuditorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             "rotation. Empty: it never had another."
         ),
     ] = ""
+    make_keys: Annotated[
+        bool,
+        _says(
+            "Make that key and the keystore at the first start, where they are not there and no "
+            "checkpoint of the log ever was."
+        ),
+    ] = False
     environment: Annotated[str, _says("First part of the name of its logs, like bank.example.")] = (
         "local"
     )
@@ -500,8 +507,8 @@ class KeystoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     wrapper: Annotated[
         str,
         _says(
-            "What wraps the root keys: file:PATH of 32 bytes in hexadecimal digits; empty wraps "
-            "them with nothing."
+            "What wraps the root keys: file:PATH of 32 bytes in hexadecimal digits; kms:KEY of AWS "
+            "KMS, an ARN, an id or alias/NAME; empty wraps them with nothing."
         ),
     ] = ""
     copies: Annotated[

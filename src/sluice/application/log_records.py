@@ -22,7 +22,7 @@ from sluice.application.sealing import SealingKey, period_of
 from sluice.application.told import change_of
 from sluice.audit.entries import join
 from sluice.audit.errors import Malformed
-from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.authorization import Authorization, ScaExemption
 from sluice.domain.records.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
 from sluice.domain.records.decision import Decision, MadeBy, Origin
 from sluice.domain.records.grammars import EVERYONE
@@ -50,12 +50,14 @@ from sluice.domain.records.log_record import (
     Sealed,
     Source,
     StatesServed,
+    Tra,
     actor_of,
     encode,
     read,
 )
 from sluice.domain.records.outcome import Outcome
 from sluice.domain.records.rollout import Rollout
+from sluice.domain.sca import threshold_of
 
 ACTION_CLASSES: Mapping[Outcome, ActionClass] = {
     Outcome.APPROVE: "allow",
@@ -283,7 +285,7 @@ def _of_decision(message: Message, superseded: bool) -> _Draft | None:
         ),
         degradation_level=decision.degradation_level,
         degraded=decision.degraded,
-        sca=Sca(exemption=None, three_ds=auth.three_ds),
+        sca=_sca(auth, decision),
         provenance=Provenance(
             build=made and made.build,
             image=made and made.image,
@@ -311,6 +313,14 @@ def _of_decision(message: Message, superseded: bool) -> _Draft | None:
         authorization + pending,
         (decision.emitter, *_constants(made)) if made is not None else (decision.emitter,),
     )
+
+
+def _sca(auth: Authorization, decision: Any) -> Sca:
+    if auth.sca_exemption is not ScaExemption.TRANSACTION_RISK_ANALYSIS:
+        return Sca(exemption=auth.sca_exemption, three_ds=auth.three_ds)
+    etv = threshold_of(decision.reference_amount_minor, decision.reference_currency)
+    tra = Tra(etv_eur=etv and etv.etv_eur, reference_rate_ppm=etv and etv.reference_rate_ppm)
+    return Sca(exemption=auth.sca_exemption, three_ds=auth.three_ds, tra=tra)
 
 
 def _constants(made: MadeBy) -> Iterator[str]:

@@ -44,6 +44,7 @@ from sluice.domain.records.log_record import TYPES, AnyRecord, KeyRotationRecord
 Word = Literal["ok", "tampered", "incomplete", "unverifiable"]
 WORDS: tuple[Word, ...] = get_args(Word)
 """In the order of the exit statuses of ``sluice log``."""
+OK = WORDS.index("ok")
 SKEW_MAX_US = 60_000_000
 """How far the clocks of a log's writers, one after another, and of its witnesses may be apart."""
 EMITTERS_MAX = 1_000
@@ -93,13 +94,15 @@ def verify(
     order: Order,
     *,
     accounting: Accounting | None = None,
+    seen: Callable[[int, Sequence[bytes]], None] = lambda _first, _entries: None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Verdict:
-    """One log. accounting: takes its records, too. read: see the leaf; raises Malformed for what is
-    no file of a log. progress: entries done, and of how many."""
+    """One log. accounting: takes its records, too. seen: is given each bundle, with the index of
+    its first entry; what that says counts only if the verdict is ok. read: see the leaf; raises
+    Malformed for what is no file of a log. progress: entries done, and of how many."""
     verdict = Verdict(log=order.key.name)
     try:
-        _verify(read, order, verdict, accounting, progress)
+        _verify(read, order, verdict, accounting, seen, progress)
     except Tampered as exc:
         verdict.verdict, verdict.why = "tampered", str(exc)
         if exc.first < exc.until:
@@ -116,6 +119,7 @@ def _verify(
     order: Order,
     verdict: Verdict,
     accounting: Accounting | None,
+    seen: Callable[[int, Sequence[bytes]], None],
     progress: Callable[[int, int], None],
 ) -> None:
     since = None if order.since is None else given(order.since, order)
@@ -143,6 +147,8 @@ def _verify(
         for first, entries in checked:
             if false is None:
                 false = records.take(first, entries, accounting)
+                if false is None:
+                    seen(first, entries)
             if first - told >= TELL_EVERY:
                 told = first
                 progress(first, checkpoint.size)

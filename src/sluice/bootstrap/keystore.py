@@ -112,15 +112,22 @@ def grant(authorization_id: str, *, who: str, case: str, hours: int, key_file: P
     return open_record.grant(authorization_id, who=who, case=case, until=until, now_us=now, key=key)
 
 
+def granted(
+    settings: Settings, note: Path, authorization_id: str
+) -> tuple[bytes, open_record.Grant]:
+    """A grant of a file, and its bytes. Raises Rejected for one that does not hold."""
+    raw = read_regular(note, open_record.GRANT_MAX_BYTES)
+    now = SystemClock().now_us()
+    trusted = verbs.trusted_keys(Path(settings.keystore.grants)).at(now)
+    return raw, open_record.granted(raw, authorization_id, trusted=trusted, now_us=now)
+
+
 def open_entries(
     settings: Settings, log: Path, authorization_id: str, note: Path
 ) -> Iterator[tuple[open_record.Found, bytes]]:
     """The sealed parts of an authorization's entries. Raises Rejected without a grant; see
     :func:`sluice.application.open_record.opened`."""
-    raw = read_regular(note, open_record.GRANT_MAX_BYTES)
-    now = SystemClock().now_us()
-    trusted = verbs.trusted_keys(Path(settings.keystore.grants)).at(now)
-    given = open_record.granted(raw, authorization_id, trusted=trusted, now_us=now)
+    raw, given = granted(settings, note, authorization_id)
     mark = b'"authorization_id":' + msgspec.json.encode(authorization_id)
     with keystore(settings) as store:
         found = open_record.entries(LogFolder(log).read, lambda header: mark in header)
@@ -166,8 +173,15 @@ def _wrapper(settings: Settings) -> KeyWrapper:
     kind, _, rest = settings.keystore.wrapper.partition(":")
     if not kind:
         return NoWrapper()
-    if kind != "file" or not rest:
-        raise Misconfigured(
-            f"no wrapper {kind!r}", where="keystore.wrapper", fix="file:PATH, or nothing"
-        )
-    return FileWrapper(Path(rest))
+    if kind == "file" and rest:
+        return FileWrapper(Path(rest))
+    if kind == "kms" and rest:
+        from sluice.adapters.keystore.kms import KmsWrapper  # noqa: PLC0415 - an extra, 40 MB
+
+        cell = f"{settings.auditor.environment}/{settings.auditor.cell}"
+        return KmsWrapper(rest, {"sluice:cell": cell})
+    raise Misconfigured(
+        f"no wrapper {settings.keystore.wrapper!r}",
+        where="keystore.wrapper",
+        fix="file:PATH, kms:KEY, or nothing",
+    )

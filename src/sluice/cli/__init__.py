@@ -41,6 +41,7 @@ VERBS: dict[str, str] = {
     "consistency": "sluice.cli.consistency",
     "replay": "sluice.cli.replay",
     "impact": "sluice.cli.impact",
+    "report": "sluice.cli.report",
     "judge": "sluice.cli.judge",
     "gate": "sluice.cli.gate",
     "drift": "sluice.cli.drift",

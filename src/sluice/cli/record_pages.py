@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -89,7 +90,8 @@ def log_records() -> str:
     """Every type, its fields and their shapes."""
     _, components = msgspec.json.schema_components([AnyRecord])
     some = components["HeartbeatRecord"]["properties"]
-    page = _HEAD + _fields({k: v for k, v in some.items() if k not in {"type", "body"}})
+    every = {k: v for k, v in some.items() if k not in {"type", "body"}}
+    page = _HEAD + _fields(every, every)
     page += "\n`type` says which `body` it has:\n"
     parts: list[str] = []
     for word, record in TYPES.items():
@@ -98,6 +100,8 @@ def log_records() -> str:
         parts += _refs(components[name])
     page += "\n# Parts\n"
     seen = ["Source", "Sealed", *parts]
+    for name in seen:  # a part's own parts come behind it
+        seen += [one for one in _refs(components[name]) if one not in seen]
     for name in dict.fromkeys(seen):
         if components[name].get("type") == "object" and not name.endswith("Body"):
             page += f"\n## {name}\n\n" + _part(components[name])
@@ -107,12 +111,14 @@ def log_records() -> str:
 def _part(spec: dict[str, Any], written: str = "") -> str:
     first, _, rest = spec["description"].partition("\n")
     told = f"{first}\n{textwrap.dedent(rest)}".strip().replace("``", "`")
-    return f"{told}\n\n{written}" + _fields(spec["properties"])
+    return f"{told}\n\n{written}" + _fields(spec["properties"], spec["required"])
 
 
-def _fields(properties: dict[str, Any]) -> str:
+def _fields(properties: dict[str, Any], required: Collection[str]) -> str:
     rows = "".join(
-        f"| `{name}` | {_shape(spec)} |\n".replace("\\n", "\\\\n")
+        f"| `{name}` | {_shape(spec)}{'' if name in required else ', or left out'} |\n".replace(
+            "\\n", "\\\\n"
+        )
         for name, spec in properties.items()
     )
     return "| field | holds |\n| --- | --- |\n" + rows

@@ -11,6 +11,7 @@ from sluice.application.ports import Message
 from sluice.application.told import change_of
 from sluice.audit.entries import parse_header, split
 from sluice.domain.activation import Activation, Canary, Named, statement_of
+from sluice.domain.records.authorization import ScaExemption
 from sluice.domain.records.decision import MadeBy, Origin
 from sluice.domain.records.label import label_of
 from sluice.domain.records.log_record import DecisionRecord, DuplicateRecord, actor_of, read
@@ -93,6 +94,40 @@ def test_what_a_decider_says_of_itself_is_in_the_record():
         "expected_loss_minor": [None, None, None],
     }  # fmt: skip
     assert body["provenance"]["image"].endswith("c" * 64)
+
+
+def sca_of(decision):
+    return parse_header(split(made(message(decision))[0])[0])["body"]["sca"]
+
+
+@pytest.mark.parametrize("exemption", [None, *ScaExemption])
+def test_the_exemption_from_authentication_is_told_as_the_authorization_tells_it(exemption):
+    sca = sca_of(make_decision(sca_exemption=exemption, three_ds="frictionless"))
+    assert (sca["exemption"], sca["three_ds"]) == (exemption, "frictionless")
+    assert ("tra" in sca) is (exemption == "transaction_risk_analysis")
+
+
+@pytest.mark.parametrize(
+    ("amount_minor", "currency", "etv_eur", "rate_ppm"),
+    [
+        (0, "EUR", 100, 1_300),
+        (100_00, "EUR", 100, 1_300),
+        (100_01, "EUR", 250, 600),
+        (250_00, "EUR", 250, 600),
+        (500_00, "EUR", 500, 100),
+        (500_01, "EUR", None, None),
+        (1_00, "USD", None, None),
+    ],
+)
+def test_a_transaction_risk_analysis_names_threshold_value_and_reference_rate(
+    amount_minor, currency, etv_eur, rate_ppm
+):
+    decision = msgspec.structs.replace(
+        make_decision(sca_exemption="transaction_risk_analysis"),
+        reference_amount_minor=amount_minor,
+        reference_currency=currency,
+    )
+    assert sca_of(decision)["tra"] == {"etv_eur": etv_eur, "reference_rate_ppm": rate_ppm}
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))

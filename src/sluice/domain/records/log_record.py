@@ -16,7 +16,7 @@ import re
 from typing import Annotated, Generic, Literal, TypeVar, get_args
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from sluice.audit.entries import NUMBER_MAX
 from sluice.audit.errors import Malformed
@@ -113,13 +113,27 @@ class StatesServed(_Part, frozen=True, kw_only=True):
     device: Version | None
 
 
+class Tra(_Part, frozen=True, kw_only=True):
+    """What article 18 rests on, beside the risk score, which is the decision's ``score_ppm``.
+
+    etv_eur: the lowest exemption threshold value that the amount does not exceed.
+    reference_rate_ppm: the fraud rate that the Annex allows for it, in millionths. null: the amount
+    exceeds the highest, or is not in euros.
+    """
+
+    etv_eur: Count | None
+    reference_rate_ppm: Ppm | None
+
+
 class Sca(_Part, frozen=True, kw_only=True):
-    """Strong customer authentication (Delegated Regulation (EU) 2018/389). exemption: the article's
-    that the payee's or payer's provider applied; null where it is not told. three_ds: where EMV 3-D
-    Secure ran, how it ended."""
+    """Strong customer authentication (Delegated Regulation (EU) 2018/389). exemption: the one that
+    the payee's or payer's provider applied, or what lies outside the regulation's scope, in the
+    words of ``sca_exemption`` of the authorization; null where it is not told. three_ds: where EMV
+    3-D Secure ran, how it ended. tra: only where the exemption is transaction risk analysis."""
 
     exemption: Word | None
     three_ds: ThreeDs | None
+    tra: Tra | UnsetType = UNSET
 
 
 class Provenance(_Part, frozen=True, kw_only=True):
