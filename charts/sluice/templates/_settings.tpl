@@ -133,6 +133,11 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 {{/* Variables of a service: sluice.yaml, brokers, store, secrets. The consistency check asks no broker. */}}
 {{- define "sluice.env" -}}
 - {name: SLUICE_CONFIG, value: /etc/sluice/config/sluice.yaml}
+{{- if or (hasPrefix "decider" .component) (eq .component "auditor") }}
+{{- with .root.Values.image.digest }}
+- {name: SLUICE_SERVICE_IMAGE_DIGEST, value: {{ . }}}
+{{- end }}
+{{- end }}
 {{- if ne .component "consistency" }}
 {{ include "sluice.kafkaEnv" . }}
 {{- end }}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sluice import __version__, telemetry
+from sluice import BUILD, telemetry
+from sluice.adapters import kernel_clock
 from sluice.adapters.kafka.checkpoints import CheckpointTopic
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.shard import ShardConsumer
@@ -23,13 +24,13 @@ from sluice.application.log_keys import make_log_key
 from sluice.application.log_records import LogRecords
 from sluice.application.sign_release import read_private_key
 from sluice.audit.notes import LOG, Key
-from sluice.bootstrap.beside_log import cosigners
+from sluice.bootstrap.beside_log import cosigners, retired, witnesses
 from sluice.bootstrap.keystore import make_keystore, open_keystore
 from sluice.bootstrap.services import group, topics
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.log_record import Provenance
 from sluice.errors import Misconfigured, Unavailable
-from sluice.settings import Settings
+from sluice.settings import Settings, digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def auditor(settings: Settings) -> AuditorParts:
     published = _published(settings, client_id)
     keystore = open_keystore(settings)
     beside = ThreadPoolExecutor(1, "checkpoint")
-    witnesses = cosigners(settings)
+    asked = cosigners(settings)
     reader = TopicReader(bootstrap, extra=extra)
     keeps = KeepsLog(
         AppendLog(
@@ -176,7 +177,8 @@ def auditor(settings: Settings) -> AuditorParts:
             published,
             origin=name,
             private=private,
-            cosign=witnesses.cosign,
+            retired=retired(settings),
+            cosign=asked.cosign,
         ),
         LogRecords(
             log=name,
@@ -189,7 +191,16 @@ def auditor(settings: Settings) -> AuditorParts:
         beside.submit,
         decisions=names.decisions,
         earlier=partial(reader.between, names.decisions),
-        provenance=Provenance(build=f"sluice-{__version__}", image=None, config=None, trace=None),
+        provenance=Provenance(
+            build=BUILD,
+            image=settings.service.image_digest or None,
+            config=digest_of(settings),
+            trace=None,
+        ),
+        replica=settings.service.name(),
+        rollouts=names.rollouts,
+        witnesses=[line.key for line in witnesses(settings)],
+        time_sync=kernel_clock.read,
         keystore=None if given.shard else keystore,  # the cell has one, and one log tells of it
         count=count,
     )
@@ -204,4 +215,4 @@ def auditor(settings: Settings) -> AuditorParts:
         count=count,
     )
     key = Key(name, LOG, private.public_key())
-    return AuditorParts(key, consumer, keeps, beside, reader, keystore.close, witnesses)
+    return AuditorParts(key, consumer, keeps, beside, reader, keystore.close, asked)

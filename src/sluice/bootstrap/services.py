@@ -649,7 +649,7 @@ class Active:
         try:
             self.configuration.poll()
         finally:
-            self.challengers.poll(self.configuration.activation())
+            self.challengers.poll(self.configuration.activation(), self.configuration.changes())
 
 
 def active(settings: Settings, entrypoint: Entrypoint | None = None) -> Active:
@@ -798,7 +798,11 @@ def decider(
         watch=active.configuration,
         challengers=active.challengers,
         draw=draw_of(settings.decider.let_through_key, SystemClock(), telemetry.METRICS.count),
-        build=Build(runtime=f"onnxruntime-{version('onnxruntime')}", config=digest_of(settings)),
+        build=Build(
+            runtime=f"onnxruntime-{version('onnxruntime')}",
+            image=settings.service.image_digest or None,
+            config=digest_of(settings),
+        ),
     )
 
 

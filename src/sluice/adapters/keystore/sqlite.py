@@ -21,7 +21,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sluice.adapters.keystore.roots import RootFile, check_private
+from sluice.adapters.keystore.roots import KeyWrapper, RootFile, check_private
 from sluice.application.open_record import Opening
 from sluice.application.sealing import (
     NONCE_BYTES,
@@ -264,6 +264,21 @@ class SqliteKeystore:
         )
         with self._writing():
             return self._note(event)
+
+    def rewrap(
+        self, wrapper: KeyWrapper, *, before: str, after: str, who: str, case: str
+    ) -> KeyEvent:
+        """Let another key wrap the root keys. before, after: how the settings name the two.
+
+        Killed meanwhile, the file may be wrapped anew without the event: the settings of after
+        open it then. Raises Unavailable, Misconfigured."""
+        event = msgspec.structs.replace(
+            self._event("rewrap", who, case), before=before, after=after
+        )
+        with self._writing():
+            event = self._note(event)
+            self._roots.rewrap(wrapper)
+        return event
 
     def holds(self, subject: str | None = None) -> list[Hold]:
         """All, or those of one subject."""
