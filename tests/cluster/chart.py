@@ -60,7 +60,7 @@ def values(beside: Outside) -> Values:
         "featurizer": {"replicas": 1, "resources": small},
         "archiver": {"persistence": {"enabled": False, "size": "1Gi"}, "resources": small},
         "consistency": {"resources": small},
-        # A test turns it on. Elsewhere it would write what nobody reads.
+        # It would write what no test here reads.
         "auditor": {
             "enabled": False,
             "resources": small,
