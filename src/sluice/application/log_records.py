@@ -289,6 +289,7 @@ def _of_decision(message: Message, superseded: bool) -> _Draft | None:
             config=made and made.config,
             trace=message.traceparent[3:35] if message.traceparent else None,
         ),
+        settled=msgspec.UNSET if decision.settled is None else decision.settled,
     )
     said = {
         "emitter": decision.emitter,
