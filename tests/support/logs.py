@@ -100,7 +100,7 @@ def sign_of_life(kind: type[Any], at_s: float, *, sequence: int, size: int = 0) 
         records.HeartbeatRecord: records.HeartbeatBody(size=size, taking=True),
         records.LogStopRecord: records.LogStopBody(size=size, reason="sigterm"),
         records.LogStartRecord: records.LogStartBody(
-            size=size, cut=0,
+            size=size, cut=0, replica=None,
             provenance=records.Provenance(build=None, image=None, config=None, trace=None),
         ),
     }  # fmt: skip
@@ -108,6 +108,17 @@ def sign_of_life(kind: type[Any], at_s: float, *, sequence: int, size: int = 0) 
         log=ORIGIN, recorded_at=START_US + int(at_s * 1_000_000), emitter="auditor",
         sequence=sequence, body=said[kind],
     )  # fmt: skip
+    return join(records.encode(made))
+
+
+def rotation(index: int, before: Key, after: Key) -> bytes:
+    """From here on another key signs."""
+    body = records.KeyRotationBody(
+        actor=None, case=None, purpose="log", before=before.short, after=after.short
+    )  # fmt: skip
+    made = records.KeyRotationRecord(
+        log=ORIGIN, recorded_at=START_US + index * 1000, emitter="auditor", sequence=0, body=body
+    )
     return join(records.encode(made))
 
 
