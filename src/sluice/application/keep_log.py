@@ -345,9 +345,7 @@ class KeepsLog:
         """
         now = self._clock.now_us()
         if now >= self._heartbeat_at:
-            body = HeartbeatBody(size=self._log.size, taking=True)
-            self._append([*self._trailing(ends(), now), self._own(HeartbeatRecord, body, now)])
-            self._heartbeat_at = now + HEARTBEAT_EVERY_US
+            self._append([*self._trailing(ends(), now), self._heartbeat(now, taking=True)])
         if self._time_sync is not None and now >= self._time_sync_at:
             self._append([self._own(TimeSyncRecord, self._time_sync(), now)])
             self._time_sync_at = now + TIME_SYNC_EVERY_US
@@ -357,6 +355,13 @@ class KeepsLog:
             self._tell_of_keys(now)
             self._begin()
         return done
+
+    def hold_out(self) -> None:
+        """What was to be taken cannot be, for a reason that is not the log's: it lives all the
+        same. A heartbeat, if one is due. Raises Unavailable."""
+        now = self._clock.now_us()
+        if self._opened and now >= self._heartbeat_at:
+            self._append([self._heartbeat(now, taking=False)])
 
     def stop(self, ends: Offsets, reason: str) -> Offsets:
         """Say that it ends, with a last checkpoint. Returns what may be committed."""
@@ -424,6 +429,10 @@ class KeepsLog:
         )
         self._sequence += 1
         return join(encode(made))
+
+    def _heartbeat(self, now: int, *, taking: bool) -> bytes:
+        self._heartbeat_at = now + HEARTBEAT_EVERY_US
+        return self._own(HeartbeatRecord, HeartbeatBody(size=self._log.size, taking=taking), now)
 
     def _gap(
         self,

@@ -26,6 +26,7 @@ from sluice.domain.records.key_event import KeyEvent
 from sluice.domain.records.log_record import (
     AnyRecord,
     GapRecord,
+    HeartbeatRecord,
     KeyRotationRecord,
     PolicyRecord,
     Provenance,
@@ -574,3 +575,18 @@ def test_gaps_are_counted_once_whatever_is_tried_again(tmp_path: Path) -> None:
 
 def fails(_: object) -> int:
     raise Unavailable("the disk is full")
+
+
+def test_while_nothing_can_be_taken_there_are_heartbeats_that_say_so(world: World) -> None:
+    keeps = world.started()
+    for _ in range(2):
+        world.makes.away = [Unavailable("the keystore is away")]
+        world.clock.advance(HEARTBEAT_EVERY_US / SECOND_US)
+        with pytest.raises(Unavailable):
+            keeps.take(messages(0))
+        keeps.hold_out()
+        keeps.hold_out()
+    keeps.take(messages(0))
+    beats = [record for record in world.records() if isinstance(record, HeartbeatRecord)]
+    assert [(one.body.taking, one.sequence) for one in beats] == [(False, 1), (False, 2)]
+    assert [one[:2] for one in world.told()] == [("label", 0)]
