@@ -236,7 +236,7 @@ def _balance_lines(found: Accounts, unproved: str) -> Iterator[str]:
     if len(missing) > MISSING_SHOWN:
         yield f"  and {len(missing) - MISSING_SHOWN:,} more"
     for hole in found.in_flight[:MISSING_SHOWN]:
-        yield f"  in flight  {hole}: nobody heard them before the emitter was last heard of"
+        yield f"  in flight  {hole}: on their way when the emitter was last heard of"
     if len(found.in_flight) > MISSING_SHOWN:
         yield f"  and {len(found.in_flight) - MISSING_SHOWN:,} more"
 
