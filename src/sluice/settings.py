@@ -533,7 +533,8 @@ class KeystoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         str,
         _says(
             "Duties that bind you, comma separated: ai_act, pci_dss, psd2, chargebacks, reg_b, "
-            "aml. Fewer `keystore.keep_quarters` than they ask for are refused. Empty names none."
+            "nydfs, aml. Fewer `keystore.keep_quarters` than they ask for are refused. Empty names "
+            "none."
         ),
     ] = ""
 

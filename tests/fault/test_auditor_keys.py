@@ -133,10 +133,8 @@ def test_it_waits_for_the_kms_makes_its_keys_once_and_loses_nothing_while_that_i
     assert ((keys / "log/0.pem").read_bytes(), (keys / "roots/roots.json").read_bytes()) == before
     assert auditor.said().count('"event":"key_made"') == 1
 
-    shutil.move(keys, auditor.folder / "lost")
+    for name in ("keys", "log"):  # what was published is remembered elsewhere
+        shutil.move(auditor.folder / name, auditor.folder / f"lost-{name}")
     assert auditor.start().wait(60) == 1
-    assert "keys_gone" in auditor.said().splitlines()[-1]
-    shutil.move(auditor.folder / "log", auditor.folder / "lost-too")
-    assert auditor.start().wait(60) == 1, "what was published is remembered elsewhere"
     assert "keys_gone" in auditor.said().splitlines()[-1]
     assert not keys.exists()

@@ -32,6 +32,7 @@ from sluice.audit.tiles import ENTRY_MAX_BYTES
 from sluice.domain.clock import MINUTE_US, SECOND_US, Clock
 from sluice.domain.records.key_event import KeyEvent, record_of
 from sluice.domain.records.log_record import (
+    WORD,
     GapBody,
     GapReason,
     GapRecord,
@@ -50,6 +51,7 @@ from sluice.domain.records.log_record import (
     TimeSyncBody,
     TimeSyncRecord,
     Word,
+    actor_of,
     encode,
 )
 from sluice.domain.records.superseded import REACH, Superseded
@@ -485,13 +487,16 @@ class KeepsLog:
         keys: list[tuple[Purpose, Key]] = [("log", self._log.key)]
         keys += [("witness", key) for key in self._witnesses]
         for purpose, key in keys:
-            known = self._told.keys.get(f"{purpose} {key.name}")
+            short = (
+                key.short if WORD.fullmatch(key.short) else f"{actor_of(key.name)}+{key.id.hex()}"
+            )
+            known = self._told.keys.get(f"{purpose} {short.partition('+')[0]}")
             if purpose == "log":
-                known = known or before or key.short
-            if known == key.short:
+                known = known or before or short
+            if known == short:
                 continue
             body = KeyRotationBody(
-                actor=None, case=None, purpose=purpose, before=known, after=key.short
+                actor=None, case=None, purpose=purpose, before=known, after=short
             )
             self._told.note_key(body)
             yield self._own(KeyRotationRecord, body, now)

@@ -1,10 +1,11 @@
 """Answer a customer, a card scheme, a supervisor or an examiner from the compliance log.
 
-sluice report explain-to-customer ID --grant GRANT --log DIR --key KEY --out NEW
-sluice report chargeback ID --log DIR --key KEY --out NEW
-sluice report model-change RELEASE --log DIR --key KEY --out NEW
-sluice report erasure-receipt CASE --log DIR --key KEY --out NEW
-sluice report psd2 --quarter 2026Q3 --log DIR --key KEY --out NEW
+sluice report explain-to-customer ID --grant FILE ...
+sluice report chargeback ID ...
+sluice report model-change RELEASE ...
+sluice report erasure-receipt CASE ...
+sluice report psd2 --quarter 2026Q3 ...
+  each with --log DIR --key KEY --out NEW
 
 NEW is a folder that is made: report.html for people, report.json for programs
 (contracts/report-document.v1.schema.json), the checkpoints that both rest on, and proofs. Every log

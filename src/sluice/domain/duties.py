@@ -16,11 +16,13 @@ MONTHS: Mapping[str, int] = {
     "psd2": 13,
     "chargebacks": 18,
     "reg_b": 25,
+    "nydfs": 60,
     "aml": 60,
 }
 """ai_act: Regulation (EU) 2024/1689, 19 and 26(6). pci_dss: PCI DSS 4.0.1, 10.5.1. psd2: Directive
 (EU) 2015/2366, 71: how long a payer may say that a payment was not authorised. chargebacks: what a
-dispute of a card scheme needs. reg_b: 12 CFR 1002.12(b). aml: Directive (EU) 2015/849, 40."""
+dispute of a card scheme needs. reg_b: 12 CFR 1002.12(b). nydfs: 23 NYCRR 500.06(a)(1). aml:
+Directive (EU) 2015/849, 40."""
 
 
 def quarters(names: str) -> tuple[int, str]:

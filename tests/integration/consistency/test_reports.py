@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from sluice.application.reports.document import instant
 from sluice.bootstrap.keystore import keystore
 from sluice.cli import main
 from sluice.domain.records.decision import Decision
@@ -165,13 +166,16 @@ def test_a_release_is_told_from_its_folder_to_its_decisions(bank: Bank, tmp_path
                 share_ppm=None, before=before.release_digest, after=at - 1,
             ),
         ),
-        RolloutRecord(
-            log=ORIGIN, recorded_at=2_000_000_000_000_000, emitter="deciders", sequence=1,
-            body=RolloutBody(
-                decider="decider-0", at=at, step="began", role="champion", release="test-2",
-                digest=digest, epoch=at, share_ppm=None, actor="ann", reason=None, why=None,
-                detail=None,
-            ),
+        *(
+            RolloutRecord(
+                log=ORIGIN, recorded_at=2_000_000_000_000_000,
+                body=RolloutBody(
+                    decider=f"decider-{n}", at=at + n * 60_000_000, step="began", role="champion",
+                    release="test-2", digest=digest, epoch=at, share_ppm=None, actor="ann",
+                    reason=None, why=None, detail=None,
+                ),
+            )
+            for n in range(3)
         ),
     )  # fmt: skip
     mixed = bank.mixed
@@ -187,7 +191,13 @@ def test_a_release_is_told_from_its_folder_to_its_decisions(bank: Bank, tmp_path
     assert signed[1:4] == ["promote", "test-2", "ann"]
     assert "1" * 16 in signed[4]
     (step,) = section(document, "How it was brought in")["table"]["rows"]
-    assert step[1:4] == ["decider-0", "champion", "began"]
+    assert step[2:7] == [3, "champion", "began", None, "ann"]
+    assert step[:2] == [instant(at), instant(at + 120_000_000)]
+    assert "3 steps of its rollout" in document["lead"]
+    proofs = section(document, "Proofs")["table"]["rows"]
+    assert [row[2] for row in proofs] == ["model", "rollout"]
+    for row in proofs:
+        assert main(["log", "verify-proof", str(tmp_path / "report" / row[3]), "--key", KEY]) == 0
     changed = section(document, "What changed against the release before")
     assert "against test-1" in changed["text"][0]
     assert ["id", "test-1", "test-2"] in changed["table"]["rows"]

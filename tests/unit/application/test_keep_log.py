@@ -476,16 +476,20 @@ def test_the_key_that_signs_is_not_among_the_retired(world: World) -> None:
         world.started()
 
 
-def test_a_witness_with_another_key_is_told_of(world: World) -> None:
-    one, other = (Key("w.example/1", WITNESS, key.public_key()) for key in (PRIVATE, OTHER))
+@pytest.mark.parametrize("name", ["w.example/1", "Prüfer/1", "w" * 200])
+def test_a_witness_with_another_key_is_told_of(world: World, name: str) -> None:
+    one, other = (Key(name, WITNESS, key.public_key()) for key in (PRIVATE, OTHER))
     world.witnesses = [one]
     world.checkpoint(world.started())
     world.checkpoint(world.started())
     world.witnesses = [other]
     world.started()
-    assert rotations(world) == [
-        ("witness", None, one.short), ("witness", one.short, other.short),
-    ]  # fmt: skip
+    first, second = rotations(world)
+    assert first[:2] == ("witness", None)
+    assert second[:2] == ("witness", first[2])
+    ids = (one.id.hex(), other.id.hex())
+    assert (first[2].rpartition("+")[2], second[2].rpartition("+")[2]) == ids
+    assert first[2].startswith("w.example/1+" if name == "w.example/1" else "sha256-")
 
 
 class Failing(LogFolder):

@@ -23,7 +23,9 @@ from sluice.domain.records.decision import Decision
 from sluice.domain.records.label import label_of
 from sluice.settings import load
 from sluice.testing.factories import NOON_US, make_authorization
+from sluice.testing.log import ORIGIN
 from sluice.testing.records import make_decision
+from tests.support import logs
 from tests.support.small_log import KEY, SmallLog
 
 CARD = ["--tenant", "test", "--card", "card-1"]
@@ -46,12 +48,13 @@ def decisions() -> list[Decision]:
     ]
 
 
-def report(log: SmallLog, *argv: str) -> tuple[dict[str, Any], str]:
-    """The document of a report that is made, and the words of its page."""
+def report(log: SmallLog, *argv: str, checked: bool = True) -> tuple[dict[str, Any], str]:
+    """The document of a report that is made, and the words of its page. checked: the checkpoints
+    beside it are this log's."""
     out = log.root / "report"
     assert main(["report", *argv, *log.asked, "--out", str(out)]) == 0
     document = json.loads((out / "report.json").read_text())
-    for one in document["rests_on"]:
+    for one in document["rests_on"] if checked else ():
         known = str(out / one["file"])
         assert main(["log", "verify", str(log.folder), "--key", KEY, "--known", known]) == 0
     page = (out / "report.html").read_text()
@@ -228,3 +231,25 @@ def test_a_report_rests_on_one_checkpoint_though_the_log_grows_meanwhile(log: Sm
     proven = check_proof(proof_of(checked, 2), parse_key(KEY), (), 0)
     assert (proven.opened.checkpoint.size, proven.record.authorization_id) == (3, "a-3")
     assert check(checked.log, lambda _first, _entries: None).checkpoint == checked.checkpoint
+
+
+def test_what_another_log_of_the_cell_holds_of_it_is_in_the_report_too(
+    log: SmallLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = log.root / "other"
+    logs.write_log(other, [logs.entry(0), logs.entry(1, authorization_id="a-1")])
+    both = ["--log", str(other), "--key", str(logs.KEY)]
+    document, _ = report(log, "chargeback", "a-1", *both, checked=False)
+    assert [one["log"] for one in document["rests_on"]] == [logs.ORIGIN, ORIGIN]
+    (row,) = section(document, "What became known later")["table"]["rows"]
+    assert (row[1], row[5]) == ("fraud", 1)
+    proofs = section(document, "Proofs")["table"]["rows"]
+    assert [row[:3] for row in proofs] == [[logs.ORIGIN, 1, "label"], [ORIGIN, 0, "decision"]]
+    for (_, _, _, _, file), key in zip(proofs, (str(logs.KEY), KEY), strict=True):
+        proof = str(log.root / "report" / file)
+        assert main(["log", "verify-proof", proof, "--key", key]) == 0
+    capsys.readouterr()
+    seen = ["--witness", str(logs.SEEN_BY), "--require-witness", "1"]
+    out = ["--out", str(log.root / "more")]
+    assert main(["report", "chargeback", "a-1", *log.asked, *seen, *out]) == 3
+    assert "0 known witnesses cosigned" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from sluice.errors import Misconfigured, SluiceError, Unavailable
 
 CONNECT_MAX_S, ANSWER_MAX_S, TRIES_MAX = 2, 3, 2
-"""Of one call: ten seconds at most, and whoever asked tries again. An auditor whose loop stood for
+"""Of one call: some ten seconds, and whoever asked tries again. An auditor whose loop stood for
 longer would be ended as one that hangs."""
 CODE = "kms"
 """Of what is raised while the service is away."""

@@ -98,6 +98,46 @@ class _Decided:
             self.last_us = at if self.last_us is None else max(self.last_us, at)
 
 
+class _Taken:
+    """Steps of a release alike in all but decider and time: each start of a decider is one. first:
+    its log's number, its index, and the record."""
+
+    def __init__(self, first: tuple[int, int, RolloutRecord]) -> None:
+        self.first = first
+        self.times = 0
+        self.first_us = self.last_us = first[2].body.at
+
+    def add(self, record: RolloutRecord) -> None:
+        self.times += 1
+        self.first_us = min(self.first_us, record.body.at)
+        self.last_us = max(self.last_us, record.body.at)
+
+
+class _Rollout:
+    """Sums up the steps of a release while logs are verified."""
+
+    def __init__(self, release: str) -> None:
+        self._mark = named("release", release)
+        self._release = release
+        self.number = 0
+        """Of the log that is read."""
+        self.taken: dict[tuple[object, ...], _Taken] = {}
+
+    def __call__(self, first: int, entries: Sequence[bytes]) -> None:
+        for place, entry in enumerate(entries, first):
+            if not entry.startswith(b'{"type":"rollout"') or self._mark not in entry:
+                continue
+            record = found_at(place, entry).record
+            if not isinstance(record, RolloutRecord):
+                continue
+            body = record.body
+            if body.release != self._release or body.role == "policy":
+                continue
+            alike = (body.digest, body.role, body.step, body.share_ppm, body.actor, body.reason)
+            new = _Taken((self.number, place, record))
+            self.taken.setdefault(alike, new).add(record)
+
+
 class _Placed(NamedTuple):
     log: Checked
     place: int
@@ -125,14 +165,16 @@ def model_change(
     Raises Unfounded; Unverifiable if neither a log nor a folder knows the release.
     """
     folder = find(release)
-    decided = _Decided(release)
+    decided, rollout = _Decided(release), _Rollout(release)
     checked: list[Checked] = []
     found: list[_Placed] = []
-    for log in logs:
-        kept = Kept(b'{"type":"model"', b'{"type":"rollout"')
+    for number, log in enumerate(logs):
+        kept = Kept(b'{"type":"model"')
+        rollout.number = number
 
         def take(first: int, entries: Sequence[bytes], kept: Kept = kept) -> None:
             kept(first, entries)
+            rollout(first, entries)
             decided(first, entries)
 
         one = check(log, take, progress)
@@ -140,8 +182,11 @@ def model_change(
         found += [
             _Placed(one, entry.place, entry.record)
             for entry in kept.found
-            if isinstance(entry.record, ModelRecord | RolloutRecord)
+            if isinstance(entry.record, ModelRecord)
         ]
+    for taken in rollout.taken.values():
+        number, place, record = taken.first
+        found.append(_Placed(checked[number], place, record))
     digests = _digests_of(release, found, decided) | ({folder.digest} if folder else set())
     mine = [one for one in found if _is_of(one.record, release, digests)]
     if not mine and not decided.outcomes and folder is None:
@@ -160,14 +205,14 @@ def model_change(
             subject=f"Release {release}",
             audience="Model risk management, internal audit, a supervisor",
             made_at=instant(now_us),
-            lead=_lead(decided, mine),
+            lead=_lead(decided, rollout, mine),
             rests_on=[one.rests_on for one in checked],
             sections=[
                 _what(release, folder, decided),
                 _gate(folder),
                 _changed(folder, find(was) if was else None),
                 _signed(mine),
-                _steps(mine),
+                _steps(rollout),
                 _decisions(decided),
                 *([_proofs(mine)] if mine else []),
             ],
@@ -208,7 +253,7 @@ def _before(mine: Sequence[_Placed], digests: set[str]) -> str | None:
     return max(said)[1] if said else None
 
 
-def _lead(decided: _Decided, mine: Sequence[_Placed]) -> str:
+def _lead(decided: _Decided, rollout: _Rollout, mine: Sequence[_Placed]) -> str:
     total = decided.outcomes.total()
     made = (
         f"It made {counted(total, 'decision')}, the first on {instant(decided.first_us)}, the last "
@@ -217,7 +262,7 @@ def _lead(decided: _Decided, mine: Sequence[_Placed]) -> str:
         else "No decision was made by it, as far as these logs tell."
     )
     signed = sum(isinstance(one.record, ModelRecord) for one in mine)
-    steps = len(mine) - signed
+    steps = sum(taken.times for taken in rollout.taken.values())
     return (
         f"{made} These logs hold {counted(signed, 'activation')} that name it, and "
         f"{counted(steps, 'step')} of its rollout."
@@ -342,28 +387,33 @@ def _signed(mine: Sequence[_Placed]) -> Section:
     )
 
 
-def _steps(mine: Sequence[_Placed]) -> Section:
+def _steps(rollout: _Rollout) -> Section:
     title = "How it was brought in"
-    rows: list[list[Cell]] = [
-        [
-            instant(one.record.body.at),
-            one.record.body.decider,
-            one.record.body.role,
-            one.record.body.step,
-            one.record.body.share_ppm,
-            one.record.body.actor,
-            one.record.body.reason,
-        ]
-        for one in sorted(mine, key=lambda one: one.record.recorded_at)
-        if isinstance(one.record, RolloutRecord)
-    ]
+    rows: list[list[Cell]] = []
+    for taken in sorted(rollout.taken.values(), key=lambda one: one.first_us):
+        body = taken.first[2].body
+        rows.append(
+            [
+                instant(taken.first_us),
+                instant(taken.last_us),
+                taken.times,
+                body.role,
+                body.step,
+                body.share_ppm,
+                body.actor,
+                body.reason,
+            ]
+        )
     if not rows:
         return Section(title=title, text=["No step of a rollout of it is in these logs."])
     return Section(
         title=title,
-        text=["What each decider did with it."],
+        text=[
+            "What deciders did with it. Each decider tells each step, and with each start by what "
+            "it decides; those alike are counted."
+        ],
         table=Table(
-            ["When", "Decider", "As", "Step", "Share, in a million", "Who", "Reason"], rows
+            ["First", "Last", "Times", "As", "Step", "Share, in a million", "Who", "Reason"], rows
         ),
     )
 
@@ -389,7 +439,10 @@ def _decisions(decided: _Decided) -> Section:
 def _proofs(mine: Sequence[_Placed]) -> Section:
     return Section(
         title="Proofs",
-        text=["Of each record above: `sluice log verify-proof FILE --key KEY`."],
+        text=[
+            "Of each activation above, and of the first of the steps alike: "
+            "`sluice log verify-proof FILE --key KEY`."
+        ],
         table=Table(
             ["Log", "Entry", "Record", "File"],
             [[one.log.rests_on.log, one.place, one.record.type, one.proof] for one in mine],
