@@ -73,7 +73,7 @@ class FlushedLog:
         self._producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
         self._topic = topic
 
-    async def append(self, decisions: Sequence[tuple[Arrival, Decision]], late: object) -> None:
+    async def append(self, decisions: Sequence[tuple[Arrival, Decision]], became: object) -> None:
         for arrival, decision in decisions:
             self._producer.produce(self._topic, encode(decision), arrival.auth.card_token)
         self._producer.flush()

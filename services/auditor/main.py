@@ -17,7 +17,7 @@ from sluice.application.ports import Message, Offsets, Partition
 from sluice.bootstrap import auditor as bootstrap
 from sluice.bootstrap import beside_log, services
 from sluice.domain.clock import SECOND_US
-from sluice.errors import SluiceError
+from sluice.errors import SluiceError, Unavailable
 from sluice.faultpoints import kill_at
 from sluice.settings import load
 
@@ -60,7 +60,11 @@ class Auditing(Handler):
     def handle(self, batch: Sequence[Message]) -> Done:
         """Make a batch durable, and do what is due."""
         began = time.monotonic()
-        self._keeps.take(batch)
+        try:
+            self._keeps.take(batch)
+        except Unavailable:  # the keystore
+            self._keeps.hold_out()
+            raise
         if batch:
             now_ms = time.time_ns() // 1_000_000
             self._taken.update(message.topic for message in batch)

@@ -31,6 +31,7 @@ from sluice.application.decide import (
 from sluice.application.once import LookedUp, Once
 from sluice.application.ports import (
     Arrival,
+    Became,
     Message,
     Offsets,
     Partition,
@@ -100,9 +101,7 @@ class TransactionLog:
         self._kafka = kafka
         self._topic = topic
 
-    async def append(
-        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None]
-    ) -> None:
+    async def append(self, decisions: Sequence[tuple[Arrival, Decision]], became: Became) -> None:
         """Queue each decision under its card's token; the commit tells the rest. Raises
         Unavailable."""
         self._kafka.produce_each(

@@ -36,7 +36,7 @@ class Holder:
 
 
 class Log:
-    async def append(self, decisions: Any, late: Any) -> None: ...
+    async def append(self, decisions: Any, became: Any) -> None: ...
 
 
 class Harness:

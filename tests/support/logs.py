@@ -79,15 +79,34 @@ def gap(
     log: str = ORIGIN,
     sequence: int = 0,
     reason: records.GapReason = "transaction_marker",
+    emitter: str = "",
+    topic: str = "labels.v1",
 ) -> bytes:
-    """Offsets of the same partition that have no record."""
-    body = records.GapBody(
-        topic="labels.v1", partition=0, emitter=None, first=first, until=until, reason=reason,
-        found=None,
-    )  # fmt: skip
+    """Offsets of the same partition that have no record; numbers, of an emitter."""
+    of: dict[str, Any] = {"topic": topic, "partition": 0, "emitter": None}
+    if emitter:
+        of = {"topic": None, "partition": None, "emitter": emitter}
+    body = records.GapBody(first=first, until=until, reason=reason, found=None, **of)
     made = records.GapRecord(
         log=log, recorded_at=START_US + index * 1000, emitter="auditor", sequence=sequence,
         body=body,
+    )  # fmt: skip
+    return join(records.encode(made))
+
+
+def sign_of_life(kind: type[Any], at_s: float, *, sequence: int, size: int = 0) -> bytes:
+    """Of the log's writer: a start, a heartbeat or a stop, so many seconds after START_US."""
+    said: dict[type[Any], records.HeartbeatBody | records.LogStartBody | records.LogStopBody] = {
+        records.HeartbeatRecord: records.HeartbeatBody(size=size, taking=True),
+        records.LogStopRecord: records.LogStopBody(size=size, reason="sigterm"),
+        records.LogStartRecord: records.LogStartBody(
+            size=size, cut=0, replica=None,
+            provenance=records.Provenance(build=None, image=None, config=None, trace=None),
+        ),
+    }  # fmt: skip
+    made = kind(
+        log=ORIGIN, recorded_at=START_US + int(at_s * 1_000_000), emitter="auditor",
+        sequence=sequence, body=said[kind],
     )  # fmt: skip
     return join(records.encode(made))
 

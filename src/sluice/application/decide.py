@@ -20,6 +20,7 @@ import numpy.typing as npt
 from sluice import BUILD
 from sluice.application.challengers import Answers, Challengers, Judged
 from sluice.application.dry_run import Rows, Severities
+from sluice.application.numbering import Numbers
 from sluice.application.once import Ids
 from sluice.application.ports import (
     NOT_SENT,
@@ -238,8 +239,7 @@ class DecisionPipeline:
         draw: Draw | None = None,
         build: Build = Build(),  # noqa: B008 - immutable
     ) -> None:
-        self.sequence = 0
-        """Number of the next decision. An entrypoint that takes records back sets it back too."""
+        self._numbers = Numbers()
         self._entrypoint: Entrypoint = entrypoint
         self.emitter = emitter
         self._ids = ids
@@ -257,6 +257,15 @@ class DecisionPipeline:
         self._build = build
         self._made: dict[tuple[str, str | None], MadeBy] = {}
         self._kernel = Kernel()
+
+    @property
+    def sequence(self) -> int:
+        """Number of the next decision. An entrypoint that takes records back sets it back too."""
+        return self._numbers.next
+
+    @sequence.setter
+    def sequence(self, number: int) -> None:
+        self._numbers.back_to(number)
 
     @property
     def release(self) -> str | None:
@@ -309,24 +318,28 @@ class DecisionPipeline:
             fresh = self._refuse_unidentified(batch, lookups, fresh, results)
         if fresh:
             chosen = [batch[i] for i in fresh]
+            first = self.sequence
             try:
                 decisions = self._judge(
                     chosen, [lookups[i] for i in fresh], left_out, deadline_us, timer
                 )
                 answers = [encode(answer(d)) for d in decisions]
             except BaseException:
+                self.sequence = first
                 self._ids.release(chosen)
                 raise
             answered = list(zip(chosen, answers, strict=True))
             try:
                 await self._log.append(
-                    list(zip(chosen, decisions, strict=True)), partial(self._ids.remember, answered)
+                    list(zip(chosen, decisions, strict=True)),
+                    partial(self._became, first, answered),
                 )
             except Unavailable as error:
                 # Unless nothing was sent, a record may be durable without our knowing: the ids stay
                 # taken, and whoever asks again waits until that is known, or until the idempotency
                 # records end.
                 if error.code == NOT_SENT:
+                    self._numbers.give_up(first)
                     self._ids.release(chosen)
                 else:
                     self._ids.hold(chosen)
@@ -336,6 +349,7 @@ class DecisionPipeline:
                 self._ids.hold(chosen)
                 raise
             else:
+                self._numbers.settle(first)
                 self._ids.remember(answered)
                 for i, decision, said in zip(fresh, decisions, answers, strict=True):
                     results[i] = Decided(decision, said)
@@ -344,6 +358,14 @@ class DecisionPipeline:
             original = results[before]
             results[i] = Replayed(original.answer) if isinstance(original, Decided) else original
         return results
+
+    def _became(
+        self, first: int, answered: Sequence[tuple[Arrival, bytes]], lost: Sequence[int]
+    ) -> None:
+        """What became of records whose append was given up. first: number of the first."""
+        self._numbers.settle(first, lost)
+        if not lost:
+            self._ids.remember(answered)
 
     async def rehearse(self) -> None:
         """Finalise and score an empty row as a decision would; raises Unavailable without a model,
@@ -503,8 +525,7 @@ class DecisionPipeline:
         """One record a row, of everything it was decided from. without_model: (n,) rows from which
         the model was left out."""
         now = self._clock.now_us()
-        first = self.sequence
-        self.sequence += len(batch)
+        first, settled, given_up = self._numbers.take(len(batch))
         ppm = None if isinstance(score, NoScore) else score.ppm.tolist()
         release = None if isinstance(score, NoScore) else score.release
         without_release = self._made_by(policy, None)
@@ -556,6 +577,8 @@ class DecisionPipeline:
                     let_through_ppm=verdicts.let_through.get(i),
                     fired=policy.ids(verdicts.fired[i]) if i in verdicts.fired else [],
                     made_by=made if scored else without_release,
+                    settled=settled,
+                    given_up=[] if i else given_up,
                 )
             )
         return decisions

@@ -9,6 +9,7 @@ whenever the process died (docs/decisions/0050).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
@@ -46,8 +47,10 @@ from sluice.domain.records.log_record import (
     Provenance,
     Purpose,
     Source,
+    Stretches,
     TimeSyncBody,
     TimeSyncRecord,
+    Word,
     actor_of,
     encode,
 )
@@ -139,9 +142,12 @@ class _Id(msgspec.Struct, frozen=True):
 
 
 class _Decided(msgspec.Struct, frozen=True):
-    """What is read of a decision to know whether another of its id came before it."""
+    """What is read of a decision to know whether another of its id came before it, and which
+    numbers its emitter gave up."""
 
     authorization: _Id
+    emitter: Word = ""
+    given_up: Stretches = []
 
 
 _decided = msgspec.json.Decoder(_Decided)
@@ -197,6 +203,8 @@ class KeepsLog:
         self._next: dict[Partition, int] = {}
         self._topics: dict[str, str] = {}
         self._sequence = 0
+        self._gaps = Counter[str]()
+        """Offsets by reason, of gaps that are not durable yet."""
         self._superseded: dict[int, Superseded] = {}
         self._finishing: Future[None] | None = None
         self._due: tuple[int, Offsets] | None = None
@@ -234,6 +242,7 @@ class KeepsLog:
         Raises what :meth:`AppendLog.open` does.
         """
         self._opened = False
+        self._gaps.clear()
         self._wait()
         self._finishing = self._due = None
         unsigned = self._log.open()
@@ -301,14 +310,18 @@ class KeepsLog:
             return
         now = self._clock.now_us()
         self._forget(fresh)
-        marks = [self._is_superseded(one) for one in fresh]
+        decided = [self._decided(one) for one in fresh]
+        marks = [self._is_superseded(one, said) for one, said in zip(fresh, decided, strict=True)]
         made = self._makes.entries(fresh, marks, now)
         entries: list[bytes] = []
-        for message, entry in zip(fresh, made, strict=True):
+        for message, said, entry in zip(fresh, decided, made, strict=True):
             place = _place(message)
             at = self._next.get(place, message.offset)
             if message.offset > at:
                 entries.append(self._hole(place, at, message.offset, now))
+            # Before the record that tells of them: it comes again if only a part of this is kept.
+            if said is not None and said.given_up and not isinstance(entry, Refused):
+                entries += self._given_up(said, now)
             if message.topic == self._rollouts and not isinstance(entry, Refused):
                 # Before the step itself: where a death parts the two, the step comes again.
                 entries += self._changes(message, now)
@@ -334,9 +347,7 @@ class KeepsLog:
         """
         now = self._clock.now_us()
         if now >= self._heartbeat_at:
-            body = HeartbeatBody(size=self._log.size, taking=True)
-            self._append([*self._trailing(ends(), now), self._own(HeartbeatRecord, body, now)])
-            self._heartbeat_at = now + HEARTBEAT_EVERY_US
+            self._append([*self._trailing(ends(), now), self._heartbeat(now, taking=True)])
         if self._time_sync is not None and now >= self._time_sync_at:
             self._append([self._own(TimeSyncRecord, self._time_sync(), now)])
             self._time_sync_at = now + TIME_SYNC_EVERY_US
@@ -346,6 +357,13 @@ class KeepsLog:
             self._tell_of_keys(now)
             self._begin()
         return done
+
+    def hold_out(self) -> None:
+        """What was to be taken cannot be, for a reason that is not the log's: it lives all the
+        same. A heartbeat, if one is due. Raises Unavailable."""
+        now = self._clock.now_us()
+        if self._opened and now >= self._heartbeat_at:
+            self._append([self._heartbeat(now, taking=False)])
 
     def stop(self, ends: Offsets, reason: str) -> Offsets:
         """Say that it ends, with a last checkpoint. Returns what may be committed."""
@@ -391,11 +409,14 @@ class KeepsLog:
     # Records of our own.
 
     def _append(self, entries: Sequence[bytes]) -> None:
+        gaps, self._gaps = self._gaps, Counter()
         try:
             self._log.append(entries)
         except BaseException:
             self._opened = False  # what is counted is ahead of what is there
             raise
+        for reason, offsets in gaps.items():
+            self._count("sluice_auditor_gaps_total", reason, by=offsets)
 
     def _own(
         self, kind: Callable[..., Any], body: Any, now: int, event_at: int | None = None
@@ -411,6 +432,10 @@ class KeepsLog:
         self._sequence += 1
         return join(encode(made))
 
+    def _heartbeat(self, now: int, *, taking: bool) -> bytes:
+        self._heartbeat_at = now + HEARTBEAT_EVERY_US
+        return self._own(HeartbeatRecord, HeartbeatBody(size=self._log.size, taking=taking), now)
+
     def _gap(
         self,
         place: Partition,
@@ -420,7 +445,7 @@ class KeepsLog:
         now: int,
         refused: Refused | None = None,
     ) -> bytes:
-        self._count("sluice_auditor_gaps_total", reason, by=until - first)
+        self._gaps[reason] += until - first
         body = GapBody(
             topic=place[0],
             partition=place[1],
@@ -431,6 +456,23 @@ class KeepsLog:
             found=refused.found if refused else None,
         )
         return self._own(GapRecord, body, now)
+
+    def _given_up(self, said: _Decided, now: int) -> Iterator[bytes]:
+        """Numbers that an emitter says no record to have, and nobody to have heard of."""
+        for first, until in said.given_up:
+            if first >= until:
+                continue
+            self._gaps["given_up"] += until - first
+            body = GapBody(
+                topic=None,
+                partition=None,
+                emitter=said.emitter,
+                first=first,
+                until=until,
+                reason="given_up",
+                found=None,
+            )
+            yield self._own(GapRecord, body, now)
 
     def _changes(self, message: Message, now: int) -> Iterator[bytes]:
         """What a step tells of that the log has not told yet."""
@@ -494,7 +536,11 @@ class KeepsLog:
 
     # Second records of an id.
 
-    def _is_superseded(self, message: Message) -> bool:
+    def _decided(self, message: Message) -> _Decided | None:
+        """None for what is no decision."""
+        return _read(message) if message.topic == self._decisions else None
+
+    def _is_superseded(self, message: Message, said: _Decided | None) -> bool:
         if message.topic != self._decisions:
             return False
         window = self._superseded.get(message.partition)
@@ -502,9 +548,9 @@ class KeepsLog:
             window = Superseded(since=message.offset)
             first = max(0, message.offset - REACH)
             for earlier in self._earlier(message.partition, first, message.offset):
-                _read(window, earlier)
+                _note_id(window, earlier, _read(earlier))
             self._superseded[message.partition] = window
-        return _read(window, message)
+        return _note_id(window, message, said)
 
     def _forget(self, fresh: Sequence[Message]) -> None:
         """What no record of this batch, and so of none that comes again, has within its reach."""
@@ -563,12 +609,18 @@ class KeepsLog:
             raise Unavailable("the log is not open", where=self._log.origin, code="log_closed")
 
 
-def _read(window: Superseded, message: Message) -> bool:
-    """What cannot be read has no id, and supersedes nothing."""
+def _read(message: Message) -> _Decided | None:
     try:
-        found = _decided.decode(message.value).authorization
+        return _decided.decode(message.value)
     except msgspec.DecodeError:
+        return None
+
+
+def _note_id(window: Superseded, message: Message, said: _Decided | None) -> bool:
+    """Whether it supersedes another. What cannot be read has no id, and supersedes nothing."""
+    if said is None:
         return False
+    found = said.authorization
     return window.read(message.offset, found.tenant, found.authorization_id)
 
 

@@ -140,6 +140,7 @@ class LogRecords:
         for key, grammar in (grammars or {}).items():
             tenant = key.partition(".")[0]
             self._grammars.setdefault(tenant, []).append(re.compile(grammar, re.ASCII))
+        suspects([b"{}"])  # compiled now: later no heartbeat of the log waits for it
 
     def entries(
         self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
@@ -292,6 +293,7 @@ def _of_decision(message: Message, superseded: bool) -> _Draft | None:
             config=made and made.config,
             trace=message.traceparent[3:35] if message.traceparent else None,
         ),
+        settled=msgspec.UNSET if decision.settled is None else decision.settled,
     )
     said = {
         "emitter": decision.emitter,

@@ -295,17 +295,19 @@ NOT_SENT = "not_sent"
 """Code of an Unavailable: refused before anything left this process."""
 
 
+Became = Callable[[Sequence[int]], None]
+"""Takes the places of the records that are not known to be durable, and never will be."""
+
+
 class DecisionLog(Protocol):
     """``decisions.v1``."""
 
-    async def append(
-        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None]
-    ) -> None:
+    async def append(self, decisions: Sequence[tuple[Arrival, Decision]], became: Became) -> None:
         """Returns when every record is durable (acks=all). Raises Unavailable if one may not be;
         its code is NOT_SENT if none can be.
 
-        late: called, in the caller's event loop, if after such an error all records turn out to be
-        durable; at most once, and never after a NOT_SENT."""
+        became: told, in the caller's event loop, what became of the records after such an error;
+        at most once, never after a NOT_SENT, and not while nobody knows."""
         ...
 
 

@@ -35,7 +35,7 @@ RESULTS: tuple[Result, ...] = get_args(Result)
 _MISSING: dict[str, Result] = {NO_POLICY: NO_POLICY, NO_RELEASE: NO_RELEASE}
 COMPARED = (
     "reference_amount_minor", "release", "score_ppm", "outcome", "reasons", "degradation_level",
-    "degraded", "silenced", "let_through_ppm", "made_by",
+    "degraded", "silenced", "let_through_ppm", "fired", "made_by",
 )  # fmt: skip
 """Fields of a record that are computed anew, besides features and states."""
 
@@ -164,6 +164,7 @@ def _judge(
                 ],
                 silenced=[*verdicts.silenced[row]],
                 let_through_ppm=verdicts.let_through.get(row),
+                fired=None if d.fired is None else policy.ids(verdicts.fired.get(row, 0)),
                 made_by=None
                 if d.made_by is None
                 else msgspec.structs.replace(d.made_by, policy_digest=policy.digest),

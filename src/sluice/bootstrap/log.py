@@ -1,8 +1,9 @@
-"""The parts of ``sluice log``: a log's folder, keys, and a broker's watermarks."""
+"""The parts of ``sluice log``: a log's folder, keys, and what brokers say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from sluice.errors import Corrupt, Unavailable
 from sluice.settings import Settings
 
 if TYPE_CHECKING:
+    from sluice.adapters.kafka.watermarks import Brokers
     from sluice.application.log_accounting import Watermarks
 
 KEYS_MAX_BYTES = 65_536
@@ -60,13 +62,22 @@ def read_proof(path: Path) -> bytes:
     return read_regular(path, 2 * NOTE_MAX_BYTES)
 
 
-def watermarks(settings: Settings, bootstrap: str | None) -> Watermarks:
-    """Of all partitions of the sources, by a client that is not the log's writer's.
-
-    Raises Unavailable.
-    """
-    from sluice.adapters.kafka.watermarks import read_watermarks
-    from sluice.bootstrap.auditor import sources
+@contextmanager
+def brokers(settings: Settings, bootstrap: str | None) -> Iterator[Brokers]:
+    """Who says what the sources hold, by a client that is not the log's writer's. Raises
+    Unavailable."""
+    from sluice.adapters.kafka.watermarks import Brokers
 
     kafka = settings.kafka
-    return read_watermarks(bootstrap or kafka.bootstrap, kafka.extra(), sources(settings))
+    asked = Brokers(bootstrap or kafka.bootstrap, kafka.extra())
+    try:
+        yield asked
+    finally:
+        asked.close()
+
+
+def watermarks(asked: Brokers, settings: Settings) -> Watermarks:
+    """Of all partitions of the sources. Raises Unavailable."""
+    from sluice.bootstrap.auditor import sources
+
+    return asked.watermarks(sources(settings))

@@ -14,9 +14,10 @@ sluice log grant ID --who bob --case FRAUD-3 --key FILE --out GRANT
 sluice log open DIR ID --grant GRANT   # what is sealed; written down
 sluice log keys show
 
-DIR is one log's folder, or a copy of it; nothing but --accounting asks the network, and that for
-the brokers' watermarks alone. KEY is the log's verifier key, name+id+base64, or a file of such,
-which you have from somebody you trust, not from the folder.
+DIR is one log's folder, or a copy of it; nothing but --accounting asks the network: the
+brokers, for their watermarks and for what they hold where the log has a gap. KEY is the log's
+verifier key, name+id+base64, or a file of such, which you have from somebody you trust, not from
+the folder.
 
 Exit status: 0 it holds, 1 tampered, 2 incomplete, 3 cannot be verified, 64 wrong usage
 (docs/reference/compliance-log.md).
@@ -25,6 +26,7 @@ Exit status: 0 it holds, 1 tampered, 2 incomplete, 3 cannot be verified, 64 wron
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +42,12 @@ from sluice.cli.parameters import FOLDER, bootstrap_option
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
 from sluice.cli.trusting import keys_of, order_of, trusting
-from sluice.domain.clock import to_datetime
+from sluice.domain.clock import SECOND_US, to_datetime
 from sluice.errors import SluiceError
 from sluice.settings import load
 
 if TYPE_CHECKING:
-    from sluice.application.log_accounting import Balance, Missing
+    from sluice.application.log_accounting import Accounts
     from sluice.application.verify_log import Verdict
 
 OK, TAMPERED, UNVERIFIABLE = 0, 1, 3
@@ -83,8 +85,9 @@ def _one_key(keys: Sequence[str]) -> Key:
     """Check every byte of a log: signatures, tree, and each record's form, order and origin.
 
     With --accounting also that nothing is missing: each offset of its sources is in exactly one
-    record up to the brokers' watermarks, and no emitter's numbers have a hole. Give all logs of a
-    cell at once then: an emitter's decisions are spread over them.
+    record up to the brokers' watermarks, no committed record lies in a gap that is said to hold
+    none, no emitter's numbers have a hole, and the log's writer was never silent for longer than
+    it promises. Give all logs of a cell at once then: an emitter's decisions are spread over them.
 
     With --since a checkpoint that you keep is believed, and what it holds is not read again. With
     --known a checkpoint is only required to be of this log.
@@ -123,45 +126,57 @@ def verify_(
         raise click.UsageError("--since and --known are of one log")
     if len(logs) != len(folders):
         raise click.UsageError(f"{len(folders)} logs, and {len(logs)} keys of logs, in their order")
-    account = Accounting() if accounting else None
-    asked = None
-    if accounting and not offline:
-        try:
-            asked = parts.watermarks(load()[0], bootstrap)
-        except SluiceError as error:
-            say(f"sluice log: {error}", err=True)
-            return UNVERIFIABLE
+    asked_of = [
+        order(key)._replace(
+            since=None if since is None else _note(since, "--since"),
+            known=[_note(path, "--known") for path in known],
+            retired=[one for one in before if one.name == key.name],
+        )
+        for key in logs
+    ]
     found: list[Verdict] = []
-    with Progress() as line:
+    account = balance = marks = None
+    try:
+        with ExitStack() as held:
+            if accounting and not offline:
+                settings = load()[0]
+                brokers = held.enter_context(parts.brokers(settings, bootstrap))
+                account, marks = Accounting(brokers.look), parts.watermarks(brokers, settings)
+            elif accounting:
+                account = Accounting()
+            line = held.enter_context(Progress())
 
-        def told(done: int, of: int) -> None:
-            line.show(f"log {len(found) + 1}: {done:,} of {of:,} entries", done, of)
+            def told(done: int, of: int) -> None:
+                line.show(f"log {len(found) + 1}: {done:,} of {of:,} entries", done, of)
 
-        for folder, key in zip(folders, logs, strict=True):
-            asked_of = order(key)._replace(
-                since=None if since is None else _note(since, "--since"),
-                known=[_note(path, "--known") for path in known],
-                retired=[one for one in before if one.name == key.name],
-            )
-            read = parts.log_files(folder)
-            found.append(verify(read, asked_of, accounting=account, progress=told))
-    balance = None
-    if account is not None and all(one.status == OK for one in found):
-        balance = account.accounts(asked, whole=since is None)
-        if balance.missing:
-            for one in found:
-                one.verdict = "incomplete"
-                one.why = "records are missing"
+            for folder, asked in zip(folders, asked_of, strict=True):
+                read = parts.log_files(folder)
+                found.append(verify(read, asked, accounting=account, progress=told))
+            if account is not None and all(one.status == OK for one in found):
+                balance = account.accounts(marks, whole=since is None)
+    except SluiceError as error:
+        say(f"sluice log: {error}", err=True)
+        return UNVERIFIABLE
+    if balance is not None:
+        for one in found:
+            why = ["records are missing"] * bool(balance.missing)
+            why += ["its writer was silent"] * any(quiet.writing for quiet in one.silences)
+            if why:
+                one.verdict, one.why = "incomplete", ", ".join(why)
     if as_json:
         said: dict[str, Any] = {"logs": found}
         if balance is not None:
-            said |= {"partitions": balance.balances, "missing": balance.missing}
+            said |= {
+                "partitions": balance.balances,
+                "missing": balance.missing,
+                "in_flight": balance.in_flight,
+            }
         say_json(msgspec.json.format(msgspec.json.encode(said), indent=2).decode())
     else:
         for verdict in found:
             _say_all(_lines(verdict))
         if balance is not None:
-            _say_all(_balance_lines(balance.balances, balance.missing))
+            _say_all(_balance_lines(balance, "no longer provable" if marks else "not looked at"))
     # Tampered is the worst, then incomplete: the smaller of what is not 0.
     return min((one.status for one in found if one.status), default=OK)
 
@@ -189,21 +204,41 @@ def _lines(verdict: Verdict) -> Iterator[str]:
         yield f"  recorded   {_time(verdict.first_at)} to {_time(verdict.last_at)}"
     if verdict.types:
         yield f"  records    {_counts(verdict.types)}"
+    for quiet in verdict.silences[:MISSING_SHOWN]:
+        seconds = (quiet.until - quiet.since) / SECOND_US
+        yield (
+            f"  {'silent    ' if quiet.writing else 'no writer '} {_time(quiet.since)} to "
+            f"{_time(quiet.until)}, {seconds:,.1f} s"
+            + ": the one before ended without a word"
+            * (not quiet.writing)
+        )
+    if len(verdict.silences) > MISSING_SHOWN:
+        yield f"  and {len(verdict.silences) - MISSING_SHOWN:,} more"
 
 
-def _balance_lines(balances: Sequence[Balance], missing: Sequence[Missing]) -> Iterator[str]:
+def _balance_lines(found: Accounts, unproved: str) -> Iterator[str]:
+    missing = found.missing
     yield "accounting: " + ("some offsets or numbers are in no record" if missing else "balances")
-    for one in balances:
+    for one in found.balances:
         total = f"{one.until - one.first:,} offsets"
+        gaps = f" ({_counts(one.gaps)})" * bool(one.gaps)
         yield (
             f"  {one.topic}/{one.partition} {one.first} to {one.until - 1}: {total} = "
-            f"{_counts(one.records) or 'nothing'}"
+            f"{_counts(one.records) or 'nothing'}{gaps}"
             + (f" + {one.missing:,} missing" * bool(one.missing))
         )
+        if one.hidden:
+            yield f"    {one.hidden:,} of the gaps' offsets are of committed records"
+        if one.unproved:
+            yield f"    {one.unproved:,} of the gaps' offsets are {unproved}"
     for hole in missing[:MISSING_SHOWN]:
         yield f"  missing    {hole}"
     if len(missing) > MISSING_SHOWN:
         yield f"  and {len(missing) - MISSING_SHOWN:,} more"
+    for hole in found.in_flight[:MISSING_SHOWN]:
+        yield f"  in flight  {hole}: on their way when the emitter was last heard of"
+    if len(found.in_flight) > MISSING_SHOWN:
+        yield f"  and {len(found.in_flight) - MISSING_SHOWN:,} more"
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -120,6 +120,7 @@ class FakePipeline:
             reasons=["AMOUNT_HIGH"] if decline else [],
             degradation_level="D3" if late else "D0",
             degraded=["deadline", *catalogue.VIEWS] if late else [],
+            settled=self.sequence,
         )
         self.sequence += 1
         said = encode(answer(decision))

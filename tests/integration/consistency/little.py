@@ -157,7 +157,7 @@ class Little:
     # The ports that this is.
 
     async def append(
-        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None]
+        self, decisions: Sequence[tuple[Arrival, Decision]], became: Callable[[Sequence[int]], None]
     ) -> None:
         for arrival, decision in decisions:
             partition = sum(arrival.auth.card_token.encode()) % PARTITIONS

@@ -54,6 +54,7 @@ def test_every_decision_of_a_mixed_run_replays_to_the_bit(mixed):
     assert len({(d.entrypoint, d.release, d.policy) for d in said}) == 2 * 3 * 2
     levels = Counter(d.degradation_level for d in said)
     assert set(levels) == {"D0", "D1", "D2", "D3"}
+    assert sum(bool(d.fired) for d in said) > 20
     outcomes = Counter(d.outcome for d in said)
     assert min(outcomes.values()) > 20, outcomes
     assert {d.let_through_ppm for d in said} == {None, 0, 100_000}
@@ -62,12 +63,13 @@ def test_every_decision_of_a_mixed_run_replays_to_the_bit(mixed):
 
 
 def test_a_planted_mistake_is_named(mixed, tmp_path):
-    """A score off by one, another reason, a rate that was another one: each by its field."""
+    """A score off by one, another reason, rate or rule that fired: each by its field."""
     spoiled = {
         1: {"score_ppm": 1},
         2: {"reasons": ["HIGH_SCORE"]},
         3: {"reference_amount_minor": 77},
         4: {"silenced": ["card-velocity"], "degraded": ["terminal"]},
+        5: {"fired": ["planted"]},
     }
     log, seen = mixed.log[:], 0
     for i, record in enumerate(log):
@@ -88,9 +90,11 @@ def test_a_planted_mistake_is_named(mixed, tmp_path):
         mixed.log = kept
     found = replay(mixed, tmp_path)
     # An amount that is another one is in the states of those that came after it, too.
-    assert 4 <= found.replayed["differing"] < 20
+    assert 5 <= found.replayed["differing"] < 20
     assert sum(found.replayed.values()) == N
-    assert set(found.fields) >= {"score_ppm", "reasons", "reference_amount_minor", "degraded"}
+    assert set(found.fields) >= {
+        "score_ppm", "reasons", "reference_amount_minor", "degraded", "fired"
+    }  # fmt: skip
     assert gate(ArchiveSampleSource(tmp_path), MILLION, N, N, library(mixed)).status == 1
 
 

@@ -176,7 +176,8 @@ def test_offsets_are_committed_behind_what_a_checkpoint_shows(kafka, topics, tmp
 
     def committed() -> bool:
         writer.loop.once()
-        return len(writer.consumer.committed(places)) == 4
+        found = writer.consumer.committed(places)
+        return len(found) == 4 and sum(found.values()) > 0  # the first may be of a log's start
 
     wait_until(committed, "a checkpoint was made")
     behind = writer.consumer.committed(places)

@@ -134,7 +134,7 @@ async def test_what_becomes_durable_after_its_append_was_given_up_is_told(kafka,
     kafka.pause()
     try:
         with pytest.raises(Unavailable, match="not acknowledged after 300 ms"):
-            await log.append(some(2, start=1), told.set)
+            await log.append(some(2, start=1), lambda lost: lost or told.set())
         assert not told.is_set()
     finally:
         kafka.resume()
@@ -144,6 +144,23 @@ async def test_what_becomes_durable_after_its_append_was_given_up_is_told(kafka,
     await log.close()
     found = {m.value for m in read_all(apache.bootstrap, apache.topics.decisions)}
     assert found == {encode(d) for _, d in some(3)}
+
+
+async def test_what_no_broker_took_is_told_by_its_place(kafka, apache):
+    """So that the next record can tell of its number, and the log has a gap for it."""
+    told: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+    log = log_of(apache, append_max_ms=300, counted=Counted())
+    await append_at_last(log, some(1))
+    kafka.kill()
+    try:
+        with pytest.raises(Unavailable, match="not acknowledged after 300 ms"):
+            await log.append(some(2, start=1), lambda lost: told.set_result(sorted(lost)))
+        assert not told.done()
+        async with asyncio.timeout(30):
+            assert await told == [0, 1]
+    finally:
+        kafka.start()
+    await log.close()
 
 
 def test_a_broker_of_a_killed_test_run_dies_with_it(tmp_path):

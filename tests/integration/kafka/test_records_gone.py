@@ -63,6 +63,26 @@ def test_what_expired_unread_is_passed_over_only_where_the_owner_says_so(
     second.close()
 
 
+def test_where_an_owner_begins_may_not_expire_before_it_was_read_either(apache: Broker) -> None:
+    """An auditor: it knows its place from its log, and has neither read nor committed here."""
+    topic = apache.topics.labels
+    producer = EventProducer(apache.bootstrap, client_id="test")
+    for number in range(9):
+        producer.produce(topic, b"%d" % number, partition=0)
+    producer.flush(30)
+    member = GroupConsumer(
+        apache.bootstrap, group=topic, topics=[topic], client_id="test", passes_over=False
+    )
+    member.listen(lambda _: {(topic, 0): 2}, lambda _, __: None)
+    admin = AdminClient({"bootstrap.servers": apache.bootstrap})
+    for future in admin.delete_records([TopicPartition(topic, 0, 5)]).values():
+        future.result(20)
+    with pytest.raises(Corrupt) as caught:
+        wait_until(lambda: member.poll_batch(1, 0.1), "it says so")
+    assert caught.value.code == RECORDS_GONE
+    member.close()
+
+
 @pytest.mark.slow
 def test_a_topic_made_again_under_a_reader_ends_it(apache: Broker) -> None:
     """As under the recall of a decider that begins: what it prefetched comes, then it says so."""

@@ -133,7 +133,7 @@ class Said:
 class Log:
     """``decisions.v1`` that keeps nothing."""
 
-    async def append(self, decisions: Sequence[Any], late: Any) -> None:
+    async def append(self, decisions: Sequence[Any], became: Any) -> None:
         pass
 
 

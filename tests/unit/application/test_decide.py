@@ -55,11 +55,14 @@ class Log:
 
     error: Unavailable | None = None
     kept: list[Decision] = field(default_factory=list)
+    became: Callable[[Sequence[int]], None] | None = None
+    """Whom the last append that was given up would tell."""
 
     async def append(
-        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None]
+        self, decisions: Sequence[tuple[Arrival, Decision]], became: Callable[[Sequence[int]], None]
     ) -> None:
         if self.error:
+            self.became = became
             raise self.error
         self.kept += [decision for _, decision in decisions]
 
@@ -96,6 +99,17 @@ class Harness:
         (result,) = await self.decide(arrival, **more)
         assert isinstance(result, Decided)
         return result.decision
+
+
+class BrokenWatch:
+    """A bug behind the judgement."""
+
+    def __init__(self) -> None:
+        self.left_out: LeftOut = {}
+        self.out_of_domain = False
+
+    def decided(self, *_: Any) -> None:
+        raise RuntimeError
 
 
 def arrival(name: str = "a-1", **changes: Any) -> Arrival:
@@ -323,6 +337,34 @@ async def test_the_sequence_counts_decisions_alone() -> None:
     assert [d.sequence for d in harness.log.kept] == [0, 1, 2]
 
 
+async def test_numbers_that_nobody_recorded_are_told_by_the_next_record() -> None:
+    harness = Harness(FakeScorer())
+    await harness.decide(arrival("a-0"))
+    harness.log.error = Unavailable("the queue is full", code=NOT_SENT)
+    await harness.decide(arrival("a-1"))
+    harness.log.error = Unavailable("no acknowledgement came")
+    await harness.decide(arrival("a-2"), arrival("a-3"), arrival("a-4"))
+    harness.log.error = None
+    await harness.decide(arrival("a-5"))
+    assert harness.log.became is not None
+    harness.log.became([0, 2])
+    await harness.decide(arrival("a-6"))
+    await harness.decide(arrival("a-7"))
+    assert [(d.sequence, d.settled, d.given_up) for d in harness.log.kept] == [
+        (0, 0, []),
+        (5, 1, []),  # the record that would have told was on its way
+        (6, 1, [(1, 3), (4, 5)]),
+        (7, 7, []),
+    ]
+
+
+async def test_a_number_whose_record_was_never_made_is_taken_again() -> None:
+    harness = Harness(FakeScorer(), watch=BrokenWatch())
+    with pytest.raises(RuntimeError):
+        await harness.decide(arrival("a-1"), arrival("a-2"))
+    assert harness.decider.sequence == 0
+
+
 # ---------------------------------------------------------------- the same bits
 
 
@@ -354,7 +396,12 @@ async def test_a_batch_makes_the_records_that_one_by_one_would_make() -> None:
     await together.decide(*arrivals)
     for each in arrivals:
         await apart.decide(each)
-    assert [encode(d) for d in together.log.kept] == [encode(d) for d in apart.log.kept]
+    bare = [
+        # What was durable by then is of the appends, not of the decision.
+        [encode(structs.replace(d, settled=None)) for d in harness.log.kept]
+        for harness in (together, apart)
+    ]
+    assert bare[0] == bare[1]
 
 
 async def test_the_featurizer_repairs_an_answer_with_the_same_bytes() -> None:

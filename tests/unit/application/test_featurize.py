@@ -61,7 +61,7 @@ class Bus:
         self.ends[topic, partition] += 1
         return record
 
-    async def append(self, decisions: list[tuple[Arrival, Decision]], late: Any) -> None:
+    async def append(self, decisions: list[tuple[Arrival, Decision]], became: Any) -> None:
         for _, decision in decisions:
             partition = sum(decision.authorization.card_token.encode()) % 3
             record = self.put("decisions.v1", partition, encode(decision))

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from sluice.adapters.kernel_clock import UNKNOWN
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import AppendLog, File
 from sluice.application.keep_log import HEARTBEAT_EVERY_US, RESUME, KeepsLog
-from sluice.application.ports import TOPIC_REMADE, Message, Partition
+from sluice.application.ports import TOPIC_REMADE, Count, Message, Partition, uncounted
 from sluice.application.told import STATEMENTS_MAX
 from sluice.audit.entries import split
 from sluice.audit.notes import LOG, WITNESS, Key
@@ -25,6 +26,7 @@ from sluice.domain.records.key_event import KeyEvent
 from sluice.domain.records.log_record import (
     AnyRecord,
     GapRecord,
+    HeartbeatRecord,
     KeyRotationRecord,
     PolicyRecord,
     Provenance,
@@ -92,6 +94,7 @@ class World:
         self.witnesses: list[Key] = []
         self.time_sync: Callable[[], TimeSyncBody] | None = None
         self.log: AppendLog | None = None
+        self.count: Count = uncounted
 
     def keeper(self) -> KeepsLog:
         if self.log is not None:
@@ -110,6 +113,7 @@ class World:
             provenance=NOTHING_RUNS,
             rollouts=R,
             keystore=self.keystore,
+            count=self.count,
             witnesses=self.witnesses,
             time_sync=self.time_sync,
         )
@@ -519,3 +523,74 @@ def test_a_disk_that_was_full_is_gone_on_with(world: World) -> None:
     keeps.take(messages(2))
     assert world.checkpoint(keeps) == {(L, 0): 3}
     assert balanced(world.told())
+
+
+def decision(offset: int, **said: object) -> Message:
+    made = msgspec.structs.replace(make_decision(f"a-{offset}", sequence=offset), **said)
+    return message(offset, D, value=encode(made))
+
+
+def given_up(world: World) -> list[tuple[int, int]]:
+    emitter = make_decision().emitter
+    return [
+        (record.body.first, record.body.until)
+        for record in world.records()
+        if isinstance(record, GapRecord) and record.body.emitter == emitter
+    ]
+
+
+def test_numbers_that_an_emitter_gave_up_are_gaps(world: World) -> None:
+    keeps = world.started((D, 0))
+    keeps.take([decision(0), decision(1, given_up=[(7, 9), (12, 13), (4, 4)])])
+    assert given_up(world) == [(7, 9), (12, 13)]
+    assert [one[:2] for one in world.told(D)] == [("label", 0), ("label", 1)]
+    again = world.started((D, 0))
+    again.take([decision(1, given_up=[(7, 9)]), decision(2)])
+    assert given_up(world) == [(7, 9), (12, 13)]
+
+
+def test_a_gap_of_numbers_stands_before_the_record_that_tells_of_it(world: World) -> None:
+    """So that it is written again where only a part of a batch was kept."""
+    keeps = world.started((D, 0))
+    keeps.take([decision(0, given_up=[(3, 4)])])
+    types = [record.type for record in world.records()]
+    assert types.index("gap") < types.index("label")
+
+
+def test_gaps_are_counted_once_whatever_is_tried_again(tmp_path: Path) -> None:
+    world, counted = World(tmp_path), Counter[str]()
+    world.count = lambda metric, *labels, by=1: counted.update({f"{metric} {labels}": int(by)})
+    keeps = world.started()
+    assert world.log is not None
+    batch = [message(0), message(1, value=b"forbidden"), message(4)]
+    append, world.log.append = world.log.append, fails  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        keeps.take(batch)
+    assert not counted
+    world.log.append = append  # type: ignore[method-assign]
+    keeps.open()
+    keeps.starts([(L, 0)], lambda _: 0, {L: "one"})
+    keeps.take(batch)
+    assert counted == {
+        "sluice_auditor_gaps_total ('forbidden_content',)": 1,
+        "sluice_auditor_gaps_total ('aborted',)": 2,
+    }
+
+
+def fails(_: object) -> int:
+    raise Unavailable("the disk is full")
+
+
+def test_while_nothing_can_be_taken_there_are_heartbeats_that_say_so(world: World) -> None:
+    keeps = world.started()
+    for _ in range(2):
+        world.makes.away = [Unavailable("the keystore is away")]
+        world.clock.advance(HEARTBEAT_EVERY_US / SECOND_US)
+        with pytest.raises(Unavailable):
+            keeps.take(messages(0))
+        keeps.hold_out()
+        keeps.hold_out()
+    keeps.take(messages(0))
+    beats = [record for record in world.records() if isinstance(record, HeartbeatRecord)]
+    assert [(one.body.taking, one.sequence) for one in beats] == [(False, 1), (False, 2)]
+    assert [one[:2] for one in world.told()] == [("label", 0)]

@@ -32,7 +32,7 @@ class Holder:
 
 
 class Log:
-    async def append(self, decisions: Any, late: Any) -> None: ...
+    async def append(self, decisions: Any, became: Any) -> None: ...
 
 
 async def decided(entrypoint: Entrypoint, sizes: int) -> list[tuple[Decision, Answer]]:

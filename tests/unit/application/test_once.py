@@ -65,17 +65,17 @@ class CountingStore(FakeStore):
 
 @dataclass
 class Log:
-    """error: what appends raise. late: whom the last of those would tell."""
+    """error: what appends raise. became: whom the last of those would tell."""
 
     error: Exception | None = None
     kept: list[Decision] = field(default_factory=list)
-    late: Callable[[], None] | None = None
+    became: Callable[[Sequence[int]], None] | None = None
 
     async def append(
-        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None]
+        self, decisions: Sequence[tuple[Arrival, Decision]], became: Callable[[Sequence[int]], None]
     ) -> None:
         if self.error:
-            self.late = late
+            self.became = became
             raise self.error
         self.kept += [decision for _, decision in decisions]
 
@@ -277,8 +277,8 @@ async def test_what_became_durable_late_is_heard_by_whoever_asks_again() -> None
     replica = Replica()
     replica.log.error = Unavailable("no acknowledgement came")
     await replica.one()
-    assert replica.log.late is not None
-    replica.log.late()
+    assert replica.log.became is not None
+    replica.log.became([])
     replica.store.down = True
     assert isinstance(await replica.one(), Replayed)
 
@@ -292,8 +292,8 @@ async def test_what_becomes_known_while_the_store_is_asked_is_heard() -> None:
     store.gate = asyncio.Event()
     again = asyncio.ensure_future(replica.one())
     await asyncio.sleep(0)
-    assert replica.log.late is not None
-    replica.log.late()
+    assert replica.log.became is not None
+    replica.log.became([])
     store.empty()
     store.gate.set()
     heard = await again

@@ -40,7 +40,7 @@ def test_a_whole_log_holds(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert said["partitions"] == [
         {
             "topic": "labels.v1", "partition": 0, "first": 0, "until": COUNT,
-            "records": {"label": COUNT}, "missing": 0,
+            "records": {"label": COUNT}, "gaps": {}, "missing": 0, "hidden": 0, "unproved": 0,
         }
     ]  # fmt: skip
     assert main(argv) == 0

@@ -439,7 +439,10 @@ class GroupConsumer:
         self.confirm()
         starts = dict.fromkeys(mine, OFFSET_BEGINNING) | self._starts(mine)
         try:
-            starts |= self._on_assign(mine) or {}
+            given = self._on_assign(mine) or {}
+            starts |= given
+            # From there on nothing may be passed over, though none of it was read or committed yet.
+            self._first.update({place: at for place, at in given.items() if at >= 0})
         finally:  # they are ours all the same
             for place in places:
                 for metric in ("partitions_lost", "topics_remade", "records_gone"):

@@ -11,7 +11,8 @@ wire, so an append does not wait for the one before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -24,7 +25,7 @@ from sluice.adapters.kafka.config import (
     trace_headers,
     translate,
 )
-from sluice.application.ports import NOT_SENT, Arrival, Count, uncounted
+from sluice.application.ports import NOT_SENT, Arrival, Became, Count, uncounted
 from sluice.domain.records.authorization import encode
 from sluice.domain.records.decision import Decision
 from sluice.errors import Unavailable
@@ -42,37 +43,49 @@ RESPONSE_MIN_MS = 500
 """A busy broker is not taken for a dead connection sooner."""
 
 
-def _nobody() -> None:
+def _nobody(_lost: Sequence[int]) -> None:
     """Nobody asks what became of an append that was given up."""
 
 
 class _Append:
-    """One append in flight: how many records miss their acknowledgement, who waits, and whom to
-    tell if all come after it was given up."""
+    """One append in flight: how many records miss their acknowledgement, which are lost, who waits,
+    and whom to tell what became of them if it was given up."""
 
-    __slots__ = ("count", "error", "late", "left", "waiter")
+    __slots__ = ("became", "count", "error", "left", "lost", "waiter")
 
     def __init__(
-        self, waiter: asyncio.Future[None], left: int, late: Callable[[], None], count: Count
+        self, waiter: asyncio.Future[None], left: int, became: Became, count: Count
     ) -> None:
         self.waiter = waiter
         self.left = left
-        self.late = late
+        self.became = became
         self.count = count
+        self.lost: list[int] = []
         self.error: KafkaError | None = None
 
-    def acknowledged(self, error: KafkaError | None, _message: Any) -> None:
+    def acknowledged(self, at: int, error: KafkaError | None, _message: Any) -> None:
+        """Of the record at this place."""
         self.left -= 1
         if error is not None:
             self.error = error
+            self.lost.append(at)
             self.count("sluice_producer_failed_total", code_of(error))
         if self.left:
             return
         if not self.waiter.done():
             self.waiter.set_result(None)
-        elif self.error is None and not self.waiter.cancelled():
+            return
+        if not self.lost and not self.waiter.cancelled():
             self.count("sluice_producer_appends_durable_late_total")
-            self.late()
+        self.became(self.lost)
+
+    def not_sent(self, since: int) -> None:
+        """The records from this place on; nobody waits for the others."""
+        self.waiter.cancel()
+        self.lost += range(since, self.left)  # none of the others was heard of so far
+        self.left = since
+        if not since:
+            self.became(self.lost)
 
 
 class DecisionProducer:
@@ -114,29 +127,33 @@ class DecisionProducer:
         )
 
     async def append(
-        self, decisions: Sequence[tuple[Arrival, Decision]], late: Callable[[], None] = _nobody
+        self, decisions: Sequence[tuple[Arrival, Decision]], became: Became = _nobody
     ) -> None:
         """Write each decision under its card's token; returns when all are durable.
 
         Raises Unavailable past append_max_ms or when too many are in flight. A record whose
-        append was given up may still become durable: its answer was never heard. If all of the
-        append's do, ``late`` is called; else a repeat of the authorization finds it through the
-        featurizer.
+        append was given up may still become durable: its answer was never heard. ``became`` is
+        told when librdkafka gives none of them another try. One that it lost may lie at the broker
+        all the same, where only the answer got lost: a repeat of its authorization finds it through
+        the featurizer.
         """
         if not decisions:
             return
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        append = _Append(waiter, len(decisions), late, self._count)
-        self._enqueue(decisions, append)
-        if self._timer is None:
-            self._timer = loop.call_later(POLL_S, self._collect, loop)
+        append = _Append(waiter, len(decisions), became, self._count)
+        try:
+            self._enqueue(decisions, append)
+        finally:
+            if self._timer is None:
+                self._timer = loop.call_later(POLL_S, self._collect, loop)
         expiry = loop.call_later(self._append_max_ms / 1000, self._expire, append)
         try:
             await waiter
         finally:
             expiry.cancel()
         if append.error is not None:
+            append.became(append.lost)
             raise translate(append.error, "append decisions", self._topic)
         kill_at("decider.after_ack")
 
@@ -184,10 +201,12 @@ class DecisionProducer:
                     value,
                     arrival.auth.card_token,
                     headers=trace_headers(arrival.traceparent) or None,
-                    on_delivery=append.acknowledged,
+                    on_delivery=partial(append.acknowledged, done),
                 )
             except BufferError:
                 self._count("sluice_producer_queue_full_total")
+                if done:
+                    append.not_sent(done)
                 raise Unavailable(
                     f"{IN_FLIGHT_MAX} decisions wait for the broker, {done} of {len(decisions)} "
                     "were added",
@@ -196,6 +215,7 @@ class DecisionProducer:
                     code="" if done else NOT_SENT,
                 ) from None
             except KafkaException as exc:
+                append.not_sent(done)
                 raise translate(exc, "append decisions", self._topic) from exc
 
     def _collect(self, loop: asyncio.AbstractEventLoop) -> None:

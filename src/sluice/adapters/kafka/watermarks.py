@@ -6,15 +6,25 @@ here reads with librdkafka.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from sluice.application.log_accounting import HOLES_MAX, Looked, Watermarks
 from sluice.errors import Unavailable
 
 REQUEST_MAX_MS = 10_000
 BOOTSTRAP_MAX_MS = 4_000
+READ_MAX_BYTES = 65_536
+"""Of one answer: a broker gives a whole batch of records in any case."""
+NEAR = 64
+"""Offsets between two stretches that are read over: some 100 KB, about what a new request costs."""
+NOTHING_MAX_S = 10.0
+"""A broker that gives nothing for so long, though its partition goes on, is away."""
 
 _OPTIONS = {
     "security.protocol": "security_protocol",
@@ -29,34 +39,96 @@ _OPTIONS = {
 """librdkafka's names of options, and kafka-python's."""
 
 
-def read_watermarks(
-    bootstrap: str, extra: Mapping[str, str], topics: Sequence[str]
-) -> dict[tuple[str, int], tuple[int, int]]:
-    """(topic, partition) to its first offset, and the one behind its last committed one.
+class Brokers:
+    """Asks brokers what is committed. extra: librdkafka's options. Raises Unavailable."""
 
-    A partition that never held a record is left out. extra: librdkafka's options. Raises
-    Unavailable.
-    """
-    try:
-        consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap.split(","),
-            isolation_level="read_committed",
-            request_timeout_ms=REQUEST_MAX_MS,
-            bootstrap_timeout_ms=BOOTSTRAP_MAX_MS,
-            allow_auto_create_topics=False,
-            **{_OPTIONS[key]: value for key, value in extra.items()},
-        )
-        try:
+    def __init__(self, bootstrap: str, extra: Mapping[str, str]) -> None:
+        self._where = bootstrap
+        with self._or_unavailable("are not there"):
+            self._consumer = KafkaConsumer(
+                bootstrap_servers=bootstrap.split(","),
+                isolation_level="read_committed",
+                request_timeout_ms=REQUEST_MAX_MS,
+                bootstrap_timeout_ms=BOOTSTRAP_MAX_MS,
+                max_partition_fetch_bytes=READ_MAX_BYTES,
+                allow_auto_create_topics=False,
+                auto_offset_reset="none",
+                **{_OPTIONS[key]: value for key, value in extra.items()},
+            )
+
+    def watermarks(self, topics: Sequence[str]) -> Watermarks:
+        """(topic, partition) to its first offset, and the one behind its last committed one.
+
+        A partition that never held a record is left out. Raises Unavailable.
+        """
+        with self._or_unavailable("do not tell their watermarks"):
             parts = [
                 TopicPartition(topic, number)
                 for topic in topics
-                for number in sorted(consumer.partitions_for_topic(topic) or ())
+                for number in sorted(self._consumer.partitions_for_topic(topic) or ())
             ]
-            first, until = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
-        finally:
-            consumer.close()
-    except KafkaError as exc:
-        raise Unavailable(
-            f"the brokers do not tell their watermarks: {exc}", where=bootstrap
-        ) from exc
-    return {(p.topic, p.partition): (first[p], until[p]) for p in parts if until[p]}
+            spans = self._spans(parts)
+        return {(p.topic, p.partition): span for p, span in spans.items() if span[1]}
+
+    def look(self, topic: str, partition: int, stretches: Sequence[tuple[int, int]]) -> Looked:
+        """Which of these offsets, [first, until) in rising order, are of committed records, and how
+        many are not there any more.
+
+        Reads what lies there and little more. Raises Unavailable.
+        """
+        place = TopicPartition(topic, partition)
+        with self._or_unavailable(f"do not give {topic}/{partition}"):
+            low, end = self._spans([place])[place]
+            there = [(max(a, low), min(b, end)) for a, b in stretches if max(a, low) < min(b, end)]
+            gone = sum(b - a for a, b in stretches) - sum(b - a for a, b in there)
+            found: list[tuple[int, int]] = []
+            if there:
+                self._consumer.assign([place])
+                for offset in self._committed(place, there):
+                    more = found and (found[-1][1] == offset or len(found) >= HOLES_MAX)
+                    first = found.pop()[0] if more else offset
+                    found.append((first, offset + 1))
+        return Looked(found, gone)
+
+    def close(self) -> None:
+        """Free the connections."""
+        self._consumer.close()
+
+    def _spans(self, parts: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        first = self._consumer.beginning_offsets(parts)
+        until = self._consumer.end_offsets(parts)
+        return {part: (first[part], until[part]) for part in parts}
+
+    def _committed(
+        self, place: TopicPartition, stretches: Sequence[tuple[int, int]]
+    ) -> Iterator[int]:
+        """The offsets of committed records in stretches that the partition has."""
+        firsts = [first for first, _ in stretches]
+        since = at = -1
+        """All from since on to before at was read."""
+        for first, until in stretches:
+            if not since <= first <= at + NEAR or since < 0:
+                self._consumer.seek(place, first)
+                since = at = first
+            gives_up = time.monotonic() + NOTHING_MAX_S
+            while at < until:
+                for record in self._consumer.poll(timeout_ms=1000).get(place, ()):
+                    one = bisect_right(firsts, record.offset) - 1
+                    if one >= 0 and record.offset < stretches[one][1]:
+                        yield record.offset
+                before, at = at, self._consumer.position(place)
+                if at > before:
+                    gives_up = time.monotonic() + NOTHING_MAX_S
+                elif time.monotonic() > gives_up:
+                    raise Unavailable(
+                        f"it gave nothing from {at} on for {NOTHING_MAX_S:.0f} s",
+                        where=f"{place.topic}/{place.partition}",
+                        fix="is the broker up?",
+                    )
+
+    @contextmanager
+    def _or_unavailable(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except KafkaError as exc:
+            raise Unavailable(f"the brokers {what}: {exc}", where=self._where) from exc

@@ -79,7 +79,7 @@ SHADOW_SCORES: tuple[Column, ...] = tuple(
     for name in names
 )
 """A row is a record, which says it of many decisions: lists of one length."""
-ONLY_IN_THE_RECORD = {"v", "states", "pending", "fired", "made_by"}
+ONLY_IN_THE_RECORD = {"v", "states", "pending", "fired", "made_by", "settled", "given_up"}
 """Fields of a decision that are no column: nobody searches by them, a replay reads the record."""
 PLACE = (("partition", pa.int32()), ("offset", pa.int64()), ("written_ms", pa.int64()))
 SUPERSEDED = "superseded"

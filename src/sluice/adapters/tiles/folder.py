@@ -56,7 +56,7 @@ class LogFolder:
                 found = os.fstat(handle)
                 if not stat.S_ISREG(found.st_mode) or found.st_size > FILE_MAX_BYTES:
                     raise Corrupt("this is no file of a log", where=str(where))
-                return file.read(FILE_MAX_BYTES)
+                return file.read(found.st_size)  # a larger bound would be allocated
             except OSError as exc:
                 raise _unreadable(where, exc) from exc
 

@@ -61,7 +61,13 @@ Country = Annotated[str, text(Kind("[A-Z]{2}", table=_COUNTRIES), 2, 2)]
 Currency = Annotated[str, text(Kind("[A-Z]{3}", table=_CURRENCIES), 3, 3)]
 Name = Annotated[str, text(_NAME, 1, 32)]
 Mcc = Annotated[str, text(Kind("[0-9]{4}", few_max=_MCCS), 4, 4)]
-IpPrefix = Annotated[str, text(Kind("[0-9a-f.:]{1,39}/[0-9]{1,3}"), 3, 43)]
+_IP_PREFIX = Kind(
+    "(?:(?:[0-9]{1,3}[.]){3}0/(?:[0-9]|1[0-9]|2[0-4])"
+    "|(?:[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){0,3})?::/(?:[0-9]|[1-5][0-9]|6[0-4]))"
+)
+"""A network of 256 addresses or more in IPv4, of one line or more in IPv6 (/64), and no host in it:
+no log may hold a full address (:mod:`sluice.application.never_logged`)."""
+IpPrefix = Annotated[str, text(_IP_PREFIX, 3, 43)]
 Identifier = Annotated[str, matched_text(_IDENTIFIER, 1, 64)]
 GivenName = Annotated[str, matched_text(_NAME, 1, 32)]
 AmountMinor = Annotated[int, Meta(ge=0, le=MAX_AMOUNT_MINOR)]

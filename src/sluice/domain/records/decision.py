@@ -20,7 +20,10 @@ from sluice.domain.records.outcome import Outcome
 MAX_REASONS = 4
 MAX_PENDING = 64
 """Authorizations of one card that may be in flight at once; the oldest are dropped and counted."""
+MAX_GIVEN_UP = 64
+"""Stretches of numbers that one record tells of; more wait for the next."""
 
+Number = Annotated[int, Meta(ge=0)]
 Entrypoint = Literal["sync", "stream"]
 ENTRYPOINTS: tuple[Entrypoint, ...] = get_args(Entrypoint)
 DegradationLevel = Literal["D0", "D1", "D2", "D3"]
@@ -107,7 +110,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where the authorization lay, for the stream processor; None behind HTTP."""
     emitter: str
     """The process that decided: replica name and start time."""
-    sequence: Annotated[int, Meta(ge=0)]
+    sequence: Number
     """Counts this emitter's decisions from 0 without a hole."""
     received_at: int
     decided_at: int
@@ -134,6 +137,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Ids of the rules that fired; None of a decider that did not say."""
     made_by: MadeBy | None = None
     """None of a decider that did not say."""
+    settled: Number | None = None
+    """Below it each of this emitter's numbers is durable, or given up and said to be. None of a
+    decider that did not say."""
+    given_up: Annotated[list[tuple[Number, Number]], Meta(max_length=MAX_GIVEN_UP)] = []
+    """Numbers of this emitter, [first, until), that no record has: it could not be made durable,
+    and nobody heard the decision. A broker may have kept it all the same."""
 
     def entity(self, kind: EntityKind) -> str | None:
         """Key of the entity of this kind that was judged; None without a device."""

@@ -21,7 +21,12 @@ from msgspec import UNSET, Meta, UnsetType
 from sluice.audit.entries import NUMBER_MAX
 from sluice.audit.errors import Malformed
 from sluice.domain.records.authorization import Channel, ThreeDs
-from sluice.domain.records.decision import MAX_REASONS, DegradationLevel, Entrypoint
+from sluice.domain.records.decision import (
+    MAX_GIVEN_UP,
+    MAX_REASONS,
+    DegradationLevel,
+    Entrypoint,
+)
 from sluice.domain.records.label import LabelKind, Uncounted
 from sluice.domain.records.outcome import Outcome
 from sluice.domain.records.rollout import Role, Step
@@ -53,6 +58,8 @@ Subject = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{32}}{_END}")]
 """HMAC-SHA256 of tenant and card token, with a secret of the keystore, 16 bytes in hex."""
 Period = Annotated[str, Meta(pattern=rf"^[0-9]{{4}}Q[1-4]{_END}")]
 Version = Annotated[list[tuple[Count, Count]], Meta(max_length=SOURCES_MAX)]
+Stretches = Annotated[list[tuple[Count, Count]], Meta(max_length=MAX_GIVEN_UP)]
+"""Numbers, [first, until)."""
 Steps = Annotated[list[Count | None], Meta(min_length=3, max_length=3)]
 """From which value on: challenge, review, decline. null is never."""
 Rules = Annotated[list[Word], Meta(max_length=RULES_MAX)]
@@ -154,7 +161,8 @@ class DecisionBody(_Part, frozen=True, kw_only=True):
     """A decision without what is personal. amount_minor: in the reference currency.
 
     origin: where the authorization lay, for the stream processor. solely_automated: no person was
-    in it (GDPR 22): all but those referred to one.
+    in it (GDPR 22): all but those referred to one. settled: below it each number of this emitter is
+    durable, or given up and in a gap.
     """
 
     entrypoint: Entrypoint
@@ -181,6 +189,7 @@ class DecisionBody(_Part, frozen=True, kw_only=True):
     degraded: Annotated[list[Word], Meta(max_length=DEGRADED_MAX)]
     sca: Sca
     provenance: Provenance
+    settled: Count | UnsetType = UNSET
 
 
 class LabelBody(_Part, frozen=True, kw_only=True):
@@ -300,10 +309,11 @@ GapReason = Literal[
     "too_large",
     "given_up",
 ]
-"""transaction_marker: Kafka's own record. aborted: of a transaction that never counted. expired:
-deleted by retention before it was read. forbidden_content: holds what is never logged. unreadable:
-no record of its topic. too_large: for an entry. given_up: of an emitter, whose record nobody could
-make durable, and whose decision nobody heard."""
+"""transaction_marker: one offset that a committed reader is not given, which is mostly Kafka's own
+record. aborted: several, of a transaction that never counted. expired: deleted by retention before
+it was read. forbidden_content: holds what is never logged. unreadable: no record of its topic.
+too_large: for an entry. given_up: of an emitter, whose record nobody could make durable, and whose
+decision nobody heard."""
 
 
 class GapBody(_Part, frozen=True, kw_only=True):
