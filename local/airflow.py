@@ -61,6 +61,20 @@ SMALL = {
 }
 """What `make retrain` asks of the DAG: two minutes on two cores."""
 FROM_OURSELVES = ("AIRFLOW", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
+OURS = "AIRFLOW__SLUICE__"
+"""Variables of section ``sluice``, by which steps are told where keys, releases, archive and images
+are. The rest of Airflow's stays out: a shell that is set up for a bank's own Airflow would have
+this one migrate that one's database."""
+
+
+def asked_for() -> dict[str, str]:
+    """What the caller's environment says of section ``sluice``, by key."""
+    return {key.removeprefix(OURS): v for key, v in os.environ.items() if key.startswith(OURS)}
+
+
+def left_out() -> list[str]:
+    """Other variables of an Airflow in the caller's environment, which are not passed on."""
+    return sorted(key for key in os.environ if key.startswith("AIRFLOW") and OURS not in key)
 
 
 def environment(folder: Path, port: int, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -90,7 +104,7 @@ def environment(folder: Path, port: int, more: Mapping[str, str] | None = None) 
         # `standalone` looks for its parts there.
         "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}",
     }
-    ours = {f"AIRFLOW__SLUICE__{key.upper()}": value for key, value in (more or {}).items()}
+    ours = {f"{OURS}{key.upper()}": value for key, value in (more or {}).items()}
     return kept | given | ours
 
 
@@ -122,11 +136,13 @@ def serve(folder: Path, port: int) -> int:
     log = folder / "airflow/standalone.log"
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
+    if others := left_out():
+        print(f"airflow    is one of its own, so these are not passed on: {', '.join(others)}")
     print(f"airflow    starts; its lines are in {log}", flush=True)
     with log.open("wb") as lines:
         airflow = subprocess.Popen(
             [PROGRAM, "standalone"],
-            env=environment(folder, port),
+            env=environment(folder, port, asked_for()),
             stdout=lines,
             stderr=lines,
             start_new_session=True,  # Ctrl-C is ours to pass on, once

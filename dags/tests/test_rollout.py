@@ -23,7 +23,15 @@ import pytest
 
 DAGS = Path(__file__).parents[1]
 AIRFLOW = Path(sys.executable).with_name("airflow")
-SAID = '#!/bin/sh\necho "$*" >> "$(dirname "$0")/words"\n'
+SAID = """\
+#!/bin/sh
+here="$(dirname "$0")"
+echo "$*" >> "$here/words"
+case "$*" in
+  *"release held"*"--as champion") test ! -e "$here/returned" || exit 78 ;;
+esac
+"""
+"""Does as it is told, but for a champion that somebody took back."""
 MAX_S = 150.0
 AT_ONCE = {f"{step}_hours": 0 for step in ("shadow", "canary", "champion")} | {
     "wide_hours": 0.0005,
@@ -132,6 +140,26 @@ def test_an_approved_release_becomes_the_champion_after_the_share_that_it_was_gi
     (promoted,) = (verb for verb in verbs if verb.startswith("release promote"))
     assert "r42 --once --held-s 1 --key" in promoted
     assert not [verb for verb in verbs if verb.startswith("release withdraw")]
+
+
+def test_a_champion_that_was_taken_back_fails_the_run_and_stays_back(airflow: Airflow) -> None:
+    returned = airflow.home / "returned"
+    returned.touch()
+    try:
+        status, states, verbs = answered(airflow, "Approve")
+    finally:
+        returned.unlink()
+    assert status != 0
+    ended = {name: states[name] for name in ("promote", "champion_held", "kept", "back")}
+    assert ended == {
+        "promote": "success",
+        "champion_held": "failed",
+        "kept": "upstream_failed",
+        "back": "success",
+    }
+    asked = [verb for verb in verbs if verb.endswith("--as champion")]
+    assert len(asked) == 1, "that it went back is an answer, and not asked again"
+    assert "release withdraw" in verbs[-1]
 
 
 def test_a_rejected_release_goes_back_and_the_run_fails(airflow: Airflow) -> None:

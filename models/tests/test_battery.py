@@ -130,7 +130,10 @@ def test_the_students_graph_gives_what_the_net_gives(fits: Fits) -> None:
     rows = fits.validation
     made.net.slope.fill_(0.9)
     made.net.offset.fill_(-0.2)
-    graph = Graph(to_onnx(made.net, fits.material.names))
+    raw = to_onnx(made.net, fits.material.names)
+    graph = Graph(raw)
+    nodes = [node.op_type for node in onnx.load_from_string(raw).graph.node]
+    assert nodes[-2:] == ["Gemm", "Sigmoid"], "what leads to the world is in the last layer"
     expected = probability(logits(made.net, Batches(rows.features)))
     assert np.abs(graph.predict(rows.features, fits.past(rows)) - expected).max() < 2e-6
 

@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, compose, helper, numpy_helper
 from sluice.domain.release import FEATURES_KEY
 
-from sluice_models.nets import Net
+from sluice_models.nets import Served, Student, Teacher
 from sluice_models.run import Calibration
 
 OPSET = 20
@@ -25,7 +25,9 @@ TREES_OPSET = 3
 INPUT, PAST, OUTPUT = "features", "past", "probability"
 
 
-def to_onnx(net: Net, names: Sequence[str], past: tuple[int, int] | None = None) -> bytes:
+def to_onnx(
+    net: Student | Teacher, names: Sequence[str], past: tuple[int, int] | None = None
+) -> bytes:
     """Export a net with any number of rows, and finish the graph.
 
     past: steps and columns of the second input, for a net that reads what the card did before.
@@ -42,14 +44,14 @@ def to_onnx(net: Net, names: Sequence[str], past: tuple[int, int] | None = None)
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet():
             warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
             torch.onnx.export(
-                net,
+                Served(net).eval(),
                 tuple(example),
                 path,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=inputs,
                 output_names=[OUTPUT],
-                dynamic_shapes=tuple(shapes),
+                dynamic_shapes=(tuple(shapes),),  # one tuple for all of `*given`
                 external_data=False,
                 verbose=False,
             )

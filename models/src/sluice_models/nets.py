@@ -4,6 +4,7 @@ before. All preprocessing is inside the graph.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from abc import abstractmethod
@@ -134,6 +135,28 @@ class Net(nn.Module):
         return (logit - self.shift) * self.slope + self.offset
 
 
+class Served(nn.Module):
+    """A net as it is exported: what takes its logit to the world is in its last layer.
+
+    At one row a graph's time is that of its steps, whatever their size: three of 25 were a tenth.
+    """
+
+    def __init__(self, net: Student | Teacher) -> None:
+        """net: stays as it is."""
+        super().__init__()
+        self.net = copy.deepcopy(net)
+        last = self.net.body[-1]
+        if not isinstance(last, nn.Linear):
+            raise AssertionError(f"a net ends in {type(last).__name__}, not in its logit")  # noqa: TRY004
+        with torch.no_grad():
+            last.weight.copy_(last.weight * net.slope)
+            last.bias.copy_(net.world(last.bias))
+
+    def forward(self, *given: torch.Tensor) -> torch.Tensor:
+        """Raw inputs to (n, 1) probabilities."""
+        return torch.sigmoid(self.net.logit(*given))
+
+
 class Student(Net):
     """An MLP on the features: what decides."""
 
@@ -146,10 +169,6 @@ class Student(Net):
         """(n, f) raw features."""
         out: torch.Tensor = self.body(self.inputs(given[0]))
         return out
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, f) raw features to (n, 1) probabilities."""
-        return torch.sigmoid(self.world(self.logit(features)))
 
 
 class Steps(nn.Module):
@@ -239,7 +258,3 @@ class Teacher(Net):
         both = torch.cat([self.inputs(features), self.encoder(past)], dim=1)
         out: torch.Tensor = self.body(both)
         return out
-
-    def forward(self, features: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
-        """(n, f) and (n, t, k) raw, to (n, 1) probabilities."""
-        return torch.sigmoid(self.world(self.logit(features, past)))

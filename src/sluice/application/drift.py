@@ -19,7 +19,16 @@ from sluice.application.judging.measures import Bools, Floats, Window, measure
 from sluice.application.population import ROWS_MIN, SCORE_PSI, SHIFTED
 from sluice.application.ports import Ints, Scorer
 from sluice.domain.features import catalogue
-from sluice.domain.reference import MILLION, Bins, Column, Comparison, Reference, make_reference
+from sluice.domain.reference import (
+    MILLION,
+    Bins,
+    Column,
+    Comparison,
+    Reference,
+    index_by_chance,
+    make_reference,
+    psi,
+)
 from sluice.errors import Misconfigured
 
 SCORE_DRIFT = 0.1
@@ -64,14 +73,21 @@ class InputDrift(msgspec.Struct, frozen=True):
 
 
 class SegmentDrift(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of one value of a column, against those of the reference. share: of all rows."""
+    """The rows of one value of a column, against those of the reference. share: of all rows.
+
+    reference_rows: of the same value, 0 where it had too few; it is compared with all rows then,
+    and not judged. score_psi_by_chance: what an index reaches once in a thousand times where
+    nothing moved.
+    """
 
     by: str
     value: str
     rows: int
     share: float
     share_then: float
+    reference_rows: int
     score_psi: float
+    score_psi_by_chance: float
     inputs_shifted: float
     alerts_to_promised: float
     inputs: list[InputDrift]
@@ -101,6 +117,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     why: list[str]
     score_psi: float
+    score_psi_by_chance: float
     inputs_shifted: float
     alerts_to_promised: float
     inputs: list[InputDrift]
@@ -125,8 +142,25 @@ class DriftLog(Protocol):
 
 @dataclass
 class _Counted:
+    """Rows in the reference's bins; the bin of each one's score, and its card, piece by piece."""
+
     counts: Ints
     rows: int = 0
+    score_bins: list[Ints] = field(default_factory=list)
+    cards: list[Ints] = field(default_factory=list)
+
+    def add(self, counts: Ints, score_bins: Ints, cards: Ints) -> None:
+        self.counts += counts
+        self.rows += len(cards)
+        self.score_bins.append(score_bins.astype(np.int8))
+        self.cards.append(cards)
+
+    def by_chance(self, expected: Floats, reference_rows: int) -> float:
+        """See :func:`sluice.domain.reference.index_by_chance`."""
+        if not self.rows:
+            return 0.0
+        found, cards = np.concatenate(self.score_bins), np.concatenate(self.cards)
+        return index_by_chance(found.astype(np.int64), cards, expected, reference_rows)
 
 
 @dataclass
@@ -162,15 +196,14 @@ def drift(
     for piece in log.pieces():
         score = scorer.score(piece.features).ppm
         rows = piece.features[:, scorer.columns]
-        every.counts += bins.count(rows, score)
-        every.rows += len(rows)
+        score_bins = bins.score_bins(score)
+        every.add(bins.count(rows, score), score_bins, piece.card)
         for by, values in piece.segments.items():
             text = np.asarray(values)
             for value in np.unique(text).tolist():
                 at = np.flatnonzero(text == value)
                 part = parts.setdefault((by, value), _Counted(np.zeros(bins.size, np.int64)))
-                part.counts += bins.count(rows[at], score[at])
-                part.rows += len(at)
+                part.add(bins.count(rows[at], score[at]), score_bins[at], piece.card[at])
         if (old := np.flatnonzero(piece.mature & (piece.weight > 0))).size:
             judged.scores.append(score[old])
             judged.windows.append(
@@ -185,7 +218,8 @@ def drift(
         _segment(reference, key, part, every.rows, names) for key, part in sorted(parts.items())
     ]
     worth = _worth(judged, reference)
-    verdict, why = _verdict(found, segments, worth)
+    by_chance = every.by_chance(bins.score_shares(""), reference.rows)
+    verdict, why = _verdict(found, by_chance, segments, worth, reference)
     known = {(segment.by, segment.value) for segment in reference.segments}
     return Report(
         release=scorer.release,
@@ -197,6 +231,7 @@ def drift(
         verdict=verdict,
         why=why,
         score_psi=_round(found.score),
+        score_psi_by_chance=_round(by_chance),
         inputs_shifted=_round(found.shifted),
         alerts_to_promised=_round(found.alerts),
         inputs=_inputs(found, names, len(names)),
@@ -251,15 +286,20 @@ def _segment(
     reference: Reference, key: tuple[str, str], part: _Counted, rows: int, names: list[str]
 ) -> SegmentDrift:
     by, value = key
-    found = Bins(reference, by).compare(part.counts, Counter({value: part.rows}))
-    then = [s.share_ppm for s in reference.segments if (s.by, s.value) == key]
+    bins = Bins(reference, by)
+    found = bins.compare(part.counts, Counter({value: part.rows}))
+    then = next((s for s in reference.segments if (s.by, s.value) == key), None)
+    reference_rows = then.rows if then else 0
+    by_chance = part.by_chance(bins.score_shares(value), reference_rows or reference.rows)
     return SegmentDrift(
         by=by,
         value=value,
         rows=part.rows,
         share=_round(part.rows / rows),
-        share_then=_round(sum(then) / MILLION),
+        share_then=_round(then.share_ppm / MILLION if then else 0.0),
+        reference_rows=reference_rows,
         score_psi=_round(found.score),
+        score_psi_by_chance=_round(by_chance),
         inputs_shifted=_round(found.shifted),
         alerts_to_promised=_round(found.alerts),
         inputs=_inputs(found, names, NAMED),
@@ -281,26 +321,63 @@ def _worth(judged: _Judged, reference: Reference) -> Worth | None:
 
 
 def _verdict(
-    found: Comparison, segments: list[SegmentDrift], worth: Worth | None
+    found: Comparison,
+    by_chance: float,
+    segments: list[SegmentDrift],
+    worth: Worth | None,
+    reference: Reference,
 ) -> tuple[Verdict, list[str]]:
     if found.rows < ROWS_MIN:
         return "too_few", [f"{found.rows} rows: {ROWS_MIN} say something"]
     out: list[str] = []
     why: list[str] = []
-    for limits, said in (((SCORE_PSI, SHIFTED), out), ((SCORE_DRIFT, SHIFTED_DRIFT), why)):
-        if found.score >= limits[0]:
-            said.append(f"the score's index is {found.score:.2f}, at least {limits[0]}")
+    beyond = found.score - by_chance
+    for score, limits, said in (
+        (found.score, (SCORE_PSI, SHIFTED), out),
+        (beyond, (SCORE_DRIFT, SHIFTED_DRIFT), why),
+    ):
+        if score >= limits[0]:
+            said.append(_said("the score's index", found.score, by_chance, limits[0]))
         if found.shifted >= limits[1]:
             said.append(f"{found.shifted:.0%} of the inputs moved, at least {limits[1]:.0%}")
     if out:
         return "out_of_domain", out
     why += [
-        f"the score's index in {each.by} {each.value} is {each.score_psi:.2f}, at least {SCORE_PSI}"
+        _said(
+            f"the score's index in {each.by} {each.value}",
+            each.score_psi,
+            each.score_psi_by_chance,
+            SCORE_PSI,
+        )
         for each in segments
-        if each.rows >= ROWS_MIN and each.score_psi >= SCORE_PSI
+        if each.rows >= ROWS_MIN
+        and each.reference_rows
+        and each.score_psi - each.score_psi_by_chance >= SCORE_PSI
     ]
+    why += _strangers(segments, reference)
     if worth is not None and worth.frauds >= FRAUDS_MIN:
         now, then = (figures.get("average_precision", 0) for figures in (worth.now, worth.then))
         if now < WORTH * then:
             why.append(f"the average precision is {now:.3f}, and was {then:.3f}")
     return ("drifted", why) if why else ("as_made_for", [])
+
+
+def _strangers(segments: list[SegmentDrift], reference: Reference) -> list[str]:
+    """What is wrong with how many rows are of values that the reference has too few rows of: their
+    scores have nothing to be compared with."""
+    said = []
+    for by in dict.fromkeys(each.by for each in segments):
+        mine = [each for each in segments if each.by == by]
+        now = sum(each.share for each in mine if not each.reference_rows)
+        then = 1 - sum(s.share_ppm for s in reference.segments if s.by == by) / MILLION
+        if now > then and psi(np.array([now, 1 - now]), np.array([then, 1 - then])) >= SCORE_PSI:
+            names = ", ".join(each.value for each in mine if not each.reference_rows)
+            said.append(
+                f"{now:.1%} of the rows are of a {by} that it was not made for, {names}; "
+                f"{then:.1%} were"
+            )
+    return said
+
+
+def _said(what: str, index: float, by_chance: float, limit: float) -> str:
+    return f"{what} is {index:.2f}, at least {limit} where chance gives up to {by_chance:.2f}"

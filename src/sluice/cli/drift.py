@@ -30,7 +30,7 @@ from sluice.domain.clock import SECOND_US, SystemClock, to_datetime
 from sluice.settings import load
 
 if TYPE_CHECKING:
-    from sluice.application.drift import Report
+    from sluice.application.drift import Report, SegmentDrift
 
 INPUTS_SHOWN = 15
 SEGMENT_INPUTS_SHOWN = 3
@@ -102,14 +102,17 @@ def lines(found: Report) -> Iterator[str]:
     yield f"{found.verdict.replace('_', ' ')}{''.join(f'; {why}' for why in found.why)}"
     if found.other_catalogue:
         yield f"passed over: {found.other_catalogue:,} rows with another catalogue's features"
-    yield f"  {'':<34} {'PSI':>8} {'inputs moved':>13} {'alerts':>8} {'share':>8} {'was':>8}"
-    yield _row("all", found.score_psi, found.inputs_shifted, found.alerts_to_promised)
+    yield (
+        f"  {'':<34} {'PSI':>8} {'by chance':>10} {'inputs moved':>13} {'alerts':>8} "
+        f"{'share':>8} {'was':>8}"
+    )
+    yield _row("all", found)
     for part in found.segments:
+        alone = "" if part.reference_rows else " too few then: beside all, not judged"
         yield (
-            _row(f"{part.by} {part.value}", part.score_psi, part.inputs_shifted,
-                 part.alerts_to_promised)
-            + f" {part.share:>8.1%} {part.share_then:>8.1%}"
-        )  # fmt: skip
+            _row(f"{part.by} {part.value}", part)
+            + f" {part.share:>8.1%} {part.share_then:>8.1%}{alone}"
+        )
         moved = ", ".join(f"{i.name} {i.psi:.2f}" for i in part.inputs[:SEGMENT_INPUTS_SHOWN])
         yield f"    {moved}"
     for name in found.missing_segments:
@@ -127,5 +130,8 @@ def lines(found: Report) -> Iterator[str]:
         yield f"  {name:<34} {now:>8.3f}, when it was made {then}"
 
 
-def _row(name: str, psi: float, shifted: float, alerts: float) -> str:
-    return f"  {name:<34} {psi:>8.2f} {shifted:>13.1%} {alerts:>7.1f}x"
+def _row(name: str, of: Report | SegmentDrift) -> str:
+    return (
+        f"  {name:<34} {of.score_psi:>8.2f} {of.score_psi_by_chance:>10.2f} "
+        f"{of.inputs_shifted:>13.1%} {of.alerts_to_promised:>7.1f}x"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 
 EXAMPLE = "sluice "
@@ -13,7 +14,7 @@ def paragraphs(doc: str) -> list[str]:
     Python 3.13 takes the margin away where all lines but the first have one, so that it is no sign.
     """
     found = []
-    for part in doc.strip().split("\n\n"):
+    for part in inspect.cleandoc(doc).split("\n\n"):
         text = textwrap.dedent(part.strip("\n"))
         found.append(textwrap.indent(text, "  ") if text.startswith(EXAMPLE) else text)
     return found

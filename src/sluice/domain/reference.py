@@ -220,6 +220,8 @@ INPUT_PSI = 0.25
 ALERTS_PPM = 5_000
 """Share of the traffic whose scores are watched as alerts: the budget that releases are judged
 at."""
+ONE_IN_A_THOUSAND = 3.09
+"""Standard deviations that a normal draw exceeds so often."""
 
 
 class Comparison(NamedTuple):
@@ -234,6 +236,53 @@ class Comparison(NamedTuple):
     score: float
     shifted: float
     alerts: float
+
+
+def psi(now: Floats, then: Floats) -> float:
+    """The index of one column. now, then: (b,) shares of its bins.
+
+    >>> round(psi(np.array([0.1, 0.9]), np.array([0.2, 0.8])), 3)
+    0.081
+    """
+    return float(_terms(now, then).sum())
+
+
+def _terms(now: Floats, then: Floats) -> Floats:
+    now, then = np.maximum(now, FLOOR), np.maximum(then, FLOOR)
+    found: Floats = (now - then) * np.log(now / then)
+    return found
+
+
+def index_by_chance(found: Ints, unit: Ints, expected: Floats, reference_rows: int) -> float:
+    """The PSI that n rows of the reference's own population exceed once in a thousand times.
+
+    found: (n,) bin of each row. unit: (n,) what it belongs to, such as its card: rows of one unit
+    are alike, so they say less than as many units would. expected: (b,) shares. O(n log n).
+
+    Where nothing has moved, (1/n + 1/m)^-1 PSI is near chi-squared with as many degrees of freedom
+    as there are bins less one (Yurdakul, Statistical properties of population stability index,
+    2018), here after the approximation of Wilson and Hilferty (1931). Both n and m count less by
+    the design effect (Kish, Survey Sampling, 1965): the variance of the bins' shares between units,
+    over that of as many independent rows.
+    """
+    n, size = len(found), len(expected)
+    if not n:
+        return 0.0
+    _, unit = np.unique(unit, return_inverse=True)
+    each, counts = np.unique(unit * size + found, return_counts=True)
+    bins, rows_of = each % size, np.bincount(unit)
+    shares = np.bincount(found, minlength=size) / n
+    squares = np.bincount(bins, weights=counts.astype(np.float64) ** 2, minlength=size)
+    crossed = np.bincount(bins, weights=counts * rows_of[each // size], minlength=size)
+    whole = float((rows_of.astype(np.float64) ** 2).sum())
+    variance = squares - 2 * shares * crossed + shares**2 * whole  # of a bin's count, between units
+    seen = shares > 0
+    freedom = max(int((seen | (expected > 0)).sum()) - 1, 1)
+    spread = float(((1 - shares) * n)[seen].sum())
+    design = float((variance[seen] / shares[seen]).sum()) / spread if spread > 0 else 1.0
+    curve = 2 / (9 * freedom)
+    chi = freedom * (1 - curve + ONE_IN_A_THOUSAND * curve**0.5) ** 3
+    return max(design, 1.0) * chi * (1 / n + 1 / max(reference_rows, 1))
 
 
 class Bins:
@@ -272,6 +321,14 @@ class Bins:
             counts[start : start + len(found)] = found
         return counts
 
+    def score_bins(self, score_ppm: Ints) -> Ints:
+        """(n,) scores to their bins among those of the score."""
+        return np.searchsorted(self._edges[-1], score_ppm).astype(np.int64)
+
+    def score_shares(self, value: str) -> Floats:
+        """Expected in these, of a segment or of all where the reference has none of it."""
+        return self._of.get(value, self._all)[self._starts[-1] :]
+
     def compare(self, counts: Ints, mix: Mapping[str, int]) -> Comparison:
         """counts: sum of :meth:`count`. mix: its rows by the value that cuts the traffic; a value
         that the reference has no segment of is expected to be like all."""
@@ -280,9 +337,7 @@ class Bins:
             (self._of.get(value, self._all) * (n / max(1, rows)) for value, n in mix.items()),
             np.zeros(self.size),
         )
-        then = np.maximum(expected, FLOOR)
-        now = np.maximum(counts / max(1, rows), FLOOR)
-        each = np.add.reduceat((now - then) * np.log(now / then), self._starts)
+        each = np.add.reduceat(_terms(counts / max(1, rows), expected), self._starts)
         promised = max(float(expected[self._alerts :].sum()), FLOOR)
         return Comparison(
             rows,

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from sluice.application.drift import Piece, Report, drift, reference_of
+from sluice.application.drift import Piece, Report, SegmentDrift, drift, reference_of
 from sluice.application.judging.measures import Window
 from sluice.domain.features import catalogue
 from sluice.domain.reference import Column, Reference
@@ -150,6 +150,74 @@ def test_a_segment_that_did_not_occur_and_one_that_is_new_are_told() -> None:
     assert found.missing_segments == ["channel pos"]
     new = next(each for each in found.segments if each.value == "moto")
     assert new.share_then == 0
+
+
+def in_moto(of: Piece, rows: int, factor: float = 0.1) -> Piece:
+    """The same, of which some rows are a channel of its own, with smaller amounts."""
+    channel, features = np.array(of.segments["channel"], dtype=object), of.features.copy()
+    at = np.random.default_rng(19).permutation(len(channel))[:rows]
+    channel[at] = "moto"
+    features[at, AMOUNT] = features[at, AMOUNT] * factor
+    return of._replace(segments={"channel": channel.tolist()}, features=features)
+
+
+def reference_with_moto(rows: int) -> Reference:
+    made_of = in_moto(MADE_OF, rows)
+    return reference_of(
+        made_of.features[:, [AMOUNT, COUNT]],
+        made_of.features[:, AMOUNT],
+        window(made_of),
+        [Column("channel", made_of.segments["channel"])],
+        **WHERE,
+    )
+
+
+def moto(found: Report) -> SegmentDrift:
+    (one,) = (each for each in found.segments if each.value == "moto")
+    return one
+
+
+def test_a_channel_of_which_the_reference_has_too_few_rows_is_no_alarm() -> None:
+    found = look(in_moto(piece(15, 12_000), 540), reference=reference_with_moto(900))
+    one = moto(found)
+    assert (one.rows, one.reference_rows, one.share_then) == (540, 0, 0)
+    assert one.score_psi > 1, "all rows are others than these"
+    assert (found.verdict, found.why) == ("as_made_for", [])
+
+
+def test_one_that_it_has_enough_rows_of_is_compared_with_its_own() -> None:
+    reference = reference_with_moto(1_000)
+    found = look(in_moto(piece(16, 12_000), 600), reference=reference)
+    one = moto(found)
+    assert one.reference_rows == 1_000
+    assert one.score_psi < one.score_psi_by_chance < 0.2
+    assert (found.verdict, found.why) == ("as_made_for", [])
+    found = look(in_moto(piece(16, 12_000), 600, 0.3), reference=reference)
+    assert found.verdict == "drifted"
+    assert "channel moto" in found.why[0]
+
+
+def test_a_channel_of_few_cards_may_move_further_by_chance() -> None:
+    """As a subscription of the same amount, which is one purchase and not as many as its rows."""
+    own = in_moto(piece(17, 12_000), 600)
+    at = np.flatnonzero(np.array(own.segments["channel"]) == "moto")
+    card, features = own.card.copy(), own.features.copy()
+    card[at] = 1_000 + np.arange(600) // 30
+    features[at, AMOUNT] = features[at, AMOUNT][np.arange(600) // 30 * 30]
+    few = own._replace(card=card, features=features)
+    reference = reference_with_moto(1_000)
+    many, fewer = (moto(look(one, reference=reference)) for one in (own, few))
+    assert fewer.score_psi > 0.25
+    assert fewer.score_psi_by_chance > 10 * many.score_psi_by_chance
+    assert look(few, reference=reference).verdict == "as_made_for"
+
+
+def test_much_traffic_of_a_channel_that_it_was_not_made_for_is_drift() -> None:
+    found = look(in_moto(piece(18), 600))
+    assert found.verdict == "drifted"
+    assert found.why == [
+        "10.0% of the rows are of a channel that it was not made for, moto; 0.0% were"
+    ]
 
 
 def test_few_rows_say_nothing_and_what_was_passed_over_is_counted() -> None:

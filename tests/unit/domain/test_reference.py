@@ -10,7 +10,9 @@ from sluice.domain.reference import (
     Comparison,
     Ints,
     Reference,
+    index_by_chance,
     make_reference,
+    psi,
 )
 from sluice.errors import Misconfigured
 
@@ -115,3 +117,46 @@ def test_an_empty_bin_does_not_make_the_index_infinite() -> None:
     assert 5 < compared(reference, rows, rows[:, 0] + 1).score < 20
     nothing = compared(reference, rows[:0], rows[:0, 0])
     assert (nothing.rows, nothing.alerts) == (0, 0)
+
+
+BINS = np.array([0.1] * 9 + [0.05, 0.03, 0.01, 0.008, 0.0015, 0.0005])
+
+
+def redrawn(rng: np.random.Generator, units: int, rows_each: int, shares: Any = BINS) -> Ints:
+    """Bins of rows of which each unit's are alike."""
+    return np.repeat(rng.choice(len(shares), units, p=shares), rows_each)
+
+
+@pytest.mark.parametrize(("units", "rows_each"), [(600, 1), (5_000, 1), (600, 8), (150, 20)])
+def test_chance_alone_hardly_ever_passes_the_index_by_chance(units: int, rows_each: int) -> None:
+    rng = np.random.default_rng(5)
+    passed, rows_passed, reached = 0, 0, []
+    for _ in range(300):
+        found = redrawn(rng, units, rows_each)
+        index = psi(np.bincount(found, minlength=len(BINS)) / len(found), BINS)
+        unit = np.arange(len(found)) // rows_each
+        limit = index_by_chance(found, unit, BINS, 10**9)
+        passed += index > limit
+        rows_passed += index > index_by_chance(found, np.arange(len(found)), BINS, 10**9)
+        reached.append(index / limit)
+    assert passed <= 3
+    assert max(reached) > 0.5, "it is a limit near what happens, not any large number"
+    if rows_each > 1:
+        assert rows_passed > 250, "rows of one card are not as many cards"
+
+
+def test_a_small_reference_has_chance_of_its_own() -> None:
+    found = redrawn(np.random.default_rng(6), 1_000, 1)
+    unit = np.arange(1_000)
+    large, small = (index_by_chance(found, unit, BINS, rows) for rows in (10**9, 1_000))
+    assert small == pytest.approx(2 * large, rel=0.01)
+
+
+def test_what_moved_does_not_widen_what_chance_may_do() -> None:
+    rng = np.random.default_rng(7)
+    unit = np.arange(2_000)
+    moved = redrawn(rng, 2_000, 1, BINS[::-1])
+    same = redrawn(rng, 2_000, 1)
+    limits = [index_by_chance(found, unit, BINS, 10**6) for found in (moved, same)]
+    assert limits[0] == pytest.approx(limits[1], rel=0.3)
+    assert psi(np.bincount(moved, minlength=len(BINS)) / 2_000, BINS) > 10 * limits[0]

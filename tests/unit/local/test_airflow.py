@@ -27,6 +27,24 @@ def test_it_is_told_its_own_folder_and_nothing_of_the_callers(
     assert told["PATH"].split(":")[0] == str(airflow.PROGRAM.parent)
 
 
+def test_what_the_caller_says_of_our_own_section_goes_over_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in (
+        ("AIRFLOW__SLUICE__KEY", "file:///keys/release"),
+        ("AIRFLOW__SLUICE__REGISTRY", "file:///elsewhere"),
+        ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://the-banks-own"),
+        ("AIRFLOW_HOME", "/the/banks/own"),
+    ):
+        monkeypatch.setenv(key, value)
+    told = airflow.environment(tmp_path, 8793, airflow.asked_for())
+    assert told["AIRFLOW__SLUICE__KEY"] == "file:///keys/release"
+    assert told["AIRFLOW__SLUICE__REGISTRY"] == "file:///elsewhere"
+    assert told["AIRFLOW__SLUICE__ARCHIVE"] == (tmp_path / "local/archive").as_uri()
+    assert told["AIRFLOW_HOME"] == str(tmp_path / "airflow")
+    assert airflow.left_out() == ["AIRFLOW_HOME", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
+
 def test_the_password_is_the_one_that_airflow_made(tmp_path: Path) -> None:
     (tmp_path / "airflow").mkdir()
     made = tmp_path / "airflow/simple_auth_manager_passwords.json.generated"

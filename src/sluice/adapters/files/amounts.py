@@ -1,10 +1,10 @@
-"""Amounts of a firm's table as minor units. Exact: no amount is rounded, or passes a float."""
+"""Amounts of a firm's table as minor units. Exact: none passes a float, or is rounded unasked."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -36,7 +36,7 @@ LEFT_OUT = LeftOut()
 
 
 class Amount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The amount. Read as decimals, exactly: 12.345 EUR is a bad row, not a rounded one."""
+    """The amount. Read as decimals, exactly: 12.345 EUR is a bad row, unless it may be rounded."""
 
     column: Annotated[str, Meta(description="where it stands")]
     unit: Annotated[
@@ -63,8 +63,17 @@ class Amount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "no authorization; such rows are counted"
         ),
     ] = "refused"
+    finer: Annotated[
+        Literal["refused", "rounded"],
+        Meta(
+            description="more decimals than the currency has, as amounts that were converted or "
+            "computed have: a bad row, or `rounded` to the nearest minor unit, halves to even"
+        ),
+    ] = "refused"
 
     def __post_init__(self) -> None:
+        if self.finer == "rounded" and self.unit == "minor":
+            raise ValueError("finer: rounded goes with unit: major")
         if self.decimal_mark in self.thousands_marks:
             raise ValueError("the decimal mark is a thousands mark too")
 
@@ -101,11 +110,13 @@ def _major(number: Decimal, value: Any, currency: Any, source: Amount) -> Any:
     if isinstance(value, FLOATS):
         exact(value, 10.0**-exponent)
     minor = number.scaleb(exponent)
+    if source.finer == "rounded" and minor.is_finite():
+        minor = minor.to_integral_value(ROUND_HALF_EVEN)
     try:
         return whole_number(minor)
     except ValueError:
         if minor.is_finite() and minor % 1:
-            return wrong(source.column, f"more decimals than {currency} has: {exponent}")
+            return wrong(source.column, f"more decimals than {currency} has: {exponent}; see finer")
         raise
 
 

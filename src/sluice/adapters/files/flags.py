@@ -66,8 +66,9 @@ class LabelMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     known_at: Annotated[
         Instant | None,
         Meta(
-            description="the column with the time from which it was known, told like `event_at`. "
-            "Where it is empty a fraud is a bad row, and a row without fraud has no label"
+            description="the column with the time from which it was known, told like `event_at`; a "
+            "date alone is the end of its day. Where it is empty a fraud is a bad row, and a row "
+            "without fraud has no label"
         ),
     ] = None
     kind: Annotated[LabelKind, Meta(description="of label")] = "chargeback"

@@ -11,7 +11,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Meta
@@ -41,7 +40,13 @@ class LabelFile(Dialect, frozen=True, forbid_unknown_fields=True, kw_only=True):
     authorization_id: Annotated[
         Text, Meta(description="made of the file's columns as the history's mapping makes it")
     ]
-    known_at: Annotated[Instant, Meta(description="since when it is known, told like `event_at`")]
+    known_at: Annotated[
+        Instant,
+        Meta(
+            description="since when it is known, told like `event_at`; a date alone is the end of "
+            "its day. One before its authorization is a bad row"
+        ),
+    ]
     column: Annotated[
         str | None, Meta(description="that says it; without it every row is a fraud")
     ] = None
@@ -107,7 +112,7 @@ class _Reader:
             )
         self._how, self._key = how, key if how.authorization_id.hash is not None else None
         self._id = field_of(how.authorization_id, "authorization_id", empty, key, optional=False)
-        self._known = Moments(how.known_at, "known_at", empty)
+        self._known = Moments(how.known_at, "known_at", empty, known=True)
         self._flags = None
         if how.column is not None:
             self._flags = flags(
@@ -161,33 +166,50 @@ class _Reader:
 
 
 class Joined(NamedTuple):
-    """labels: with the fields of their authorizations. unknown: those that have none."""
+    """labels: with the fields of their authorizations. unknown: how many have none. bad: how many
+    were known before their authorization, and are left out."""
 
     labels: pa.Table
     unknown: int
+    bad: int
 
 
-def join_labels(by_id: pa.Table, authorizations: pa.Table, names: tuple[str, ...]) -> Joined:
+def join_labels(
+    by_id: pa.Table,
+    authorizations: pa.Table,
+    names: tuple[str, ...],
+    file: str,
+    bad_row: Callable[[BadRow], None],
+    bad_share: float,
+) -> Joined:
     """Labels with what their authorizations say. names: of a label's fields.
 
-    Raises Rejected where one is known before its authorization: another time zone, or column.
+    Raises Rejected where more than bad_share, 0 to 1, are known before their authorization: another
+    time zone, or column.
     """
     places = pc.index_in(
         by_id["authorization_id"].cast(pa.large_string()),
         authorizations["authorization_id"].cast(pa.large_string()).combine_chunks(),
     )
     found = by_id.filter(pc.is_valid(places))
+    unknown = len(by_id) - len(found)
     rows = authorizations.take(pc.drop_null(places))
     early = found["known_at"].to_numpy() < rows["event_at"].to_numpy()
-    if early.any():
-        raise Rejected(
-            f"{int(early.sum()):,} labels are known before their authorization",
-            where=f"authorization {found['authorization_id'][int(np.argmax(early))]}",
-            fix="is known_at the right column, in the right time zone?",
-            code="out_of_range",
-        )
+    if bad := int(early.sum()):
+        fix = "is known_at the right column, in the right time zone?"
+        early_ids = found["authorization_id"].filter(pa.array(early))
+        if bad > bad_share * len(found):
+            raise Rejected(
+                f"{bad:,} of {len(found):,} labels are known before their authorization",
+                where=f"{file}, authorization {early_ids[0]}",
+                fix=f"{fix} Or --bad-share, if the file is like that",
+                code="out_of_range",
+            )
+        what = "known before its authorization"
+        for one in early_ids.to_pylist():
+            where = f"{file}, authorization {one}"
+            bad_row(BadRow(0, b"", Rejected(what, where=where, fix=fix, code="out_of_range")))
+        found, rows = (table.filter(pa.array(~early)) for table in (found, rows))
     held = {name: rows[name] for name in names if name in rows.column_names}
     held |= {name: found[name] for name in found.column_names}
-    return Joined(
-        pa.table({name: held[name] for name in names if name in held}), len(by_id) - len(found)
-    )
+    return Joined(pa.table({name: held[name] for name in names if name in held}), unknown, bad)

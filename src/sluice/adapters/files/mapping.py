@@ -26,7 +26,7 @@ from sluice.adapters.files.dialect import Dialect
 from sluice.adapters.files.flags import LabelMapping, Meanings, Value, flags, one_of
 from sluice.adapters.files.ordinary import TIME_MAX_US, Ordinary
 from sluice.adapters.files.row_batch import RowBatch
-from sluice.adapters.files.times import Instant, Skipped, micros, reader, utc_micros
+from sluice.adapters.files.times import AtOnce, Instant, Skipped, micros, reader
 from sluice.adapters.files.tokens import PREFIX_MAX, keyed, token
 from sluice.application.publish import BadRow, Mapped
 from sluice.domain.clock import DAY_US
@@ -67,7 +67,14 @@ class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             description="columns in a text: `card-{customer_id}`. In the braces, behind a colon: "
             "`{mcc:04}` fills with zeros to 4 characters; `{id:integer}` reads a whole number that "
             "went through a float (`70001.0`), `{id:text}` keeps it as it is, and without either "
-            "it is refused. `{$line}` is the row's line"
+            "it is refused; `{state:lower}` is in small letters. `{$line}` is the row's line"
+        ),
+    ] = None
+    missing: Annotated[
+        str | None,
+        Meta(
+            description="stands for an empty cell among the columns of a template; without it the "
+            "text is empty where one of them is. Where all are, it is empty in any case"
         ),
     ] = None
     hash: Annotated[
@@ -86,6 +93,8 @@ class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.column, self.constant, self.template)) != 1:
             raise ValueError("give one of column, constant and template")
+        if self.missing is not None and self.template is None:
+            raise ValueError("missing goes with a template; default stands for an empty column")
         if self.hash is not None and (self.values is not None or self.constant is not None):
             raise ValueError("hash goes with column or template, and without values")
 
@@ -239,7 +248,9 @@ class Mapper:
         self._event = Moments(mapping.event_at, "event_at", self._empty)
         self._known = None
         if labels and labels.known_at:
-            self._known = Moments(labels.known_at, "known_at", self._empty, optional=True)
+            self._known = Moments(
+                labels.known_at, "known_at", self._empty, optional=True, known=True
+            )
         self._leave_out: dict[str, Meanings] = {
             column: one_of(values, self._empty)
             for column, values in (mapping.leave_out or {}).items()
@@ -511,12 +522,15 @@ class _Part:
     column: str | None
     number: Number = "refused"
     width: int = 0
+    lower: bool = False
 
     def read(self, cells: Cells, empty: frozenset[str]) -> Column:
         """(n,) texts of the column, None for an empty cell."""
         found = cells.of(self.column or "", empty, self.number)
         if self.width:
-            return [v.rjust(self.width, "0") if isinstance(v, str) else v for v in found]
+            found = [v.rjust(self.width, "0") if isinstance(v, str) else v for v in found]
+        if self.lower:
+            found = [v.lower() if isinstance(v, str) else v for v in found]
         return found
 
 
@@ -544,7 +558,7 @@ def field_of(
     prefix = source.hash
 
     def read(cells: Cells) -> Column:
-        found = _filled(parts, cells, empty)
+        found = _filled(parts, cells, empty, source.missing)
         if known is not None:
             found = [known.get(v, strange) if isinstance(v, str) else v for v in found]
         if prefix is not None and key is not None:
@@ -555,34 +569,49 @@ def field_of(
 
 
 class Moments:
-    """Reads a time from each row. name: of the field. optional: an empty cell is None, no error."""
+    """Reads a time from each row. name: of the field. optional: an empty cell is None, no error.
+    known: see :func:`sluice.adapters.files.times.reader`."""
 
     def __init__(
-        self, source: Instant, name: str, empty: frozenset[str], *, optional: bool = False
+        self,
+        source: Instant,
+        name: str,
+        empty: frozenset[str],
+        *,
+        optional: bool = False,
+        known: bool = False,
     ) -> None:
         self._optional = optional
         self._source, self._name, self._empty = source, name, empty
+        self._reader = reader(source, known=known)
         self._parts = (
             [_Part("", source.column)]
             if source.column is not None
             else _parts(source.template or "", name)
         )
         self._zone = ZoneInfo(source.zone) if source.zone else None
+        self._at_once = None
+        if self._zone is not None and not known:
+            self._at_once = AtOnce(source, self._zone, self._reader)
         self.columns = _columns(self._parts)
 
     def read(self, cells: Cells) -> Column:
         """(n,) microseconds; a Rejected where there is none. Raises Misconfigured at the first time
         without a zone."""
         rows = cells.rows
-        read, named = reader(self._source), ", ".join(self.columns)
+        read, named = self._reader, ", ".join(self.columns)
         if self._source.column is not None:
             values = rows.columns[self._source.column]
         else:
             values = _filled(self._parts, cells, self._empty)
-        if self._source.zone == "UTC" and (all_at_once := utc_micros(read, values)) is not None:
-            return all_at_once
+        at_once = self._at_once.micros(values) if self._at_once is not None else None
+        if at_once is not None and None not in at_once:
+            return at_once
         times: Column = []
         for i, value in enumerate(values):
+            if at_once is not None and at_once[i] is not None:
+                times.append(at_once[i])
+                continue
             if isinstance(value, Rejected):
                 times.append(value)
                 continue
@@ -625,35 +654,43 @@ def _parts(template: str, name: str) -> list[_Part]:
             raise Misconfigured(
                 "a template holds plain column names", where=name, fix="card-{customer_id}"
             )
-        number, width = _form(form or "", name)
-        parts.append(_Part(literal, column, number, width))
+        parts.append(_Part(literal, column, *_form(form or "", name)))
     if not _columns(parts):
         raise Misconfigured("the template names no column", where=name, fix="use constant")
     return parts
 
 
-def _form(form: str, name: str) -> tuple[Number, int]:
-    """What stands behind a column's colon: integer or text, 04, or both."""
-    number, width = "refused", 0
+def _form(form: str, name: str) -> tuple[Number, int, bool]:
+    """What stands behind a column's colon: integer or text, 04, lower, or several of them."""
+    number, width, lower = "refused", 0, False
     for one in filter(None, form.split(":")):
         if one in {"integer", "text"} and number == "refused":
             number = one
+        elif one == "lower":
+            lower = True
         elif one.isascii() and one.isdigit() and one[0] == "0" and 0 < int(one) <= PAD_MAX:
             width = int(one)
         else:
             raise Misconfigured(
-                "behind a column of a template stands integer, text, or a width as 04",
+                "behind a column of a template stands integer, text, lower, or a width as 04",
                 where=name,
-                fix="{mcc:04}, {customer:integer}, {customer:integer:08}",
+                fix="{mcc:04}, {customer:integer}, {customer:integer:08}, {state:lower}",
             )
-    return cast("Number", number), width
+    return cast("Number", number), width, lower
 
 
-def _filled(parts: list[_Part], cells: Cells, empty: frozenset[str]) -> Column:
-    """(n,) texts of a template; None where a cell is empty, a Rejected where one is wrong."""
+def _filled(
+    parts: list[_Part], cells: Cells, empty: frozenset[str], missing: str | None = None
+) -> Column:
+    """(n,) texts of a template; None where it is empty, a Rejected where a cell is wrong.
+
+    missing: in place of an empty cell, where not all are; None: one makes the text empty.
+    """
     columns = [part.read(cells, empty) for part in parts if part.column is not None]
     if len(parts) == 1 and not parts[0].literal:
         return columns[0]
+    if missing is not None:
+        columns = _with_missing(columns, missing)
     fill = "".join(
         part.literal.replace("{", "{{").replace("}", "}}") + ("{}" if part.column else "")
         for part in parts
@@ -661,6 +698,18 @@ def _filled(parts: list[_Part], cells: Cells, empty: frozenset[str]) -> Column:
     if all(set(map(type, column)) == {str} for column in columns):
         return list(map(fill, *columns))
     return [_fill(fill, row) for row in zip(*columns, strict=True)]
+
+
+def _with_missing(columns: list[Column], missing: str) -> list[Column]:
+    """Columns of n cells with the empty ones filled, but for rows where all are."""
+    whole = [all(cell is None for cell in row) for row in zip(*columns, strict=True)]
+    return [
+        [
+            missing if cell is None and not none else cell
+            for cell, none in zip(column, whole, strict=True)
+        ]
+        for column in columns
+    ]
 
 
 def _fill(fill: Callable[..., str], cells: tuple[Any, ...]) -> str | Rejected | None:

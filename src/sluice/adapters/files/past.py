@@ -198,12 +198,14 @@ def with_label_file(
                 by_id = by_id.append_column(name, pa.array([usual] * len(by_id), pa.string()))
     else:
         by_id, bad = read_labels(path, mapping, bad_row, key, bad_share)
-    labels, unknown = join_labels(by_id, past.authorizations, _LABEL)
+    labels, unknown, early = join_labels(
+        by_id, past.authorizations, _LABEL, path.name, bad_row, bad_share
+    )
     coded = pa.table(
         {name: _as(labels[name], _type(name), str(path)) for name in labels.column_names}
     )
     every = pa.concat_tables([past.labels, coded], **PROMOTED)
-    return past._replace(labels=_sorted(every, "known_at"), bad=past.bad + bad), unknown
+    return past._replace(labels=_sorted(every, "known_at"), bad=past.bad + bad + early), unknown
 
 
 def _past(authorizations: pa.Table, labels: pa.Table) -> Past:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -11,14 +12,23 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Meta
 
 from sluice.adapters.files.cells import ascii_only, number_of, whole_number
+from sluice.domain.clock import HOUR_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SINCE_1970 = {"epoch_s": "1e6", "epoch_ms": "1e3", "epoch_us": "1", "epoch_ns": "1e-3"}
 _SINCE_ORIGIN = {"seconds": "1e6", "minutes": "60e6", "hours": "3600e6", "days": "86400e6"}
 """Microseconds of one."""
+_MICROSECOND = timedelta(microseconds=1)
+_DIRECTIVE = re.compile("%(.?)")
+_NUMBERS = frozenset("YmdHMS")
+_HOURS = re.compile("%[HIcX]")
+"""Of a pattern of strptime that reads more than a date."""
 
 
 class Instant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -77,12 +87,16 @@ class Instant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise ValueError("the origin has no offset, so a zone is needed")
 
 
-def reader(source: Instant) -> Callable[[Any], datetime | int]:
-    """Reads a cell: microseconds, or a moment with or without a zone. Raises what it pleases."""
+def reader(source: Instant, *, known: bool = False) -> Callable[[Any], datetime | int]:
+    """Reads a cell: microseconds, or a moment with or without a zone. Raises what it pleases.
+
+    known: of a time since when something is known. A date alone is the day's last moment then: on
+    which of its hours it became known nobody says, and earlier than it did would be a leak.
+    """
+    form = source.format
     read = _of_number(source)
     is_text = read is None
     if read is None:
-        form = source.format
         read = (
             datetime.fromisoformat if form == "iso" else lambda text: datetime.strptime(text, form)
         )
@@ -96,7 +110,32 @@ def reader(source: Instant) -> Callable[[Any], datetime | int]:
             return datetime(value.year, value.month, value.day)
         return read(str(value) if is_text and type(value) is int else value)
 
-    return of_any
+    def of_known(value: Any) -> datetime | int:
+        moment = of_any(value)
+        if isinstance(moment, datetime) and _is_date(value, form):
+            return moment.replace(hour=23, minute=59, second=59, microsecond=999_999)
+        return moment
+
+    return of_known if known else of_any
+
+
+def _is_date(value: Any, form: str) -> bool:
+    """Whether a cell that was read as a moment is a date and no more."""
+    if "%" in form and isinstance(value, str):
+        return _HOURS.search(form) is None
+    if form == "iso" and isinstance(value, str):
+        return _is_iso_date(value)
+    if form == "days":
+        return number_of(value) % 1 == 0
+    return isinstance(value, date) and not isinstance(value, datetime)
+
+
+def _is_iso_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def micros(moment: datetime, zone: tzinfo | None) -> int:
@@ -109,17 +148,72 @@ def micros(moment: datetime, zone: tzinfo | None) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
-def utc_micros(read: Callable[[Any], datetime | int], values: list[Any]) -> list[int] | None:
-    """(n,) cells of a table in UTC to microseconds since 1970; None where one is no plain time."""
+class AtOnce:
+    """Whole columns of times, where they are plain: a tenth of what each by itself takes."""
+
+    def __init__(self, source: Instant, zone: tzinfo, read: Callable[[Any], datetime | int]):
+        """read: of a cell, where it is not plain."""
+        self._read, self._zone = read, zone
+        self._pattern = source.format if _plain(source.format) else ""
+        self._offset_us: dict[int, int | None] = {}
+        """By hour of wall time; None where the clock changes within it."""
+
+    def micros(self, values: list[Any]) -> list[int | None] | None:
+        """(n,) wall times of the zone to microseconds since 1970 UTC, None where the clock changes
+        and each is looked at by itself. None for all where one is no plain time."""
+        wall = self._wall(values)
+        if wall is None:
+            return None
+        hours, hour_of = np.unique(wall // HOUR_US, return_inverse=True)
+        offsets = [self._offset(hour) for hour in hours.tolist()]
+        moved = np.array([0 if one is None else one for one in offsets], np.int64)
+        found: list[int | None] = (wall - moved[hour_of]).tolist()
+        if None in offsets:
+            for i in np.flatnonzero(np.array([one is None for one in offsets])[hour_of]).tolist():
+                found[i] = None
+        return found
+
+    def _wall(self, values: list[Any]) -> npt.NDArray[np.int64] | None:
+        kinds = set(map(type, values))
+        if self._pattern and kinds == {str}:
+            return _by_pattern(values, self._pattern)
+        try:
+            moments = values if kinds == {datetime} else list(map(self._read, values))
+        except MemoryError:
+            raise
+        except Exception:  # who reads them one by one will say which, and why
+            return None
+        if set(map(type, moments)) != {datetime} or any(map(attrgetter("tzinfo"), moments)):
+            return None
+        return np.array(moments, "datetime64[us]").astype(np.int64)
+
+    def _offset(self, hour: int) -> int | None:
+        if hour not in self._offset_us:
+            begins = datetime(1970, 1, 1, tzinfo=self._zone) + timedelta(hours=hour)
+            ends = begins + timedelta(hours=1, microseconds=-1)
+            found = {t.replace(fold=fold).utcoffset() for t in (begins, ends) for fold in (0, 1)}
+            offset = found.pop()
+            plain = offset is not None and not found
+            self._offset_us[hour] = offset // _MICROSECOND if offset is not None and plain else None
+        return self._offset_us[hour]
+
+
+def _plain(form: str) -> bool:
+    """Whether a pattern of strptime is of whole numbers alone, and Arrow reads it as Python does
+    where what it reads is written the same again."""
+    return "%" in form and set(_DIRECTIVE.findall(form)) <= _NUMBERS
+
+
+def _by_pattern(texts: list[str], form: str) -> npt.NDArray[np.int64] | None:
+    """(n,) microseconds; None where one of the texts is not just as the pattern writes it."""
     try:
-        moments = values if set(map(type, values)) == {datetime} else list(map(read, values))
-    except MemoryError:
-        raise
-    except Exception:  # who reads them one by one will say which, and why
+        held = pa.array(texts, pa.string())
+        times = pc.strptime(held, form, "s", error_is_null=True)
+        if times.null_count or not pc.all(pc.equal(pc.strftime(times, form), held)).as_py():
+            return None
+    except (pa.ArrowException, UnicodeEncodeError):
         return None
-    if set(map(type, moments)) != {datetime} or any(map(attrgetter("tzinfo"), moments)):
-        return None
-    found: list[int] = np.array(moments, "datetime64[us]").astype(np.int64).tolist()
+    found: npt.NDArray[np.int64] = times.cast(pa.int64()).to_numpy() * 1_000_000
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.adapters.arrow import code_texts, ints
+from sluice.adapters.arrow import ints, tag_texts
 from sluice.adapters.parquet.feature_log import FeatureLog, known_frauds
 from sluice.application.drift import Piece
 from sluice.application.judging.measures import Bools
@@ -67,7 +67,7 @@ class ArchiveDriftLog:
             features=features.reshape(len(rows), catalogue.N),
             segments={name: rows[name].to_pylist() for name in self._segments},
             event_us=event_us,
-            card=code_texts(rows["card_token"]).codes,
+            card=tag_texts(rows["card_token"]),
             amount_minor=ints(rows, "reference_amount_minor"),
             fraud=fraud,
             weight=np.where(declined & ~labelled & (drawn_ppm == 0), 0.0, weight),

@@ -100,6 +100,22 @@ def test_minor_units_may_have_marks_too(tmp_path: Path) -> None:
     assert "whole number of minor units" in refused(read(tmp_path, "1,234.5", **how))
 
 
+@pytest.mark.parametrize(
+    ("text", "minor"), [("12.345", 1234), ("12.355", 1236), ("12.3451", 1235), ("0.004", 0)]
+)
+def test_decimals_that_a_currency_has_not_are_rounded_where_that_is_asked_for(
+    tmp_path: Path, text: str, minor: int
+) -> None:
+    assert "more decimals than EUR has: 2; see finer" in refused(read(tmp_path, text))
+    assert only(read(tmp_path, text, finer="rounded")).amount_minor == minor
+    assert "not an amount" in refused(read(tmp_path, "1e999999999", finer="rounded"))
+
+
+def test_minor_units_are_not_rounded() -> None:
+    with pytest.raises(msgspec.ValidationError, match="goes with unit: major"):
+        msgspec.convert({"column": "a", "unit": "minor", "finer": "rounded"}, Amount)
+
+
 def test_one_mark_means_one_thing() -> None:
     given = {"column": "a", "unit": "major", "decimal_mark": ",", "thousands_marks": [","]}
     with pytest.raises(msgspec.ValidationError, match="thousands mark too"):

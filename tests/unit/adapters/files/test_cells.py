@@ -200,9 +200,25 @@ def test_zeros_are_filled_in_front(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "template", ["{customer:4}", "{customer:099}", "{customer:integer:text}", "{customer:x}"]
 )
-def test_what_stands_behind_a_column_is_one_of_three(tmp_path: Path, template: str) -> None:
-    with pytest.raises(Misconfigured, match="integer, text, or a width"):
+def test_what_stands_behind_a_column_is_one_of_four(tmp_path: Path, template: str) -> None:
+    with pytest.raises(Misconfigured, match="integer, text, lower, or a width"):
         mapped(tmp_path, GOOD, using=mapping(card_token={"template": template}))
+
+
+def test_capitals_become_small_letters(tmp_path: Path) -> None:
+    using = mapping(region={"template": "us-{customer:lower}"})
+    assert only(mapped(tmp_path, changed(customer="NY"), using=using)).region == "us-ny"
+
+
+def test_a_template_can_say_what_stands_for_a_missing_part(tmp_path: Path) -> None:
+    """An id of several columns must not be lost, or be one for all, where one of them is empty."""
+    using = mapping(card_token={"template": "{shop}-{till}-{device}", "missing": "na"})
+    assert only(mapped(tmp_path, GOOD, using=using)).card_token == "s1-2-na"
+    nothing = changed(shop="", till="NULL")
+    said = refused(mapped(tmp_path, nothing, using=using))
+    assert "column shop, till, device: empty, and card_token is required" in said
+    without = mapping(card_token={"template": "{shop}-{till}-{device}"})
+    assert "empty, and card_token" in refused(mapped(tmp_path, GOOD, using=without))
 
 
 def test_a_rows_line_can_be_its_id(tmp_path: Path) -> None:

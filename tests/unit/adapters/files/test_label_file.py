@@ -168,8 +168,69 @@ def test_labels_known_before_their_authorization_are_refused(folder):
         pa.table({"authorization_id": ["c"], "known_at": [JANUARY], "is_fraud": [True]}),
         folder / "own.parquet",
     )
-    with pytest.raises(Rejected, match=r"1 labels are known before their authorization.*c"):
+    with pytest.raises(Rejected, match=r"1 of 1 labels are known before their authorization.*c"):
         with_label_file(mapped(folder, None, []), folder / "own.parquet", None, [].append)
+
+
+def test_a_few_known_before_their_authorization_are_bad_rows(folder):
+    ids, known = ["c"] * 20, [JANUARY + 20 * DAY_US] * 19 + [JANUARY]
+    pq.write_table(
+        pa.table({"authorization_id": ids, "known_at": known, "is_fraud": [True] * 20}),
+        folder / "own.parquet",
+    )
+    bad: list[BadRow] = []
+    past, _ = with_label_file(mapped(folder, None, []), folder / "own.parquet", None, bad.append)
+    assert (len(past.labels), past.bad) == (19, 1)
+    assert [str(row.error.where) for row in bad] == ["own.parquet, authorization c"]
+    with pytest.raises(Rejected, match=r"1 of 20 labels are known before"):
+        with_label_file(
+            mapped(folder, None, []), folder / "own.parquet", None, bad.append, bad_share=0.04
+        )
+
+
+@pytest.mark.parametrize(
+    ("form", "reported", "days"),
+    [
+        ('format: "%d.%m.%Y"', "01.01.2026", 1),
+        ("format: iso", "2026-01-01", 1),
+        ("format: iso", "2026-01-01T06:00", 0.25),
+        ('format: days, origin: "2025-12-31"', "1", 1),
+        ('format: days, origin: "2025-12-31"', "1.25", 0.25),
+        ('format: "%d.%m.%Y %H"', "01.01.2026 06", 0.25),
+    ],
+)
+def test_a_date_alone_is_the_end_of_its_day(folder, form, reported, days):
+    """Nobody says at which of its hours; earlier than it was known would be a leak."""
+    (folder / "chargebacks.csv").write_text(f"transaction,reported\na,{reported}\n")
+    (folder / "chargebacks.yaml").write_text(
+        "authorization_id: {column: transaction}\nsource: network\n"
+        f"known_at: {{column: reported, {form}, zone: UTC}}\n"
+    )
+    past, _ = with_label_file(
+        mapped(folder, None, []),
+        folder / "chargebacks.csv",
+        str(folder / "chargebacks.yaml"),
+        [].append,
+    )
+    assert told(past) == [("a", pytest.approx(days, abs=1e-9), True)]
+
+
+def test_a_date_of_parquet_is_the_end_of_its_day_where_the_zone_is(folder):
+    pq.write_table(
+        pa.table({"transaction": ["a"], "reported": pa.array([20_454], pa.date32())}),
+        folder / "reported.parquet",
+    )
+    (folder / "chargebacks.yaml").write_text(
+        "authorization_id: {column: transaction}\nsource: network\n"
+        "known_at: {column: reported, zone: America/Sao_Paulo}\n"
+    )
+    past, _ = with_label_file(
+        mapped(folder, None, []),
+        folder / "reported.parquet",
+        str(folder / "chargebacks.yaml"),
+        [].append,
+    )
+    assert told(past) == [("a", pytest.approx(1.125, abs=1e-9), True)]
 
 
 def test_a_history_of_our_own_names_takes_one_too(folder, tmp_path):

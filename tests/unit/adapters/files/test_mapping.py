@@ -276,6 +276,7 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> 
         ({"mccc": {"constant": "5411"}}, "mccc"),
         ({"mcc": {}}, "one of column, constant and template"),
         ({"mcc": {"constant": "1", "column": "x"}}, "one of column"),
+        ({"mcc": {"column": "x", "missing": "na"}}, "missing goes with a template"),
         ({"event_at": {"column": "t", "zone": "Mars/Base"}}, "Mars/Base"),
         ({"event_at": {"column": "t", "format": "%Y"}}, "zone is needed"),
         ({"event_at": {"column": "t", "format": "unix"}}, "unix"),

@@ -1,16 +1,37 @@
 """Times that are relative, in several columns, or numbers of another unit."""
 
-from datetime import UTC, datetime
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 
-from sluice.adapters.files.times import Instant
-from tests.unit.adapters.files.test_mapping import changed, mapped, mapping, only, refused
+from sluice.adapters.files.mapping import Mapper, Mapping
+from sluice.adapters.files.tables import Table
+from sluice.adapters.files.times import Instant, Skipped, micros, reader
+from tests.unit.adapters.files.test_mapping import (
+    COLUMNS,
+    changed,
+    mapped,
+    mapping,
+    only,
+    refused,
+)
 
 NOON = int(datetime(2026, 7, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
+
+
+def mapped_many(folder: Path, lines: list[str], using: Mapping) -> list[int]:
+    """Times of all rows that were good."""
+    path = folder / "bank.csv"
+    path.write_text("\n".join([COLUMNS, *lines]) + "\n")
+    table = Table(path, using)
+    mapper = Mapper(using, None, table.columns, path.name)
+    with closing(table.batches(mapper.wanted, size=1 << 15)) as batches:
+        return [at for rows in batches for at in mapper.columns(rows).columns["event_at"]]
 
 
 def read(folder: Path, how: dict[str, Any], **cells: str) -> int:
@@ -44,6 +65,53 @@ def test_wall_days_keep_their_hour_over_a_clock_change(tmp_path: Path) -> None:
         how = {"column": "time", "format": "days", "origin": origin, "zone": "Europe/Lisbon"}
         at = read(tmp_path, how, time="1.5")
         assert datetime.fromtimestamp(at / 1e6, UTC) == datetime(2026, 3, 29, hour, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Lisbon", "Australia/Lord_Howe", "Asia/Kathmandu"])
+@pytest.mark.parametrize("form", ["%d/%m/%Y %H:%M:%S", "iso"])
+def test_a_column_at_once_is_what_each_time_is_by_itself(
+    tmp_path: Path, zone: str, form: str
+) -> None:
+    """Every 61 minutes of a year in which the clock changes twice; at a change each for itself."""
+    first = datetime(2026, 1, 1)
+    texts = [
+        at.strftime("%Y-%m-%d %H:%M:%S" if form == "iso" else form)
+        for at in (first + timedelta(minutes=61 * i) for i in range(8_600))
+    ]
+    how = {"column": "time", "format": form, "zone": zone}
+    lines = [changed(id=f"a{i}", time=text) for i, text in enumerate(texts)]
+    many = mapped_many(tmp_path, lines, mapping(event_at=how))
+    source = msgspec.convert(how, Instant)
+    read, told = reader(source), ZoneInfo(zone)
+    one_by_one = []
+    for text in texts:
+        try:
+            moment = read(text)
+            assert isinstance(moment, datetime)
+            one_by_one.append(micros(moment, told))
+        except Skipped:
+            continue
+    assert many == one_by_one
+    assert len(many) > 8_500
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [("31/02/2026", "%d/%m/%Y"), ("00/07/2026", "%d/%m/%Y"), ("1/7/26", "%d/%m/%y"),
+     (" 01/07/2026 24:00", "%d/%m/%Y %H:%M"), ("2026-07-01 12:00:60", "%Y-%m-%d %H:%M:%S"),
+     ("+026-07-01", "%Y-%m-%d"), ("1/7/2026", "%d/%m/%Y")],
+)  # fmt: skip
+def test_what_one_by_one_reads_or_refuses_at_once_does_too(
+    tmp_path: Path, text: str, form: str
+) -> None:
+    how = {"column": "time", "format": form, "zone": "UTC"}
+    result = mapped(tmp_path, changed(time=text), using=mapping(event_at=how))
+    try:
+        expected = datetime.strptime(text.strip(), form).replace(tzinfo=UTC)
+    except ValueError:
+        assert "not a time of format" in refused(result)
+    else:
+        assert only(result).event_at == int(expected.timestamp()) * 1_000_000
 
 
 def test_a_time_is_put_together_of_columns(tmp_path: Path) -> None:
