@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
 from sluice.errors import Unavailable
 
 REQUEST_MAX_MS = 10_000
 BOOTSTRAP_MAX_MS = 4_000
+SPEAKS = (2, 3)
+"""The broker version that is spoken to, which every later one still answers. A newer one's first
+request has an answer from the demo's embedded broker that kafka-python cannot read."""
 
 _OPTIONS = {
     "security.protocol": "security_protocol",
@@ -38,25 +42,27 @@ def read_watermarks(
     Unavailable.
     """
     try:
-        consumer = KafkaConsumer(
+        admin = KafkaAdminClient(
             bootstrap_servers=bootstrap.split(","),
-            isolation_level="read_committed",
             request_timeout_ms=REQUEST_MAX_MS,
             bootstrap_timeout_ms=BOOTSTRAP_MAX_MS,
-            allow_auto_create_topics=False,
+            api_version=SPEAKS,
             **{_OPTIONS[key]: value for key, value in extra.items()},
         )
-        try:
+        with admin:
             parts = [
-                TopicPartition(topic, number)
-                for topic in topics
-                for number in sorted(consumer.partitions_for_topic(topic) or ())
+                TopicPartition(topic["name"], part["partition_index"])
+                for topic in admin.describe_topics(list(topics))
+                for part in topic["partitions"]
             ]
-            first, until = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
-        finally:
-            consumer.close()
+            first, until = (
+                admin.list_partition_offsets(dict.fromkeys(parts, end), "read_committed")
+                for end in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
+            )
     except KafkaError as exc:
         raise Unavailable(
             f"the brokers do not tell their watermarks: {exc}", where=bootstrap
         ) from exc
-    return {(p.topic, p.partition): (first[p], until[p]) for p in parts if until[p]}
+    return {
+        (p.topic, p.partition): (first[p].offset, until[p].offset) for p in parts if until[p].offset
+    }
