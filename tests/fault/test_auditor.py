@@ -13,7 +13,6 @@ from local.kafka.broker import free_port
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.topics import Topics
-from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.ports import Partition
 from sluice.application.sign_release import make_key, read_private_key
@@ -27,7 +26,7 @@ from sluice.domain.records.authorization import encode
 from sluice.domain.records.log_record import AnyRecord, GapRecord, read
 from sluice.settings import KeystoreSettings, Settings
 from sluice.testing.factories import make_authorization, make_label
-from sluice.testing.records import make_decision
+from tests.support.decisions import decide
 from tests.support.kafka import read_all, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -124,23 +123,6 @@ def auditor(kafka, topics: Topics, tmp_path: Path) -> Iterator[Auditor]:
         process.wait()
 
 
-def decide(auditor: Auditor, first: int, until: int) -> None:
-    """In transactions, as the stream processor does, with one that is aborted."""
-    writer = TransactionalProducer(
-        auditor.bootstrap, transactional_id=auditor.topics.decisions, client_id="test"
-    )
-    for at in range(first, until, 50):
-        writer.begin()
-        for number in range(at, min(at + 50, until)):
-            decision = make_decision(
-                f"a-{number}", sequence=number, card_token=f"card-{number % 13}"
-            )
-            writer.produce(
-                auditor.topics.decisions, decision.authorization.card_token, encode(decision)
-            )
-        writer.commit()
-
-
 def label(auditor: Auditor, count: int) -> None:
     producer = EventProducer(auditor.bootstrap, client_id="test")
     for number in range(count):
@@ -150,11 +132,11 @@ def label(auditor: Auditor, count: int) -> None:
 
 
 def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
-    decide(auditor, 0, 300)
+    decide(auditor.bootstrap, auditor.topics, 0, 300)
     label(auditor, 40)
     for point in ("auditor.after_publish:2", "auditor.after_ahead:3", "auditor.after_commit"):
         assert auditor.start(kill_at=point).wait(60) == -signal.SIGKILL, point
-    decide(auditor, 300, 400)
+    decide(auditor.bootstrap, auditor.topics, 300, 400)
     last = auditor.start()
     wait_until(
         lambda: (
@@ -177,7 +159,7 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
 
 
 def test_a_second_auditor_on_another_disk_is_refused_and_ends_the_first(auditor: Auditor) -> None:
-    decide(auditor, 0, 50)
+    decide(auditor.bootstrap, auditor.topics, 0, 50)
     first = auditor.start()
     wait_until(auditor.records, "a checkpoint is shown")
     second = auditor.start(folder="other")
