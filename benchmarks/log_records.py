@@ -53,9 +53,8 @@ def main() -> int:
 def measure() -> tuple[list[Row], list[str]]:
     """Rounds over the same messages; keys and machine code are made in one before them."""
     draw = random.Random(_SEED)
-    tokens = [f"tok_{draw.randbytes(12).hex()}" for _ in range(CARDS)]
-    cards = [token for token in tokens if not holds_card_number(token)]
-    batches = [[_message(draw, cards, at) for at in range(BATCH)] for _ in range(BATCHES)]
+    cards = cards_of(draw)
+    batches = [[message(draw, cards, at) for at in range(BATCH)] for _ in range(BATCHES)]
     records = LogRecords(log="benchmark/eu/0", keystore=MemoryKeystore())
     took, entry_bytes = [], 0
     for number in range(ROUNDS + 1):
@@ -87,12 +86,19 @@ def whole(entry: bytes | Refused) -> bytes:
     raise RuntimeError(f"the benchmark's own decision was refused: {entry}")
 
 
+def cards_of(draw: random.Random) -> list[str]:
+    """Tokens."""
+    tokens = [f"tok_{draw.randbytes(12).hex()}" for _ in range(CARDS)]
+    return [token for token in tokens if not holds_card_number(token)]
+
+
 def _ids(draw: random.Random) -> Iterator[str]:
     while True:
         yield str(uuid.UUID(int=draw.getrandbits(128), version=4))
 
 
-def _message(draw: random.Random, cards: Sequence[str], offset: int) -> Message:
+def message(draw: random.Random, cards: Sequence[str], offset: int) -> Message:
+    """A decision as a decider writes it, keyed by its card."""
     decision = make_decision(
         next(name for name in _ids(draw) if not holds_card_number(name)),
         sequence=offset,
@@ -113,7 +119,8 @@ def _message(draw: random.Random, cards: Sequence[str], offset: int) -> Message:
             expected_loss_minor=[None, None, None], build="sluice-0.2.0", config="d" * 64,
         ),
     )  # fmt: skip
-    return Message(msgspec.json.encode(whole), None, "decisions.v1", 0, offset, None)
+    key = whole.authorization.card_token.encode()
+    return Message(msgspec.json.encode(whole), key, "decisions.v1", 0, offset, None)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Each runs exactly as it is deployed (``python -m services.…``), configured by 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -80,6 +81,22 @@ class Process:
     def alive(self) -> bool:
         """True while it runs."""
         return self.popen.poll() is None
+
+    def ready(self) -> bool:
+        """What it says of itself; False if it does not answer."""
+        return not self.why_not_ready()
+
+    def why_not_ready(self) -> str:
+        """The same with the reason; "" while it is ready."""
+        url = f"http://127.0.0.1:{self.admin_port}/v2/health/ready"
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return ""
+        except urllib.error.HTTPError as error:
+            with error:
+                return str(json.load(error).get("why", "it does not say"))
+        except OSError as error:
+            return str(error)
 
     def metric(self, name: str) -> float:
         """Sum of a metric over its labels, as its ``/metrics`` says now; 0 if it has none yet."""

@@ -23,8 +23,9 @@ from tests.cluster.outside import outside
 NAMESPACE = "bench"
 SCALED = {
     "sync": {
-        "autoscaling": {"minReplicas": 1, "maxReplicas": 3},
-        # 60 % of it is a third of a core: two cores hold three such pods and all else.
+        "autoscaling": {"minReplicas": 1, "maxReplicas": 3, "targetCPUUtilization": 15},
+        # A pod uses .15 of a core at 400/s: half of that is where another starts, so that the ramp
+        # scales while two cores still hold three such pods, the load and all else.
         "resources": {"requests": {"cpu": "500m", "memory": "200Mi"}},
     },
     "stream": {

@@ -13,7 +13,7 @@ from sluice import telemetry
 from sluice.application.cosign import Witness
 from sluice.bootstrap import services as bootstrap
 from sluice.bootstrap import witness as parts
-from sluice.errors import SluiceError
+from sluice.errors import SluiceError, Unavailable
 from sluice.settings import Settings, load
 from sluice.telemetry import HEALTH, METRICS
 
@@ -63,9 +63,14 @@ async def _serve(settings: Settings, stop: threading.Event, witness: Witness) ->
 
 
 async def _beat(witness: Witness) -> None:
-    """Say that it turns, and what it cosigned last."""
+    """Say that it turns, whether it can remember, and what it cosigned last."""
     while True:
-        HEALTH.beat(ready=True)
+        try:
+            await asyncio.to_thread(witness.check)
+        except Unavailable as error:
+            HEALTH.beat(ready=False, why=str(error))
+        else:
+            HEALTH.beat(ready=True)
         for origin, size in witness.sizes.items():
             METRICS.set("sluice_witness_size", size, origin)
         await asyncio.sleep(BEAT_S)

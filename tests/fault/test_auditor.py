@@ -15,7 +15,6 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.rollouts import RolloutTopic
 from sluice.adapters.kafka.topics import Topics
-from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.log_keys import make_log_key
 from sluice.application.ports import Partition
@@ -33,7 +32,7 @@ from sluice.domain.records.log_record import AnyRecord, GapRecord, KeyRotationRe
 from sluice.domain.records.rollout import Rollout
 from sluice.settings import KeystoreSettings, Settings
 from sluice.testing.factories import NOON_US, make_authorization, make_label
-from sluice.testing.records import make_decision
+from tests.support.decisions import decide
 from tests.support.kafka import read_all, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -132,23 +131,6 @@ def auditor(kafka, topics: Topics, tmp_path: Path) -> Iterator[Auditor]:
         process.wait()
 
 
-def decide(auditor: Auditor, first: int, until: int) -> None:
-    """In transactions, as the stream processor does, with one that is aborted."""
-    writer = TransactionalProducer(
-        auditor.bootstrap, transactional_id=auditor.topics.decisions, client_id="test"
-    )
-    for at in range(first, until, 50):
-        writer.begin()
-        for number in range(at, min(at + 50, until)):
-            decision = make_decision(
-                f"a-{number}", sequence=number, card_token=f"card-{number % 13}"
-            )
-            writer.produce(
-                auditor.topics.decisions, decision.authorization.card_token, encode(decision)
-            )
-        writer.commit()
-
-
 def label(auditor: Auditor, count: int) -> None:
     producer = EventProducer(auditor.bootstrap, client_id="test")
     for number in range(count):
@@ -175,12 +157,12 @@ def obey(auditor: Auditor, *emitters: str) -> None:
 
 
 def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
-    decide(auditor, 0, 300)
+    decide(auditor.bootstrap, auditor.topics, 0, 300)
     label(auditor, 40)
     obey(auditor, "decider-0/1-1", "decider-1/1-1")
     for point in ("auditor.after_publish:2", "auditor.after_ahead:3", "auditor.after_commit"):
         assert auditor.start(kill_at=point).wait(60) == -signal.SIGKILL, point
-    decide(auditor, 300, 400)
+    decide(auditor.bootstrap, auditor.topics, 300, 400)
     obey(auditor, "decider-0/2-1")
     last = auditor.start()
     wait_until(
@@ -235,7 +217,7 @@ def test_an_auditor_whose_key_was_rotated_says_so_and_its_log_verifies(
 
 
 def test_a_second_auditor_on_another_disk_is_refused_and_ends_the_first(auditor: Auditor) -> None:
-    decide(auditor, 0, 50)
+    decide(auditor.bootstrap, auditor.topics, 0, 50)
     first = auditor.start()
     wait_until(auditor.records, "a checkpoint is shown")
     second = auditor.start(folder="other")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.adapters.keystore.roots import NoWrapper, RootFile
+from sluice.adapters.keystore.roots import DISK, NoWrapper, RootFile
 from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.adapters.parquet.archive import Archive, ParquetFiles
 from sluice.application.ports import Message
@@ -17,8 +17,9 @@ from sluice.application.sealing import Erased
 from sluice.cli import main
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import encode
-from sluice.errors import Corrupt
+from sluice.errors import Corrupt, Unavailable
 from sluice.testing.records import make_decision
+from tests.support.disk import FAULTS, Disk, needs_disks
 
 pytestmark = pytest.mark.fault
 
@@ -101,3 +102,47 @@ def test_a_killed_erasure_is_whole_or_not_at_all(
         else:
             with pytest.raises(Corrupt, match="from before an erasure"):
                 _open(tmp_path)
+
+
+def test_a_keystore_whose_disks_take_nothing_makes_nothing_and_erases_nothing(
+    tmp_path: Path,
+) -> None:
+    needs_disks()
+    with Disk(tmp_path / "keys") as keys, Disk(tmp_path / "roots") as roots:
+        at, kept = keys.root / "keys.sqlite", roots.root / "roots.json"
+        SqliteKeystore.make(at, RootFile(kept, NoWrapper()))
+        store = SqliteKeystore(at, RootFile(kept, NoWrapper()), SystemClock(), None)
+        card, other = store.subject("test", "card"), store.subject("test", "other")
+        ours, theirs = store.keys([(card, QUARTER), (other, QUARTER)])
+        assert ours
+        assert theirs
+        made = []
+        for disk in (keys, roots):
+            for fault in FAULTS:
+                fresh = store.subject("test", f"card-{len(made)}")
+                with fault(disk):
+                    if disk is keys:
+                        with pytest.raises(Unavailable) as refused:
+                            store.keys([(fresh, QUARTER)])
+                        assert refused.value.code == DISK
+                    with pytest.raises(Unavailable) as refused:
+                        store.erase(card, QUARTER, who="ann", case="GDPR-17")
+                    assert refused.value.code == DISK
+                    assert store.existing(card, QUARTER).commitment == ours.commitment
+                made += store.keys([(fresh, QUARTER)])
+        assert store.events(0, 9) == []
+        store.erase(card, QUARTER, who="ann", case="GDPR-17")
+        store.close()
+        keys.mount_again()
+        roots.mount_again()
+
+        store = SqliteKeystore(at, RootFile(kept, NoWrapper()), SystemClock(), None)
+        with pytest.raises(Erased):
+            store.existing(card, QUARTER)
+        assert store.existing(other, QUARTER).commitment == theirs.commitment
+        fresh = [(store.subject("test", f"card-{number}"), QUARTER) for number in range(len(made))]
+        again = [store.existing(*one).commitment for one in fresh]
+        assert again == [key.commitment for key in made if key]
+        assert [event.kind for event in store.events(0, 9)] == ["erasure"]
+        store.close()
+        assert len(RootFile(kept, NoWrapper()).read()) == 1

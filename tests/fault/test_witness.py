@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from local.metrics_page import samples
 from local.stack import Process, Stack
 from sluice.adapters import tls
 from sluice.adapters.witness.client import WitnessClient
@@ -18,6 +19,8 @@ from sluice.audit.checkpoints import open_checkpoint
 from sluice.audit.notes import Key
 from sluice.errors import Rejected, Unavailable
 from sluice.testing.witness import ORIGIN, WITNESS_NAME, GrownLog
+from tests.support.disk import FAULTS, Disk, needs_disks
+from tests.support.kafka import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
@@ -95,3 +98,29 @@ def test_a_killed_witness_starts_again_with_what_it_cosigned(deployed: Deployed)
         assert process.metric("sluice_witness_checkpoints_total") >= 3
         process.popen.terminate()
         assert process.popen.wait(30) == 0
+
+
+def test_a_witness_cosigns_nothing_that_its_disk_does_not_take(tmp_path: Path) -> None:
+    needs_disks()
+    deployed = Deployed(tmp_path)
+    with Disk(tmp_path / "state") as disk, deployed.stack:
+        process, client = deployed.start()
+        assert isinstance(client.add_checkpoint(LOG.submission(0, 3)), bytes)
+        for size, fault in enumerate(FAULTS, 3):
+            with fault(disk):
+                with pytest.raises(Unavailable, match="503"):
+                    client.add_checkpoint(LOG.submission(size, size + 1))
+                wait_until(lambda: not process.ready(), "it is not ready")
+                with pytest.raises(Rejected):  # it still knows what it said
+                    client.add_checkpoint(FORK.submission(size, size + 1))
+            wait_until(process.ready, "it is ready again by itself")
+            answer = client.add_checkpoint(LOG.submission(size, size + 1))
+            assert isinstance(answer, bytes), fault
+        refused = samples(process.metrics(), "sluice_witness_checkpoints_total")
+        assert {one.labels["result"]: one.value for one in refused}["not_remembered"] == len(FAULTS)
+        assert deployed.stack.stop("witness") == 0
+        disk.mount_again()
+        process, client = deployed.start()
+        told = client.add_checkpoint(LOG.submission(0, 1))
+        assert told == Behind(3 + len(FAULTS))
+        assert deployed.stack.stop("witness") == 0

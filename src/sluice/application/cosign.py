@@ -58,6 +58,10 @@ class Remembered(Protocol):
         it. Raises nothing."""
         ...
 
+    def check(self) -> None:
+        """Write something beside the notes, as durably. Raises Unavailable."""
+        ...
+
 
 class _Last(NamedTuple):
     size: int
@@ -99,6 +103,8 @@ class Witness:
             self._logs.setdefault(key.name, []).append(key)
         self._last = {origin: self._recall(origin) for origin in self._logs}
         self._one = threading.Lock()
+        self._forgetful = False
+        """The last write failed."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -109,6 +115,13 @@ class Witness:
         """The last cosigned checkpoint of a log, a note; None of none."""
         found = self._last.get(origin)
         return found.note or None if found else None
+
+    def check(self) -> None:
+        """Whether it can remember again, if it could not. Raises Unavailable."""
+        with self._one:
+            if self._forgetful:
+                self._remembered.check()
+                self._forgetful = False
 
     def add_checkpoint(self, raw: bytes) -> bytes:
         """The body of a request to the body of its answer: lines of signatures.
@@ -187,7 +200,9 @@ class Witness:
         time_s = max(now_s, last.time_s)
         line = cosign(note.text, self.key.name, self._private, time_s)
         cosigned = bytes(Note(note.text, [*signed, line]))
+        self._forgetful = True
         self._remembered.write(found.origin, cosigned)
+        self._forgetful = False
         self._last[found.origin] = _Last(found.size, found.root, time_s, cosigned)
         return str(line).encode()
 

@@ -17,6 +17,8 @@ SLO_SECONDS = (
 )
 """Dense from 1 to 100 ms, where the promises lie."""
 AGE_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+LOG_AGE_SECONDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, *AGE_SECONDS[2:])
+"""Dense up to 50 ms, within which a record's entry is to be durable."""
 STATE_AGE_SECONDS = (1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
 AGE_SAMPLE = 8
 BATCH_ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
@@ -793,7 +795,7 @@ TABLE: tuple[Metric, ...] = (
         "histogram",
         (),
         "Record written to its entry durable.",
-        AGE_SECONDS,
+        LOG_AGE_SECONDS,
     ),
     Metric(
         "sluice_auditor_gaps_total",

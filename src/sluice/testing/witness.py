@@ -39,6 +39,9 @@ class MemoryRemembered:
         """See the port."""
         self.forks.append(note)
 
+    def check(self) -> None:
+        """See the port."""
+
 
 class AskedDirectly:
     """The port AsksWitness over a witness of this process, as HTTP would answer."""

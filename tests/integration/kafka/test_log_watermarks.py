@@ -1,4 +1,4 @@
-"""``sluice log verify --accounting`` against a real broker, asked by kafka-python."""
+"""``sluice log verify --accounting`` against both brokers, asked by kafka-python."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.cli import main
+from tests.integration.kafka.conftest import Broker
 from tests.support import logs
 from tests.support.kafka import read_all
 
@@ -26,19 +27,19 @@ COUNT = 40
 
 
 def test_what_a_broker_holds_and_no_record_tells_of_is_missing(
-    kafka: Node,
-    topics: Topics,
+    broker: Broker,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    topics = broker.topics
     monkeypatch.setenv("SLUICE_KAFKA_TOPIC_PREFIX", topics.labels.removesuffix("labels.v1"))
     argv = ["log", "verify", str(tmp_path / "log"), "--key", str(logs.KEY), "--accounting"]
-    argv += ["--bootstrap", kafka.bootstrap, "--json"]
+    argv += ["--bootstrap", broker.bootstrap, "--json"]
 
     def verified(lacks: int) -> tuple[int, list[str]]:
         """With a log that tells of all records of the topic but some."""
-        messages = read_all(kafka.bootstrap, topics.labels)
+        messages = read_all(broker.bootstrap, topics.labels)
         told = [
             logs.entry(at, topic=topics.labels, partition=one.partition, offset=one.offset)
             for at, one in enumerate(messages[: len(messages) - lacks])
@@ -49,12 +50,12 @@ def test_what_a_broker_holds_and_no_record_tells_of_is_missing(
         said = json.loads(capsys.readouterr().out)
         return status, [f"{one['partition']}@{one['first']}" for one in said["missing"]]
 
-    producer = EventProducer(kafka.bootstrap, client_id="test")
+    producer = EventProducer(broker.bootstrap, client_id="test")
     for number in range(COUNT):
         producer.produce(topics.labels, b"{}", key=b"%d" % number)
     producer.flush(30)
     assert verified(0) == (0, [])
-    last = read_all(kafka.bootstrap, topics.labels)[-1]
+    last = read_all(broker.bootstrap, topics.labels)[-1]
     assert verified(1) == (2, [f"{last.partition}@{last.offset}"])
 
 

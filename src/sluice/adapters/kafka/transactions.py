@@ -194,19 +194,23 @@ class TransactionalProducer:
             self._persist(self._producer.abort_transaction, time.monotonic() + COMMIT_MAX_S)
         except KafkaException as exc:
             error = translate(exc, "abort the transaction", self.transactional_id)
-            if isinstance(error, Corrupt) and not self._outlasted(error):
+            if isinstance(error, Corrupt) and not self._ended(exc, error):
                 self.open = False
                 raise error from exc
             # Still open: until it is aborted, librdkafka begins no other.
             self._give_up_on_it()
         self.open = False
 
-    def _outlasted(self, error: Corrupt) -> bool:
-        """True if we are fenced because the broker ended a transaction that took too long; a
-        process with our id, which the broker does not tell from that, fences a young one too."""
-        return (
-            error.code == "fenced"
-            and time.monotonic() - self._began_at >= TRANSACTION_MAX_MS / 1000
+    def _ended(self, exc: KafkaException, error: Corrupt) -> bool:
+        """True if the broker has ended the transaction itself, and nobody took our id.
+
+        It took too long: we are fenced, as a process with our id, which the broker does not tell
+        from that, fences a young one too. Or what was asked of it before contradicts what is asked
+        now: the answer to a commit was lost, and an abort comes too late.
+        """
+        outlasted = time.monotonic() - self._began_at >= TRANSACTION_MAX_MS / 1000
+        return (error.code == "fenced" and outlasted) or (
+            exc.args[0].code() == KafkaError.INVALID_TXN_STATE
         )
 
     def _retry(self, step: Callable[[float], None], what: str, deadline: float) -> None:
@@ -234,13 +238,12 @@ class TransactionalProducer:
 
     def _given_up(self, exc: KafkaException, what: str) -> SluiceError:
         error = translate(exc, what, self.transactional_id)
-        if isinstance(error, Corrupt) and self._outlasted(error):
+        if isinstance(error, Corrupt) and self._ended(exc, error):
             self._give_up_on_it()
             return Unavailable(
-                f"could not {what}: the broker ended the transaction after "
-                f"{TRANSACTION_MAX_MS // 1000} s",
+                f"could not {what}: the broker has ended the transaction itself",
                 where=self.transactional_id,
-                fix="nothing, if it stalled: the batch comes again",
+                fix="nothing, if it stalled or was killed: the batch comes again",
             )
         if isinstance(error, Corrupt) or exc.args[0].fatal():
             self.open = False  # a fatal producer can neither commit nor abort

@@ -23,6 +23,8 @@ from sluice.application.sealing import NONCE_BYTES, SECRET_BYTES
 from sluice.errors import Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
 
+DISK = "keystore_disk"
+"""Code of an Unavailable: a disk of the keystore takes nothing, or gives nothing."""
 ROOTS_MAX_BYTES = 65_536
 """One root, two while an erasure runs; a KMS's envelope of one is a few hundred bytes."""
 _FIX = "bring back the file of keystore.roots; what it wraps cannot be read without it"
@@ -140,7 +142,7 @@ class RootFile:
     def add(self, generation: int, root: bytes) -> None:
         """Keep one more, durably. Raises Unavailable."""
         made = self._wrapper.wrap(root)
-        self._write({**self._wrapped, generation: made})
+        self._write({**self._wrapped, generation: made}, "nothing was erased")
         self._clear[generation] = root
 
     def rewrap(self, wrapper: KeyWrapper) -> None:
@@ -149,7 +151,9 @@ class RootFile:
         clear, before = self.read(), self._wrapper
         self._wrapper = wrapper
         try:
-            self._write({n: wrapper.wrap(root) for n, root in clear.items()})
+            self._write(
+                {n: wrapper.wrap(root) for n, root in clear.items()}, "nothing was wrapped anew"
+            )
         except BaseException:
             self._wrapper = before
             raise
@@ -158,7 +162,10 @@ class RootFile:
         """Destroy the others: the file that held them is overwritten. Raises Unavailable."""
         if set(self._wrapped) == {generation}:
             return
-        self._write({generation: self._wrapped[generation]})
+        self._write(
+            {generation: self._wrapped[generation]},
+            "the erasure is final once the old one is gone: sluice log keys show",
+        )
         self._clear = {generation: self._clear[generation]}
 
     def _unwrapped(self, generation: int, wrapped: bytes) -> bytes:
@@ -169,7 +176,7 @@ class RootFile:
             raise Misconfigured("a root key of another length", where=str(self._path), fix=_FIX)
         return root
 
-    def _write(self, wrapped: dict[int, bytes]) -> None:
+    def _write(self, wrapped: dict[int, bytes], otherwise: str) -> None:
         roots = {str(n): base64.b64encode(of).decode() for n, of in wrapped.items()}
         content = msgspec.json.encode(_File(1, self._wrapper.name, roots)) + b"\n"
         try:
@@ -178,7 +185,8 @@ class RootFile:
             raise Unavailable(
                 f"the root keys cannot be written: {exc.strerror}",
                 where=str(self._path),
-                fix="nothing was erased; try again when the volume can be written",
+                fix=f"try again when the volume can be written; {otherwise}",
+                code=DISK,
             ) from exc
         self._wrapped = wrapped
 

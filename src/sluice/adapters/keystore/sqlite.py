@@ -21,7 +21,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sluice.adapters.keystore.roots import KeyWrapper, RootFile, check_private
+from sluice.adapters.keystore.roots import DISK, KeyWrapper, RootFile, check_private
 from sluice.application.open_record import Opening
 from sluice.application.sealing import (
     NONCE_BYTES,
@@ -656,10 +656,12 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as exc:
         if isinstance(exc, sqlite3.OperationalError):
+            held = exc.sqlite_errorcode == sqlite3.SQLITE_BUSY
             raise Unavailable(
                 f"the keystore cannot be used: {exc}",
                 where=str(path),
-                fix="is the disk full or read-only, or does another process hold it?",
+                fix="another process holds it" if held else "is the disk full, or read-only?",
+                code="" if held else DISK,
             ) from exc
         raise Corrupt(
             f"the keystore is damaged: {exc}",

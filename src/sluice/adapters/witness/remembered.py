@@ -59,12 +59,15 @@ class RememberedFiles:
         try:
             self._replace(path, note)
         except OSError as exc:
-            raise Unavailable(
-                f"the witness cannot remember what it would cosign: {exc.strerror}",
-                where=str(path),
-                fix="docs/runbooks/witness.md",
-                code="not_remembered",
-            ) from exc
+            raise _not_remembered(path, exc) from exc
+
+    def check(self) -> None:
+        """See the port."""
+        path = self._folder / "check"
+        try:
+            self._replace(path, b"does the disk take it?\n")
+        except OSError as exc:
+            raise _not_remembered(path, exc) from exc
 
     def keep_fork(self, origin: str, note: bytes) -> None:
         """Keep a proof against a log, beside the note that it contradicts. Raises nothing."""
@@ -94,6 +97,15 @@ class RememberedFiles:
         finally:
             os.close(handle)
         kill_at("witness.after_sync")
+
+
+def _not_remembered(path: Path, exc: OSError) -> Unavailable:
+    return Unavailable(
+        f"the witness cannot remember what it would cosign: {exc.strerror}",
+        where=str(path),
+        fix="docs/runbooks/witness.md",
+        code="not_remembered",
+    )
 
 
 def _name(origin: str) -> str:
