@@ -9,6 +9,7 @@ over a sample (GPTQ: Frantar, Ashkboos, Hoefler, Alistarh 2023, after optimal br
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +83,7 @@ def to_int8(graph: bytes, sample: Floats, names: Sequence[str]) -> bytes:
     scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
     step = np.float32(1 / STEPS)
     of_bias = scale * step
-    given = {
+    given: dict[str, npt.NDArray[Any]] = {
         "sizes_weight": weight[:width].astype(np.float32),
         "bins_weight": rounded(weight[width:], scale.astype(np.float64), inputs),
         "bins_weight_scale": scale,
@@ -115,7 +116,7 @@ def to_int8(graph: bytes, sample: Floats, names: Sequence[str]) -> bytes:
     return finish(model, names)
 
 
-def _node(kind: str, given: list[str], out: str, **attributes: int) -> onnx.NodeProto:
+def _node(kind: str, given: list[str], out: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, given, [out], name=f"{out}_{kind}", **attributes)
 
 

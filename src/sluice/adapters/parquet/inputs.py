@@ -79,8 +79,10 @@ def read_inputs(
         "the run learnt",
         "the set has",
         common,
-        np.array([given[name].to_numpy() for name in common], np.float32).T,
-        trained.learnt.features[:, [names.index(name) for name in common]].astype(np.float32),
+        np.array([given[name].to_numpy() for name in common], np.float64).T,
+        trained.learnt.features[:, [names.index(name) for name in common]]
+        .astype(np.float32)
+        .astype(np.float64),
         trained.learnt.fraud,
     )
     of_tests = [one for rows in tests for one in _of_test(rows)]

@@ -110,7 +110,7 @@ def _apart(pair: Pair) -> list[_Apart]:
     """The columns that differ, and in what way."""
     differ = pair.given != pair.held
     found = []
-    for i in np.flatnonzero(differ.any(axis=0)):
+    for i in np.flatnonzero(differ.any(axis=0)).tolist():
         given, held = pair.given[:, i].astype(np.float64), pair.held[:, i].astype(np.float64)
         share = float(differ[:, i].mean())
         sizes = (
@@ -176,7 +176,7 @@ def cut_stretches(rows: Extract, count: int, most: int) -> list[Extract]:
     """``count`` stretches of at most ``most`` rows, evenly spread."""
     n = len(rows.ids)
     size = min(most, -(-n // count))
-    begins = np.linspace(0, n - size, count).astype(np.int64) if n else []
+    begins: list[int] = np.linspace(0, n - size, count).astype(np.int64).tolist() if n else []
     return [
         Extract(
             rows.ids[b : b + size],
@@ -184,5 +184,5 @@ def cut_stretches(rows: Extract, count: int, most: int) -> list[Extract]:
             rows.fraud[b : b + size],
             rows.features[b : b + size],
         )
-        for b in dict.fromkeys(int(b) for b in begins)
+        for b in dict.fromkeys(begins)
     ]
