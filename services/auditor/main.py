@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from services.loop import NOTHING, ConsumerLoop, Done, Handler, Limits
 from services.repeat import Repeated
@@ -107,12 +108,14 @@ def main() -> int:
     settings, _ = load()
     try:
         stop = services.start("auditor", settings, log=bootstrap.origin(settings)).stop
+        waiting = Waiting(stop)
         for_brokers(
-            Waiting(stop),
+            waiting,
             settings,
             *bootstrap.sources(settings),
             services.topics(settings).checkpoints,
         )
+        waiting.until(partial(bootstrap.prepare_keys, settings), lambda _: "keystore")
         parts = bootstrap.auditor(settings)
         consumer = parts.consumer
         handler = Auditing(
@@ -121,6 +124,7 @@ def main() -> int:
         beside = [
             Repeated(*task) for task in beside_log.tasks(settings, bootstrap.origin(settings))
         ]
+        telemetry.event("writes", verifier=str(parts.key))
         services.settle()
         try:
             for task in beside:

@@ -362,6 +362,20 @@ class AuditorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     key_file: Annotated[
         str, _says("Private key that signs checkpoints, Ed25519, PEM; `sluice log keygen`.")
     ] = ""
+    retired_keys_file: Annotated[
+        str,
+        _says(
+            "Verifier keys that signed this log before, one a line; the log then tells of the "
+            "rotation. Empty: it never had another."
+        ),
+    ] = ""
+    make_keys: Annotated[
+        bool,
+        _says(
+            "Make that key and the keystore at the first start, where they are not there and no "
+            "checkpoint of the log ever was."
+        ),
+    ] = False
     environment: Annotated[str, _says("First part of the name of its logs, like bank.example.")] = (
         "local"
     )
@@ -493,8 +507,8 @@ class KeystoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     wrapper: Annotated[
         str,
         _says(
-            "What wraps the root keys: file:PATH of 32 bytes in hexadecimal digits; empty wraps "
-            "them with nothing."
+            "What wraps the root keys: file:PATH of 32 bytes in hexadecimal digits; kms:KEY of AWS "
+            "KMS, an ARN, an id or alias/NAME; empty wraps them with nothing."
         ),
     ] = ""
     copies: Annotated[
@@ -515,6 +529,13 @@ class KeystoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             le=80,
         ),
     ] = 21
+    duties: Annotated[
+        str,
+        _says(
+            "Duties that bind you, comma separated: ai_act, pci_dss, psd2, chargebacks, reg_b, "
+            "aml. Fewer `keystore.keep_quarters` than they ask for are refused. Empty names none."
+        ),
+    ] = ""
 
 
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -522,6 +543,11 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     replica: Annotated[
         str, _says("Name of this replica, the same after a restart; empty is the host name.")
+    ] = ""
+    image_digest: Annotated[
+        str,
+        _says("Digest of the container's image, for the records; empty where nobody pins it."),
+        Meta(pattern=r"^(sha256:[0-9a-f]{64})?$"),
     ] = ""
     admin_host: Annotated[str, _says("Address the admin port listens on.")] = "0.0.0.0"
     admin_port: Annotated[
@@ -716,8 +742,10 @@ def describe(settings: Settings, sources: Mapping[str, str]) -> list[Setting]:
 
 
 def digest_of(settings: Settings) -> str:
-    """SHA-256 of all settings, secrets masked: two processes with the same one are set up alike."""
-    text = "\n".join(f"{row.key}={row.value}" for row in describe(settings, {}))
+    """SHA-256 of all settings, secrets masked: two processes with the same one are set up alike,
+    whatever image they run."""
+    rows = [row for row in describe(settings, {}) if row.key != "service.image_digest"]
+    text = "\n".join(f"{row.key}={row.value}" for row in rows)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

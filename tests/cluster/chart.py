@@ -60,6 +60,9 @@ def values(beside: Outside) -> Values:
         "featurizer": {"replicas": 1, "resources": small},
         "archiver": {"persistence": {"enabled": False, "size": "1Gi"}, "resources": small},
         "consistency": {"resources": small},
+        # A test turns it on. Elsewhere it would write what nobody reads.
+        "auditor": {"enabled": False, "resources": small},
+        "witness": {"resources": small},
         "networkPolicy": {"callers": {"from": callers}, "scrapers": {"from": callers}},
         # Time enough for a machine that does much else; the check looks at what a test has made.
         "settings": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import tritonclient.http as triton
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 from sluice.adapters.kafka.topics import Topics
-from tests.cluster.chart import NAME, READY_MAX_S, Installed
+from sluice.application.log_keys import make_log_key
+from tests.cluster.chart import NAME, READY_MAX_S, Installed, volume
 from tests.cluster.kube import KubeError, is_ready
 from tests.support.messages import authorization
 from tests.support.recount import wait_applied
@@ -127,3 +129,60 @@ def test_a_stranger_does_not_reach_the_sync_api(sluice: Installed) -> None:
     once = ["--restart=Never", "--attach", "--rm", "--quiet", "--command", "--"]
     said = sluice.kube(*strange, *once, "python", "-c", CONNECT, *places)
     assert said.splitlines() == [f"{place} closed" for place in places]
+
+
+AUDITOR = f"{NAME}-auditor-0"
+LOG_KEY = "/var/lib/sluice-keys/log/0.pem.pub"
+
+
+def test_the_auditor_makes_its_keys_and_its_log_accounts_for_all_with_a_witness(
+    sluice: Installed, tmp_path: Path
+) -> None:
+    """Last here, since it changes the values: first the auditor as a first install has it, then a
+    witness that is told the key which that made, and the other way round."""
+    space = sluice.namespace
+    for claim in (f"log-{AUDITOR}", f"{NAME}-keystore", f"state-{NAME}-witness-0"):
+        folder = tmp_path / claim
+        folder.mkdir()
+        for path in (tmp_path.parent, tmp_path, folder):
+            path.chmod(0o777)  # the kubelet gives a folder of the node to no group
+        sluice.kube.apply(volume(space, claim, folder, "ReadWriteOnce"))
+    sluice.at(auditor={"enabled": True})
+
+    def inside(*words: str) -> str:
+        return sluice.kube("--namespace", space, "exec", AUDITOR, "--", *words)
+
+    log_key = inside("cat", LOG_KEY).strip()
+    assert log_key.startswith(f"{NAME}.{space}/cell/0+")
+
+    witness = make_log_key(tmp_path / "witness.pem", "test.example/witness-1", witness=True)
+    of = ["--namespace", space]
+    file = f"--from-file=key.pem={tmp_path / 'witness.pem'}"
+    sluice.kube(*of, "create", "secret", "generic", "witness-key", file)
+    sluice.at(
+        auditor={
+            "enabled": True,
+            "witnesses": [{"key": str(witness), "url": f"http://{NAME}-witness"}],
+        },
+        witness={
+            "enabled": True,
+            "name": "test.example/witness-1",
+            "keySecret": "witness-key",
+            "logs": [log_key],
+        },
+    )
+    sluice.decide("in-the-log")
+    verify = ["sluice", "log", "verify", "/var/lib/sluice/log/0", "--key", LOG_KEY]
+    verify += ["--witness", str(witness), "--require-witness", "1", "--accounting"]
+
+    def holds() -> bool:
+        try:
+            print(inside(*verify))
+        except KubeError as error:  # it is a second behind the topics
+            print(error)
+            return False
+        return True
+
+    sluice.kube.until(holds, "the log verifies, witnessed, and nothing is missing", READY_MAX_S)
+    tail = inside("sluice", "log", "tail", "/var/lib/sluice/log/0", "--count", "50")
+    assert '"in-the-log"' in tail

@@ -54,6 +54,7 @@ def trial_values(beside: Outside) -> dict[str, Any]:
         "sync": {"autoscaling": {"maxReplicas": 1}},
         "stream": {"autoscaling": {"mode": "none"}, "replicas": 1},
         "archiver": {"persistence": {"enabled": False, "size": "1Gi"}},
+        "auditor": small["auditor"],
         "networkPolicy": small["networkPolicy"],
         "settings": {k: small["settings"][k] for k in ("decider", "store")},
     }

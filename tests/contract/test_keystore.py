@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from sluice.adapters.keystore.roots import NoWrapper, RootFile
+from sluice.adapters.keystore.kms import KmsWrapper
+from sluice.adapters.keystore.roots import KeyWrapper, NoWrapper, RootFile
 from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.application.ports import Keystore
 from sluice.application.sealing import Erased
@@ -20,11 +21,14 @@ def _erase(store: Any, subject: str, through: str) -> int:
     return len(store.erase(subject, through, who="ann", case="GDPR-1").periods)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("kms", marks=pytest.mark.integration)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if request.param == "memory":
         return MemoryKeystore()
-    roots = RootFile(tmp_path / "roots" / "roots.json", NoWrapper())
+    wrapper: KeyWrapper = NoWrapper()
+    if request.param == "kms":
+        wrapper = KmsWrapper(request.getfixturevalue("kms_key"), {"sluice:cell": "test/eu"})
+    roots = RootFile(tmp_path / "roots" / "roots.json", wrapper)
     path = tmp_path / "keys" / "keys.sqlite"
     SqliteKeystore.make(path, roots)
     return SqliteKeystore(path, roots, SystemClock(), None)

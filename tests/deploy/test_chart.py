@@ -19,6 +19,8 @@ import yaml
 from local.kafka.broker import CONFIG
 from sluice import __version__
 from sluice.adapters.kafka.topics import TABLE, wanted
+from sluice.application.log_keys import parse_keys
+from sluice.audit.notes import LOG, WITNESS
 from sluice.settings import load
 from tests.deploy.conftest import CASES, values
 from tests.support.crds import KINDS
@@ -29,9 +31,9 @@ VERSIONS = ("1.32", "1.33", "1.34", "1.35", "1.36")
 NATIVE = re.compile(
     r"v1|apps/v1|batch/v1|policy/v1|autoscaling/v2|(networking|rbac\.authorization)\.k8s\.io/v1"
 )
-SERVICES = {"decider-sync", "decider-stream", "featurizer", "archiver"}
+SERVICES = {"decider-sync", "decider-stream", "featurizer", "archiver", "auditor"}
 """Components that are services of ours; their pods have an admin port."""
-OURS = SERVICES | {"labeller", "auditor"}
+OURS = SERVICES | {"labeller", "witness"}
 """The same with what an installation may do without."""
 Rendered = Callable[[str], list[Object]]
 
@@ -258,7 +260,7 @@ def test_each_service_understands_what_it_is_told(
                 environment["SLUICE_CONFIG"] = str(tmp_path / "sluice.yaml")
             settings, sources = load(environment)
             told += 1
-            if name != "topics":
+            if name not in ("topics", "witness"):
                 assert settings.access.mode == values(case)["access"].get("mode", "required")
                 assert "decider.trust_dir" in sources
             for path in files_named(settings):
@@ -268,7 +270,8 @@ def test_each_service_understands_what_it_is_told(
 
 
 def files_named(settings: Any) -> Iterator[str]:
-    for section in ("kafka", "store", "decider", "access", "archiver", "auditor"):
+    sections = ("kafka", "store", "decider", "access", "archiver", "auditor", "keystore", "witness")
+    for section in sections:
         part = getattr(settings, section)
         for key in part.__struct_fields__:
             value = getattr(part, key)
@@ -283,8 +286,10 @@ def path_matters(path: str, name: str, container: str) -> bool:
         return True
     if section == "store":
         return name in ("decider-sync", "decider-stream", "featurizer", "test")
-    if section in ("archiver", "auditor"):
+    if section in ("archiver", "witness"):
         return name == section
+    if section in ("auditor", "keystore"):
+        return name == "auditor"
     if section == "access" or rest.startswith(("cert_file", "key_file", "client_ca_file")):
         return name == "decider-sync"
     return name.startswith("decider") and not rest.startswith("release_dir")
@@ -302,7 +307,8 @@ def test_every_mount_has_its_volume_and_every_volume_its_mount(
 ) -> None:
     for name, _, spec in pods(rendered(case)):
         volumes = [volume["name"] for volume in spec.get("volumes", [])]
-        claims = {"kafka": ["data"], "store": ["data"], "auditor": ["log"]}.get(name, [])
+        own = {"kafka": ["data"], "store": ["data"], "auditor": ["log"], "witness": ["state"]}
+        claims = own.get(name, [])
         mounts = {
             mount["name"]
             for container in (*spec["containers"], *spec.get("initContainers", []))
@@ -518,6 +524,98 @@ def test_the_broker_for_a_trial_is_set_up_as_the_one_that_the_tests_run(
     assert kafka["containers"][0]["image"] == compose["services"]["kafka"]["image"]
 
 
+# The compliance log
+
+
+def auditor(objects: list[Object]) -> Object:
+    (spec,) = (spec for name, _, spec in pods(objects) if name == "auditor")
+    return spec
+
+
+def told(objects: list[Object], tmp_path: Path) -> Any:
+    """The settings of shard 0."""
+    config = named(objects, "ConfigMap")["sluice-config"]["data"]["sluice.yaml"]
+    (tmp_path / "sluice.yaml").write_text(config)
+    variables = {
+        one["name"]: one.get("value", "0") for one in auditor(objects)["containers"][0]["env"]
+    }
+    return load(variables | {"SLUICE_CONFIG": str(tmp_path / "sluice.yaml")})[0]
+
+
+def test_a_first_install_needs_no_key_made_by_hand(rendered: Rendered, tmp_path: Path) -> None:
+    """The auditor makes them where there are none, on a volume that no copy of the log holds."""
+    for case in ("default", "kind"):
+        objects = rendered(case)
+        settings = told(objects, tmp_path)
+        assert settings.auditor.make_keys
+        assert settings.auditor.environment == "sluice.fraud"
+        mounts = {
+            m["mountPath"]: m["name"] for m in auditor(objects)["containers"][0]["volumeMounts"]
+        }
+        kept = (settings.auditor.key_file, settings.keystore.path, settings.keystore.roots)
+        assert {on(mounts, path) for path in kept} == {"keystore"}
+        assert {on(mounts, settings.auditor.root), on(mounts, settings.keystore.copies)} == {"log"}
+        assert settings.keystore.wrapper == ""
+        claim = named(objects, "PersistentVolumeClaim")["sluice-keystore"]
+        assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+        (log,) = named(objects, "StatefulSet")["sluice-auditor"]["spec"]["volumeClaimTemplates"]
+        assert log["metadata"]["name"] == "log"
+
+
+def on(mounts: dict[str, str], path: str) -> str:
+    """The volume that a file lies on."""
+    return mounts[max((at for at in mounts if path.startswith(f"{at}/")), key=len)]
+
+
+def test_a_banks_auditor_is_told_its_key_kms_witnesses_copy_and_time_stamps(
+    rendered: Rendered, tmp_path: Path
+) -> None:
+    objects = rendered("prod")
+    settings = told(objects, tmp_path)
+    assert settings.auditor.environment == "bank.example"
+    assert settings.auditor.key_file == "/etc/sluice/log-key/key.pem"
+    assert settings.keystore.wrapper.startswith("kms:arn:aws:kms:eu-central-1:")
+    assert (settings.auditor.copy_bucket, settings.auditor.copy_retain_days) == ("sluice-log", 730)
+    assert settings.auditor.time_stamp_url == "http://tsa.example.org/tsr"
+    text = named(objects, "ConfigMap")["sluice-auditor"]["data"]["witnesses"]
+    urls = [line.rest for line in parse_keys(text, WITNESS, "witnesses")]
+    assert urls == ["https://witness.partner.example", "http://10.24.0.7:8082"]
+    text = named(objects, "ConfigMap")["sluice-witness"]["data"]["logs"]
+    assert [line.key.name for line in parse_keys(text, LOG, "logs")] == ["partner.example/eu/0"]
+    wrapped = told(rendered("strimzi"), tmp_path)
+    assert wrapped.keystore.wrapper == "file:/etc/sluice/wrapping-key/key"
+
+
+def test_turning_the_auditor_on_restarts_nothing_else(chart: Helm) -> None:
+    def templates(given: Object) -> dict[str, Object]:
+        kinds = ("StatefulSet", "InferenceService", "ServingRuntime")
+        objects = chart.render(given)
+        return {f"{k} {n}": o["spec"] for k in kinds for n, o in named(objects, k).items()}
+
+    with_log = templates(values("kind"))
+    without = templates(with_changes("kind", auditor={"enabled": False}))
+    assert with_log.keys() - without.keys() == {"StatefulSet sluice-auditor"}
+    assert all(with_log[name] == spec for name, spec in without.items())
+
+
+def test_a_witness_is_whole_in_one_file_for_somebody_else_to_apply(chart: Helm) -> None:
+    """As the how-to has it: the least values, and the witness's own."""
+    given = with_changes("default", witness=values("prod")["witness"])
+    text = chart.text(given, name="witness")["templates/witness.yaml"]
+    objects = [one for one in yaml.safe_load_all(text) if one]
+    kinds = {one["kind"] for one in objects}
+    assert kinds == {
+        "ServiceAccount", "ConfigMap", "StatefulSet", "Service", "PodDisruptionBudget",
+        "NetworkPolicy",
+    }  # fmt: skip
+    (spec,) = (spec for name, _, spec in pods(objects) if name == "witness")
+    for volume in spec["volumes"]:
+        if "configMap" in volume:
+            assert volume["configMap"]["name"] in named(objects, "ConfigMap")
+        elif "secret" in volume:
+            assert volume["secret"]["secretName"] == "witness-key"
+
+
 # Networks
 
 
@@ -558,11 +656,36 @@ def test_a_pod_reaches_what_it_needs_and_nothing_else(rendered: Rendered) -> Non
         "featurizer": {53, 6380} | kafka,
         "archiver": {53} | kafka,
         "labeller": {53, 8443} | kafka,
-        "auditor": {53} | kafka,
+        "auditor": {53, 443, 80, 8082, 3128} | kafka,
+        "witness": {53},
         "topics": {53} | kafka,
         "test": {53, 6380, 8080} | kafka,
         "steps": {53, 5000, 8081} | kafka,
     }
+
+
+def test_only_the_auditor_and_named_logs_reach_the_witness_which_asks_nobody(
+    rendered: Rendered,
+) -> None:
+    policy = named(rendered("prod"), "NetworkPolicy")["sluice-witness"]["spec"]
+    (rule,) = policy["ingress"]
+    assert rule["ports"] == [{"port": 8082, "protocol": "TCP"}]
+    ours, theirs = rule["from"]
+    assert component(ours["podSelector"]["matchLabels"]) == "auditor"
+    assert theirs == {"ipBlock": {"cidr": "10.25.0.0/24"}}
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in policy
+    out = named(rendered("prod"), "NetworkPolicy")["sluice-allow-log"]["spec"]["egress"]
+    assert out[0]["to"] == [{"ipBlock": {"cidr": "10.24.0.0/16"}}]
+    assert component(out[1]["to"][0]["podSelector"]["matchLabels"]) == "witness"
+
+
+def test_an_auditor_that_asks_nobody_is_let_out_to_nobody(rendered: Rendered) -> None:
+    assert "sluice-allow-log" not in named(rendered("kind"), "NetworkPolicy")
+    (spec,) = (s for n, labels, s in pods(rendered("strimzi")) if n == "auditor")
+    (labels,) = (labels for n, labels, _ in pods(rendered("strimzi")) if n == "auditor")
+    assert spec["containers"][0]["envFrom"] == [{"secretRef": {"name": "log-storage"}}]
+    assert reaches(rendered("strimzi"), labels) == {53, 9093, 9000}
 
 
 def test_only_named_callers_reach_the_sync_api(rendered: Rendered) -> None:
@@ -696,8 +819,15 @@ def test_a_steps_pod_is_what_kubernetes_takes_and_its_disks_are_there(
         ("default", {"kafka__external__existingSecret": ""}, "holds the user of decider-sync"),
         ("prod", {"kafka__external__existingSecrets__labeller": ""}, "existingSecrets.labeller"),
         ("prod", {"kafka__external__existingSecrets__auditor": ""}, "existingSecrets.auditor"),
-        ("prod", {"auditor__keySecret": ""}, "auditor.keySecret is empty"),
-        ("prod", {"auditor__environment": ""}, "auditor.environment is empty"),
+        ("kind", {"auditor__shards": 2}, "all shards share one keystore"),
+        ("prod", {"auditor__persistence__enabled": False}, "all shards share one keystore"),
+        ("prod", {"auditor__keystore__wrappingSecret": "w"}, "one of them wraps the root keys"),
+        ("prod", {"auditor__timeStamp__rootsConfigMap": ""}, "no stamp could be verified"),
+        ("kind", {"auditor__witnesses": [{"key": "w", "url": "http://w"}]}, "pattern"),
+        ("prod", {"witness__name": ""}, "witness.name is empty"),
+        ("prod", {"witness__keySecret": ""}, "witness.keySecret is empty"),
+        ("prod", {"witness__logs": []}, "witness.logs is empty"),
+        ("kind", {"settings": {"keystore": {"wrapper": "x"}}}, "'wrapper' not allowed"),
         ("prod", {"archiver__persistence__accessMode": "ReadWriteOnce"}, "labeller.lookUp is on"),
         ("prod", {"kafka__external__existingSecrets__archiver": ""}, "existingSecrets.archiver"),
         ("default", {"store": {}}, "store.external has no address for the decider"),

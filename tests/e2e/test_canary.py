@@ -13,6 +13,7 @@ import pytest
 from local.kafka.broker import Node
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.trustfiles import ActivationFile
+from sluice.application.told import Change, change_of
 from sluice.bootstrap.services import store_at
 from sluice.cli import main
 from sluice.domain.activation import decode
@@ -86,6 +87,17 @@ def events(deployment: Deployment, epoch: int) -> list[Rollout]:
     return [event for event in each if event.epoch == epoch]
 
 
+def obeyed(deployment: Deployment, epoch: int | None) -> list[Change]:
+    """What deciders said of a release by its activation, None of their policy, as the compliance
+    log reads it."""
+    read = [change_of(m.value) for m in read_all(deployment.bootstrap, deployment.topics.rollouts)]
+    return [
+        one
+        for one in read
+        if one is not None and (one.activated.epoch if one.activated else None) == epoch
+    ]
+
+
 def decisions(ledger: Ledger, name: str) -> list[Decision]:
     """Those of one test's traffic."""
     return [d for d in ledger.decisions if d.authorization.authorization_id.startswith(name)]
@@ -152,8 +164,13 @@ def test_a_bad_canary_goes_back_without_a_person(
 def test_a_slow_shadow_is_in_no_answer_and_what_it_scores_is_recorded(
     deployment: Deployment,
 ) -> None:
-    step(deployment, "shadow", "slow")
+    epoch = step(deployment, "shadow", "slow")
     wait_until(lambda: shares(deployment, "shadow") == [1, 1], "both have the shadow")
+    wait_until(lambda: len(obeyed(deployment, epoch)) == 2, "both say by whose word they decide")
+    assert {one.activated.act for one in obeyed(deployment, epoch) if one.activated} == {"shadow"}
+    policies = [one.thresholds for one in obeyed(deployment, None)]
+    assert len(policies) == len(DECIDERS)
+    assert all(policies)
     topics = deployment.topics
     traffic = StreamTraffic(
         deployment.bootstrap, topics.authorizations, "shadow-s", rate=RATE, cards=CARDS

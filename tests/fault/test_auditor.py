@@ -8,25 +8,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from local.kafka.broker import free_port
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import TopicReader
+from sluice.adapters.kafka.rollouts import RolloutTopic
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.tiles.folder import LogFolder
+from sluice.application.log_keys import make_log_key
 from sluice.application.ports import Partition
-from sluice.application.sign_release import make_key, read_private_key
+from sluice.application.sign_release import read_private_key
 from sluice.audit.checkpoints import open_checkpoint
 from sluice.audit.entries import split
 from sluice.audit.merkle import leaf_hash, root_of
-from sluice.audit.notes import LOG, Key
+from sluice.audit.notes import LOG, Key, parse_key
 from sluice.audit.tiles import read_entries, reader, tiles_of
 from sluice.bootstrap.keystore import make_keystore
+from sluice.cli import main
+from sluice.domain.activation import Activation, statement_of
 from sluice.domain.records.authorization import encode
-from sluice.domain.records.log_record import AnyRecord, GapRecord, read
+from sluice.domain.records.log_record import AnyRecord, GapRecord, KeyRotationRecord, read
+from sluice.domain.records.rollout import Rollout
 from sluice.settings import KeystoreSettings, Settings
-from sluice.testing.factories import make_authorization, make_label
+from sluice.testing.factories import NOON_US, make_authorization, make_label
 from sluice.testing.records import make_decision
 from tests.support.kafka import read_all, wait_until
 
@@ -42,7 +48,8 @@ class Auditor:
         self.prefix = topics.decisions.removesuffix("decisions.v1")
         self.running: list[subprocess.Popen] = []
         self.key = folder / "log.key"
-        make_key(self.key)
+        make_log_key(self.key, NAME, witness=False)
+        self.retired = ""
         kept = KeystoreSettings(path=str(folder / "k/keys"), roots=str(folder / "r/roots"))
         make_keystore(Settings(keystore=kept))
 
@@ -55,6 +62,7 @@ class Auditor:
                 "SLUICE_KAFKA_TOPIC_PREFIX": self.prefix,
                 "SLUICE_AUDITOR_ROOT": str(self.folder / folder),
                 "SLUICE_AUDITOR_KEY_FILE": str(self.key),
+                "SLUICE_AUDITOR_RETIRED_KEYS_FILE": self.retired,
                 "SLUICE_AUDITOR_ENVIRONMENT": "test",
                 "SLUICE_AUDITOR_CELL": "eu",
                 "SLUICE_KEYSTORE_PATH": str(self.folder / "k/keys"),
@@ -107,7 +115,7 @@ class Auditor:
         try:
             return {
                 (topic, number): list(range(end))
-                for topic in (self.topics.decisions, self.topics.labels)
+                for topic in (self.topics.decisions, self.topics.labels, self.topics.rollouts)
                 for number, (_, end) in asked.spans(topic).items()
                 if end
             }
@@ -149,12 +157,31 @@ def label(auditor: Auditor, count: int) -> None:
     producer.flush(30)
 
 
+def obey(auditor: Auditor, *emitters: str) -> None:
+    """Deciders say which policy they decide by, and by whose word."""
+    said = Activation(
+        what="policy", id="p-1", digest="d" * 64, epoch=NOON_US, act="activate", who="ann", why="x"
+    )
+    step = Rollout(
+        at=NOON_US, emitter="", step="began", role="policy", release="p-1", digest="d" * 64,
+        epoch=NOON_US, who="ann", why="x", statement=statement_of(said).statement.decode(),
+        signers=["a" * 16], score_ppm=[None, None, 900_000], expected_loss_minor=[None] * 3,
+    )  # fmt: skip
+    producer = EventProducer(auditor.bootstrap, client_id="test")
+    topic = RolloutTopic(
+        auditor.topics.rollouts, lambda: TopicReader(auditor.bootstrap), lambda: producer
+    )
+    topic.write([structs.replace(step, emitter=emitter) for emitter in emitters])
+
+
 def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     decide(auditor, 0, 300)
     label(auditor, 40)
+    obey(auditor, "decider-0/1-1", "decider-1/1-1")
     for point in ("auditor.after_publish:2", "auditor.after_ahead:3", "auditor.after_commit"):
         assert auditor.start(kill_at=point).wait(60) == -signal.SIGKILL, point
     decide(auditor, 300, 400)
+    obey(auditor, "decider-0/2-1")
     last = auditor.start()
     wait_until(
         lambda: (
@@ -168,12 +195,43 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     records = auditor.records()
     kinds = [record.type for record in records]
     assert (kinds.count("decision"), kinds.count("label")) == (400, 40)
-    assert kinds.count("log_start") == 4
+    assert kinds.count("log_start") == kinds.count("time_sync") == 4
+    assert (kinds.count("rollout"), kinds.count("policy"), kinds.count("threshold")) == (3, 1, 1)
     assert kinds[-1] == "log_stop"
     own = [record.sequence for record in records if record.emitter == "auditor"]
     assert own == list(range(len(own)))
     published = read_all(auditor.bootstrap, auditor.topics.checkpoints)
     assert published[-1].value == LogFolder(auditor.folder / "log" / "0").read("checkpoint")
+
+
+def test_an_auditor_whose_key_was_rotated_says_so_and_its_log_verifies(
+    auditor: Auditor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label(auditor, 3)
+    log, known = auditor.folder / "log" / "0", auditor.folder / "known"
+    first = auditor.start()
+    wait_until(auditor.records, "a checkpoint is shown")
+    first.terminate()
+    assert first.wait(30) == 0
+    known.write_bytes((log / "checkpoint").read_bytes())
+    old, auditor.key = auditor.key, auditor.folder / "new.key"
+    make_log_key(auditor.key, NAME, witness=False)
+    assert auditor.start().wait(60) == 1, "the log is another key's"
+    auditor.retired = f"{old}.pub"
+    second = auditor.start()
+    wait_until(
+        lambda: (log / "checkpoint").read_bytes() != known.read_bytes(), "a checkpoint is shown"
+    )
+    second.terminate()
+    assert second.wait(30) == 0
+    (rotation,) = [r.body for r in auditor.records() if isinstance(r, KeyRotationRecord)]
+    assert (rotation.before, rotation.after) == tuple(
+        parse_key(Path(f"{key}.pub").read_text()).short for key in (old, auditor.key)
+    )
+    verify = ["log", "verify", str(log), "--known", str(known), "--key", f"{auditor.key}.pub"]
+    assert main([*verify, "--retired", f"{old}.pub"]) == 0
+    assert main(verify) == 3
+    assert "key_rotation 1" in capsys.readouterr().out
 
 
 def test_a_second_auditor_on_another_disk_is_refused_and_ends_the_first(auditor: Auditor) -> None:

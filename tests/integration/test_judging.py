@@ -334,7 +334,9 @@ def test_a_feature_that_the_catalogue_lacks_is_refused_as_such(bench, tmp_path):
     assert refused(bench, run, tmp_path) == ["unknown_feature"]
 
 
-@pytest.mark.parametrize("what", ["scores", "model", "run", "champion", "dataset", "empty"])
+@pytest.mark.parametrize(
+    "what", ["scores", "model", "run", "learnt", "before", "champion", "dataset", "empty"]
+)
 def test_what_is_damaged_ends_in_a_clear_error_and_leaves_nothing(bench, tmp_path, capsys, what):
     out, more = tmp_path / "out", []
     run = bench.run({"student": bench.graph})
@@ -344,6 +346,11 @@ def test_what_is_damaged_ends_in_a_clear_error_and_leaves_nothing(bench, tmp_pat
         (run / "models/student.onnx").write_bytes(bench.int8)
     elif what == "run":
         (run / "run.json").write_text("{}")
+    elif what == "learnt":
+        (run / "learnt.parquet").write_bytes(b"PAR1")
+    elif what == "before":
+        about = json.loads((run / "run.json").read_bytes())
+        (run / "run.json").write_text(json.dumps(about | {"learnt": None}))
     elif what == "champion":
         more = ["--trust", str(bench.public)]
     elif what == "dataset":
@@ -360,7 +367,9 @@ def test_what_is_damaged_ends_in_a_clear_error_and_leaves_nothing(bench, tmp_pat
     assert bench.gate(run, *more, out=out) != 0
     said = capsys.readouterr().err
     wanted = {
-        "scores": "it has the digest", "model": "it has the digest", "run": "no run of training",
+        "scores": "it has the digest", "model": "it has the digest",
+        "learnt": "it has the digest", "before": "does not say what it learnt",
+        "run": "no run of training",
         "champion": "which is not trusted", "dataset": "no training set",
         "empty": "no threshold can be found",
     }  # fmt: skip

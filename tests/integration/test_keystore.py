@@ -9,10 +9,14 @@ import pytest
 
 from sluice.adapters.keystore.roots import FileWrapper, NoWrapper, RootFile
 from sluice.adapters.keystore.sqlite import HELD, SqliteKeystore
+from sluice.application.log_keys import make_log_key
 from sluice.application.open_record import Opening
 from sluice.application.sealing import Erased, period_of
+from sluice.bootstrap.auditor import prepare_keys
+from sluice.bootstrap.keystore import make_keystore
 from sluice.domain.clock import DAY_US, SystemClock
 from sluice.errors import Corrupt, Misconfigured, Rejected, SluiceError, Unavailable
+from sluice.settings import AuditorSettings, KeystoreSettings, Settings
 
 WHO = {"who": "ann", "case": "GDPR-17"}
 QUARTER = "2026Q4"
@@ -293,3 +297,33 @@ def test_a_wrapper_keeps_the_roots_and_refuses_another_key(tmp_path: Path) -> No
             RootFile(path, wrong).read()
     with pytest.raises(Misconfigured, match="32 bytes"):
         wrapper("short", "0b")
+
+
+def test_another_shard_waits_for_the_keystore_that_shard_0_makes(tmp_path: Path) -> None:
+    key = tmp_path / "0.pem"
+    make_log_key(key, "test/eu/1", witness=False)
+    path, roots = tmp_path / "keys.sqlite", tmp_path / "roots.json"
+    where = KeystoreSettings(path=str(path), roots=str(roots))
+    named = {"key_file": str(key), "shards": 2, "root": str(tmp_path / "log")}
+    shard_1 = AuditorSettings(shard=1, make_keys=True, **named)
+    with pytest.raises(Unavailable, match="shard 0 has not made"):
+        prepare_keys(Settings(auditor=shard_1, keystore=where))
+    with pytest.raises(Misconfigured, match="no keystore"):  # who makes none waits for none
+        prepare_keys(Settings(auditor=AuditorSettings(shard=1, **named), keystore=where))
+    make_keystore(Settings(keystore=where))
+    prepare_keys(Settings(auditor=shard_1, keystore=where))
+
+
+def test_a_log_with_checkpoints_that_lacks_its_keys_gets_no_new_ones(tmp_path: Path) -> None:
+    (tmp_path / "log/0").mkdir(parents=True)
+    (tmp_path / "log/0/checkpoint").write_text("test/eu/0\n")
+    where = KeystoreSettings(path=str(tmp_path / "k"), roots=str(tmp_path / "r"))
+    given = AuditorSettings(
+        make_keys=True, key_file=str(tmp_path / "0.pem"), root=str(tmp_path / "log")
+    )
+    with pytest.raises(
+        Misconfigured, match=r"lacks what it was written with: .*0\.pem, .*k"
+    ) as lost:
+        prepare_keys(Settings(auditor=given, keystore=where))
+    assert lost.value.code == "keys_gone"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log"]

@@ -92,6 +92,17 @@ def gap(
     return join(records.encode(made))
 
 
+def rotation(index: int, before: Key, after: Key) -> bytes:
+    """From here on another key signs."""
+    body = records.KeyRotationBody(
+        actor=None, case=None, purpose="log", before=before.short, after=after.short
+    )  # fmt: skip
+    made = records.KeyRotationRecord(
+        log=ORIGIN, recorded_at=START_US + index * 1000, emitter="auditor", sequence=0, body=body
+    )
+    return join(records.encode(made))
+
+
 def signed(
     size: int,
     root: bytes,

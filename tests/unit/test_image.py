@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 import sluice
+from sluice.domain.records.log_record import WORD
 
 LOCKS = {"services": "requirements.lock", "models": "image.lock"}
 IGNORED = {"services": ".dockerignore", "models": "models/Dockerfile.dockerignore"}
@@ -58,3 +60,15 @@ def test_only_what_is_named_goes_into_the_build(folder: str, dockerfile: str) ->
     if folder == "services":  # whole folders, of which one has more than what is copied
         copied = {word.partition("/")[0] for word in copied}
     assert named == copied
+
+
+def test_a_build_that_was_told_its_commit_says_it(tmp_path: Path) -> None:
+    package = tmp_path / "sluice"
+    package.mkdir()
+    source = Path(str(sluice.__file__)).read_text()
+    (package / "__init__.py").write_text(source)
+    assert runpy.run_path(str(package / "__init__.py"))["BUILD"] == f"sluice-{sluice.__version__}"
+    (package / "COMMIT").write_text("24afa4" * 6 + "beef")
+    build = runpy.run_path(str(package / "__init__.py"))["BUILD"]
+    assert build == f"sluice-{sluice.__version__}+24afa424afa4"
+    assert re.fullmatch(WORD, build)

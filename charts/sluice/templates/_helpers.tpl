@@ -1,5 +1,5 @@
 {{/* Names, labels, and what several workloads share. A component is decider-sync, decider-stream,
-     featurizer, archiver, labeller, auditor, topics, kafka, store or test. */}}
+     featurizer, archiver, labeller, auditor, witness, topics, kafka, store or test. */}}
 
 {{- define "sluice.name" -}}
 {{ default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}

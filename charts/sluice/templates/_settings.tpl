@@ -133,6 +133,11 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 {{/* Variables of a service: sluice.yaml, brokers, store, secrets. The consistency check asks no broker. */}}
 {{- define "sluice.env" -}}
 - {name: SLUICE_CONFIG, value: /etc/sluice/config/sluice.yaml}
+{{- if or (hasPrefix "decider" .component) (eq .component "auditor") }}
+{{- with .root.Values.image.digest }}
+- {name: SLUICE_SERVICE_IMAGE_DIGEST, value: {{ . }}}
+{{- end }}
+{{- end }}
 {{- if ne .component "consistency" }}
 {{ include "sluice.kafkaEnv" . }}
 {{- end }}
@@ -305,9 +310,6 @@ initContainers:
 {{- if .Values.labeller.enabled }}
 {{- $ours = merge $ours (dict "labeller" (merge (dict "look_up" .Values.labeller.lookUp) $http)) }}
 {{- end }}
-{{- if .Values.auditor.enabled }}
-{{- $ours = merge $ours (dict "auditor" (dict "environment" .Values.auditor.environment "cell" .Values.auditor.cell "shards" .Values.auditor.shards "key_file" "/etc/sluice/log-key/key.pem")) }}
-{{- end }}
 {{- merge $ours (deepCopy .Values.settings) | toYaml }}
 {{- end }}
 
@@ -348,5 +350,107 @@ checksum/config: {{ include "sluice.yaml" . | sha256sum }}
 {{- with .Values.access.keysCaSecret }}
 - {name: keys-ca, secret: {secretName: {{ . }}}}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The auditor's own settings are variables of its pod: turned on or changed, they restart nothing else. */}}
+{{- define "sluice.auditorEnv" -}}
+{{- $auditor := .Values.auditor -}}
+- name: SLUICE_AUDITOR_SHARD
+  valueFrom: {fieldRef: {fieldPath: "metadata.labels['apps.kubernetes.io/pod-index']"}}
+- {name: SLUICE_AUDITOR_SHARDS, value: {{ $auditor.shards | quote }}}
+- {name: SLUICE_AUDITOR_ENVIRONMENT, value: {{ default (printf "%s.%s" (include "sluice.fullname" .) .Release.Namespace) $auditor.environment | quote }}}
+- {name: SLUICE_AUDITOR_CELL, value: {{ $auditor.cell | quote }}}
+- {name: SLUICE_AUDITOR_ROOT, value: /var/lib/sluice/log}
+- {name: SLUICE_AUDITOR_MAKE_KEYS, value: "true"}
+- {name: SLUICE_AUDITOR_KEY_FILE, value: {{ ternary "/etc/sluice/log-key/key.pem" "/var/lib/sluice-keys/log/$(SLUICE_AUDITOR_SHARD).pem" (not (empty $auditor.keySecret)) }}}
+- {name: SLUICE_KEYSTORE_PATH, value: /var/lib/sluice-keys/keystore/keys.sqlite}
+- {name: SLUICE_KEYSTORE_ROOTS, value: /var/lib/sluice-keys/roots/roots.json}
+- {name: SLUICE_KEYSTORE_COPIES, value: /var/lib/sluice/keystore-copies}
+- {name: SLUICE_KEYSTORE_GRANTS, value: {{ ternary "/etc/sluice/grants" "/var/lib/sluice-keys/grants" (not (empty $auditor.grantsConfigMap)) }}}
+{{- if $auditor.keystore.wrappingSecret }}
+- {name: SLUICE_KEYSTORE_WRAPPER, value: "file:/etc/sluice/wrapping-key/key"}
+{{- else if $auditor.keystore.kmsKey }}
+- {name: SLUICE_KEYSTORE_WRAPPER, value: {{ printf "kms:%s" $auditor.keystore.kmsKey | quote }}}
+{{- end }}
+{{- if $auditor.witnesses }}
+- {name: SLUICE_AUDITOR_WITNESSES_FILE, value: /etc/sluice/witnesses/witnesses}
+{{- end }}
+{{- if $auditor.caSecret }}
+- {name: SLUICE_AUDITOR_CA_FILE, value: /etc/sluice/log-ca/ca.crt}
+{{- end }}
+{{- with $auditor.copy }}
+{{- if .bucket }}
+- {name: SLUICE_AUDITOR_COPY_BUCKET, value: {{ .bucket | quote }}}
+{{- with .endpoint }}
+- {name: SLUICE_AUDITOR_COPY_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- with .region }}
+- {name: SLUICE_AUDITOR_COPY_REGION, value: {{ . | quote }}}
+{{- end }}
+{{- with .retainDays }}
+- {name: SLUICE_AUDITOR_COPY_RETAIN_DAYS, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $auditor.timeStamp }}
+{{- if .url }}
+- {name: SLUICE_AUDITOR_TIME_STAMP_URL, value: {{ .url | quote }}}
+- {name: SLUICE_AUDITOR_TIME_STAMP_ROOTS_FILE, value: /etc/sluice/time-stamp/roots.pem}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What it reads of secrets and ConfigMaps, as volumes. */}}
+{{- define "sluice.auditorVolumes" -}}
+{{- $auditor := .Values.auditor -}}
+{{- with $auditor.keySecret }}
+- {name: log-key, secret: {secretName: {{ . }}, defaultMode: 0440}}
+{{- end }}
+{{- with $auditor.keystore.wrappingSecret }}
+- {name: wrapping-key, secret: {secretName: {{ . }}, defaultMode: 0440}}
+{{- end }}
+{{- with $auditor.grantsConfigMap }}
+- {name: grants, configMap: {name: {{ . }}}}
+{{- end }}
+{{- if $auditor.witnesses }}
+- {name: witnesses, configMap: {name: {{ include "sluice.fullname" . }}-auditor}}
+{{- end }}
+{{- with $auditor.caSecret }}
+- {name: log-ca, secret: {secretName: {{ . }}}}
+{{- end }}
+{{- if $auditor.timeStamp.url }}
+- {name: time-stamp, configMap: {name: {{ $auditor.timeStamp.rootsConfigMap }}}}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.auditorMounts" -}}
+{{- range include "sluice.auditorVolumes" . | fromYamlArray }}
+- {name: {{ .name }}, mountPath: /etc/sluice/{{ .name }}, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* Ports of what the auditor asks, as they stand in its URLs. */}}
+{{- define "sluice.logPorts" -}}
+{{- $auditor := .Values.auditor -}}
+{{- $urls := list -}}
+{{- range $auditor.witnesses }}
+{{- $urls = append $urls .url }}
+{{- end }}
+{{- if $auditor.copy.bucket }}
+{{- $urls = append $urls (default "https://s3" $auditor.copy.endpoint) }}
+{{- end }}
+{{- if $auditor.keystore.kmsKey }}
+{{- $urls = append $urls "https://kms" }}
+{{- end }}
+{{- with $auditor.timeStamp.url }}
+{{- $urls = append $urls . }}
+{{- end }}
+{{- $ports := .Values.networkPolicy.log.ports -}}
+{{- range $urls }}
+{{- $ports = append $ports (regexFind ":[0-9]+" (regexReplaceAll "^https?://[^:/]*" . "") | trimPrefix ":" | default (ternary "443" "80" (hasPrefix "https:" .)) | int) }}
+{{- end }}
+{{- range $ports | uniq }}
+- {port: {{ . }}, protocol: TCP}
 {{- end }}
 {{- end }}

@@ -49,12 +49,7 @@
 {{- if and $values.labeller.enabled $values.labeller.lookUp (or (not $values.archiver.persistence.enabled) (ne $values.archiver.persistence.accessMode "ReadWriteMany")) }}
 {{- fail "\n\nlabeller.lookUp is on: it reads the archive beside the archiver. Set archiver.persistence.enabled, and its accessMode to ReadWriteMany, with a storage class that can; or have reports name the entities themselves.\n" }}
 {{- end }}
-{{- if and $values.auditor.enabled (not $values.auditor.keySecret) }}
-{{- fail "\n\nauditor.enabled is true and auditor.keySecret is empty: name the secret whose key.pem signs the log. sluice log keygen makes one.\n" }}
-{{- end }}
-{{- if and $values.auditor.enabled (not $values.auditor.environment) }}
-{{- fail "\n\nauditor.environment is empty: it is the first part of the log's name, like bank.example, and no other log may have it.\n" }}
-{{- end }}
+{{- include "sluice.validateLog" . }}
 {{- include "sluice.validateAirflow" . }}
 {{- if and (gt (int $values.archiver.replicas) 1) (ne $values.archiver.persistence.accessMode "ReadWriteMany") }}
 {{- fail "\n\narchiver.replicas is more than 1: all replicas write one folder. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can.\n" }}
@@ -135,6 +130,34 @@
 {{- end }}
 {{- if and $access.clients (not $access.clientCaSecret) }}
 {{- fail "\n\naccess.clients lists certificates and none is asked for. Name the secret with the clients' CA in access.clientCaSecret.\n" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.validateLog" -}}
+{{- $auditor := .Values.auditor -}}
+{{- if $auditor.enabled }}
+{{- if and (gt (int $auditor.shards) 1) (or (not $auditor.persistence.enabled) (ne $auditor.keystore.persistence.accessMode "ReadWriteMany")) }}
+{{- fail "\n\nauditor.shards is more than 1: all shards share one keystore. Set auditor.persistence.enabled, and auditor.keystore.persistence.accessMode to ReadWriteMany, with a storage class whose file system has POSIX locks (NFS 4, CephFS).\n" }}
+{{- end }}
+{{- if and $auditor.keystore.wrappingSecret $auditor.keystore.kmsKey }}
+{{- fail "\n\nauditor.keystore has a wrappingSecret and a kmsKey: one of them wraps the root keys.\n" }}
+{{- end }}
+{{- if and $auditor.timeStamp.url (not $auditor.timeStamp.rootsConfigMap) }}
+{{- fail "\n\nauditor.timeStamp.url is given and no stamp could be verified: name a ConfigMap with the authority's root certificates, roots.pem, in auditor.timeStamp.rootsConfigMap.\n" }}
+{{- end }}
+{{- end }}
+{{- with .Values.witness }}
+{{- if .enabled }}
+{{- if not .name }}
+{{- fail "\n\nwitness.name is empty: a cosignature says whose it is, like bank.example/witness-1.\n" }}
+{{- end }}
+{{- if not .keySecret }}
+{{- fail "\n\nwitness.keySecret is empty: name the secret whose key.pem cosigns. sluice log keygen --witness makes one.\n" }}
+{{- end }}
+{{- if not .logs }}
+{{- fail "\n\nwitness.logs is empty: list the verifier keys of the logs that it cosigns.\n" }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

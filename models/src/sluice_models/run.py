@@ -119,7 +119,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     features: the columns of every graph, in order. code: SHA-256 of the training package's sources.
     trained_from, trained_until: first and end of the train split, microseconds UTC. reference_row:
     medians of its genuine rows. scores: SHA-256 of scores/SPLIT.parquet, by split. learnt: of
-    learnt.parquet. versions: of the libraries that decide a bit of it.
+    learnt.parquet, None in runs of before. versions: of the libraries that decide a bit of it.
     """
 
     v: Literal[1] = 1
@@ -135,7 +135,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     reference_row: list[int]
     candidates: list[Candidate]
     scores: dict[str, Sha256]
-    learnt: Sha256
+    learnt: Sha256 | None = None
     search: Search
     versions: dict[str, str]
 

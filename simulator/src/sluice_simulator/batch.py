@@ -13,6 +13,7 @@ from sluice.domain.records.texts import optional_fields
 from sluice_simulator import geography as geo
 from sluice_simulator import identifiers as ids
 from sluice_simulator.config import Config
+from sluice_simulator.exemptions import EXEMPTIONS, exemptions
 from sluice_simulator.labels import DAY_US, WAYS
 from sluice_simulator.people import Cards, Merchants
 from sluice_simulator.rows import CHANNELS, KINDS, THREE_DS, Bools, Ints, Rows, is_fraud
@@ -68,6 +69,7 @@ class Batch:
             "tenant": _names([world.config.tenant], np.zeros(n, np.int64)),
             "ip_prefix": ids.prefixes(rows["ip"]),
             "three_ds": _names(THREE_DS, rows["three_ds"]),
+            "sca_exemption": _names(EXEMPTIONS, self._exemptions()),
         }
         # An optional field that this world knows nothing of is null.
         absent = {name: pa.nulls(n, pa.string()) for name in _OPTIONAL - set(columns)}
@@ -119,20 +121,26 @@ class Batch:
         """The rows as they are sent."""
         rows = self.rows
         table = self.authorizations()
-        names = [name for name in AUTHORIZATION_FIELDS if name not in {"v", "channel", "three_ds"}]
-        columns = [table.column(name).to_pylist() for name in names]
-        channels = [_CHANNELS[c] for c in rows["channel"].tolist()]
-        outcomes = [_THREE_DS[t] for t in rows["three_ds"].tolist()]
+        enums = {
+            "channel": [_CHANNELS[c] for c in rows["channel"].tolist()],
+            "three_ds": [_THREE_DS[t] for t in rows["three_ds"].tolist()],
+            "sca_exemption": [EXEMPTIONS[e] for e in self._exemptions().tolist()],
+        }
+        names = [name for name in AUTHORIZATION_FIELDS if name != "v"]
+        columns = [enums.get(name) or table.column(name).to_pylist() for name in names]
         return [
-            Authorization(
-                channel=channel, three_ds=outcome, **dict(zip(names, values, strict=True))
-            )
-            for channel, outcome, *values in zip(channels, outcomes, *columns, strict=True)
+            Authorization(**dict(zip(names, values, strict=True)))
+            for values in zip(*columns, strict=True)
         ]
 
     def label_structs(self) -> list[Label]:
         """The labels of the reported rows, by known_at."""
         return [Label(**row) for row in self.labels().to_pylist()]
+
+    def _exemptions(self) -> Ints:
+        world = self.world
+        home = world.cards.home[self.rows["card"]]
+        return exemptions(self.rows, home, world.merchants, world.seed)
 
     def _ids(self) -> pa.Array:
         return ids.uuid7(self.rows["event_us"], self.rows["high"], self.rows["low"])

@@ -18,6 +18,7 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 _LENGTH = 14
 """Letters: 56 bits; a million cards collide with probability 7e-6."""
 CARD, CUSTOMER, MERCHANT, TERMINAL, DEVICE, PHONE, TRIP, TOUR, HOME, PREFIX = range(1, 11)
+EXEMPTION = 11
 
 
 def mix(*parts: Any) -> U64:

@@ -9,6 +9,7 @@ the keys behind it may be withdrawn.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -42,6 +43,8 @@ STAYS = frozenset({SHIFT, TRIPPED})
 """Codes by which the same content stays refused until somebody signs another activation of it."""
 UNDONE_MAX = 64
 """Digests that are remembered as tripped; the oldest are forgotten."""
+CHANGES_MAX = 256
+"""Changes that wait to be told; somebody signed each, or the breaker tripped."""
 SUSPECT_US = DAY_US
 """So long after a change, a trip is held to be its doing, and undoes it."""
 
@@ -149,6 +152,18 @@ class _Taken(NamedTuple, Generic[T]):
     by: Checked | None
     signers: frozenset[str]
     since_us: int
+
+
+class TookEffect(NamedTuple):
+    """What decides from now on. by: its activation, None without one. score_ppm,
+    expected_loss_minor: a policy's thresholds, as in ``MadeBy``; None of a release."""
+
+    what: What
+    id: str
+    digest: str
+    by: Checked | None
+    score_ppm: list[int | None] | None = None
+    expected_loss_minor: list[int | None] | None = None
 
 
 class _Identity(NamedTuple):
@@ -270,6 +285,7 @@ class ActiveConfiguration:
         self._clock = clock
         self._trust_changes = 0
         self._tripped: list[_Tripped] = []
+        self._changes: deque[TookEffect] = deque(maxlen=CHANGES_MAX)
         self._swap = threading.RLock()
         self.releases = _ReleasePart(
             "release",
@@ -300,6 +316,14 @@ class ActiveConfiguration:
         """Of the release that scores; None without one."""
         now = self.releases.now
         return None if now is None or now.by is None else now.by.activation
+
+    def changes(self) -> list[TookEffect]:
+        """What came to decide since the last call, in order: with the start, by an activation, or
+        because what did was undone."""
+        found = []
+        while self._changes:
+            found.append(self._changes.popleft())
+        return found
 
     def lacks(self) -> str:
         """That no release decides, and why; "" if one does."""
@@ -426,7 +450,7 @@ class ActiveConfiguration:
                 return
             if by.activation.act == "reset":
                 self._keep([each for each in self._tripped if each.what != part.what])
-        self._report.activated(part.what, now.name, by)
+        self._activated(part, now._replace(by=by))
 
     def _take(self, part: Part[T], taken: _Taken[T]) -> None:
         reset = taken.by is not None and taken.by.activation.act == "reset"
@@ -441,7 +465,13 @@ class ActiveConfiguration:
                 if not (reset and each.what == part.what) and _holds(each, part.what, before, taken)
             ]
             self._keep(kept)
-        self._report.activated(part.what, taken.name, taken.by)
+        self._activated(part, taken)
+
+    def _activated(self, part: Part[T], now: _Taken[T]) -> None:
+        """Say that this decides from now on."""
+        steps = now.value.steps if isinstance(now.value, Policy) else (None, None)
+        self._changes.append(TookEffect(part.what, now.name, now.digest, now.by, *steps))
+        self._report.activated(part.what, now.name, now.by)
 
     def _keep(self, tripped: list[_Tripped]) -> None:
         """Leave out what these say, and nothing else, and count anew."""
@@ -526,7 +556,7 @@ class ActiveConfiguration:
             del part.undone[next(iter(part.undone))]
         part.refuse(_tripped(part.what, tripped.name, trip))
         if part.now is not None:
-            self._report.activated(part.what, part.now.name, part.now.by)
+            self._activated(part, part.now)
 
     # ------------------------------------------------------------ withdrawn keys
 
@@ -565,7 +595,7 @@ class ActiveConfiguration:
             ),
         )
         if part.now is not None:
-            self._report.activated(part.what, part.now.name, part.now.by)
+            self._activated(part, part.now)
         return self._untrusted(part)
 
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.audit.checkpoints import Checkpoint, open_checkpoint
 from sluice.audit.errors import Malformed, Refuted
 from sluice.audit.merkle import HASH_BYTES, Complete, Frontier, leaf_hash, root_of
-from sluice.audit.notes import LOG, Key, Note, sign
+from sluice.audit.notes import LOG, Key, Note, sign, signer
 from sluice.audit.tiles import (
     ENTRY_MAX_BYTES,
     HEIGHT,
@@ -29,7 +29,7 @@ from sluice.audit.tiles import (
     read_tile,
     reader,
 )
-from sluice.errors import Corrupt, Unavailable
+from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
 
 CHECKPOINT = "checkpoint"
@@ -130,8 +130,9 @@ def _uncosigned(signed: bytes, _: Complete) -> bytes:
 class AppendLog:
     """One log. ``open`` first, and again after any error but those of arguments.
 
-    origin: names the log in its checkpoints; also its key's name. private: signs them. cosign: asks
-    the witnesses, after a checkpoint was published and before it is shown.
+    origin: names the log in its checkpoints; also its key's name. private: signs them. retired:
+    keys that signed them before. cosign: asks the witnesses, after a checkpoint was published and
+    before it is shown.
 
     ``finish`` may run in another thread while appends go on; everything else is for one thread.
     """
@@ -144,8 +145,10 @@ class AppendLog:
         *,
         origin: str,
         private: Ed25519PrivateKey,
+        retired: Sequence[Key] = (),
         cosign: Cosign = _uncosigned,
     ) -> None:
+        """Raises Misconfigured for a key that signs and is retired."""
         self._cosign = cosign
         self._store = store
         self._ahead = ahead
@@ -153,6 +156,15 @@ class AppendLog:
         self._private = private
         self.origin = origin
         self.key = Key(origin, LOG, private.public_key())
+        if self.key in retired or any(key.name != origin for key in retired):
+            raise Misconfigured(
+                "a retired key is this log's, and another than the one that signs now",
+                where="auditor.retired_keys_file",
+                fix=f"the lines of keys that signed {origin} before: {RUNBOOK}",
+            )
+        self._retired = list(retired)
+        self.signed_by = ""
+        """Of the newest checkpoint that was found: name and id of its key. "" without one."""
         self._reset(Frontier())
 
     def _reset(self, tree: Frontier) -> None:
@@ -211,6 +223,7 @@ class AppendLog:
         checkpoint's, Misconfigured if another process has it open, Unavailable.
         """
         self._opened = False
+        self.signed_by = ""
         there = self._checkpoint(self._published.last(), "the published checkpoint")
         shown = self._checkpoint(self._read_checkpoint(), "the folder's checkpoint")
         size = shown.size if shown else 0
@@ -344,13 +357,17 @@ class AppendLog:
         if raw is None:
             return None
         try:
-            return open_checkpoint(raw, self.origin, self.key).checkpoint
+            keys = [self.key, *self._retired]
+            key = signer(raw, keys) or self.key
+            found = open_checkpoint(raw, self.origin, key).checkpoint
         except (Malformed, Refuted) as exc:
             raise Corrupt(
                 f"{what} is not this log's: {exc}",
                 where=self.origin,
                 fix=f"is it the right key, and the right folder? {RUNBOOK}",
             ) from exc
+        self.signed_by = key.short
+        return found
 
     def _restore(self, shown: Checkpoint | None) -> None:
         """The folder's tree, with the hashes and entries of its last tiles. Raises Corrupt."""

@@ -24,9 +24,10 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from msgspec import UNSET
 
+from sluice.application.active import TookEffect
 from sluice.application.dry_run import MODEL_LEVELS, Rows, Severities
 from sluice.application.ports import Ints, Scorer
-from sluice.domain.activation import Activation, Named
+from sluice.domain.activation import RELEASE, Activation, Named
 from sluice.domain.canary import BAD_FAILED_PPM, FAILED_PPM, Back, Cusum, Paired, in_share
 from sluice.domain.clock import Clock
 from sluice.domain.policy.policy import Policy
@@ -204,7 +205,6 @@ class Challengers:
         self._returned: set[tuple[int, str]] = set()
         """By epoch and digest, what went back; kept for the newest epoch alone."""
         self._unwritten: list[Rollout] = []
-        self._champion: Named | None = None
         for role in ROLES:
             report.beside(role, 0)
 
@@ -363,11 +363,13 @@ class Challengers:
 
     # ------------------------------------------------------------ what the activation asks for
 
-    def poll(self, activation: Activation | None) -> None:
+    def poll(self, activation: Activation | None, changes: Sequence[TookEffect] = ()) -> None:
         """Follow what decides now, load what it names beside it, take out what went back elsewhere,
-        and write what happened here. Raises Unavailable, Misconfigured, Corrupt if a part of that
-        could not be done; it is tried again."""
+        and write what happened here. changes: what came to decide since. Raises Unavailable,
+        Misconfigured, Corrupt if a part of that could not be done; it is tried again."""
         self._take_up(activation)
+        for now in changes:
+            self._tell_effect(now)
         late: list[SluiceError] = []
         if self._wanted:
             try:
@@ -410,9 +412,6 @@ class Challengers:
                     self._set(role, None)
                     if asked.get(role, (None,))[0] != beside.named:
                         self._tell("ended", role, beside.named, activation)
-        if _rolls(activation) and self._champion != activation.champion:
-            self._tell("began", "champion", activation.champion, activation)
-        self._champion = activation.champion
 
     def _load(self, role: Beside, wanted: _Wanted) -> None:
         activation = self._activation
@@ -529,10 +528,25 @@ class Challengers:
         self._unwritten.append(event)
         self._report.challenger(event)
 
-
-def _rolls(activation: Activation) -> bool:
-    """Whether it is of a folder of releases."""
-    return activation.after is not UNSET or activation.act == "promote"
+    def _tell_effect(self, now: TookEffect) -> None:
+        by = now.by
+        event = Rollout(
+            at=self._clock.now_us(),
+            emitter=self._emitter,
+            step="began",
+            role="champion" if now.what == RELEASE else "policy",
+            release=now.id,
+            digest=now.digest,
+            epoch=by.activation.epoch if by else 0,
+            who=by.activation.who if by else None,
+            why=by.activation.why if by else None,
+            statement=by.statement.decode() if by else None,
+            signers=sorted(by.signers) if by else None,
+            score_ppm=now.score_ppm,
+            expected_loss_minor=now.expected_loss_minor,
+        )
+        with self._lock:
+            self._unwritten.append(event)
 
 
 def _joined(some: Sequence[_Work]) -> Iterator[tuple[Policy, Judged]]:

@@ -6,14 +6,14 @@ So a copy that was broken off goes on, and what is there is a log that verifies 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sluice.application.append_log import CHECKPOINT, RUNBOOK, File, LogStore
 from sluice.audit.checkpoints import Checkpoint, open_checkpoint
 from sluice.audit.errors import Malformed, Refuted
 from sluice.audit.merkle import HASH_BYTES, leaf_hash, node_hash, root_of
-from sluice.audit.notes import Key
+from sluice.audit.notes import Key, signer
 from sluice.audit.tiles import (
     WIDTH,
     Tile,
@@ -34,12 +34,16 @@ class Copied(NamedTuple):
 
 
 class LogCopy:
-    """One log and its copy. log: its key, named by its origin. For one process."""
+    """One log and its copy. log: its key, named by its origin. retired: keys that it had before,
+    one of which may have signed the copy's checkpoint. For one process."""
 
-    def __init__(self, source: LogStore, copy: LogStore, log: Key) -> None:
+    def __init__(
+        self, source: LogStore, copy: LogStore, log: Key, retired: Sequence[Key] = ()
+    ) -> None:
         self._source = source
         self._copy = copy
         self._log = log
+        self._keys = [log, *retired]
         self._written = 0
 
     def once(self) -> Copied:
@@ -62,7 +66,8 @@ class LogCopy:
     def _checkpoint(self, store: LogStore, whose: str) -> tuple[bytes, Checkpoint | None]:
         try:
             raw = store.read(CHECKPOINT)
-            return raw, open_checkpoint(raw, self._log.name, self._log).checkpoint
+            key = signer(raw, self._keys) or self._log
+            return raw, open_checkpoint(raw, self._log.name, key).checkpoint
         except FileNotFoundError:
             return b"", None
         except (Malformed, Refuted) as exc:

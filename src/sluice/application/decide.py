@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sluice import __version__
+from sluice import BUILD
 from sluice.application.challengers import Answers, Challengers, Judged
 from sluice.application.dry_run import Rows, Severities
 from sluice.application.once import Ids
@@ -175,7 +175,7 @@ class Build(NamedTuple):
     """What runs, for the record. build: our version. runtime: what scores. image, config: digests
     of the container's image and of the settings; None where nobody said."""
 
-    build: str = f"sluice-{__version__}"
+    build: str = BUILD
     runtime: str | None = None
     image: str | None = None
     config: str | None = None

@@ -106,7 +106,11 @@ def explain(
         states=[Row(view, _versions(getattr(d.states, view))) for view in catalogue.VIEWS],
         pending=[p.authorization_id for p in d.pending],
         catalogue=d.catalogue,
-        features=_features(d, everything) if d.catalogue == catalogue.DIGEST else None,
+        features=feature_rows(
+            d.features, device=d.authorization.device_id is not None, everything=everything
+        )
+        if d.catalogue == catalogue.DIGEST
+        else None,
     )
 
 
@@ -210,12 +214,15 @@ def _versions(versions: Sequence[tuple[int, int]] | None) -> str:
     )
 
 
-def _features(d: Decision, everything: bool) -> dict[str, list[FeatureRow]]:
-    device = d.authorization.device_id is not None
+def feature_rows(
+    values: Sequence[int], *, device: bool, everything: bool = False
+) -> dict[str, list[FeatureRow]]:
+    """A vector of this build's catalogue in words, by entity: what is not 0 or never, or all.
+    device: whether one was named."""
     found: dict[str, list[FeatureRow]] = {
         entity: [] for entity in _ORDER if everything or device or entity != "device"
     }
-    for feature, value in zip(catalogue.FEATURES, d.features, strict=True):
+    for feature, value in zip(catalogue.FEATURES, values, strict=True):
         empty = value == 0 or (feature.unit == "s" and value >= NEVER_S)
         if feature.entity in found and (everything or not empty):
             row = FeatureRow(feature.name, _value(feature, value), feature.description)

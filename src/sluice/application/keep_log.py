@@ -24,9 +24,11 @@ from sluice.application.ports import (
     Partition,
     uncounted,
 )
+from sluice.application.told import Told, change_of
 from sluice.audit.entries import join, split
+from sluice.audit.notes import Key
 from sluice.audit.tiles import ENTRY_MAX_BYTES
-from sluice.domain.clock import SECOND_US, Clock
+from sluice.domain.clock import MINUTE_US, SECOND_US, Clock
 from sluice.domain.records.key_event import KeyEvent, record_of
 from sluice.domain.records.log_record import (
     GapBody,
@@ -34,12 +36,17 @@ from sluice.domain.records.log_record import (
     GapRecord,
     HeartbeatBody,
     HeartbeatRecord,
+    KeyRotationBody,
+    KeyRotationRecord,
     LogStartBody,
     LogStartRecord,
     LogStopBody,
     LogStopRecord,
     Provenance,
+    Purpose,
     Source,
+    TimeSyncBody,
+    TimeSyncRecord,
     encode,
 )
 from sluice.domain.records.superseded import REACH, Superseded
@@ -51,6 +58,8 @@ EMITTER = "auditor"
 CHECKPOINT_EVERY_US = SECOND_US
 HEARTBEAT_EVERY_US = 5 * SECOND_US
 """Half of what is promised: one that a full disk held up is still in time."""
+TIME_SYNC_EVERY_US = 10 * MINUTE_US
+"""A clock whose daemon died drifts some 0.3 s in so long at the kernel's worst, 500 ppm."""
 UNSIGNED_MAX = 50_000
 """Entries behind the newest checkpoint, some 100 MB; past it the next batch waits for one."""
 KEY_EVENTS_MAX = 256
@@ -91,7 +100,7 @@ class HasKeyEvents(Protocol):
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
     """How far a log of ``size`` entries with this root tells. next: by ``topic/partition``, the
     offset behind the last; topics: their ids; sequence: the next of EMITTER; key_events: of the
-    keystore."""
+    keystore; told: what is told once."""
 
     size: int
     root: str
@@ -99,6 +108,7 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
     topics: dict[str, str]
     sequence: int
     key_events: int = 0
+    told: Told = msgspec.field(default_factory=Told)
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -142,9 +152,10 @@ Beside = Callable[[Callable[[], None]], "Future[None]"]
 class KeepsLog:
     """One log, and what it tells of. For one thread, but for what ``beside`` does.
 
-    decisions: name of their topic, whose second records of an id are duplicates. resume: where the
-    summary of the last checkpoint lies. provenance: of this process. keystore: whose events the log
-    tells of too.
+    decisions: name of their topic, whose second records of an id are duplicates. rollouts: name of
+    the topic by which deciders tell what they obey. resume: where the summary of the last
+    checkpoint lies. provenance, replica: of this process. keystore: whose events the log tells of
+    too. witnesses: their keys. time_sync: reads how far the clock may be off.
     """
 
     def __init__(
@@ -158,9 +169,18 @@ class KeepsLog:
         decisions: str,
         earlier: Earlier,
         provenance: Provenance,
+        replica: str | None = None,
+        rollouts: str = "",
         keystore: HasKeyEvents | None = None,
+        witnesses: Sequence[Key] = (),
+        time_sync: Callable[[], TimeSyncBody] | None = None,
         count: Count = uncounted,
     ) -> None:
+        self._replica = replica
+        self._rollouts = rollouts
+        self._witnesses = witnesses
+        self._time_sync = time_sync
+        self._told = Told()
         self._keystore = keystore
         self._key_events = 0
         self._log = log
@@ -179,7 +199,7 @@ class KeepsLog:
         self._finishing: Future[None] | None = None
         self._due: tuple[int, Offsets] | None = None
         """When it was begun, and its offsets: of the checkpoint that is being finished."""
-        self._checkpoint_at = self._heartbeat_at = 0
+        self._checkpoint_at = self._heartbeat_at = self._time_sync_at = 0
         self._opened = False
         self.signed_at = 0
         """When the newest checkpoint was begun: all that was durable by then is in it."""
@@ -222,6 +242,7 @@ class KeepsLog:
         self._topics = {**held.topics} if held else {}
         self._sequence = held.sequence if held else 0
         self._key_events = held.key_events if held else 0
+        self._told = held.told.copy() if held else Told()
         self._superseded.clear()
         for entry in self._log.entries(since, signed.size):
             self._note(entry)
@@ -229,10 +250,13 @@ class KeepsLog:
             self._note(entry)
         now = self._clock.now_us()
         body = LogStartBody(
-            size=self._log.size, cut=int(self._log.cut), provenance=self._provenance
+            size=self._log.size,
+            cut=int(self._log.cut),
+            replica=self._replica,
+            provenance=self._provenance,
         )
-        self._append([self._own(LogStartRecord, body, now)])
-        self._checkpoint_at = now
+        self._append([self._own(LogStartRecord, body, now), *self._rotations(now)])
+        self._checkpoint_at = self._time_sync_at = now
         self._heartbeat_at = now + HEARTBEAT_EVERY_US
         self._opened = True
 
@@ -283,6 +307,9 @@ class KeepsLog:
             at = self._next.get(place, message.offset)
             if message.offset > at:
                 entries.append(self._hole(place, at, message.offset, now))
+            if message.topic == self._rollouts and not isinstance(entry, Refused):
+                # Before the step itself: where a death parts the two, the step comes again.
+                entries += self._changes(message, now)
             if isinstance(entry, Refused):
                 entries.append(
                     self._gap(place, message.offset, message.offset + 1, entry.reason, now, entry)
@@ -308,6 +335,9 @@ class KeepsLog:
             body = HeartbeatBody(size=self._log.size, taking=True)
             self._append([*self._trailing(ends(), now), self._own(HeartbeatRecord, body, now)])
             self._heartbeat_at = now + HEARTBEAT_EVERY_US
+        if self._time_sync is not None and now >= self._time_sync_at:
+            self._append([self._own(TimeSyncRecord, self._time_sync(), now)])
+            self._time_sync_at = now + TIME_SYNC_EVERY_US
         done = self._finished()
         if self._finishing is None and now >= self._checkpoint_at:
             self._checkpoint_at = now + CHECKPOINT_EVERY_US
@@ -352,6 +382,7 @@ class KeepsLog:
                 self._next[gap.topic, gap.partition] = gap.until
         if head.emitter == EMITTER:
             self._sequence += 1
+            self._told.note(head.type, bytes(head.body))
         elif self._keystore is not None and head.emitter == self._keystore.emitter:
             self._key_events += 1
 
@@ -364,12 +395,15 @@ class KeepsLog:
             self._opened = False  # what is counted is ahead of what is there
             raise
 
-    def _own(self, kind: Callable[..., Any], body: Any, now: int) -> bytes:
+    def _own(
+        self, kind: Callable[..., Any], body: Any, now: int, event_at: int | None = None
+    ) -> bytes:
         made = kind(
             log=self._log.origin,
             recorded_at=now,
             emitter=EMITTER,
             sequence=self._sequence,
+            event_at=event_at,
             body=body,
         )
         self._sequence += 1
@@ -395,6 +429,30 @@ class KeepsLog:
             found=refused.found if refused else None,
         )
         return self._own(GapRecord, body, now)
+
+    def _changes(self, message: Message, now: int) -> Iterator[bytes]:
+        """What a step tells of that the log has not told yet."""
+        change = change_of(message.value)
+        if change is not None:
+            for kind, body in self._told.new(change):
+                yield self._own(kind, body, now, change.at)
+
+    def _rotations(self, now: int) -> Iterator[bytes]:
+        """Keys that sign from now on, and have not signed before: the log's and its witnesses'."""
+        before = self._log.signed_by
+        keys: list[tuple[Purpose, Key]] = [("log", self._log.key)]
+        keys += [("witness", key) for key in self._witnesses]
+        for purpose, key in keys:
+            known = self._told.keys.get(f"{purpose} {key.name}")
+            if purpose == "log":
+                known = known or before or key.short
+            if known == key.short:
+                continue
+            body = KeyRotationBody(
+                actor=None, case=None, purpose=purpose, before=known, after=key.short
+            )
+            self._told.note_key(body)
+            yield self._own(KeyRotationRecord, body, now)
 
     def _tell_of_keys(self, now: int) -> None:
         if self._keystore is None:
@@ -463,6 +521,7 @@ class KeepsLog:
             topics={**self._topics},
             sequence=self._sequence,
             key_events=self._key_events,
+            told=self._told.copy(),
         )
 
         def finish() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,18 +19,19 @@ from sluice.application.keep_log import Refused
 from sluice.application.never_logged import Found, find, find_in, suspects
 from sluice.application.ports import Keystore, Message
 from sluice.application.sealing import SealingKey, period_of
+from sluice.application.told import change_of
 from sluice.audit.entries import join
 from sluice.audit.errors import Malformed
-from sluice.domain.activation import SignedActivation, decode
-from sluice.domain.records.authorization import Authorization
-from sluice.domain.records.dead_letter import DUPLICATE, DeadLetter
+from sluice.domain.records.authorization import Authorization, ScaExemption
+from sluice.domain.records.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
 from sluice.domain.records.decision import Decision, MadeBy, Origin
 from sluice.domain.records.grammars import EVERYONE
 from sluice.domain.records.label import Label
 from sluice.domain.records.log_record import (
     MICROS_MAX,
     ActionClass,
-    ActivatedBody,
+    AdminBody,
+    AdminRecord,
     AnyRecord,
     DeadLetterBody,
     DeadLetterRecord,
@@ -49,11 +50,14 @@ from sluice.domain.records.log_record import (
     Sealed,
     Source,
     StatesServed,
+    Tra,
+    actor_of,
     encode,
     read,
 )
 from sluice.domain.records.outcome import Outcome
 from sluice.domain.records.rollout import Rollout
+from sluice.domain.sca import threshold_of
 
 ACTION_CLASSES: Mapping[Outcome, ActionClass] = {
     Outcome.APPROVE: "allow",
@@ -61,7 +65,6 @@ ACTION_CLASSES: Mapping[Outcome, ActionClass] = {
     Outcome.REVIEW: "refer",
     Outcome.DECLINE: "refuse",
 }
-_ACTOR = re.compile(r"[A-Za-z0-9._@+-]{1,64}")
 _NUMBERS = b"0123456789,-[] \t\r\n"
 _AUTHORIZATION, _FEATURES, _PENDING = "authorization", "features", "pending"
 _PERSONAL = (_AUTHORIZATION, _FEATURES, _PENDING)
@@ -282,7 +285,7 @@ def _of_decision(message: Message, superseded: bool) -> _Draft | None:
         ),
         degradation_level=decision.degradation_level,
         degraded=decision.degraded,
-        sca=Sca(exemption=None, three_ds=auth.three_ds),
+        sca=_sca(auth, decision),
         provenance=Provenance(
             build=made and made.build,
             image=made and made.image,
@@ -310,6 +313,14 @@ def _of_decision(message: Message, superseded: bool) -> _Draft | None:
         authorization + pending,
         (decision.emitter, *_constants(made)) if made is not None else (decision.emitter,),
     )
+
+
+def _sca(auth: Authorization, decision: Any) -> Sca:
+    if auth.sca_exemption is not ScaExemption.TRANSACTION_RISK_ANALYSIS:
+        return Sca(exemption=auth.sca_exemption, three_ds=auth.three_ds)
+    etv = threshold_of(decision.reference_amount_minor, decision.reference_currency)
+    tra = Tra(etv_eur=etv and etv.etv_eur, reference_rate_ppm=etv and etv.reference_rate_ppm)
+    return Sca(exemption=auth.sca_exemption, three_ds=auth.three_ds, tra=tra)
 
 
 def _constants(made: MadeBy) -> Iterator[str]:
@@ -364,6 +375,11 @@ def _of_dead_letter(value: bytes) -> _Draft:
     if dead.code == DUPLICATE:
         body = DuplicateBody(kind="redelivered", origin=origin, decision=None)
         return _Draft(DuplicateRecord, {"body": body})
+    if dead.code == REDRIVEN and dead.who is not None:
+        acted = AdminBody(
+            actor=actor_of(dead.who), action="redrive", target=str(dead.origin), detail=None
+        )
+        return _Draft(AdminRecord, {"event_at": dead.dead_at, "body": acted})
     return _Draft(
         DeadLetterRecord,
         {
@@ -381,6 +397,7 @@ def _of_dead_letter(value: bytes) -> _Draft:
 
 def _of_rollout(value: bytes) -> _Draft:
     step = _rollout.decode(value)
+    change_of(value)  # what the log cannot tell of is no record of this topic
     body = RolloutBody(
         decider=step.emitter,
         at=step.at,
@@ -403,36 +420,6 @@ _DRAFTS: Mapping[str, Callable[[bytes], _Draft]] = {
     "dead-letters.v1": _of_dead_letter,
     "rollouts.v1": _of_rollout,
 }
-
-
-def activation_body(signed: SignedActivation, signers: Iterable[str]) -> ActivatedBody:
-    """What a log says of an activation whose signatures were checked. Raises Misconfigured."""
-    said = decode(signed.statement)
-    return ActivatedBody(
-        id=said.id,
-        digest=said.digest,
-        epoch=said.epoch,
-        act=said.act,
-        actor=actor_of(said.who),
-        statement=hashlib.sha256(signed.statement).hexdigest(),
-        signers=sorted(signers),
-        shadow=said.shadow.digest if said.shadow else None,
-        canary=said.canary.release.digest if said.canary else None,
-        share_ppm=said.canary.share_ppm if said.canary else None,
-        before=said.before.digest if said.before else None,
-        after=said.after or None,
-    )
-
-
-def actor_of(who: str) -> str:
-    """An account's name; of anything else, which may be a sentence, a digest.
-
-    >>> actor_of("ann@example.com"), actor_of("Ann, of risk")
-    ('ann@example.com', 'sha256-75050115ef33d9b4258fe7a8d9cae484')
-    """
-    if _ACTOR.fullmatch(who):
-        return who
-    return f"sha256-{hashlib.sha256(who.encode()).hexdigest()[:32]}"
 
 
 def _sha256_of(sentence: str | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sluice.audit.checkpoints import Opened, open_checkpoint, parse_checkpoint
 from sluice.audit.errors import Malformed, Refuted, Tampered
-from sluice.audit.notes import NOTE_MAX_BYTES, Key, parse_note
+from sluice.audit.notes import NOTE_MAX_BYTES, Key, parse_note, signer
 from sluice.audit.tiles import WIDTH, Read, Tile, read_entries
 
 CHECKPOINT = "checkpoint"
@@ -19,13 +19,15 @@ class Unverifiable(Exception):  # noqa: N818 - as in sluice.errors
 
 class Order(NamedTuple):
     """What is asked of a log. key: of the log, whose name is its origin. since: a checkpoint that
-    is believed. known: others that were published, as notes."""
+    is believed. known: others that were published, as notes. retired: keys that the log had before;
+    they may have signed ``since`` and ``known``, and not its own checkpoint."""
 
     key: Key
     witnesses: Sequence[Key] = ()
     required: int = 0
     since: bytes | None = None
     known: Sequence[bytes] = ()
+    retired: Sequence[Key] = ()
 
 
 def opened(read: Read, order: Order) -> Opened:
@@ -56,9 +58,16 @@ def opened(read: Read, order: Order) -> Opened:
 def given(raw: bytes, order: Order) -> Opened:
     """A checkpoint that the caller brings. Raises Unverifiable if it is none of this log."""
     try:
-        return open_checkpoint(raw, order.key.name, order.key, order.witnesses)
+        key = signer_of(raw, order)
+        return open_checkpoint(raw, order.key.name, key, order.witnesses)
     except (Malformed, Refuted) as exc:
         raise Unverifiable(f"the checkpoint that was given: {exc}") from exc
+
+
+def signer_of(raw: bytes, order: Order) -> Key:
+    """Which of the log's keys a checkpoint names; the one of now if it names none. Raises
+    Malformed."""
+    return signer(raw, [order.key, *order.retired]) or order.key
 
 
 def size_of(read: Read) -> int:

@@ -81,13 +81,14 @@ def redrive(
     originals: Originals,
     sender: Sender | None,
     clock: Clock,
+    who: str | None = None,
 ) -> Iterator[Result]:
     """Send the chosen messages again; one result a dead letter.
 
     dead_letters: all there are, for those sent before. sender: None for a dry run. Each message
     goes to its topic with its key and bytes, together with a dead letter of code
     "redriven": a second run, and
-    a run after a kill, skip it.
+    a run after a kill, skip it. who: answers for it.
     """
     sent = {dead_letter.origin for dead_letter in dead_letters if dead_letter.code == REDRIVEN}
     for dead_letter in chosen:
@@ -99,7 +100,7 @@ def redrive(
         if not refused and original is not None:
             sent.add(dead_letter.origin)
             if sender is not None:
-                sender.send(dead_letter.origin, original, encode(_note(dead_letter, clock)))
+                sender.send(dead_letter.origin, original, encode(_note(dead_letter, clock, who)))
         yield Result(dead_letter, refused)
 
 
@@ -123,7 +124,7 @@ def _mismatch(dead_letter: DeadLetter, original: Original | None) -> str:
     return ""
 
 
-def _note(dead_letter: DeadLetter, clock: Clock) -> DeadLetter:
+def _note(dead_letter: DeadLetter, clock: Clock, who: str | None) -> DeadLetter:
     return DeadLetter(
         origin=dead_letter.origin,
         sha256=dead_letter.sha256,
@@ -132,4 +133,5 @@ def _note(dead_letter: DeadLetter, clock: Clock) -> DeadLetter:
         error=f"sent again; it had stopped with {dead_letter.code}",
         service=SERVICE,
         dead_at=clock.now_us(),
+        who=who,
     )

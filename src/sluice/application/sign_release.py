@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -78,6 +79,34 @@ def sign_release(folder: Path, key_file: Path) -> Signed:
 def read_manifest(folder: Path) -> Manifest:
     """What a release says of itself; nothing is verified. Raises Misconfigured, Corrupt."""
     return decode_manifest(_read(folder / MANIFEST), str(folder / MANIFEST))
+
+
+def differences(before: Manifest, after: Manifest) -> dict[str, tuple[str, str]]:
+    """In what two manifests differ, by dotted names; ``none`` where one says nothing."""
+    one, other = _told(before), _told(after)
+    return {
+        name: (one.get(name, "none"), other.get(name, "none"))
+        for name in dict.fromkeys([*one, *other])
+        if one.get(name) != other.get(name)
+    }
+
+
+def _told(manifest: Manifest) -> dict[str, str]:
+    """What a manifest says, by dotted names; of rows and columns only what a person compares."""
+    said: dict[str, str] = {}
+
+    def tell(name: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                tell(f"{name}.{key}", inner)
+        else:
+            said[name] = str(value)
+
+    for name, value in msgspec.to_builtins(manifest).items():
+        if name not in {"features", "warm_up", "reference_row"}:
+            tell(name, value)
+    said |= {f"features.{f.name}": f"{f.definition} {f.meaning}" for f in manifest.features}
+    return said
 
 
 def fit(manifest: Manifest) -> str:

@@ -16,6 +16,7 @@ from typing import (
     Literal,
     TypeVar,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -24,17 +25,26 @@ from typing import (
 import msgspec
 
 from sluice.application.log_accounting import Accounting
-from sluice.application.read_log import Order, Unverifiable, bundles, given, opened, size_of
+from sluice.application.read_log import (
+    Order,
+    Unverifiable,
+    bundles,
+    given,
+    opened,
+    signer_of,
+    size_of,
+)
 from sluice.audit.checkpoints import Opened
 from sluice.audit.entries import HEADER_MAX_BYTES, split
 from sluice.audit.errors import Malformed, Tampered
 from sluice.audit.tiles import Read
 from sluice.audit.verify import check_grown, verified_bundles
-from sluice.domain.records.log_record import TYPES, AnyRecord
+from sluice.domain.records.log_record import TYPES, AnyRecord, KeyRotationRecord
 
 Word = Literal["ok", "tampered", "incomplete", "unverifiable"]
 WORDS: tuple[Word, ...] = get_args(Word)
 """In the order of the exit statuses of ``sluice log``."""
+OK = WORDS.index("ok")
 SKEW_MAX_US = 60_000_000
 """How far the clocks of a log's writers, one after another, and of its witnesses may be apart."""
 EMITTERS_MAX = 1_000
@@ -84,13 +94,15 @@ def verify(
     order: Order,
     *,
     accounting: Accounting | None = None,
+    seen: Callable[[int, Sequence[bytes]], None] = lambda _first, _entries: None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Verdict:
-    """One log. accounting: takes its records, too. read: see the leaf; raises Malformed for what is
-    no file of a log. progress: entries done, and of how many."""
+    """One log. accounting: takes its records, too. seen: is given each bundle, with the index of
+    its first entry; what that says counts only if the verdict is ok. read: see the leaf; raises
+    Malformed for what is no file of a log. progress: entries done, and of how many."""
     verdict = Verdict(log=order.key.name)
     try:
-        _verify(read, order, verdict, accounting, progress)
+        _verify(read, order, verdict, accounting, seen, progress)
     except Tampered as exc:
         verdict.verdict, verdict.why = "tampered", str(exc)
         if exc.first < exc.until:
@@ -107,6 +119,7 @@ def _verify(
     order: Order,
     verdict: Verdict,
     accounting: Accounting | None,
+    seen: Callable[[int, Sequence[bytes]], None],
     progress: Callable[[int, int], None],
 ) -> None:
     since = None if order.since is None else given(order.since, order)
@@ -119,6 +132,12 @@ def _verify(
     verdict.size, verdict.root = checkpoint.size, checkpoint.root.hex()
     verdict.cosigned = now.cosigned
     records = _Records(checkpoint.origin, [*known, now], verdict)
+    notes = [*order.known, *([] if order.since is None else [order.since])]
+    signed = [
+        (one.checkpoint.size, signer_of(raw, order).short)
+        for one, raw in zip(known, notes, strict=True)
+    ]
+    signed.append((checkpoint.size, order.key.short))
     told = 0
     false: Tampered | None = None
     checked = verified_bundles(
@@ -128,6 +147,8 @@ def _verify(
         for first, entries in checked:
             if false is None:
                 false = records.take(first, entries, accounting)
+                if false is None:
+                    seen(first, entries)
             if first - told >= TELL_EVERY:
                 told = first
                 progress(first, checkpoint.size)
@@ -136,6 +157,7 @@ def _verify(
         raise exc if false is None or exc.first <= false.first else false from exc
     if false is not None:
         raise false
+    records.check_keys([one for one in signed if one[0] >= verdict.since])
     if short is not None:
         raise short
 
@@ -206,6 +228,8 @@ class _Records:
             if one.cosigned
         )
         """Entries from a size on are younger than its first cosignature."""
+        self._rotations: list[tuple[int, str, str]] = []
+        """Index, key before and key after, of each rotation of the log's key."""
 
     def take(
         self, first: int, entries: Sequence[bytes], accounting: Accounting | None
@@ -216,6 +240,23 @@ class _Records:
         except Tampered as exc:
             return exc
         return None
+
+    def check_keys(self, signed: Sequence[tuple[int, str]]) -> None:
+        """signed: sizes of checkpoints, and which key signed them. Raises Tampered for one that the
+        log itself says had another key's place by then, or had not come yet."""
+        for size, by in signed:
+            index, wanted = size, by
+            for at, before, after in reversed(self._rotations):
+                index, wanted = (at, after) if at < size else (size, before)
+                if at < size:
+                    break
+            if by != wanted:
+                raise Tampered(
+                    f"the checkpoint of {size} entries is signed by {by}, where the log's key was "
+                    f"{wanted}",
+                    first=index,
+                    until=max(size, index + 1),
+                )
 
     def _take(self, first: int, entries: Sequence[bytes], accounting: Accounting | None) -> None:
         verdict, origin, last = self._verdict, self._origin, self._last_us
@@ -247,6 +288,10 @@ class _Records:
                 )
             kind = _KINDS[type(record)]
             counts[kind] = counts.get(kind, 0) + 1
+            if kind == "key_rotation":
+                body = cast(KeyRotationRecord, record).body
+                if body.purpose == "log":
+                    self._rotations.append((index, body.before or "", body.after))
             if accounting is not None:
                 accounting.take(index, record, kind)
         self._last_us = last

@@ -367,7 +367,7 @@ def _flips(judge: _Judge, auth: Authorization, features: Ints, change: Change) -
 
 
 def _amount_flips(judge: _Judge, auth: Authorization, change: Change, here: int) -> list[Flip]:
-    most = AMOUNT_MAX_MINOR[auth.currency]
+    most = min(AMOUNT_MAX_MINOR[auth.currency], judge.policy.fx.most(auth.currency))
 
     def severity(values: Sequence[int]) -> Ints:
         variants = [changed(auth, {"amount_minor": value}) for value in values]

@@ -46,6 +46,11 @@ class Key:
         return hashlib.sha256(self.name.encode() + b"\n" + self.material).digest()[:_ID_BYTES]
 
     @property
+    def short(self) -> str:
+        """The key's name and id, by which a record names it."""
+        return f"{self.name}+{self.id.hex()}"
+
+    @property
     def material(self) -> bytes:
         """Kind and public key."""
         return bytes([self.kind]) + self.public.public_bytes_raw()
@@ -145,6 +150,13 @@ def verified(note: Note, keys: Iterable[Key]) -> dict[str, int]:
             raise Refuted(f"the signature is not {key.name}'s") from exc
         found[key.name] = time_s
     return found
+
+
+def signer(raw: bytes, keys: Iterable[Key]) -> Key | None:
+    """The first of these keys that a note names among its signers; whether it is true, ``verified``
+    says. Raises Malformed."""
+    named = {(one.name, one.id) for one in parse_note(raw).signatures}
+    return next((key for key in keys if (key.name, key.id) in named), None)
 
 
 def sign(text: str, name: str, private: Ed25519PrivateKey) -> Signature:

@@ -14,6 +14,7 @@ from sluice.adapters.witness.client import WitnessClient
 from sluice.application.append_log import LogStore
 from sluice.application.copy_log import LogCopy
 from sluice.application.cosigners import Cosigners
+from sluice.application.log_keys import Line
 from sluice.application.sign_release import read_private_key
 from sluice.application.time_stamp import CheckpointStamps
 from sluice.audit.notes import LOG, WITNESS, Key
@@ -34,13 +35,23 @@ class Task(NamedTuple):
 
 def cosigners(settings: Settings) -> Cosigners:
     """The witnesses that the auditor asks; none without a file. Raises Misconfigured."""
-    given = settings.auditor
-    lines = keys_of_file(given.witnesses_file, WITNESS) if given.witnesses_file else []
-    files = tls.Files("auditor", given.ca_file)
+    files = tls.Files("auditor", settings.auditor.ca_file)
     return Cosigners(
-        [WitnessClient(line.key, line.rest, files) for line in lines],
+        [WitnessClient(line.key, line.rest, files) for line in witnesses(settings)],
         count=telemetry.METRICS.count,
     )
+
+
+def witnesses(settings: Settings) -> list[Line]:
+    """Keys and addresses of the witnesses. Raises Misconfigured."""
+    path = settings.auditor.witnesses_file
+    return keys_of_file(path, WITNESS) if path else []
+
+
+def retired(settings: Settings) -> list[Key]:
+    """Keys that the log had before. Raises Misconfigured."""
+    path = settings.auditor.retired_keys_file
+    return [line.key for line in keys_of_file(path, LOG)] if path else []
 
 
 def tasks(settings: Settings, origin: str) -> list[Task]:
@@ -53,7 +64,8 @@ def tasks(settings: Settings, origin: str) -> list[Task]:
     if given.copy_bucket:
         bucket = _bucket(settings, origin)
         stores.append(bucket)
-        found.append(Task("copy_log", given.copy_every_s, _Copies(LogCopy(folder, bucket, key))))
+        copies = _Copies(LogCopy(folder, bucket, key, retired(settings)))
+        found.append(Task("copy_log", given.copy_every_s, copies))
     if given.time_stamp_url:
         found.append(Task("time_stamp", STAMP_EVERY_S, _stamps(settings, stores, key)))
     return found

@@ -149,11 +149,11 @@ def unsettled() -> None:
 
 
 def settle(every: int = COLLECT_EVERY) -> None:
-    """Keep the garbage collector off what lives forever: a full pass over it takes 0.1 s.
+    """Keep the garbage collector off what lives forever: a full pass over it takes 0.1 s, so there
+    is none before either. It would find 1,000 of 171,000 containers, made by imports.
 
     every: new containers until it looks at what came since.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(every)
     gc.enable()
@@ -649,7 +649,7 @@ class Active:
         try:
             self.configuration.poll()
         finally:
-            self.challengers.poll(self.configuration.activation())
+            self.challengers.poll(self.configuration.activation(), self.configuration.changes())
 
 
 def active(settings: Settings, entrypoint: Entrypoint | None = None) -> Active:
@@ -798,7 +798,11 @@ def decider(
         watch=active.configuration,
         challengers=active.challengers,
         draw=draw_of(settings.decider.let_through_key, SystemClock(), telemetry.METRICS.count),
-        build=Build(runtime=f"onnxruntime-{version('onnxruntime')}", config=digest_of(settings)),
+        build=Build(
+            runtime=f"onnxruntime-{version('onnxruntime')}",
+            image=settings.service.image_digest or None,
+            config=digest_of(settings),
+        ),
     )
 
 

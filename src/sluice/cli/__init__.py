@@ -20,7 +20,7 @@ from typing import Any, cast
 import click
 from click.shell_completion import CompletionItem
 
-from sluice import __version__
+from sluice import BUILD, __version__
 from sluice.cli.output import say_lines
 from sluice.errors import Misconfigured, SluiceError
 
@@ -41,6 +41,7 @@ VERBS: dict[str, str] = {
     "consistency": "sluice.cli.consistency",
     "replay": "sluice.cli.replay",
     "impact": "sluice.cli.impact",
+    "report": "sluice.cli.report",
     "judge": "sluice.cli.judge",
     "gate": "sluice.cli.gate",
     "drift": "sluice.cli.drift",
@@ -170,7 +171,7 @@ def _failed(ctx: click.Context, error: SluiceError) -> int:
 
 
 @click.command(cls=Verbs, help="Decides card authorizations, and proves it.")
-@click.version_option(__version__, message="sluice %(version)s")
+@click.version_option(__version__, message=f"sluice {BUILD.removeprefix('sluice-')}")
 def sluice() -> None:
     """The group itself does nothing."""
 

@@ -35,7 +35,14 @@ OF_THE_CHART: dict[str, frozenset[str]] = {
     ),
     "access": frozenset({"mode", "issuer", "audience", "keys", "keys_ca_file", "clients_file"}),
     "archiver": frozenset({"root"}),
-    "auditor": frozenset({"root", "key_file", "environment", "cell", "shard", "shards"}),
+    "auditor": frozenset(
+        {
+            "root", "key_file", "make_keys", "environment", "cell", "shard", "shards",
+            "witnesses_file", "ca_file", "copy_bucket", "copy_endpoint", "copy_region",
+            "copy_retain_days", "time_stamp_url", "time_stamp_roots_file",
+        }
+    ),
+    "keystore": frozenset({"path", "roots", "wrapper", "copies", "grants"}),
     "witness": frozenset(Settings().witness.__struct_fields__),
     "feast": frozenset(Settings().feast.__struct_fields__),
     "service": frozenset({"replica", "admin_host", "admin_port", "log_id_key"}),

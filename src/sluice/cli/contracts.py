@@ -11,6 +11,8 @@ from typing import Any
 import click
 import msgspec
 
+from sluice.application.reports.document import CONTRACT as DOCUMENT
+from sluice.application.reports.document import Document
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER
 from sluice.cli.text import help_of
@@ -42,7 +44,9 @@ CLOSED: dict[str, Any] = {
 }
 """What an entrypoint or the labeller takes, and what the compliance log holds: an unknown field is
 refused, so its schema says so."""
-SCHEMAS: dict[str, Any] = {**RECORDS, **CLOSED}
+DOCUMENTS: dict[str, Any] = {DOCUMENT: Document}
+"""What verbs write for programs."""
+SCHEMAS: dict[str, Any] = {**RECORDS, **CLOSED, **DOCUMENTS}
 _GROWS = (
     "May gain optional fields within this version: pass over those you do not know. "
     "See docs/how-to/change-a-contract.md."

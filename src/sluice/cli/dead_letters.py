@@ -2,7 +2,7 @@
 
 sluice dead-letters list --code event_too_old --since 2026-05-01
 sluice dead-letters redrive --code event_too_old --dry-run
-sluice dead-letters redrive --origin authorizations.v1/3@884213
+sluice dead-letters redrive --origin authorizations.v1/3@884213 --who ann
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sluice.cli.output import say, say_json
 from sluice.cli.parameters import bootstrap_option, instant
 from sluice.cli.text import help_of
 from sluice.domain.clock import SystemClock, to_datetime
+from sluice.domain.records.key_event import Given, check_given
 from sluice.settings import load
 
 LIMIT = 100
@@ -76,18 +77,31 @@ def show(
 
 @command.command("redrive", help="Send messages again, each at most once.")
 @_chosen
+@click.option("--who", metavar="LOGIN", help="Who answers for it; the compliance log names them.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent again.")
-def redrive(bootstrap: str | None, code: str, origin: str, since: int | None, dry_run: bool) -> int:
-    """Returns 0, or 1 if a chosen dead letter was refused. Raises Unavailable without a broker."""
+def redrive(
+    bootstrap: str | None,
+    code: str,
+    origin: str,
+    since: int | None,
+    who: str | None,
+    dry_run: bool,
+) -> int:
+    """Returns 0, or 1 if a chosen dead letter was refused. Raises Unavailable without a broker,
+    Rejected for what is no login."""
     from sluice.application.redrive import redrive, select, worth_a_try  # noqa: PLC0415
 
+    if not dry_run:
+        if not who:
+            raise click.UsageError("say who answers for it: --who LOGIN")
+        check_given(Given(who, "redrive"))
     sent = refused = 0
     with verbs.dead_letters(load()[0], bootstrap, send=not dry_run) as parts:
         chosen = select(parts.dead_letters, code=code, since_us=since or 0, origin=origin)
         if not code and not origin:
             chosen = worth_a_try(chosen)
         for result in redrive(
-            parts.dead_letters, chosen, parts.originals, parts.sender, SystemClock()
+            parts.dead_letters, chosen, parts.originals, parts.sender, SystemClock(), who
         ):
             if result.refused:
                 refused += 1

@@ -24,7 +24,7 @@ Exit status: 0 it holds, 1 tampered, 2 incomplete, 3 cannot be verified, 64 wron
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,20 +32,20 @@ import click
 import msgspec
 
 from sluice.audit.errors import Malformed, Refuted, Tampered
-from sluice.audit.notes import LOG, WITNESS, Key
+from sluice.audit.notes import LOG, Key
 from sluice.bootstrap import log as parts
 from sluice.cli.log_keys import COMMANDS
 from sluice.cli.output import say, say_document, say_json, write
 from sluice.cli.parameters import FOLDER, bootstrap_option
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
+from sluice.cli.trusting import keys_of, order_of, trusting
 from sluice.domain.clock import to_datetime
 from sluice.errors import SluiceError
 from sluice.settings import load
 
 if TYPE_CHECKING:
     from sluice.application.log_accounting import Balance, Missing
-    from sluice.application.read_log import Order
     from sluice.application.verify_log import Verdict
 
 OK, TAMPERED, UNVERIFIABLE = 0, 1, 3
@@ -58,43 +58,11 @@ def command() -> None:
     """What a log's folder, a proof or a checkpoint holds. Exit statuses are the group's."""
 
 
-def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_key = click.option(
-    "--key", "keys", multiple=True, required=True, metavar="KEY",
-    help="The log's verifier key, or a file of such; again for further logs.",
-)  # fmt: skip
-_witness = click.option(
-    "--witness", "witnesses", multiple=True, metavar="KEY",
-    help="A witness's, or a file of such; may be given again.",
-)  # fmt: skip
-_required = click.option(
-    "--require-witness", "required", type=click.IntRange(min=0), default=0, metavar="N",
-    help="So many of them must have cosigned.",
+_retired = click.option(
+    "--retired", "retired", multiple=True, metavar="KEY",
+    help="A key that a log had before, or a file of such: it signed checkpoints given beside it.",
 )  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="For programs.")
-_trusting = _options(_key, _witness, _required)
-
-
-def _keys(given: Sequence[str], kind: int, option: str) -> list[Key]:
-    """Keys of one kind. Raises BadParameter."""
-    try:
-        found = parts.read_keys(given)
-    except (Malformed, SluiceError) as exc:
-        raise click.BadParameter(str(exc), param_hint=option) from exc
-    if any(key.kind != kind for key in found):
-        raise click.BadParameter(
-            "this is a witness's key" if kind == LOG else "this is no witness's key",
-            param_hint=option,
-        )
-    return found
 
 
 def _note(path: Path, option: str) -> bytes:
@@ -104,17 +72,8 @@ def _note(path: Path, option: str) -> bytes:
         raise click.BadParameter(str(exc), param_hint=option) from exc
 
 
-def _order(witnesses: Sequence[str], required: int) -> Callable[[Key], Order]:
-    from sluice.application.read_log import Order  # noqa: PLC0415 - of one verb
-
-    seen_by = _keys(witnesses, WITNESS, "--witness")
-    if required > len(seen_by):
-        raise click.UsageError(f"{required} witnesses are required, {len(seen_by)} are given")
-    return lambda key: Order(key, seen_by, required)
-
-
 def _one_key(keys: Sequence[str]) -> Key:
-    found = _keys(keys, LOG, "--key")
+    found = keys_of(keys, LOG, "--key")
     if len(found) != 1:
         raise click.BadParameter("one log has one key", param_hint="--key")
     return found[0]
@@ -132,7 +91,8 @@ def _one_key(keys: Sequence[str]) -> Key:
     """
 ))  # fmt: skip
 @click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="DIR...")
-@_trusting
+@trusting
+@_retired
 @click.option("--since", type=FOLDER, metavar="CP", help="Check what came after it.")
 @click.option("--known", type=FOLDER, multiple=True, metavar="CP", help="Published once.")
 @click.option("--accounting", is_flag=True, help="Nothing is missing; asks the brokers.")
@@ -144,6 +104,7 @@ def verify_(
     keys: Sequence[str],
     witnesses: Sequence[str],
     required: int,
+    retired: Sequence[str],
     since: Path | None,
     known: Sequence[Path],
     accounting: bool,
@@ -155,8 +116,9 @@ def verify_(
     from sluice.application.log_accounting import Accounting  # noqa: PLC0415
     from sluice.application.verify_log import verify  # noqa: PLC0415
 
-    order = _order(witnesses, required)
-    logs = _keys(keys, LOG, "--key")
+    order = order_of(witnesses, required)
+    logs = keys_of(keys, LOG, "--key")
+    before = keys_of(retired, LOG, "--retired")
     if (since or known) and len(folders) > 1:
         raise click.UsageError("--since and --known are of one log")
     if len(logs) != len(folders):
@@ -179,6 +141,7 @@ def verify_(
             asked_of = order(key)._replace(
                 since=None if since is None else _note(since, "--since"),
                 known=[_note(path, "--known") for path in known],
+                retired=[one for one in before if one.name == key.name],
             )
             read = parts.log_files(folder)
             found.append(verify(read, asked_of, accounting=account, progress=told))
@@ -269,7 +232,7 @@ def _failed(exc: Exception) -> int:
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.argument("authorization_id", required=False, metavar="[ID]")
 @click.option("--index", type=click.IntRange(min=0), metavar="N", help="Of the entry, instead.")
-@_trusting
+@trusting
 @click.option("--out", type=FOLDER, metavar="FILE", help="Default: stdout.")
 def prove_(
     folder: Path,
@@ -286,7 +249,7 @@ def prove_(
 
     if (authorization_id is None) == (index is None):
         raise click.UsageError("name the entry by an authorization's ID or by --index")
-    order = _order(witnesses, required)(_one_key(keys))
+    order = order_of(witnesses, required)(_one_key(keys))
     read = parts.log_files(folder)
     try:
         now = opened(read, order)
@@ -312,7 +275,7 @@ def prove_(
 
 @command.command("verify-proof", help="Check a proof that `prove` wrote; it needs no log.")
 @click.argument("file", type=FOLDER, metavar="FILE")
-@_trusting
+@trusting
 @_json
 def verify_proof(
     file: Path, keys: Sequence[str], witnesses: Sequence[str], required: int, as_json: bool
@@ -320,7 +283,7 @@ def verify_proof(
     """Returns 0; 1 if it does not hold, 3 if it is no proof."""
     from sluice.application.prove_entry import check  # noqa: PLC0415
 
-    order = _order(witnesses, required)(_one_key(keys))
+    order = order_of(witnesses, required)(_one_key(keys))
     try:
         raw = parts.read_proof(file)
     except SluiceError as exc:
@@ -355,7 +318,8 @@ def verify_proof(
 @click.argument("one", type=FOLDER, metavar="CP1")
 @click.argument("other", type=FOLDER, metavar="CP2")
 @click.option("--log", "folder", type=FOLDER, metavar="DIR", help="The log's folder.")
-@_trusting
+@trusting
+@_retired
 @_json
 def diff(
     one: Path,
@@ -364,13 +328,15 @@ def diff(
     keys: Sequence[str],
     witnesses: Sequence[str],
     required: int,
+    retired: Sequence[str],
     as_json: bool,
 ) -> int:
     """Returns 0; 1 for a fork, 3 without the tiles that tell."""
     from sluice.application.read_log import Unverifiable  # noqa: PLC0415
     from sluice.application.verify_log import grown  # noqa: PLC0415
 
-    order = _order(witnesses, required)(_one_key(keys))
+    order = order_of(witnesses, required)(_one_key(keys))
+    order = order._replace(retired=keys_of(retired, LOG, "--retired"))
     raws = [_note(path, f"CP{at}") for at, path in enumerate((one, other), 1)]
     try:
         read = None if folder is None else parts.log_files(folder)

@@ -4,6 +4,7 @@ sluice log keys init          # once, before the log has a record
 sluice log keys show
 sluice log keys subject --tenant T --card -   # the pseudonym of a card
 sluice log keys expire --who ann --case KEEP-21
+sluice log keys rewrap --before file:OLD --who ann --case ROT-3
 sluice log keys copy DIR
 sluice log keys sweep         # take it out of the archive again
 sluice log keys reapply LOG   # after a copy was brought back
@@ -21,7 +22,7 @@ from typing import Any
 
 import click
 
-from sluice.application.sealing import earlier, period_of
+from sluice.application.sealing import period_of
 from sluice.bootstrap import keystore as parts
 from sluice.bootstrap import verbs
 from sluice.cli.output import say, say_json, write
@@ -211,13 +212,28 @@ def subject(tenant: str | None, card: str | None, subject: str | None) -> int:
 )
 @_who
 def expire(through: str | None, who: str, case: str) -> int:
-    """Returns 0. Raises Rejected for a quarter that is not over, Misconfigured, Unavailable."""
+    """Returns 0. Raises Rejected for a quarter that is not over, or that a duty keeps,
+    Misconfigured, Unavailable."""
+    last, gone = parts.expire(load()[0], through, who=who, case=case)
+    say(f"{gone:,} keys of {last} and before destroyed")
+    return 0
+
+
+@keys.command("rewrap", help=help_of("""Let another key wrap the root keys; the log tells of it.
+
+Set keystore.wrapper to the new one, say with --before what it was until now, and destroy the old
+key afterwards. Nothing else may use the keystore meanwhile.
+"""))  # fmt: skip
+@click.option(
+    "--before", required=True, metavar="WRAPPER", help='As keystore.wrapper had it; "" for nothing.'
+)
+@_who
+def rewrap(before: str, who: str, case: str) -> int:
+    """Returns 0. Raises Misconfigured, Unavailable."""
     settings, _ = load()
-    now = period_of(SystemClock().now_us())
-    through = through or earlier(now, settings.keystore.keep_quarters + 1)
-    with parts.keystore(settings) as store:
-        gone = store.expire(through, who=who, case=case)
-    say(f"{gone:,} keys of {through} and before destroyed")
+    done = parts.rewrap(settings, before, who=who, case=case)
+    say(f"{done.before} wraps the root keys no longer, {done.after} does")
+    say(f"record     event {done.sequence} of the keystore; the auditor appends it")
     return 0
 
 

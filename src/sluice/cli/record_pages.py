@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -46,36 +47,78 @@ secret with no name before it.
 ## Every record
 
 """
+WRITTEN = {
+    "decision": "for each record of `decisions.v1`.",
+    "label": "for each record of `labels.v1`.",
+    "override": "by nobody yet. Sluice has no place where a person sets an outcome aside: an \
+analyst's verdict says what an authorization was (`label`, kind `verdict`), after it was answered, \
+and changes no answer. The type is kept for a console that does.",
+    "model": "before the first `rollout` by which a decider says that it obeys this activation; \
+once a log, however many deciders do and however often they start.",
+    "policy": "as `model`.",
+    "threshold": "before the `rollout` by which a decider says that it decides by a policy, where \
+that is another one than in the threshold record before. Every decision names its own thresholds \
+(`policy`), whatever this says.",
+    "rollout": "for each record of `rollouts.v1`: each step of a release beside others, and what \
+each decider decides by, with its start and with each change, signed or not.",
+    "access": "by `sluice log open`, from the keystore, before anything is opened.",
+    "admin": "for what a named person did with a verb: `sluice dead-letters redrive` (action \
+`redrive`, target the message's origin; from `dead-letters.v1`), `sluice log keys expire` \
+(`expire_keys`, from the keystore). A rollback, a reset of the breaker and the like are signed, so \
+they are a `model` or `policy` record with that `act`. What is done without a verb that knows who \
+does it (`sluice topics apply`, `sluice retention`, `kubectl`) is not here: keep the audit logs of \
+brokers and cluster for it.",
+    "heartbeat": "every 5 seconds by the auditor.",
+    "time_sync": "by the auditor at its start and every 10 minutes: what the kernel says of its \
+clock (adjtimex).",
+    "gap": "by the auditor, where an offset or a number has no record.",
+    "duplicate": "for a second record of an id in `decisions.v1`, and a redelivery in \
+`dead-letters.v1`.",
+    "dead_letter": "for every other record of `dead-letters.v1`.",
+    "erasure": "by `sluice log erase`, from the keystore.",
+    "hold": "by `sluice log hold` and `unhold`, from the keystore.",
+    "key_rotation": "by the auditor at its start, where its own key or a witness's is another \
+one than before (`auditor.retired_keys_file`, `auditor.witnesses_file`); by `sluice log keys \
+rewrap`, from the keystore.",
+    "log_start": "by the auditor, at each start and after each error.",
+    "log_stop": "by the auditor as it ends.",
+}
+"""By type: who writes it, and when."""
 
 
 def log_records() -> str:
     """Every type, its fields and their shapes."""
     _, components = msgspec.json.schema_components([AnyRecord])
     some = components["HeartbeatRecord"]["properties"]
-    page = _HEAD + _fields({k: v for k, v in some.items() if k not in {"type", "body"}})
+    every = {k: v for k, v in some.items() if k not in {"type", "body"}}
+    page = _HEAD + _fields(every, every)
     page += "\n`type` says which `body` it has:\n"
     parts: list[str] = []
     for word, record in TYPES.items():
         name = _REF.sub("", components[record.__name__]["properties"]["body"]["$ref"])
-        page += f"\n## {word}\n\n" + _part(components[name])
+        page += f"\n## {word}\n\n" + _part(components[name], f"Written {WRITTEN[word]}\n\n")
         parts += _refs(components[name])
     page += "\n# Parts\n"
     seen = ["Source", "Sealed", *parts]
+    for name in seen:  # a part's own parts come behind it
+        seen += [one for one in _refs(components[name]) if one not in seen]
     for name in dict.fromkeys(seen):
         if components[name].get("type") == "object" and not name.endswith("Body"):
             page += f"\n## {name}\n\n" + _part(components[name])
     return page
 
 
-def _part(spec: dict[str, Any]) -> str:
+def _part(spec: dict[str, Any], written: str = "") -> str:
     first, _, rest = spec["description"].partition("\n")
     told = f"{first}\n{textwrap.dedent(rest)}".strip().replace("``", "`")
-    return f"{told}\n\n" + _fields(spec["properties"])
+    return f"{told}\n\n{written}" + _fields(spec["properties"], spec["required"])
 
 
-def _fields(properties: dict[str, Any]) -> str:
+def _fields(properties: dict[str, Any], required: Collection[str]) -> str:
     rows = "".join(
-        f"| `{name}` | {_shape(spec)} |\n".replace("\\n", "\\\\n")
+        f"| `{name}` | {_shape(spec)}{'' if name in required else ', or left out'} |\n".replace(
+            "\\n", "\\\\n"
+        )
         for name, spec in properties.items()
     )
     return "| field | holds |\n| --- | --- |\n" + rows

@@ -23,8 +23,9 @@ from sluice.cli.parameters import FOLDER
 from sluice.cli.record_pages import log_records
 from sluice.cli.text import help_of, paragraphs
 from sluice.domain.features import catalogue
-from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization
+from sluice.domain.records.authorization import MAX_BODY_BYTES, Authorization, ScaExemption
 from sluice.domain.records.currencies import MINOR_MAX, UNITS_MAX
+from sluice.domain.sca import ARTICLES, MEANINGS
 from sluice.settings import PREFIX, Settings
 from sluice.telemetry import SHOWN_BY, TABLE, Line
 from sluice.yaml_files import decode
@@ -251,6 +252,18 @@ def authorization() -> str:
             "([how](../how-to/keep-card-numbers-out.md)). Digits are 0 to 9.\n\n"
         )
         + _table(("field", "required", "type", "bounds"), rows)
+        + (
+            "\n## sca_exemption\n\n"
+            "Why strong customer authentication was not asked for, as the payee's or payer's "
+            "provider applied it: an exemption of Delegated Regulation (EU) 2018/389 by its "
+            "article, or what lies outside its scope. No feature reads it; it is for the "
+            "compliance log and [its report](../how-to/report-psd2.md). Where authentication took "
+            "place it is absent.\n\n"
+        )
+        + _table(
+            ("value", "article", "meaning"),
+            [(_code(str(one)), str(ARTICLES.get(one, "")), MEANINGS[one]) for one in ScaExemption],
+        )
     )
 
 

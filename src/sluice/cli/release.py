@@ -46,7 +46,6 @@ from sluice.cli.text import help_of
 from sluice.domain.activation import FIRST_SHARE_MAX_PPM, Activation
 from sluice.domain.clock import to_datetime
 from sluice.domain.records.rollout import Role
-from sluice.domain.release import Manifest
 from sluice.settings import load
 
 DEFAULT_TRUST = Path("policies/trust")
@@ -289,32 +288,15 @@ def _role(now: Activation | None, digest: str) -> str:
 @click.argument("other", type=FOLDER, metavar="B")
 def diff(one: Path, other: Path) -> int:
     """Returns 0 if they are the same, 1 if not. Raises Misconfigured."""
-    from sluice.application.sign_release import read_manifest  # noqa: PLC0415 - loads numba
+    from sluice.application.sign_release import (  # noqa: PLC0415 - loads numba
+        differences,
+        read_manifest,
+    )
 
-    before, after = (told(read_manifest(folder)) for folder in (one, other))
-    names = [*before, *(name for name in after if name not in before)]
-    differ = [name for name in names if before.get(name) != after.get(name)]
-    for name in differ:
-        say(f"{name}: {before.get(name, 'none')} -> {after.get(name, 'none')}")
+    differ = differences(read_manifest(one), read_manifest(other))
+    for name, (was, now) in differ.items():
+        say(f"{name}: {was} -> {now}")
     return 1 if differ else 0
-
-
-def told(manifest: Manifest) -> dict[str, str]:
-    """What a manifest says, by dotted names; of rows and columns only what a person compares."""
-    said: dict[str, str] = {}
-
-    def tell(name: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                tell(f"{name}.{key}", inner)
-        else:
-            said[name] = str(value)
-
-    for name, value in msgspec.to_builtins(manifest).items():
-        if name not in {"features", "warm_up", "reference_row"}:
-            tell(name, value)
-    said |= {f"features.{f.name}": f"{f.definition} {f.meaning}" for f in manifest.features}
-    return said
 
 
 def _step(takes: Callable[..., int]) -> Callable[..., int]:

@@ -122,10 +122,11 @@ class SignedActivation(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """An activation, and the ids of the keys that approved it."""
+    """An activation, the ids of the keys that approved it, and the exact bytes that they signed."""
 
     activation: Activation
     signers: frozenset[str]
+    statement: bytes
 
 
 class Known(NamedTuple):
@@ -228,7 +229,7 @@ def check(
         activation.epoch == known.epoch and activation.digest != known.digest
     ):
         raise _older(what, activation.epoch, known)
-    return Checked(activation, signers)
+    return Checked(activation, signers, signed.statement)
 
 
 def _older(what: What, epoch: int, known: Known) -> Corrupt:

@@ -14,6 +14,7 @@ from sluice.application.append_log import FENCED, AppendLog
 from sluice.application.keep_log import Refused
 from sluice.application.ports import Message
 from sluice.audit.entries import join
+from sluice.audit.notes import Key
 from sluice.domain.records.log_record import LabelBody, LabelRecord, Source, encode
 from sluice.errors import Corrupt
 
@@ -62,13 +63,14 @@ def log_at(
     *,
     origin: str = ORIGIN,
     private: Ed25519PrivateKey = PRIVATE,
+    retired: Sequence[Key] = (),
 ) -> AppendLog:
     """A log below ``folder``, its write-ahead files beside it, not open yet."""
     store = LogFolder(folder)
     store.prepare()
     published = (kept or KeptCheckpoints()).writer()
     ahead = WriteAheadFiles(folder.with_suffix(".ahead"))
-    return AppendLog(store, ahead, published, origin=origin, private=private)
+    return AppendLog(store, ahead, published, origin=origin, private=private, retired=retired)
 
 
 class PlainEntries:

@@ -171,6 +171,17 @@ def test_the_smallest_change_flips_and_one_unit_less_does_not(mixed):
     assert seen > 8
 
 
+def test_a_change_is_looked_for_in_each_currency_as_far_as_amounts_go(mixed):
+    """The largest amount of a strong currency is more than the reference takes."""
+    held = library(mixed)
+    said = (_decision.decode(m.value) for m in mixed.log if m.topic == "decisions.v1")
+    first = {d.authorization.currency: d for d in said if d.degradation_level == "D0"}
+    strong = [c for c in first if held.policy(first[c].policy).fx.to_reference(100, c) > 100]
+    assert strong
+    for currency in strong:
+        assert what_if(case_of(mixed, first[currency]), held, flips=True).flips is not None
+
+
 def test_another_policy_or_release_is_judged_in_the_place_of_its_own(mixed):
     held = library(mixed)
     d = recorded(mixed, lambda d: judged(d) and d.policy.startswith("strict"))

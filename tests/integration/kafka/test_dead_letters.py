@@ -65,7 +65,11 @@ def test_a_strangers_text_acts_on_no_terminal(apache, monkeypatch, capsys):
     monkeypatch.setenv("SLUICE_KAFKA_BOOTSTRAP", apache.bootstrap)
     prefix = apache.topics.authorizations.removesuffix("authorizations.v1")
     monkeypatch.setenv("SLUICE_KAFKA_TOPIC_PREFIX", prefix)
-    for arguments in (["list"], ["list", "--json"], ["redrive", "--origin", str(made.origin)]):
+    for arguments in (
+        ["list"],
+        ["list", "--json"],
+        ["redrive", "--origin", str(made.origin), "--who", "ann"],
+    ):
         main(["dead-letters", *arguments])
         said = capsys.readouterr()
         lines = said.out.split("\n")[:-1]
@@ -80,22 +84,22 @@ def test_a_redriven_message_comes_again_once_with_its_key_and_where_it_lay(apach
     topic = apache.topics.authorizations
     assert main(["dead-letters", "redrive", "--code", "invalid_json", "--dry-run"]) == 0
     assert len(read_all(apache.bootstrap, topic)) == 3
-    assert main(["dead-letters", "redrive", "--code", "invalid_json"]) == 0
+    assert main(["dead-letters", "redrive", "--code", "invalid_json", "--who", "ann"]) == 0
     again = read_all(apache.bootstrap, topic)[3:]
     assert [(m.key, m.value) for m in again] == [(b"card-1", BODIES[0])]
     capsys.readouterr()
-    assert main(["dead-letters", "redrive", "--code", "invalid_json"]) == 1
+    assert main(["dead-letters", "redrive", "--code", "invalid_json", "--who", "ann"]) == 1
     assert "sent again before" in capsys.readouterr().out
     assert len(read_all(apache.bootstrap, topic)) == 4
 
 
 def test_redriving_everything_leaves_duplicates_out_and_refuses_files(apache, buried, capsys):
-    assert main(["dead-letters", "redrive"]) == 1
+    assert main(["dead-letters", "redrive", "--who", "ann"]) == 1
     out = capsys.readouterr().out
     assert "refused  file:book.csv/0@7: its origin is a file" in out
     assert len(read_all(apache.bootstrap, apache.topics.authorizations)) == 5
 
 
 def test_one_origin_can_be_named(apache, buried):
-    assert main(["dead-letters", "redrive", "--origin", str(buried[1])]) == 0
+    assert main(["dead-letters", "redrive", "--origin", str(buried[1]), "--who", "ann"]) == 0
     assert read_all(apache.bootstrap, apache.topics.authorizations)[3].value == BODIES[1]

@@ -272,6 +272,25 @@ async def test_it_lacks_a_release_until_one_decides_and_says_why() -> None:
     assert world.active.lacks() == "", "the one before goes on"
 
 
+async def test_each_thing_that_comes_to_decide_is_told_once_with_what_was_signed() -> None:
+    world = World(scorer=scorer_of("one"))
+    assert [(one.what, one.id, one.by) for one in world.active.changes()] == [
+        ("policy", world.policy.value.id, None),
+        ("release", "one", None),
+    ]
+    assert world.active.changes() == []
+    fresh = declining_from(900_000)
+    world.put(world.policy, fresh, "activate", ANN, BOB)
+    world.poll()
+    (told,) = world.active.changes()
+    assert (told.what, told.digest) == ("policy", fresh.digest)
+    assert [told.score_ppm, told.expected_loss_minor] == list(fresh.steps)
+    assert told.by is not None
+    assert world.policy.signed is not None
+    assert told.by.statement == world.policy.signed.statement
+    assert len(told.by.signers) == 2
+
+
 # ---------------------------------------------------------------- the dry run
 
 

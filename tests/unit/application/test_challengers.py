@@ -10,6 +10,7 @@ import pytest
 from msgspec import UNSET
 
 from sluice.adapters.kafka.config import MESSAGE_MAX_BYTES
+from sluice.application.active import TookEffect
 from sluice.application.challengers import (
     QUEUE_ROWS,
     RECORD_ROWS,
@@ -20,7 +21,7 @@ from sluice.application.challengers import (
 from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.once import Once
 from sluice.application.ports import Ints, Scorer, Scores
-from sluice.domain.activation import Activation, Canary, Named
+from sluice.domain.activation import Activation, Canary, Checked, Named
 from sluice.domain.canary import in_share
 from sluice.domain.policy.let_through import SHARE_MAX_PPM, Draw, LetThrough
 from sluice.domain.policy.policy import Policy
@@ -530,13 +531,33 @@ def test_each_step_is_written_with_who_and_why() -> None:
     world.sign()
     world.poll()
     assert [(e.step, e.role, e.release) for e in world.topic.events] == [
-        ("began", "champion", "champion"),
         ("began", "shadow", "next"),
         ("ended", "shadow", "next"),
         ("began", "canary", "next"),
         ("ended", "canary", "next"),
     ]
     assert {(e.who, e.why) for e in world.topic.events} == {("ann", "a test")}
+
+
+def test_what_came_to_decide_is_written_with_the_words_that_were_signed() -> None:
+    world = World()
+    act = Activation(
+        what="policy", id="p-7", digest="d" * 64, epoch=NOON_US, act="activate", who="ann",
+        why="a test",
+    )  # fmt: skip
+    by = Checked(act, frozenset({"bb", "aa"}), b'{"v":1,  "why":"a test"}\n')
+    policy = TookEffect("policy", "p-7", "d" * 64, by, [None, 1, 2], [None] * 3)
+    world.topic.away = True
+    with pytest.raises(Unavailable):
+        world.challengers.poll(None, [policy, TookEffect("release", "r-1", "e" * 64, None)])
+    world.topic.away = False
+    world.challengers.poll(None)
+    one, other = world.topic.events
+    assert (one.step, one.role, one.release, one.epoch) == ("began", "policy", "p-7", NOON_US)
+    assert (one.statement, one.signers) == ('{"v":1,  "why":"a test"}\n', ["aa", "bb"])
+    assert (one.who, one.why, one.score_ppm) == ("ann", "a test", [None, 1, 2])
+    assert (other.step, other.role, other.release, other.epoch) == ("began", "champion", "r-1", 0)
+    assert (other.statement, other.signers, other.score_ppm) == (None, None, None)
 
 
 def test_an_older_activation_that_decides_again_brings_no_canary_back() -> None:

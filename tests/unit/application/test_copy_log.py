@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import File
@@ -66,6 +67,21 @@ def test_a_copy_follows_the_log_and_writes_only_what_is_new(grown: Grown) -> Non
         assert done.size == len(grown.entries) == grown.verified()
         if files or not more:
             assert done.files == files
+
+
+def test_a_copy_follows_a_log_whose_key_was_rotated(grown: Grown) -> None:
+    grown.grow(3)
+    grown.copies.once()
+    old = grown.log.key
+    grown.log.close()
+    private = Ed25519PrivateKey.from_private_bytes(bytes([9]) * 32)
+    grown.log = log_at(grown.folder / "log", private=private, retired=[old])
+    grown.log.open()
+    grown.grow(2)
+    with pytest.raises(Corrupt, match="the copy's checkpoint is not this log's"):
+        LogCopy(grown.source, grown.copy, grown.log.key).once()
+    assert LogCopy(grown.source, grown.copy, grown.log.key, [old]).once().size == 5
+    assert grown.verified() == 5
 
 
 class Breaks(LogFolder):

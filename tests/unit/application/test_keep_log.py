@@ -1,27 +1,52 @@
 """The keeper of a log: each offset in exactly one record, whatever comes twice, late or not."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sluice.adapters.kernel_clock import UNKNOWN
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import AppendLog, File
 from sluice.application.keep_log import HEARTBEAT_EVERY_US, RESUME, KeepsLog
 from sluice.application.ports import TOPIC_REMADE, Message, Partition
+from sluice.application.told import STATEMENTS_MAX
 from sluice.audit.entries import split
+from sluice.audit.notes import LOG, WITNESS, Key
+from sluice.domain.activation import Activation, statement_of
 from sluice.domain.clock import SECOND_US
 from sluice.domain.records.authorization import encode
 from sluice.domain.records.key_event import KeyEvent
-from sluice.domain.records.log_record import AnyRecord, GapRecord, Provenance, read
-from sluice.errors import Corrupt, Unavailable
-from sluice.testing.log import KeptCheckpoints, PlainEntries, at_once, log_at
+from sluice.domain.records.log_record import (
+    AnyRecord,
+    GapRecord,
+    KeyRotationRecord,
+    PolicyRecord,
+    Provenance,
+    ThresholdRecord,
+    TimeSyncBody,
+    TimeSyncRecord,
+    read,
+)
+from sluice.domain.records.rollout import Rollout
+from sluice.errors import Corrupt, Misconfigured, Unavailable
+from sluice.testing.log import (
+    ORIGIN,
+    PRIVATE,
+    KeptCheckpoints,
+    PlainEntries,
+    at_once,
+    log_at,
+)
 from sluice.testing.records import make_decision
 from sluice.testing.store import FakeClock
 
-D, L = "decisions.v1", "labels.v1"
+D, L, R = "decisions.v1", "labels.v1", "rollouts.v1"
 NOTHING_RUNS = Provenance(build=None, image=None, config=None, trace=None)
 
 
@@ -62,12 +87,18 @@ class World:
         self.makes = PlainEntries()
         self.earlier: list[Message] = []
         self.keystore = KeyEvents()
+        self.private = PRIVATE
+        self.retired: list[Key] = []
+        self.witnesses: list[Key] = []
+        self.time_sync: Callable[[], TimeSyncBody] | None = None
         self.log: AppendLog | None = None
 
     def keeper(self) -> KeepsLog:
         if self.log is not None:
             self.log.close()  # as death does: it writes nothing
-        self.log = log_at(self.folder / "log", self.kept)
+        self.log = log_at(
+            self.folder / "log", self.kept, private=self.private, retired=self.retired
+        )
         made = KeepsLog(
             self.log,
             self.makes,
@@ -77,7 +108,10 @@ class World:
             decisions=D,
             earlier=lambda _, first, until: [m for m in self.earlier if first <= m.offset < until],
             provenance=NOTHING_RUNS,
+            rollouts=R,
             keystore=self.keystore,
+            witnesses=self.witnesses,
+            time_sync=self.time_sync,
         )
         made.open()
         return made
@@ -294,6 +328,160 @@ def test_what_cannot_be_made_now_comes_again_whole(world: World) -> None:
     assert keeps.opened
     keeps.take(messages(0, 1))
     assert [one[1] for one in world.told()] == [0, 1]
+
+
+def obeyed(offset: int, name: str, epoch: int, emitter: str = "decider-0/1-1") -> Message:
+    """A decider says that it decides by a policy, and by whose word."""
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    said = Activation(
+        what="policy", id=name, digest=digest, epoch=epoch, act="activate", who="ann", why="a test"
+    )
+    step = Rollout(
+        at=epoch + 1, emitter=emitter, step="began", role="policy", release=name, digest=digest,
+        epoch=epoch, who="ann", why="a test", statement=statement_of(said).statement.decode(),
+        signers=["a" * 16], score_ppm=[None, 1, epoch], expected_loss_minor=[None, None, None],
+    )  # fmt: skip
+    return message(offset, R, value=encode(step))
+
+
+def changes(world: World) -> list[tuple[str, str | None, int | None]]:
+    """Type, id and epoch or last threshold of what was told besides the steps."""
+    found: list[tuple[str, str | None, int | None]] = []
+    for record in world.records():
+        if isinstance(record, PolicyRecord):
+            found.append((record.type, record.body.id, record.body.epoch))
+        elif isinstance(record, ThresholdRecord):
+            found.append((record.type, record.body.before, record.body.score_ppm[2]))
+    return found
+
+
+def test_an_activation_is_told_once_however_many_deciders_obey_it(world: World) -> None:
+    keeps = world.started((R, 0))
+    keeps.take([obeyed(0, "p-1", 5), obeyed(1, "p-1", 5, "decider-1/1-1")])
+    world.checkpoint(keeps)
+    keeps.take([obeyed(2, "p-2", 6), obeyed(3, "p-2", 6, "decider-1/1-1"), obeyed(4, "p-1", 7)])
+    assert changes(world) == [
+        ("policy", "p-1", 5), ("threshold", None, 5),
+        ("policy", "p-2", 6), ("threshold", "p-1", 6),
+        ("policy", "p-1", 7), ("threshold", "p-2", 7),
+    ]  # fmt: skip
+    assert world.told(R) == [("label", n, n + 1) for n in range(5)]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_was_told_is_not_told_again_after_a_death(world: World, resume: bool) -> None:
+    keeps = world.started((R, 0))
+    keeps.take([obeyed(0, "p-1", 5)])
+    world.checkpoint(keeps)
+    keeps.take([obeyed(1, "p-2", 6)])
+    if not resume:
+        (world.folder / "resume" / RESUME).unlink()
+    again = world.started((R, 0))
+    again.take([obeyed(n, f"p-{n - 1}", n + 3, "decider-0/2-1") for n in (2, 3)])
+    assert [one[:2] for one in changes(world) if one[0] == "policy"] == [
+        ("policy", "p-1"), ("policy", "p-2"),
+    ]  # fmt: skip
+
+
+def test_a_death_between_an_activation_and_its_step_loses_and_repeats_nothing(
+    world: World,
+) -> None:
+    keeps = world.started((R, 0))
+    whole = sum(path.stat().st_size for path in (world.folder / "log.ahead").glob("*.entries"))
+    keeps.take([obeyed(0, "p-1", 5)])
+    (ahead,) = (world.folder / "log.ahead").glob("*.entries")
+    raw = ahead.read_bytes()
+    for cut in range(whole, len(raw) + 1, 7):
+        ahead.write_bytes(raw[:cut])
+        again = world.started((R, 0))
+        if again.next[R, 0] == 0:
+            again.take([obeyed(0, "p-1", 5)])
+        assert changes(world) == [("policy", "p-1", 5), ("threshold", None, 5)], cut
+        assert world.told(R) == [("label", 0, 1)], cut
+        (world.folder / "log" / "checkpoint").unlink()
+        shutil.rmtree(world.folder / "log" / "tile")
+        world.kept.kept.clear()
+        (ahead,) = (world.folder / "log.ahead").glob("*.entries")
+
+
+def test_only_so_many_activations_are_remembered_and_none_is_told_twice(world: World) -> None:
+    keeps = world.started((R, 0))
+    some = [obeyed(n, f"p-{n}", 100 + n) for n in range(STATEMENTS_MAX + 5)]
+    keeps.take(some)
+    at = len(some)
+    keeps.take([obeyed(at, "p-0", 100), obeyed(at + 1, "older", 1)])
+    told = [one for one in changes(world) if one[0] == "policy"]
+    assert [one[2] for one in told] == [100 + n for n in range(at)]
+
+
+def test_how_far_the_clock_may_be_off_is_told_now_and_again(world: World) -> None:
+    known = TimeSyncBody(source="kernel", offset_us=-3, bound_us=900)
+    said = [known, known, UNKNOWN]
+    world.time_sync = lambda: said.pop(0)
+    keeps = world.started()
+    for _ in range(11 * 60 // 5):
+        keeps.tick(no_more)
+        world.clock.advance(5)
+    told = [record.body for record in world.records() if isinstance(record, TimeSyncRecord)]
+    assert told == [known, known]
+    world.started().tick(no_more)
+    (last,) = [r.body for r in world.records()[-1:] if isinstance(r, TimeSyncRecord)]
+    assert (last.offset_us, last.bound_us) == (None, None)
+
+
+OTHER = Ed25519PrivateKey.from_private_bytes(bytes([9]) * 32)
+
+
+def rotations(world: World) -> list[tuple[str, str | None, str]]:
+    return [
+        (r.body.purpose, r.body.before, r.body.after)
+        for r in world.records()
+        if isinstance(r, KeyRotationRecord)
+    ]
+
+
+def test_a_log_goes_on_under_another_key_and_says_so_once(world: World) -> None:
+    keeps = world.started()
+    keeps.take(messages(0, 1))
+    world.checkpoint(keeps)
+    old = Key(ORIGIN, LOG, PRIVATE.public_key())
+    new = Key(ORIGIN, LOG, OTHER.public_key())
+    world.private = OTHER
+    with pytest.raises(Corrupt, match="is not this log's"):
+        world.started()
+    world.retired = [old]
+    keeps = world.started()  # dies before its first checkpoint
+    assert keeps.next == {(L, 0): 2}
+    again = world.started()
+    again.take(messages(2))
+    world.checkpoint(again)
+    (world.folder / "resume" / RESUME).unlink()
+    world.started()
+    assert rotations(world) == [("log", old.short, new.short)]
+    world.private, world.retired = PRIVATE, []
+    with pytest.raises(Corrupt, match="is not this log's"):
+        world.started()
+
+
+def test_the_key_that_signs_is_not_among_the_retired(world: World) -> None:
+    world.retired = [Key(ORIGIN, LOG, PRIVATE.public_key())]
+    with pytest.raises(Misconfigured, match="retired"):
+        world.started()
+    world.retired = [Key("another/log/0", LOG, OTHER.public_key())]
+    with pytest.raises(Misconfigured, match="retired"):
+        world.started()
+
+
+def test_a_witness_with_another_key_is_told_of(world: World) -> None:
+    one, other = (Key("w.example/1", WITNESS, key.public_key()) for key in (PRIVATE, OTHER))
+    world.witnesses = [one]
+    world.checkpoint(world.started())
+    world.checkpoint(world.started())
+    world.witnesses = [other]
+    world.started()
+    assert rotations(world) == [
+        ("witness", None, one.short), ("witness", one.short, other.short),
+    ]  # fmt: skip
 
 
 class Failing(LogFolder):

@@ -6,13 +6,15 @@ import msgspec
 import pytest
 
 from sluice.application.keep_log import Refused
-from sluice.application.log_records import ACTION_CLASSES, LogRecords, activation_body, actor_of
+from sluice.application.log_records import ACTION_CLASSES, LogRecords
 from sluice.application.ports import Message
+from sluice.application.told import change_of
 from sluice.audit.entries import parse_header, split
 from sluice.domain.activation import Activation, Canary, Named, statement_of
+from sluice.domain.records.authorization import ScaExemption
 from sluice.domain.records.decision import MadeBy, Origin
 from sluice.domain.records.label import label_of
-from sluice.domain.records.log_record import DecisionRecord, DuplicateRecord, read
+from sluice.domain.records.log_record import DecisionRecord, DuplicateRecord, actor_of, read
 from sluice.domain.records.outcome import Outcome
 from sluice.testing.factories import NOON_US, make_authorization
 from sluice.testing.keystore import MemoryKeystore
@@ -94,6 +96,40 @@ def test_what_a_decider_says_of_itself_is_in_the_record():
     assert body["provenance"]["image"].endswith("c" * 64)
 
 
+def sca_of(decision):
+    return parse_header(split(made(message(decision))[0])[0])["body"]["sca"]
+
+
+@pytest.mark.parametrize("exemption", [None, *ScaExemption])
+def test_the_exemption_from_authentication_is_told_as_the_authorization_tells_it(exemption):
+    sca = sca_of(make_decision(sca_exemption=exemption, three_ds="frictionless"))
+    assert (sca["exemption"], sca["three_ds"]) == (exemption, "frictionless")
+    assert ("tra" in sca) is (exemption == "transaction_risk_analysis")
+
+
+@pytest.mark.parametrize(
+    ("amount_minor", "currency", "etv_eur", "rate_ppm"),
+    [
+        (0, "EUR", 100, 1_300),
+        (100_00, "EUR", 100, 1_300),
+        (100_01, "EUR", 250, 600),
+        (250_00, "EUR", 250, 600),
+        (500_00, "EUR", 500, 100),
+        (500_01, "EUR", None, None),
+        (1_00, "USD", None, None),
+    ],
+)
+def test_a_transaction_risk_analysis_names_threshold_value_and_reference_rate(
+    amount_minor, currency, etv_eur, rate_ppm
+):
+    decision = msgspec.structs.replace(
+        make_decision(sca_exemption="transaction_risk_analysis"),
+        reference_amount_minor=amount_minor,
+        reference_currency=currency,
+    )
+    assert sca_of(decision)["tra"] == {"etv_eur": etv_eur, "reference_rate_ppm": rate_ppm}
+
+
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_only_what_is_referred_to_a_person_is_not_solely_automated(outcome):
     decision = msgspec.structs.replace(make_decision(), outcome=outcome)
@@ -144,15 +180,23 @@ def test_a_label_a_dead_letter_a_redelivery_and_a_step_of_a_rollout_are_logged()
         "share_ppm": 10_000, "who": "Ann, of risk", "why": "a week in shadow",
         "reason": "decline_rate", "detail": "declined 3 % of them",
     }  # fmt: skip
+    redriven = dead | {"code": "redriven", "service": "redrive", "who": "ann@example.com"}
     entries = made(
         message(label, "labels.v1"),
         message(dead, "dead-letters.v1"),
         message(dead | {"code": "duplicate"}, "dead-letters.v1"),
         message(step, "rollouts.v1"),
+        message(redriven, "dead-letters.v1"),
         keystore=keystore,
     )
     headers = [parse_header(split(entry)[0]) for entry in entries]
-    assert [h["type"] for h in headers] == ["label", "dead_letter", "duplicate", "rollout"]
+    assert [h["type"] for h in headers] == [
+        "label", "dead_letter", "duplicate", "rollout", "admin",
+    ]  # fmt: skip
+    assert headers[4]["body"] == {
+        "actor": "ann@example.com", "action": "redrive", "target": "authorizations.v1/3@7",
+        "detail": None,
+    }  # fmt: skip
     assert all(h["emitter"] is h["sequence"] is None for h in headers)
     assert headers[0]["body"]["reason"] == "10.4"
     assert opened(entries[0], keystore) == {
@@ -249,13 +293,38 @@ def test_ids_that_a_tenant_declares_are_logged():
     assert read(split(entry)[0]).authorization_id == "7411111111111111117"
 
 
-def test_an_activation_is_told_without_its_sentences():
+def step(**more):
     said = Activation(
         what="release", id="cards-6", digest="a" * 64, epoch=AT, act="canary", who="ann",
         why="two good weeks in shadow", canary=Canary(Named("cards-7", "b" * 64), 10_000),
     )  # fmt: skip
-    body = activation_body(statement_of(said), ["k2", "k1"])
+    one = {
+        "at": AT, "emitter": "decider-0/1-1", "step": "began", "role": "champion",
+        "release": "cards-6", "digest": "a" * 64, "epoch": AT,
+        "statement": statement_of(said).statement.decode(), "signers": ["2" * 16, "1" * 16],
+    }  # fmt: skip
+    return one | more
+
+
+def test_an_activation_is_told_without_its_sentences():
+    change = change_of(msgspec.json.encode(step()))
+    body = change.activated
     assert (body.actor, body.signers, body.canary, body.share_ppm, body.shadow, body.after) == (
-        "ann", ["k1", "k2"], "b" * 64, 10_000, None, None,
+        "ann", ["1" * 16, "2" * 16], "b" * 64, 10_000, None, None,
     )  # fmt: skip
     assert b"weeks" not in msgspec.json.encode(body)
+    assert change.thresholds is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"statement": "{}"},
+        {"signers": ["Ann, of risk"]},
+        {"role": "policy", "score_ppm": [1], "expected_loss_minor": [None, None, None]},
+        {"role": "policy", "digest": "x", "score_ppm": [1] * 3, "expected_loss_minor": [None] * 3},
+    ],
+)
+def test_a_step_whose_activation_cannot_be_told_of_is_no_record(wrong):
+    assert [read(split(one)[0]).type for one in made(message(step(), "rollouts.v1"))] == ["rollout"]
+    assert made(message(step(**wrong), "rollouts.v1")) == [Refused("unreadable")]

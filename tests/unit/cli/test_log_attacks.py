@@ -296,6 +296,31 @@ def test_a_key_that_was_retired_signs_nothing_any_more(folder: Path, verify: Ver
     assert verify(folder)[0] == 1
 
 
+def test_a_log_says_itself_from_where_on_another_key_signs(
+    folder: Path, verify: Verify, tmp_path: Path
+) -> None:
+    newer = Key(logs.ORIGIN, LOG, logs.OTHER_KEY.public_key())
+    rotated = [*ENTRIES[:500], logs.rotation(500, logs.KEY, newer), *ENTRIES[501:]]
+    last, late = tmp_path / "last", tmp_path / "late"
+    for path, size in ((last, 500), (late, 550)):
+        signed_log(folder, rotated[:size])
+        path.write_bytes((folder / "checkpoint").read_bytes())
+    signed_log(folder, rotated, key=logs.OTHER_KEY)
+    both = ["--retired", KEY]
+    assert verify(folder, "--known", str(last), *both, key=str(newer))[0] == 0
+    assert verify(folder, "--since", str(last), *both, key=str(newer))[0] == 0
+    assert verify(folder, "--known", str(last), key=str(newer))[0] == 3, "an unknown key"
+    status, said = verify(folder, "--known", str(late), *both, key=str(newer))
+    assert (status, said["first_bad"]) == (1, 500), "signed by the old key after it was retired"
+    status, said = verify(signed_log(folder, rotated))
+    assert (status, said["first_bad"]) == (1, 500), "even who knows the old key alone sees it"
+    early = tmp_path / "early"
+    signed_log(folder, rotated[:400], key=logs.OTHER_KEY)
+    early.write_bytes((folder / "checkpoint").read_bytes())
+    signed_log(folder, rotated, key=logs.OTHER_KEY)
+    assert verify(folder, "--known", str(early), key=str(newer))[0] == 1, "before it was there"
+
+
 def proof_of(folder: Path, out: Path, index: int = 417) -> bytes:
     argv = ["log", "prove", str(folder), "--index", str(index), "--key", KEY]
     assert main([*argv, "--out", str(out)]) == 0

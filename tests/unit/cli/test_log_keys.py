@@ -13,7 +13,7 @@ from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.adapters.parquet.archive import Archive, ParquetFiles
 from sluice.application.open_record import grant as granting
 from sluice.application.ports import Message
-from sluice.application.sealing import SUBJECT, Erased, period_of
+from sluice.application.sealing import SUBJECT, Erased, earlier, period_of
 from sluice.application.sign_release import make_key, read_private_key
 from sluice.audit.entries import join
 from sluice.audit.notes import LOG, Key
@@ -21,8 +21,8 @@ from sluice.bootstrap.keystore import keystore
 from sluice.cli import main
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import encode
-from sluice.domain.records.key_event import record_of
-from sluice.domain.records.log_record import LabelBody, LabelRecord, Sealed
+from sluice.domain.records.key_event import event_of, record_of
+from sluice.domain.records.log_record import LabelBody, LabelRecord, Sealed, read
 from sluice.domain.records.log_record import encode as encode_record
 from sluice.settings import load
 from sluice.testing.log import ORIGIN, PRIVATE, KeptCheckpoints, log_at
@@ -285,6 +285,60 @@ def test_another_keystores_log_opens_nothing(
         store.key(subject, period_of(SystemClock().now_us()))
     assert main(["log", "open", str(log), "a-1", "--grant", str(note)]) == 1
     assert "not the one that the header commits to" in capsys.readouterr().err
+
+
+def test_a_duty_keeps_keys_from_being_destroyed_too_early(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLUICE_KEYSTORE_DUTIES", "pci_dss, reg_b")
+    now = period_of(SystemClock().now_us())
+    expire = ["log", "keys", "expire", *BY]
+    assert main([*expire, "--through", earlier(now, 9)]) == 1
+    assert "reg_b keeps the 9 quarters" in capsys.readouterr().err
+    assert main([*expire, "--through", earlier(now, 10)]) == 0
+    assert main(expire) == 0
+    monkeypatch.setenv("SLUICE_KEYSTORE_KEEP_QUARTERS", "8")
+    assert main(["log", "keys", "show"]) == 78
+    assert "reg_b asks for 9" in capsys.readouterr().err
+    monkeypatch.setenv("SLUICE_KEYSTORE_DUTIES", "habit")
+    assert main(["log", "keys", "show"]) == 78
+    assert "'habit' is no duty" in capsys.readouterr().err
+
+
+def test_another_key_wraps_the_root_keys_and_the_log_tells_of_it(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed = _sealed()
+    first, second = f"file:{there / 'first'}", f"file:{there / 'second'}"
+    rewrap = ["log", "keys", "rewrap", *BY, "--before"]
+    assert main([*rewrap, ""]) == 78, "nothing is wrapped by nothing"
+    for wrapper, before in ((first, ""), (second, first)):
+        path = Path(wrapper.removeprefix("file:"))
+        path.write_text(path.name.encode().hex().ljust(64, "0"))
+        path.chmod(0o600)
+        monkeypatch.setenv("SLUICE_KEYSTORE_WRAPPER", wrapper)
+        assert main(["log", "keys", "show"]) == 78, "it does not wrap them yet"
+        assert main([*rewrap, before]) == 0
+    assert "event 1" in capsys.readouterr().out
+    with keystore(load()[0]) as store:
+        key = store.existing(store.subject("test", "card-1"), period_of(SystemClock().now_us()))
+        assert key.open(sealed, b"") == b""
+        events = store.events(0, 9)
+        records = [record_of(e, log=ORIGIN, emitter=store.emitter, recorded_at=9) for e in events]
+    bodies = [(r.body.actor, r.body.case, r.body.before) for r in records]
+    assert bodies == [("ann", "GDPR-17", "nothing"), ("ann", "GDPR-17", _short(first))]
+    assert [event_of(read(encode_record(record))) for record in records] == events
+    monkeypatch.setenv("SLUICE_KEYSTORE_WRAPPER", first)
+    assert main(["log", "keys", "show"]) == 78, "the old key opens nothing any more"
+
+
+def _short(wrapper: str) -> str:
+    """As a record has it."""
+    return (
+        wrapper
+        if len(wrapper) <= 128
+        else "sha256-" + hashlib.sha256(wrapper.encode()).hexdigest()[:32]
+    )
 
 
 def test_a_keystore_from_a_copy_has_the_logs_erasures_done_again(

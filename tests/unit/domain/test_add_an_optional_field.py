@@ -69,7 +69,7 @@ row = {**msgspec.structs.asdict(auth), "amount": "12.34"}
 pq.write_table(pa.Table.from_pylist([row]), folder / "bank.parquet")
 texts = {name: {"column": name} for name in row if name not in
          ("v", "event_at", "amount_minor", "amount", "customer_id", "device_id", "ip_prefix",
-          "three_ds")}
+          "three_ds", "sca_exemption")}
 (folder / "bank.yaml").write_text(json.dumps(texts | {
     "event_at": {"column": "event_at", "format": "epoch_us"},
     "amount": {"column": "amount", "unit": "major"}}))

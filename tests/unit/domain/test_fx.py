@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.domain.policy.fx import MAX_RATE_PPM, Dated, Fx
+from sluice.domain.policy.fx import MAX_RATE_PPM, REFERENCE_MAX_MINOR, Dated, Fx
 from sluice.domain.records.authorization import MAX_AMOUNT_MINOR
 from sluice.domain.records.currencies import EXPONENTS
 from sluice.errors import Misconfigured, Rejected
@@ -33,6 +33,17 @@ def test_exponents_of_iso_4217_are_honoured() -> None:
 def test_half_a_unit_goes_to_the_even_neighbour() -> None:
     half = fx(USD=2_000_000)
     assert [half.to_reference(n, "USD") for n in (1, 3, 5)] == [0, 2, 2]
+
+
+@given(rate=st.integers(1, MAX_RATE_PPM), currency=st.sampled_from(["EUR", "USD", "JPY", "KWD"]))
+def test_what_is_worth_more_than_the_most_is_refused(rate: int, currency: str) -> None:
+    table = fx(**({} if currency == "EUR" else {currency: rate}))
+    most = table.most(currency)
+    assert table.to_reference(most, currency) in (REFERENCE_MAX_MINOR, REFERENCE_MAX_MINOR - 1)
+    if currency != "EUR":
+        times, over = table._parts(currency)
+        with pytest.raises(Rejected, match="more than"):
+            table.to_reference(most + over // times + 2, currency)
 
 
 @given(

@@ -177,6 +177,7 @@ BAD: dict[str, tuple[bytes, int, str]] = {
         "card_country",
         "ip_prefix",
         "three_ds",
+        "sca_exemption",
         "region",
         "tenant",
         "surname",

@@ -9,10 +9,10 @@ from sluice_simulator import geography as geo
 from sluice_simulator.batch import AUTHORIZATION_FIELDS, Batch
 from sluice_simulator.config import Config, Drift
 from sluice_simulator.labels import DAY_US, LONGEST_DAYS
-from sluice_simulator.rows import FRAUD, KIND_INDEX, present
+from sluice_simulator.rows import CONTACTLESS, ECOM, FRAUD, KIND_INDEX, MOTO, THREE_DS, present
 from sluice_simulator.world import World
 
-from sluice.domain.records.authorization import decode_authorization, encode
+from sluice.domain.records.authorization import ScaExemption, decode_authorization, encode
 from sluice.domain.records.card_numbers import holds_card_number
 from sluice.domain.records.currencies import EXPONENTS
 
@@ -335,6 +335,27 @@ def test_kinds_of_fraud_share_channels_merchants_and_networks_with_honest_traffi
     assert shared > 0.4
     busy = np.isin(fraud["merchant"], honest["merchant"]).mean()
     assert busy > 0.9
+
+
+def test_payments_without_strong_authentication_have_the_exemption_that_the_law_names(
+    month: Batch,
+) -> None:
+    rows, world = month.rows, month.world
+    told = month.authorizations()["sca_exemption"].to_pylist()
+    assert [one.sca_exemption for one in Batch(world, rows[:500]).structs()] == told[:500]
+    shares = {word: told.count(word) / len(told) for word in set(told)}
+    assert set(shares) == {None, *ScaExemption} - {"own_accounts"}  # a card pays somebody else
+    assert shares["contactless"] > shares["transaction_risk_analysis"] > shares["recurring"] > 0.001
+    eur = rows["amount"] / geo.MINOR_PER_EUR[world.merchants.country[rows["merchant"]]]
+    words = np.array([str(one) for one in told])
+    assert set(rows["channel"][words == "contactless"]) == {CONTACTLESS}
+    assert eur[words == "contactless"].max() <= 50
+    assert set(rows["channel"][words == "moto"]) == {MOTO}
+    risky = words == "transaction_risk_analysis"
+    assert set(rows["channel"][risky]) == {ECOM}
+    assert eur[risky].max() <= 500
+    challenged = rows["three_ds"] == THREE_DS.index("challenged")
+    assert set(words[challenged]) == {"None", "one_leg"}
 
 
 # Drift and churn.

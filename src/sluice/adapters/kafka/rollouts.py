@@ -9,7 +9,7 @@ import msgspec
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import NewRecords, TopicReader
 from sluice.application.ports import Message
-from sluice.domain.activation import AHEAD_MAX_US
+from sluice.domain.activation import AHEAD_MAX_US, POLICY
 from sluice.domain.records.authorization import encode
 from sluice.domain.records.rollout import Rollout, ShadowScores
 from sluice.errors import SluiceError
@@ -76,7 +76,9 @@ class RolloutTopic:
         """See the port."""
         self._producer = producer = self._producer or self._make_producer()
         for event in events:
-            producer.produce(self._topic, encode(event), key=event.digest)
+            # Steps of the policy in the order in which they were written, so in one partition.
+            key = POLICY if event.role == POLICY else event.digest
+            producer.produce(self._topic, encode(event), key=key)
         producer.flush(FLUSH_MAX_S)
 
 

@@ -108,7 +108,7 @@ TABLE: tuple[Limits, ...] = (
         "digest",
         "Rollout",
         400,
-        "a few records a step of a release, kept as long as the labels that judge it",
+        "a few records a step of a release or policy, kept as long as the labels that judge it",
     ),
     Limits(
         "shadow-scores.v1",

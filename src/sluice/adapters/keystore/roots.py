@@ -143,6 +143,17 @@ class RootFile:
         self._write({**self._wrapped, generation: made})
         self._clear[generation] = root
 
+    def rewrap(self, wrapper: KeyWrapper) -> None:
+        """Let another key wrap what there is; the file of before is overwritten. Raises
+        Unavailable, Misconfigured: then the one of before still does."""
+        clear, before = self.read(), self._wrapper
+        self._wrapper = wrapper
+        try:
+            self._write({n: wrapper.wrap(root) for n, root in clear.items()})
+        except BaseException:
+            self._wrapper = before
+            raise
+
     def forget_all_but(self, generation: int) -> None:
         """Destroy the others: the file that held them is overwritten. Raises Unavailable."""
         if set(self._wrapped) == {generation}:

@@ -21,7 +21,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sluice.adapters.keystore.roots import RootFile, check_private
+from sluice.adapters.keystore.roots import KeyWrapper, RootFile, check_private
 from sluice.application.open_record import Opening
 from sluice.application.sealing import (
     NONCE_BYTES,
@@ -46,6 +46,8 @@ COPIES_KEPT = 2
 """Newest copies in the folder of copies; older ones are deleted."""
 HELD = "held"
 """Code of a refused erasure: a legal hold is on the subject."""
+NO_KEYSTORE = "no_keystore"
+"""Code where none was made."""
 _BUCKET_BITS = 10
 _SHIFT = 16 - _BUCKET_BITS
 _SCHEMA = """
@@ -95,7 +97,7 @@ class SqliteKeystore:
                 where=str(path),
                 fix="make one, for a log without records: sluice log keys init; for one with "
                 "records bring a copy back: docs/runbooks/keystore.md",
-                code="no_keystore",
+                code=NO_KEYSTORE,
             )
         check_private(path)
         self._path = path
@@ -263,6 +265,21 @@ class SqliteKeystore:
         with self._writing():
             return self._note(event)
 
+    def rewrap(
+        self, wrapper: KeyWrapper, *, before: str, after: str, who: str, case: str
+    ) -> KeyEvent:
+        """Let another key wrap the root keys. before, after: how the settings name the two.
+
+        Killed meanwhile, the file may be wrapped anew without the event: the settings of after
+        open it then. Raises Unavailable, Misconfigured."""
+        event = msgspec.structs.replace(
+            self._event("rewrap", who, case), before=before, after=after
+        )
+        with self._writing():
+            event = self._note(event)
+            self._roots.rewrap(wrapper)
+        return event
+
     def holds(self, subject: str | None = None) -> list[Hold]:
         """All, or those of one subject."""
         with _translated(self._path):
@@ -336,14 +353,15 @@ class SqliteKeystore:
             self._refresh()
 
     def _refresh(self) -> None:
-        self._version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        version = self._db.execute("PRAGMA data_version").fetchone()[0]
         self._cached.clear()
         self._ciphers.clear()
+        self._version = -1  # until the root is read: what unwraps it may be away
         for _ in range(3):  # an erasure may go on from one root to the next in between
             self._generation = int(self._meta("generation"))
             found = self._roots.read().get(self._generation)
             if found is not None:
-                self._root = AESGCM(found)
+                self._root, self._version = AESGCM(found), version
                 return
         raise Corrupt(
             "the keystore is wrapped under a root key that is gone: it is a copy from before an "

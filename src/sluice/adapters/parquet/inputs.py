@@ -67,6 +67,12 @@ def read_inputs(
     names = list(manifest.features)
     common = [name for name in run.features if name in manifest.features]
     path = run_folder / LEARNT
+    if run.learnt is None:
+        raise Misconfigured(
+            "the run does not say what it learnt",
+            where=str(path),
+            fix="train again in a new folder; --like takes its parameters",
+        )
     table = pq.read_table(io.BytesIO(checked(path, run.learnt)))
     if absent := [name for name in (ID, *run.features) if name not in table.column_names]:
         raise Misconfigured(

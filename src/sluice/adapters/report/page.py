@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from sluice.adapters.report.style import STYLE
+from sluice.adapters.report.frame import text, whole_page
 from sluice.adapters.report.svg import (
     Chart,
     linear,
@@ -17,7 +17,6 @@ from sluice.adapters.report.svg import (
 from sluice.application.judging.judgement import Example, Figure, Judgement, ModelJudgement, Number
 from sluice.application.judging.verdict import ABOUT, Verdict
 from sluice.domain.features.catalogue import NEVER_S
-from sluice.shown import shown
 
 FIGURES: dict[str, tuple[str, str, int]] = {
     "auc": ("AUC", "chance that a fraud scores above a genuine one", 1),
@@ -65,26 +64,14 @@ def page(judgement: Judgement, verdict: Verdict | None = None) -> str:
         _examples(judgement),
         _foot(judgement),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{_text(judgement.title)}</title><style>{STYLE}</style></head><body><main>"
-        + "".join(parts)
-        + "</main></body></html>\n"
-    )
-
-
-def _text(value: str) -> str:
-    return escape(shown(value))
+    return whole_page(judgement.title, "".join(parts))
 
 
 def _head(j: Judgement) -> str:
     frauds, rows = sum(t.frauds for t in j.tests), sum(t.rows for t in j.tests)
     lost = sum(t.fraud_minor for t in j.tests)
     return (
-        f"<h1>{_text(j.title)}</h1>"
+        f"<h1>{text(j.title)}</h1>"
         f"<p class='lead'>{_many(len(j.models), 'model')} judged on "
         f"{_many(len(j.tests), 'test')}, "
         f"{_day(j.tests[0].first)} to {_day(j.tests[-1].until)}: {rows:,} authorizations, "
@@ -95,21 +82,21 @@ def _head(j: Judgement) -> str:
 
 def _verdict(verdict: Verdict) -> str:
     word, kind = ("Accepted", "good") if verdict.accepted else ("Refused", "bad")
-    beside = f"beside {_text(verdict.champion)}" if verdict.champion else "without a champion"
+    beside = f"beside {text(verdict.champion)}" if verdict.champion else "without a champion"
     rows = "".join(
         f'<tr class="{"" if c.passed else "failed"}"><td>{"✓" if c.passed else "✗"}</td>'
-        f"<th>{ABOUT[c.reason]}</th><td>{_text(c.found)}</td></tr>"
+        f"<th>{ABOUT[c.reason]}</th><td>{text(c.found)}</td></tr>"
         for c in sorted(verdict.checks, key=lambda check: check.passed)
     )
     return (
         f'<section><h2>The gate</h2><p class="verdict {kind}"><b>{word}</b> '
-        f"{_text(verdict.candidate)} {beside}</p><table class='checks'>{rows}</table></section>"
+        f"{text(verdict.candidate)} {beside}</p><table class='checks'>{rows}</table></section>"
     )
 
 
 def _legend(models: Sequence[ModelJudgement]) -> str:
     entries = "".join(
-        f'<span class="key"><i class="b c{i}"></i>{_text(m.name)}</span>'
+        f'<span class="key"><i class="b c{i}"></i>{text(m.name)}</span>'
         for i, m in enumerate(models)
     )
     return f'<p class="legend">{entries}</p>'
@@ -117,7 +104,7 @@ def _legend(models: Sequence[ModelJudgement]) -> str:
 
 def _summary(j: Judgement) -> str:
     heads = "".join(
-        f'<th><i class="b c{i}"></i>{_text(m.name)}<small>{_text(m.kind)}'
+        f'<th><i class="b c{i}"></i>{text(m.name)}<small>{text(m.kind)}'
         f"{f', {m.seeds} seeds' if m.seeds > 1 else ''}</small></th>"
         for i, m in enumerate(j.models)
     )
@@ -241,7 +228,7 @@ def _weeks(j: Judgement) -> str:
     pad = 0.15
     along = linear(-pad, n - 1 + pad)
     euros = Chart(along, linear(0, top), labels, ticks, "test, by its first day",
-                  f"{_text(j.currency)} a test", "amount caught by test")  # fmt: skip
+                  f"{text(j.currency)} a test", "amount caught by test")  # fmt: skip
     euros.rule([(i, v / scale) for i, v in enumerate(lost)])
     precision = Chart(along, linear(0, 1), labels, shares(), "test, by its first day",
                       "average precision", "average precision by test")  # fmt: skip
@@ -287,7 +274,7 @@ def _delays(models: Sequence[ModelJudgement]) -> str:
             cells = "".join(
                 f"<td>{_at(m.delays.get(str(d), {}).get(figure), figure)}</td>" for d in days
             )
-            who = "" if figure == "frauds" else f'<i class="b c{i}"></i>{_text(m.name)}'
+            who = "" if figure == "frauds" else f'<i class="b c{i}"></i>{text(m.name)}'
             rows.append(
                 f"<tr><th>{title if not i else ''}</th><td class='l'>{who}</td>{cells}</tr>"
             )
@@ -326,7 +313,7 @@ def _corrected(models: Sequence[ModelJudgement]) -> str:
             ]
             rows.append(
                 f"<tr><th>{FIGURES[name][0] if not i else ''}</th>"
-                f'<td class="l"><i class="b c{i}"></i>{_text(m.name)}</td>'
+                f'<td class="l"><i class="b c{i}"></i>{text(m.name)}</td>'
                 + "".join(f"<td>{c}</td>" for c in cells)
                 + "</tr>"
             )
@@ -350,7 +337,7 @@ def _costs(j: Judgement) -> str:
         steps = ", ".join(f"{step} from {ppm / 1e6:.2g}" for step, ppm in c.thresholds_ppm.items())
         saved = 1 - c.cost_minor / max(1, c.nothing_minor)
         rows.append(
-            f'<tr><td class="l"><i class="b c{i}"></i>{_text(m.name)}</td>'
+            f'<tr><td class="l"><i class="b c{i}"></i>{text(m.name)}</td>'
             f'<td class="l">{steps or "none pays"}</td><td>{_money(c.cost_minor, j)}</td>'
             f"<td>{saved:.1%}</td><td>{c.frauds_stopped:.1%}</td><td>{c.euros_stopped:.1%}</td>"
             f"<td>{c.stopped_per_10k:.1f}</td><td>{c.reviews_a_day:,.0f}</td></tr>"
@@ -358,7 +345,7 @@ def _costs(j: Judgement) -> str:
     nothing = next(m.costed.nothing_minor for m in j.models if m.costed)
     on = next(m.costed.found_on for m in j.models if m.costed)
     return (
-        f"<section><h2>Thresholds by cost</h2><p>Found on {_text(on)}, then tried on the tests, "
+        f"<section><h2>Thresholds by cost</h2><p>Found on {text(on)}, then tried on the tests, "
         f"where approving everything costs {_money(nothing, j)}.</p>"
         "<div class='wide'><table><tr><th></th><th class='l'>thresholds on the score</th>"
         "<th>cost</th>"
@@ -388,7 +375,7 @@ def _segments(j: Judgement) -> str:
             }
             one = next(iter(found.values()))
             bars = "".join(
-                f'<div class="bar" title="{_text(models[i].name)}: recall {s.recall:.3f}">'
+                f'<div class="bar" title="{text(models[i].name)}: recall {s.recall:.3f}">'
                 f'<i class="f c{i}" style="width:{100 * s.recall:.1f}%"></i>'
                 f"<span>{s.recall:.0%}</span></div>"
                 for i, s in found.items()
@@ -396,7 +383,7 @@ def _segments(j: Judgement) -> str:
             )
             first = found.get(0, one)
             rows.append(
-                f'<tr><td class="l">{_text(name)}</td><td>{one.rows:,}</td><td>{one.frauds:,}</td>'
+                f'<tr><td class="l">{text(name)}</td><td>{one.rows:,}</td><td>{one.frauds:,}</td>'
                 f'<td class="bars">{bars or "no fraud"}</td><td>{_share(first.euros)}</td>'
                 f"<td>{_plain(first.stopped_per_10k, 1)}</td>"
                 f"<td>{_plain(first.average_precision, 3)}</td>"
@@ -413,7 +400,7 @@ def _segments(j: Judgement) -> str:
         )
     return (
         f"<section><h2>Segments</h2>{_legend(models)}<p>Bars are all models; the columns to their "
-        f"right are {_text(models[0].name)}'s. The alert budget is that of the whole test.</p>"
+        f"right are {text(models[0].name)}'s. The alert budget is that of the whole test.</p>"
         + "".join(tables)
         + "</section>"
     )
@@ -424,7 +411,7 @@ def _policy(models: Sequence[ModelJudgement]) -> str:
     if not found:
         return ""
     rows = "".join(
-        f'<tr><td class="l">{_text(m.name)} and rules (D0)</td><td>{p.stopped:.1%}</td>'
+        f'<tr><td class="l">{text(m.name)} and rules (D0)</td><td>{p.stopped:.1%}</td>'
         f"<td>{p.euros:.1%}</td><td>{p.stopped_per_10k:.1f}</td></tr>"
         for m, p in found
     )
@@ -434,7 +421,7 @@ def _policy(models: Sequence[ModelJudgement]) -> str:
         f"<td>{p.fallback_euros:.1%}</td><td>{p.fallback_stopped_per_10k:.1f}</td></tr>"
     )
     return (
-        f"<section><h2>With the policy pack {_text(p.policy)}</h2><p>Stopped is anything but "
+        f"<section><h2>With the policy pack {text(p.policy)}</h2><p>Stopped is anything but "
         "approve.</p><table><tr><th></th><th>frauds stopped</th><th>of their amount</th>"
         f"<th>genuine stopped, of 10,000</th></tr>{rows}</table></section>"
     )
@@ -444,7 +431,7 @@ def _signals(j: Judgement) -> str:
     if not j.signals:
         return ""
     rows = "".join(
-        f'<tr><td class="l"><code>{_text(s.feature)}</code></td><td>{s.average_precision:.3f}</td>'
+        f'<tr><td class="l"><code>{text(s.feature)}</code></td><td>{s.average_precision:.3f}</td>'
         f"<td>{s.auc:.3f}</td></tr>"
         for s in j.signals[:10]
     )
@@ -476,7 +463,7 @@ def _examples(j: Judgement) -> str:
     if not parts:
         return ""
     return (
-        f"<section><h2>Examples</h2><p>Of the last test, by {_text(model.name)}, at the 0.5 % "
+        f"<section><h2>Examples</h2><p>Of the last test, by {text(model.name)}, at the 0.5 % "
         "alert budget. Rank is the place among all scores of the test. Features are those that lie "
         "far from the genuine and tell fraud apart; they describe the row, they do not explain "
         "the score. In brackets the genuine median.</p>" + "".join(parts) + "</section>"
@@ -485,14 +472,14 @@ def _examples(j: Judgement) -> str:
 
 def _example(e: Example, j: Judgement) -> str:
     said = ", ".join(
-        f"<span class='said'><code>{_text(s.feature)}</code> "
+        f"<span class='said'><code>{text(s.feature)}</code> "
         f"<b>{_value(s.feature, s.value, j)}</b> "
         f"<small>({_value(s.feature, s.median, j)})</small></span>"
         for s in e.features
     )
-    where = _text(e.channel) + (f", {_text(e.region)}" if e.region else "")
+    where = text(e.channel) + (f", {text(e.region)}" if e.region else "")
     return (
-        f'<tr title="{_text(e.authorization_id)}"><td>{_text(e.event_at[:16].replace("T", " "))}'
+        f'<tr title="{text(e.authorization_id)}"><td>{text(e.event_at[:16].replace("T", " "))}'
         f"</td><td>{_money(e.amount_minor, j)}</td><td class='l'>{where}</td>"
         f"<td>{e.score_ppm / 1e6:.3f}</td><td>{_rank(e.rank)}</td><td class='l'>{said}</td></tr>"
     )
@@ -526,18 +513,18 @@ def _rank(rank: float) -> str:
 
 def _foot(j: Judgement) -> str:
     tests = "".join(
-        f"<tr><td class='l'>{_text(t.name)}</td><td>{_day(t.first)}</td><td>{_day(t.until)}</td>"
+        f"<tr><td class='l'>{text(t.name)}</td><td>{_day(t.first)}</td><td>{_day(t.until)}</td>"
         f"<td>{_day(t.as_of)}</td><td>{t.rows:,}</td><td>{t.cards:,}</td><td>{t.frauds:,}</td>"
         f"<td>{_money(t.fraud_minor, j)}</td><td>{t.young:,}</td></tr>"
         for t in j.tests
     )
-    left = "".join(f"<li>{_text(why)}</li>" for why in j.left_out)
+    left = "".join(f"<li>{text(why)}</li>" for why in j.left_out)
     runs = ", ".join(run[:12] for run in j.runs) or "none"
     return (
         "<section><h2>Of what</h2><div class='wide'><table><tr><th>test</th><th>from</th>"
         "<th>until</th><th>labels known by</th><th>rows</th><th>cards</th><th>frauds</th>"
         f"<th>of</th><th>too young to tell</th></tr>{tests}</table></div>"
-        f"<p>Training set <code>{_text(j.dataset[:12])}</code>, runs <code>{_text(runs)}</code>. "
+        f"<p>Training set <code>{text(j.dataset[:12])}</code>, runs <code>{text(runs)}</code>. "
         "Cards of which a fraud was known when a day began are left out of that day, as in the "
         "Fraud Detection Handbook.</p>"
         + (f"<p>Not judged:</p><ul>{left}</ul>" if left else "")
@@ -555,8 +542,8 @@ def _day(iso: str) -> str:
 
 def _money(minor: int, j: Judgement) -> str:
     value = minor / 10**j.exponent
-    return f"{_text(j.currency)} {value:,.0f}" if abs(value) >= 100 else (
-        f"{_text(j.currency)} {value:,.{min(2, j.exponent)}f}"
+    return f"{text(j.currency)} {value:,.0f}" if abs(value) >= 100 else (
+        f"{text(j.currency)} {value:,.{min(2, j.exponent)}f}"
     )  # fmt: skip
 
 

@@ -69,5 +69,13 @@ code{font:12.5px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .examples td:last-child{white-space:normal;min-width:420px}
 .examples th:last-child,.examples th:nth-child(3){text-align:left}
 .said{white-space:nowrap}.said small{display:inline}
-@media print{main{max-width:none;padding:0}section{break-inside:avoid}}
+dl{display:grid;grid-template-columns:minmax(110px,max-content) 1fr;gap:4px 20px;margin:0 0 14px}
+dt{color:var(--dim)}
+dd{margin:0;overflow-wrap:anywhere;max-width:78ch}
+.rows td.s{text-align:left}
+.rows td.w{text-align:left;white-space:normal;overflow-wrap:anywhere}
+.rows tr:first-child>th{text-align:left}
+.notice{margin-top:38px;padding:10px 14px;border-radius:8px;background:var(--panel)}
+@media print{main{max-width:none;padding:0}section,tr{break-inside:avoid}
+section:has(.rows){break-inside:auto}}
 """

@@ -51,7 +51,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     reference_row: list[int]
     candidates: list[Candidate]
     scores: dict[str, Sha256]
-    learnt: Sha256
+    learnt: Sha256 | None = None
 
     def candidate(self, name: str) -> Candidate:
         """By name. Raises Misconfigured naming those that there are."""

@@ -109,6 +109,14 @@ class Fx(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise _too_large(self.reference)
         return whole
 
+    def most(self, currency: str) -> int:
+        """Up to this amount, in minor units, :meth:`to_reference` takes any; it refuses what is
+        worth a minor unit of the reference more. Raises Rejected (no_rate)."""
+        if currency == self.reference:
+            return REFERENCE_MAX_MINOR
+        times, over = self._parts(currency)
+        return REFERENCE_MAX_MINOR * over // times
+
     def column_to_reference(self, amount_minor: Ints, currency: str) -> Ints:
         """(n,) amounts of one currency, each at most MAX_AMOUNT_MINOR; the same integers as
         :meth:`to_reference`, and the same errors. O(n)."""

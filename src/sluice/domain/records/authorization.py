@@ -95,6 +95,26 @@ class ThreeDs(StrEnum):
     FAILED = "failed"
 
 
+class ScaExemption(StrEnum):
+    """Why strong customer authentication was not asked for: an exemption of Delegated Regulation
+    (EU) 2018/389, in the order of its articles 11 to 18, or what lies outside its scope.
+
+    As the payee's or payer's provider applied it. :mod:`sluice.domain.sca` has the articles.
+    """
+
+    CONTACTLESS = "contactless"
+    UNATTENDED_TERMINAL = "unattended_terminal"
+    TRUSTED_BENEFICIARY = "trusted_beneficiary"
+    RECURRING = "recurring"
+    OWN_ACCOUNTS = "own_accounts"
+    LOW_VALUE = "low_value"
+    SECURE_CORPORATE = "secure_corporate"
+    TRANSACTION_RISK_ANALYSIS = "transaction_risk_analysis"
+    MERCHANT_INITIATED = "merchant_initiated"
+    MOTO = "moto"
+    ONE_LEG = "one_leg"
+
+
 def _version() -> Literal[1]:
     return 1
 
@@ -122,6 +142,7 @@ class Authorization(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     device_id: Id | None = None
     ip_prefix: IpPrefix | None = None
     three_ds: ThreeDs | None = None
+    sca_exemption: ScaExemption | None = None
 
     def __repr__(self) -> str:
         """Names the message, never the card."""
@@ -244,6 +265,7 @@ def _quotes(auth: Authorization, raw: bytes) -> int:
         + (auth.device_id is not None)
         + (auth.ip_prefix is not None)
         + (auth.three_ds is not None)
+        + (auth.sca_exemption is not None)
     )
     versioned = raw.startswith(b'{"v":') or b'"v":' in raw
     return _QUOTES + 4 * optional + 2 * versioned

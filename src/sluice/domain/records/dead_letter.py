@@ -21,7 +21,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     code "duplicate" is a redelivery of an authorization already decided with the same content:
     listed so that offsets = decisions + dead letters per partition, and never redriven.
     code "redriven" notes that the message of this origin was sent again: it is no end of its own,
-    so the count above leaves it out.
+    so the count above leaves it out. who: of such a note, who sent it.
     """
 
     v: Literal[1] = 1
@@ -32,6 +32,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     service: str
     dead_at: int
+    who: str | None = None
 
 
 def dead_letter_of(

@@ -24,15 +24,19 @@ from sluice.domain.records.log_record import (
     HoldBody,
     HoldRecord,
     Id,
+    KeyRotationBody,
+    KeyRotationRecord,
     Micros,
     Period,
     Sha256,
     Subject,
+    Word,
 )
 from sluice.domain.records.texts import Kind, checker, matched_text
 
-KeyEventKind = Literal["erasure", "hold", "hold_lifted", "expiry", "access"]
+KeyEventKind = Literal["erasure", "hold", "hold_lifted", "expiry", "access", "rewrap"]
 """expiry: keys of quarters past their retention were destroyed. access: somebody opened a record.
+rewrap: another key wraps the root keys.
 """
 EXPIRY = "expire_keys"
 """The action of an expiry's record, which is an ``admin``; its target is the quarter."""
@@ -73,6 +77,9 @@ class KeyEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Of an access, whose record was opened; with its index in the log."""
     index: Count | None = None
     grant: Sha256 | None = None
+    before: Word | None = None
+    """Of a rewrap: what wrapped the root keys, as in ``keystore.wrapper``, and what does now."""
+    after: Word | None = None
 
 
 def record_of(event: KeyEvent, *, log: str, emitter: str, recorded_at: int) -> AnyRecord:
@@ -102,6 +109,15 @@ def record_of(event: KeyEvent, *, log: str, emitter: str, recorded_at: int) -> A
             detail=None,
         )
         return AdminRecord(**base, body=admin)
+    if event.kind == "rewrap":
+        rotation = KeyRotationBody(
+            actor=event.who,
+            case=event.case,
+            purpose="wrapping",
+            before=event.before,
+            after=event.after or "",
+        )
+        return KeyRotationRecord(**base, body=rotation)
     if event.kind == "erasure":
         erasure = ErasureBody(
             actor=event.who,
@@ -153,6 +169,15 @@ def event_of(record: AnyRecord) -> KeyEvent | None:
             authorization_id=record.authorization_id,
             index=record.body.index,
             grant=record.body.grant,
+        )
+    if isinstance(record, KeyRotationRecord) and record.body.purpose == "wrapping":
+        return KeyEvent(
+            **base,
+            kind="rewrap",
+            who=record.body.actor or "",
+            case=record.body.case or "",
+            before=record.body.before,
+            after=record.body.after,
         )
     if isinstance(record, AdminRecord) and record.body.action.startswith(f"{EXPIRY}:"):
         return KeyEvent(

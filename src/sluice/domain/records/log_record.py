@@ -11,10 +11,12 @@ set (``UNSET``), so that :func:`read` gets the same bytes again from older recor
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Annotated, Generic, Literal, TypeVar, get_args
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from sluice.audit.entries import NUMBER_MAX
 from sluice.audit.errors import Malformed
@@ -111,13 +113,27 @@ class StatesServed(_Part, frozen=True, kw_only=True):
     device: Version | None
 
 
+class Tra(_Part, frozen=True, kw_only=True):
+    """What article 18 rests on, beside the risk score, which is the decision's ``score_ppm``.
+
+    etv_eur: the lowest exemption threshold value that the amount does not exceed.
+    reference_rate_ppm: the fraud rate that the Annex allows for it, in millionths. null: the amount
+    exceeds the highest, or is not in euros.
+    """
+
+    etv_eur: Count | None
+    reference_rate_ppm: Ppm | None
+
+
 class Sca(_Part, frozen=True, kw_only=True):
-    """Strong customer authentication (Delegated Regulation (EU) 2018/389). exemption: the article's
-    that the payee's or payer's provider applied; null where it is not told. three_ds: where EMV 3-D
-    Secure ran, how it ended."""
+    """Strong customer authentication (Delegated Regulation (EU) 2018/389). exemption: the one that
+    the payee's or payer's provider applied, or what lies outside the regulation's scope, in the
+    words of ``sca_exemption`` of the authorization; null where it is not told. three_ds: where EMV
+    3-D Secure ran, how it ended. tra: only where the exemption is transaction risk analysis."""
 
     exemption: Word | None
     three_ds: ThreeDs | None
+    tra: Tra | UnsetType = UNSET
 
 
 class Provenance(_Part, frozen=True, kw_only=True):
@@ -212,7 +228,8 @@ class ActivatedBody(_Part, frozen=True, kw_only=True):
 
 
 class ThresholdBody(_Part, frozen=True, kw_only=True):
-    """The thresholds of a policy, from its first decision on. before: the policy of before."""
+    """The thresholds of a policy that a decider decides by from ``event_at`` on. before: the policy
+    of the threshold record before."""
 
     policy: Word
     digest: Digest
@@ -249,7 +266,7 @@ class AccessBody(_Part, frozen=True, kw_only=True):
 
 
 class AdminBody(_Part, frozen=True, kw_only=True):
-    """Somebody changed how the system runs. detail: SHA-256 of what was said besides."""
+    """Somebody did something to how the system runs. detail: SHA-256 of what was said besides."""
 
     actor: Actor
     action: Word
@@ -266,12 +283,12 @@ class HeartbeatBody(_Part, frozen=True, kw_only=True):
 
 
 class TimeSyncBody(_Part, frozen=True, kw_only=True):
-    """How far the clock may be off. stratum: NTP's."""
+    """How far the clock may be off. source: who says so. offset_us: what is still to be corrected.
+    bound_us: the most that it may be off. null: unknown, for nobody keeps the clock in step."""
 
     source: Word
-    offset_us: Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
-    bound_us: Count
-    stratum: Count | None
+    offset_us: Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)] | None
+    bound_us: Count | None
 
 
 GapReason = Literal[
@@ -349,20 +366,28 @@ class HoldBody(_Part, frozen=True, kw_only=True):
     case: Word
 
 
-class KeyRotationBody(_Part, frozen=True, kw_only=True):
-    """A key took another's place. before, after: key ids."""
+Purpose = Literal["log", "witness", "wrapping"]
+"""Of a key: it signs checkpoints, or cosigns them, or wraps the keystore's root keys."""
 
-    actor: Actor
-    purpose: Literal["log", "witness", "wrapping"]
+
+class KeyRotationBody(_Part, frozen=True, kw_only=True):
+    """A key took another's place. before, after: key ids, of log and witness ``name+id``; null
+    before: it is the first. actor, case: null where the auditor saw it in its settings."""
+
+    actor: Actor | None
+    case: Word | None
+    purpose: Purpose
     before: Word | None
     after: Word
 
 
 class LogStartBody(_Part, frozen=True, kw_only=True):
-    """A writer began. size: entries before. cut: entries behind the last whole one, torn off."""
+    """A writer began. size: entries before. cut: entries behind the last whole one, torn off.
+    replica: its pod."""
 
     size: Count
     cut: Count
+    replica: Word | None
     provenance: Provenance
 
 
@@ -392,7 +417,7 @@ class LogRecord(
     log: origin of its log, ``environment/cell/shard``, so that no other log takes it. source: what
     it is the record of. emitter, sequence: who counts its records from 0 without a hole, which is
     a decision's decider, and the log's writer for what it says itself; null for the rest, whose
-    place in Kafka is their count. event_at: of the authorization.
+    place in Kafka is their count. event_at: of the authorization, or when it happened.
     """
 
     v: Literal[1] = 1
@@ -514,6 +539,9 @@ TYPES: dict[str, type[AnyRecord]] = {
 }
 """By the word that stands for it."""
 
+_ACTOR = re.compile(r"[A-Za-z0-9._@+-]{1,64}")
+WORD = re.compile(r"[A-Za-z0-9_.:@/+-]{1,128}")
+"""Of a :data:`Word`."""
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyRecord)
 encode = _encoder.encode
@@ -533,3 +561,14 @@ def read(header: bytes) -> AnyRecord:
     if _encoder.encode(record) != header:
         raise Malformed(f"a record of {CONTRACT} that is written in another way")
     return record
+
+
+def actor_of(who: str) -> str:
+    """An account's name; of anything else, which may be a sentence, a digest.
+
+    >>> actor_of("ann@example.com"), actor_of("Ann, of risk")
+    ('ann@example.com', 'sha256-75050115ef33d9b4258fe7a8d9cae484')
+    """
+    if _ACTOR.fullmatch(who):
+        return who
+    return f"sha256-{hashlib.sha256(who.encode()).hexdigest()[:32]}"

@@ -13,18 +13,26 @@ from msgspec import Meta
 
 from sluice.domain.records.authorization import MicrosUtc
 
-Role = Literal["champion", "canary", "shadow"]
+Role = Literal["champion", "canary", "shadow", "policy"]
+"""policy: no release but the policy, which takes its steps in the same way."""
 Step = Literal["began", "ended", "returned"]
 """began: it does so from now on. ended: not any more, as somebody signed. returned: not any more,
 because this decider found it wrong."""
+KeyId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
+Thresholds = Annotated[list[int | None], Meta(min_length=3, max_length=3)]
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """One step of one decider.
 
-    emitter: its replica and start, as in ``decisions.v1``. epoch: of the activation by which it
-    goes, microseconds UTC. digest: SHA-256 of the release's manifest. share_ppm: of a canary. who,
-    why: of the activation. reason, detail: of a return; detail also of an end that nobody signed.
+    emitter: its replica and start, as in ``decisions.v1``. release: its id, or the policy's.
+    digest: SHA-256 of the release's manifest, or of what the policy means. epoch: of the activation
+    by which it goes, microseconds UTC; 0 without one. share_ppm: of a canary. who, why: of the
+    activation. reason, detail: of a return; detail also of an end that nobody signed.
+
+    Of a champion or a policy that began: statement, the exact bytes of the activation; signers, ids
+    of the keys that approved it, as this decider checked. score_ppm, expected_loss_minor: from
+    which value on a policy asks for challenge, review, decline; None is never.
     """
 
     v: Literal[1] = 1
@@ -40,6 +48,10 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     why: str | None = None
     reason: str | None = None
     detail: str | None = None
+    statement: str | None = None
+    signers: Annotated[list[KeyId], Meta(max_length=64)] | None = None
+    score_ppm: Thresholds | None = None
+    expected_loss_minor: Thresholds | None = None
 
 
 class ShadowScores(msgspec.Struct, frozen=True, kw_only=True, gc=False):

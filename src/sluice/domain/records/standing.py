@@ -9,7 +9,7 @@ training sets, ``sluice explain`` and ``sluice labels maturity``; docs/decisions
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,25 @@ RANKS: Mapping[LabelKind, int] = {"alert": 0, "issuer_report": 1, "chargeback": 
 RANKS_MAX = 8
 
 
+class Says(Protocol):
+    """What of a label it takes to judge it."""
+
+    @property
+    def kind(self) -> LabelKind:
+        """Of report."""
+        ...
+
+    @property
+    def is_fraud(self) -> bool:
+        """What it says."""
+        ...
+
+    @property
+    def known_at(self) -> int:
+        """Since when that is known."""
+        ...
+
+
 class Standing(NamedTuple):
     """What is known of an authorization. rank, known_at: of the report that says so. since_us: from
     which moment on all that counted said the same."""
@@ -33,7 +52,7 @@ class Standing(NamedTuple):
     since_us: int
 
 
-def judged(standing: Standing | None, label: Label) -> tuple[Standing, Uncounted | None]:
+def judged(standing: Standing | None, label: Says) -> tuple[Standing, Uncounted | None]:
     """What is known after one more report, in whatever order they come; and why it changes nothing,
     if so.
 
