@@ -29,7 +29,7 @@ from sluice_models.trees import TreeParameters, trees_to_onnx
 
 TREES = TreeParameters(learning_rate=0.2, num_leaves=15)
 LIMITS = """{latency_1_us: 1e6, latency_512_us: 1e6, expected_to_actual_min: 0.1,
- int8_flips_per_100k: 200, int8_broken_per_100k: 200}"""
+ int8_flips_per_100k: 60, int8_broken_per_100k: 60}"""
 """No test waits for a quiet machine; half of the frauds were reported in time to be learnt; one of
 7,000 decisions is 14 of 100,000."""
 World = tuple[pa.Table, np.ndarray]

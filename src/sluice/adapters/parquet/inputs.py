@@ -102,7 +102,7 @@ def read_inputs(
             if (pair := _logged(log.root, cut, names, held)) is not None
         ],
         left_out=_HELD_BACK if held else "",
-        wanted=log.wanted,
+        wanted=log.wanted and not held,  # of live rows alone nothing would be left to compare
     )
     return inputs, trained.sample
 
