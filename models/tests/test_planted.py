@@ -1,5 +1,5 @@
 """Bad candidates, trained on a small history and planted in a run, are refused for what is wrong
-with them, and honest ones are not. On a bank's own table: python -m benchmarks.planted."""
+with them, and honest ones are not."""
 
 import hashlib
 import shutil
@@ -14,8 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from maker import make_world, write_dataset
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
+from sluice.adapters.files.history import history_from, labels_from
+from sluice.adapters.parquet.history import HistoryFiles
+from sluice.application.backfill import backfill
 from sluice.application.judging.verdict import Verdict
 from sluice.cli import main
+from sluice.domain.features import catalogue
+from sluice.domain.policy.fx import Fx
 
 from sluice_models.export import finish
 from sluice_models.figures import AS_IT_IS
@@ -28,7 +33,7 @@ from sluice_models.serving import Graph
 from sluice_models.trees import TreeParameters, trees_to_onnx
 
 TREES = TreeParameters(learning_rate=0.2, num_leaves=15)
-LIMITS = """{latency_1_us: 1e6, latency_512_us: 1e6, expected_to_actual_min: 0.1,
+LIMITS = """{latency_1_us: 1000000, latency_512_us: 1000000, expected_to_actual_min: 0.1,
  int8_flips_per_100k: 60, int8_broken_per_100k: 60}"""
 """No test waits for a quiet machine; half of the frauds were reported in time to be learnt; one of
 7,000 decisions is 14 of 100,000."""
@@ -36,13 +41,17 @@ World = tuple[pa.Table, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The feature log of the world that all tests share, by the verb."""
+def archive(fx: Fx, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The feature log of the world that all tests share, as a backfill leaves it."""
     folder = tmp_path_factory.mktemp("log")
-    made = make_world(folder / "world")
-    words = ["backfill", str(made / "authorizations.parquet"), "--no-store"]
-    words += ["--labels", str(made / "labels.parquet"), "--archive", str(folder / "archive")]
-    assert main(words) == 0
+    world = make_world(folder / "world")
+    rows = pq.read_table(world / "authorizations.parquet")
+    rows = rows.take(pa.array(np.argsort(rows["event_at"].to_numpy(), kind="stable")))
+    labels = labels_from(pq.read_table(world / "labels.parquet"))
+    made = backfill(history_from(rows), fx, labels, threads=1)
+    amounts = made.features[:, catalogue.INDEX["amount_minor"]]
+    files = HistoryFiles(folder / "archive", "0" * 64)
+    files.write_history(0, rows, amounts, fx.reference, made.features)
     return folder / "archive"
 
 
