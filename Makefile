@@ -142,7 +142,7 @@ train: .venv/.done models/.venv/.done ## Simulate a history, train, judge, gate,
 	test -e $(TRAIN)/keys/release || { mkdir -p $(TRAIN)/keys; \
 	  $(BIN)/sluice release keygen --out $(TRAIN)/keys/release; }
 	$(BIN)/sluice gate --run $(TRAIN)/run --dataset $(TRAIN)/dataset --no-champion \
-	  --key $(TRAIN)/keys/release --out $(TRAIN)/gate
+	  --archive $(TRAIN)/archive --key $(TRAIN)/keys/release --out $(TRAIN)/gate
 	test -e $(TRAIN)/release || $(BIN)/sluice release pack $(TRAIN)/release \
 	  --run $(TRAIN)/run --dataset $(TRAIN)/dataset --judgement $(TRAIN)/judgement/judgement.json \
 	  --certificate $(TRAIN)/gate/certificate.json

@@ -9,8 +9,9 @@ wrote.
 - **dataset**: features as they were served, labels as they were known, split by time.
 - **train**: LightGBM, a teacher, its student, and that in int8; each as ONNX, with its scores. It
   goes on where an earlier try was ended.
-- **gate**: the candidate against the release in force, on the same days. Where it refuses, the run
-  ends, and `verdict.json` says why. Its word is final: it is not tried again.
+- **gate**: the candidate against the release in force, on the same days, and what it learnt
+  against the archive. Where it refuses, the run ends, and `verdict.json` says why. Its word is
+  final: it is not tried again.
 - **judge**: the figures, as a page for people (`report.html`) and as JSON; of a candidate that was
   refused too, with the reason at the head.
 - **pack**, **sign**: a release with the gate's certificate, in the registry, signed.
@@ -89,7 +90,7 @@ def retrain() -> None:
     )
     gate = step(
         "gate",
-        *("--run", train.output, "--dataset", dataset.output),
+        *("--run", train.output, "--dataset", dataset.output, "--archive", place("archive")),
         *("--candidate", "{{ params.candidate }}"),
         f"{{{{ '--no-champion' if params.first_champion else {CHAMPION} }}}}",
         *("--key", place("key"), "--trust", place("trust"), "--out", f"{run}/gate"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from sklearn.metrics import roc_auc_score
 from sluice.adapters.onnx.scorer import graph_of
@@ -18,7 +19,7 @@ from sluice_models.fits import Fits, Learnt, Taught
 from sluice_models.fitting import Batches, Epoch, logits
 from sluice_models.material import PAST, STEP, Material
 from sluice_models.pipeline import Order, train
-from sluice_models.quantise import SAMPLE_FRAUDS, enriched
+from sluice_models.quantise import SAMPLE_FRAUDS, enriched, rounded
 from sluice_models.run import CANDIDATES, Calibration, Run, read_model, read_scores
 from sluice_models.search import NetParameters
 from sluice_models.serving import Graph, timed
@@ -199,28 +200,57 @@ def test_a_calibration_is_in_the_graph_and_keeps_the_order(run: Run, order: Orde
     assert calibrated.__doc__
 
 
-def test_int8_keeps_its_last_layer_and_many_different_scores(
-    order: Order, run: Run, material: Material
+def test_int8_is_the_bins_part_of_the_first_layer_as_one_integer_product(
+    order: Order, run: Run, tmp_path: Path
 ) -> None:
-    model = onnx.load_from_string(read_model(order.out, run.candidate("student_int8")))
+    raw = read_model(order.out, run.candidate("student_int8"))
+    model = onnx.load_from_string(raw)
     made_by = {output: node for node in model.graph.node for output in node.output}
     layers = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
-    sources = [made_by.get(node.input[0]) for node in layers]
-    assert [one is not None and one.op_type == "DequantizeLinear" for one in sources] == [
-        True,
-        True,
-        False,
-    ]
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    first = made_by[layers[0].input[1]]
-    scales = onnx.numpy_helper.to_array(weights[first.input[1]])
-    assert scales.shape == (128,)  # one a channel
-    score = read_scores(order.out, run, "test-1")["student_int8"].to_numpy()
-    assert len(np.unique(score)) > 1000
+    sources = [made_by[node.input[0]].op_type == "DequantizeLinear" for node in layers]
+    assert sources == [True, False, False, False]  # bins, sizes, the second layer, the last
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert weights["bins_weight_scale"].shape == (128,)  # one a channel
+    assert weights["bins_weight"].dtype == np.int8
     assert run.candidate("student_int8").bytes < run.candidate("student").bytes / 2
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "as-run.onnx")
+    ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+    ran = [node.op_type for node in onnx.load(tmp_path / "as-run.onnx").graph.node]
+    assert "QGemm" in ran  # otherwise it is slower than in float
+    assert "DequantizeLinear" not in ran
 
 
-def test_the_sample_that_ranges_activations_is_enriched_with_frauds() -> None:
+def test_int8_scores_as_its_student_does(order: Order, run: Run, material: Material) -> None:
+    scores = read_scores(order.out, run, "test-1")
+    eight, whole = (scores[name].to_numpy() for name in ("student_int8", "student"))
+    assert len(np.unique(eight)) > 1000
+    apart = np.abs(np.log(eight / (1 - eight)) - np.log(whole / (1 - whole)))
+    assert np.quantile(apart, 0.99) < 0.02
+    limit = np.quantile(whole, 0.98)
+    assert ((eight > limit) != (whole > limit)).mean() < 0.001
+
+
+def test_weights_are_rounded_for_the_sample() -> None:
+    rng = np.random.default_rng(1)
+    # Inputs that rise together, as the bins of a column do, and a layer over them.
+    inputs = np.clip(rng.random((2_000, 8))[:, :, None] * 16 - np.arange(16), 0, 1)
+    inputs = inputs.reshape(2_000, 128)
+    weight = rng.normal(size=(128, 4))
+    scale = np.abs(weight).max(axis=0) / 127
+    found = rounded(weight, scale, inputs)
+    assert (found.dtype, found.min() >= -127, found.max() <= 127) == (np.int8, True, True)
+    nearest = np.clip(np.rint(weight / scale), -127, 127)
+
+    def off(of: np.ndarray) -> float:
+        return float(((inputs @ (weight - of * scale)) ** 2).mean())
+
+    assert off(found) < off(nearest) / 4
+    # Where no input is ever seen, it is the nearest.
+    assert (rounded(weight, scale, np.zeros((10, 128))) == nearest).all()
+
+
+def test_the_sample_that_weights_are_rounded_for_is_enriched_with_frauds() -> None:
     fraud = np.arange(100_000) % 50 == 0
     rows = enriched(fraud, np.random.default_rng(1))
     assert len(rows) == len(np.unique(rows)) == 4096

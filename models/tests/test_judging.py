@@ -41,6 +41,7 @@ def test_judging_reads_a_run_as_training_writes_it() -> None:
         reference_row=[5],
         candidates=[candidate],
         scores={"test-1": nothing},
+        learnt=nothing,
         search=Search(finished=0, pruned=0, seconds=0.0, ended_by="given"),
         versions={},
     )

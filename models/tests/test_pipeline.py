@@ -1,5 +1,6 @@
 """A run as a whole: its folder, its search, its resumption, its tracking, several processes."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import optuna
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from mlflow import MlflowClient
@@ -39,6 +41,19 @@ def test_a_run_says_what_it_was_made_from(run: Run, order: Order, fits: Fits) ->
     assert run.candidate("student").prior_correction_milli > 0
     with pytest.raises(Misconfigured, match="no candidate oracle"):
         run.candidate("oracle")
+
+
+def test_a_run_keeps_rows_as_they_were_learnt(run: Run, order: Order, fits: Fits) -> None:
+    path = order.out / "learnt.parquet"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == run.learnt
+    kept = pq.read_table(path)
+    assert kept.column_names == ["authorization_id", *run.features]
+    place = {one: i for i, one in enumerate(fits.train.ids.to_pylist())}
+    at = [place[one] for one in kept["authorization_id"].to_pylist()]
+    found = np.stack([kept[name].to_numpy() for name in run.features], axis=1)
+    assert found.dtype == np.float32
+    assert (found == fits.train.features[at]).all()
+    assert fits.train.fraud[at].sum() == min(fits.train.fraud.sum(), len(at) // 4)
 
 
 def test_the_same_order_again_only_reads(run: Run, order: Order) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from sluice.application.judging.judgement import Judgement
 from sluice.application.judging.verdict import Verdict
 from sluice.application.sign_release import make_key, read_manifest
 from sluice.cli import main
+from sluice.domain.features import catalogue
 from sluice.domain.release import parse_trust, public_line
 from sluice.errors import Corrupt
 from sluice.testing.release import KEY, make_release
+from tests.support.feature_log import write_log
 from tests.support.judged import (
     FEATURES,
+    Part,
     fit,
     make_world,
     named,
@@ -42,12 +46,28 @@ LIMITS = "{newly_stopped_per_100k: 5000, newly_approved_per_100k: 5000, int8_fli
 machine."""
 
 
+def write_archive(root: Path) -> Path:
+    """The feature log that WORLD was built from."""
+    parts = list(WORLD.values())
+    x = np.concatenate([part.x for part in parts])
+    features = np.zeros((len(x), catalogue.N), np.int64)
+    features[:, [catalogue.INDEX[name] for name in FEATURES]] = x
+    columns = {
+        name: np.concatenate([np.asarray(part.columns[name]) for part in parts])
+        for name in ("authorization_id", "event_at", "card_token")
+    }
+    same = {"catalogue": [catalogue.DIGEST] * len(x), "features": features.tolist()}
+    write_log(root, "history", columns | same)
+    return root
+
+
 class Bench:
     """A folder with a training set, graphs, a champion and a key."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.dataset = write_dataset(root / "dataset", WORLD)
+        self.archive = write_archive(root / "archive")
         train = WORLD["train"]
         self.graph = to_onnx(fit(train.x, train.fraud, seed=2))
         frauds = np.flatnonzero(train.fraud)
@@ -79,7 +99,8 @@ class Bench:
         given = ["--champion", str(self.champion)] if champion else ["--no-champion"]
         return main(
             ["gate", "--run", str(run), "--dataset", str(self.dataset), "--out", str(out), "--key",
-             str(self.key), "--trust", str(self.trust), "--limits", str(self.limits), *given, *more]
+             str(self.key), "--trust", str(self.trust), "--limits", str(self.limits), "--archive",
+             str(self.archive), *given, *more]
         )  # fmt: skip
 
 
@@ -161,6 +182,26 @@ def test_int8_calibrated_on_ten_rows_is_refused_by_its_flips(bench, tmp_path):
     assert (verdict.int8, verdict.int8_flips) == ("", None)
 
 
+def test_int8_over_the_budget_is_left_out_of_the_release_unless_a_person_named_it(bench, tmp_path):
+    run = bench.run({"student": bench.graph, "student_int8": bench.int8_of_ten})
+    bench.limits.write_text(LIMITS[:-1] + ", int8_broken_per_100k: 100000}")
+    try:
+        assert refused(bench, run, tmp_path, "--int8", "student_int8") == ["int8_flips"]
+        assert bench.gate(run, out=tmp_path) == 0
+    finally:
+        bench.limits.write_text(LIMITS)
+    found = next(c for c in verdict_in(tmp_path).checks if c.reason == "int8_flips")
+    assert found.passed
+    assert "left out, the release scores in single precision" in found.found
+    out = tmp_path / "release"
+    given = ["--run", str(run), "--certificate", str(tmp_path / "certificate.json")]
+    assert pack(bench, out, *given) == 0
+    manifest = read_manifest(out)
+    assert manifest.variants == {}
+    assert "model.int8.onnx" not in manifest.files
+    assert "left out" in (out / "card.md").read_text()
+
+
 def test_a_certificate_of_before_does_not_outlive_a_refusal(bench, tmp_path):
     assert bench.gate(bench.run(), out=tmp_path) == 0
     assert (tmp_path / "certificate.json").exists()
@@ -180,6 +221,69 @@ def test_another_unit_in_the_graph_is_refused_as_such(bench, tmp_path):
     scale = np.where(np.array(FEATURES) == "card_amount_30d_minor", 100, 1)
     run = bench.run({"student": to_onnx(fit(train.x // scale, train.fraud))})
     assert refused(bench, run, tmp_path)[0] == "unit_changed"
+
+
+def column(name: str, change: Callable[[np.ndarray, Part], np.ndarray], *splits: str) -> Any:
+    """WORLD with a column changed in some splits, or in all."""
+    return {
+        split: with_columns(part, **{name: change(np.asarray(part.columns[name]), part)})
+        if not splits or split in splits
+        else part
+        for split, part in WORLD.items()
+    }
+
+
+PLANTED = {
+    "unit in train": ("unit_changed", "card_amount_30d_minor has another unit, 100 times",
+                      column("card_amount_30d_minor", lambda x, _: x * 100, "train")),
+    "unit throughout": ("unit_changed", "card_amount_30d_minor has another unit, 0.01 times",
+                        column("card_amount_30d_minor", lambda x, _: x // 100)),
+    "leak": ("leak", "terminal_frauds_7d knows more of fraud than it did then",
+             column("terminal_frauds_7d", lambda x, part: x + part.fraud * (x + 1) % 2)),
+    "another kernel": ("other_features", "card_count_1h is another in ",
+                       column("card_count_1h", lambda x, _: np.maximum(x - 1, 0))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_a_set_whose_features_are_not_the_logs_is_refused_by_the_name_of_one(bench, tmp_path, what):
+    wanted, said, world = PLANTED[what]
+    dataset = write_dataset(tmp_path / "dataset", world)
+    graph = to_onnx(fit(world["train"].x, world["train"].fraud, seed=2))
+    run = bench.run({"student": graph}, dataset=dataset, world=world)
+    out = tmp_path / "out"
+    reasons = refused(bench, run, out, "--dataset", str(dataset), champion=False)
+    assert reasons[0] == wanted
+    found = [check.found for check in verdict_in(out).checks if not check.passed]
+    assert any(text.startswith(said) for text in found)
+
+
+def test_a_unit_that_changed_while_it_learnt_is_refused_without_a_log(bench, tmp_path):
+    learnt = WORLD["train"].x * np.where(np.array(FEATURES) == "card_history_span_s", 1_000, 1)
+    graph = to_onnx(fit(learnt, WORLD["train"].fraud, seed=2))
+    run = bench.run({"student": graph}, learnt=learnt)
+    nowhere = ["--archive", str(tmp_path / "nowhere")]
+    reasons = refused(bench, run, tmp_path / "out", *nowhere)
+    assert {"unit_changed", "other_features"} <= set(reasons)
+    found = {check.found for check in verdict_in(tmp_path / "out").checks if not check.passed}
+    assert any(f.startswith("card_history_span_s has another unit, 1e+03 times") for f in found)
+    assert any(f.startswith("no row of the set lies in the feature log") for f in found)
+
+
+def test_without_a_log_of_the_settings_that_has_its_rows_the_certificate_says_so(
+    bench, tmp_path, monkeypatch
+):
+    words = ["gate", "--run", str(bench.run()), "--dataset", str(bench.dataset), "--out",
+             str(tmp_path), "--limits", str(bench.limits), "--no-champion"]  # fmt: skip
+    for root, said in (
+        (tmp_path / "nowhere", "no feature log was at hand"),
+        (bench.archive, "18,000 rows of the set are the feature log's"),
+    ):
+        monkeypatch.setenv("SLUICE_ARCHIVER_ROOT", str(root))
+        assert main(words) == 0
+        checks = verdict_in(tmp_path).checks
+        (check,) = (c for c in checks if c.reason == "other_features")
+        assert said in check.found
 
 
 def test_scores_of_rows_that_had_another_unit_are_not_the_graphs(bench, tmp_path):
@@ -202,7 +306,11 @@ def test_a_leak_from_the_future_is_refused_as_such(bench, tmp_path):
     run = bench.run({"student": graph}, dataset=dataset, world=world)
     given = ["--dataset", str(dataset)]
     reasons = refused(bench, run, tmp_path / "out", *given, champion=False)
-    assert reasons[:2] == ["leak", "above_ceiling"]
+    assert reasons == ["leak", "above_ceiling"]
+    found = [c.found for c in verdict_in(tmp_path / "out").checks if c.reason == "leak"]
+    assert [text.split()[0] for text in found] == [
+        "terminal_frauds_7d"
+    ] * 2  # alone, and by the log
 
 
 def test_an_older_release_replayed_is_refused_as_such(bench, tmp_path):
@@ -226,7 +334,9 @@ def test_a_feature_that_the_catalogue_lacks_is_refused_as_such(bench, tmp_path):
     assert refused(bench, run, tmp_path) == ["unknown_feature"]
 
 
-@pytest.mark.parametrize("what", ["scores", "model", "run", "champion", "dataset", "empty"])
+@pytest.mark.parametrize(
+    "what", ["scores", "model", "run", "learnt", "before", "champion", "dataset", "empty"]
+)
 def test_what_is_damaged_ends_in_a_clear_error_and_leaves_nothing(bench, tmp_path, capsys, what):
     out, more = tmp_path / "out", []
     run = bench.run({"student": bench.graph})
@@ -236,6 +346,11 @@ def test_what_is_damaged_ends_in_a_clear_error_and_leaves_nothing(bench, tmp_pat
         (run / "models/student.onnx").write_bytes(bench.int8)
     elif what == "run":
         (run / "run.json").write_text("{}")
+    elif what == "learnt":
+        (run / "learnt.parquet").write_bytes(b"PAR1")
+    elif what == "before":
+        about = json.loads((run / "run.json").read_bytes())
+        (run / "run.json").write_text(json.dumps(about | {"learnt": None}))
     elif what == "champion":
         more = ["--trust", str(bench.public)]
     elif what == "dataset":
@@ -252,7 +367,9 @@ def test_what_is_damaged_ends_in_a_clear_error_and_leaves_nothing(bench, tmp_pat
     assert bench.gate(run, *more, out=out) != 0
     said = capsys.readouterr().err
     wanted = {
-        "scores": "it has the digest", "model": "it has the digest", "run": "no run of training",
+        "scores": "it has the digest", "model": "it has the digest",
+        "learnt": "it has the digest", "before": "does not say what it learnt",
+        "run": "no run of training",
         "champion": "which is not trusted", "dataset": "no training set",
         "empty": "no threshold can be found",
     }  # fmt: skip

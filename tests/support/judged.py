@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from sluice.application.dataset_manifest import MANIFEST
 from sluice.application.judging.measures import Window
 from sluice.application.judging.rows import Rows
+from sluice.application.judging.run import LEARNT
 from sluice.domain.clock import DAY_US, from_datetime, to_datetime
 from sluice.domain.features import catalogue
 from sluice.domain.release import FEATURES_KEY
@@ -273,24 +274,31 @@ def write_run(
     graphs: Mapping[str, bytes],
     *,
     scores: Mapping[str, Mapping[str, Floats]] | None = None,
+    learnt: Ints | None = None,
     **changes: Any,
 ) -> Path:
     """A run as ``sluice train`` leaves it. scores: by split and candidate, where they are not what
-    the graph gives. changes: of run.json."""
+    the graph gives. learnt: features of train, where they were not the set's. changes: of
+    run.json."""
     (folder / "models").mkdir(parents=True)
     (folder / "scores").mkdir()
     digests = {}
     for split, part in world.items():
         columns = {name: run_graph(graph, part.x) for name, graph in graphs.items()}
         columns |= dict((scores or {}).get(split, {}))
-        table = pa.table({"authorization_id": part.columns["authorization_id"], **columns})
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        (folder / "scores" / f"{split}.parquet").write_bytes(buffer.getvalue())
-        digests[split] = hashlib.sha256(buffer.getvalue()).hexdigest()
+        raw = _parquet({"authorization_id": part.columns["authorization_id"], **columns})
+        (folder / "scores" / f"{split}.parquet").write_bytes(raw)
+        digests[split] = hashlib.sha256(raw).hexdigest()
     for name, graph in graphs.items():
         (folder / "models" / f"{name}.onnx").write_bytes(graph)
     train = world["train"]
+    x = train.x if learnt is None else learnt
+    (folder / LEARNT).write_bytes(
+        _parquet(
+            {"authorization_id": train.columns["authorization_id"][::5]}
+            | {name: x[::5, i].astype(np.float32) for i, name in enumerate(FEATURES)}
+        )
+    )
     about = {
         "v": 1,
         "dataset": hashlib.sha256((dataset / MANIFEST).read_bytes()).hexdigest(),
@@ -304,6 +312,7 @@ def write_run(
         "frauds": int(train.fraud.sum()),
         "reference_row": np.median(train.x[~train.fraud], axis=0).astype(int).tolist(),
         "scores": digests,
+        "learnt": hashlib.sha256((folder / LEARNT).read_bytes()).hexdigest(),
         "candidates": [
             {
                 "name": name,
@@ -324,6 +333,12 @@ def write_run(
     }
     (folder / "run.json").write_bytes(msgspec.json.encode(about | changes))
     return folder
+
+
+def _parquet(columns: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(dict(columns)), buffer)
+    return buffer.getvalue()
 
 
 def rows_in(part: Part, name: str, days_after: int = 30) -> Rows:

@@ -51,6 +51,7 @@ from sluice_models.run import (
     Search,
     Timing,
     read_run,
+    write_learnt,
     write_run,
 )
 from sluice_models.search import Box, Chosen, NetParameters, ask_student, ask_teacher, ask_trees
@@ -411,11 +412,21 @@ def _finish(
         reference_row=work.fits.reference_row,
         candidates=described,
         scores=scores,
+        learnt=_keep_learnt(work),
         search=told,
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
     )
     write_run(out, run)
     return read_run(out)  # as every later reader has it: JSON knows no tuples
+
+
+def _keep_learnt(work: _Work) -> str:
+    """Frauds and others of train, as the fits had them: the gate holds them against the set."""
+    rows = work.fits.train
+    at = enriched(rows.fraud, work.fits.rng(4))
+    return write_learnt(
+        work.order.out, rows.ids.take(at).combine_chunks(), rows.features[at], work.material.names
+    )
 
 
 def _us(text: str) -> int:
@@ -481,7 +492,7 @@ def _candidates(
         ),
         _Made(
             "student_int8",
-            f"{what}; int8, its last layer in float",
+            f"{what}; int8 where its first layer reads bins",
             to_int8(student_graph, fits.train.features[sample], names),
             of_net | {"calibrated_on": len(sample)},
             shift,

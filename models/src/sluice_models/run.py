@@ -3,6 +3,7 @@
   RUN/run.json                  Run, below
   RUN/models/NAME.onnx          of each candidate, columns named in its metadata
   RUN/scores/SPLIT.parquet      authorization_id, and one float64 column a candidate, by name
+  RUN/learnt.parquet            some rows of train as they were learnt: authorization_id, features
 
 It is whole when run.json is there: that file is written last. Whoever reads a run needs neither
 PyTorch nor LightGBM. docs/reference/run.md.
@@ -11,17 +12,22 @@ PyTorch nor LightGBM. docs/reference/run.md.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Meta
-from sluice.application.judging.run import RUN, candidate_of
+from sluice.application.judging.run import LEARNT, RUN, candidate_of
 from sluice.domain.records.entity import EntityKind
 from sluice.domain.release import Sha256
 from sluice.errors import Corrupt, Misconfigured
+
+Floats = npt.NDArray[np.float32]
 
 SCORES = "scores"
 MODELS = "models"
@@ -112,8 +118,8 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     dataset: SHA-256 of the dataset's manifest.json. catalogue: its digest of the catalogue.
     features: the columns of every graph, in order. code: SHA-256 of the training package's sources.
     trained_from, trained_until: first and end of the train split, microseconds UTC. reference_row:
-    medians of its genuine rows. scores: SHA-256 of scores/SPLIT.parquet, by split. versions: of the
-    libraries that decide a bit of it.
+    medians of its genuine rows. scores: SHA-256 of scores/SPLIT.parquet, by split. learnt: of
+    learnt.parquet, None in runs of before. versions: of the libraries that decide a bit of it.
     """
 
     v: Literal[1] = 1
@@ -129,6 +135,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     reference_row: list[int]
     candidates: list[Candidate]
     scores: dict[str, Sha256]
+    learnt: Sha256 | None = None
     search: Search
     versions: dict[str, str]
 
@@ -171,6 +178,14 @@ def read_scores(folder: Path, run: Run, split: str) -> pa.Table:
     raw = _read(path)
     _check(raw, run.scores[split], path)
     return pq.read_table(pa.BufferReader(raw))
+
+
+def write_learnt(folder: Path, ids: pa.Array, features: Floats, names: Sequence[str]) -> str:
+    """Keep some rows of train as they were learnt, (m, f); SHA-256 of the file."""
+    path = folder / LEARNT
+    columns = {name: features[:, i] for i, name in enumerate(names)}
+    pq.write_table(pa.table({ID: ids, **columns}), path, compression="zstd")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_run(folder: Path, run: Run) -> None:

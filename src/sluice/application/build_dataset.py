@@ -41,6 +41,7 @@ from sluice.application.maturity import (
     reported_share,
 )
 from sluice.domain.clock import SECOND_US
+from sluice.domain.features import catalogue
 from sluice.errors import Misconfigured, Rejected
 
 Made = tuple[Part, Hashes]
@@ -178,6 +179,7 @@ def _manifest(
         service=order.service,
         catalogue=served.catalogue,
         features=look_back,
+        meanings={n: catalogue.digest(catalogue.FEATURES[catalogue.INDEX[n]]) for n in look_back},
         seed=order.seed,
         label_delay_s=order.label_delay_s,
         known_after_s=order.label_delay_s if order.hold_labels else None,

@@ -97,7 +97,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """``manifest.json`` of a training set.
 
     service: the feature service, "" for every feature of the catalogue that something bounds.
-    features: in order, with what bounds the look-back of each. known_after_s: labels were held back
+    features: in order, with what bounds the look-back of each. meanings: the catalogue's digest of
+    each, {} in sets of before. known_after_s: labels were held back
     until their authorization was so old, None where each counts from its own known_at.
     mature_after_s: age from which a row without a label counts as ``never``. genuine_kept_ppm:
     share of the train split's rows without a fraud that is in the files.
@@ -107,6 +108,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     catalogue: str
     features: dict[str, str]
+    meanings: dict[str, str] = {}
     seed: int
     label_delay_s: int
     known_after_s: int | None

@@ -13,6 +13,7 @@ import numpy as np
 from sluice.adapters.onnx import read_trust, verify
 from sluice.adapters.onnx.trial import BATCHES, TriedGraph, timings
 from sluice.adapters.parquet.dataset import dataset_digest, read_manifest
+from sluice.adapters.parquet.inputs import Source, read_inputs
 from sluice.adapters.parquet.judging import (
     read_campaigns,
     read_graph,
@@ -20,11 +21,10 @@ from sluice.adapters.parquet.judging import (
     read_run,
     read_scores,
     run_digest,
-    sample_features,
 )
 from sluice.adapters.policyfiles import read_policy
 from sluice.adapters.report import page
-from sluice.application.dataset_manifest import CALIBRATION, TRAIN, VALIDATION
+from sluice.application.dataset_manifest import CALIBRATION, VALIDATION
 from sluice.application.dataset_manifest import Manifest as Dataset
 from sluice.application.judging.certificate import certify
 from sluice.application.judging.gate import (
@@ -49,8 +49,6 @@ from sluice.errors import Misconfigured, Rejected, SluiceError
 from sluice.yaml_files import decode_as
 
 JUDGEMENT, REPORT, VERDICT = "judgement.json", "report.html", "verdict.json"
-TRAINED_ROWS = 50_000
-"""Of the train split, of which the sizes of features are taken."""
 RELEASES_MAX = 1_000
 """Folders that are looked at for a release that is replayed."""
 Say = Callable[[str], None]
@@ -194,6 +192,8 @@ def gate_candidate(
     with_int8: bool,
     champion: Path | None,
     releases: Path | None,
+    archive: Path,
+    archive_wanted: bool,
     limits: Path | None,
     costs: Path | None,
     trust: Path,
@@ -201,7 +201,8 @@ def gate_candidate(
 ) -> Gated:
     """Try a run's candidate, with its eight-bit variant: int8, or where the run has one and it is
     wanted, the one of its name; write verdict.json, and certificate.json where it is accepted and
-    there is a key. Raises Rejected, Corrupt, Misconfigured; a refusal is a verdict, no error."""
+    there is a key. archive: of the feature log; wanted: rows must lie in it. Raises Rejected,
+    Corrupt, Misconfigured; a refusal is a verdict, no error."""
 
     private = read_private_key(key) if key else None
     manifest, run = read_manifest(dataset), read_run(run_folder)
@@ -212,6 +213,7 @@ def gate_candidate(
             fix="gate its student, or LightGBM",
             code="not_releasable",
         )
+    int8_named = int8 is not None
     if with_int8 and int8 is None:
         int8 = next((c.name for c in run.candidates if c.name == name + INT8), None)
     names = {split.name for split in manifest.splits}
@@ -236,6 +238,7 @@ def gate_candidate(
         return Contender(called, graph.sha256, graph.columns, graph.predict, took.get(kind, {}))
 
     same = run.dataset == dataset_digest(dataset)
+    inputs, sample = read_inputs(dataset, run_folder, tests, Source(archive, archive_wanted))
     verdict = try_candidate(
         Trial(
             dataset=dataset_digest(dataset),
@@ -248,9 +251,11 @@ def gate_candidate(
             run_scores={r.name: read_scores(run_folder, run, r, [name])[name] for r in tests}
             if same
             else {},
-            trained=sample_features(dataset, TRAIN, TRAINED_ROWS),
+            trained=sample,
             trained_until=run.trained_until,
+            inputs=inputs,
             int8=contender("int8", int8) if int8 else None,
+            int8_named=int8_named,
             champion=_as_champion(in_force[0], contender("champion", in_force[0].id))
             if in_force
             else None,

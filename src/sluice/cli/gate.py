@@ -1,11 +1,13 @@
 """Try a candidate against the champion on the same days: accept it, or refuse it with the reason.
 
-sluice gate --run RUN --dataset DIR --champion RELEASE --key FILE --out DIR
-sluice gate --run RUN --dataset DIR --no-champion --key FILE --out DIR
+sluice gate --run RUN --dataset DIR --archive DIR --champion RELEASE --key FILE --out DIR
+sluice gate --run RUN --dataset DIR --archive DIR --no-champion --key FILE --out DIR
 
-Writes verdict.json with every check; for a candidate that is accepted also certificate.json, signed
-by the key, which `sluice release pack` puts into the release. Exit 1 for one that is refused.
-What may be asked of a candidate, and what refuses it, is in docs/reference/gate.md.
+The set's features are held against the archive that it was built from (default: archiver.root of
+the settings, if its rows are there). Writes verdict.json with every check; for a candidate that is
+accepted also certificate.json, signed by the key, which `sluice release pack` puts into the
+release. Exit 1 for one that is refused. What may be asked of a candidate, and what refuses it, is
+in docs/reference/gate.md.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import click
 from sluice.bootstrap import verbs
 from sluice.cli.judge import DEFAULT_TRUST
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER
+from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.text import help_of
+from sluice.settings import load
 
 
 @click.command(help=help_of(__doc__))
@@ -42,6 +45,7 @@ from sluice.cli.text import help_of
     "--releases", type=FOLDER, metavar="DIR",
     help="Earlier ones, so that none is replayed (default: the folder of the champion).",
 )  # fmt: skip
+@archive_option
 @click.option("--limits", type=FOLDER, metavar="FILE", help="YAML: docs/reference/gate.md.")
 @click.option("--costs", type=FOLDER, metavar="FILE", help="YAML: docs/reference/judgement.md.")
 @click.option("--key", type=FOLDER, metavar="FILE", help="Signs the certificate.")
@@ -59,6 +63,7 @@ def command(
     champion: Path | None,
     no_champion: bool,
     releases: Path | None,
+    archive: Path | None,
     limits: Path | None,
     costs: Path | None,
     key: Path | None,
@@ -83,6 +88,8 @@ def command(
         with_int8=not no_int8,
         champion=champion,
         releases=releases or (champion.resolve().parent if champion else None),
+        archive=verbs.archive_root(load()[0], archive),
+        archive_wanted=archive is not None,
         limits=limits,
         costs=costs,
         trust=trust,

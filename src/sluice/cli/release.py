@@ -166,6 +166,8 @@ def show(folder: Path) -> int:
     say(f"  features    {len(manifest.features)}, {fit(manifest)}")
     say(f"  amounts     {manifest.reference_currency}")
     say(f"  tolerates   {', '.join(manifest.tolerates) or 'no missing view'}")
+    steps = ", ".join(f"{step} {ppm}" for step, ppm in manifest.thresholds_ppm.items())
+    say(f"  thresholds  {steps + ' ppm, where its frauds cost least' if steps else 'none'}")
     for name, value in manifest.metrics.items():
         say(f"  {name:<40} {value}")
     say("  not verified: run sluice release verify")

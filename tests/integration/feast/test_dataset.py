@@ -224,7 +224,7 @@ def test_all_splits_come_from_one_build_without_release_or_applied_repository(tm
         "train", "validation", "calibration", "recent", "test-1", "test-2"
     ]  # fmt: skip
     bounded = [name for name in catalogue.NAMES if name not in UNBOUNDED]
-    assert list(manifest.features) == bounded
+    assert list(manifest.features) == list(manifest.meanings) == bounded
     columns = [catalogue.INDEX[name] for name in bounded]
     first_test = START + 12 * DAY_US
     for name, first, until, as_of in (

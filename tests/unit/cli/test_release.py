@@ -68,6 +68,7 @@ def test_show_says_what_a_release_is_and_that_it_was_not_verified(
     assert main(["release", "show", str(make_release(tmp_path / "r"))]) == 0
     said = capsys.readouterr().out
     assert "test-1: random weights" in said
+    assert "thresholds  none\n" in said or " ppm, where its frauds cost least" in said
     assert "not verified" in said
 
 

@@ -136,31 +136,3 @@ class Brokers:
             yield
         except KafkaError as exc:
             raise Unavailable(f"the brokers {what}: {exc}", where=self._where) from exc
-    A partition that never held a record is left out. extra: librdkafka's options. Raises
-    Unavailable.
-    """
-    try:
-        admin = KafkaAdminClient(
-            bootstrap_servers=bootstrap.split(","),
-            request_timeout_ms=REQUEST_MAX_MS,
-            bootstrap_timeout_ms=BOOTSTRAP_MAX_MS,
-            api_version=SPEAKS,
-            **{_OPTIONS[key]: value for key, value in extra.items()},
-        )
-        with admin:
-            parts = [
-                TopicPartition(topic["name"], part["partition_index"])
-                for topic in admin.describe_topics(list(topics))
-                for part in topic["partitions"]
-            ]
-            first, until = (
-                admin.list_partition_offsets(dict.fromkeys(parts, end), "read_committed")
-                for end in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
-            )
-    except KafkaError as exc:
-        raise Unavailable(
-            f"the brokers do not tell their watermarks: {exc}", where=bootstrap
-        ) from exc
-    return {
-        (p.topic, p.partition): (first[p].offset, until[p].offset) for p in parts if until[p].offset
-    }

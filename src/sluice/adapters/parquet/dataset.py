@@ -21,6 +21,10 @@ import pyarrow.parquet as pq
 from sluice.application.dataset_manifest import FIX, MANIFEST, Manifest, decode_manifest
 from sluice.domain.features import catalogue
 from sluice.errors import Corrupt, Rejected
+from sluice.shown import shown
+
+NAMED = 5
+"""Features that a refusal names."""
 
 
 def read_manifest(folder: Path, *, any_catalogue: bool = False) -> Manifest:
@@ -35,14 +39,23 @@ def read_manifest(folder: Path, *, any_catalogue: bool = False) -> Manifest:
         ) from exc
     manifest = decode_manifest(raw, str(path))
     if manifest.catalogue != catalogue.DIGEST and not any_catalogue:
+        others = ", ".join(shown(name) for name in _others(manifest))
         raise Rejected(
             f"a training set of catalogue {manifest.catalogue}, this library computes "
-            f"{catalogue.DIGEST}: its columns mean other things",
+            f"{catalogue.DIGEST}: "
+            + (f"these are others: {others}" if others else "its columns mean other things"),
             where=str(path),
             fix="build it again with this library, or use the library that built it",
             code="other_catalogue",
         )
     return manifest
+
+
+def _others(manifest: Manifest) -> list[str]:
+    """Features that this library does not compute so, the first few."""
+    ours = {feature.name: catalogue.digest(feature) for feature in catalogue.FEATURES}
+    others = [name for name, found in manifest.meanings.items() if ours.get(name) != found]
+    return [*others[:NAMED], *([f"{len(others) - NAMED} more"] if len(others) > NAMED else [])]
 
 
 def dataset_digest(folder: Path) -> str:

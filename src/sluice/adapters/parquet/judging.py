@@ -65,20 +65,6 @@ def rows_of(manifest: Manifest, name: str, table: pa.Table) -> Rows:
     )
 
 
-def sample_features(folder: Path, name: str, most: int) -> npt.NDArray[np.int64]:
-    """(m, k) features of about ``most`` rows of a split, evenly taken; one file at a time in
-    memory. Raises as :func:`read_rows` does."""
-    manifest = read_manifest(folder)
-    split = manifest.split(name)
-    step = max(1, split.rows // most)
-    parts = [np.empty((0, len(manifest.features)), np.int64)]
-    for path, digest in split.files.items():
-        raw = _checked(folder / path, digest, "the manifest", "build the training set again")
-        table = pq.read_table(io.BytesIO(raw), columns=list(manifest.features))
-        parts.append(features_of(table.take(np.arange(0, len(table), step)), manifest))
-    return np.concatenate(parts)
-
-
 def _moment(iso: str) -> int:
     return from_datetime(datetime.fromisoformat(iso))
 
@@ -119,7 +105,7 @@ def run_digest(folder: Path) -> str:
 
 def read_graph(folder: Path, candidate: Candidate) -> bytes:
     """A candidate's ONNX file. Raises Corrupt if it is not the one that the run names."""
-    return _checked(folder / candidate.model, candidate.sha256)
+    return checked(folder / candidate.model, candidate.sha256)
 
 
 def read_scores(folder: Path, run: Run, rows: Rows, names: Sequence[str]) -> dict[str, Floats]:
@@ -136,7 +122,7 @@ def read_scores(folder: Path, run: Run, rows: Rows, names: Sequence[str]) -> dic
             code="no_scores",
         )
     path = folder / SCORES / f"{rows.name}.parquet"
-    table = pq.read_table(io.BytesIO(_checked(path, run.scores[rows.name])))
+    table = pq.read_table(io.BytesIO(checked(path, run.scores[rows.name])))
     if len(table) != len(rows) or (_texts(table, ID) != rows.ids).any():
         raise Corrupt(
             "the scores are of other rows than the training set's",
@@ -147,12 +133,13 @@ def read_scores(folder: Path, run: Run, rows: Rows, names: Sequence[str]) -> dic
     return {name: table[name].to_numpy().astype(np.float64) for name in names}
 
 
-def _checked(
+def checked(
     path: Path,
     expected: str,
     who: str = "the run",
     fix: str = "train again: somebody wrote over it",
 ) -> bytes:
+    """A file's bytes. Raises Corrupt if they are not those that ``who`` names."""
     try:
         raw = path.read_bytes()
     except OSError as exc:

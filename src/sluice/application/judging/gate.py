@@ -8,11 +8,12 @@ explains comes before what it explains. Pure: scores in, a verdict out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from sluice.application.judging import measures
+from sluice.application.judging.inputs import Inputs, check_inputs
 from sluice.application.judging.judge import budget_limit, segments_of, signals_of, to_ppm
 from sluice.application.judging.measures import Floats, Ints, Window
 from sluice.application.judging.rows import Rows, corrected
@@ -66,7 +67,9 @@ class Trial:
 
     dataset, trained_on: SHA-256 of the set that judges, and of the one the run was trained on.
     run_scores: of the candidate, by split, as its run has them. trained: a sample of the train
-    split's features. known: releases by the SHA-256 of their graph: id, and when it was made.
+    split's features. inputs: what was held against the set and the feature log. int8_named: a
+    person asked for it, so it is not left out. known: releases by the SHA-256 of their graph: id,
+    and when it was made.
     """
 
     dataset: str
@@ -79,7 +82,9 @@ class Trial:
     run_scores: Mapping[str, Floats]
     trained: Ints
     trained_until: int
+    inputs: Inputs
     int8: Contender | None = None
+    int8_named: bool = False
     champion: Champion | None = None
     known: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
@@ -94,6 +99,8 @@ def try_candidate(trial: Trial) -> Verdict:
     run = _Run(trial)
     checks += run.checks()
     steps = run.thresholds(run.ours_tuning)
+    if run.int8_left_out:
+        trial = replace(trial, int8=None)
     return _verdict(trial, checks, steps, run.champion_flips, run.int8_flips)
 
 
@@ -205,6 +212,7 @@ class _Run:
         self.theirs = [self._score(champion, rows) for rows in trial.tests] if champion else None
         self.champion_flips: Flips | None = None
         self.int8_flips: Flips | None = None
+        self.int8_left_out = False
 
     def _contenders(self) -> list[Contender | None]:
         champion = self.trial.champion
@@ -231,6 +239,7 @@ class _Run:
             self._signal(),
             self._calibration(),
             self._latency(),
+            *check_inputs(self.trial.inputs),
         ]
         if (immature := self._immature()) is not None:
             found.append(immature)
@@ -522,28 +531,30 @@ class _Run:
             severity(steps, to_ppm(self.score)), severity(steps, to_ppm(score)), self.whole
         )
         self.int8_flips = flips
+        limits = self.limits
         ours, theirs = len(np.unique(to_ppm(self.score))), len(np.unique(to_ppm(score)))
+        found = (
+            f"eight bits change {flips.per_100k:.1f} of 100,000 decisions ({flips.newly_stopped} "
+            f"newly stopped, {flips.newly_approved} newly approved of {flips.rows:,}; at most "
+            f"{limits.int8_flips_per_100k:g})"
+        )
+        over = flips.per_100k > limits.int8_flips_per_100k
+        broken = flips.per_100k > max(limits.int8_broken_per_100k, limits.int8_flips_per_100k)
+        few = theirs < limits.int8_levels_min * ours
+        self.int8_left_out = over and not (broken or few or self.trial.int8_named)
+        if self.int8_left_out:
+            found += ": left out, the release scores in single precision"
+        elif over:
+            found += ": calibrate on more rows, with frauds among them"
         return [
-            Check(
-                reason="int8_flips",
-                passed=flips.per_100k <= self.limits.int8_flips_per_100k,
-                found=f"eight bits change {flips.per_100k:.1f} of 100,000 decisions "
-                f"({flips.newly_stopped} newly stopped, {flips.newly_approved} newly approved of "
-                f"{flips.rows:,}; at most {self.limits.int8_flips_per_100k:g})"
-                + (
-                    ""
-                    if flips.per_100k <= self.limits.int8_flips_per_100k
-                    else ": calibrate on more rows, with frauds among them"
-                ),
-            ),
+            Check(reason="int8_flips", passed=not over or self.int8_left_out, found=found),
             Check(
                 reason="int8_levels",
-                passed=theirs >= self.limits.int8_levels_min * ours,
+                passed=not few,
                 found=f"{theirs:,} distinct scores in eight bits, {ours:,} before"
-                + ("" if theirs >= self.limits.int8_levels_min * ours
-                   else ": leave the last layer in single precision"),
+                + (": leave the last layer in single precision" if few else ""),
             ),
-        ]  # fmt: skip
+        ]
 
 
 def flips_of(before: Ints, after: Ints, window: Window) -> Flips:

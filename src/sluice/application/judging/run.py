@@ -16,6 +16,8 @@ from sluice.domain.release import Sha256
 from sluice.errors import Misconfigured
 
 RUN = "run.json"
+LEARNT = "learnt.parquet"
+"""Rows of train as they were learnt: ``authorization_id``, and a float32 column a feature."""
 INT8 = "_int8"
 """Ends the name of a candidate that is another one in eight bits."""
 
@@ -49,6 +51,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     reference_row: list[int]
     candidates: list[Candidate]
     scores: dict[str, Sha256]
+    learnt: Sha256 | None = None
 
     def candidate(self, name: str) -> Candidate:
         """By name. Raises Misconfigured naming those that there are."""

@@ -13,7 +13,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[float, Meta(ge=0)]
 Reason = Literal[
     "other_dataset", "unknown_feature", "replayed", "older_data", "scores_differ",
-    "unit_changed", "leak", "above_ceiling", "better_immature", "no_signal",
+    "unit_changed", "leak", "other_features", "above_ceiling", "better_immature", "no_signal",
     "worse", "euros", "calibration", "segment", "flips", "int8_flips", "int8_levels", "latency",
 ]  # fmt: skip
 """In the order in which they are looked for. docs/reference/gate.md."""
@@ -26,6 +26,7 @@ ABOUT: dict[Reason, str] = {
     "scores_differ": "same scores",
     "unit_changed": "units",
     "leak": "no leak",
+    "other_features": "features as logged",
     "above_ceiling": "plausible",
     "better_immature": "mature labels",
     "no_signal": "signal",
@@ -52,7 +53,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     euros_loss: below the champion's. expected_to_actual: of frauds, those not known yet made up
     for. segment_loss: of the recall of a segment, at the alert budget. newly_stopped_per_100k,
     newly_approved_per_100k: decisions that are not the champion's. int8_flips_per_100k: decisions
-    of the eight-bit variant that are not the candidate's. int8_levels_min: distinct scores, of the
+    of the eight-bit variant that are not the candidate's; above, it is left out of the release.
+    int8_broken_per_100k: above, it was not made as it should have been, and is refused as one is
+    that a person named. int8_levels_min: distinct scores, of the
     candidate's. latency_1_us, latency_512_us: of one call of so many rows. scores_apart: of the
     run's scores from what the graph gives. size_ratio: of a feature, between training and test, or
     between the champion's training and the test.
@@ -72,6 +75,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     newly_stopped_per_100k: Count = 1_000
     newly_approved_per_100k: Count = 1_000
     int8_flips_per_100k: Count = 10
+    int8_broken_per_100k: Count = 100
     int8_levels_min: Share = 0.1
     latency_1_us: Count = 300
     latency_512_us: Count = 20_000

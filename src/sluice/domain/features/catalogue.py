@@ -444,6 +444,15 @@ DIGEST: str = hashlib.sha256(
 """Of all features in their order: names the vector of a record. No release is bound to it."""
 
 
+def digest(feature: Feature) -> str:
+    """Of one feature: what this table says of it, and what the kernel computes for it.
+
+    >>> digest(FEATURES[0]) == digest(FEATURES[1])
+    False
+    """
+    return hashlib.sha256(f"{feature.definition}|{feature.meaning}".encode()).hexdigest()[:16]
+
+
 def look_back(feature: Feature) -> str | None:
     """What bounds how far back a feature looks; None if nothing does.
 

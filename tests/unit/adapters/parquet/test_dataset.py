@@ -91,6 +91,19 @@ def test_a_set_of_another_catalogue_is_refused(folder):
     assert read_manifest(folder, any_catalogue=True).catalogue == "0123456789abcdef"
 
 
+def test_a_set_of_another_kernel_is_refused_by_the_features_that_it_computed_otherwise(folder):
+    ours = {name: catalogue.digest(catalogue.FEATURES[catalogue.INDEX[name]]) for name in FEATURES}
+    others = {"amount_minor": "0" * 16, "zodiac": "1" * 16}
+    write(folder, manifest_of(catalogue="0123456789abcdef", meanings=ours | others))
+    with pytest.raises(Rejected, match="these are others: amount_minor, zodiac") as refused:
+        read_manifest(folder)
+    assert refused.value.code == "other_catalogue"
+    many = {f"f{i}": "" for i in range(9)}
+    write(folder, manifest_of(catalogue="0123456789abcdef", meanings=many))
+    with pytest.raises(Rejected, match="f4, 4 more"):
+        read_manifest(folder)
+
+
 @pytest.mark.parametrize(
     ("raw", "code"),
     [

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from sluice.application.judging.gate import (
     try_candidate,
     typical_sizes,
 )
+from sluice.application.judging.inputs import Inputs, Pair
 from sluice.application.judging.verdict import Limits, Verdict
 from tests.support.judged import FEATURES, START_US, Part, fit, make_world, rows_in, with_columns
 
@@ -38,6 +40,15 @@ CHAMPION = Champion(
 )
 
 
+LOOSE = Limits(newly_stopped_per_100k=3_000, newly_approved_per_100k=3_000)
+
+
+def pair(part: Part, **given: Any) -> Pair:
+    """A part's rows, and the same again; columns that are given instead."""
+    other = with_columns(part, **given)
+    return Pair("the run learnt", "the set has", FEATURES, other.x, part.x, part.fraud)
+
+
 def trial(world: dict[str, Part] | None = None, **changes: Any) -> Trial:
     world = world or WORLD
     candidate = changes.get("candidate", contender(NET.predict))
@@ -52,9 +63,10 @@ def trial(world: dict[str, Part] | None = None, **changes: Any) -> Trial:
         "candidate": candidate,
         "run_scores": {rows.name: candidate.predict(rows.features) for rows in tests},
         "trained": world["train"].x,
+        "inputs": Inputs(pair(world["train"])),
         "trained_until": START_US + 7 * DAY,
         "champion": CHAMPION,
-        "limits": Limits(newly_stopped_per_100k=3_000, newly_approved_per_100k=3_000),
+        "limits": LOOSE,
     }
     return Trial(**(usual | changes))
 
@@ -269,3 +281,43 @@ def test_eight_bits_that_change_decisions_or_leave_few_scores_are_refused() -> N
     assert verdict.reasons == ["int8_flips", "int8_levels"]
     assert verdict.int8_flips is not None
     assert verdict.int8_flips.per_100k > 10
+
+
+def nearly(x: np.ndarray) -> np.ndarray:
+    """As many scores as before, and some decisions that are others."""
+    return np.clip(NET.predict(x) * 1.01, 0, 1)
+
+
+def test_eight_bits_over_the_budget_are_left_out_and_the_certificate_says_so() -> None:
+    int8 = Contender("student_int8", "8" * 64, FEATURES, nearly, {"1": 1.0})
+    verdict = try_candidate(
+        trial(int8=int8, limits=msgspec.structs.replace(LOOSE, int8_broken_per_100k=1e5))
+    )
+    assert verdict.accepted, verdict.reasons
+    assert verdict.int8 == ""
+    assert "int8" not in verdict.timings_us
+    (check,) = (check for check in verdict.checks if check.reason == "int8_flips")
+    assert check.found.endswith(": left out, the release scores in single precision")
+    assert verdict.int8_flips is not None
+    assert verdict.int8_flips.per_100k > LOOSE.int8_flips_per_100k
+
+
+def test_eight_bits_that_a_person_named_or_that_are_far_off_are_refused() -> None:
+    int8 = Contender("student_int8", "8" * 64, FEATURES, nearly)
+    limits = msgspec.structs.replace(LOOSE, int8_broken_per_100k=1e5)
+    named = try_candidate(trial(int8=int8, int8_named=True, limits=limits))
+    assert first_reason(named)[0] == "int8_flips"
+    assert named.int8 == int8.sha256
+    far = try_candidate(
+        trial(int8=int8, limits=msgspec.structs.replace(LOOSE, int8_broken_per_100k=11))
+    )
+    assert first_reason(far)[0] == "int8_flips"
+
+
+def test_a_feature_that_is_not_what_the_log_has_is_told_with_the_candidates_other_faults() -> None:
+    train = WORLD["train"]
+    month = np.asarray(train.columns["card_amount_30d_minor"])
+    inputs = Inputs(pair(train), logged=[pair(train, card_amount_30d_minor=month // 100)])
+    reason, found = first_reason(try_candidate(trial(inputs=inputs)))
+    assert reason == "unit_changed"
+    assert "card_amount_30d_minor has another unit, 0.01 times" in found
