@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from local.kafka.broker import free_port
+from local.kafka.broker import Node, free_port
 from sluice.adapters.kafka.topics import Topics
 from sluice.bootstrap.keystore import keystore
 from sluice.cli.log import command
 from sluice.settings import load
-from tests.fault.test_auditor import decide
+from tests.support.decisions import decide
 from tests.support.kafka import wait_until
 from tests.support.kms_server import KmsServer
 
@@ -84,7 +84,7 @@ class Auditor:
 
 
 @pytest.fixture
-def auditor(kafka, topics: Topics, tmp_path: Path, kms_key: str) -> Iterator[Auditor]:
+def auditor(kafka: Node, topics: Topics, tmp_path: Path, kms_key: str) -> Iterator[Auditor]:
     made = Auditor(kafka.bootstrap, topics, tmp_path, f"kms:{kms_key}")
     yield made
     for process in made.running:
@@ -95,7 +95,7 @@ def auditor(kafka, topics: Topics, tmp_path: Path, kms_key: str) -> Iterator[Aud
 def test_it_waits_for_the_kms_makes_its_keys_once_and_loses_nothing_while_that_is_away(
     auditor: Auditor, kms: KmsServer
 ) -> None:
-    decide(auditor, 0, 100)
+    decide(auditor.bootstrap, auditor.topics, 0, 100)
     kms.stop()
     try:
         process = auditor.start()
@@ -113,7 +113,7 @@ def test_it_waits_for_the_kms_makes_its_keys_once_and_loses_nothing_while_that_i
         assert store.erase(card, "2099Q4", who="ann", case="GDPR-17").periods
     kms.stop()
     try:
-        decide(auditor, 100, 200)
+        decide(auditor.bootstrap, auditor.topics, 100, 200)
         away = 'sluice_consumer_aborts_total{code="kms"}'
         wait_until(lambda: away in auditor.answers("/metrics"), "it takes nothing")
         assert process.poll() is None
