@@ -71,6 +71,18 @@ def test_a_groups_offsets_are_set_only_while_nobody_is_in_it(apache):
     assert [m.value for m in got] == [b"7", b"8", b"9"]
 
 
+@pytest.mark.parametrize("after_s", [0, 0.01, 0.03, 0.1, 0.3])
+def test_a_member_that_leaves_while_it_joins_asks_nothing_any_more(apache, after_s):
+    """Its partitions may come while it closes; what it asked then was answered by nobody."""
+    topic = apache.topics.labels
+    member = GroupConsumer(apache.bootstrap, group=f"{topic}-j", topics=[topic], client_id="test-1")
+    assert member.poll_batch(1, 0) == []
+    time.sleep(after_s)  # librdkafka's own threads join meanwhile
+    began = time.monotonic()
+    member.close()
+    assert time.monotonic() - began < 5
+
+
 def test_a_reader_takes_the_newest_of_each_partition_and_what_lies_between_two_offsets(apache):
     topic = apache.topics.decisions
     producer = EventProducer(apache.bootstrap, client_id="test")

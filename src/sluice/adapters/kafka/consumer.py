@@ -117,6 +117,7 @@ class GroupConsumer:
         self._topics = tuple(topics)
         self._left: set[Partition] = set()
         self._uncommitted: KafkaError | None = None
+        self._closing = False
         self._drained: dict[Partition, int] = {}
         self._first: dict[Partition, int] = {}
         """Where reading began, for partitions that have no committed offset yet."""
@@ -388,6 +389,7 @@ class GroupConsumer:
 
     def close(self) -> None:
         """Leave the group; on_revoke is called for what we hold."""
+        self._closing = True
         self._consumer.close()
 
     def _erred(self, error: KafkaError) -> None:
@@ -434,6 +436,9 @@ class GroupConsumer:
         self._consumer.incremental_assign(anew)
 
     def _assigned(self, consumer: Any, places: list[TopicPartition]) -> None:
+        if self._closing:  # it had just asked to join; nothing is answered any more
+            consumer.incremental_assign(places)
+            return
         self.member = consumer.memberid()
         mine = [(place.topic, place.partition) for place in places]
         self.confirm()
