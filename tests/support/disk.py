@@ -50,7 +50,7 @@ class Disk:
         self.root.mkdir(parents=True, exist_ok=True)
         self._number = (CONTROL / "hot_add").read_text().strip()
         self._set("disksize", SIZE_MIB * MIB)
-        # With a journal it would make itself read-only at the first error.
+        # No log of its own: with one it would make itself read-only at the first error.
         _run("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", self._device)
         self._mount()
         return self

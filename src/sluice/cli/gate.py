@@ -1,7 +1,9 @@
 """Try a candidate against the champion on the same days: accept it, or refuse it with the reason.
 
-sluice gate --run RUN --dataset DIR --archive DIR --champion RELEASE --key FILE --out DIR
-sluice gate --run RUN --dataset DIR --archive DIR --no-champion --key FILE --out DIR
+sluice gate --run RUN --dataset DIR --archive DIR --champion RELEASE \\
+        --key FILE --out DIR
+sluice gate --run RUN --dataset DIR --archive DIR --no-champion \\
+        --key FILE --out DIR
 
 The set's features are held against the archive that it was built from (default: archiver.root of
 the settings, if its rows are there). Writes verdict.json with every check; for a candidate that is
