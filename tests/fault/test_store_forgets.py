@@ -66,6 +66,11 @@ def test_a_store_that_evicts_is_lost_at_once_and_whole_again_after_a_rebuild(
         assert "maxmemory-policy is allkeys-lru" in done.stderr
         policy(store, b"noeviction")
         assert rebuild(deployment).returncode == 0
+        # It looks each two seconds, and may have looked last while the policy was the wrong one.
+        wait_until(
+            lambda: metric(deployment, "decider-stream", "sluice_store_ready") == 1,
+            "the decider uses the store again",
+        )
         stream(deployment, "after", 50)
         assert set(levels(deployment, "after")) == {"D0"}
         assert deployment.settle().wrong_states(store.url) == []
