@@ -25,7 +25,7 @@ SCALED = {
     "sync": {
         "autoscaling": {"minReplicas": 1, "maxReplicas": 3, "targetCPUUtilization": 15},
         # A pod uses .15 of a core at 400/s: half of that is where another starts, so that the ramp
-        # scales while two cores still hold three such pods, the load and all else.
+        # scales. With a smaller request it would have a smaller share of a core than the load.
         "resources": {"requests": {"cpu": "500m", "memory": "200Mi"}},
     },
     "stream": {
