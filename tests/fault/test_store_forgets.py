@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -67,12 +68,14 @@ def test_a_store_that_evicts_is_lost_at_once_and_whole_again_after_a_rebuild(
         policy(store, b"noeviction")
         assert rebuild(deployment).returncode == 0
         # It looks each two seconds, and may have looked last while the policy was the wrong one.
-        wait_until(
-            lambda: metric(deployment, "decider-stream", "sluice_store_ready") == 1,
-            "the decider uses the store again",
-        )
-        stream(deployment, "after", 50)
-        assert set(levels(deployment, "after")) == {"D0"}
+        tries = itertools.count(100)
+
+        def whole() -> bool:
+            name = f"after-{next(tries)}"
+            stream(deployment, name, 10)
+            return set(levels(deployment, name)) == {"D0"}
+
+        wait_until(whole, "decisions are whole again", at_most_s=10)
         assert deployment.settle().wrong_states(store.url) == []
 
 
