@@ -92,7 +92,7 @@ def test_all_of_it_is_formatted(terraform: Run) -> None:
 
 def test_each_module_has_tests_and_says_what_it_takes() -> None:
     modules = sorted(path for path in (TERRAFORM / "modules").iterdir() if path.is_dir())
-    assert len(modules) == 8
+    assert len(modules) == 9
     assert set(modules) < set(TESTED)
     for folder in ROOTS:
         text = "".join(path.read_text() for path in folder.glob("*.tf"))

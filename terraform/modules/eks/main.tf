@@ -1,51 +1,18 @@
 # A cluster with a private API server, secrets under a key of its own, an audit log, nodes without
 # their metadata service for pods, and pod identity: a service account is an IAM role, no key is made.
 
-data "aws_region" "here" {}
-data "aws_caller_identity" "here" {}
-
-data "aws_iam_policy_document" "key" {
-  # checkov:skip=CKV_AWS_109:A key policy's resource is the key itself; the account delegates to IAM.
-  # checkov:skip=CKV_AWS_111:As above.
-  # checkov:skip=CKV_AWS_356:As above.
-  statement {
-    sid       = "Account"
-    actions   = ["kms:*"]
-    resources = ["*"]
-    principals {
-      type        = "AWS"
-      identifiers = ["arn:aws:iam::${data.aws_caller_identity.here.account_id}:root"]
-    }
-  }
-  statement {
-    sid       = "CloudWatchLogs"
-    actions   = ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"]
-    resources = ["*"]
-    principals {
-      type        = "Service"
-      identifiers = ["logs.${data.aws_region.here.name}.amazonaws.com"]
-    }
-    condition {
-      test     = "ArnLike"
-      variable = "kms:EncryptionContext:aws:logs:arn"
-      values   = ["arn:aws:logs:${data.aws_region.here.name}:${data.aws_caller_identity.here.account_id}:log-group:/aws/eks/${var.name}/*"]
-    }
-  }
-}
-
-resource "aws_kms_key" "cluster" {
-  description             = "${var.name}: Kubernetes secrets and the audit log"
-  enable_key_rotation     = true
-  deletion_window_in_days = 30
-  policy                  = data.aws_iam_policy_document.key.json
-  tags                    = var.tags
+module "key" {
+  source      = "../key"
+  description = "${var.name}: Kubernetes secrets and the audit log"
+  log_group   = "/aws/eks/${var.name}/*"
+  tags        = var.tags
 }
 
 # EKS writes to this name by itself: made here, it has a retention and a key.
 resource "aws_cloudwatch_log_group" "cluster" {
   name              = "/aws/eks/${var.name}/cluster"
   retention_in_days = var.log_days
-  kms_key_id        = aws_kms_key.cluster.arn
+  kms_key_id        = module.key.arn
   tags              = var.tags
 }
 
@@ -94,7 +61,7 @@ resource "aws_eks_cluster" "this" {
   encryption_config {
     resources = ["secrets"]
     provider {
-      key_arn = aws_kms_key.cluster.arn
+      key_arn = module.key.arn
     }
   }
 

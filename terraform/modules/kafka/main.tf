@@ -1,44 +1,11 @@
 # Brokers with TLS and SCRAM, three copies of each record of which two must be written, nothing made
 # by itself: a topic that nobody made is a mistake, not a topic.
 
-data "aws_region" "here" {}
-data "aws_caller_identity" "here" {}
-
-data "aws_iam_policy_document" "key" {
-  # checkov:skip=CKV_AWS_109:A key policy's resource is the key itself; the account delegates to IAM.
-  # checkov:skip=CKV_AWS_111:As above.
-  # checkov:skip=CKV_AWS_356:As above.
-  statement {
-    sid       = "Account"
-    actions   = ["kms:*"]
-    resources = ["*"]
-    principals {
-      type        = "AWS"
-      identifiers = ["arn:aws:iam::${data.aws_caller_identity.here.account_id}:root"]
-    }
-  }
-  statement {
-    sid       = "CloudWatchLogs"
-    actions   = ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"]
-    resources = ["*"]
-    principals {
-      type        = "Service"
-      identifiers = ["logs.${data.aws_region.here.name}.amazonaws.com"]
-    }
-    condition {
-      test     = "ArnLike"
-      variable = "kms:EncryptionContext:aws:logs:arn"
-      values   = ["arn:aws:logs:${data.aws_region.here.name}:${data.aws_caller_identity.here.account_id}:log-group:/aws/msk/${var.name}"]
-    }
-  }
-}
-
-resource "aws_kms_key" "kafka" {
-  description             = "${var.name}: brokers' disks, SCRAM secrets, log"
-  enable_key_rotation     = true
-  deletion_window_in_days = 30
-  policy                  = data.aws_iam_policy_document.key.json
-  tags                    = var.tags
+module "key" {
+  source      = "../key"
+  description = "${var.name}: brokers' disks, SCRAM secrets, log"
+  log_group   = "/aws/msk/${var.name}"
+  tags        = var.tags
 }
 
 resource "aws_security_group" "brokers" {
@@ -62,7 +29,7 @@ resource "aws_vpc_security_group_ingress_rule" "scram" {
 resource "aws_cloudwatch_log_group" "brokers" {
   name              = "/aws/msk/${var.name}"
   retention_in_days = var.log_days
-  kms_key_id        = aws_kms_key.kafka.arn
+  kms_key_id        = module.key.arn
   tags              = var.tags
 }
 
@@ -114,7 +81,7 @@ resource "aws_msk_cluster" "this" {
   }
 
   encryption_info {
-    encryption_at_rest_kms_key_arn = aws_kms_key.kafka.arn
+    encryption_at_rest_kms_key_arn = module.key.arn
     encryption_in_transit {
       client_broker = "TLS"
       in_cluster    = true

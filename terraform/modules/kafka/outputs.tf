@@ -20,5 +20,5 @@ output "brokers" {
 
 output "kms_key_arn" {
   description = "Key that SCRAM secrets must be under."
-  value       = aws_kms_key.kafka.arn
+  value       = module.key.arn
 }

@@ -144,49 +144,17 @@ resource "aws_vpc_endpoint" "this" {
 
 # Flow logs: who spoke to whom, for the time after an incident.
 
-data "aws_caller_identity" "here" {}
-
-data "aws_iam_policy_document" "key" {
-  # checkov:skip=CKV_AWS_109:A key policy's resource is the key itself; the account delegates to IAM.
-  # checkov:skip=CKV_AWS_111:As above.
-  # checkov:skip=CKV_AWS_356:As above.
-  statement {
-    sid       = "Account"
-    actions   = ["kms:*"]
-    resources = ["*"]
-    principals {
-      type        = "AWS"
-      identifiers = ["arn:aws:iam::${data.aws_caller_identity.here.account_id}:root"]
-    }
-  }
-  statement {
-    sid       = "CloudWatchLogs"
-    actions   = ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"]
-    resources = ["*"]
-    principals {
-      type        = "Service"
-      identifiers = ["logs.${data.aws_region.here.name}.amazonaws.com"]
-    }
-    condition {
-      test     = "ArnLike"
-      variable = "kms:EncryptionContext:aws:logs:arn"
-      values   = ["arn:aws:logs:${data.aws_region.here.name}:${data.aws_caller_identity.here.account_id}:log-group:/${var.name}/*"]
-    }
-  }
-}
-
-resource "aws_kms_key" "logs" {
-  description             = "${var.name}: flow logs"
-  enable_key_rotation     = true
-  deletion_window_in_days = 30
-  policy                  = data.aws_iam_policy_document.key.json
-  tags                    = var.tags
+module "key" {
+  source      = "../key"
+  description = "${var.name}: flow logs"
+  log_group   = "/${var.name}/*"
+  tags        = var.tags
 }
 
 resource "aws_cloudwatch_log_group" "flow" {
   name              = "/${var.name}/flow"
   retention_in_days = var.flow_log_days
-  kms_key_id        = aws_kms_key.logs.arn
+  kms_key_id        = module.key.arn
   tags              = var.tags
 }
 

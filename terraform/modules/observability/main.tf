@@ -1,70 +1,24 @@
 # What Sluice's own metrics cannot say of the brokers and the store that it is given, and a place for
 # those metrics: the chart's ServiceMonitors and alert rules go to the workspace's Prometheus.
 
-data "aws_region" "here" {}
-data "aws_caller_identity" "here" {}
-
-data "aws_iam_policy_document" "key" {
-  # checkov:skip=CKV_AWS_109:A key policy's resource is the key itself; the account delegates to IAM.
-  # checkov:skip=CKV_AWS_111:As above.
-  # checkov:skip=CKV_AWS_356:As above.
-  statement {
-    sid       = "Account"
-    actions   = ["kms:*"]
-    resources = ["*"]
-    principals {
-      type        = "AWS"
-      identifiers = ["arn:aws:iam::${data.aws_caller_identity.here.account_id}:root"]
-    }
-  }
-  statement {
-    sid       = "Alarms"
-    actions   = ["kms:Decrypt", "kms:GenerateDataKey*"]
-    resources = ["*"]
-    principals {
-      type        = "Service"
-      identifiers = ["cloudwatch.amazonaws.com"]
-    }
-    condition {
-      test     = "StringEquals"
-      variable = "aws:SourceAccount"
-      values   = [data.aws_caller_identity.here.account_id]
-    }
-  }
-  statement {
-    sid       = "CloudWatchLogs"
-    actions   = ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"]
-    resources = ["*"]
-    principals {
-      type        = "Service"
-      identifiers = ["logs.${data.aws_region.here.name}.amazonaws.com"]
-    }
-    condition {
-      test     = "ArnLike"
-      variable = "kms:EncryptionContext:aws:logs:arn"
-      values   = ["arn:aws:logs:${data.aws_region.here.name}:${data.aws_caller_identity.here.account_id}:log-group:/aws/prometheus/${var.name}"]
-    }
-  }
-}
-
-resource "aws_kms_key" "alarms" {
-  description             = "${var.name}: alarms and metrics"
-  enable_key_rotation     = true
-  deletion_window_in_days = 30
-  policy                  = data.aws_iam_policy_document.key.json
-  tags                    = var.tags
+module "key" {
+  source      = "../key"
+  description = "${var.name}: alarms and metrics"
+  log_group   = "/aws/prometheus/${var.name}"
+  alarms      = true
+  tags        = var.tags
 }
 
 resource "aws_cloudwatch_log_group" "prometheus" {
   name              = "/aws/prometheus/${var.name}"
   retention_in_days = 365
-  kms_key_id        = aws_kms_key.alarms.arn
+  kms_key_id        = module.key.arn
   tags              = var.tags
 }
 
 resource "aws_prometheus_workspace" "this" {
   alias       = var.name
-  kms_key_arn = aws_kms_key.alarms.arn
+  kms_key_arn = module.key.arn
   logging_configuration {
     log_group_arn = "${aws_cloudwatch_log_group.prometheus.arn}:*"
   }
@@ -73,7 +27,7 @@ resource "aws_prometheus_workspace" "this" {
 
 resource "aws_sns_topic" "alarms" {
   name              = "${var.name}-alarms"
-  kms_master_key_id = aws_kms_key.alarms.id
+  kms_master_key_id = module.key.id
   tags              = var.tags
 }
 

@@ -1,31 +1,12 @@
 # What of AWS each service may do, and the chart's values that follow from the other modules. A service
 # that needs nothing of AWS has no role.
 
-data "aws_caller_identity" "here" {}
-
-data "aws_iam_policy_document" "key" {
-  # checkov:skip=CKV_AWS_109:A key policy's resource is the key itself; the account delegates to IAM.
-  # checkov:skip=CKV_AWS_111:As above.
-  # checkov:skip=CKV_AWS_356:As above.
-  statement {
-    sid       = "Account"
-    actions   = ["kms:*"]
-    resources = ["*"]
-    principals {
-      type        = "AWS"
-      identifiers = ["arn:aws:iam::${data.aws_caller_identity.here.account_id}:root"]
-    }
-  }
-}
-
 # Wraps the root keys of the keystore: without it nothing sealed in the log can be opened, and nothing
 # more be sealed after a restart. Whoever destroys it has thirty days to think again.
-resource "aws_kms_key" "keystore" {
-  description             = "${var.name}: root keys of what is sealed in the compliance log"
-  enable_key_rotation     = true
-  deletion_window_in_days = 30
-  policy                  = data.aws_iam_policy_document.key.json
-  tags                    = var.tags
+module "key" {
+  source      = "../key"
+  description = "${var.name}: root keys of what is sealed in the compliance log"
+  tags        = var.tags
 }
 
 locals {
@@ -84,7 +65,7 @@ data "aws_iam_policy_document" "auditor" {
   statement {
     sid       = "WrapRootKeys"
     actions   = ["kms:Encrypt", "kms:Decrypt"]
-    resources = [aws_kms_key.keystore.arn]
+    resources = [module.key.arn]
     condition {
       test     = "StringEquals"
       variable = "kms:EncryptionContext:sluice:cell"
@@ -143,7 +124,7 @@ locals {
       cell        = var.region
       copy        = { bucket = local.log.name, region = var.region, retainDays = var.log_lock_days }
       keystore = {
-        kmsKey      = aws_kms_key.keystore.arn
+        kmsKey      = module.key.arn
         persistence = { storageClass = var.storage_class }
       }
       persistence = { storageClass = var.storage_class }

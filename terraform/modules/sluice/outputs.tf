@@ -5,7 +5,7 @@ output "values" {
 
 output "keystore_key_arn" {
   description = "Of the key that wraps the keystore's root keys."
-  value       = aws_kms_key.keystore.arn
+  value       = module.key.arn
 }
 
 output "role_arns" {

@@ -5,8 +5,6 @@
 # the past itself (auditor.copy.retainDays), while `checkpoint` is written anew all the time, and each
 # of its versions would stay for years.
 
-data "aws_caller_identity" "here" {}
-
 locals {
   buckets = toset(["archive", "releases", "log"])
   rules = merge([
@@ -16,28 +14,11 @@ locals {
   ]...)
 }
 
-data "aws_iam_policy_document" "key" {
-  # checkov:skip=CKV_AWS_109:A key policy's resource is the key itself; the account delegates to IAM.
-  # checkov:skip=CKV_AWS_111:As above.
-  # checkov:skip=CKV_AWS_356:As above.
-  statement {
-    sid       = "Account"
-    actions   = ["kms:*"]
-    resources = ["*"]
-    principals {
-      type        = "AWS"
-      identifiers = ["arn:aws:iam::${data.aws_caller_identity.here.account_id}:root"]
-    }
-  }
-}
-
-resource "aws_kms_key" "this" {
-  for_each                = local.buckets
-  description             = "${var.name}: bucket ${each.value}"
-  enable_key_rotation     = true
-  deletion_window_in_days = 30
-  policy                  = data.aws_iam_policy_document.key.json
-  tags                    = var.tags
+module "key" {
+  source      = "../key"
+  for_each    = local.buckets
+  description = "${var.name}: bucket ${each.value}"
+  tags        = var.tags
 }
 
 resource "aws_s3_bucket" "this" {
@@ -66,7 +47,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
     bucket_key_enabled = true
     apply_server_side_encryption_by_default {
       sse_algorithm     = "aws:kms"
-      kms_master_key_id = aws_kms_key.this[each.value].arn
+      kms_master_key_id = module.key[each.value].arn
     }
   }
 }

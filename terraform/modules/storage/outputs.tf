@@ -4,7 +4,7 @@ output "buckets" {
     for name in local.buckets : name => {
       name        = aws_s3_bucket.this[name].bucket
       arn         = aws_s3_bucket.this[name].arn
-      kms_key_arn = aws_kms_key.this[name].arn
+      kms_key_arn = module.key[name].arn
     }
   }
 }

@@ -1,29 +1,10 @@
 # One writable node and its replicas, TLS and a user a service. It forgets nothing by itself: a store
 # that may evict counts as lost (ADR 33).
 
-data "aws_caller_identity" "here" {}
-
-data "aws_iam_policy_document" "key" {
-  # checkov:skip=CKV_AWS_109:A key policy's resource is the key itself; the account delegates to IAM.
-  # checkov:skip=CKV_AWS_111:As above.
-  # checkov:skip=CKV_AWS_356:As above.
-  statement {
-    sid       = "Account"
-    actions   = ["kms:*"]
-    resources = ["*"]
-    principals {
-      type        = "AWS"
-      identifiers = ["arn:aws:iam::${data.aws_caller_identity.here.account_id}:root"]
-    }
-  }
-}
-
-resource "aws_kms_key" "store" {
-  description             = "${var.name}: the online store's disks and snapshots"
-  enable_key_rotation     = true
-  deletion_window_in_days = 30
-  policy                  = data.aws_iam_policy_document.key.json
-  tags                    = var.tags
+module "key" {
+  source      = "../key"
+  description = "${var.name}: the online store's disks and snapshots"
+  tags        = var.tags
 }
 
 resource "aws_security_group" "store" {
@@ -115,7 +96,7 @@ resource "aws_elasticache_replication_group" "this" {
   transit_encryption_enabled = true
   transit_encryption_mode    = "required"
   at_rest_encryption_enabled = true
-  kms_key_id                 = aws_kms_key.store.arn
+  kms_key_id                 = module.key.arn
   snapshot_retention_limit   = var.snapshot_days
   auto_minor_version_upgrade = true
   apply_immediately          = false
