@@ -68,6 +68,16 @@ _KINDS = {
     "issuer_report": "fraud report of an issuer (TC40, SAFE)",
     "alert": "alert alone: a suspicion that nobody examined",
 }
+_COLUMNS = [
+    "Payments",
+    "Share",
+    "Value",
+    "Average",
+    "Fraudulent",
+    "Fraudulent value",
+    "Fraud rate",
+]
+"""Of `_cells`, in their order."""
 _LIMITS = [
     "A decision is no clearing: an approved authorization counts as an executed payment of its "
     "authorized amount, on the UTC day of its own time. Reversals, partial clearings and refunds "
@@ -523,16 +533,7 @@ class _Page:
             title=_TITLES[kind],
             text=["Executed payments, by how they were initiated (article 21(1))."],
             table=Table(
-                [
-                    "Initiated",
-                    "Payments",
-                    "Share",
-                    "Value",
-                    "Average",
-                    "Fraudulent",
-                    "Fraudulent value",
-                    "Fraud rate",
-                ],
+                ["Initiated", *_COLUMNS],
                 rows,
             ),
         )
@@ -568,16 +569,7 @@ class _Page:
             title=title,
             text=["By the lowest exemption threshold value that the amount does not exceed."],
             table=Table(
-                [
-                    "Amount",
-                    "Payments",
-                    "Share",
-                    "Value",
-                    "Average",
-                    "Fraudulent",
-                    "Fraudulent value",
-                    "Fraud rate",
-                ],
+                ["Amount", *_COLUMNS],
                 rows,
             ),
         )
