@@ -109,6 +109,11 @@ def proof_of(checked: Checked, place: int) -> bytes:
     return bytes(prove(checked.log.read, checked.checkpoint, now, place))
 
 
+def proof_file(checked: Checked, kind: str, place: int) -> str:
+    """Its name beside a document. kind: of the record."""
+    return f"{kind}-{checked.rests_on.log.replace('/', '-')}-{place}.tlog-proof"
+
+
 def checkpoints(logs: Sequence[Checked]) -> dict[str, bytes]:
     """The files that go beside a document."""
     return {one.rests_on.file: one.checkpoint for one in logs}

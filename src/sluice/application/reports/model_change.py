@@ -28,6 +28,7 @@ from sluice.application.reports.evidence import (
     checkpoints,
     found_at,
     named,
+    proof_file,
     proof_of,
 )
 from sluice.application.sign_release import differences
@@ -145,9 +146,7 @@ class _Placed(NamedTuple):
 
     @property
     def proof(self) -> str:
-        return (
-            f"{self.record.type}-{self.log.rests_on.log.replace('/', '-')}-{self.place}.tlog-proof"
-        )
+        return proof_file(self.log, self.record.type, self.place)
 
 
 def model_change(

@@ -10,7 +10,15 @@ import msgspec
 from sluice.application.open_record import Found
 from sluice.application.read_log import Unverifiable
 from sluice.application.reports.document import Fact, amount, instant
-from sluice.application.reports.evidence import Checked, Kept, Log, Progress, check, named
+from sluice.application.reports.evidence import (
+    Checked,
+    Kept,
+    Log,
+    Progress,
+    check,
+    named,
+    proof_file,
+)
 from sluice.application.sealing import Erased
 from sluice.domain.policy.reasons import BY_CODE
 from sluice.domain.records.authorization import Authorization, Channel, ThreeDs
@@ -65,8 +73,7 @@ class Placed(NamedTuple):
     @property
     def proof(self) -> str:
         """Name of the file that proves it."""
-        log = self.log.rests_on.log.replace("/", "-")
-        return f"{self.found.record.type}-{log}-{self.found.place}.tlog-proof"
+        return proof_file(self.log, self.found.record.type, self.found.place)
 
 
 class OfAuthorization(NamedTuple):

@@ -25,6 +25,7 @@ from sluice.application.reports.evidence import (
     checkpoints,
     found_at,
     named,
+    proof_file,
     proof_of,
 )
 from sluice.application.sealing import Erased, SealingKey
@@ -74,7 +75,7 @@ class _Erasure:
 
     @property
     def proof(self) -> str:
-        return f"erasure-{self.of.rests_on.log.replace('/', '-')}-{self.place}.tlog-proof"
+        return proof_file(self.of, "erasure", self.place)
 
 
 class _Counts:
