@@ -84,9 +84,13 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = ""
     key_file: Annotated[str, _says("Its private key, PEM.")] = ""
 
-    url: Annotated[str, _says("redis://, rediss:// or valkey://; may hold a password.")] = (
-        "redis://localhost:6379/0"
-    )
+    url: Annotated[
+        str,
+        _says(
+            "redis://, rediss:// or valkey://, with +cluster or +sentinel behind the scheme for "
+            "several addresses; may hold a password."
+        ),
+    ] = "redis://localhost:6379/0"
     budget_ms: Annotated[
         int, _says("Longest a read may take; past it the views are missing.", ge=1, le=1000)
     ] = 10

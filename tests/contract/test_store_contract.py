@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from sluice.adapters.layout import COMPILED
+from sluice.adapters.redis import figures
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
@@ -115,35 +116,43 @@ class FakeHarness(Harness):
 
 
 class RedisHarness(Harness):
+    """On one server or on a cluster, by the URL."""
+
     def __init__(self, url: str, **ttls: float) -> None:
         self.clock = FakeClock()
         self.store = self.redis = RedisOnlineStore(url, self.clock, budget_s=0.5, **ttls)
         self.states = self.blocking = RedisStateStore(url, timeout_s=0.5)
         self.watermark = RedisWatermark(url)
-        self.process_id = 0
+        self.processes: list[int] = []
 
     async def open(self) -> None:
+        for node in self.blocking.connection.everywhere:
+            flushed, info = node.call(pack(b"FLUSHALL") + figures.ASK, 2)
+            assert flushed == b"OK"
+            self.processes.append(figures.read(info).process_id)
         await self.redis.open()
-        await self.redis.connection.call(pack(b"FLUSHALL"), 1)
         self.watermark.initialise()
-        self.process_id = (await self.redis.info()).process_id
 
     async def close(self) -> None:
         await self.redis.close()
         self.blocking.close()
+        self.watermark.close()
 
     async def break_view(self, kind: Any) -> None:
         key = COMPILED[kind].key(KEYS[kind])
-        await self.redis.connection.call(pack(b"DEL", key) + pack(b"SET", key, b"not a hash"), 2)
+        commands = [pack(b"DEL", key), pack(b"SET", key, b"not a hash")]
+        assert self.blocking.connection.each(commands, [key, key])[1] == b"OK"
 
     def lose_states(self) -> None:
         self.watermark.lose("")
 
     async def stop(self) -> None:
-        os.kill(self.process_id, signal.SIGSTOP)
+        for process in self.processes:
+            os.kill(process, signal.SIGSTOP)
 
     async def resume(self) -> None:
-        os.kill(self.process_id, signal.SIGCONT)
+        for process in self.processes:
+            os.kill(process, signal.SIGCONT)
 
     async def wait(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -155,7 +164,7 @@ def server() -> Iterator[EmbeddedStore]:
         yield running
 
 
-@pytest_asyncio.fixture(params=["fake", "valkey"])
+@pytest_asyncio.fixture(params=["fake", "valkey", "cluster"])
 async def harnesses(
     request: pytest.FixtureRequest,
 ) -> AsyncIterator[Callable[..., Awaitable[Harness]]]:
@@ -165,7 +174,8 @@ async def harnesses(
     async def make(**ttls: float) -> Harness:
         if request.param == "fake":
             return FakeHarness(**ttls)
-        harness = RedisHarness(request.getfixturevalue("server").url, **ttls)
+        name = "server" if request.param == "valkey" else "store_cluster"
+        harness = RedisHarness(request.getfixturevalue(name).url, **ttls)
         await harness.open()
         opened.append(harness)
         return harness
