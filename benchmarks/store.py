@@ -28,11 +28,13 @@ from tests.support.store_cluster import StoreCluster
 
 WRITTEN_AT_ONCE = 2000
 CARDS_A_TERMINAL = 20
+FILL_MAX_S = 300.0
+"""A busy machine may stop us for minutes."""
 
 
 def fill(url: str, first: int, last: int, state: bytes) -> None:
     """Write the states of cards first to last, as the featurizer's layout has them."""
-    server = blocking(url, timeout_s=30)
+    server = blocking(url, timeout_s=FILL_MAX_S)
     value, at = encode_state(state), encode_timestamp(1_780_000_000_000_000)
     view = COMPILED["card"]
     for begin in range(first, last, WRITTEN_AT_ONCE):
@@ -43,7 +45,7 @@ def fill(url: str, first: int, last: int, state: bytes) -> None:
 
 def memory(url: str) -> int:
     """Bytes that all nodes use."""
-    server = blocking(url, timeout_s=30)
+    server = blocking(url, timeout_s=FILL_MAX_S)
     used = 0
     for node in server.everywhere:
         (told,) = node.call(pack(b"INFO", b"memory"), 1)
@@ -138,7 +140,9 @@ def main() -> None:
             done = step
             for name, url in urls.items():
                 each = (memory(url) - empty[name]) / step
-                print(f"{step:>10,} states  {name:<8} {each:.0f} bytes of memory a state")
+                print(
+                    f"{step:>10,} states  {name:<8} {each:.0f} bytes of memory a state", flush=True
+                )
             asyncio.run(measure(urls, step, args))
 
 

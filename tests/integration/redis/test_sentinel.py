@@ -141,9 +141,10 @@ async def test_the_primary_is_found_by_name_and_followed_when_it_dies(sentinels)
 async def test_a_primary_that_is_none_any_more_is_left_though_it_answers(sentinels):
     states = RedisStateStore(sentinels.url, timeout_s=1.0)
     store = RedisOnlineStore(sentinels.url, SystemClock(), budget_s=0.5)
-    RedisWatermark(sentinels.url).initialise()
     await store.open()
     states.read([("card", "card-1")])
+    told = sentinels.replica.tell("INFO", "server").decode()
+    other = int(dict(x.split(":", 1) for x in told.splitlines() if ":" in x)["process_id"])
     sentinels.sentinels[0].tell("SENTINEL", "FAILOVER", "store")
     until(lambda: sentinels.named() == sentinels.replica.port, "the replica is named")
 
@@ -153,8 +154,6 @@ async def test_a_primary_that_is_none_any_more_is_left_though_it_answers(sentine
         except Unavailable:
             return False
 
-    told = sentinels.replica.tell("INFO", "server").decode()
-    other = int(dict(x.split(":", 1) for x in told.splitlines() if ":" in x)["process_id"])
     began = time.monotonic()
     while not await moved():
         assert time.monotonic() < began + 10
