@@ -23,11 +23,12 @@ from sluice.adapters.redis.watermark import RedisWatermark
 from sluice.application.ports import Arrival
 from sluice.domain.clock import SystemClock
 from sluice.domain.features.events import event_row
-from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.authorization import Authorization, Channel
 from tests.support.store_cluster import StoreCluster
 
 WRITTEN_AT_ONCE = 2000
 CARDS_A_TERMINAL = 20
+CHANNEL = Channel.POS
 FILL_MAX_S = 300.0
 """A busy machine may stop us for minutes."""
 
@@ -67,7 +68,7 @@ def arrivals(count: int, cards: int, draw: random.Random) -> list[Arrival]:
             merchant_id=f"m{card % 997}",
             terminal_id=f"t{card // CARDS_A_TERMINAL}",
             mcc="5411",
-            channel="pos",
+            channel=CHANNEL,
             amount_minor=1999,
             currency="EUR",
             merchant_country="FR",
@@ -125,7 +126,10 @@ def main() -> None:
     told.add_argument("--rounds", type=int, default=7)
     args = told.parse_args()
     steps = [10**power for power in range(5, 10) if 10**power <= args.keys] or [args.keys]
-    with EmbeddedStore() as single, StoreCluster(replicas=False) as cluster:
+    with (
+        EmbeddedStore() as single,
+        StoreCluster(replicas=False, cluster_node_timeout=60_000) as cluster,
+    ):
         urls = {"single": single.url, "cluster": cluster.url}
         empty = {}
         for name, url in urls.items():

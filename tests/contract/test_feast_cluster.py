@@ -13,7 +13,7 @@ from sluice.adapters.layout import COMPILED, FEATURES, JOIN_KEYS, PROJECT, VIEW_
 from sluice.adapters.redis.slots import slot
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.application.ports import StateUpdate
-from tests.contract.test_store_contract import state
+from tests.support.arrivals import state
 
 pytestmark = pytest.mark.integration
 CARDS = [f"c{i}" for i in range(40)]

@@ -21,7 +21,7 @@ from sluice.domain.clock import SystemClock
 from sluice.domain.features.states import etag
 from sluice.errors import Unavailable
 from sluice.testing.counting import Counted
-from tests.contract.test_store_contract import arrival, state
+from tests.support.arrivals import arrival, state
 from tests.support.store_cluster import ServerProcess, StoreCluster, until
 
 pytestmark = pytest.mark.integration

@@ -17,7 +17,7 @@ from sluice.application.ports import READY, StateUpdate
 from sluice.domain.clock import SystemClock
 from sluice.domain.features.states import etag
 from sluice.errors import Misconfigured, Unavailable
-from tests.contract.test_store_contract import arrival, state
+from tests.support.arrivals import arrival, state
 from tests.support.store_cluster import HOST, ServerProcess, free_ports, until
 
 pytestmark = pytest.mark.integration

@@ -1,6 +1,7 @@
 """A cluster's nodes, each by a connection of its own: one round trip to all that a batch needs.
 
-redis-py's cluster client does the same for 30 times the CPU (docs/reference/online-store.md, Cost).
+redis-py's cluster client does the same for seven times the CPU (docs/reference/online-store.md,
+Cost).
 Commands are sent to the nodes at once. What a node redirects is asked once more, within the same
 budget; what a node does not answer is missing, and nothing else.
 """
