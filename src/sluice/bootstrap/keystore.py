@@ -13,6 +13,7 @@ from msgspec import structs
 from sluice.adapters.keystore.roots import FileWrapper, KeyWrapper, NoWrapper, RootFile
 from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.adapters.regular_files import read_regular
+from sluice.adapters.storage import AnyPath
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application import open_record
 from sluice.application.open_record import key_events
@@ -76,7 +77,7 @@ def make_keystore(settings: Settings) -> None:
 
 
 def erase(
-    settings: Settings, subject: str, through: str, archive: Path, *, who: str, case: str
+    settings: Settings, subject: str, through: str, archive: AnyPath, *, who: str, case: str
 ) -> KeyEvent:
     """Erase a subject from the archive, then destroy its keys; both can be done again.
 
@@ -89,7 +90,7 @@ def erase(
         return store.erase(subject, through, who=who, case=case, archive_rows=rows)
 
 
-def sweep(settings: Settings, archive: Path) -> int:
+def sweep(settings: Settings, archive: AnyPath) -> int:
     """Erase from the archive whatever was erased in the keystore; holds are not asked again.
     Returns the rows rewritten."""
     with keystore(settings) as store:
@@ -134,8 +135,8 @@ def open_entries(
         yield from open_record.opened(found, authorization_id, raw, given, store)
 
 
-def _sweep(archive: Path, through: Callable[[str], str], store: SqliteKeystore) -> int | None:
-    if not archive.is_dir():
+def _sweep(archive: AnyPath, through: Callable[[str], str], store: SqliteKeystore) -> int | None:
+    if isinstance(archive, Path) and not archive.is_dir():
         return None
     return verbs.erase_rows(archive, lambda tenant, token: through(store.subject(tenant, token)))
 
