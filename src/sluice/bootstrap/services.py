@@ -66,6 +66,7 @@ from sluice.application.ports import (
     WatermarkStore,
 )
 from sluice.application.watch_store import StoreWatch
+from sluice.bootstrap.archive_root import archive_root
 from sluice.bootstrap.brokers import brokers as of_settings
 from sluice.bootstrap.library import FolderLibrary
 from sluice.bootstrap.memory import limit_memory
@@ -359,7 +360,7 @@ def archiver(settings: Settings) -> ArchiverParts:
         names.labels: "labels",
         names.shadow_scores: "shadow_scores",
     }
-    files = ParquetFiles(Path(settings.archiver.root), folders)
+    files = ParquetFiles(archive_root(settings), folders)
     consumer = GroupConsumer(
         settings.kafka.bootstrap,
         group=group("archiver", settings),
@@ -427,8 +428,8 @@ def _authorizations(settings: Settings) -> Authorizations:
         ArchivedAuthorizations,
     )
 
-    root = Path(settings.archiver.root)
-    if not root.is_dir():
+    root = archive_root(settings)
+    if isinstance(root, Path) and not root.is_dir():
         raise Misconfigured(
             "labeller.look_up is on and there is no archive", where=f"archiver.root, {root}"
         )
@@ -446,7 +447,7 @@ def consistency_check(settings: Settings) -> ConsistencyCheck:
     )
     library.look()
     return ConsistencyCheck(
-        ArchiveSampleSource(Path(settings.archiver.root)),
+        ArchiveSampleSource(archive_root(settings)),
         SystemClock(),
         sample_ppm=settings.consistency.sample_ppm,
         settle_s=settings.consistency.settle_s,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sluice.adapters.kubernetes import Kubectl
     from sluice.adapters.parquet.archive import Archive, Archived
     from sluice.adapters.parquet.history import HistoryFiles
+    from sluice.adapters.storage import AnyPath
     from sluice.application.backfill import History, Ints, PastLabels
     from sluice.application.build_dataset import TrainingLog
     from sluice.application.consistency import Gate
@@ -53,11 +54,6 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-def archive_root(settings: Settings, root: Path | None) -> Path:
-    """The folder named, or that of the settings."""
-    return root or Path(settings.archiver.root)
-
-
 def trusted_keys(path: Path) -> TrustedKeys:
     """Public keys of a file or folder, whenever they end. Raises Misconfigured."""
     from sluice.adapters.onnx import read_trust
@@ -65,7 +61,7 @@ def trusted_keys(path: Path) -> TrustedKeys:
     return read_trust(path)
 
 
-def erase_rows(root: Path, through: Callable[[str, str], str]) -> int:
+def erase_rows(root: AnyPath, through: Callable[[str, str], str]) -> int:
     """See :func:`sluice.adapters.parquet.erasure.erase_rows`."""
     from sluice.adapters.parquet.erasure import erase_rows as erase
 
@@ -292,13 +288,23 @@ def rates(settings: Settings) -> Fx:
     return services.policies(settings).current().fx
 
 
+def compact_archive(
+    root: AnyPath, keep_s: int, progress: Callable[[str], None]
+) -> tuple[int, int, int]:
+    """Files made, of how many, and deleted: :func:`sluice.adapters.parquet.compact.compact`."""
+    from sluice.adapters.parquet.compact import compact
+    from sluice.domain.clock import SystemClock
+
+    return compact(root, SystemClock().now_us(), keep_s, progress)
+
+
 class _Past:
     """A past in parquet, and the archive that it goes to.
 
     See :class:`sluice.application.load_history.PastSource`.
     """
 
-    def __init__(self, past: Past, root: Path, threads: int) -> None:
+    def __init__(self, past: Past, root: AnyPath, threads: int) -> None:
         self._past, self._root, self._threads = past, root, threads
 
     def history(self) -> History:
@@ -346,7 +352,7 @@ class _PastFiles:
 def archive_past(
     past: Past,
     fx: Fx,
-    root: Path,
+    root: AnyPath,
     *,
     threads: int = 1,
     keep_states: bool = True,
@@ -360,14 +366,18 @@ def archive_past(
     )
 
 
-def check_archive(root: Path) -> None:
-    """Ask, before an hour of computing, whether the archive's folder can be written to. Raises
-    Misconfigured."""
+def check_archive(root: AnyPath) -> None:
+    """Ask, before an hour of computing, whether the archive can be written to. Raises
+    Misconfigured, Unavailable."""
     import os
 
+    from sluice.adapters.storage import folder
     from sluice.errors import Misconfigured
 
-    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    if not isinstance(root, Path):
+        folder(root).prepare()
+        return
+    there = next(one for one in (root, *root.absolute().parents) if one.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise Misconfigured(
             f"the archive cannot be written to: {there} is no folder of ours",
@@ -423,7 +433,7 @@ def store_past(settings: Settings, states: list[StateUpdate]) -> Stored:
 @contextmanager
 def rebuild(
     settings: Settings,
-    root: Path,
+    root: AnyPath,
     *,
     topic_alone: bool,
     accept_gaps: bool,
@@ -509,7 +519,7 @@ def _archived(archive: Archive, decisions: str, labels: str) -> dict[tuple[str, 
     }
 
 
-def _fill(settings: Settings, root: Path, processes: int, report: Say, keep: Say) -> None:
+def _fill(settings: Settings, root: AnyPath, processes: int, report: Say, keep: Say) -> None:
     """States on all cores, then the answers still remembered."""
     from sluice.adapters.parquet.archive import Archive
     from sluice.adapters.parquet.event_history import ArchiveEventHistory
@@ -528,7 +538,7 @@ def _fill(settings: Settings, root: Path, processes: int, report: Say, keep: Say
         store.close()
 
 
-def _write_bucket(settings: Settings, root: Path, number: int, of: int) -> int:
+def _write_bucket(settings: Settings, root: AnyPath, number: int, of: int) -> int:
     """Runs in a process of its own. Returns the number of states written."""
     from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
     from sluice.application.fill_states import write_states
@@ -600,7 +610,7 @@ def smoke_test(
         reader.close()
 
 
-def find_decisions(root: Path, authorization_id: str) -> list[Archived]:
+def find_decisions(root: AnyPath, authorization_id: str) -> list[Archived]:
     """The decisions of one authorization id, the one that counts first; none if the archive has
     none."""
     from sluice.adapters.parquet.archive import Archive
@@ -608,14 +618,14 @@ def find_decisions(root: Path, authorization_id: str) -> list[Archived]:
     return Archive(root).find(authorization_id)
 
 
-def find_labels(root: Path, authorization_id: str) -> list[Label]:
+def find_labels(root: AnyPath, authorization_id: str) -> list[Label]:
     """Every report of one authorization, as they came."""
     from sluice.adapters.parquet.archive import Archive
 
     return Archive(root).labels_of(authorization_id)
 
 
-def label_maturity(root: Path, complete_days: int) -> list[Maturity]:
+def label_maturity(root: AnyPath, complete_days: int) -> list[Maturity]:
     """What share of the frauds was known after how many days, from the labels of an archive. A
     label log ends with what it holds: its newest known_at is its time."""
     from sluice.adapters.parquet.archive import Archive
@@ -655,7 +665,7 @@ def sending_reports(
     return partial(send, rows, api, bad=bad, progress=progress, stopping=stopping)
 
 
-def consistency_gate(root: Path, *, sample_ppm: int, count: int, at_least: int) -> Gate:
+def consistency_gate(root: AnyPath, *, sample_ppm: int, count: int, at_least: int) -> Gate:
     """See :func:`sluice.application.consistency.gate`."""
     from sluice.adapters.parquet.samples import ArchiveSampleSource
     from sluice.application.consistency import gate
@@ -677,7 +687,7 @@ def library(
     )
 
 
-def replay_sample(root: Path, held: FolderLibrary, count: int, seed: int) -> Gate:
+def replay_sample(root: AnyPath, held: FolderLibrary, count: int, seed: int) -> Gate:
     """Replay ``count`` decisions drawn at random; the same seed draws the same."""
     from sluice.adapters.parquet.samples import ArchiveSampleSource
     from sluice.application.consistency import at_random, gate_of
@@ -688,7 +698,7 @@ def replay_sample(root: Path, held: FolderLibrary, count: int, seed: int) -> Gat
 
 
 def replay_one(
-    root: Path,
+    root: AnyPath,
     held: FolderLibrary,
     authorization_id: str,
     *,
@@ -736,7 +746,7 @@ def replay_one(
 
 
 def impact(
-    root: Path,
+    root: AnyPath,
     policy: Path,
     release: Path | None,
     trust: Path,
@@ -767,7 +777,7 @@ def impact(
 
 @contextmanager
 def training_logs(
-    root: Path, repo: Path, orders: Sequence[Order], processes: int
+    root: AnyPath, repo: Path, orders: Sequence[Order], processes: int
 ) -> Iterator[list[TrainingLog]]:
     """The feature log, joined by Feast, for each of some orders. What they share of the work, the
     features of labels held back, is made once, in a folder that goes with them."""
@@ -903,7 +913,7 @@ SEGMENTS = ("channel", "region")
 
 def drift_report(
     settings: Settings,
-    root: Path,
+    root: AnyPath,
     release: Path,
     trust: Path,
     *,

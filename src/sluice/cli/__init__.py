@@ -33,6 +33,7 @@ VERBS: dict[str, str] = {
     "publish": "sluice.cli.publish",
     "labels": "sluice.cli.labels",
     "log": "sluice.cli.log",
+    "archive": "sluice.cli.archive",
     "backfill": "sluice.cli.backfill",
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",

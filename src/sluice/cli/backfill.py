@@ -23,6 +23,7 @@ from pathlib import Path
 import click
 
 from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.bad_rows import BadRows
 from sluice.cli.output import say
 from sluice.cli.parameters import (
@@ -85,12 +86,12 @@ def command(
     allow_bad: int,
     bad_share: float,
     no_store: bool,
-    archive: Path | None,
+    archive: str | None,
     threads: int,
 ) -> int:
     """Returns 0, or 1 with more bad rows than allowed or if some entity had another state."""
     settings, _ = load()
-    fx, root = verbs.rates(settings), verbs.archive_root(settings, archive)
+    fx, root = verbs.rates(settings), archive_root(settings, archive)
     verbs.check_archive(root)
     if not no_store:
         verbs.check_store(settings)

@@ -18,6 +18,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say, write
 from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.text import help_of
@@ -57,10 +58,10 @@ FEATURES_SHOWN = 10
 )
 @click.option("--report", type=FOLDER, metavar="FILE", help="Write what was found as JSON.")
 def command(
-    archive: Path | None, sample_ppm: int, newest: int, at_least: int, report: Path | None
+    archive: str | None, sample_ppm: int, newest: int, at_least: int, report: Path | None
 ) -> int:
     """Returns the verdict: 0, 1 or 2. Raises Unavailable if the report cannot be written."""
-    root = verbs.archive_root(load()[0], archive)
+    root = archive_root(load()[0], archive)
     found, status = verbs.consistency_gate(
         root, sample_ppm=sample_ppm, count=newest, at_least=at_least
     )

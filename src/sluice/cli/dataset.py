@@ -25,6 +25,7 @@ from sluice.application.build_dataset import build
 from sluice.application.dataset import Order, one_for_each_test
 from sluice.application.dataset_manifest import MANIFEST, Manifest
 from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER, archive_option, cores_option
 from sluice.cli.progress import Progress
@@ -158,7 +159,7 @@ def build_(
     accept_unbounded: tuple[str, ...],
     out: Path,
     repo: Path,
-    archive: Path | None,
+    archive: str | None,
     processes: int,
 ) -> int:
     """Build, print what was built. Raises what would leak; then nothing is left behind."""
@@ -182,7 +183,7 @@ def build_(
         accepted=accept_unbounded,
     )
     orders = one_for_each_test(order) if per_test else [order]
-    root = verbs.archive_root(settings, archive)
+    root = archive_root(settings, archive)
     with verbs.training_logs(root, repo, orders, processes) as logs:
         for one, log in zip(orders, logs, strict=True):
             began = time.monotonic()

@@ -24,11 +24,12 @@ import click
 
 from sluice.application.sealing import period_of
 from sluice.bootstrap import keystore as parts
-from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say, say_json, write
 from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.text import help_of
 from sluice.domain.clock import SystemClock
+from sluice.domain.records.outcome import Outcome
 from sluice.settings import Settings, load
 
 TOKEN_MAX = 256
@@ -79,13 +80,13 @@ def erase(
     through: str | None,
     who: str,
     case: str,
-    archive: Path | None,
+    archive: str | None,
 ) -> int:
     """Returns 0. Raises Rejected under a hold, Misconfigured, Unavailable, Corrupt."""
     settings, _ = load()
     through = through or period_of(SystemClock().now_us())
     one = _subject(settings, tenant, card, subject)
-    root = verbs.archive_root(settings, archive)
+    root = archive_root(settings, archive)
     done = parts.erase(settings, one, through, root, who=who, case=case)
     say(f"subject    {one}")
     say(f"through    {through}")
@@ -161,6 +162,34 @@ def open_sealed(log: Path, authorization_id: str, note: Path) -> int:
     for found, text in parts.open_entries(settings, log, authorization_id, note):
         say(f"entry {found.place}, {found.record.type}", err=True)
         say_json(text.decode())
+    return 0
+
+
+@click.command(
+    "override",
+    help=help_of("""Note that a person set an outcome aside.
+
+The answer was given and stays what it was: what follows from it, a review ended or a payment let
+through, is done where it is done, and the log told here who did it. What stood before is read in
+the log. Reports of the authorization say both.
+"""),
+)
+@click.argument("log", type=FOLDER, metavar="DIR")
+@click.argument("authorization_id", metavar="ID")
+@click.option(
+    "--outcome",
+    type=click.Choice([str(one) for one in Outcome]),
+    required=True,
+    help="What takes its place.",
+)
+@_who
+def override(log: Path, authorization_id: str, outcome: str, who: str, case: str) -> int:
+    """Returns 0. Raises Rejected without a decision, or where that outcome stands; Misconfigured,
+    Unavailable, Corrupt."""
+    settings, _ = load()
+    done = parts.set_aside(settings, log, authorization_id, Outcome(outcome), who=who, case=case)
+    say(f"{authorization_id}  {done.before} set aside, {done.after} by {who} for {case}")
+    say(f"record     event {done.sequence} of the keystore; the auditor appends it")
     return 0
 
 
@@ -249,10 +278,10 @@ def copy(folder: Path) -> int:
 
 @keys.command("sweep", help="Take out of the archive again whatever was erased before.")
 @archive_option
-def sweep(archive: Path | None) -> int:
+def sweep(archive: str | None) -> int:
     """Returns 0. Raises Misconfigured, Unavailable, Corrupt."""
     settings, _ = load()
-    say(f"{parts.sweep(settings, verbs.archive_root(settings, archive))} rows rewritten")
+    say(f"{parts.sweep(settings, archive_root(settings, archive))} rows rewritten")
     return 0
 
 
@@ -265,5 +294,7 @@ def reapply(log: Path) -> int:
     return 0
 
 
-COMMANDS: tuple[click.Command, ...] = (erase, hold, unhold, grant, open_sealed, keys)
+COMMANDS: tuple[click.Command, ...] = (
+    erase, hold, unhold, grant, open_sealed, override, keys,
+)  # fmt: skip
 """Of the group ``sluice log``."""

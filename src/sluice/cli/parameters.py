@@ -40,8 +40,8 @@ def bootstrap_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--archive, which goes over the settings."""
-    says = "Folder (default: archiver.root of the settings)."
-    return click.option("--archive", type=FOLDER, metavar="DIR", help=says)(command)
+    says = "Folder, or a URL like s3://bucket/prefix (default: archiver.root of the settings)."
+    return click.option("--archive", metavar="DIR", help=says)(command)
 
 
 def token_key_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -72,7 +72,7 @@ CLOSED_BECAUSE = (
 _STORE_CODES = _each(
     *("ERR", "OOM", "READONLY", "MISCONF", "LOADING", "BUSY", "WRONGTYPE", "EXECABORT"),
     *("NOAUTH", "WRONGPASS", "NOPERM", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED"),
-    "other",
+    *("ASK", "TRYAGAIN", "CROSSSLOT", "UNANSWERED", "other"),
 )
 _KAFKA_CODES = _each(
     *("_SSL", "_AUTHENTICATION"),
@@ -478,7 +478,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_store_errors_total",
         "counter",
         ("code",),
-        "Commands refused by the server, by its own first word: OOM, READONLY, NOPERM.",
+        "Commands refused by the server, by its own first word: OOM, READONLY, NOPERM. "
+        "UNANSWERED: their node of a cluster did not answer.",
         begins=_STORE_CODES,
     ),
     Metric(
@@ -495,6 +496,20 @@ TABLE: tuple[Metric, ...] = (
         "Connections that ended without us: closed (by the other side), hang (no answer for too "
         "long), protocol (not what a store says).",
         begins=_each("closed", "hang", "protocol"),
+    ),
+    Metric(
+        "sluice_store_redirects_total",
+        "counter",
+        ("how",),
+        "Commands that a node of a cluster sent elsewhere: moved (its slot has another owner) or "
+        "ask (its slot is on its way). They are asked once more.",
+        begins=_each("moved", "ask"),
+    ),
+    Metric(
+        "sluice_store_owner_changes_total",
+        "counter",
+        (),
+        "Times that slots of a cluster had another owner: a replica took over, or a reshard.",
     ),
     Metric(
         "sluice_store_posts_lost_total",

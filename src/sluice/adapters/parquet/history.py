@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from sluice.adapters.arrow import tag_texts
-from sluice.adapters.parquet.archive import Archive, path_of, place
+from sluice.adapters.parquet.archive import Archive, encoded, path_of
 from sluice.adapters.parquet.columns import SCHEMAS, fit
 from sluice.adapters.parquet.damage import LAST, HeldFile
+from sluice.adapters.storage import AnyPath, folder
 from sluice.domain.clock import DAY_US, to_datetime
 from sluice.domain.features import catalogue
 from sluice.errors import Misconfigured
@@ -58,11 +58,14 @@ def fingerprint(authorizations: pa.Table, labels: pa.Table, amounts: Ints, refer
 class HistoryFiles:
     """Writes one history into the archive; what is there already is left as it is."""
 
-    def __init__(self, root: Path, fingerprint: str, *, threads: int = 1) -> None:
+    def __init__(self, root: AnyPath, fingerprint: str, *, threads: int = 1) -> None:
         """Raises Misconfigured if the archive holds another history."""
         self._root, self._fingerprint, self._threads = root, fingerprint, threads
+        self._folder = folder(root)
+        self._there: set[AnyPath] = set()
         for kind in (HISTORY, LABELS):
             for file in Archive(root).files(kind):
+                self._there.add(file.path)
                 with HeldFile(file.path) as held:
                     theirs = held.about.get(FINGERPRINT)
                 if theirs != self._mark():
@@ -117,7 +120,7 @@ class HistoryFiles:
     def _file(self, kind: str, first: int, day: int, rows: pa.Table) -> bool:
         partition = _PARTITIONS[kind]
         final = path_of(self._root, kind, to_datetime(day * DAY_US).date(), partition, first)
-        if final.exists():
+        if final in self._there:
             return False
         n = len(rows)
         whole = {
@@ -128,13 +131,13 @@ class HistoryFiles:
         schema = SCHEMAS[kind]
         about = {LAST: str(first + n - 1), FINGERPRINT: self._mark()}
         texts = [field.name for field in schema if pa.types.is_string(field.type)]
-        return place(
+        raw = encoded(
             fit(pa.table(whole), schema.with_metadata(about)),
-            final,
             compression_level=_COMPRESSION_LEVEL,
             use_dictionary=texts,
             **_ENCODING[kind],
         )
+        return self._folder.create(final, raw)
 
 
 def _constant(text: str, n: int) -> pa.Array:
