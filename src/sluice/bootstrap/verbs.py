@@ -101,6 +101,14 @@ def existing_topics(settings: Settings, bootstrap: str | None) -> list[Existing]
     return list(topics.existing(reached(kafka, bootstrap), names, extra=kafka.extra()))
 
 
+def acl_commands(settings: Settings, bootstrap: str | None) -> Iterator[str]:
+    """What an administrator types to grant each service what it needs."""
+    from sluice.adapters.kafka import rights
+
+    kafka = settings.kafka
+    return rights.commands(bootstrap or kafka.bootstrap, kafka.topic_prefix)
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetterParts:
     """What lists and redrives. sender: None unless messages are to be sent again."""
