@@ -4,12 +4,13 @@ Unit costs: each service drains the same topics alone on its core; broker, store
 at around it. The check: another bank, larger and with another past, all services at once, what the
 model says of it beside what is measured.
 
-    python -m benchmarks.capacity               # unit costs, then the check; about three minutes
-    python -m benchmarks.capacity --only units
+    python -m benchmarks.capacity           # unit costs, two minutes
+    python -m benchmarks.capacity --check   # and whether they hold for another bank
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,16 +29,15 @@ from local.stack import Name, Stack
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.application.sizing.model import state_bytes
 from sluice.bootstrap.services import store_at
+from sluice.cli.size import unit_costs
 from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 
 WARM = Scale(cards=4_000, history_days=2, requests=20_000, messages=20_000, replays=1)
 """For the broker's compiler: its first seconds cost three times as much."""
 UNITS = Scale(cards=60_000, history_days=12, requests=60_000, messages=60_000)
-CHECK = Scale(cards=90_000, history_days=20, requests=60_000, messages=60_000)
-RATE = 500
-"""Authorizations a second of the check at a steady rate."""
-STEADY_S = 30
+CHECK = Scale(cards=30_000, history_days=20, requests=40_000, messages=40_000)
 CAUGHT_UP_MAX_S = 120.0
 ROLL_S = 5
 ROWS = "sluice_archiver_rows_total"
@@ -269,14 +269,107 @@ def warm(testbed: Testbed) -> None:
     testbed.scale = scale
 
 
+def check(testbed: Testbed) -> tuple[list[Row], list[str]]:
+    """Another bank and all services at once: what unit costs predict, beside what is measured.
+
+    Each row's baseline is the prediction, its ratio measured over predicted.
+    """
+    costs = unit_costs()
+    count = testbed.scale.messages
+    with testbed.store() as store:
+        server = Server(store)
+        testbed.topics("check-")
+        with stack_of(testbed, store, "check-") as stack:
+            for name in DONE:
+                stack.wait_ready(stack.start(name))
+            time.sleep(IDLE_S)
+            before = _cpu(testbed, server, stack)
+            testbed.preload("check-")
+            began = time.perf_counter()
+            for name, metric in DONE.items():
+                process = stack.processes[name]
+                wait_until(
+                    lambda p=process, m=metric, n=name: p.metric(m) >= wanted(testbed, n),  # type: ignore[misc]
+                    f"{name} is through",
+                    CAUGHT_UP_MAX_S,
+                )
+            wall_s = time.perf_counter() - began
+            after = _cpu(testbed, server, stack)
+            found = {part: 1e6 * (after[part] - before[part]) / count for part in after}
+            measured = sizes(testbed, stack, "check-")
+    rows = [
+        _against(f"{part}: CPU a decision", "µs", found[part], costs.of(*names))
+        for part, names in PARTS.items()
+    ]
+    for one in measured:
+        predicted = next(
+            (c.value for c in costs.costs.values() if c.row == one.name), None
+        )  # fmt: skip
+        if predicted is not None:
+            rows.append(_against(one.name, one.unit, one.value, predicted))
+    for entity in ENTITY_KINDS:
+        some = [one for one in testbed.states if one.entity == entity]
+        a_day = count_of(testbed, entity) / testbed.scale.history_days / len(some)
+        points = costs.states[entity] if entity in ("card", "device") else (
+            costs.states["terminal"] + costs.states["merchant"]
+        )  # fmt: skip
+        own = sum(len(one.state) for one in some) / len(some)
+        rows.append(_against(f"a {entity}'s state, mean, after {testbed.scale.history_days} days",
+                             "B", own, state_bytes(points, a_day)))  # fmt: skip
+    return rows, [
+        f"another bank of {testbed.scale.cards:,} cards and "
+        f"{testbed.scale.history_days} days, {count:,} authorizations at once, four services, "
+        f"broker and store on two cores, {wall_s:.1f} s; baseline is what the unit costs predict",
+    ]
+
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "decider-stream": ("stream_cpu_us",),
+    "featurizer": ("featurizer_cpu_us",),
+    "archiver": ("archiver_cpu_us",),
+    "auditor": ("auditor_cpu_us",),
+    "store": ("store_stream_cpu_us", "store_featurizer_cpu_us"),
+    "broker": (
+        "broker_stream_cpu_us",
+        "broker_featurizer_cpu_us",
+        "broker_archiver_cpu_us",
+        "broker_auditor_cpu_us",
+    ),
+}
+"""Whose cost a decision is the sum of which unit costs."""
+
+
+def _cpu(testbed: Testbed, server: Server, stack: Stack) -> dict[str, float]:
+    found: dict[str, float] = {n: cpu_s(stack.processes[n].popen.pid) for n in DONE}
+    found["store"] = cpu_s(int(server.figures()["process_id"]))
+    return found | {"broker": cpu_s(_broker_pid(testbed))}
+
+
+def count_of(testbed: Testbed, entity: str) -> int:
+    """Authorizations of the past that name such an entity."""
+    column = testbed.history_table["card_token" if entity == "card" else f"{entity}_id"]
+    return len(column) - column.null_count
+
+
+def _against(name: str, unit: str, measured: float, predicted: float) -> Row:
+    made = row(name, unit, measured)
+    made.baseline, made.ratio = predicted, round(measured / predicted, 3)
+    return made
+
+
 def main() -> int:
-    """Measure, write benchmarks/results/capacity.json."""
-    with Testbed(UNITS) as testbed:
+    """Measure, write benchmarks/results/capacity.json, or with --check capacity_check.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="the model against another bank")
+    checked = parser.parse_args().check
+    name = "capacity_check" if checked else "capacity"
+    with Testbed(CHECK if checked else UNITS) as testbed:
         testbed.states, testbed.traffic, testbed.bootstrap  # noqa: B018 - before anything is timed
         warm(testbed)
         about = machine()
-        rows, notes = units(testbed)
-    found = result("capacity", "python -m benchmarks.capacity", about, rows, notes)
+        rows, notes = check(testbed) if checked else units(testbed)
+    command = "python -m benchmarks.capacity" + " --check" * checked
+    found = result(name, command, about, rows, notes)
     save(Path("benchmarks/results"), found)
     print(table(found), flush=True)
     return 0
