@@ -70,7 +70,7 @@ def test_a_terminal_with_most_of_the_traffic_is_written_once_a_batch_and_is_exac
     )
     written = 0
     for number in range(BATCHES):
-        columns: dict[str, list[Any]] = {name: [] for name in COLUMNS if name != "withdrawn_us"}
+        columns: Any = {name: [] for name in COLUMNS if name != "withdrawn_us"}
         cold = set()
         for row in range(ROWS):
             at_us += rng.randrange(SECOND // 100)
