@@ -11,6 +11,7 @@ import pytest
 from sluice.adapters.kafka.topics import TABLE
 from sluice.application.sizing.model import (
     PARTITIONS_PLANNED_MAX,
+    STATE_SOURCES_MAX,
     Load,
     cores,
     size,
@@ -19,6 +20,7 @@ from sluice.application.sizing.model import (
 )
 from sluice.cli import main
 from sluice.cli.size import prices, unit_costs
+from sluice.domain.features.cardstate import SOURCES_MAX
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/explanation/features-and-states.md"
@@ -76,6 +78,7 @@ def test_the_first_wall_is_the_one_that_is_nearest_and_walls_grow_with_the_load(
     for wall in walls:
         assert wall.shares[-1] == pytest.approx(10 * wall.shares[0])
     assert PARTITIONS_PLANNED_MAX == 31
+    assert STATE_SOURCES_MAX == SOURCES_MAX
 
 
 def test_the_verb_fits_a_terminal_and_says_what_its_prices_are(

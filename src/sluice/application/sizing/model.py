@@ -14,7 +14,6 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sluice.domain.features.cardstate import SOURCES_MAX
 from sluice.domain.features.states import PARTITIONS_MAX
 
 SYNC_PER_POD = 1000
@@ -29,9 +28,11 @@ TERMINALS_PER_MERCHANT = 2
 PARTITIONS_STEP = 12
 SHARDS_MAX = 64
 """``auditor.shards``."""
-PARTITIONS_PLANNED_MAX = min(PARTITIONS_MAX, (SOURCES_MAX - 1) // 2)
+STATE_SOURCES_MAX = 64
+"""``cardstate.SOURCES_MAX``, whose module compiles: a verb's help must not wait for that."""
+PARTITIONS_PLANNED_MAX = min(PARTITIONS_MAX, (STATE_SOURCES_MAX - 1) // 2)
 """A terminal's state keeps an offset for each partition of decisions and of labels, and one for a
-backfill: SOURCES_MAX in all."""
+backfill: STATE_SOURCES_MAX in all."""
 SCALES = (1, 2, 5, 10)
 GB = 1e9
 SECONDS_A_DAY = 86_400
