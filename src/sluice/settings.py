@@ -392,7 +392,7 @@ class AuditorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     environment: Annotated[str, _says("First part of the name of its logs, like bank.example.")] = (
         "local"
     )
-    cell: Annotated[str, _says("Second part: the region whose topics it reads.")] = "cell"
+    cell: Annotated[str, _says("Second part: the cell's name. Never changed.")] = "cell"
     shard: Annotated[
         int,
         _says(
@@ -555,6 +555,14 @@ class KeystoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every service."""
 
+    region: Annotated[
+        str,
+        _says(
+            "The region that this installation, a cell, is for. An authorization of another is "
+            "refused (`other_region`). Empty takes any."
+        ),
+        Meta(pattern=r"^([a-z0-9-]{1,32})?$"),
+    ] = ""
     replica: Annotated[
         str, _says("Name of this replica, the same after a restart; empty is the host name.")
     ] = ""

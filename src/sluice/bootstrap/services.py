@@ -105,12 +105,20 @@ def start(service: str, settings: Settings, **said: Any) -> Started:
     Misconfigured if the port is taken.
     """
     configure_logging(service, settings)
+    region = settings.service.region or "any"
+    telemetry.METRICS.info("sluice_region_info", region)
     memory_max_mb = limit_memory(settings.service.memory_max_mb)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     admin = open_admin_port(settings)
-    telemetry.event("started", replica=settings.service.name(), memory_max_mb=memory_max_mb, **said)
+    telemetry.event(
+        "started",
+        replica=settings.service.name(),
+        memory_max_mb=memory_max_mb,
+        region=region,
+        **said,
+    )
     for name in settings_of.settings_told_as_links():
         telemetry.event(
             "service_link",
@@ -794,7 +802,7 @@ def decider(
         stage=lambda name, seconds: telemetry.METRICS.observe(
             "sluice_decider_stage_duration_seconds", seconds, name
         ),
-        check=checks(settings.decider.grammars),
+        check=checks(settings.decider.grammars, settings.service.region),
         turned_away=turned_away,
         watch=active.configuration,
         challengers=active.challengers,

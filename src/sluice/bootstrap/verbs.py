@@ -184,7 +184,7 @@ def publication(
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
     table = Table(file, how)
-    check = checks(settings.decider.grammars)
+    check = checks(settings.decider.grammars, settings.service.region)
     key = read_key(token_key) if token_key else None
     mapper = Mapper(how, reported, table.columns, file.name, check, key)
     publisher = Publisher(
@@ -272,7 +272,7 @@ def read_past(
     key = read_key(token_key) if token_key else None
     beside = None if label_file else labels
     if mapping:
-        check = checks(settings.decider.grammars)
+        check = checks(settings.decider.grammars, settings.service.region)
         found = past.map_past(history, mapping, beside, bad_row, check, key, bad_share)
     else:
         found = past.read_past(history, Path(beside) if beside else None)
