@@ -26,7 +26,7 @@ from sluice.adapters.files.dialect import Dialect
 from sluice.adapters.files.flags import LabelMapping, Meanings, Value, flags, one_of
 from sluice.adapters.files.ordinary import TIME_MAX_US, Ordinary
 from sluice.adapters.files.row_batch import RowBatch
-from sluice.adapters.files.times import AtOnce, Instant, Skipped, micros, reader
+from sluice.adapters.files.times import AtOnce, Instant, OtherUnit, Skipped, micros, reader
 from sluice.adapters.files.tokens import PREFIX_MAX, keyed, token
 from sluice.application.publish import BadRow, Mapped
 from sluice.domain.clock import DAY_US
@@ -639,6 +639,10 @@ class Moments:
                 raise
             except Skipped:
                 times.append(wrong(named, "a local time that the clock change skipped"))
+            except OtherUnit:
+                times.append(
+                    wrong(named, f"a time of 1970 by {self._source.format}: is it another unit?")
+                )
             except Exception:  # strptime and its like raise what they please
                 if self._optional and is_empty(value, self._empty):
                     times.append(None)

@@ -24,6 +24,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SINCE_1970 = {"epoch_s": "1e6", "epoch_ms": "1e3", "epoch_us": "1", "epoch_ns": "1e-3"}
 _SINCE_ORIGIN = {"seconds": "1e6", "minutes": "60e6", "hours": "3600e6", "days": "86400e6"}
 """Microseconds of one."""
+_YEAR_US = 365 * 86_400_000_000
 _MICROSECOND = timedelta(microseconds=1)
 _DIRECTIVE = re.compile("%(.?)")
 _NUMBERS = frozenset("YmdHMS")
@@ -217,6 +218,10 @@ def _by_pattern(texts: list[str], form: str) -> npt.NDArray[np.int64] | None:
     return found
 
 
+class OtherUnit(ValueError):  # noqa: N818 - as Skipped
+    """A number that is a time of 1970 in the unit that the mapping names."""
+
+
 class Skipped(ValueError):  # noqa: N818 - says what became of the time
     """A local time that never was."""
 
@@ -226,7 +231,7 @@ def _of_number(source: Instant) -> Callable[[Any], datetime | int] | None:
     form = source.format
     if form in _SINCE_1970:
         unit = Decimal(_SINCE_1970[form])
-        return lambda value: _rounded(number_of(value) * unit)
+        return lambda value: _of_cards(_rounded(number_of(value) * unit))
     if source.origin is not None:
         start, unit = _start(source.origin), Decimal(_SINCE_ORIGIN[form])
         return lambda value: start + timedelta(microseconds=_rounded(number_of(value) * unit))
@@ -238,6 +243,13 @@ def _start(origin: str) -> datetime:
         return datetime.fromisoformat(origin)
     except ValueError as exc:
         raise ValueError(f"origin {origin} is no ISO time") from exc
+
+
+def _of_cards(us: int) -> int:
+    """A time since 1970 that is none of 1970: seconds that are read as milliseconds are."""
+    if 0 <= us < _YEAR_US:
+        raise OtherUnit
+    return us
 
 
 def _rounded(us: Decimal) -> int:

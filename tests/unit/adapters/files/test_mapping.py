@@ -292,6 +292,12 @@ def test_a_wrong_mapping_is_refused_with_its_key(
         load_mapping(str(path))
 
 
+def test_seconds_that_are_read_as_milliseconds_are_no_times_of_1970(tmp_path: Path) -> None:
+    using = mapping(event_at={"column": "time", "format": "epoch_ms"})
+    (row,) = mapped(tmp_path, changed(time="1782903600"), using=using).bad
+    assert "column time: a time of 1970 by epoch_ms: is it another unit?" in str(row.error)
+
+
 def test_missing_in_a_template_of_one_column_names_default(tmp_path: Path) -> None:
     wrong = {"template": "shop-{shop}", "missing": "none"}
     with pytest.raises(Misconfigured, match="names one; at merchant_id; fix: default: none"):
