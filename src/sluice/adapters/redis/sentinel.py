@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from typing import Any
 
@@ -16,7 +17,7 @@ import hiredis
 from sluice.adapters.redis.address import SENTINEL, Address, Place
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.tls import explain
-from sluice.errors import Misconfigured, Unavailable
+from sluice.errors import Unavailable
 
 ANSWER_MAX_S = 0.25
 """Of one Sentinel; then the next is asked. All of three must fit into a connect's second."""
@@ -29,15 +30,15 @@ _DOWN = {b"s_down", b"o_down", b"disconnected"}
 
 def find(address: Address) -> Address:
     """The primary that the first Sentinel to answer names; the address itself if it is of one
-    server. Raises Unavailable where none names one."""
+    server. Raises Unavailable where none names one, Misconfigured for files of TLS."""
     if address.mode != SENTINEL:
         return address
-    address.tls_context()  # whose errors name the setting
+    context = address.tls_context()
     why = ""
     for place in address.seeds:
         try:
-            return address.at(_named(address, place))
-        except (OSError, ValueError, Misconfigured, hiredis.HiredisError) as exc:
+            return address.at(_named(address, place, context))
+        except (OSError, ValueError, hiredis.HiredisError) as exc:
             why = explain(exc, "store") or type(exc).__name__
     raise Unavailable(
         f"no Sentinel names a primary that is up: {why}",
@@ -53,7 +54,7 @@ async def find_soon(address: Address) -> Address:
     return await asyncio.to_thread(find, address)
 
 
-def _named(address: Address, place: Place) -> Place:
+def _named(address: Address, place: Place, context: ssl.SSLContext | None) -> Place:
     """The primary that one Sentinel names.
 
     It is greeted with the store's user and password, and asked whatever it says to that: most
@@ -68,7 +69,6 @@ def _named(address: Address, place: Place) -> Place:
         asked = pack(b"AUTH", *user, address.password.encode()) + asked
         wanted = 2
     with socket.create_connection(place, timeout=ANSWER_MAX_S) as plain:
-        context = address.tls_context()
         made = context.wrap_socket(plain, server_hostname=place[0]) if context else plain
         with made:
             made.sendall(asked)
