@@ -411,8 +411,8 @@ def gate_of(
     library: Library | None = None,
     spread: Spread = one_by_one,
 ) -> Gate:
-    """Check these decisions, once. library, spread: see :func:`check`; with a library, what is asked
-    for are decisions judged again."""
+    """Check these decisions, once. library, spread: see :func:`check`; with one, what is
+    asked for are decisions judged again."""
     report = check(sample_source, places, ends, library, spread).tally.report()
     if report.differing or report.replayed.get("differing"):
         return Gate(report, 1)

@@ -89,8 +89,10 @@ class Archived(Protocol):
 class Engine(Protocol):
     """What batch work runs on."""
 
-    spread: Spread
-    """Of pieces that know nothing of each other."""
+    @property
+    def spread(self) -> Spread:
+        """Of pieces that know nothing of each other."""
+        ...
 
     def read_past(
         self, settings: Settings, files: PastFiles, bad_row: Callable[[BadRow], None]

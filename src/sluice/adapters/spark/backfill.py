@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
@@ -243,10 +243,12 @@ def archive(
     files: Callable[[list[bytes], list[bytes]], Files],
     *,
     keep_states: bool = True,
+    run_rows: int = RUN_ROWS,
 ) -> Archived:
     """Write the feature log of a past, and return the states that it leaves, if they are kept.
 
-    files: of the hours' digests of rows and of labels. Raises Rejected for a currency without a
+    files: of the hours' digests of rows and of labels. run_rows: arrivals through the kernel at
+    once, at least. Raises Rejected for a currency without a
     rate, Misconfigured if the archive holds another history, Unavailable.
     """
     numbered = {kind: _numbered(past, kind, fx, digest) for kind in (ROWS, LABELS)}
@@ -256,7 +258,7 @@ def archive(
     made = (
         arrivals.repartition("view", "entity")
         .sortWithinPartitions("view", "entity", "at_us", "after", "number")
-        .mapInArrow(_running(keep_states), _MADE)
+        .mapInArrow(_running(keep_states, run_rows), _MADE)
     )
     if keep_states:
         made = made.persist(StorageLevel.DISK_ONLY)
@@ -444,7 +446,9 @@ def _arrivals(
     yield from made.filter(pc.is_valid(made["entity"])).to_batches()
 
 
-def _running(keep: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _running(
+    keep: bool, run_rows: int
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Arrivals by view and entity, in order of time, to features and, if they are kept, states."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -453,7 +457,7 @@ def _running(keep: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Rec
             carry = _Carry(-1, "", b"")
             for batch in batches:
                 held.append(batch)
-                if sum(map(len, held)) >= RUN_ROWS:
+                if sum(map(len, held)) >= run_rows:
                     carry = yield from _run(pa.Table.from_batches(held), carry, keep)
                     held = []
             if held:
@@ -473,7 +477,7 @@ class _Carry(NamedTuple):
     newest_us: int = 0
 
 
-def _run(table: pa.Table, carry: _Carry, keep: bool) -> Iterator[pa.RecordBatch]:
+def _run(table: pa.Table, carry: _Carry, keep: bool) -> Generator[pa.RecordBatch, None, _Carry]:
     """Returns the entity that may go on."""
     views = table["view"].to_numpy()
     cuts = np.flatnonzero(np.r_[True, views[1:] != views[:-1]]).tolist()
@@ -482,7 +486,9 @@ def _run(table: pa.Table, carry: _Carry, keep: bool) -> Iterator[pa.RecordBatch]
     return carry
 
 
-def _run_view(view: int, rows: pa.Table, carry: _Carry, keep: bool) -> Iterator[pa.RecordBatch]:
+def _run_view(
+    view: int, rows: pa.Table, carry: _Carry, keep: bool
+) -> Generator[pa.RecordBatch, None, _Carry]:
     n = len(rows)
     names = pc.run_end_encode(rows["entity"].combine_chunks())
     entities = names.values.to_pylist()

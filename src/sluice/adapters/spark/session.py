@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import pickle
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -44,6 +46,8 @@ def session() -> SparkSession:
 
     Raises Misconfigured: no Java, no such cluster.
     """
+    # Spark would take whichever python3 comes first on PATH, without our packages.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     try:
         found = SparkSession.builder.appName("sluice").getOrCreate()
         for key, value in _KEYS.items():
