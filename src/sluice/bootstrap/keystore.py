@@ -15,6 +15,7 @@ from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.adapters.regular_files import read_regular
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application import open_record
+from sluice.application import set_aside as overrides
 from sluice.application.open_record import key_events
 from sluice.application.sealing import earlier, period_of
 from sluice.application.sign_release import read_private_key
@@ -23,6 +24,7 @@ from sluice.domain import duties
 from sluice.domain.clock import HOUR_US, SystemClock
 from sluice.domain.records.key_event import KeyEvent
 from sluice.domain.records.log_record import WORD
+from sluice.domain.records.outcome import Outcome
 from sluice.errors import Misconfigured, Rejected
 from sluice.settings import Settings
 
@@ -128,10 +130,24 @@ def open_entries(
     """The sealed parts of an authorization's entries. Raises Rejected without a grant; see
     :func:`sluice.application.open_record.opened`."""
     raw, given = granted(settings, note, authorization_id)
-    mark = b'"authorization_id":' + msgspec.json.encode(authorization_id)
     with keystore(settings) as store:
-        found = open_record.entries(LogFolder(log).read, lambda header: mark in header)
+        found = _entries(log, authorization_id)
         yield from open_record.opened(found, authorization_id, raw, given, store)
+
+
+def set_aside(
+    settings: Settings, log: Path, authorization_id: str, outcome: Outcome, *, who: str, case: str
+) -> KeyEvent:
+    """See :func:`sluice.application.set_aside.set_aside`."""
+    with keystore(settings) as store:
+        found = _entries(log, authorization_id)
+        return overrides.set_aside(found, authorization_id, outcome, store, who=who, case=case)
+
+
+def _entries(log: Path, authorization_id: str) -> Iterator[open_record.Found]:
+    """Those whose header has the id somewhere."""
+    mark = b'"authorization_id":' + msgspec.json.encode(authorization_id)
+    return open_record.entries(LogFolder(log).read, lambda header: mark in header)
 
 
 def _sweep(archive: Path, through: Callable[[str], str], store: SqliteKeystore) -> int | None:

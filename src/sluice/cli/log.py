@@ -12,6 +12,7 @@ sluice log erase --tenant T --card - --who ann --case GDPR-17
 sluice log hold --tenant T --card - --who ann --case C-5   # until `unhold`
 sluice log grant ID --who bob --case FRAUD-3 --key FILE --out GRANT
 sluice log open DIR ID --grant GRANT   # what is sealed; written down
+sluice log override DIR ID --outcome approve --who bob --case REV-7
 sluice log keys show
 
 DIR is one log's folder, or a copy of it; nothing but --accounting asks the network: the

@@ -29,6 +29,7 @@ from sluice.cli.output import say, say_json, write
 from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.text import help_of
 from sluice.domain.clock import SystemClock
+from sluice.domain.records.outcome import Outcome
 from sluice.settings import Settings, load
 
 TOKEN_MAX = 256
@@ -164,6 +165,34 @@ def open_sealed(log: Path, authorization_id: str, note: Path) -> int:
     return 0
 
 
+@click.command(
+    "override",
+    help=help_of("""Note that a person set an outcome aside.
+
+The answer was given and stays what it was: what follows from it, a review ended or a payment let
+through, is done where it is done, and the log told here who did it. What stood before is read in
+the log. Reports of the authorization say both.
+"""),
+)
+@click.argument("log", type=FOLDER, metavar="DIR")
+@click.argument("authorization_id", metavar="ID")
+@click.option(
+    "--outcome",
+    type=click.Choice([str(one) for one in Outcome]),
+    required=True,
+    help="What takes its place.",
+)
+@_who
+def override(log: Path, authorization_id: str, outcome: str, who: str, case: str) -> int:
+    """Returns 0. Raises Rejected without a decision, or where that outcome stands; Misconfigured,
+    Unavailable, Corrupt."""
+    settings, _ = load()
+    done = parts.set_aside(settings, log, authorization_id, Outcome(outcome), who=who, case=case)
+    say(f"{authorization_id}  {done.before} set aside, {done.after} by {who} for {case}")
+    say(f"record     event {done.sequence} of the keystore; the auditor appends it")
+    return 0
+
+
 @click.group("keys", help=help_of(__doc__))
 def keys() -> None:
     """Several actions."""
@@ -265,5 +294,7 @@ def reapply(log: Path) -> int:
     return 0
 
 
-COMMANDS: tuple[click.Command, ...] = (erase, hold, unhold, grant, open_sealed, keys)
+COMMANDS: tuple[click.Command, ...] = (
+    erase, hold, unhold, grant, open_sealed, override, keys,
+)  # fmt: skip
 """Of the group ``sluice log``."""

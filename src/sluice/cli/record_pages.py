@@ -50,9 +50,9 @@ secret with no name before it.
 WRITTEN = {
     "decision": "for each record of `decisions.v1`.",
     "label": "for each record of `labels.v1`.",
-    "override": "by nobody yet. Sluice has no place where a person sets an outcome aside: an \
-analyst's verdict says what an authorization was (`label`, kind `verdict`), after it was answered, \
-and changes no answer. The type is kept for a console that does.",
+    "override": "by `sluice log override`, from the keystore, which a person or their case tool \
+calls. The answer was given and is not changed by it. What an analyst found an authorization to be \
+is another thing (`label`, kind `verdict`).",
     "model": "before the first `rollout` by which a decider says that it obeys this activation; \
 once a log, however many deciders do and however often they start.",
     "policy": "as `model`.",

@@ -171,6 +171,42 @@ def test_an_explanation_of_another_builds_decision_names_what_it_cannot_show(
         assert (event.kind, event.who, event.authorization_id) == ("access", "bob", "a-1")
 
 
+def test_an_outcome_that_a_person_set_aside_is_told_of_with_both(
+    log: SmallLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the record that the auditor makes of what the keystore was told."""
+    override = ["log", "override", str(log.folder), "a-1", "--who", "eve"]
+    assert main([*override, "--outcome", "review", "--case", "REV-7"]) == 0
+    assert "approve set aside, review by eve for REV-7" in capsys.readouterr().out
+    log.add_key_events()
+    assert main([*override, "--outcome", "decline", "--case", "REV-8"]) == 0
+    assert "review set aside, decline" in capsys.readouterr().out
+    log.add_key_events()
+    document, _ = report(log, "explain-to-customer", "a-1", "--grant", log.grant("a-1"))
+    facts = section(document, "How it was decided")["facts"]
+    told = [one["value"] for one in facts if one["name"].startswith("A person set it aside")]
+    assert [value.rpartition(" ")[2] for value in told] == ["(REV-7)", "(REV-8)"]
+    assert facts[0] == {"name": "Outcome", "value": "approved"}
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("a-1", "--outcome", "approve"), "its outcome is approve already"),
+        (("a-9", "--outcome", "decline"), "no decision of this authorization"),
+        (("a-1", "--outcome", "decline", "--who", "no sentence"), "login or ticket"),
+    ],
+)
+def test_an_override_of_nothing_is_refused_and_leaves_no_event(
+    log: SmallLog, more: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by = ["--who", "eve", "--case", "REV-7"]
+    assert main(["log", "override", str(log.folder), *by, *more]) == 1
+    assert says in capsys.readouterr().err
+    with keystore(load()[0]) as store:
+        assert store.events(0, 9) == []
+
+
 def test_of_an_erased_card_the_header_is_explained(log: SmallLog) -> None:
     grant = log.grant("a-1")
     assert main(["log", "erase", *CARD, *BY]) == 0

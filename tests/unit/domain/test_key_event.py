@@ -33,6 +33,16 @@ EVENTS = [
         index=41,
         grant=GRANT,
     ),
+    KeyEvent(
+        sequence=5,
+        at=10,
+        kind="override",
+        who="ann",
+        case="REV-7",
+        authorization_id="a-1",
+        before="review",
+        after="approve",
+    ),
 ]
 
 

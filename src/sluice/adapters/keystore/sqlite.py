@@ -265,6 +265,19 @@ class SqliteKeystore:
         with self._writing():
             return self._note(event)
 
+    def override(
+        self, authorization_id: str, *, before: str, after: str, who: str, case: str
+    ) -> KeyEvent:
+        """Write down, durably, that somebody set the outcome of an authorization aside."""
+        event = msgspec.structs.replace(
+            self._event("override", who, case),
+            authorization_id=authorization_id,
+            before=before,
+            after=after,
+        )
+        with self._writing():
+            return self._note(event)
+
     def rewrap(
         self, wrapper: KeyWrapper, *, before: str, after: str, who: str, case: str
     ) -> KeyEvent:
@@ -528,11 +541,12 @@ class SqliteKeystore:
                 self._write_down(event)
             return
         with self._writing():
-            at = _raw(event.subject or ""), event.case
-            if event.kind == "hold":
-                self._db.execute("INSERT OR IGNORE INTO hold VALUES (?, ?)", at)
-            elif event.kind == "hold_lifted":
-                self._db.execute("DELETE FROM hold WHERE subject = ? AND case_id = ?", at)
+            if event.kind in ("hold", "hold_lifted"):
+                at = _raw(event.subject or ""), event.case
+                if event.kind == "hold":
+                    self._db.execute("INSERT OR IGNORE INTO hold VALUES (?, ?)", at)
+                else:
+                    self._db.execute("DELETE FROM hold WHERE subject = ? AND case_id = ?", at)
             self._write_down(event)
 
     def _copy(self, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What happened to the keys of the compliance log: each of these becomes a record of the log.
+"""What people did to the keys of the compliance log and to its decisions: each becomes a record.
 
 The keystore writes them down in the transaction that does what they tell of, counted without a
 hole, and the auditor appends them (docs/decisions/0049-sealing.md). They name a card by its
@@ -27,16 +27,19 @@ from sluice.domain.records.log_record import (
     KeyRotationBody,
     KeyRotationRecord,
     Micros,
+    OverrideBody,
+    OverrideRecord,
     Period,
     Sha256,
     Subject,
     Word,
 )
+from sluice.domain.records.outcome import Outcome
 from sluice.domain.records.texts import Kind, checker, matched_text
 
-KeyEventKind = Literal["erasure", "hold", "hold_lifted", "expiry", "access", "rewrap"]
+KeyEventKind = Literal["erasure", "hold", "hold_lifted", "expiry", "access", "rewrap", "override"]
 """expiry: keys of quarters past their retention were destroyed. access: somebody opened a record.
-rewrap: another key wraps the root keys.
+rewrap: another key wraps the root keys. override: a person set an outcome aside.
 """
 EXPIRY = "expire_keys"
 """The action of an expiry's record, which is an ``admin``; its target is the quarter."""
@@ -74,11 +77,13 @@ class KeyEvent(msgspec.Struct, frozen=True, kw_only=True):
     archive_rows: Count | None = None
     """Of an erasure: rows of the archive that were rewritten; None where none was looked at."""
     authorization_id: Id | None = None
-    """Of an access, whose record was opened; with its index in the log."""
+    """Of an access, whose record was opened; with its index in the log. Of an override, whose
+    outcome was set aside."""
     index: Count | None = None
     grant: Sha256 | None = None
     before: Word | None = None
-    """Of a rewrap: what wrapped the root keys, as in ``keystore.wrapper``, and what does now."""
+    """Of a rewrap: what wrapped the root keys, as in ``keystore.wrapper``, and what does now. Of an
+    override: the two outcomes."""
     after: Word | None = None
 
 
@@ -118,6 +123,14 @@ def record_of(event: KeyEvent, *, log: str, emitter: str, recorded_at: int) -> A
             after=event.after or "",
         )
         return KeyRotationRecord(**base, body=rotation)
+    if event.kind == "override":
+        override = OverrideBody(
+            actor=event.who,
+            before=Outcome(event.before or ""),
+            outcome=Outcome(event.after or ""),
+            reason=event.case,
+        )
+        return OverrideRecord(**base, body=override)
     if event.kind == "erasure":
         erasure = ErasureBody(
             actor=event.who,
@@ -169,6 +182,16 @@ def event_of(record: AnyRecord) -> KeyEvent | None:
             authorization_id=record.authorization_id,
             index=record.body.index,
             grant=record.body.grant,
+        )
+    if isinstance(record, OverrideRecord):
+        return KeyEvent(
+            **base,
+            kind="override",
+            who=record.body.actor,
+            case=record.body.reason,
+            authorization_id=record.authorization_id,
+            before=record.body.before,
+            after=record.body.outcome,
         )
     if isinstance(record, KeyRotationRecord) and record.body.purpose == "wrapping":
         return KeyEvent(

@@ -207,7 +207,7 @@ class LabelBody(_Part, frozen=True, kw_only=True):
 
 
 class OverrideBody(_Part, frozen=True, kw_only=True):
-    """A person set an outcome aside. reason: of a list."""
+    """A person set an outcome aside. before: what stood until then. reason: a case or a code."""
 
     actor: Actor
     before: Outcome
