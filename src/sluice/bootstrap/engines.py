@@ -225,7 +225,10 @@ class OnSpark:
         """See Engine. Of its progress Spark's own pages tell."""
         from sluice.adapters.spark import backfill  # noqa: PLC0415
 
-        place = partial(_history_files, root.absolute(), fx.reference)
+        whole = (
+            root.absolute() if isinstance(root, Path) else root
+        )  # tasks have folders of their own
+        place = partial(_history_files, whole, fx.reference)
         return backfill.archive(past, fx, _hour_digest, place, keep_states=keep_states)
 
 
