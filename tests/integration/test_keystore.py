@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sluice.adapters.keystore.roots import FileWrapper, NoWrapper, RootFile
 from sluice.adapters.keystore.sqlite import HELD, SqliteKeystore
@@ -145,6 +146,30 @@ def test_who_has_the_keystore_open_hears_of_an_erasure_by_another(folder: Path) 
         assert after[1].commitment == first[1].commitment
         assert after[2]
     assert [event.kind for event in auditor.events(0, 9)] == ["erasure"]
+
+
+def test_no_erasure_ends_between_a_secret_and_its_buckets_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits until both are read; what was read is let go when it has ended."""
+    auditor, verb = _open(folder), _open(folder)
+    card = verb.subject("t", "c")
+    (made,) = verb.keys([(card, QUARTER)])
+    verb._db.execute("PRAGMA busy_timeout=10")
+    bucket, waited = auditor._bucket, []
+
+    def erase_first(period: str, raw: bytes) -> AESGCM:
+        with pytest.raises(Unavailable, match="locked") as told:
+            verb.erase(card, QUARTER, **WHO)
+        waited.append(told.value.fix)
+        return bucket(period, raw)
+
+    monkeypatch.setattr(auditor, "_bucket", erase_first)
+    assert made
+    assert auditor.existing(card, QUARTER).commitment == made.commitment
+    assert waited == ["another process holds it"]
+    verb.erase(card, QUARTER, **WHO)
+    assert auditor.keys([(card, QUARTER)]) == [None]
 
 
 def test_an_erasure_is_refused_under_a_hold_and_changes_nothing(folder: Path) -> None:
