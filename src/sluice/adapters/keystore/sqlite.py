@@ -10,6 +10,7 @@ subject's (docs/decisions/0049-sealing.md).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -284,6 +285,21 @@ class SqliteKeystore:
             authorization_id=authorization_id,
             before=before,
             after=after,
+        )
+        with self._writing():
+            return self._note(event)
+
+    def admin(
+        self, action: str, target: str, told: Sequence[str], *, who: str, case: str
+    ) -> KeyEvent:
+        """Write down, durably, that somebody changes how the system runs; before it is done.
+
+        told: lines that say what is done."""
+        event = msgspec.structs.replace(
+            self._event("admin", who, case),
+            action=action,
+            target=target,
+            detail=hashlib.sha256("\n".join(told).encode()).hexdigest(),
         )
         with self._writing():
             return self._note(event)
