@@ -34,11 +34,11 @@ QUEUE_MAX_KBYTES = 65_536
 """Records and bytes waiting in one producer: 64 MiB, a few seconds of traffic."""
 QUEUE_WAIT_MAX_S = 30.0
 """How long ``produce`` waits for room in a full queue before it gives up."""
-SESSION_MAX_MS = 15_000
+SESSION_MAX_MS = 20_000
 """A member silent for so long is dead, and its partitions move. Longer than a group may be without
 its coordinator: a killed broker is waited for for 9 s by default, and for 4 more where it was the
 controller too. A member that gave up sooner would join as a new one, and the group would wait for
-the old one as well."""
+the old one as well. The setting ``kafka.session_s``."""
 HEARTBEAT_MS = 2_000
 POLL_INTERVAL_MAX_MS = 60_000
 """A member that does not poll for so long is stuck. Bounds the handling of one batch."""

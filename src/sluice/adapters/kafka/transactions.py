@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from sluice.adapters.kafka.config import (
     QUEUE_WAIT_MAX_S,
+    SESSION_MAX_MS,
     TRANSACTION_MAX_MS,
     TRANSACTION_RETRY_MS,
     Extra,
@@ -303,6 +304,7 @@ class TransactionalStream:
         topics: Sequence[str],
         transactional_id: str,
         client_id: str,
+        session_ms: int = SESSION_MAX_MS,
         extra: Extra | None = None,
         count: Count = uncounted,
     ) -> None:
@@ -316,7 +318,13 @@ class TransactionalStream:
             count=count,
         )
         self._consumer = GroupConsumer(
-            bootstrap, group=group, topics=topics, client_id=client_id, extra=extra, count=count
+            bootstrap,
+            group=group,
+            topics=topics,
+            client_id=client_id,
+            session_ms=session_ms,
+            extra=extra,
+            count=count,
         )
 
     def listen(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
