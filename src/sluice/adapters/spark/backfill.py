@@ -25,7 +25,7 @@ from pyspark.sql import functions as F  # noqa: N812 - as everyone calls it
 from pyspark.storagelevel import StorageLevel
 
 from sluice.adapters.arrow import ints, unsorted_history, unsorted_labels
-from sluice.adapters.spark.session import carrying, session, tasks, told
+from sluice.adapters.spark.session import carrying, session, sized, tasks, told
 from sluice.application.backfill import (
     PIECE_ROWS,
     authorization_changes,
@@ -251,33 +251,36 @@ def archive(
     once, at least. Raises Rejected for a currency without a
     rate, Misconfigured if the archive holds another history, Unavailable.
     """
-    numbered = {kind: _numbered(past, kind, fx, digest) for kind in (ROWS, LABELS)}
-    to = files(*(_digests(numbered[kind]) for kind in (ROWS, LABELS)))
-    arrivals = numbered[ROWS].mapInArrow(_arrivals_of_rows, _ARRIVAL)
-    arrivals = arrivals.union(numbered[LABELS].mapInArrow(_arrivals_of_labels, _ARRIVAL))
-    made = (
-        arrivals.repartition("view", "entity")
-        .sortWithinPartitions("view", "entity", "at_us", "after", "number")
-        .mapInArrow(_running(keep_states, run_rows), _MADE)
-    )
-    if keep_states:
-        made = made.persist(StorageLevel.DISK_ONLY)
-    names = past.names
-    features = made.filter(F.col("file").isNotNull()).select("file", "view", "number", "features")
-    written = (
-        numbered[ROWS]
-        .groupBy("_file")
-        .cogroup(features.withColumnRenamed("file", "_file").groupBy("_file"))
-        .applyInArrow(_writing(to, names[ROWS], fx.reference), "rows bigint, files bigint")
-    )
-    labels = (
-        numbered[LABELS]
-        .groupBy("_file")
-        .applyInArrow(_writing_labels(to, names[LABELS]), "rows bigint, files bigint")
-    )
-    with told():
-        done = written.agg(F.sum("rows"), F.sum("files")).collect()[0]
-        count = labels.agg(F.sum("rows"), F.sum("files")).collect()[0]
+    with sized(session(), sum(past.counts)):
+        numbered = {kind: _numbered(past, kind, fx, digest) for kind in (ROWS, LABELS)}
+        to = files(*(_digests(numbered[kind]) for kind in (ROWS, LABELS)))
+        arrivals = numbered[ROWS].mapInArrow(_arrivals_of_rows, _ARRIVAL)
+        arrivals = arrivals.union(numbered[LABELS].mapInArrow(_arrivals_of_labels, _ARRIVAL))
+        made = (
+            arrivals.repartition("view", "entity")
+            .sortWithinPartitions("view", "entity", "at_us", "after", "number")
+            .mapInArrow(_running(keep_states, run_rows), _MADE)
+        )
+        if keep_states:
+            made = made.persist(StorageLevel.DISK_ONLY)
+        names = past.names
+        features = made.filter(F.col("file").isNotNull()).select(
+            "file", "view", "number", "features"
+        )
+        written = (
+            numbered[ROWS]
+            .groupBy("_file")
+            .cogroup(features.withColumnRenamed("file", "_file").groupBy("_file"))
+            .applyInArrow(_writing(to, names[ROWS], fx.reference), "rows bigint, files bigint")
+        )
+        labels = (
+            numbered[LABELS]
+            .groupBy("_file")
+            .applyInArrow(_writing_labels(to, names[LABELS]), "rows bigint, files bigint")
+        )
+        with told():
+            done = written.agg(F.sum("rows"), F.sum("files")).collect()[0]
+            count = labels.agg(F.sum("rows"), F.sum("files")).collect()[0]
     whole = int(done[0] or 0), int(count[0] or 0)
     if whole != past.counts:
         raise Corrupt(

@@ -32,7 +32,11 @@ SAYS_MAX = 600
 """Characters of what Spark says."""
 BATCH_ROWS = 65_536
 """Rows that pass between Spark and Python at once: some 10 MB."""
+PARTITION_ROWS = 500_000
+"""Of a past, a partition of a shuffle: 0.4 GB of arrivals, and at most 2,000 for 10^9 rows."""
+PARTITIONS_MIN = 4
 HOW_TO = "docs/how-to/run-on-spark.md"
+PARTITIONS = "spark.sql.shuffle.partitions"
 _MARK = re.compile(r"sluice-error:([A-Za-z0-9+/=]+):")
 _KEYS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
@@ -47,9 +51,12 @@ def session() -> SparkSession:
     Raises Misconfigured: no Java, no such cluster.
     """
     # Spark would take whichever python3 comes first on PATH, without our packages.
+    ours = "PYSPARK_PYTHON" not in os.environ
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     try:
         found = SparkSession.builder.appName("sluice").getOrCreate()
+        if ours:
+            _configured_python(found)
         for key, value in _KEYS.items():
             found.conf.set(key, value)
     except Exception as exc:  # Py4J, gRPC, Java: each raises its own
@@ -60,6 +67,29 @@ def session() -> SparkSession:
             code="no_spark",
         ) from exc
     return found
+
+
+def _configured_python(spark: SparkSession) -> None:
+    """The executors' Python is that of spark.pyspark.python, which only spark-submit turns into
+    PYSPARK_PYTHON. A Connect server has its own."""
+    named = spark.conf.getAll.get("spark.pyspark.python")
+    context = getattr(spark, "_sc", None)
+    if named and context is not None:
+        context.pythonExec = named
+
+
+@contextmanager
+def sized(spark: SparkSession, rows: int) -> Iterator[None]:
+    """Shuffles that are planned meanwhile have partitions by the rows of the past, where Spark's
+    configuration names no number: its own 200 is 200 starts for a small past."""
+    if PARTITIONS in spark.conf.getAll:
+        yield
+        return
+    spark.conf.set(PARTITIONS, str(max(PARTITIONS_MIN, -(-rows // PARTITION_ROWS))))
+    try:
+        yield
+    finally:
+        spark.conf.unset(PARTITIONS)
 
 
 @contextmanager
