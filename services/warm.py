@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sluice.application.never_logged import suspects
+from sluice.application.never_logged import search
 from sluice.bootstrap import services as bootstrap
 from sluice.domain.features.events import event_row, event_rows, pending_rows, to_pending
 from sluice.domain.features.kernel import Kernel, scratch, update
@@ -48,7 +48,7 @@ def main() -> None:
             score_ppm=scores,
             explain=None,
         )
-    suspects([b"{}"])
+    search([b"{}"])
 
 
 if __name__ == "__main__":

@@ -84,9 +84,13 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = ""
     key_file: Annotated[str, _says("Its private key, PEM.")] = ""
 
-    url: Annotated[str, _says("redis://, rediss:// or valkey://; may hold a password.")] = (
-        "redis://localhost:6379/0"
-    )
+    url: Annotated[
+        str,
+        _says(
+            "redis://, rediss:// or valkey://, with +cluster or +sentinel behind the scheme for "
+            "several addresses; may hold a password."
+        ),
+    ] = "redis://localhost:6379/0"
     budget_ms: Annotated[
         int, _says("Longest a read may take; past it the views are missing.", ge=1, le=1000)
     ] = 10
@@ -316,7 +320,16 @@ class FeaturizerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class ArchiverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The archiver."""
 
-    root: Annotated[str, _says("Folder of the archive.")] = "var/archive"
+    root: Annotated[
+        str,
+        _says(
+            "Where the archive is: a folder, or a URL: `s3://bucket/prefix`, `gs://`, `abfs://`."
+        ),
+    ] = "var/archive"
+    endpoint: Annotated[
+        str, _says("URL of the S3 server, where `archiver.root` is on one; empty is AWS.")
+    ] = ""
+    region: Annotated[str, _says("Its region; empty is as the environment says.")] = ""
     roll_s: Annotated[int, _says("Longest a record waits for its file.", ge=1, le=3600)] = 60
 
 
@@ -379,7 +392,7 @@ class AuditorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     environment: Annotated[str, _says("First part of the name of its logs, like bank.example.")] = (
         "local"
     )
-    cell: Annotated[str, _says("Second part: the region whose topics it reads.")] = "cell"
+    cell: Annotated[str, _says("Second part: the cell's name. Never changed.")] = "cell"
     shard: Annotated[
         int,
         _says(
@@ -542,6 +555,14 @@ class KeystoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every service."""
 
+    region: Annotated[
+        str,
+        _says(
+            "The region that this installation, a cell, is for. An authorization of another is "
+            "refused (`other_region`). Empty takes any."
+        ),
+        Meta(pattern=r"^([a-z0-9-]{1,32})?$"),
+    ] = ""
     replica: Annotated[
         str, _says("Name of this replica, the same after a restart; empty is the host name.")
     ] = ""

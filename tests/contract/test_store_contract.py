@@ -12,56 +12,21 @@ import pytest
 import pytest_asyncio
 
 from sluice.adapters.layout import COMPILED
+from sluice.adapters.redis import figures
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.adapters.redis.watermark import RedisWatermark
-from sluice.application.ports import Arrival, Lookup, OnlineStore, StateStore, StateUpdate
-from sluice.domain.features.events import event_row
+from sluice.application.ports import Lookup, OnlineStore, StateStore, StateUpdate
 from sluice.domain.features.states import etag
-from sluice.domain.records.authorization import Authorization
-from sluice.domain.records.decision import MAX_PENDING, Origin
+from sluice.domain.records.decision import MAX_PENDING
 from sluice.domain.records.entity import ENTITY_KINDS
 from sluice.errors import Unavailable
 from sluice.testing.store import FakeClock, FakeStore, FakeWatermark
+from tests.support.arrivals import arrival, state
 
 KEYS = {"card": "card-1", "terminal": "term-1", "merchant": "merch-1", "device": "dev-1"}
-
-
-def arrival(
-    authorization_id: str = "a-1",
-    *,
-    card: str = "card-1",
-    device: str | None = "dev-1",
-    tenant: str = "acme",
-    offset: int | None = None,
-    digest: bytes = b"digest-1",
-    received_at: int = 1,
-) -> Arrival:
-    """From the stream where an offset is given, else from HTTP."""
-    auth = Authorization(
-        authorization_id=authorization_id,
-        event_at=1_780_000_000_000_000,
-        card_token=card,
-        merchant_id="merch-1",
-        terminal_id="term-1",
-        mcc="5411",
-        channel="pos",
-        amount_minor=1999,
-        currency="EUR",
-        merchant_country="FR",
-        card_country="FR",
-        region="eu",
-        tenant=tenant,
-        device_id=device,
-    )
-    origin = None if offset is None else Origin("authorizations.v1", 3, offset)
-    return Arrival(auth, 1999, event_row(auth, 1999), digest, received_at, origin)
-
-
-def state(applied: int, body: bytes = b"body") -> bytes:
-    return b"\x01" + applied.to_bytes(8, "little") + body
 
 
 class Harness:
@@ -115,35 +80,43 @@ class FakeHarness(Harness):
 
 
 class RedisHarness(Harness):
+    """On one server or on a cluster, by the URL."""
+
     def __init__(self, url: str, **ttls: float) -> None:
         self.clock = FakeClock()
         self.store = self.redis = RedisOnlineStore(url, self.clock, budget_s=0.5, **ttls)
         self.states = self.blocking = RedisStateStore(url, timeout_s=0.5)
         self.watermark = RedisWatermark(url)
-        self.process_id = 0
+        self.processes: list[int] = []
 
     async def open(self) -> None:
+        for node in self.blocking.connection.everywhere:
+            flushed, info = node.call(pack(b"FLUSHALL") + figures.ASK, 2)
+            assert flushed == b"OK"
+            self.processes.append(figures.read(info).process_id)
         await self.redis.open()
-        await self.redis.connection.call(pack(b"FLUSHALL"), 1)
         self.watermark.initialise()
-        self.process_id = (await self.redis.info()).process_id
 
     async def close(self) -> None:
         await self.redis.close()
         self.blocking.close()
+        self.watermark.close()
 
     async def break_view(self, kind: Any) -> None:
         key = COMPILED[kind].key(KEYS[kind])
-        await self.redis.connection.call(pack(b"DEL", key) + pack(b"SET", key, b"not a hash"), 2)
+        commands = [pack(b"DEL", key), pack(b"SET", key, b"not a hash")]
+        assert self.blocking.connection.each(commands, [key, key])[1] == b"OK"
 
     def lose_states(self) -> None:
         self.watermark.lose("")
 
     async def stop(self) -> None:
-        os.kill(self.process_id, signal.SIGSTOP)
+        for process in self.processes:
+            os.kill(process, signal.SIGSTOP)
 
     async def resume(self) -> None:
-        os.kill(self.process_id, signal.SIGCONT)
+        for process in self.processes:
+            os.kill(process, signal.SIGCONT)
 
     async def wait(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -155,7 +128,7 @@ def server() -> Iterator[EmbeddedStore]:
         yield running
 
 
-@pytest_asyncio.fixture(params=["fake", "valkey"])
+@pytest_asyncio.fixture(params=["fake", "valkey", "cluster"])
 async def harnesses(
     request: pytest.FixtureRequest,
 ) -> AsyncIterator[Callable[..., Awaitable[Harness]]]:
@@ -165,7 +138,8 @@ async def harnesses(
     async def make(**ttls: float) -> Harness:
         if request.param == "fake":
             return FakeHarness(**ttls)
-        harness = RedisHarness(request.getfixturevalue("server").url, **ttls)
+        name = "server" if request.param == "valkey" else "store_cluster"
+        harness = RedisHarness(request.getfixturevalue(name).url, **ttls)
         await harness.open()
         opened.append(harness)
         return harness

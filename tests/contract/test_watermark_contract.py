@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from sluice.adapters.redis.blocking import BlockingConnection
+from sluice.adapters.redis.blocking_cluster import blocking
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.watermark import KEY
@@ -46,7 +46,13 @@ class Emptied(NamedTuple):
     """As if a process with other tables had made the store."""
 
 
-@pytest.fixture(params=["fake", pytest.param("redis", marks=pytest.mark.integration)])
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("server", marks=pytest.mark.integration),
+        pytest.param("store_cluster", marks=pytest.mark.integration),
+    ]
+)
 def emptied(request: pytest.FixtureRequest) -> Iterator[Emptied]:
     """A new store, and what empties it as a restart without a disk does."""
     if request.param == "fake":
@@ -58,14 +64,16 @@ def emptied(request: pytest.FixtureRequest) -> Iterator[Emptied]:
 
         yield Emptied(FakeStores(fake), fake.empty, made_by)
         return
-    url = request.getfixturevalue("server").url
-    connection = BlockingConnection(url, timeout_s=5)
+    url = request.getfixturevalue(request.param).url
+    connection = blocking(url, timeout_s=5)
+    keys = connection.marks(KEY)
 
     def empty() -> None:
-        connection.call(pack(b"FLUSHALL") + pack(b"SCRIPT", b"FLUSH"), 2)
+        for node in connection.everywhere:
+            node.call(pack(b"FLUSHALL") + pack(b"SCRIPT", b"FLUSH"), 2)
 
     def keep(text: str) -> None:
-        connection.call(pack(b"HSET", KEY, b"format", text.encode()), 1)
+        connection.each([pack(b"HSET", key, b"format", text.encode()) for key in keys], keys)
 
     empty()
     yield Emptied(store_at(url), empty, keep)

@@ -44,5 +44,6 @@ def write_log(
         part = table.slice(first, until - first)
         day = to_datetime(int(days[first]) * DAY_US).date()
         path = path_of(root, kind, day, partition, first)
+        assert isinstance(path, Path)
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(part.replace_schema_metadata({LAST: str(until - 1)}), path)

@@ -3,8 +3,8 @@
 Card numbers, card verification values, track data, PIN blocks (PCI DSS 4.0.1, 3.3), tokens,
 cookies and passwords, full IP addresses, and sentences. A record's schema keeps out what has
 another shape; this finds what hides in a text of the right one. First one compiled loop over a
-whole batch says which texts deserve a closer look (:func:`suspects`, 3 ns a byte); then each text
-of those is searched as it is, and as what it may be an encoding of (:func:`find`).
+whole batch marks the strings and numbers that deserve a closer look, 3 ns a byte; then each of
+those is searched as it is, and as what it may be an encoding of (:func:`search`).
 
 What cannot be told from an id is not found: an unlabelled verification value of three digits, an
 encrypted PIN block in hex, a secret without a name before it.
@@ -17,7 +17,7 @@ import binascii
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, get_args
 from urllib.parse import unquote
@@ -35,14 +35,12 @@ FOUND: tuple[Found, ...] = get_args(Found)
 TEXT_MAX = 128
 """Characters of a text; ids have at most 64, and what is longer is a sentence or a document."""
 KNOWN_MAX = 16_384
-"""Texts whose answer is remembered: keys, constants of many records, some ids; 3 MB."""
+"""Strings whose answer is remembered: constants of many records, some ids; 3 MB."""
 DECODED_MAX = 2
 """Encodings in each other that are undone."""
 IPV4_BITS_MAX, IPV6_BITS_MAX = 24, 64
 """Of an address that may be logged: a network of 256 hosts, one line of a household."""
 
-_STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_NUMBER = re.compile(rb"[0-9]{13,}")
 _OVERLAP = 64
 _WORD = r"(?<![A-Za-z])"
 _VERIFICATION = re.compile(
@@ -78,11 +76,11 @@ _PRINTABLE = re.compile(rb"[ -~\t\r\n]*")
 
 _DIGIT, _HEX, _LETTER, _SPECIAL, _DOT, _COLON, _BLANK = 1, 2, 3, 4, 5, 6, 7
 _TRIPLES = (
-    "cvv", "cvc", "csc", "cav", "cid", "ver", "pin", "eyj", "bea", "bas", "ghp", "gho", "ghs",
+    "cvv", "cvc", "csc", "cav", "cid", "rif", "pin", "eyj", "rer", "bas", "ghp", "gho", "ghs",
     "ghu", "xox", "aki", "asi", "k_l", "k_t", "---", "coo", "ses", "sid", "pas", "sec", "csr",
     "api",
 )  # fmt: skip
-"""In every text in clear in which a word begins that the searches above ask for."""
+"""One is in every word that the searches above ask for; none is of hexadecimal digits alone."""
 
 
 def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
@@ -110,43 +108,45 @@ _IS_PAIR[list(b"DTjz")] = True
 
 
 @entry
-def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no-untyped-def]
-    """See :func:`suspects`. A text in quotes is a key where a colon follows."""
-    at = 0
+def _look(text, ends, kinds, letters, triples, pairs, marks):  # type: ignore[no-untyped-def]
+    """See :func:`_marked`. Returns how many there are."""
+    at = count = 0
     for one in range(ends.size):
         end = ends[one]
-        suspect = False
-        inside = False
-        digits = first = 0
-        length = run = dots = colons = blanks = triple = bits = last = nine = 0
-        paired = said = network = False
-        while at < end:
-            byte = text[at]
+        suspect = inside = False
+        began = digits = 0
+        length = run = dots = colons = blanks = triple = bits = last = nine = cases = 0
+        paired = network = False
+        while at <= end:
+            byte = text[at] if at < end else 0
             at += 1
             if not inside:
-                if byte == 34:
-                    inside = True
-                    length = run = dots = colons = blanks = triple = bits = last = nine = 0
-                    paired = said = network = False
-                    digits = 0
-                elif 48 <= byte <= 57:
-                    if digits == 0:
-                        first = byte
+                if 48 <= byte <= 57:
                     digits += 1
-                    if digits >= 13 and first >= 50:
-                        suspect = True
-                else:
-                    digits = 0
+                    continue
+                # Thirteen or sixteen digits that begin with 1 are a time.
+                if digits >= 13 and not (digits in (13, 16) and text[at - 1 - digits] == 49):
+                    marks[count, 0], marks[count, 1], marks[count, 2] = one, at - 1 - digits, at - 1
+                    count += 1
+                digits = 0
+                if byte == 34 and at <= end:
+                    inside = True
+                    began = at
+                    length = run = dots = colons = blanks = triple = bits = last = nine = cases = 0
+                    suspect = paired = network = False
                 continue
-            if byte == 34:
+            if at > end or byte == 34:
                 inside = False
-                suspect |= said and not (at < end and text[at] == 58)
+                suspect |= cases == 3 and length >= 16  # base64 of a text
                 suspect |= dots >= 3 and not (network and 0 <= bits <= 24)
+                if suspect or at > end:
+                    marks[count, 0], marks[count, 1], marks[count, 2] = one, began, at - 1
+                    count += 1
                 continue
             length += 1
             kind = kinds[byte]
             triple = (triple << 5 | letters[byte]) & 0x7FFF
-            said |= triples[triple]
+            suspect |= triples[triple]
             if kind == 1:
                 run += 1
                 nine = (nine << 4 | byte - 48) & 0xFFFFFFFFF
@@ -162,9 +162,10 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
                 # Two characters that two digits may have become in base64.
                 suspect |= paired and pairs[byte]
                 paired = 77 <= byte <= 79
+                cases |= 1 if byte <= 90 else 2
             elif kind == 4:
                 suspect = True
-                if byte == 92:
+                if byte == 92 and at < end:
                     at += 1
             elif kind == 5:
                 dots += 1
@@ -180,40 +181,67 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
                 bits = -1
             suspect |= length > 128
             last = byte
-        found[one] = suspect or inside
         at = end
+    return count
 
 
-def suspects(texts: Sequence[bytes]) -> list[bool]:
-    """Which of n texts of JSON deserve a closer look: whatever :func:`find` finds is in one."""
-    text = np.frombuffer(b"".join(texts), np.uint8)
+def _marked(texts: Sequence[bytes]) -> Iterable[tuple[int, bytes, bool]]:
+    """What deserves a closer look in n texts of JSON: number of the text, the inside of a string or
+    a number, and whether it is a string. Whatever :func:`find_in` finds in one, it is marked, but
+    for words in base64 whose letters are all large or all small.
+
+    A string that does not end is marked up to the end of its text. What may be a time in milli- or
+    microseconds of 2001 to 2033 is not: chance puts a card number in its digits.
+    """
+    whole = b"".join(texts)
     ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
-    found = np.zeros(len(texts), np.bool_)
-    _look(text, ends, _KINDS, _LETTERS, _IS_TRIPLE, _IS_PAIR, found)
-    answer: list[bool] = found.tolist()
+    # A string that is marked has two quotes and a byte; the last of each text may lack them.
+    marks = np.empty((len(whole) // 3 + len(texts), 3), np.int64)
+    text = np.frombuffer(whole, np.uint8)
+    count = _look(text, ends, _KINDS, _LETTERS, _IS_TRIPLE, _IS_PAIR, marks)
+    for one, first, behind in marks[:count].tolist():
+        yield one, whole[first:behind], whole[first - 1 : first] == b'"'
+
+
+def search(
+    texts: Sequence[bytes], is_declared: Callable[[int, str], bool] = lambda _, __: False
+) -> list[Found | None]:
+    """Of each of n texts of JSON, the first that is found and may not be logged; None if nothing
+    is. Keys and values are searched, and numbers outside of them.
+
+    is_declared: says of a text's number, and of a value in it, that its sender makes such ids, so
+    that digits beside other digits in it are no card number.
+
+    >>> search([b'{"a":"cvv=123"}', b'{"a":"a-1"}', b'{"a":4111111111111111}'])
+    ['verification_value', None, 'card_number']
+    """
+    answer: list[Found | None] = [None] * len(texts)
+    for one, raw, is_text in _marked(texts):
+        if answer[one] is not None:
+            continue
+        if not is_text:
+            answer[one] = "card_number" if holds_card_number(raw.decode()) else None
+            continue
+        found = _find_in_string(raw)
+        if found == "card_number" and is_declared(one, value := _value(raw)):
+            found = find_in(value, declared=True)
+        answer[one] = found
     return answer
 
 
-def find(text: bytes, is_declared: Callable[[str], bool] = lambda _: False) -> Found | None:
-    """The first that is found in a text of JSON that may not be logged; None if nothing is.
-
-    Keys and values are searched, and numbers outside of them. is_declared: says of a value that its
-    sender makes such ids, so that digits beside other digits in it are no card number.
-    """
-    for raw in _STRING.findall(text):
-        try:
-            value = json.loads(b'"%b"' % raw, strict=False) if b"\\" in raw else raw.decode()
-        except ValueError:
-            return "text"
-        found = find_in(value, declared=is_declared(value))
-        if found is not None:
-            return found
-    if any(holds_card_number(one.decode()) for one in _NUMBER.findall(_STRING.sub(b"", text))):
-        return "card_number"
-    return None
-
-
 @lru_cache(KNOWN_MAX)
+def _find_in_string(raw: bytes) -> Found | None:
+    try:
+        return find_in(_value(raw))
+    except ValueError:
+        return "text"
+
+
+def _value(raw: bytes) -> str:
+    """Of a string of JSON: between its quotes. Raises ValueError."""
+    return str(json.loads(b'"%b"' % raw, strict=False)) if b"\\" in raw else raw.decode()
+
+
 def find_in(value: str, *, declared: bool = False) -> Found | None:
     """The same in one text, outside of JSON.
 

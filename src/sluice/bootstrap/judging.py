@@ -24,6 +24,7 @@ from sluice.adapters.parquet.judging import (
 )
 from sluice.adapters.policyfiles import read_policy
 from sluice.adapters.report import page
+from sluice.adapters.storage import AnyPath
 from sluice.application.dataset_manifest import CALIBRATION, VALIDATION
 from sluice.application.dataset_manifest import Manifest as Dataset
 from sluice.application.judging.certificate import certify
@@ -192,7 +193,7 @@ def gate_candidate(
     with_int8: bool,
     champion: Path | None,
     releases: Path | None,
-    archive: Path,
+    archive: AnyPath,
     archive_wanted: bool,
     limits: Path | None,
     costs: Path | None,

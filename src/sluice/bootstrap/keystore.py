@@ -13,6 +13,7 @@ from msgspec import structs
 from sluice.adapters.keystore.roots import FileWrapper, KeyWrapper, NoWrapper, RootFile
 from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.adapters.regular_files import read_regular
+from sluice.adapters.storage import AnyPath
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application import open_record
 from sluice.application import set_aside as overrides
@@ -78,7 +79,7 @@ def make_keystore(settings: Settings) -> None:
 
 
 def erase(
-    settings: Settings, subject: str, through: str, archive: Path, *, who: str, case: str
+    settings: Settings, subject: str, through: str, archive: AnyPath, *, who: str, case: str
 ) -> KeyEvent:
     """Erase a subject from the archive, then destroy its keys; both can be done again.
 
@@ -91,7 +92,7 @@ def erase(
         return store.erase(subject, through, who=who, case=case, archive_rows=rows)
 
 
-def sweep(settings: Settings, archive: Path) -> int:
+def sweep(settings: Settings, archive: AnyPath) -> int:
     """Erase from the archive whatever was erased in the keystore; holds are not asked again.
     Returns the rows rewritten."""
     with keystore(settings) as store:
@@ -150,8 +151,8 @@ def _entries(log: Path, authorization_id: str) -> Iterator[open_record.Found]:
     return open_record.entries(LogFolder(log).read, lambda header: mark in header)
 
 
-def _sweep(archive: Path, through: Callable[[str], str], store: SqliteKeystore) -> int | None:
-    if not archive.is_dir():
+def _sweep(archive: AnyPath, through: Callable[[str], str], store: SqliteKeystore) -> int | None:
+    if isinstance(archive, Path) and not archive.is_dir():
         return None
     return verbs.erase_rows(archive, lambda tenant, token: through(store.subject(tenant, token)))
 

@@ -11,6 +11,7 @@ import msgspec
 
 from sluice.adapters.regular_files import read_regular
 from sluice.adapters.report import document_page
+from sluice.adapters.storage import AnyPath
 from sluice.application.judging.certificate import read_certificate, unverified
 from sluice.application.open_record import Found, opened
 from sluice.application.read_log import Order
@@ -94,7 +95,7 @@ def explanation(
     *,
     grant: Path,
     audience: customer.Audience,
-    archive: Path,
+    archive: AnyPath,
     library: FolderLibrary,
     warn: Callable[[str], None],
 ) -> Pack:
@@ -193,7 +194,7 @@ def _access(settings: Settings, note: Path, authorization_id: str) -> Iterator[A
 
 
 def _instead(
-    archive: Path,
+    archive: AnyPath,
     library: FolderLibrary,
     header: DecisionRecord,
     personal: Personal,
@@ -205,7 +206,7 @@ def _instead(
         warn(f"no counterfactual: {detail or why}")
         return customer.Instead((), why)
 
-    if not archive.is_dir():
+    if isinstance(archive, Path) and not archive.is_dir():
         return nothing(
             "The decision was not computed again: its archive was not at hand.",
             f"there is no archive at {archive}; --archive DIR",

@@ -66,6 +66,7 @@ from sluice.application.ports import (
     WatermarkStore,
 )
 from sluice.application.watch_store import StoreWatch
+from sluice.bootstrap.archive_root import archive_root
 from sluice.bootstrap.brokers import brokers as of_settings
 from sluice.bootstrap.library import FolderLibrary
 from sluice.bootstrap.memory import limit_memory
@@ -104,12 +105,20 @@ def start(service: str, settings: Settings, **said: Any) -> Started:
     Misconfigured if the port is taken.
     """
     configure_logging(service, settings)
+    region = settings.service.region or "any"
+    telemetry.METRICS.info("sluice_region_info", region)
     memory_max_mb = limit_memory(settings.service.memory_max_mb)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     admin = open_admin_port(settings)
-    telemetry.event("started", replica=settings.service.name(), memory_max_mb=memory_max_mb, **said)
+    telemetry.event(
+        "started",
+        replica=settings.service.name(),
+        memory_max_mb=memory_max_mb,
+        region=region,
+        **said,
+    )
     for name in settings_of.settings_told_as_links():
         telemetry.event(
             "service_link",
@@ -359,7 +368,7 @@ def archiver(settings: Settings) -> ArchiverParts:
         names.labels: "labels",
         names.shadow_scores: "shadow_scores",
     }
-    files = ParquetFiles(Path(settings.archiver.root), folders)
+    files = ParquetFiles(archive_root(settings), folders)
     consumer = GroupConsumer(
         settings.kafka.bootstrap,
         group=group("archiver", settings),
@@ -427,8 +436,8 @@ def _authorizations(settings: Settings) -> Authorizations:
         ArchivedAuthorizations,
     )
 
-    root = Path(settings.archiver.root)
-    if not root.is_dir():
+    root = archive_root(settings)
+    if isinstance(root, Path) and not root.is_dir():
         raise Misconfigured(
             "labeller.look_up is on and there is no archive", where=f"archiver.root, {root}"
         )
@@ -446,7 +455,7 @@ def consistency_check(settings: Settings) -> ConsistencyCheck:
     )
     library.look()
     return ConsistencyCheck(
-        ArchiveSampleSource(Path(settings.archiver.root)),
+        ArchiveSampleSource(archive_root(settings)),
         SystemClock(),
         sample_ppm=settings.consistency.sample_ppm,
         settle_s=settings.consistency.settle_s,
@@ -793,7 +802,7 @@ def decider(
         stage=lambda name, seconds: telemetry.METRICS.observe(
             "sluice_decider_stage_duration_seconds", seconds, name
         ),
-        check=checks(settings.decider.grammars),
+        check=checks(settings.decider.grammars, settings.service.region),
         turned_away=turned_away,
         watch=active.configuration,
         challengers=active.challengers,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sluice.adapters.kubernetes import Kubectl
     from sluice.adapters.parquet.archive import Archive, Archived
     from sluice.adapters.parquet.history import HistoryFiles
+    from sluice.adapters.storage import AnyPath
     from sluice.application.backfill import History, Ints, PastLabels
     from sluice.application.build_dataset import TrainingLog
     from sluice.application.consistency import Gate
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from sluice.application.redrive import Originals, Sender
     from sluice.application.send_reports import Sent
     from sluice.application.smoke_test import Seen
+    from sluice.application.spread import Spread
     from sluice.application.what_if import Replayed
     from sluice.bootstrap.library import FolderLibrary
     from sluice.domain.activation import Act, Activation, Checked, Named, What
@@ -53,11 +55,6 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-def archive_root(settings: Settings, root: Path | None) -> Path:
-    """The folder named, or that of the settings."""
-    return root or Path(settings.archiver.root)
-
-
 def trusted_keys(path: Path) -> TrustedKeys:
     """Public keys of a file or folder, whenever they end. Raises Misconfigured."""
     from sluice.adapters.onnx import read_trust
@@ -65,7 +62,7 @@ def trusted_keys(path: Path) -> TrustedKeys:
     return read_trust(path)
 
 
-def erase_rows(root: Path, through: Callable[[str, str], str]) -> int:
+def erase_rows(root: AnyPath, through: Callable[[str, str], str]) -> int:
     """See :func:`sluice.adapters.parquet.erasure.erase_rows`."""
     from sluice.adapters.parquet.erasure import erase_rows as erase
 
@@ -103,6 +100,14 @@ def existing_topics(settings: Settings, bootstrap: str | None) -> list[Existing]
     kafka = settings.kafka
     names = topics.Topics(kafka.topic_prefix)
     return list(topics.existing(reached(kafka, bootstrap), names, extra=kafka.extra()))
+
+
+def acl_commands(settings: Settings, bootstrap: str | None) -> Iterator[str]:
+    """What an administrator types to grant each service what it needs."""
+    from sluice.adapters.kafka import rights
+
+    kafka = settings.kafka
+    return rights.commands(bootstrap or kafka.bootstrap, kafka.topic_prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +185,7 @@ def publication(
     how = load_mapping(mapping)
     reported = load_labels(labels) if labels else None
     table = Table(file, how)
-    check = checks(settings.decider.grammars)
+    check = checks(settings.decider.grammars, settings.service.region)
     key = read_key(token_key) if token_key else None
     mapper = Mapper(how, reported, table.columns, file.name, check, key)
     publisher = Publisher(
@@ -268,7 +273,7 @@ def read_past(
     key = read_key(token_key) if token_key else None
     beside = None if label_file else labels
     if mapping:
-        check = checks(settings.decider.grammars)
+        check = checks(settings.decider.grammars, settings.service.region)
         found = past.map_past(history, mapping, beside, bad_row, check, key, bad_share)
     else:
         found = past.read_past(history, Path(beside) if beside else None)
@@ -284,13 +289,23 @@ def rates(settings: Settings) -> Fx:
     return services.policies(settings).current().fx
 
 
+def compact_archive(
+    root: AnyPath, keep_s: int, progress: Callable[[str], None]
+) -> tuple[int, int, int]:
+    """Files made, of how many, and deleted: :func:`sluice.adapters.parquet.compact.compact`."""
+    from sluice.adapters.parquet.compact import compact
+    from sluice.domain.clock import SystemClock
+
+    return compact(root, SystemClock().now_us(), keep_s, progress)
+
+
 class _Past:
     """A past in parquet, and the archive that it goes to.
 
     See :class:`sluice.application.load_history.PastSource`.
     """
 
-    def __init__(self, past: Past, root: Path, threads: int) -> None:
+    def __init__(self, past: Past, root: AnyPath, threads: int) -> None:
         self._past, self._root, self._threads = past, root, threads
 
     def history(self) -> History:
@@ -338,7 +353,7 @@ class _PastFiles:
 def archive_past(
     past: Past,
     fx: Fx,
-    root: Path,
+    root: AnyPath,
     *,
     threads: int = 1,
     keep_states: bool = True,
@@ -352,14 +367,18 @@ def archive_past(
     )
 
 
-def check_archive(root: Path) -> None:
-    """Ask, before an hour of computing, whether the archive's folder can be written to. Raises
-    Misconfigured."""
+def check_archive(root: AnyPath) -> None:
+    """Ask, before an hour of computing, whether the archive can be written to. Raises
+    Misconfigured, Unavailable."""
     import os
 
+    from sluice.adapters.storage import folder
     from sluice.errors import Misconfigured
 
-    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    if not isinstance(root, Path):
+        folder(root).prepare()
+        return
+    there = next(one for one in (root, *root.absolute().parents) if one.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise Misconfigured(
             f"the archive cannot be written to: {there} is no folder of ours",
@@ -392,7 +411,7 @@ def check_store(settings: Settings) -> None:
         watermark.close()
 
 
-def store_past(settings: Settings, states: list[StateUpdate]) -> Stored:
+def store_past(settings: Settings, states: Iterable[StateUpdate]) -> Stored:
     """Load the states of a past into the online store, and mark it as ready. Raises Unavailable,
     Misconfigured."""
     from sluice.application.load_history import store_states
@@ -415,7 +434,7 @@ def store_past(settings: Settings, states: list[StateUpdate]) -> Stored:
 @contextmanager
 def rebuild(
     settings: Settings,
-    root: Path,
+    root: AnyPath,
     *,
     topic_alone: bool,
     accept_gaps: bool,
@@ -501,7 +520,7 @@ def _archived(archive: Archive, decisions: str, labels: str) -> dict[tuple[str, 
     }
 
 
-def _fill(settings: Settings, root: Path, processes: int, report: Say, keep: Say) -> None:
+def _fill(settings: Settings, root: AnyPath, processes: int, report: Say, keep: Say) -> None:
     """States on all cores, then the answers still remembered."""
     from sluice.adapters.parquet.archive import Archive
     from sluice.adapters.parquet.event_history import ArchiveEventHistory
@@ -520,7 +539,7 @@ def _fill(settings: Settings, root: Path, processes: int, report: Say, keep: Say
         store.close()
 
 
-def _write_bucket(settings: Settings, root: Path, number: int, of: int) -> int:
+def _write_bucket(settings: Settings, root: AnyPath, number: int, of: int) -> int:
     """Runs in a process of its own. Returns the number of states written."""
     from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
     from sluice.application.fill_states import write_states
@@ -592,7 +611,7 @@ def smoke_test(
         reader.close()
 
 
-def find_decisions(root: Path, authorization_id: str) -> list[Archived]:
+def find_decisions(root: AnyPath, authorization_id: str) -> list[Archived]:
     """The decisions of one authorization id, the one that counts first; none if the archive has
     none."""
     from sluice.adapters.parquet.archive import Archive
@@ -600,14 +619,14 @@ def find_decisions(root: Path, authorization_id: str) -> list[Archived]:
     return Archive(root).find(authorization_id)
 
 
-def find_labels(root: Path, authorization_id: str) -> list[Label]:
+def find_labels(root: AnyPath, authorization_id: str) -> list[Label]:
     """Every report of one authorization, as they came."""
     from sluice.adapters.parquet.archive import Archive
 
     return Archive(root).labels_of(authorization_id)
 
 
-def label_maturity(root: Path, complete_days: int) -> list[Maturity]:
+def label_maturity(root: AnyPath, complete_days: int) -> list[Maturity]:
     """What share of the frauds was known after how many days, from the labels of an archive. A
     label log ends with what it holds: its newest known_at is its time."""
     from sluice.adapters.parquet.archive import Archive
@@ -647,12 +666,14 @@ def sending_reports(
     return partial(send, rows, api, bad=bad, progress=progress, stopping=stopping)
 
 
-def consistency_gate(root: Path, *, sample_ppm: int, count: int, at_least: int) -> Gate:
+def consistency_gate(
+    root: AnyPath, *, sample_ppm: int, count: int, at_least: int, spread: Spread
+) -> Gate:
     """See :func:`sluice.application.consistency.gate`."""
     from sluice.adapters.parquet.samples import ArchiveSampleSource
     from sluice.application.consistency import gate
 
-    return gate(ArchiveSampleSource(root), sample_ppm, count, at_least)
+    return gate(ArchiveSampleSource(root), sample_ppm, count, at_least, spread=spread)
 
 
 def library(
@@ -669,7 +690,7 @@ def library(
     )
 
 
-def replay_sample(root: Path, held: FolderLibrary, count: int, seed: int) -> Gate:
+def replay_sample(root: AnyPath, held: FolderLibrary, count: int, seed: int) -> Gate:
     """Replay ``count`` decisions drawn at random; the same seed draws the same."""
     from sluice.adapters.parquet.samples import ArchiveSampleSource
     from sluice.application.consistency import at_random, gate_of
@@ -680,7 +701,7 @@ def replay_sample(root: Path, held: FolderLibrary, count: int, seed: int) -> Gat
 
 
 def replay_one(
-    root: Path,
+    root: AnyPath,
     held: FolderLibrary,
     authorization_id: str,
     *,
@@ -728,7 +749,7 @@ def replay_one(
 
 
 def impact(
-    root: Path,
+    root: AnyPath,
     policy: Path,
     release: Path | None,
     trust: Path,
@@ -759,7 +780,7 @@ def impact(
 
 @contextmanager
 def training_logs(
-    root: Path, repo: Path, orders: Sequence[Order], processes: int
+    root: AnyPath, repo: Path, orders: Sequence[Order], spread: Spread, threads: int = 1
 ) -> Iterator[list[TrainingLog]]:
     """The feature log, joined by Feast, for each of some orders. What they share of the work, the
     features of labels held back, is made once, in a folder that goes with them."""
@@ -783,11 +804,11 @@ def training_logs(
             there = Path(folder, f"{order.label_delay_s}")
             if not there.exists():
                 delay_us = order.label_delay_s * SECOND_US
-                write_held_back(root, there, until_us, delay_us, threads=processes)
+                write_held_back(root, there, until_us, delay_us, threads=threads)
             return FeatureLog(there, order.log_first_us, order.until_us)
 
         yield [
-            FeastTrainingLog(partial(log, order), partial(held, order), repo, order, processes)
+            FeastTrainingLog(partial(log, order), partial(held, order), repo, order, spread)
             for order in orders
         ]
 
@@ -895,7 +916,7 @@ SEGMENTS = ("channel", "region")
 
 def drift_report(
     settings: Settings,
-    root: Path,
+    root: AnyPath,
     release: Path,
     trust: Path,
     *,

@@ -33,6 +33,7 @@ VERBS: dict[str, str] = {
     "publish": "sluice.cli.publish",
     "labels": "sluice.cli.labels",
     "log": "sluice.cli.log",
+    "archive": "sluice.cli.archive",
     "backfill": "sluice.cli.backfill",
     "states": "sluice.cli.states",
     "explain": "sluice.cli.explain",
@@ -49,6 +50,7 @@ VERBS: dict[str, str] = {
     "policy": "sluice.cli.policy",
     "rollout": "sluice.cli.rollout",
     "retention": "sluice.cli.retention",
+    "size": "sluice.cli.size",
     "reference": "sluice.cli.reference",
 }
 DEVELOPERS = frozenset({"contracts", "reference"})

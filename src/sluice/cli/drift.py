@@ -21,6 +21,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.dataset import span
 from sluice.cli.output import say, write
 from sluice.cli.parameters import FOLDER, archive_option, instant
@@ -59,7 +60,7 @@ STATUS = {"as_made_for": 0, "drifted": 3, "out_of_domain": 3, "too_few": 2}
 @click.option("--as-of", type=instant, metavar="TIME", help="When that age is (default: now).")
 @click.option("--report", type=FOLDER, metavar="FILE", help="Write what was found as JSON.")
 def command(
-    archive: Path | None,
+    archive: str | None,
     release: Path | None,
     trust: Path | None,
     since: int | None,
@@ -77,7 +78,7 @@ def command(
     with Progress() as line:
         found = verbs.drift_report(
             settings,
-            verbs.archive_root(settings, archive),
+            archive_root(settings, archive),
             champion,
             keys,
             since=to - 7 * 86_400 * SECOND_US if since is None else since,

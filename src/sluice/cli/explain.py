@@ -6,13 +6,13 @@ sluice explain --archive var/demo/archive AUTHORIZATION_ID
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say, say_json
 from sluice.cli.parameters import archive_option
 from sluice.cli.text import help_of
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="The record as it was written; of two of an id the one that counts.",
 )
-def command(authorization_id: str, archive: Path | None, everything: bool, as_json: bool) -> int:
+def command(authorization_id: str, archive: str | None, everything: bool, as_json: bool) -> int:
     """Returns 0, or 1 if the archive holds no such decision."""
     from sluice.application.explain import explain  # noqa: PLC0415 - loads numba
 
-    root = verbs.archive_root(load()[0], archive)
+    root = archive_root(load()[0], archive)
     decisions = verbs.find_decisions(root, authorization_id)
     if not decisions:
         say(

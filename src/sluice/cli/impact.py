@@ -20,6 +20,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say, write
 from sluice.cli.parameters import FOLDER, archive_option, instant
 from sluice.cli.progress import Progress
@@ -58,7 +59,7 @@ DAYS_TOLD = 31
     help="Exit 3 if more decisions in a million would have another outcome.",
 )
 def command(
-    archive: Path | None,
+    archive: str | None,
     policy: Path | None,
     release: Path | None,
     trust: Path | None,
@@ -72,7 +73,7 @@ def command(
     decider = settings.decider
     with Progress() as line:
         found = verbs.impact(
-            verbs.archive_root(settings, archive),
+            archive_root(settings, archive),
             policy or Path(decider.policy_dir),
             release,
             trust or Path(decider.trust_dir),

@@ -24,7 +24,7 @@ import click
 
 from sluice.application.sealing import period_of
 from sluice.bootstrap import keystore as parts
-from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say, say_json, write
 from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.text import help_of
@@ -80,13 +80,13 @@ def erase(
     through: str | None,
     who: str,
     case: str,
-    archive: Path | None,
+    archive: str | None,
 ) -> int:
     """Returns 0. Raises Rejected under a hold, Misconfigured, Unavailable, Corrupt."""
     settings, _ = load()
     through = through or period_of(SystemClock().now_us())
     one = _subject(settings, tenant, card, subject)
-    root = verbs.archive_root(settings, archive)
+    root = archive_root(settings, archive)
     done = parts.erase(settings, one, through, root, who=who, case=case)
     say(f"subject    {one}")
     say(f"through    {through}")
@@ -278,10 +278,10 @@ def copy(folder: Path) -> int:
 
 @keys.command("sweep", help="Take out of the archive again whatever was erased before.")
 @archive_option
-def sweep(archive: Path | None) -> int:
+def sweep(archive: str | None) -> int:
     """Returns 0. Raises Misconfigured, Unavailable, Corrupt."""
     settings, _ = load()
-    say(f"{parts.sweep(settings, verbs.archive_root(settings, archive))} rows rewritten")
+    say(f"{parts.sweep(settings, archive_root(settings, archive))} rows rewritten")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sluice.bootstrap.engines import ENGINES, LOCAL
 from sluice.domain.clock import from_datetime
 
 FOLDER = click.Path(path_type=Path)
@@ -40,8 +41,8 @@ def bootstrap_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--archive, which goes over the settings."""
-    says = "Folder (default: archiver.root of the settings)."
-    return click.option("--archive", type=FOLDER, metavar="DIR", help=says)(command)
+    says = "Folder, or a URL like s3://bucket/prefix (default: archiver.root of the settings)."
+    return click.option("--archive", metavar="DIR", help=says)(command)
 
 
 def token_key_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,3 +69,9 @@ def cores_option(name: str) -> Decorator:
         f"--{name}", type=click.IntRange(min=1), default=CORES, metavar="N",
         help="At once (default: one a core).",
     )  # fmt: skip
+
+
+def engine_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--engine, of batch work."""
+    says = "local: this machine. spark: docs/how-to/run-on-spark.md (default: local)."
+    return click.option("--engine", type=click.Choice(ENGINES), default=LOCAL, help=says)(command)

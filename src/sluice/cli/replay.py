@@ -24,6 +24,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say, say_json
 from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.text import help_of
@@ -82,7 +83,7 @@ def library_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--json", "as_json", is_flag=True, help="What was found, for a program.")
 def command(
     authorization_id: str | None,
-    archive: Path | None,
+    archive: str | None,
     policies: tuple[Path, ...],
     releases: tuple[Path, ...],
     trust: Path | None,
@@ -96,7 +97,7 @@ def command(
 ) -> int:  # fmt: skip
     """Returns 0, 1, 2 or 3. Raises Misconfigured."""
     settings, _ = load()
-    root = verbs.archive_root(settings, archive)
+    root = archive_root(settings, archive)
     library = verbs.library(settings, policies, releases, trust)
     if (authorization_id is None) == (count is None):
         raise click.UsageError("name an authorization, or --random N")

@@ -27,6 +27,7 @@ import click
 
 from sluice.audit.notes import LOG
 from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER, archive_option
 from sluice.cli.progress import Progress
@@ -144,7 +145,7 @@ def explain_to_customer(
     authorization_id: str,
     grant: Path,
     audience: Audience,
-    archive: Path | None,
+    archive: str | None,
     policies: tuple[Path, ...],
     releases: tuple[Path, ...],
     trust: Path | None,
@@ -160,7 +161,7 @@ def explain_to_customer(
         authorization_id,
         grant=grant,
         audience=audience,
-        archive=verbs.archive_root(settings, archive),
+        archive=archive_root(settings, archive),
         library=verbs.library(settings, policies, releases, trust),
         warn=lambda why: say(f"sluice report: {why}", err=True),
     )

@@ -12,11 +12,11 @@ hold yet. Killed half-way, it can be run again.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import click
 
 from sluice.bootstrap import verbs
+from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.parameters import archive_option, cores_option
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
@@ -37,7 +37,7 @@ def command() -> None:
     help="Go on without records that neither archive nor topic holds.",
 )
 @cores_option("processes")
-def rebuild(archive: Path | None, topic_alone: bool, accept_gaps: bool, processes: int) -> int:
+def rebuild(archive: str | None, topic_alone: bool, accept_gaps: bool, processes: int) -> int:
     """Returns 0 when the store is ready. Raises Misconfigured, Unavailable."""
     settings, _ = load()
     began = time.monotonic()
@@ -45,7 +45,7 @@ def rebuild(archive: Path | None, topic_alone: bool, accept_gaps: bool, processe
         Progress() as line,
         verbs.rebuild(
             settings,
-            verbs.archive_root(settings, archive),
+            archive_root(settings, archive),
             topic_alone=topic_alone,
             accept_gaps=accept_gaps,
             processes=processes,

@@ -1,7 +1,8 @@
-"""Make the topics as they must be, or list them as they are.
+"""Make the topics as they must be, list them as they are, or say who needs what of them.
 
 sluice topics apply --bootstrap localhost:9092 --partitions 12
 sluice topics list
+sluice topics acls --bootstrap broker:9093 | bash   # as an administrator
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sluice.settings import load
 
 @click.group(help=help_of(__doc__))
 def command() -> None:
-    """Two actions."""
+    """Three actions."""
 
 
 @command.command("apply", help="Make the topics as they must be; safe to repeat.")
@@ -54,4 +55,14 @@ def show(bootstrap: str | None) -> int:
             f"{topic.name:<24} {topic.partitions:>4} partitions x {topic.replication}"
             f"  {topic.cleanup}, {kept}"
         )
+    return 0
+
+
+@command.command("acls", help="Print the commands that give each service its rights; asks nobody.")
+@bootstrap_option
+def acls(bootstrap: str | None) -> int:
+    """Returns 0."""
+    settings = load()[0]
+    for line in verbs.acl_commands(settings, bootstrap):
+        say(line)
     return 0

@@ -38,12 +38,12 @@ class Metric(NamedTuple):
     begins: tuple[tuple[str, ...], ...] = ()
 
 
+_EVERY = ("decider", "featurizer", "archiver", "consistency", "labeller", "auditor", "witness")
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     "task": ("decider", "featurizer", "consistency", "labeller", "auditor"),
     "start": ("decider", "featurizer", "archiver", "labeller", "auditor"),
-    "build": (
-        *("decider", "featurizer", "archiver", "consistency", "labeller", "auditor", "witness"),
-    ),
+    "build": _EVERY,
+    "region": _EVERY,
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
     "consumer": ("decider", "featurizer", "archiver", "labeller", "auditor"),
@@ -72,7 +72,7 @@ CLOSED_BECAUSE = (
 _STORE_CODES = _each(
     *("ERR", "OOM", "READONLY", "MISCONF", "LOADING", "BUSY", "WRONGTYPE", "EXECABORT"),
     *("NOAUTH", "WRONGPASS", "NOPERM", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED"),
-    "other",
+    *("ASK", "TRYAGAIN", "CROSSSLOT", "UNANSWERED", "other"),
 )
 _KAFKA_CODES = _each(
     *("_SSL", "_AUTHENTICATION"),
@@ -100,7 +100,7 @@ _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
     *("missing_field", "wrong_type", "out_of_range", "bad_format", "bad_token", "unknown_value"),
     *("unknown_currency", "unknown_country", "invalid_json", "too_large", "card_number"),
-    "internal",
+    *("other_region", "internal"),
 )
 _ACCESS_REASONS = _each(
     *("none", "malformed", "expired", "not_yet_valid", "wrong_audience", "wrong_issuer"),
@@ -112,6 +112,13 @@ _ACCESS_REASONS = _each(
 
 TABLE: tuple[Metric, ...] = (
     Metric("sluice_build_info", "gauge", ("service", "version"), "1 for the running version."),
+    Metric(
+        "sluice_region_info",
+        "gauge",
+        ("region",),
+        "1 for the region that the service's cell is for (`service.region`); `any` where none is "
+        "set.",
+    ),
     Metric(
         "sluice_start_waiting",
         "gauge",
@@ -478,7 +485,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_store_errors_total",
         "counter",
         ("code",),
-        "Commands refused by the server, by its own first word: OOM, READONLY, NOPERM.",
+        "Commands refused by the server, by its own first word: OOM, READONLY, NOPERM. "
+        "UNANSWERED: their node of a cluster did not answer.",
         begins=_STORE_CODES,
     ),
     Metric(
@@ -495,6 +503,20 @@ TABLE: tuple[Metric, ...] = (
         "Connections that ended without us: closed (by the other side), hang (no answer for too "
         "long), protocol (not what a store says).",
         begins=_each("closed", "hang", "protocol"),
+    ),
+    Metric(
+        "sluice_store_redirects_total",
+        "counter",
+        ("how",),
+        "Commands that a node of a cluster sent elsewhere: moved (its slot has another owner) or "
+        "ask (its slot is on its way). They are asked once more.",
+        begins=_each("moved", "ask"),
+    ),
+    Metric(
+        "sluice_store_owner_changes_total",
+        "counter",
+        (),
+        "Times that slots of a cluster had another owner: a replica took over, or a reshard.",
     ),
     Metric(
         "sluice_store_posts_lost_total",

@@ -54,7 +54,7 @@ def trust(connection: BlockingConnection) -> tuple[Trust, list[str]]:
 
 def trusts(trust: tuple[Trust, list[str]], connection: BlockingConnection) -> bool:
     (reply,) = connection.call(watermark.READ, 1)
-    return trust[0].judge(reply)
+    return trust[0].judge({watermark.KEY: [(watermark.KEY, reply)]})
 
 
 def test_a_decider_trusts_a_ready_store_alone_and_tells_each_change_once(mark, connection, trust):

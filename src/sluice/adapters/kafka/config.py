@@ -73,15 +73,18 @@ _FENCED = {
 }
 CREDENTIALS = "the credentials: kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password"
 CERTIFICATES = "the certificates: kafka.ca_file, kafka.cert_file, kafka.key_file"
+REFUSED = "docs/runbooks/refused-credentials.md#a-broker-refuses-a-service"
 _WRONG = {
     KafkaError._INVALID_ARG: "name and value of the property",
     KafkaError._AUTHENTICATION: CREDENTIALS,
     KafkaError._SSL: CERTIFICATES,
     KafkaError.SASL_AUTHENTICATION_FAILED: CREDENTIALS,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the ACLs of this user on the topic",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "the ACLs of this user on the group",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the ACLs of this user on the cluster",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the ACLs of this user on transactional ids",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: f"the ACLs of this user on the topic: {REFUSED}",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: f"the ACLs of this user on the group: {REFUSED}",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: f"the ACLs of this user on the cluster: {REFUSED}",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: (
+        f"the ACLs of this user on transactional ids: {REFUSED}"
+    ),
     KafkaError.UNKNOWN_TOPIC_OR_PART: "sluice topics apply",
     KafkaError._UNKNOWN_TOPIC: "sluice topics apply",
     KafkaError._UNKNOWN_PARTITION: "sluice topics apply",
@@ -152,6 +155,9 @@ ERROR_CODES = frozenset(
         *("REQUEST_TIMED_OUT", "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE"),
         *("NOT_ENOUGH_REPLICAS", "NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE"),
         *("COORDINATOR_LOAD_IN_PROGRESS", "CONCURRENT_TRANSACTIONS", "MSG_SIZE_TOO_LARGE"),
+        *("TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED"),
+        *("TRANSACTIONAL_ID_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"),
+        "SASL_AUTHENTICATION_FAILED",
     }
 )
 """librdkafka's names of the errors that are counted by name."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,9 @@ from sluice.errors import Corrupt, Misconfigured, Rejected, Unavailable
 from sluice.faultpoints import kill_at
 
 CACHED_MAX = 100_000
-"""Keys held in memory, 1 kB each; past it all are let go and read again."""
+"""Keys held in memory, 1 kB each, and pseudonyms of cards, 0.3 kB each; past it all are let go."""
+ASKED_MAX = 500
+"""Keys that one question to SQLite is about; an auditor's batch has at most 256."""
 BUSY_S = 10
 """Longest a call waits for another process's transaction: an erasure's, mostly."""
 COPIES_KEPT = 2
@@ -106,6 +108,7 @@ class SqliteKeystore:
         self._copies = copies
         self._ciphers: dict[tuple[str, int], AESGCM] = {}
         self._cached: dict[tuple[str, str], SealingKey | None] = {}
+        self._subjects: dict[tuple[str, str], str] = {}
         self._version = -1
         with _translated(path):
             self._db = _connect(path)
@@ -145,7 +148,13 @@ class SqliteKeystore:
 
     def subject(self, tenant: str, card_token: str) -> str:
         """See the port, here and below."""
-        return subject_of(self._pepper, tenant, card_token)
+        card = tenant, card_token
+        found = self._subjects.get(card)
+        if found is None:
+            if len(self._subjects) >= CACHED_MAX:
+                self._subjects.clear()
+            found = self._subjects[card] = subject_of(self._pepper, tenant, card_token)
+        return found
 
     def keys(self, wanted: Sequence[tuple[str, str]]) -> list[SealingKey | None]:
         """Costs a look at the file's version, and a read of each key that is not in memory."""
@@ -156,7 +165,7 @@ class SqliteKeystore:
                 if len(self._cached) + len(missing) > CACHED_MAX:
                     self._cached.clear()
                     missing.update(wanted)
-                absent = [one for one in missing if not self._read(one)]
+                absent = self._read(missing)
                 if absent:
                     self._make(absent)
             return [self._cached[one] for one in wanted]
@@ -173,7 +182,9 @@ class SqliteKeystore:
         with _translated(self._path):
             self._follow()
             one = subject, period
-            found = self._cached[one] if one in self._cached or self._read(one) else None
+            if one not in self._cached:
+                self._read([one])
+            found = self._cached.get(one)
         if found is None:
             raise _erased(subject, period)
         return found
@@ -368,6 +379,7 @@ class SqliteKeystore:
     def _refresh(self) -> None:
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         self._cached.clear()
+        self._subjects.clear()  # of a card that was erased nothing stays here
         self._ciphers.clear()
         self._version = -1  # until the root is read: what unwraps it may be away
         for _ in range(3):  # an erasure may go on from one root to the next in between
@@ -384,32 +396,43 @@ class SqliteKeystore:
             code="root_gone",
         )
 
-    def _read(self, one: tuple[str, str]) -> bool:
-        """Put one into memory; False where it has to be made."""
-        subject, period = one
-        raw = _raw(subject)
-        row = self._db.execute(
-            "SELECT wrapped FROM secret WHERE period = ? AND subject = ?", (period, raw)
-        ).fetchone()
-        if row is not None:
-            secret = self._unwrap(self._bucket(period, raw), _named(period, raw), row[0])
-            self._cached[one] = SealingKey(secret)
-            return True
-        through = self._db.execute(
-            "SELECT max(through) FROM (SELECT through FROM erased WHERE subject = ?"
-            " UNION ALL SELECT CAST(value AS TEXT) FROM meta WHERE name = 'expired')",
-            (raw,),
-        ).fetchone()[0]
-        if period <= (through or ""):
-            self._cached[one] = None
-            return True
-        return False
+    def _read(self, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Put keys into memory. Returns those that have to be made. Subject and period of each."""
+        absent: list[tuple[str, str]] = []
+        by_period: dict[str, list[str]] = {}
+        for subject, period in wanted:
+            by_period.setdefault(period, []).append(subject)
+        for period, subjects in by_period.items():
+            for at in range(0, len(subjects), ASKED_MAX):
+                absent += self._read_some(period, subjects[at : at + ASKED_MAX])
+        return absent
+
+    def _read_some(self, period: str, subjects: Sequence[str]) -> Iterator[tuple[str, str]]:
+        raws = [_raw(subject) for subject in subjects]
+        among = f"subject IN ({','.join('?' * len(raws))})"
+        held = dict(
+            self._db.execute(
+                f"SELECT subject, wrapped FROM secret WHERE period = ? AND {among}", (period, *raws)
+            ).fetchall()
+        )
+        gone = dict(
+            self._db.execute(f"SELECT subject, through FROM erased WHERE {among}", raws).fetchall()
+        )
+        expired = self._meta("expired").decode()
+        for subject, raw in zip(subjects, raws, strict=True):
+            if raw in held:
+                secret = self._unwrap(self._bucket(period, raw), _named(period, raw), held[raw])
+                self._cached[subject, period] = SealingKey(secret)
+            elif period <= max(gone.get(raw, ""), expired):
+                self._cached[subject, period] = None
+            else:
+                yield subject, period
 
     def _make(self, absent: Sequence[tuple[str, str]]) -> None:
         before = self._version
         with self._writing():
             if self._version != before:  # another process may have been first
-                absent = [one for one in absent if not self._read(one)]
+                absent = self._read(absent)
             made = []
             for subject, period in absent:
                 raw, secret = _raw(subject), os.urandom(SECRET_BYTES)

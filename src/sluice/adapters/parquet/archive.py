@@ -1,20 +1,17 @@
 """Files of the archive: ``<root>/<kind>/date=YYYY-MM-DD/part-<partition>-<first offset>.parquet``.
 
-date is the day (UTC) on which Kafka's producer wrote the first record. A file is written aside,
-forced to disk, then linked to its name: the link fails if the name is taken, so of two archivers
-that believe they own a partition only one succeeds.
+date is the day (UTC) on which Kafka's producer wrote the first record. A file appears whole under a
+name that was free or not at all (:mod:`sluice.adapters.storage`), so of two archivers that believe
+they own a partition only one succeeds. A file that names its last offset too
+(``part-<partition>-<first>-<last>.parquet``) was put together from others: those of its day,
+partition and offsets count no more, and are deleted later (:mod:`sluice.adapters.parquet.compact`).
 """
 
 from __future__ import annotations
 
 import math
-import os
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from itertools import zip_longest
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,12 +29,13 @@ from sluice.adapters.parquet.columns import (
     table,
 )
 from sluice.adapters.parquet.damage import LAST, SAYS_MAX, HeldFile
+from sluice.adapters.storage import AnyPath, folder
 from sluice.application.ports import Message, Partition
+from sluice.domain.clock import DAY_US, to_datetime
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.label import Label
 from sluice.domain.records.superseded import REACH, Superseded
-from sluice.errors import Corrupt, Misconfigured, Unavailable
-from sluice.faultpoints import kill_at
+from sluice.errors import Corrupt, Unavailable
 from sluice.shown import shown
 
 COMPRESSION_LEVEL = 3
@@ -46,19 +44,24 @@ time."""
 ROW_GROUP = 10_000
 TOPIC_ID = b"sluice.topic_id"
 """Which topic of its name a file is of. Files of 0.2 do not say."""
-ORPHAN_S = 3600
-"""A file aside that is older was left by a process that died."""
+CLOCKS_US = DAY_US
+"""A record may have been written so long before what happened in it, by the clocks of two: an
+entrypoint takes an event that is some minutes ahead."""
+_LATEST_US = 253_000_000_000_000_000
+"""In the year 9987."""
 _ID_COLUMNS = ("offset", "tenant", "authorization_id")
 _DECISION = msgspec.json.Decoder(Decision)
 _LABELS = pa.schema([(column.name, column.kind) for column in LABEL])
 
 
 class File(NamedTuple):
-    """One file: its partition and first offset, from the name."""
+    """One file: its partition and first offset, from the name. last: of a file that was put
+    together from others, None of any other."""
 
-    path: Path
+    path: AnyPath
     partition: int
     first: int
+    last: int | None = None
 
 
 class Archived(NamedTuple):
@@ -75,7 +78,7 @@ class Archived(NamedTuple):
     """An earlier record of the id counts."""
 
 
-def decoded(path: Path, offset: int, record: bytes) -> Decision:
+def decoded(path: AnyPath, offset: int, record: bytes) -> Decision:
     """Raises Corrupt naming the file and the offset for a record that is none."""
     try:
         return _DECISION.decode(record)
@@ -101,38 +104,32 @@ def counting(rows: pa.Table) -> pa.Table:
 class ParquetFiles:
     """The archiver's side. folders: kind ("decisions", "labels", ...) of each topic name."""
 
-    def __init__(self, root: Path, folders: Mapping[str, str]) -> None:
+    def __init__(self, root: AnyPath, folders: Mapping[str, str]) -> None:
+        """Raises Misconfigured, Unavailable."""
         self._root = root
+        self._folder = folder(root)
         self._folders = folders
         self._superseded: dict[Partition, tuple[Superseded, int]] = {}
         """Of a partition of decisions, and the offset behind its newest file."""
-        try:
-            for folder in folders.values():
-                (root / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise Misconfigured(
-                f"the archive cannot be written: {exc}", where=str(root), fix="archiver.root"
-            ) from exc
-        self._remove_orphans()
+        self._folder.prepare()
 
     def end(self, partition: Partition) -> int:
         """Offset behind the newest file of a partition; 0 without one."""
-        newest = self._newest(partition)
+        newest = next(self._newest_first(partition), None)
         return _last(newest) + 1 if newest else 0
 
     def topic_id(self, partition: Partition) -> str:
         """See :class:`sluice.application.archive.Files`."""
-        newest = self._newest(partition)
+        newest = next(self._newest_first(partition), None)
         return _topic_id(newest) if newest else ""
 
-    def _newest(self, partition: Partition) -> Path | None:
+    def _newest_first(self, partition: Partition) -> Iterator[File]:
+        """Files of a partition, a day's listing at a time."""
         topic, number = partition
-        folder = self._root / self._folders[topic]
-        for day in sorted(folder.glob("date=*"), reverse=True):
-            mine = sorted(day.glob(f"part-{number:05}-*.parquet"))
-            if mine:
-                return mine[-1]
-        return None
+        kind = self._folders[topic]
+        for day in reversed(self._folder.days(kind)):
+            mine = standing(self._folder.listed(kind, day, day))
+            yield from (file for file in reversed(mine) if file.partition == number)
 
     def write(self, partition: Partition, rows: Sequence[Message], topic_id: str = "") -> int:
         """See :class:`sluice.application.archive.Files`."""
@@ -145,24 +142,25 @@ class ParquetFiles:
         )
         day = datetime.fromtimestamp(rows[0].written_ms / 1000, UTC).date()
         final = path_of(self._root, self._folders[topic], day, number, rows[0].offset)
-        if not place(made, final, compression_level=COMPRESSION_LEVEL):
+        raw = encoded(made, compression_level=COMPRESSION_LEVEL)
+        if not self._folder.create(final, raw):
             raise _occupied(final, rows[0])
         if partition in self._superseded:
             self._superseded[partition] = self._superseded[partition][0], rows[-1].offset + 1
-        return final.stat().st_size
+        return len(raw)
 
     def _marked(self, partition: Partition, made: pa.Table) -> pa.Table:
         """Fill SUPERSEDED, from these rows and the files before them."""
-        first = made["offset"][0].as_py()
+        first, reached = made["offset"][0].as_py(), self.end(partition)
         window, end = self._superseded.get(partition, (None, 0))
-        if window is None or end != self.end(partition):
+        if window is None or end != reached:
             # The first of ours, or another archiver wrote since.
             window = Superseded(since=first)
             for at in self._before(partition, first):
                 window.read(*at)
         else:
             window.forget_before(first)
-        self._superseded[partition] = window, self.end(partition)
+        self._superseded[partition] = window, reached
         marks = [
             window.read(*at)
             for at in zip(*(made[name].to_pylist() for name in _ID_COLUMNS), strict=True)
@@ -172,69 +170,67 @@ class ParquetFiles:
 
     def _before(self, partition: Partition, first: int) -> Iterator[tuple[int, str, str]]:
         """Offset, tenant and id of what the files hold within reach before an offset."""
-        topic, number = partition
-        mine = [
-            file
-            for file in Archive(self._root).files(self._folders[topic])
-            if file.partition == number and file.first < first
-        ]
-        within = [
-            file
-            for file, following in zip_longest(mine, mine[1:])
-            if following is None or following.first > first - REACH
-        ]
-        for file in within:
+        within: list[File] = []
+        for file in self._newest_first(partition):
+            if file.first < first:
+                within.append(file)
+                if file.first <= first - REACH:
+                    break
+        for file in reversed(within):
             with HeldFile(file.path) as held:
                 rows = held.read(_ID_COLUMNS)
             yield from zip(*(rows[name].to_pylist() for name in _ID_COLUMNS), strict=True)
-
-    def _remove_orphans(self) -> None:
-        for aside in self._root.glob("*/date=*/.part-*"):
-            if time.time() - aside.stat().st_mtime > ORPHAN_S:
-                aside.unlink(missing_ok=True)
 
 
 class Archive:
     """The reader's side. Rows come once each, by partition and offset."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: AnyPath) -> None:
+        self._folder = folder(root)
 
-    def files(self, kind: str = "decisions") -> list[File]:
-        """All files of one kind, by partition and first offset."""
-        found = []
-        for path in (self._root / kind).glob("date=*/part-*.parquet"):
-            try:
-                _, partition, first = path.stem.split("-")
-                found.append(File(path, int(partition), int(first)))
-            except ValueError as exc:
-                raise Corrupt(
-                    "a file of the archive whose name no archiver gave it",
-                    where=str(path),
-                    fix="move it away",
-                    code="damaged_file",
-                ) from exc
-        return sorted(found, key=lambda file: (file.partition, file.first))
+    def files(
+        self,
+        kind: str = "decisions",
+        since_us: int | None = None,
+        until_us: int | None = None,
+        *,
+        covered: bool = False,
+    ) -> list[File]:
+        """Files of one kind, by partition and first offset. since_us, until_us: of the days from
+        one moment to another, UTC. covered: those besides that were put together to others."""
+        since, until = ("" if us is None else _day(us) for us in (since_us, until_us))
+        found = self._folder.listed(kind, since, until)
+        return sorted(map(_named, found), key=_place) if covered else standing(found)
+
+    def newest(self, kind: str = "decisions", days: int = 1) -> list[File]:
+        """Files of the newest days that have some."""
+        recent = self._folder.days(kind)[-days:]
+        return standing(self._folder.listed(kind, recent[0])) if recent else []
 
     def ends(self, kind: str = "decisions") -> dict[int, int]:
         """Last offset held of each partition."""
-        newest = {file.partition: file.path for file in self.files(kind)}
-        return {partition: _last(path) for partition, path in newest.items()}
+        newest = {file.partition: file for file in self.files(kind)}
+        return {partition: _last(file) for partition, file in newest.items()}
 
     def topic_ids(self, kind: str = "decisions") -> set[str]:
         """Which topics the newest file of each partition is of; "" for one that does not say."""
-        newest = {file.partition: file.path for file in self.files(kind)}
-        return {_topic_id(path) for path in newest.values()}
+        newest = {file.partition: file for file in self.files(kind)}
+        return {_topic_id(file) for file in newest.values()}
 
     def opened(
-        self, kind: str = "decisions", *, dictionary: Sequence[str] = ()
+        self,
+        kind: str = "decisions",
+        since_us: int | None = None,
+        *,
+        dictionary: Sequence[str] = (),
     ) -> Iterator[HeldFile]:
-        """Each file, in order. dictionary: columns to be read as codes and texts.
+        """Each file, in order, of the days from a moment on. dictionary: columns to be read as
+        codes and texts.
 
         Raises Corrupt if two files hold the same offsets, or one is damaged.
         """
         reached: dict[int, int] = {}
-        for file in self.files(kind):
+        for file in self.files(kind, since_us):
             if file.first < reached.get(file.partition, 0):
                 raise Corrupt(
                     "two files of the archive overlap",
@@ -269,7 +265,7 @@ class Archive:
 
     def decided_since(self, moment_us: int) -> Iterator[Archived]:
         """Decisions that count, made at or after a moment; opens only the files that hold some."""
-        for held in self.opened():
+        for held in self.opened(since_us=moment_us - CLOCKS_US):
             column = held.names.index("decided_at")
             groups = [
                 g
@@ -332,17 +328,54 @@ def _newest(group: Any, column: int) -> float:
     return float(reported.max) if reported is not None and reported.has_min_max else math.inf
 
 
-def _last(path: Path) -> int:
-    with HeldFile(path) as held:
+def standing(found: Iterable[AnyPath]) -> list[File]:
+    """Files by partition and first offset, without those that were put together to others."""
+    kept: list[File] = []
+    behind: dict[int, int] = {}
+    for file in sorted(map(_named, found), key=_place):
+        if file.first > behind.get(file.partition, -1):
+            kept.append(file)
+            if file.last is not None:
+                behind[file.partition] = file.last
+    return kept
+
+
+def _named(path: AnyPath) -> File:
+    try:
+        _, partition, first, *last = path.stem.split("-")
+        return File(path, int(partition), int(first), *map(int, last))
+    except (ValueError, TypeError) as exc:
+        raise Corrupt(
+            "a file of the archive whose name no archiver gave it",
+            where=str(path),
+            fix="move it away",
+            code="damaged_file",
+        ) from exc
+
+
+def _place(file: File) -> tuple[int, int, int]:
+    """Of two that begin alike the one that holds more comes first."""
+    return file.partition, file.first, -(file.last or 0)
+
+
+def _day(us: int) -> str:
+    """Bounds outside of what a date can say are none of ours."""
+    return to_datetime(min(max(us, 0), _LATEST_US)).date().isoformat()
+
+
+def _last(file: File) -> int:
+    if file.last is not None:
+        return file.last
+    with HeldFile(file.path) as held:
         return held.last
 
 
-def _topic_id(path: Path) -> str:
-    with HeldFile(path) as held:
+def _topic_id(file: File) -> str:
+    with HeldFile(file.path) as held:
         return held.about.get(TOPIC_ID, b"").decode()
 
 
-def _occupied(path: Path, first: Message) -> Unavailable | Corrupt:
+def _occupied(path: AnyPath, first: Message) -> Unavailable | Corrupt:
     """Why the name is taken: the same record means another archiver, another one another topic."""
     with HeldFile(path) as held:
         there = held.read([RECORD], [0])[RECORD][0].as_py()
@@ -360,49 +393,21 @@ def _occupied(path: Path, first: Message) -> Unavailable | Corrupt:
     )
 
 
-def path_of(root: Path, kind: str, day: date, partition: int, first: int) -> Path:
+def path_of(root: AnyPath, kind: str, day: date, partition: int, first: int) -> AnyPath:
     """Where a file of the archive lies. first: offset of its first row."""
     return root / kind / f"date={day.isoformat()}" / f"part-{partition:05}-{first:020}.parquet"
 
 
-def place(made: pa.Table, final: Path, **how: Any) -> bool:
-    """Write a file that appears whole or not at all. False if its name is taken.
-
-    how: further options of pyarrow's write_table. Raises Unavailable.
-    """
-    aside = final.parent / f".{final.name}.{uuid.uuid4().hex}"
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(
-            made,
-            aside,
-            compression="zstd",
-            row_group_size=ROW_GROUP,
-            write_page_checksum=True,  # zstd alone lets many a flipped bit pass
-            **how,
-        )
-        force(aside)
-        kill_at("archiver.before_link")
-        try:
-            os.link(aside, final)
-        except FileExistsError:
-            return False
-        finally:
-            aside.unlink()
-        kill_at("archiver.after_link")
-        force(final.parent)
-        force(final.parent.parent)
-    except OSError as exc:
-        raise Unavailable(
-            f"the archive cannot be written: {exc}", where=str(final), fix="is the disk full?"
-        ) from exc
-    return True
-
-
-def force(path: Path) -> None:
-    """fsync a file or a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def encoded(made: pa.Table, **how: Any) -> bytes:
+    """A file's bytes. how: further options of pyarrow's write_table."""
+    out = pa.BufferOutputStream()
+    pq.write_table(
+        made,
+        out,
+        compression="zstd",
+        row_group_size=ROW_GROUP,
+        write_page_checksum=True,  # zstd alone lets many a flipped bit pass
+        **how,
+    )
+    raw: bytes = out.getvalue().to_pybytes()
+    return raw

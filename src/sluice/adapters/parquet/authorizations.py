@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.parquet.archive import Archive
-from sluice.adapters.parquet.damage import reading
-from sluice.domain.clock import to_datetime
+from sluice.adapters.parquet.damage import reading, source
+from sluice.adapters.storage import AnyPath
+from sluice.domain.clock import from_datetime, to_datetime
 from sluice.domain.records.report import Named
 from sluice.errors import Rejected
 
@@ -32,7 +32,7 @@ Id = tuple[str, str]
 class ArchivedAuthorizations:
     """See :class:`sluice.application.label.Authorizations`. Reads the archive under a folder."""
 
-    def __init__(self, root: Path, *, files_max: int = FILES_MAX) -> None:
+    def __init__(self, root: AnyPath, *, files_max: int = FILES_MAX) -> None:
         self._root = root
         self._files_max = files_max
 
@@ -46,7 +46,7 @@ class ArchivedAuthorizations:
         for path in self._files(days):
             with reading(path):
                 rows = pq.read_table(
-                    path,
+                    source(path),
                     columns=list(_COLUMNS),
                     # By the file's statistics first: ids of one time lie together.
                     filters=pc.field("authorization_id").isin(ids),
@@ -72,12 +72,13 @@ class ArchivedAuthorizations:
             days |= {f"date={first + timedelta(days=n)}" for n in range(DAYS_AFTER + 1)}
         return days
 
-    def _files(self, days: set[str] | None) -> Iterator[Path]:
+    def _files(self, days: set[str] | None) -> Iterator[AnyPath]:
         archive = Archive(self._root)
+        bounds = (_midnight(min(days)), _midnight(max(days))) if days else (None, None)
         files = [
             file.path
             for folder in _FOLDERS
-            for file in archive.files(folder)
+            for file in archive.files(folder, *bounds)
             if days is None or file.path.parent.name in days
         ]
         if len(files) > self._files_max:
@@ -87,3 +88,7 @@ class ArchivedAuthorizations:
                 code="missing_field",
             )
         return iter(files)
+
+
+def _midnight(day: str) -> int:
+    return from_datetime(datetime.fromisoformat(day.removeprefix("date=")).replace(tzinfo=UTC))

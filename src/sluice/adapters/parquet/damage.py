@@ -14,6 +14,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sluice.adapters.storage import AnyPath
 from sluice.errors import Corrupt
 from sluice.shown import shown
 
@@ -22,8 +23,13 @@ SAYS_MAX = 200
 LAST = b"sluice.last_offset"
 
 
+def source(path: AnyPath) -> Any:
+    """What pyarrow reads a file from."""
+    return path if isinstance(path, Path) else path.open()
+
+
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: AnyPath) -> Iterator[None]:
     """Raises Corrupt with the path for what a damaged file makes Arrow raise inside."""
     try:
         yield
@@ -43,11 +49,14 @@ class HeldFile:
     every method, for what cannot be read of it.
     """
 
-    def __init__(self, path: Path, *, dictionary: Sequence[str] = ()) -> None:
+    def __init__(self, path: AnyPath, *, dictionary: Sequence[str] = ()) -> None:
         self.path = path
         with reading(path):
             self._file = pq.ParquetFile(
-                path, read_dictionary=list(dictionary), page_checksum_verification=True
+                source(path),
+                read_dictionary=list(dictionary),
+                page_checksum_verification=True,
+                pre_buffer=not isinstance(path, Path),  # columns side by side in one request
             )
             self.names: list[str] = self._file.schema_arrow.names
             self.about: dict[bytes, bytes] = self._file.schema_arrow.metadata or {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 
 from sluice.adapters.arrow import ints, tag_texts
 from sluice.adapters.parquet.feature_log import FeatureLog, known_frauds
+from sluice.adapters.storage import AnyPath
 from sluice.application.drift import Piece
 from sluice.application.judging.measures import Bools
 from sluice.domain.features import catalogue
@@ -31,7 +31,7 @@ class ArchiveDriftLog:
     """
 
     def __init__(
-        self, root: Path, since: int, until: int, mature_before: int, segments: Sequence[str]
+        self, root: AnyPath, since: int, until: int, mature_before: int, segments: Sequence[str]
     ) -> None:
         self._log = FeatureLog(root, since, until)
         self._since, self._until = since, until

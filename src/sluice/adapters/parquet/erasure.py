@@ -1,20 +1,19 @@
 """Erasure in the archive, which is the feature log too: rows stay, and nobody's they are.
 
 A file is rewritten whole, under its own name, or not at all; run again after a kill it does the
-rest. Of a row that is erased, what names a person or a device goes: card token, customer, device,
-address, and from its record the features, the pending entries and the card state's version besides.
-The token becomes a random one of each row's own, so that rows of a card cannot be put together
-again; it sets the same bit in a terminal's sketch of distinct cards, six bits of a hash of the old
-one, so that what was decided about others at that terminal can still be recomputed. An earlier
-erasure's tokens are known by how they begin, and are left alone.
+rest. Files that were put together to others are rewritten too, as long as they lie there. Of a row
+that is erased, what names a person or a device goes: card token, customer, device, address, and
+from its record the features, the pending entries and the card state's version besides. The token
+becomes a random one of each row's own, so that rows of a card cannot be put together again; it sets
+the same bit in a terminal's sketch of distinct cards, six bits of a hash of the old one, so that
+what was decided about others at that terminal can still be recomputed. An earlier erasure's tokens
+are known by how they begin, and are left alone.
 """
 
 from __future__ import annotations
 
 import secrets
-import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,15 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sluice.adapters.parquet.archive import COMPRESSION_LEVEL, ROW_GROUP, Archive, File, force
+from sluice.adapters.parquet.archive import COMPRESSION_LEVEL, Archive, encoded
 from sluice.adapters.parquet.columns import RECORD, SCHEMAS
-from sluice.adapters.parquet.damage import reading
+from sluice.adapters.parquet.damage import reading, source
+from sluice.adapters.storage import AnyPath, Folder, folder
 from sluice.application.sealing import period_of
 from sluice.domain.records.decision import Decision
 from sluice.domain.records.identifiers import tag32
 from sluice.domain.records.label import Label
-from sluice.errors import Unavailable
-from sluice.faultpoints import kill_at
 
 Through = Callable[[str, str], str]
 """Tenant and card token to the last quarter that is erased of it, like 2026Q4; "" for none."""
@@ -43,14 +41,21 @@ _DECISION = msgspec.json.Decoder(Decision)
 _LABEL = msgspec.json.Decoder(Label)
 
 
-def erase_rows(root: Path, through: Through) -> int:
+def erase_rows(root: AnyPath, through: Through) -> int:
     """Erase what ``through`` names from all files below a root. Returns the rows rewritten.
 
     Reads three columns of each file, and rewrites those that hold a row. Raises Unavailable,
     Corrupt.
     """
-    archive = Archive(root)
-    return sum(_erase_from(kind, file, through) for kind in FOLDERS for file in archive.files(kind))
+    archive, files = Archive(root), folder(root)
+    rewritten = 0
+    for kind in FOLDERS:
+        seen: set[AnyPath] = set()
+        # Until a listing has none that is new: one may be put together from others meanwhile.
+        while fresh := [f.path for f in archive.files(kind, covered=True) if f.path not in seen]:
+            rewritten += sum(_erase_from(kind, files, path, through) for path in fresh)
+            seen.update(fresh)
+    return rewritten
 
 
 def unlike(token: str) -> str:
@@ -68,14 +73,17 @@ def sketch_bit(token: str) -> int:
     return (tag32(token) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 58
 
 
-def _erase_from(kind: str, file: File, through: Through) -> int:
-    with reading(file.path):
-        schema = pq.read_schema(file.path)
-        who = pq.read_table(file.path, columns=[n for n in _WHO if n in schema.names])
+def _erase_from(kind: str, files: Folder, path: AnyPath, through: Through) -> int:
+    with reading(path):
+        version = files.version(path)
+        schema = pq.read_schema(source(path))
+        columns = [n for n in _WHO if n in schema.names]
+        # partitioning: what stands in a file, not in the names of folders.
+        who = pq.read_table(source(path), columns=columns, partitioning=None)
         mine = _mine(who, through)
         if not mine:
             return 0
-        rows = pq.read_table(file.path)
+        rows = pq.read_table(source(path), partitioning=None)
     for name in _GONE:
         if name in rows.column_names:
             rows = _set(rows, name, mine, dict.fromkeys(mine))
@@ -85,7 +93,7 @@ def _erase_from(kind: str, file: File, through: Through) -> int:
         again = _decision if kind == "decisions" else _label
         records = {i: again(rows[RECORD][i].as_py(), tokens[i]) for i in mine}
         rows = _set(rows, RECORD, mine, records)
-    _replace(kind, file.path, rows)
+    files.replace(path, _encoded(kind, rows), version)
     return len(mine)
 
 
@@ -147,27 +155,10 @@ def _label(raw: bytes, token: str) -> bytes:
     return msgspec.json.encode(msgspec.structs.replace(held, card_token=token, device_id=None))
 
 
-def _replace(kind: str, path: Path, rows: pa.Table) -> None:
-    aside = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+def _encoded(kind: str, rows: pa.Table) -> bytes:
     texts = [field.name for field in SCHEMAS[kind] if pa.types.is_string(field.type)]
-    try:
-        pq.write_table(
-            rows,
-            aside,
-            compression="zstd",
-            compression_level=COMPRESSION_LEVEL,
-            row_group_size=ROW_GROUP,
-            write_page_checksum=True,
-            use_dictionary=texts if kind.startswith("history") else True,
-        )
-        force(aside)
-        kill_at("erasure.before_rename")
-        aside.replace(path)
-        force(path.parent)
-    except OSError as exc:
-        aside.unlink(missing_ok=True)
-        raise Unavailable(
-            f"the archive cannot be written: {exc.strerror}",
-            where=str(path),
-            fix="is the disk full? run the erasure again: it goes on from there",
-        ) from exc
+    return encoded(
+        rows,
+        compression_level=COMPRESSION_LEVEL,
+        use_dictionary=texts if kind.startswith("history") else True,
+    )

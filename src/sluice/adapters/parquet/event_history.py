@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ from sluice.adapters.arrow import code_texts, dictionary, tag_texts, unsorted_hi
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.parquet.columns import SUPERSEDED, UNCOUNTED
 from sluice.adapters.parquet.damage import HeldFile
+from sluice.adapters.storage import AnyPath
 from sluice.application.backfill import kernel_rows
 from sluice.application.consistency import TOO_MANY
 from sluice.application.replay import EventHistory
@@ -107,7 +107,7 @@ class _Part(NamedTuple):
 class ArchiveEventHistory:
     """Reads event histories from the archive under a folder."""
 
-    def __init__(self, root: Path, *, events_max: int = EVENTS_MAX) -> None:
+    def __init__(self, root: AnyPath, *, events_max: int = EVENTS_MAX) -> None:
         self._archive = Archive(root)
         self._events_max = events_max
 

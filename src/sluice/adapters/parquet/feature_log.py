@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sluice.adapters.arrow import code_texts, ints
-from sluice.adapters.parquet.archive import Archive, counting
+from sluice.adapters.parquet.archive import CLOCKS_US, Archive, File, counting
 from sluice.adapters.parquet.columns import SCHEMAS, SUPERSEDED, UNCOUNTED, fit
 from sluice.adapters.parquet.damage import HeldFile, reading
+from sluice.adapters.storage import AnyPath
 from sluice.application.dataset import NEVER_KNOWN
 from sluice.application.maturity import ReportTimes
 from sluice.domain.clock import SECOND_US
@@ -45,7 +45,7 @@ _REPORT_COLUMNS = ("event_at", "known_at", "is_fraud", "card_token", UNCOUNTED)
 class Group(NamedTuple):
     """A row group that may hold rows of a time: its file, number, and bounds of event_at."""
 
-    path: Path
+    path: AnyPath
     number: int
     first_us: int
     last_us: int
@@ -80,7 +80,7 @@ def known_frauds(labels: pa.Table) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
 class FeatureLog:
     """Rows and labels with first <= event_at < until, under the archive's root."""
 
-    def __init__(self, root: Path, first_us: int, until_us: int) -> None:
+    def __init__(self, root: AnyPath, first_us: int, until_us: int) -> None:
         self._root = root
         self._archive = Archive(root)
         self._first_us = first_us
@@ -90,7 +90,7 @@ class FeatureLog:
     def files(self) -> dict[str, str]:
         """SHA-256 of every file that is read, by path below the root."""
         paths = {group.path for groups in self._groups.values() for group in groups}
-        return {str(path.relative_to(self._root)): _sha256(path) for path in sorted(paths)}
+        return {str(path).removeprefix(f"{self._root}/"): _sha256(path) for path in sorted(paths)}
 
     def per_second(self, first_us: int, until_us: int) -> npt.NDArray[np.uint32]:
         """(n,) rows of each second of a part of the time. Reads one column."""
@@ -221,8 +221,15 @@ class FeatureLog:
                 )  # fmt: skip
         return sum(last - first + 1 - count for first, last, count in spans.values())
 
+    def _files_of(self, kind: str) -> list[File]:
+        """Files that may hold rows of the time. A history's day is that of its events; a record was
+        written on the day of its event or later, however much."""
+        if kind == "history":
+            return self._archive.files(kind, self._first_us, self._until_us)
+        return self._archive.files(kind, self._first_us - CLOCKS_US)
+
     def _groups_of(self, kind: str) -> Iterator[Group]:
-        for file in self._archive.files(kind):
+        for file in self._files_of(kind):
             with HeldFile(file.path) as opened, reading(file.path):
                 held = opened.footer
                 leaf = _leaf(held, "event_at")
@@ -239,7 +246,7 @@ class FeatureLog:
     ) -> Iterator[pa.Table]:
         """Rows of a time that count, one table a file."""
         wanted = pa.schema([_field(kind, name) for name in columns])
-        met: dict[Path, list[int]] = {}
+        met: dict[AnyPath, list[int]] = {}
         for group in self._groups[kind]:
             if group.first_us < until_us and group.last_us >= first_us:
                 met.setdefault(group.path, []).append(group.number)
@@ -266,6 +273,5 @@ def _leaf(held: pq.FileMetaData, name: str) -> int:
     return [held.schema.column(i).path for i in range(len(held.schema.names))].index(name)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: AnyPath) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -17,6 +17,7 @@ from sluice.adapters.arrow import unsorted_history, unsorted_labels
 from sluice.adapters.parquet.archive import Archive, counting
 from sluice.adapters.parquet.columns import AUTHORIZATION, SCHEMAS, SUPERSEDED, UNCOUNTED, fit
 from sluice.adapters.parquet.history import HistoryFiles
+from sluice.adapters.storage import AnyPath
 from sluice.application.backfill import Backfill
 from sluice.domain.records.outcome import Outcome
 from sluice.errors import Rejected
@@ -33,7 +34,7 @@ _LABELS = pa.schema(
 
 
 def write_held_back(
-    root: Path, folder: Path, until_us: int, delay_us: int, *, threads: int = 1
+    root: AnyPath, folder: Path, until_us: int, delay_us: int, *, threads: int = 1
 ) -> None:
     """Write rows with event_at < until and their labels into an empty folder, as of that delay.
 
@@ -68,7 +69,7 @@ def write_held_back(
     files.write_labels(labels)
 
 
-def _rows(root: Path, until_us: int) -> Iterator[pa.Table]:
+def _rows(root: AnyPath, until_us: int) -> Iterator[pa.Table]:
     """History as it lies there, then decisions that count."""
     archive = Archive(root)
     for table in archive.tables("history", _ROWS.names):
@@ -81,7 +82,7 @@ def _rows(root: Path, until_us: int) -> Iterator[pa.Table]:
         yield fit(table.append_column("declined", declined), _ROWS)
 
 
-def _labels(root: Path, until_us: int) -> Iterator[pa.Table]:
+def _labels(root: AnyPath, until_us: int) -> Iterator[pa.Table]:
     archive = Archive(root)
     for kind in ("history_labels", "labels"):
         for table in archive.tables(kind, _LABELS.names):

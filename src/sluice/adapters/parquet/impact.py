@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sluice.adapters.parquet.archive import Archive, counting
+from sluice.adapters.parquet.archive import CLOCKS_US, Archive, counting
 from sluice.adapters.parquet.columns import RECORD, SUPERSEDED
 from sluice.adapters.parquet.damage import HeldFile
 from sluice.adapters.parquet.feature_log import FeatureLog, known_frauds
+from sluice.adapters.storage import AnyPath
 from sluice.application.impact import Piece
 from sluice.domain.clock import DAY_US
 from sluice.domain.records.decision import Decision
@@ -31,23 +31,24 @@ _DECISION = msgspec.json.Decoder(Decision)
 class ArchiveImpactLog:
     """Decisions made in [since, until), microseconds UTC."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: AnyPath) -> None:
         self._root = root
         self._archive = Archive(root)
 
     def newest_us(self) -> int:
-        """When the newest decision was made; 0 without one. Reads footers alone."""
+        """When the newest decision was made; 0 without one. Reads footers of the newest days."""
         newest = 0
-        for held in self._archive.opened():
-            for group in range(len(held.groups)):
-                newest = max(newest, _decided(held, group)[1])
+        for file in self._archive.newest(days=2):
+            with HeldFile(file.path) as held:
+                for group in range(len(held.groups)):
+                    newest = max(newest, _decided(held, group)[1])
         return newest if newest < UNKNOWN else 0
 
     def pieces(self, since: int, until: int) -> Iterator[Piece]:
         """The decisions that count, a file's row group at a time. Raises Corrupt for a file that is
         damaged."""
         ids, frauds = self._known(since - AGE_MAX_US, until)
-        for held in self._archive.opened():
+        for held in self._archive.opened(since_us=since - CLOCKS_US):
             for group in range(len(held.groups)):
                 first_us, last_us = _decided(held, group)
                 if last_us < since or first_us >= until:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from sluice.adapters.parquet.dataset import features_of, read_manifest
 from sluice.adapters.parquet.feature_log import FeatureLog
 from sluice.adapters.parquet.judging import ID, checked, read_run
+from sluice.adapters.storage import AnyPath
 from sluice.application.dataset_manifest import TRAIN, Manifest
 from sluice.application.judging.inputs import Extract, Inputs, Pair, cut_stretches
 from sluice.application.judging.rows import Rows
@@ -42,7 +43,7 @@ _HELD_BACK = (
 class Source(NamedTuple):
     """The feature log. root: of the archive. wanted: it was named, so rows must lie in it."""
 
-    root: Path
+    root: AnyPath
     wanted: bool
 
 
@@ -142,7 +143,7 @@ def _extract(table: pa.Table, manifest: Manifest) -> Extract:
 
 
 def _logged(
-    root: Path, cut: Sequence[Extract], names: Sequence[str], held_back: bool
+    root: AnyPath, cut: Sequence[Extract], names: Sequence[str], held_back: bool
 ) -> Pair | None:
     """The set's rows that the log has with features of our catalogue; None without any."""
     cut = [rows for rows in cut if len(rows.ids)]

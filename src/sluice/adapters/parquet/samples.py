@@ -6,7 +6,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from sluice.adapters.parquet.archive import Archive, File, decoded
 from sluice.adapters.parquet.columns import RECORD
 from sluice.adapters.parquet.damage import HeldFile
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Keys
+from sluice.adapters.storage import AnyPath
 from sluice.application.consistency import Drawn
 from sluice.application.replay import EventHistory
 from sluice.domain.records.decision import Decision
@@ -26,7 +26,7 @@ MILLION = 1_000_000
 class ArchiveSampleSource:
     """See :class:`sluice.application.consistency.Evidence`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: AnyPath) -> None:
         self._archive = Archive(root)
         self._event_history = ArchiveEventHistory(root)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import hiredis
 
-from sluice.adapters.redis.address import Address, parse
+from sluice.adapters.redis.address import SENTINEL, Address, parse
 from sluice.adapters.redis.commands import code_of, pack
 from sluice.adapters.redis.refusals import meaning
+from sluice.adapters.redis.sentinel import LOOK_EVERY_S, find
 from sluice.adapters.tls import explain
 from sluice.application.ports import Count, uncounted
 from sluice.errors import Unavailable
@@ -31,18 +34,62 @@ class BlockingConnection:
         self.count = count
         self._socket: socket.socket | None = None
         self._reader = hiredis.Reader()
+        self._deadline = 0.0
+        self._primary = self.address
+        """Where it was found; its own address but with Sentinels."""
+        self._found_at = 0.0
+
+    @property
+    def everywhere(self) -> list[BlockingConnection]:
+        """Each server that holds a part of the store: this one holds all."""
+        return [self]
+
+    def each(self, commands: Sequence[bytes], keys: Iterable[bytes] = ()) -> list[Any]:
+        """The reply to each command. keys: where each belongs, for a cluster; not looked at."""
+        return self.call(b"".join(commands), len(commands))
+
+    def marks(self, key: bytes) -> list[bytes]:
+        """Every key of the watermark, whose one name is this."""
+        return [key]
 
     def call(self, payload: bytes, wanted: int) -> list[Any]:
         """Send a batch of commands, return as many replies; a refused one's is a ReplyError.
 
         Raises Unavailable; then it is unknown which of the commands took effect.
         """
+        self.send(payload)
+        return self.receive(wanted)
+
+    def send(self, payload: bytes) -> None:
+        """The first half of a call: several servers can work at once."""
+        self._follow()
+        self._tried(lambda: self._send(payload))
+
+    def receive(self, wanted: int) -> list[Any]:
+        """The second half, once after each ``send``."""
+        replies: list[Any] = self._tried(lambda: self._receive(wanted))
+        return replies
+
+    def _follow(self) -> None:
+        """Leave a primary that is none any more. Sentinels that are away change nothing."""
+        if self.address.mode != SENTINEL or self._socket is None:
+            return
+        if time.monotonic() - self._found_at >= LOOK_EVERY_S:
+            self._found_at = time.monotonic()
+            with suppress(Unavailable):
+                if find(self.address) != self._primary:
+                    self.close()
+
+    def _tried(self, attempt: Callable[[], Any]) -> Any:
         greeted = False
         try:
             if self._socket is None:
                 self._connect()
             greeted = True
-            return self._exchange(payload, wanted)
+            return attempt()
+        except Unavailable as exc:  # no Sentinel names a primary
+            self._count_failure(exc, greeted)
+            raise
         except (OSError, hiredis.ProtocolError, hiredis.ReplyError) as exc:
             self.close()
             self._count_failure(exc, greeted)
@@ -87,7 +134,8 @@ class BlockingConnection:
         self._reader = hiredis.Reader()
 
     def _connect(self) -> None:
-        at = self.address
+        at = self._primary = find(self.address)
+        self._found_at = time.monotonic()
         if at.path:
             made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             made.settimeout(self.timeout_s)
@@ -98,18 +146,22 @@ class BlockingConnection:
         context = at.tls_context()
         self._socket = context.wrap_socket(made, server_hostname=at.host) if context else made
         greeting = at.greeting()
-        for reply in self._exchange(b"".join(pack(*words) for words in greeting), len(greeting)):
-            if isinstance(reply, hiredis.ReplyError):
-                raise reply
+        self._send(b"".join(pack(*words) for words in greeting))
+        refused = at.refusal(self._receive(len(greeting)))
+        if refused is not None:
+            raise refused
         self.count("sluice_store_connects_total", "made")
 
-    def _exchange(self, payload: bytes, wanted: int) -> list[Any]:
+    def _send(self, payload: bytes) -> None:
         assert self._socket is not None
         # A socket's own timeout begins anew with each byte: a reply that drips would never be late.
-        deadline = time.monotonic() + self.timeout_s
+        self._deadline = time.monotonic() + self.timeout_s
         self._socket.settimeout(self.timeout_s)
         self._socket.sendall(payload)
-        replies: list[Any] = []
+
+    def _receive(self, wanted: int) -> list[Any]:
+        assert self._socket is not None
+        deadline, replies = self._deadline, list[Any]()
         feed, gets, receive = self._reader.feed, self._reader.gets, self._socket.recv
         while len(replies) < wanted:
             left = deadline - time.monotonic()

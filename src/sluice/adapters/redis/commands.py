@@ -44,9 +44,11 @@ ERROR_CODES = frozenset(
     {
         *("ERR", "OOM", "READONLY", "MISCONF", "LOADING", "BUSY", "WRONGTYPE", "EXECABORT"),
         *("NOAUTH", "WRONGPASS", "NOPERM", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED"),
+        *("ASK", "TRYAGAIN", "CROSSSLOT", "UNANSWERED"),
     }
 )
-"""First words of the server's errors that are counted by name."""
+"""First words of the server's errors that are counted by name; UNANSWERED is ours, for a node of
+a cluster."""
 
 
 def code_of(error: Exception | str) -> str:
@@ -57,6 +59,11 @@ def code_of(error: Exception | str) -> str:
     """
     word = str(error).partition(" ")[0]
     return word if word in ERROR_CODES else "other"
+
+
+def lacks_script(answer: object) -> bool:
+    """Whether a server does not know a script by its digest: it is new, or was told to forget."""
+    return isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT")
 
 
 def bulk(data: bytes) -> bytes:
@@ -89,6 +96,11 @@ class ReadState:
         """Append the command's bytes."""
         value = entity.encode()
         parts += (self._head(len(value)), value, self._tail)
+
+    def command(self, entity: str) -> bytes:
+        """The command's bytes."""
+        value = entity.encode()
+        return b"".join((self._head(len(value)), value, self._tail))
 
 
 SWAPS_MAX = 64
@@ -135,9 +147,10 @@ class SwapStates:
         self._tail = view.tail + b"\r\n"
         self._fields = bulk(view.field) + bulk(view.ts_field)
 
-    def add(self, parts: list[bytes], updates: Sequence[StateUpdate]) -> None:
-        """Append the command's bytes. updates: at most SWAPS_MAX."""
+    def command(self, updates: Sequence[StateUpdate]) -> bytes:
+        """The command's bytes. updates: at most SWAPS_MAX."""
         count = len(updates)
+        parts: list[bytes] = []
         parts += (b"*%d\r\n" % (5 + 4 * count), _EVAL_SWAP, bulk(b"%d" % count))
         for update in updates:
             key = update.key.encode()
@@ -156,6 +169,7 @@ class SwapStates:
                 time,
                 b"\r\n",
             )
+        return b"".join(parts)
 
 
 _EVAL_SWAP = bulk(b"EVALSHA") + bulk(SWAP_SHA)

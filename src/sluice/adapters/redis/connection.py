@@ -17,9 +17,10 @@ from typing import Any, cast
 
 import hiredis
 
-from sluice.adapters.redis.address import Address, parse
+from sluice.adapters.redis.address import SENTINEL, Address, parse
 from sluice.adapters.redis.commands import code_of, pack
 from sluice.adapters.redis.refusals import OURS_TO_MEND, meaning
+from sluice.adapters.redis.sentinel import find_soon
 from sluice.adapters.tls import explain
 from sluice.application.ports import Count, uncounted
 from sluice.errors import Misconfigured, Unavailable
@@ -211,6 +212,17 @@ class _Link(asyncio.Protocol):
         self._wake_at(max(due, now + APART_S), False)
 
 
+def refused(address: Address, answer: Exception) -> Unavailable:
+    """The error of what a server refuses, by a code of its own."""
+    known = meaning(answer)
+    return Unavailable(
+        f"the online store did not serve us: {known.what} ({answer})",
+        where=str(address),
+        fix=known.fix,
+        code=known.code,
+    )
+
+
 class Connection:
     """A store's address and the link that is up just now, if one is.
 
@@ -234,6 +246,8 @@ class Connection:
         """Why it turned us away each time we came, by something that only a person mends."""
         self._turned_away = turned_away
         self._welcome = False
+        self._primary = self.address
+        """Where it was found; its own address but with Sentinels."""
         self._link: _Link | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._why_down = "the connection was never opened"
@@ -244,16 +258,6 @@ class Connection:
             f"the online store did not serve us: {why}",
             where=str(self.address),
             fix="docs/reference/online-store.md, section When it is down",
-        )
-
-    def refused(self, answer: Exception) -> Unavailable:
-        """The same for what the server refuses, by a code of its own."""
-        known = meaning(answer)
-        return Unavailable(
-            f"the online store did not serve us: {known.what} ({answer})",
-            where=str(self.address),
-            fix=known.fix,
-            code=known.code,
         )
 
     def failed(self, why: str, text: str) -> Unavailable:
@@ -351,15 +355,29 @@ class Connection:
     async def _watch(self, link: _Link) -> None:
         """Until it is lost; while nobody else does, ask the server whether it is still there."""
         loop = asyncio.get_running_loop()
+        asks = self.address.mode == SENTINEL
         while not link.lost.done():
-            await asyncio.wait((link.lost,), timeout=link.used_at + IDLE_S - loop.time())
+            quiet_s = IDLE_S if asks else link.used_at + IDLE_S - loop.time()
+            await asyncio.wait((link.lost,), timeout=quiet_s)
             if link.alive and loop.time() - link.used_at >= IDLE_S:
                 link.send(_PING, 1, None, self.budget_s)
+            if asks and link.alive and await self._elsewhere():
+                link.drop("Sentinels name another primary")
+
+    async def _elsewhere(self) -> bool:
+        """Whether Sentinels name another server than the one we have; no if they are away."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await find_soon(self.address) != self._primary
+        except (TimeoutError, Unavailable):
+            return False
 
     async def _connect(self) -> _Link:
-        loop, at = asyncio.get_running_loop(), self.address
+        loop = asyncio.get_running_loop()
         link = _Link(self)
         try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                at = self._primary = await find_soon(self.address)
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if at.path:
                     await loop.create_unix_connection(lambda: link, at.path)
@@ -371,7 +389,7 @@ class Connection:
                 answered: asyncio.Future[list[Reply]] = loop.create_future()
                 payload = b"".join(pack(*words) for words in greeting)
                 link.send(payload, len(greeting), answered, math.inf)
-                refused = _first_error(await answered)
+                turned_away = at.refusal(await answered)
         except (OSError, ValueError, Misconfigured) as exc:  # ValueError: no name of a host
             link.drop("not connected")
             why = explain(exc, "store") or "timeout"
@@ -379,11 +397,12 @@ class Connection:
         except asyncio.CancelledError:
             link.drop("closed by us")
             raise
-        if refused is not None:
+        if turned_away is not None:
             link.drop("not connected")
-            self._greeted(self.refused(refused))
-            self.count("sluice_store_errors_total", code_of(refused))
-            raise self.refused(refused)
+            error = refused(self.address, turned_away)
+            self._greeted(error)
+            self.count("sluice_store_errors_total", code_of(turned_away))
+            raise error
         self._greeted(None)
         link.greeted = True
         return link

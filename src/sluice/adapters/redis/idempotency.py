@@ -67,11 +67,12 @@ class KeepAnswers:
         self._head = bulk(b"EVAL") + bulk(KEEP)
         self._ttl = bulk(b"%d" % round(ttl_s * 1000))
 
-    def commands(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> list[bytes]:
-        """(tenant, authorization_id, digest, answer) of each, to the bytes of each command."""
-        return [
-            self._command(answers[at : at + KEEP_MAX]) for at in range(0, len(answers), KEEP_MAX)
-        ]
+    def commands(
+        self, answers: Sequence[tuple[str, str, bytes, bytes]], each: int = KEEP_MAX
+    ) -> list[bytes]:
+        """(tenant, authorization_id, digest, answer) of each, to the bytes of each command. each:
+        answers of one command."""
+        return [self._command(answers[at : at + each]) for at in range(0, len(answers), each)]
 
     def _command(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> bytes:
         count = len(answers)

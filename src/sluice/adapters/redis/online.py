@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import msgspec
 from msgspec import structs
 
 from sluice.adapters.layout import COMPILED, decode_state
 from sluice.adapters.redis import figures, idempotency, watermark
-from sluice.adapters.redis.address import Address
+from sluice.adapters.redis.address import CLUSTER, Address, parse
+from sluice.adapters.redis.cluster import Cluster
 from sluice.adapters.redis.commands import DELETE_IF, ReadState, bulk, code_of, pack, size_of
-from sluice.adapters.redis.connection import Connection, ReplyError
+from sluice.adapters.redis.connection import Connection, ReplyError, refused
 from sluice.adapters.redis.connection import Reply as Answered
-from sluice.adapters.redis.idempotency import KeepAnswers
+from sluice.adapters.redis.idempotency import KEEP_MAX, KeepAnswers
+from sluice.adapters.redis.slots import UnansweredError, slot, tags
 from sluice.application.ports import (
     UNIDENTIFIED,
     Arrival,
@@ -47,13 +49,17 @@ _NEWEST_RANGE = (b"-%d" % MAX_PENDING, b"-1")
 _IDEMPOTENCY = b"*7\r\n" + bulk(b"SET")
 _GET = b"*2\r\n" + bulk(b"GET")
 _PUSH = b"*3\r\n" + bulk(b"RPUSH")
-_FETCH = _END + b"*4\r\n" + bulk(b"LRANGE")
+_FETCH = b"*4\r\n" + bulk(b"LRANGE")
 _NEWEST = _END + b"".join(map(bulk, _NEWEST_RANGE))
 _EXPIRE = b"*3\r\n" + bulk(b"PEXPIRE")
 
 
 class RedisOnlineStore:
-    """The port OnlineStore on one Redis or Valkey server.
+    """The port OnlineStore on Redis or Valkey, of one server or of many.
+
+    In a cluster a card's state and its pending entries lie in one slot, and the other keys where
+    they hash to: a batch is one round trip to each node that it needs, all at once. What a node
+    does not answer is missing, view by view.
 
     budget_s: longest wait for a batch's replies. identify_budget_s: the same for the ids alone.
     at_once: do not wait for states behind a batch that was given up. Who reads ahead has to wait:
@@ -81,12 +87,25 @@ class RedisOnlineStore:
         self._at_once = at_once
         self._count = count
         self._trust = watermark.Trust(on_trust)
-        self.connection = Connection(
-            url,
-            budget_s=budget_s,
-            count=count,
-            turned_away=partial(self._trust.distrust, "greeting"),
-        )
+        address = parse(url)
+        self.connection: Connection | Cluster
+        self._cluster: Cluster | None = None
+        if address.mode == CLUSTER:
+            self.connection = self._cluster = Cluster(
+                address,
+                budget_s=budget_s,
+                mark=watermark.KEY,
+                ask_mark=watermark.read,
+                changed=self._trust.forget_nodes,
+                count=count,
+            )
+        else:
+            self.connection = self._one = Connection(
+                address,
+                budget_s=budget_s,
+                count=count,
+                turned_away=partial(self._trust.distrust, "greeting"),
+            )
         self._clock = clock
         self._pending_ttl_us = round(pending_ttl_s * 1_000_000)
         self._replica = os.urandom(8)
@@ -120,14 +139,13 @@ class RedisOnlineStore:
         records = [idempotency.record(arrival, self._replica) for arrival in batch]
         left = [_encode(to_pending(arrival.auth, arrival.row, now_us)) for arrival in batch]
         asked = [_COMMANDS + (arrival.auth.device_id is not None) for arrival in batch]
-        # The watermark last: a store emptied while it answered shows too.
-        payload = self._ask(batch, records, left) + watermark.READ
-        answers = await self.connection.call(payload, sum(asked) + 1, at_once=self._at_once)
-        if isinstance(answers[0], ReplyError) and all(isinstance(a, ReplyError) for a in answers):
-            self._count("sluice_store_errors_total", code_of(answers[0]), by=len(answers))
+        answers, marks = await self._asked(batch, records, left, sum(asked))
+        first = answers[0]
+        if isinstance(first, ReplyError) and all(isinstance(a, ReplyError) for a in answers):
+            self._count("sluice_store_errors_total", code_of(first), by=len(answers) + len(marks))
             self._count("sluice_store_failures_total", "refused")
-            self._trust.judge(answers[-1])
-            raise self.connection.refused(answers[0])
+            self._trust.judge(marks)
+            raise refused(self.connection.address, first)
         oldest_us = now_us - self._pending_ttl_us
         replies = [
             self._reply(answers[end - number : end], arrival, record, entry, oldest_us)
@@ -135,10 +153,11 @@ class RedisOnlineStore:
                 batch, records, left, asked, accumulate(asked), strict=True
             )
         ]
-        if self._trust.judge(answers[-1]):
+        if self._trust.judge(marks):
             return replies
-        if isinstance(answers[-1], ReplyError):
-            self._count("sluice_store_errors_total", code_of(answers[-1]))
+        for _, reply in chain.from_iterable(marks.values()):
+            if isinstance(reply, ReplyError):
+                self._count("sluice_store_errors_total", code_of(reply))
         # Idempotency records and answers still hold: what is there was left there.
         return [
             structs.replace(
@@ -147,15 +166,70 @@ class RedisOnlineStore:
             for reply in replies
         ]
 
+    async def _asked(
+        self,
+        batch: Sequence[Arrival],
+        records: Sequence[bytes],
+        left: Sequence[bytes],
+        wanted: int,
+    ) -> tuple[list[Answered], Mapping[bytes, list[tuple[bytes, Answered]]]]:
+        """The answers to each arrival's commands, in the order of ``_ask``, and the watermarks
+        read after them: a store emptied while it answered shows too."""
+        if self._cluster is None:
+            parts: list[bytes] = []
+            self._ask(parts, batch, records, left)
+            parts.append(watermark.READ)
+            answers = await self._one.call(b"".join(parts), wanted + 1, at_once=self._at_once)
+            mark = answers.pop()
+            return answers, {watermark.KEY: [(watermark.KEY, mark)]}
+        commands: list[bytes] = []
+        slots: list[int] = []
+        for arrival, record, entry in zip(batch, records, left, strict=True):
+            auth = arrival.auth
+            commands += self._apart(arrival, record, entry)
+            card = slot(COMPILED["card"].key(auth.card_token))
+            slots += (
+                slot(idempotency.key(auth.tenant, auth.authorization_id)),
+                card,
+                slot(COMPILED["terminal"].key(auth.terminal_id)),
+                slot(COMPILED["merchant"].key(auth.merchant_id)),
+            )
+            if auth.device_id is not None:
+                slots.append(slot(COMPILED["device"].key(auth.device_id)))
+            slots += (card, card, card)
+        return await self._cluster.call(commands, slots, at_once=self._at_once)
+
+    def _apart(self, arrival: Arrival, record: bytes, entry: bytes) -> list[bytes]:
+        """The same commands as ``_ask``'s, each by itself."""
+        auth = arrival.auth
+        key = idempotency.key(auth.tenant, auth.authorization_id)
+        size, record_size, entry_size = size_of(len(key)), size_of(len(record)), size_of(len(entry))
+        pending = self._pending_key(auth.tenant, auth.card_token)
+        pending_size = size_of(len(pending))
+        device = auth.device_id
+        return [
+            b"".join((_IDEMPOTENCY, size, key, _END, record_size, record, self._idempotency_tail)),
+            self._card.command(auth.card_token),
+            self._terminal.command(auth.terminal_id),
+            self._merchant.command(auth.merchant_id),
+            *(() if device is None else (self._device.command(device),)),
+            b"".join((_PUSH, pending_size, pending, _END, entry_size, entry, _END)),
+            b"".join((_FETCH, pending_size, pending, _NEWEST)),
+            b"".join((_EXPIRE, pending_size, pending, self._expire_tail)),
+        ]
+
     def _ask(
-        self, batch: Sequence[Arrival], records: Sequence[bytes], left: Sequence[bytes]
-    ) -> bytes:
+        self,
+        parts: list[bytes],
+        batch: Sequence[Arrival],
+        records: Sequence[bytes],
+        left: Sequence[bytes],
+    ) -> None:
         """The commands of each arrival: _COMMANDS, and one more where there is a device.
 
         The states are read before the pending entries: what the featurizer moves from the one to
         the other in between is then seen twice, and dropped by its id, but never missed.
         """
-        parts: list[bytes] = []
         size, idempotency_tail, expire_tail = size_of, self._idempotency_tail, self._expire_tail
         card, terminal, merchant, device = self._card, self._terminal, self._merchant, self._device
         for arrival, record, entry in zip(batch, records, left, strict=True):
@@ -178,11 +252,24 @@ class RedisOnlineStore:
             key = _pending_key(auth.tenant, auth.card_token)
             key_size = size(len(key))
             parts += (
-                *(_PUSH, key_size, key, _END, size(len(entry)), entry),
+                *(_PUSH, key_size, key, _END, size(len(entry)), entry, _END),
                 *(_FETCH, key_size, key, _NEWEST),
                 *(_EXPIRE, key_size, key, expire_tail),
             )
-        return b"".join(parts)
+
+    def _pending_key(self, tenant: str, card_token: str) -> bytes:
+        """In a cluster with a tag, by which it lies in the slot of the card's state."""
+        if self._cluster is None:
+            return _pending_key(tenant, card_token)
+        tag = tags()[slot(COMPILED["card"].key(card_token))]
+        return b"sluice:pending:{%b}:%b" % (tag, f"{tenant}:{card_token}".encode())
+
+    def _post(self, commands: Sequence[bytes], keys: Sequence[bytes]) -> None:
+        """Send what nobody waits for."""
+        if self._cluster is None:
+            self._one.post(b"".join(commands), len(commands))
+        else:
+            self._cluster.post(commands, list(map(slot, keys)))
 
     def _reply(
         self,
@@ -204,23 +291,25 @@ class RedisOnlineStore:
         terminal = self._state("terminal", terminal)
         merchant = self._state("merchant", merchant)
         if isinstance(length, ReplyError):
-            self._count("sluice_store_pending_refused_total")
+            if not isinstance(length, UnansweredError):
+                self._count("sluice_store_pending_refused_total")
             self._count("sluice_store_errors_total", code_of(length))
         elif length > MAX_PENDING:
             self._count("sluice_store_pending_dropped_total")
-            key = _pending_key(auth.tenant, auth.card_token)
-            self.connection.post(pack(b"LTRIM", key, *_NEWEST_RANGE), 1)
+            key = self._pending_key(auth.tenant, auth.card_token)
+            self._post([pack(b"LTRIM", key, *_NEWEST_RANGE)], [key])
         pending: tuple[Pending, ...] = ()
         if isinstance(entries, ReplyError):
             # Without them the card's windows may lack what was judged moments ago: not exact.
             self._count("sluice_store_errors_total", code_of(entries))
-            if card is not None:
+            if card is not None and not isinstance(entries, UnansweredError):
                 self._count("sluice_store_states_unreadable_total", "card")
             card = None
         elif entries != [entry]:
             pending = self._pending(entries, entry, auth.authorization_id, oldest_us)
         if isinstance(found, ReplyError):
-            self._count("sluice_store_idempotency_refused_total")
+            if not isinstance(found, UnansweredError):
+                self._count("sluice_store_idempotency_refused_total")
             self._count("sluice_store_errors_total", code_of(found))
             return Lookup(card, terminal, merchant, device, pending, unidentified=True)
         # Behind HTTP each arrival is observed once.
@@ -228,9 +317,9 @@ class RedisOnlineStore:
         held = None if found is None else self._held(found, arrival, record, again=again)
         if held is None:
             return Lookup(card, terminal, merchant, device, pending)
-        list_key = _pending_key(auth.tenant, auth.card_token)
+        list_key = self._pending_key(auth.tenant, auth.card_token)
         # It will not be decided here, so what it left must not count.
-        self.connection.post(pack(b"LREM", list_key, b"-1", entry), 1)
+        self._post([pack(b"LREM", list_key, b"-1", entry)], [list_key])
         return Lookup(
             card,
             terminal,
@@ -251,7 +340,7 @@ class RedisOnlineStore:
             return held
         # Ours from before a redelivery: give it the whole time again.
         where = idempotency.key(arrival.auth.tenant, arrival.auth.authorization_id)
-        self.connection.post(pack(b"PEXPIRE", where, self._in_progress_ttl_ms), 1)
+        self._post([pack(b"PEXPIRE", where, self._in_progress_ttl_ms)], [where])
         return None
 
     def _state(self, kind: EntityKind, answer: Answered) -> bytes | None:
@@ -259,6 +348,8 @@ class RedisOnlineStore:
             return b""
         if isinstance(answer, ReplyError):
             self._count("sluice_store_errors_total", code_of(answer))
+            if isinstance(answer, UnansweredError):
+                return None
         else:
             try:
                 return decode_state(answer)
@@ -292,18 +383,24 @@ class RedisOnlineStore:
         return replies
 
     async def _identify(self, batch: Sequence[Arrival]) -> list[Lookup]:
-        parts: list[bytes] = []
+        commands: list[bytes] = []
         size = size_of
         records = [idempotency.record(arrival, self._replica) for arrival in batch]
-        for arrival, record in zip(batch, records, strict=True):
-            key = idempotency.key(arrival.auth.tenant, arrival.auth.authorization_id)
-            key_size = size(len(key))
-            parts += (_IDEMPOTENCY, key_size, key, _END, size(len(record)), record)
+        keys = [
+            idempotency.key(arrival.auth.tenant, arrival.auth.authorization_id) for arrival in batch
+        ]
+        for key, record in zip(keys, records, strict=True):
+            key_size, tail = size(len(key)), self._idempotency_tail
+            claim = (_IDEMPOTENCY, key_size, key, _END, size(len(record)), record, tail)
             # A server that takes no writes (full, or a replica) may still know the answer.
-            parts += (self._idempotency_tail, _GET, key_size, key, _END)
-        answers = await self.connection.call(
-            b"".join(parts), 2 * len(batch), self._identify_budget_s
-        )
+            commands += (b"".join(claim), b"".join((_GET, key_size, key, _END)))
+        if self._cluster is None:
+            answers = await self._one.call(
+                b"".join(commands), len(commands), self._identify_budget_s
+            )
+        else:
+            slots = [number for number in map(slot, keys) for _ in range(2)]
+            answers, _ = await self._cluster.call(commands, slots, self._identify_budget_s)
         replies = []
         for i, (arrival, record) in enumerate(zip(batch, records, strict=True)):
             taken, found = answers[2 * i : 2 * i + 2]
@@ -336,29 +433,26 @@ class RedisOnlineStore:
     def remember(self, answers: Sequence[tuple[Arrival, bytes]]) -> None:
         """See the port."""
         if answers:
-            commands = self._keep.commands(
-                [
-                    (arrival.auth.tenant, arrival.auth.authorization_id, arrival.digest, answer)
-                    for arrival, answer in answers
-                ]
-            )
-            self.connection.post(b"".join(commands), len(commands))
+            kept = [
+                (arrival.auth.tenant, arrival.auth.authorization_id, arrival.digest, answer)
+                for arrival, answer in answers
+            ]
+            keys = [idempotency.key(tenant, found) for tenant, found, _, _ in kept]
+            self._post(self._keep.commands(kept, 1 if self._cluster else KEEP_MAX), keys)
 
     def release(self, arrivals: Sequence[Arrival]) -> None:
         """See the port. Only the arrival's own idempotency record goes, never another's or an
         answer."""
         if arrivals:
-            payload = b"".join(
-                pack(
-                    b"EVAL",
-                    DELETE_IF,
-                    b"1",
-                    idempotency.key(arrival.auth.tenant, arrival.auth.authorization_id),
-                    idempotency.record(arrival, self._replica),
-                )
+            keys = [
+                idempotency.key(arrival.auth.tenant, arrival.auth.authorization_id)
                 for arrival in arrivals
-            )
-            self.connection.post(payload, len(arrivals))
+            ]
+            commands = [
+                pack(b"EVAL", DELETE_IF, b"1", key, idempotency.record(arrival, self._replica))
+                for key, arrival in zip(keys, arrivals, strict=True)
+            ]
+            self._post(commands, keys)
 
     def distrust(self, why: str) -> None:
         """See the port."""
@@ -370,10 +464,14 @@ class RedisOnlineStore:
 
     async def info(self) -> StoreInfo:
         """Memory and evictions. Raises Unavailable."""
-        (answer,) = await self.connection.call(figures.ASK, 1)
-        if isinstance(answer, ReplyError):
-            raise self.connection.unavailable(f"it refuses INFO ({answer})")
-        return figures.read(answer)
+        if self._cluster is None:
+            answers = await self._one.call(figures.ASK, 1)
+        else:
+            answers = await self._cluster.everywhere(figures.ASK)
+        for answer in answers:
+            if isinstance(answer, ReplyError):
+                raise self.connection.unavailable(f"it refuses INFO ({answer})")
+        return figures.together([figures.read(answer) for answer in answers])
 
 
 def _pending_key(tenant: str, card_token: str) -> bytes:

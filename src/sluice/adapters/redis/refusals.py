@@ -8,6 +8,7 @@ PASSWORD, RIGHTS, DATABASE = "store_password", "store_rights", "store_database"
 """Codes of what only a person mends, here or at the server."""
 REPLICA, CLUSTER, LOADING = "store_replica", "store_cluster", "store_loading"
 FULL, DISK, REFUSES = "store_full", "store_disk", "store_refuses"
+UNANSWERED = "store_unanswered"
 OURS_TO_MEND = frozenset({PASSWORD, RIGHTS, DATABASE})
 """Whoever meets one of these at its first greeting was set up wrong."""
 
@@ -43,7 +44,13 @@ _REPLICA = Meaning(
 _CLUSTER = Meaning(
     CLUSTER,
     "it is one node of a cluster",
-    "one node that has all, or a router in front: docs/reference/online-store.md",
+    "redis+cluster://host:port,... in SLUICE_STORE_URL; where it is, see the cluster's state: "
+    "docs/runbooks/store-down.md, A cluster",
+)
+_UNANSWERED = Meaning(
+    UNANSWERED,
+    "a node of the cluster does not answer",
+    "docs/runbooks/store-down.md, A cluster",
 )
 _LOADING = Meaning(LOADING, "it is still loading its data", "wait; it ends by itself")
 _BY_WORD = {
@@ -56,6 +63,8 @@ _BY_WORD = {
     "ASK": _CLUSTER,
     "CROSSSLOT": _CLUSTER,
     "CLUSTERDOWN": _CLUSTER,
+    "TRYAGAIN": _CLUSTER,
+    "UNANSWERED": _UNANSWERED,
     "LOADING": _LOADING,
     "OOM": Meaning(FULL, "its memory is full", "raise maxmemory: docs/runbooks/store-down.md"),
     "MISCONF": Meaning(DISK, "it cannot write its disk", "docs/runbooks/store-down.md, step 4"),

@@ -8,11 +8,18 @@ from typing import Any
 from hiredis import ReplyError
 
 from sluice.adapters.layout import COMPILED, decode_state
-from sluice.adapters.redis import figures
+from sluice.adapters.redis import figures, idempotency
 from sluice.adapters.redis.address import Address
 from sluice.adapters.redis.blocking import BlockingConnection
-from sluice.adapters.redis.client import connect, translated
-from sluice.adapters.redis.commands import SWAP, SWAPS_MAX, ReadState, SwapStates, pack
+from sluice.adapters.redis.blocking_cluster import BlockingCluster, blocking
+from sluice.adapters.redis.commands import (
+    SWAP,
+    SWAPS_MAX,
+    ReadState,
+    SwapStates,
+    lacks_script,
+    pack,
+)
 from sluice.adapters.redis.idempotency import KEEP_MAX, KeepAnswers
 from sluice.application.ports import Count, StateUpdate, StoreInfo, uncounted
 from sluice.domain.records.entity import EntityKind
@@ -23,7 +30,8 @@ COMMANDS_MAX = 1000
 
 
 class RedisStateStore:
-    """The port StateStore on one Redis or Valkey server. Connects when first used.
+    """The port StateStore on Redis or Valkey. Connects when first used. In a cluster each state and
+    each answer is a command of its own, which its node gets with the others of the batch.
 
     timeout_s: longest that a round trip may take. answer_ttl_s: as the decider's. count: of what
     goes wrong.
@@ -37,8 +45,11 @@ class RedisStateStore:
         answer_ttl_s: float = 3600.0,
         count: Count = uncounted,
     ) -> None:
-        self.connection = BlockingConnection(url, timeout_s=timeout_s, count=count)
-        self._address = self.connection.address
+        self.connection = blocking(url, timeout_s=timeout_s, count=count)
+        self._count = count
+        apart = isinstance(self.connection, BlockingCluster)
+        self._swaps_max = 1 if apart else SWAPS_MAX
+        self._keep_max = 1 if apart else KEEP_MAX
         self._keep = KeepAnswers(answer_ttl_s)
         self._read = {kind: ReadState(view) for kind, view in COMPILED.items()}
         self._swap = {kind: SwapStates(view) for kind, view in COMPILED.items()}
@@ -52,10 +63,10 @@ class RedisStateStore:
         states: list[bytes] = []
         for at in range(0, len(entities), COMMANDS_MAX):
             some = entities[at : at + COMMANDS_MAX]
-            parts: list[bytes] = []
-            for kind, key in some:
-                self._read[kind].add(parts, key)
-            answers = self.connection.call(b"".join(parts), len(some))
+            commands = [self._read[kind].command(key) for kind, key in some]
+            answers = self.connection.each(
+                commands, (COMPILED[kind].key(key) for kind, key in some)
+            )
             try:
                 states += map(decode_state, answers)
             except (TypeError, ValueError):
@@ -73,7 +84,7 @@ class RedisStateStore:
         except ValueError as exc:
             why = str(exc)
         kind, key = entity
-        self.connection.count("sluice_store_states_unreadable_total", kind)
+        self._count("sluice_store_states_unreadable_total", kind)
         # A card's key is its token, which no log line may hold.
         raise Corrupt(
             f"the online store holds no {kind} state where one belongs: {why}",
@@ -93,16 +104,17 @@ class RedisStateStore:
         for i, update in enumerate(updates):
             of_kind.setdefault(update.entity, []).append(i)
         calls = [
-            some[at : at + SWAPS_MAX]
+            some[at : at + self._swaps_max]
             for some in of_kind.values()
-            for at in range(0, len(some), SWAPS_MAX)
+            for at in range(0, len(some), self._swaps_max)
         ]
         answers = self._send([[updates[i] for i in call] for call in calls])
-        if any(_lacks_script(answer) for answer in answers):
+        again = [i for i, answer in enumerate(answers) if lacks_script(answer)]
+        if again:
             # A new server, or SCRIPT FLUSH. Those that went through must not go again: they
             # would now fail their comparison.
-            self.connection.call(pack(b"SCRIPT", b"LOAD", SWAP), 1)
-            again = [i for i, answer in enumerate(answers) if _lacks_script(answer)]
+            for node in self.connection.everywhere:
+                node.call(pack(b"SCRIPT", b"LOAD", SWAP), 1)
             retried = self._send([[updates[i] for i in calls[call]] for call in again])
             for call, answer in zip(again, retried, strict=True):
                 answers[call] = answer
@@ -115,46 +127,50 @@ class RedisStateStore:
         return written
 
     def _send(self, calls: Sequence[Sequence[StateUpdate]]) -> list[Any]:
-        parts: list[bytes] = []
-        for updates in calls:
-            self._swap[updates[0].entity].add(parts, updates)
-        return self.connection.call(b"".join(parts), len(calls))
+        commands = [self._swap[updates[0].entity].command(updates) for updates in calls]
+        firsts = (updates[0] for updates in calls)
+        return self.connection.each(
+            commands, (COMPILED[first.entity].key(first.key) for first in firsts)
+        )
 
     def remember(self, answers: Sequence[tuple[str, str, bytes, bytes]]) -> None:
         """See the port. Raises Unavailable."""
         step = COMMANDS_MAX // KEEP_MAX * KEEP_MAX
         for at in range(0, len(answers), step):
-            commands = self._keep.commands(answers[at : at + step])
-            for reply in self.connection.call(b"".join(commands), len(commands)):
+            some = answers[at : at + step]
+            commands = self._keep.commands(some, self._keep_max)
+            for reply in self.connection.each(
+                commands, (idempotency.key(*answer[:2]) for answer in some)
+            ):
                 if isinstance(reply, ReplyError):
                     raise self.connection.refused(reply)
 
     def info(self) -> StoreInfo:
         """Memory and evictions. Raises Unavailable, also where the user may not ask."""
-        return figures.read(self._one(figures.ASK))
+        return figures.of_all(self.connection)
 
     def clear(self) -> int:
         """See the port. Idempotency records, answers and pending entries stay."""
-        shapes = [(view.head, view.tail) for view in COMPILED.values()]
-        removed = 0
-        with translated(self._address, self.connection.count), connect(self._address) as server:
-            cursor = 0
-            while True:
-                cursor, keys = server.scan(cursor, count=COMMANDS_MAX)
-                mine = [
-                    k for k in keys if any(k.startswith(h) and k.endswith(t) for h, t in shapes)
-                ]
-                if mine:
-                    removed += server.unlink(*mine)
-                if not cursor:
-                    return removed
-
-    def _one(self, payload: bytes) -> Any:
-        (answer,) = self.connection.call(payload, 1)
-        if isinstance(answer, ReplyError):
-            raise self.connection.refused(answer)
-        return answer
+        return sum(map(_clear, self.connection.everywhere))
 
 
-def _lacks_script(answer: Any) -> bool:
-    return isinstance(answer, ReplyError) and str(answer).startswith("NOSCRIPT")
+def _clear(node: BlockingConnection) -> int:
+    """Remove the states that one server holds."""
+    shapes = [(view.head, view.tail) for view in COMPILED.values()]
+    removed, cursor = 0, b"0"
+    while True:
+        cursor, keys = _one(node, pack(b"SCAN", cursor, b"COUNT", b"%d" % COMMANDS_MAX))
+        mine = [k for k in keys if any(k.startswith(h) and k.endswith(t) for h, t in shapes)]
+        for answer in node.each([pack(b"UNLINK", found) for found in mine]) if mine else ():
+            if isinstance(answer, ReplyError):
+                raise node.refused(answer)
+            removed += answer
+        if cursor == b"0":
+            return removed
+
+
+def _one(node: BlockingConnection, payload: bytes) -> Any:
+    (answer,) = node.call(payload, 1)
+    if isinstance(answer, ReplyError):
+        raise node.refused(answer)
+    return answer

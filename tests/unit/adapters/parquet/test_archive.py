@@ -17,7 +17,7 @@ from sluice.testing.records import make_decision, make_shadow_scores
 
 DECISIONS, LABELS, SHADOW = "t.decisions.v1", "t.labels.v1", "t.shadow-scores.v1"
 FOLDERS = {DECISIONS: "decisions", LABELS: "labels", SHADOW: "shadow_scores"}
-DAY = 20_000
+DAY = NOON_US // 1_000_000 // 86_400
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from sluice.adapters.parquet.erasure import ERASED, erase_rows, sketch_bit, unli
 from sluice.adapters.parquet.event_history import ArchiveEventHistory, Bucket
 from sluice.adapters.parquet.feature_log import FeatureLog
 from sluice.adapters.parquet.history import HistoryFiles
-from sluice.application.archive import DAY_MS
 from sluice.application.ports import Message
 from sluice.application.sealing import period_of
 from sluice.domain.features import catalogue
@@ -37,7 +36,7 @@ def erased(tenant: str, token: str) -> str:
 
 
 def message(offset: int, value: bytes, topic: str, partition: int = 0) -> Message:
-    return Message(value, None, topic, partition, offset, None, 20_000 * DAY_MS + offset)
+    return Message(value, None, topic, partition, offset, None, NOON_US // 1000 + offset)
 
 
 @pytest.fixture

@@ -1,0 +1,120 @@
+"""A prefix of a bucket. A new object is one conditional put (``If-None-Match: *``): whole or not at
+all, and refused where the name is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+from sluice.adapters.storage.object_path import ObjectPath, asking, client, unavailable
+from sluice.adapters.storage.port import AnyPath, changed
+from sluice.errors import Misconfigured
+from sluice.faultpoints import kill_at
+
+PROBE = ".sluice-takes-a-name-once"
+
+
+class ObjectFolder:
+    """See :class:`sluice.adapters.storage.Folder`."""
+
+    def __init__(self, root: ObjectPath) -> None:
+        self._root = root
+
+    def prepare(self) -> None:
+        """See the port. Some that speak S3 pass over a condition that they do not know."""
+        probe = self._root / PROBE
+        self.create(probe, b"")
+        if self.create(probe, b""):
+            raise Misconfigured(
+                "the bucket let the same name be taken twice: it passes over If-None-Match",
+                where=str(probe),
+                fix="a store with conditional puts, or a release of it that has them",
+            )
+
+    def days(self, kind: str) -> list[str]:
+        """See the port."""
+        path = self._root / kind
+        with asking(path):
+            found = obstore.list_with_delimiter(client(path.store), path.key)
+        names = (one.rpartition("/")[2] for one in found["common_prefixes"])
+        return sorted(name[5:] for name in names if name.startswith("date="))
+
+    def listed(self, kind: str, since: str = "", until: str = "") -> Iterator[AnyPath]:
+        """See the port: keys come in order, from where they are asked for on."""
+        path = self._root / kind
+        behind = f"{path.key}/date={until}0" if until else ""
+        """After all of that day: its folder's name goes on with a slash, which is less."""
+        with asking(path):
+            stream = obstore.list(
+                client(path.store),
+                path.key,
+                offset=f"{path.key}/date={since}" if since else None,
+            )
+            for some in stream:
+                for one in some:
+                    key = one["path"]
+                    if behind and key >= behind:
+                        return
+                    if _is_part(key):
+                        yield ObjectPath(path.store, key, one["size"])
+
+    def create(self, path: AnyPath, raw: bytes) -> bool:
+        """See the port."""
+        kill_at("archiver.before_link")
+        try:
+            self._put(path, raw, "create")
+        except AlreadyExistsError:
+            return False
+        except FileNotFoundError as exc:  # the bucket
+            raise unavailable(cast(ObjectPath, path), exc) from exc
+        kill_at("archiver.after_link")
+        return True
+
+    def version(self, path: AnyPath) -> str:
+        """See the port."""
+        return _version(self._head(path))
+
+    def written_us(self, path: AnyPath) -> int:
+        """See the port."""
+        return int(self._head(path)["last_modified"].timestamp() * 1_000_000)
+
+    def replace(self, path: AnyPath, raw: bytes, version: str) -> None:
+        """See the port."""
+        kill_at("erasure.before_rename")
+        try:
+            held = self._head(path)
+            if _version(held) != version:
+                raise changed(path)
+            told = {name: held[name] for name in ("e_tag", "version") if held[name]}
+            self._put(path, raw, told)
+        except (PreconditionError, FileNotFoundError) as exc:
+            raise changed(path) from exc
+
+    def remove(self, path: AnyPath) -> None:
+        """See the port."""
+        one = cast(ObjectPath, path)
+        with asking(one):
+            obstore.delete(client(one.store), one.key)
+
+    def _head(self, path: AnyPath) -> Any:
+        one = cast(ObjectPath, path)
+        with asking(one):
+            return obstore.head(client(one.store), one.key)
+
+    def _put(self, path: AnyPath, raw: bytes, mode: Any) -> None:
+        one = cast(ObjectPath, path)
+        with asking(one):
+            # In one request: parts put together at the end take no condition.
+            obstore.put(client(one.store), one.key, raw, mode=mode, use_multipart=False)
+
+
+def _is_part(key: str) -> bool:
+    name = key.rpartition("/")[2]
+    return name.startswith("part-") and name.endswith(".parquet")
+
+
+def _version(held: Any) -> str:
+    return str(held["version"] or held["e_tag"])
