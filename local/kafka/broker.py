@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 START_MAX_S = 120.0
 """A node is up in 3 s on an idle machine; one with a load of 15 a core has needed 47."""
 STOP_MAX_S = 30.0
-HEAP = "-Xmx512m"
+HEAP_MB = 512
 CLUSTER_ID = "c2x1aWNlLWRldmVsb3BtZW"  # any 16 bytes in URL-safe base64; one node, one cluster
 
 CONFIG = """\
@@ -117,6 +117,7 @@ class JarNode:
     dies with us, however we die (where setpriv of util-linux is installed). advertised: port that
     clients are sent to, of a proxy in front of it. more: further lines of its configuration, over
     ours; {port} in them is the port. client: how we must ask it then, in librdkafka's properties.
+    heap_mb: the most that its Java keeps.
     """
 
     def __init__(
@@ -128,8 +129,10 @@ class JarNode:
         advertised: int | None = None,
         more: str = "",
         client: Mapping[str, str] | None = None,
+        heap_mb: int = HEAP_MB,
     ) -> None:
         self._more = more
+        self._heap_mb = heap_mb
         self._client = client
         self.data = data.absolute()
         self.port = port
@@ -140,6 +143,14 @@ class JarNode:
 
     def start(self) -> None:
         """Format the folder if it is new, start, and wait for the first metadata answer."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """The same without the wait: one of several answers only when most of them are there.
+
+        The broker ends with the thread that calls this, unless detached.
+        """
         if self._pid() is not None:
             raise Misconfigured(
                 f"a broker with this data already runs as process {self._pid()}",
@@ -157,7 +168,7 @@ class JarNode:
                     *(
                         str(java()),
                         "-Xms128m",
-                        HEAP,
+                        f"-Xmx{self._heap_mb}m",
                         "-XX:+UseSerialGC",
                         "-Djava.awt.headless=true",
                     ),
@@ -170,6 +181,9 @@ class JarNode:
                 start_new_session=True,  # Ctrl-C goes to whoever started us, who stops us last
             )
         (self.data / "broker.pid").write_text(str(self._child.pid))
+
+    def wait(self) -> None:
+        """For the first metadata answer. Raises Unavailable."""
         wait_until_it_answers(self.bootstrap, self._still_starting, self._client)
 
     def stop(self) -> None:

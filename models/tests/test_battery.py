@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 from sluice.adapters.onnx.scorer import graph_of
 from sluice.domain.release import FEATURES_KEY
@@ -18,6 +19,7 @@ from sluice_models.figures import AS_IT_IS, probability
 from sluice_models.fits import Fits, Learnt, Taught
 from sluice_models.fitting import Batches, Epoch, logits
 from sluice_models.material import PAST, STEP, Material
+from sluice_models.nets import Inputs
 from sluice_models.pipeline import Order, train
 from sluice_models.quantise import SAMPLE_FRAUDS, enriched, rounded
 from sluice_models.run import CANDIDATES, Calibration, Run, read_model, read_scores
@@ -200,7 +202,24 @@ def test_a_calibration_is_in_the_graph_and_keeps_the_order(run: Run, order: Orde
     assert calibrated.__doc__
 
 
-def test_int8_is_the_bins_part_of_the_first_layer_as_one_integer_product(
+def test_a_student_runs_as_nine_steps(order: Order, run: Run, tmp_path: Path) -> None:
+    # At one row each costs half a microsecond or more, whatever it does.
+    assert _as_run(read_model(order.out, run.candidate("student")), tmp_path) == [
+        "Gather", "Unsqueeze", "Sub", "Mul", "Clip", "Reshape",
+        "FusedGemm", "FusedGemm", "FusedGemm",
+    ]  # fmt: skip
+
+
+def _as_run(raw: bytes, folder: Path) -> list[str]:
+    """Steps that the runtime makes of a graph."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(folder / "as-run.onnx")
+    ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(folder / "as-run.onnx").graph.node]
+
+
+def test_int8_is_the_first_layer_as_one_integer_product(
     order: Order, run: Run, tmp_path: Path
 ) -> None:
     raw = read_model(order.out, run.candidate("student_int8"))
@@ -208,15 +227,12 @@ def test_int8_is_the_bins_part_of_the_first_layer_as_one_integer_product(
     made_by = {output: node for node in model.graph.node for output in node.output}
     layers = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
     sources = [made_by[node.input[0]].op_type == "DequantizeLinear" for node in layers]
-    assert sources == [True, False, False, False]  # bins, sizes, the second layer, the last
+    assert sources == [True, False, False]  # the second layer and the last stay as they are
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-    assert weights["bins_weight_scale"].shape == (128,)  # one a channel
-    assert weights["bins_weight"].dtype == np.int8
+    assert weights["first_weight_scale"].shape == (128,)  # one a channel
+    assert weights["first_weight"].dtype == np.int8
     assert run.candidate("student_int8").bytes < run.candidate("student").bytes / 2
-    options = ort.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "as-run.onnx")
-    ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-    ran = [node.op_type for node in onnx.load(tmp_path / "as-run.onnx").graph.node]
+    ran = _as_run(raw, tmp_path)
     assert "QGemm" in ran  # otherwise it is slower than in float
     assert "DequantizeLinear" not in ran
 
@@ -229,6 +245,33 @@ def test_int8_scores_as_its_student_does(order: Order, run: Run, material: Mater
     assert np.quantile(apart, 0.99) < 0.02
     limit = np.quantile(whole, 0.98)
     assert ((eight > limit) != (whole > limit)).mean() < 0.001
+
+
+def test_sizes_are_lines_between_the_edges_and_go_into_the_first_layer() -> None:
+    rng = np.random.default_rng(2)
+    features = np.exp(rng.normal(size=(4_000, 6))).astype(np.float32)
+    features[:, 4] = 7  # never varies
+    fraud = rng.random(4_000) < 0.2
+    inputs = Inputs.of(features, fraud, np.array([0, 2, 4]), bins=8)
+    given = torch.from_numpy(features)
+    found = inputs(given).numpy()
+    assert found.shape == (4_000, inputs.width) == (4_000, 3 * (2 + 8))
+    assert (found[:, 6:].min(), found[:, 6:].max()) == (0, 1)
+    assert np.ptp(found[:, [2, 5]]) == 0
+    assert np.ptp(found[:, 6:].reshape(-1, 8, 3)[..., 2]) == 0
+    raw, column = found[:, 0], features[:, 0].astype(np.float64)
+    within = (column > np.quantile(column, 0.2)) & (column < np.quantile(column, 0.8))
+    standardised = (column - column.mean()) / column.std()
+    assert np.abs(raw - standardised)[within].max() < 1e-4  # a line is a line in every bin
+    logarithm = np.log1p(column)
+    apart = found[:, 3] - (logarithm - logarithm.mean()) / logarithm.std()
+    assert np.abs(apart)[within].max() < 0.05
+    layer = torch.nn.Linear(inputs.width + 5, 16)
+    behind = torch.from_numpy(rng.normal(size=(4_000, 5)).astype(np.float32))
+    whole = layer(torch.cat([inputs(given), behind], dim=1))
+    folded = inputs.folded(layer)(torch.cat([inputs.bins(given), behind], dim=1))
+    assert folded.shape == whole.shape
+    assert (folded - whole).abs().max() < 1e-4
 
 
 def test_weights_are_rounded_for_the_sample() -> None:

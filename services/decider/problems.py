@@ -97,6 +97,9 @@ KINDS: dict[str, Kind] = {
     "unknown_value": Kind(422, "A word is not in its list", _FIELD),
     "unknown_currency": Kind(422, "The currency is unknown", "send an ISO 4217 code"),
     "unknown_country": Kind(422, "The country is unknown", "send an ISO 3166-1 alpha-2 code"),
+    "other_region": Kind(
+        422, "The authorization is of another region", "send it to the cell of its own region"
+    ),
     "card_number": Kind(
         422, "A field holds what looks like a card number", "send the card's token"
     ),

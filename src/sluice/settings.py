@@ -59,6 +59,15 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = ""
     key_file: Annotated[str, _says("Its private key, PEM.")] = ""
     key_password: Annotated[str, _says("Password of that key, if it is encrypted.")] = ""
+    session_s: Annotated[
+        int,
+        _says(
+            "A consumer silent for so long is dead, and its partitions move; longer than brokers "
+            "take to replace a dead one.",
+            ge=6,
+            le=60,
+        ),
+    ] = 20
 
     def extra(self) -> dict[str, str]:
         """What librdkafka needs besides the brokers."""
@@ -392,7 +401,7 @@ class AuditorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     environment: Annotated[str, _says("First part of the name of its logs, like bank.example.")] = (
         "local"
     )
-    cell: Annotated[str, _says("Second part: the region whose topics it reads.")] = "cell"
+    cell: Annotated[str, _says("Second part: the cell's name. Never changed.")] = "cell"
     shard: Annotated[
         int,
         _says(
@@ -555,6 +564,14 @@ class KeystoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every service."""
 
+    region: Annotated[
+        str,
+        _says(
+            "The region that this installation, a cell, is for. An authorization of another is "
+            "refused (`other_region`). Empty takes any."
+        ),
+        Meta(pattern=r"^([a-z0-9-]{1,32})?$"),
+    ] = ""
     replica: Annotated[
         str, _says("Name of this replica, the same after a restart; empty is the host name.")
     ] = ""

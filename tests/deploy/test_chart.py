@@ -18,6 +18,7 @@ import yaml
 
 from local.kafka.broker import CONFIG
 from sluice import __version__
+from sluice.adapters.kafka.rights import PEOPLE, RIGHTS
 from sluice.adapters.kafka.topics import TABLE, wanted
 from sluice.application.log_keys import parse_keys
 from sluice.audit.notes import LOG, WITNESS
@@ -482,16 +483,16 @@ def test_strimzis_topics_are_those_that_the_verb_makes(rendered: Rendered) -> No
         assert config == wanted(limits, topic["replicas"])
 
 
-def test_strimzis_users_have_the_rights_of_the_page_and_no_others(rendered: Rendered) -> None:
-    page = (ROOT / "docs/how-to/secure-a-deployment.md").read_text()
-    row = r"^\| `([\w-]+)` \| (topic|group|transactional id) `([^`]+)` \| ([\w, ]+) \|$"
+def test_strimzis_users_have_the_rights_of_the_table_and_no_others(rendered: Rendered) -> None:
     rights: dict[str, set[tuple[str, str, str, frozenset[str]]]] = {}
-    for user, kind, name, operations in re.findall(row, page, re.MULTILINE):
-        said = frozenset({*operations.split(", "), "Describe"})
-        pattern = "prefix" if name.endswith("*") else "literal"
-        of = {"transactional id": "transactionalId"}.get(kind, kind)
-        right = (of, "eu1." + name.removesuffix("*"), pattern, said)
-        rights.setdefault(f"sluice-{user}", set()).add(right)
+    for needed in RIGHTS:
+        if needed.principal in PEOPLE:
+            continue
+        said = frozenset({*needed.operations, "Describe"})
+        pattern = "prefix" if needed.name.endswith("*") else "literal"
+        of = {"transactional-id": "transactionalId"}.get(needed.kind, needed.kind)
+        right = (of, "eu1." + needed.name.removesuffix("*"), pattern, said)
+        rights.setdefault(f"sluice-{needed.principal}", set()).add(right)
     users = named(rendered("strimzi"), "KafkaUser")
     given = {
         name: {

@@ -12,10 +12,11 @@ from sluice.adapters.keystore.kms import CODE, KmsWrapper
 from sluice.adapters.keystore.roots import NoWrapper, RootFile
 from sluice.adapters.keystore.sqlite import SqliteKeystore
 from sluice.application.sealing import Erased
-from sluice.bootstrap.keystore import make_keystore, open_keystore
+from sluice.bootstrap.keystore import keystore, make_keystore, open_keystore
+from sluice.cli import main
 from sluice.domain.clock import SystemClock
 from sluice.errors import Misconfigured, Unavailable
-from sluice.settings import AuditorSettings, KeystoreSettings, Settings
+from sluice.settings import AuditorSettings, KeystoreSettings, Settings, load
 from tests.support.kms_server import KmsServer
 
 pytestmark = pytest.mark.integration
@@ -151,3 +152,37 @@ def test_settings_name_it_and_the_logs_name_is_part_of_it(tmp_path: Path, kms_ke
     for wrapper in ("kms:", "kms", "vault:x"):
         with pytest.raises(Misconfigured, match="no wrapper"):
             open_keystore(settings("bank.example", wrapper))
+
+
+def test_a_keystore_of_a_file_goes_to_a_kms_and_back_by_the_verb(
+    tmp_path: Path,
+    kms_key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    key = tmp_path / "wrapping-key"
+    key.write_text("5a" * 32)
+    key.chmod(0o600)
+    file, kms = f"file:{key}", f"kms:{kms_key}"
+    for name, value in {
+        "SLUICE_KEYSTORE_PATH": str(tmp_path / "keys.sqlite"),
+        "SLUICE_KEYSTORE_ROOTS": str(tmp_path / "roots.json"),
+        "SLUICE_KEYSTORE_WRAPPER": file,
+        "SLUICE_AUDITOR_ENVIRONMENT": "test",
+        "SLUICE_AUDITOR_CELL": "eu",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert main(["log", "keys", "init"]) == 0
+    with keystore(load()[0]) as store:
+        subject = store.subject("t", "card-1")
+        sealed = store.key(subject, QUARTER).seal(b"text", b"")
+    for before, after in ((file, kms), (kms, file)):
+        monkeypatch.setenv("SLUICE_KEYSTORE_WRAPPER", after)
+        assert main(["log", "keys", "show"]) == 78, "it does not wrap them yet"
+        said = ["log", "keys", "rewrap", "--before", before, "--who", "ann", "--case", "ROT-3"]
+        assert main(said) == 0
+        assert f"{before} wraps the root keys no longer, {after} does" in capsys.readouterr().out
+        with keystore(load()[0]) as store:
+            assert store.existing(subject, QUARTER).open(sealed, b"") == b"text"
+    monkeypatch.setenv("SLUICE_KEYSTORE_WRAPPER", kms)
+    assert main(["log", "keys", "show"]) == 78, "what the KMS wrapped is gone"

@@ -99,12 +99,13 @@ def make_deployment(
     folder: Path,
     *,
     partitions: int = 3,
+    replication: int = 1,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Deployment]:
     """Topics under a prefix of their own and a stack over them; both are gone afterwards."""
     prefix = f"w{uuid.uuid4().hex[:8]}."
     topics = Topics(prefix)
-    topic_table.apply(bootstrap, topics, partitions=partitions, replication=1)
+    topic_table.apply(bootstrap, topics, partitions=partitions, replication=replication)
     release = make_release(folder / "release")
     policy = folder / "policy"
     shutil.copytree("policies/default", policy)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
-from confluent_kafka import ConsumerGroupTopicPartitions
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from sluice.adapters.kafka.config import REQUEST_MAX_S
+from sluice.adapters.kafka.config import REQUEST_MAX_S, heals
 from sluice.adapters.kafka.topics import Topics
 from sluice.application.ports import Message
 from sluice.application.replay import Replay
@@ -170,11 +170,21 @@ def wait_applied(bootstrap: str, topics: Topics, group: str) -> None:
 
 
 def committed(bootstrap: str, group: str) -> Mapping[tuple[str, int], int]:
-    """Offsets that a group has committed, by topic and partition."""
+    """Offsets that a group has committed, by topic and partition. Waits while its coordinator comes
+    back or moves."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-    found = asked[group].result(REQUEST_MAX_S)
-    return {(p.topic, p.partition): p.offset for p in found.topic_partitions}
+
+    def ask() -> list[list[TopicPartition]]:
+        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+        try:
+            return [asked[group].result(REQUEST_MAX_S).topic_partitions]
+        except KafkaException as exc:
+            if heals(exc.args[0]):
+                return []
+            raise
+
+    [found] = wait_until(ask, f"the coordinator of {group} answers")
+    return {(p.topic, p.partition): p.offset for p in found}
 
 
 def _place(origin: Origin) -> Place:

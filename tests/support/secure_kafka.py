@@ -1,17 +1,17 @@
-"""A Kafka where everybody proves who they are, with the rights that the page lists.
+"""A Kafka where everybody proves who they are, with the rights of the table, and none besides.
 
 By certificate on one listener, by password (SASL/SCRAM-SHA-512 over TLS) on another.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -27,11 +27,11 @@ from confluent_kafka.admin import (
 
 from local.kafka.broker import JarNode, free_port
 from sluice.adapters.kafka import topics as topic_table
+from sluice.adapters.kafka.rights import PRINCIPALS, RIGHTS
 from sluice.adapters.kafka.topics import Topics
 from sluice.settings import Kafka
 from tests.support.certificates import Authority, Pem
 
-PAGE = Path("docs/how-to/secure-a-deployment.md")
 HOST = "127.0.0.1"
 PASSWORD = "a-password-of-tests"
 ITERATIONS = 4096
@@ -66,31 +66,10 @@ super.users=User:admin;User:broker;User:ANONYMOUS
 """ANONYMOUS is the controller's listener, which no client reaches in production."""
 
 
-@dataclass(frozen=True)
-class Right:
-    """One row of the page."""
-
-    principal: str
-    kind: str
-    name: str
-    operations: frozenset[str]
-
-
-def rights() -> list[Right]:
-    """The page's table."""
-    rows = re.findall(
-        r"^\| `([a-z-]+)` \| (topic|group|transactional id) `([^`]+)` \| ([A-Za-z, ]+) \|$",
-        PAGE.read_text(),
-        re.MULTILINE,
-    )
-    return [Right(who, kind, name, frozenset(ops.split(", "))) for who, kind, name, ops in rows]
-
-
-PRINCIPALS = tuple(dict.fromkeys(right.principal for right in rights()))
 KINDS = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
-    "transactional id": ResourceType.TRANSACTIONAL_ID,
+    "transactional-id": ResourceType.TRANSACTIONAL_ID,
 }
 
 
@@ -119,16 +98,29 @@ class Cluster:
 
     def settings(self, who: str) -> dict[str, str]:
         """The same as a service's environment."""
-        given = self.kafka(who)
-        names = ("security_protocol", "ca_file", "cert_file", "key_file")
-        return {f"SLUICE_KAFKA_{name.upper()}": getattr(given, name) for name in names}
+        return _environment(self.kafka(who))
+
+    def settings_by_password(self, who: str) -> dict[str, str]:
+        """The same of a principal with a password."""
+        return _environment(self.kafka_by_password(who))
+
+    def kafka_by_password(self, who: str) -> Kafka:
+        """The settings of a principal with a password."""
+        return Kafka(
+            bootstrap=self.by_password,
+            security_protocol="SASL_SSL",
+            sasl_mechanism="SCRAM-SHA-512",
+            sasl_username=who,
+            sasl_password=PASSWORD,
+            ca_file=str(self.authority.ca),
+        )
 
     def admin(self, who: str = "admin") -> AdminClient:
         """An administrator's client, of whoever it is."""
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, **self.extra(who)})
 
     def add(self, prefix: str = "") -> Topics:
-        """Make the topics under a prefix, with the page's rights on them."""
+        """Make the topics under a prefix, with the table's rights on them."""
         names = Topics(prefix)
         topic_table.apply(
             self.bootstrap, names, partitions=2, replication=1, extra=self.extra("admin")
@@ -145,7 +137,7 @@ class Cluster:
                 AclOperation[operation.upper()],
                 AclPermissionType.ALLOW,
             )
-            for right in rights()
+            for right in RIGHTS
             for operation in right.operations
         ]
         admin = self.admin()  # which answers only while it lives
@@ -167,6 +159,14 @@ class Cluster:
         _wait(lambda: who in admin.describe_user_scram_credentials().result())
 
 
+def _environment(given: Kafka) -> dict[str, str]:
+    return {
+        f"SLUICE_KAFKA_{name.upper()}": value
+        for name, value in msgspec.structs.asdict(given).items()
+        if value
+    }
+
+
 def _wait(until: Callable[[], bool]) -> None:
     """Until the broker knows what it was told.
 
@@ -180,7 +180,7 @@ def _wait(until: Callable[[], bool]) -> None:
 
 @contextmanager
 def secure_kafka(folder: Path) -> Iterator[Cluster]:
-    """Start one with the topics; each principal of the page has certificate and password."""
+    """Start one with the topics; each principal of the table has certificate and password."""
     authority = Authority(folder / "ca")
     pems = {name: authority.issue(name) for name in ("admin", *PRINCIPALS)}
     broker = authority.issue("broker", hosts=(HOST,))

@@ -129,13 +129,15 @@ class Caller(_Worker):
     """An acquirer at the sync API: one request after the other, each repeated until answered.
 
     heard: the answer's bytes by authorization id. refused: how often it was told 503, or nothing.
-    The one begun is finished before the end of the ``with``.
+    longest_s: that one of them waited for its answer, all its tries together. The one begun is
+    finished before the end of the ``with``.
     """
 
     def __init__(self, port: int, name: str, *, rate: float = 60, cards: int = 20) -> None:
         super().__init__()
         self.heard: dict[str, bytes] = {}
         self.refused = 0
+        self.longest_s = 0.0
         self._cards = cards
         self._port = port
         self._name = name
@@ -148,9 +150,11 @@ class Caller(_Worker):
             if self._stop.wait(1 / self._rate):
                 break
             raw = encode(auth)
+            asked_at = time.monotonic()
             while (answer := self._ask(connection, raw)) is None:
                 self.refused += 1
                 time.sleep(RETRY_S)
+            self.longest_s = max(self.longest_s, time.monotonic() - asked_at)
             self.heard[auth.authorization_id] = answer
         connection.close()
 

@@ -35,75 +35,107 @@ def signed_log(x: torch.Tensor) -> torch.Tensor:
     return torch.sign(x) * torch.log(torch.abs(x) + 1)
 
 
-class Inputs(nn.Module):
-    """(n, f) raw features to (n, k (2 + b)) of k of them: each as it is and its logarithm,
-    standardised and clipped, and how far it is through each of b bins.
+class Bins(nn.Module):
+    """(n, f) raw features to (n, b k): how far each of k of them is through each of its b bins,
+    from 0 to 1 (piecewise linear encoding: Gorishniy, Rubachev, Babenko 2022).
 
-    The logarithm tells orders of size apart, the raw value amounts of one order: the Handbook's
-    frauds need both. Bins tell apart what lies close together beside a large default, as days since
-    a fraud do beside "never" (piecewise linear encoding: Gorishniy, Rubachev, Babenko 2022). See
-    docs/decisions/0041.
+    Bins tell apart what lies close together beside a large default, as days since a fraud do beside
+    "never". All that a net sees of the features, and all of its preprocessing in a graph.
     """
 
-    def __init__(
-        self,
-        columns: torch.Tensor,
-        mean: torch.Tensor,
-        scale: torch.Tensor,
-        low: torch.Tensor,
-        per_width: torch.Tensor,
-    ) -> None:
-        """columns: (k,) indices of those that are read. mean, scale: (2 k,); a scale of 0 mutes a
-        column that never varied. low, per_width: (k, b) where a bin begins, and 1 over its width;
-        0 for a bin that holds one value."""
+    def __init__(self, columns: torch.Tensor, low: torch.Tensor, per_width: torch.Tensor) -> None:
+        """columns: (k,) indices of those that are read. low, per_width: (b, k) where a bin begins,
+        and 1 over its width; 0 for a bin that holds one value."""
         super().__init__()
         self.columns: torch.Tensor
-        self.mean: torch.Tensor
-        self.scale: torch.Tensor
         self.low: torch.Tensor
         self.per_width: torch.Tensor
         self.register_buffer("columns", columns)
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
         self.register_buffer("low", low)
         self.register_buffer("per_width", per_width)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, f) to (n, b k)."""
+        chosen = torch.index_select(features, 1, self.columns)[:, None]
+        return torch.clamp((chosen - self.low) * self.per_width, 0, 1).flatten(1)
+
+
+class Inputs(nn.Module):
+    """(n, f) raw features to (n, k (2 + b)): beside the bins of k of them, each as it is and its
+    logarithm, standardised and clipped, as straight lines from one bin's edge to the next.
+
+    The logarithm tells orders of size apart, the raw value amounts of one order: a net that is
+    given both learns sooner than one of bins alone. Being sums over bins, they are taken into the
+    first layer when a net is served, and cost nothing there. See docs/decisions/0059.
+    """
+
+    def __init__(self, bins: Bins, start: torch.Tensor, rise: torch.Tensor) -> None:
+        """start: (2, k) sizes at the first edge. rise: (2, b, k) what a bin adds to them."""
+        super().__init__()
+        self.bins = bins
+        self.start: torch.Tensor
+        self.rise: torch.Tensor
+        self.register_buffer("start", start)
+        self.register_buffer("rise", rise)
 
     @staticmethod
     def of(features: Floats, fraud: Bools, columns: Ints, bins: int) -> Inputs:
         """Fitted to a sample (n, f). columns: those that are read.
 
         Bins hold the same share of a sample that is half fraud: where frauds lie, they are narrow.
+        A column that never varied is muted.
         """
         chosen = features[:, columns]
-        raw = torch.from_numpy(chosen)
-        both = torch.cat([raw, signed_log(raw)], dim=1).double()
-        varies = torch.from_numpy(chosen.min(0) != chosen.max(0)).repeat(2)
-        scale = torch.where(varies, 1 / torch.clamp(both.std(0), min=1e-6), 0.0)
         every = max(int((~fraud).sum()) // max(int(fraud.sum()), 1), 1)
         halves = np.concatenate([chosen[fraud], chosen[~fraud][::every]])
         edges = np.quantile(halves, np.linspace(0, 1, bins + 1), axis=0).astype(np.float32)
-        low, width = edges[:-1].T, np.diff(edges, axis=0).T
+        width = np.diff(edges, axis=0)
         per_width = np.divide(1, width, out=np.zeros_like(width), where=width > 0)
-        return Inputs(
-            torch.from_numpy(columns),
-            both.mean(0).float(),
-            scale.float(),
-            torch.from_numpy(low.copy()),
-            torch.from_numpy(per_width),
+        sizes = [_standardised(chosen, edges), _standardised(_log(chosen), _log(edges))]
+        at_edges = torch.from_numpy(np.stack(sizes))
+        made = Bins(
+            torch.from_numpy(columns), torch.from_numpy(edges[:-1]), torch.from_numpy(per_width)
         )
+        return Inputs(made, at_edges[:, 0], at_edges.diff(dim=1))
 
     @property
     def width(self) -> int:
         """Of what comes out."""
-        return len(self.mean) + self.low.numel()
+        return self.start.numel() + self.bins.low.numel()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, f) to (n, k (2 + b))."""
-        chosen = torch.index_select(features, 1, self.columns)  # one Gather in the graph
-        both = torch.cat([chosen, signed_log(chosen)], dim=1)
-        sizes = torch.clamp((both - self.mean) * self.scale, -CLIP, CLIP)
-        through = torch.clamp((chosen[:, :, None] - self.low) * self.per_width, 0, 1)
-        return torch.cat([sizes, through.flatten(1)], dim=1)
+        """(n, f) to (n, k (2 + b)), the bins last."""
+        bins = self.bins(features)
+        shape = self.bins.low.shape
+        sizes = self.start + (bins.unflatten(1, shape)[:, None] * self.rise).sum(2)
+        return torch.cat([sizes.flatten(1), bins], dim=1)
+
+    def folded(self, layer: nn.Linear) -> nn.Linear:
+        """What follows :class:`Bins` as ``layer`` follows this. Columns of the layer behind the
+        inputs' stay."""
+        start, rise = self.start.double(), self.rise.double()
+        weight = layer.weight.detach().double()
+        of_sizes = weight[:, : start.numel()].unflatten(1, start.shape)
+        rest = weight[:, start.numel() :].clone()
+        width = self.bins.low.numel()
+        rest[:, :width] += torch.einsum("osk,sbk->obk", of_sizes, rise).flatten(1)
+        made = nn.Linear(rest.shape[1], len(rest))
+        with torch.no_grad():
+            made.weight.copy_(rest)
+            made.bias.copy_(layer.bias.double() + (of_sizes * start).sum((1, 2)))
+        return made
+
+
+def _log(x: Floats) -> Floats:
+    found: Floats = signed_log(torch.from_numpy(x)).numpy()
+    return found
+
+
+def _standardised(sample: Floats, at: Floats) -> Floats:
+    """Values at (b + 1, k) edges in standard deviations of a sample (n, k), clipped."""
+    mean, deviation = sample.mean(0, dtype=np.float64), sample.std(0, dtype=np.float64)
+    found: Floats = np.clip((at - mean) / np.maximum(deviation, 1e-6), -CLIP, CLIP)
+    return found.astype(np.float32)
 
 
 def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
@@ -145,9 +177,13 @@ class Served(nn.Module):
         """net: stays as it is."""
         super().__init__()
         self.net = copy.deepcopy(net)
-        last = self.net.body[-1]
-        if not isinstance(last, nn.Linear):
-            raise AssertionError(f"a net ends in {type(last).__name__}, not in its logit")  # noqa: TRY004
+        inputs, first, last = self.net.inputs, self.net.body[0], self.net.body[-1]
+        if not isinstance(inputs, Inputs):
+            raise AssertionError("a net is served once")  # noqa: TRY004
+        if not (isinstance(first, nn.Linear) and isinstance(last, nn.Linear)):
+            raise AssertionError("a net begins and ends in other layers than linear ones")  # noqa: TRY004
+        self.net.body[0] = inputs.folded(first)
+        self.net.inputs = inputs.bins
         with torch.no_grad():
             last.weight.copy_(last.weight * net.slope)
             last.bias.copy_(net.world(last.bias))
@@ -162,7 +198,7 @@ class Student(Net):
 
     def __init__(self, inputs: Inputs, hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
-        self.inputs = inputs
+        self.inputs: Inputs | Bins = inputs
         self.body = mlp([inputs.width, *hidden], dropout)
 
     def logit(self, *given: torch.Tensor) -> torch.Tensor:
@@ -248,7 +284,7 @@ class Teacher(Net):
         length: int,
     ) -> None:
         super().__init__()
-        self.inputs = inputs
+        self.inputs: Inputs | Bins = inputs
         self.encoder: nn.Module = Gru(width) if kind == "gru" else Transformer(width, length)
         self.body = mlp([inputs.width + width, *hidden], dropout)
 

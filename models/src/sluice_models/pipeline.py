@@ -458,7 +458,7 @@ def _candidates(
     _set(student.net, of_student)
     student_graph = to_onnx(student.net, names)
     shape = "-".join(map(str, chosen.student.hidden))
-    what = f"MLP {shape} (PyTorch) over raw and logarithmic inputs, distilled from the teacher"
+    what = f"MLP {shape} (PyTorch) over binned inputs, distilled from the teacher"
     encoder = {"gru": "GRU", "transformer": "Transformer"}[chosen.kind]
     sample = enriched(fits.train.fraud, fits.rng(3))
     shift = float(student.net.shift)
@@ -492,7 +492,7 @@ def _candidates(
         ),
         _Made(
             "student_int8",
-            f"{what}; int8 where its first layer reads bins",
+            f"{what}; its first layer in int8",
             to_int8(student_graph, fits.train.features[sample], names),
             of_net | {"calibrated_on": len(sample)},
             shift,

@@ -1,9 +1,8 @@
-"""A student in int8: of its first layer the part that reads the bins, where the time goes.
+"""A student in int8: its first layer, which reads the bins, where the time goes.
 
-The rest stays as it is. Sizes reach to ten standard deviations and bins from 0 to 1: under one
-scale the bins would have 13 steps; a head in eight bits gives 250 different scores, on which no
-threshold can be set. A weight is rounded so that those behind it make up for what that changed,
-over a sample (GPTQ: Frantar, Ashkboos, Hoefler, Alistarh 2023, after optimal brain surgery).
+The rest stays as it is: a head in eight bits gives 250 different scores, on which no threshold can
+be set. A weight is rounded so that those behind it make up for what that changed, over a sample
+(GPTQ: Frantar, Ashkboos, Hoefler, Alistarh 2023, after optimal brain surgery).
 """
 
 from __future__ import annotations
@@ -64,53 +63,51 @@ def rounded(weight: Doubles, scale: Doubles, inputs: Doubles) -> npt.NDArray[np.
 
 
 def to_int8(graph: bytes, sample: Floats, names: Sequence[str]) -> bytes:
-    """Quantise the bins' part of a student's first layer. sample: (m, f) rows as :func:`enriched`
-    draws them. Raises AssertionError for a graph of another shape."""
+    """Quantise a student's first layer. sample: (m, f) rows as :func:`enriched` draws them.
+
+    Raises AssertionError for a graph of another shape.
+    """
     model = onnx.load_from_string(graph)
     nodes = list(model.graph.node)
     at = next(i for i, node in enumerate(nodes) if node.op_type == "Gemm")
-    layer = nodes[at]
-    join = next(i for i, node in enumerate(nodes) if layer.input[0] in node.output)
-    if nodes[join].op_type != "Concat" or len(nodes[join].input) != 2:
-        raise AssertionError(f"the first layer reads a {nodes[join].op_type}, not sizes and bins")
-    sizes, bins = nodes[join].input
+    layer, relu = nodes[at : at + 2]
+    if relu.op_type != "Relu" or list(relu.input) != list(layer.output):
+        raise AssertionError(f"a {relu.op_type} follows the first layer, not its Relu")
+    bins = layer.input[0]
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     weight, bias = (numpy_helper.to_array(tensors[name]) for name in layer.input[1:])
     weight = weight.T.astype(np.float64)  # of a linear layer it lies (o, k)
     inputs = np.rint(_value(model, bins, sample) * STEPS) / STEPS
-    width = len(weight) - inputs.shape[1]
-    scale = np.abs(weight[width:]).max(axis=0) / LEVELS
+    scale = np.abs(weight).max(axis=0) / LEVELS
     scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
     step = np.float32(1 / STEPS)
     of_bias = scale * step
     given: dict[str, npt.NDArray[Any]] = {
-        "sizes_weight": weight[:width].astype(np.float32),
-        "bins_weight": rounded(weight[width:], scale.astype(np.float64), inputs),
-        "bins_weight_scale": scale,
-        "bins_weight_zero": np.zeros(len(scale), np.int8),
+        "first_weight": rounded(weight, scale.astype(np.float64), inputs),
+        "first_weight_scale": scale,
+        "first_weight_zero": np.zeros(len(scale), np.int8),
         "bins_step": np.array(step),
         "bins_zero": np.array(0, np.uint8),
-        "bins_bias": np.rint(bias / of_bias).astype(np.int32),
-        "bins_bias_scale": of_bias,
-        "bins_bias_zero": np.zeros(len(scale), np.int32),
+        "first_bias": np.rint(bias / of_bias).astype(np.int32),
+        "first_bias_scale": of_bias,
+        "first_bias_zero": np.zeros(len(scale), np.int32),
+        "nothing": np.array(0, np.float32),
     }
     model.graph.initializer.remove(tensors[layer.input[1]])
     model.graph.initializer.remove(tensors[layer.input[2]])
     model.graph.initializer.extend(
         numpy_helper.from_array(array, name) for name, array in given.items()
     )
-    (out,) = layer.output
-    nodes[at : at + 1] = [
+    nodes[at : at + 2] = [
         _node("QuantizeLinear", [bins, "bins_step", "bins_zero"], "bins_int8"),
         _node("DequantizeLinear", ["bins_int8", "bins_step", "bins_zero"], "bins_again"),
-        _node("DequantizeLinear", _scaled("bins_weight"), "bins_weights", axis=1),
-        _node("DequantizeLinear", _scaled("bins_bias"), "bins_biases", axis=0),
-        # The runtime makes one integer product of this, if its bias is quantised too.
-        _node("Gemm", ["bins_again", "bins_weights", "bins_biases"], "of_bins"),
-        _node("MatMul", [sizes, "sizes_weight"], "of_sizes"),
-        _node("Add", ["of_sizes", "of_bins"], out),
+        _node("DequantizeLinear", _scaled("first_weight"), "first_weights", axis=1),
+        _node("DequantizeLinear", _scaled("first_bias"), "first_biases", axis=0),
+        # The runtime makes one integer product of this, if its bias is quantised too, and if no
+        # Relu follows, which it would take into a float product first.
+        _node("Gemm", ["bins_again", "first_weights", "first_biases"], layer.output[0]),
+        _node("Max", [layer.output[0], "nothing"], relu.output[0]),
     ]
-    del nodes[join]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return finish(model, names)

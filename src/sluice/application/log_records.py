@@ -1,22 +1,28 @@
 """Entries of the compliance log, made of what lies in Kafka.
 
 Each message becomes one entry, or the reason why it has none. Its bytes are checked twice before
-anything is sealed: by the schema (:func:`sluice.domain.records.log_record.read`), and by the search
-for what no log may hold (:mod:`sluice.application.never_logged`). What is personal is sealed under
-the key of its subject and quarter; where that key was destroyed, nothing is sealed.
+anything is sealed: by the schema (:mod:`sluice.domain.records.log_record`), and by the search for
+what no log may hold (:mod:`sluice.application.never_logged`). What is personal is sealed under the
+key of its subject and quarter; where that key was destroyed, nothing is sealed.
+
+Most records are decisions. Their shapes are looked at as they are read: numbers and lengths by
+types that are the log record's, texts by :func:`_fit`. The header that is made of them needs no
+strict reading any more, which would be the dearest step of all.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
-from sluice.application.keep_log import Refused
-from sluice.application.never_logged import Found, find, find_in, suspects
+from sluice.application.keep_log import Decided, Read, Refused, decided_of
+from sluice.application.never_logged import search
 from sluice.application.ports import Keystore, Message
 from sluice.application.sealing import SealingKey, period_of
 from sluice.application.told import change_of
@@ -24,33 +30,45 @@ from sluice.audit.entries import join
 from sluice.audit.errors import Malformed
 from sluice.domain.records.authorization import Authorization, ScaExemption
 from sluice.domain.records.dead_letter import DUPLICATE, REDRIVEN, DeadLetter
-from sluice.domain.records.decision import Decision, MadeBy, Origin
+from sluice.domain.records.decision import Decision, Origin
 from sluice.domain.records.grammars import EVERYONE
 from sluice.domain.records.label import Label
 from sluice.domain.records.log_record import (
-    MICROS_MAX,
+    DEGRADED_MAX,
+    DIGEST,
+    ID,
+    RULES_MAX,
+    WORD,
     ActionClass,
     AdminBody,
     AdminRecord,
     AnyRecord,
+    Count,
     DeadLetterBody,
     DeadLetterRecord,
     DecisionBody,
     DecisionRecord,
+    Digest,
     DuplicateBody,
     DuplicateRecord,
     LabelBody,
     LabelRecord,
+    Micros,
     Model,
     PolicyInForce,
+    Ppm,
     Provenance,
     RolloutBody,
     RolloutRecord,
     Sca,
     Sealed,
+    Sha256,
     Source,
     StatesServed,
+    Steps,
     Tra,
+    Version,
+    Word,
     actor_of,
     encode,
     read,
@@ -66,24 +84,81 @@ ACTION_CLASSES: Mapping[Outcome, ActionClass] = {
     Outcome.DECLINE: "refuse",
 }
 _NUMBERS = b"0123456789,-[] \t\r\n"
-_AUTHORIZATION, _FEATURES, _PENDING = "authorization", "features", "pending"
-_PERSONAL = (_AUTHORIZATION, _FEATURES, _PENDING)
+_TRACE = re.compile("[0-9a-f]{32}")
+FIT_MAX = 10_000
+"""Texts that are known to fit: rules, policies, tenants, and emitters, which come and go."""
+MADE_MAX = 256
+"""What decided, by its bytes, that is remembered; a fleet has a few at a time."""
+
+
+class _Place(msgspec.Struct, frozen=True, gc=False):
+    """Of an authorization: :class:`Origin`, as a log record may hold it."""
+
+    topic: str
+    partition: Count
+    offset: Count
+
+
+class _States(msgspec.Struct, frozen=True, gc=False):
+    """:class:`sluice.domain.records.decision.States`, the same."""
+
+    card: Version | None = []
+    terminal: Version | None = []
+    merchant: Version | None = []
+    device: Version | None = []
+
+
+class _MadeBy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """:class:`sluice.domain.records.decision.MadeBy`, the same; here with its texts."""
+
+    release_digest: Sha256 | None = None
+    runtime: Word | None = None
+    policy_digest: Sha256
+    policy_version: Count
+    score_ppm: Steps
+    expected_loss_minor: Steps
+    build: Word
+    image: Word | None = None
+    config: Digest | None = None
+
+
+_SHAPES: Mapping[str, Any] = {
+    "authorization": msgspec.Raw,
+    "features": msgspec.Raw,
+    "pending": msgspec.Raw,
+    "made_by": msgspec.Raw,
+    "origin": _Place | None,
+    "states": _States,
+    "sequence": Count,
+    "received_at": Micros,
+    "decided_at": Micros,
+    "reference_amount_minor": Count,
+    "score_ppm": Ppm | None,
+    "settled": Count | None,
+    "silenced": Annotated[list[str], Meta(max_length=RULES_MAX)],
+    "fired": Annotated[list[str], Meta(max_length=RULES_MAX)] | None,
+    "degraded": Annotated[list[str], Meta(max_length=DEGRADED_MAX)],
+}
+"""Fields of a decision that a log record holds in a narrower shape, or that stay the bytes that
+they are."""
 
 
 def _recorded() -> type[msgspec.Struct]:
-    """A decision whose personal parts stay the bytes that they are."""
+    """A decision as far as it can be logged, but for the shapes of its texts."""
+    fields: list[Any] = []
+    for one in msgspec.structs.fields(Decision):
+        kind = _SHAPES.get(one.name, one.type)
+        if one.name == "made_by":
+            fields.append((one.name, kind, msgspec.field(default=msgspec.Raw(b"null"))))
+        elif one.default is not msgspec.NODEFAULT:
+            fields.append((one.name, kind, msgspec.field(default=one.default)))
+        elif one.default_factory is not msgspec.NODEFAULT:
+            fields.append((one.name, kind, msgspec.field(default_factory=one.default_factory)))
+        else:
+            fields.append((one.name, kind))
     return msgspec.defstruct(
         "Recorded",
-        [
-            (one.name, msgspec.Raw)
-            if one.name in _PERSONAL
-            else (one.name, one.type, msgspec.field(default=one.default))
-            if one.default is not msgspec.NODEFAULT
-            else (one.name, one.type, msgspec.field(default_factory=one.default_factory))
-            if one.default_factory is not msgspec.NODEFAULT
-            else (one.name, one.type)
-            for one in msgspec.structs.fields(Decision)
-        ],
+        fields,
         kw_only=True,
         frozen=True,
         gc=False,
@@ -91,6 +166,7 @@ def _recorded() -> type[msgspec.Struct]:
 
 
 _decision: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_recorded())
+_made = msgspec.json.Decoder(_MadeBy | None)
 _authorization = msgspec.json.Decoder(Authorization)
 _label = msgspec.json.Decoder(Label)
 _dead_letter = msgspec.json.Decoder(DeadLetter)
@@ -102,7 +178,7 @@ class _Draft(NamedTuple):
 
     kind, said: its class and fields. personal: JSON that is sealed, b"" for nothing. subject:
     tenant and card token. at: of which quarter the key is. searched: of what is personal, all but
-    lists of whole numbers. constants: texts of the header that many records share.
+    lists of whole numbers. fits: whether its shapes were looked at.
     """
 
     kind: Callable[..., AnyRecord]
@@ -111,7 +187,7 @@ class _Draft(NamedTuple):
     subject: tuple[str, str] = ("", "")
     at: int = 0
     searched: bytes = b""
-    constants: tuple[str, ...] = ()
+    fits: bool = False
 
 
 _Key = tuple[str, str, SealingKey]
@@ -140,31 +216,37 @@ class LogRecords:
         for key, grammar in (grammars or {}).items():
             tenant = key.partition(".")[0]
             self._grammars.setdefault(tenant, []).append(re.compile(grammar, re.ASCII))
-        suspects([b"{}"])  # compiled now: later no heartbeat of the log waits for it
+        search([b"{}"])  # compiled now: later no heartbeat of the log waits for it
+
+    def read(self, batch: Sequence[Message]) -> list[Read]:
+        """See the port."""
+        return [_read(message, message.topic.removeprefix(self._topic_prefix)) for message in batch]
 
     def entries(
-        self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
+        self, batch: Sequence[Read], superseded: Sequence[bool], at_us: int
     ) -> list[bytes | Refused]:
         """See the port. Raises Unavailable, and Corrupt: of the keystore."""
-        drafts = [
-            _draft(message, message.topic.removeprefix(self._topic_prefix), second)
-            for message, second in zip(batch, superseded, strict=True)
+        drafts: list[_Draft | None] = [
+            _superseded(one.draft) if second and one.draft is not None else one.draft
+            for one, second in zip(batch, superseded, strict=True)
         ]
         keys = self._keys(drafts)
         headers = [
-            b"" if draft is None else self._header(draft, key, message, at_us)
-            for draft, key, message in zip(drafts, keys, batch, strict=True)
+            b"" if draft is None else self._header(draft, key, one.message, at_us)
+            for draft, key, one in zip(drafts, keys, batch, strict=True)
         ]
         texts = [
-            b"" if draft is None else _searched(draft, header)
+            b"" if draft is None else header.rpartition(b',"sealed":')[0] + draft.searched
             for draft, header in zip(drafts, headers, strict=True)
         ]
-        looks = suspects(texts)
+        found = search(texts, lambda one, value: self._is_declared(drafts[one], value))
         return [
-            _UNREADABLE if draft is None else self._entry(draft, header, key, text if look else b"")
-            for draft, header, key, text, look in zip(
-                drafts, headers, keys, texts, looks, strict=True
-            )
+            _UNREADABLE
+            if draft is None
+            else _entry(draft, header, key)
+            if held is None
+            else Refused("forbidden_content", held)
+            for draft, header, key, held in zip(drafts, headers, keys, found, strict=True)
         ]
 
     def _keys(self, drafts: Sequence[_Draft | None]) -> list[_Key | None]:
@@ -192,58 +274,61 @@ class LogRecords:
             draft.kind(log=self._log, recorded_at=at_us, source=source, sealed=sealed, **draft.said)
         )
 
-    def _entry(
-        self, draft: _Draft, header: bytes, key: _Key | None, suspect: bytes
-    ) -> bytes | Refused:
-        """suspect: what to look at closely."""
-        found = self._find(draft, suspect) if suspect else None
-        for constant in draft.constants:
-            found = found or find_in(constant)
-        if found is not None:
-            return Refused("forbidden_content", found)
-        try:
-            read(header)
-        except Malformed:
-            return _UNREADABLE
-        try:
-            return join(header, key[2].seal(draft.personal, header) if key is not None else b"")
-        except ValueError:
-            return _TOO_LARGE
-
-    def _find(self, draft: _Draft, text: bytes) -> Found | None:
-        shapes = [*self._grammars.get(draft.subject[0], ()), *self._grammars.get(EVERYONE, ())]
-        return find(text, lambda value: any(shape.fullmatch(value) for shape in shapes))
+    def _is_declared(self, draft: _Draft | None, value: str) -> bool:
+        tenant = "" if draft is None else draft.subject[0]
+        shapes = [*self._grammars.get(tenant, ()), *self._grammars.get(EVERYONE, ())]
+        return any(shape.fullmatch(value) for shape in shapes)
 
 
 _UNREADABLE, _TOO_LARGE = Refused("unreadable"), Refused("too_large")
 
 
-def _searched(draft: _Draft, header: bytes) -> bytes:
-    """All but what the keystore made, and what was searched before."""
-    text = header.rpartition(b',"sealed":')[0]
-    for constant in draft.constants:
-        text = text.replace(constant.encode(), b"")
-    return text + draft.searched
-
-
-def _draft(message: Message, topic: str, superseded: bool) -> _Draft | None:
-    """None for what is no record of its topic."""
+def _entry(draft: _Draft, header: bytes, key: _Key | None) -> bytes | Refused:
+    if not draft.fits:
+        try:
+            read(header)
+        except Malformed:
+            return _UNREADABLE
     try:
-        if topic == "decisions.v1":
-            return _of_decision(message, superseded)
-        return _DRAFTS[topic](message.value)
+        return join(header, key[2].seal(draft.personal, header) if key is not None else b"")
+    except ValueError:
+        return _TOO_LARGE
+
+
+def _read(message: Message, topic: str) -> Read:
+    """Without a draft: what is no record of its topic."""
+    if topic == "decisions.v1":
+        return _read_decision(message)
+    try:
+        return Read(message, None, _DRAFTS[topic](message.value))
     except (msgspec.DecodeError, KeyError):
-        return None
+        return Read(message, None, None)
 
 
-def _of_decision(message: Message, superseded: bool) -> _Draft | None:
-    decision = _decision.decode(message.value)
-    auth = _authorization.decode(decision.authorization)
-    if bytes(decision.features).translate(None, _NUMBERS):
+def _read_decision(message: Message) -> Read:
+    try:
+        decision = _decision.decode(message.value)
+        auth = _authorization.decode(decision.authorization)
+        draft = _of_decision(message, decision, auth)
+    except msgspec.DecodeError:
+        draft = None
+    if draft is None or decision.given_up:
+        return Read(message, decided_of(message.value), draft)
+    said = Decided(auth.tenant, auth.authorization_id, decision.emitter, [])
+    return Read(message, said, draft)
+
+
+def _of_decision(message: Message, decision: Any, auth: Authorization) -> _Draft | None:
+    made: Any = _made_by(bytes(decision.made_by))
+    trace = message.traceparent[3:35] if message.traceparent else None
+    if (
+        bytes(decision.features).translate(None, _NUMBERS)
+        or not ID.fullmatch(auth.authorization_id)
+        or (trace is not None and not _TRACE.fullmatch(trace))
+        or not _fit(_texts(message, decision, auth))
+        or not _fit_digests((decision.catalogue,))
+    ):
         return None
-    if not 0 <= decision.decided_at <= MICROS_MAX:  # no quarter, and so no key
-        return None
-    made = decision.made_by
     body = DecisionBody(
         entrypoint=decision.entrypoint,
         origin=_source(decision.origin),
@@ -291,7 +376,7 @@ def _of_decision(message: Message, superseded: bool) -> _Draft | None:
             build=made and made.build,
             image=made and made.image,
             config=made and made.config,
-            trace=message.traceparent[3:35] if message.traceparent else None,
+            trace=trace,
         ),
         settled=msgspec.UNSET if decision.settled is None else decision.settled,
     )
@@ -300,21 +385,72 @@ def _of_decision(message: Message, superseded: bool) -> _Draft | None:
         "sequence": decision.sequence,
         "authorization_id": auth.authorization_id,
         "event_at": auth.event_at,
-        "body": DuplicateBody(kind="superseded", origin=body.origin, decision=body)
-        if superseded
-        else body,
+        "body": body,
     }
     authorization, pending = bytes(decision.authorization), bytes(decision.pending)
     return _Draft(
-        DuplicateRecord if superseded else DecisionRecord,
+        DecisionRecord,
         said,
         b'{"authorization":%b,"features":%b,"pending":%b}'
         % (authorization, bytes(decision.features), pending),
         (auth.tenant, auth.card_token),
         decision.decided_at,
         authorization + pending,
-        (decision.emitter, *_constants(made)) if made is not None else (decision.emitter,),
+        fits=True,
     )
+
+
+def _superseded(draft: _Draft) -> _Draft:
+    """A decision whose id another record had before."""
+    body: DecisionBody = draft.said["body"]
+    second = DuplicateBody(kind="superseded", origin=body.origin, decision=body)
+    return draft._replace(kind=DuplicateRecord, said={**draft.said, "body": second})
+
+
+@lru_cache(MADE_MAX)
+def _made_by(raw: bytes) -> _MadeBy | None:
+    return _made.decode(raw)
+
+
+def _texts(message: Message, decision: Any, auth: Authorization) -> list[str | None]:
+    """Those of a decision's header that many records share, None where one is not told; but for
+    what it was made by."""
+    return [
+        message.topic,
+        decision.emitter,
+        auth.tenant,
+        auth.region,
+        auth.sca_exemption,
+        decision.origin and decision.origin.topic,
+        decision.reference_currency,
+        decision.release,
+        decision.policy,
+        *decision.reasons,
+        *decision.degraded,
+        *decision.silenced,
+        *(decision.fired or ()),
+    ]
+
+
+class _Fit:
+    """Whether texts have a shape; a regex looks at each of them once. None has every shape."""
+
+    def __init__(self, shape: re.Pattern[str]) -> None:
+        self._shape = shape
+        self._known: set[str | None] = {None}
+
+    def __call__(self, texts: Sequence[str | None]) -> bool:
+        if self._known.issuperset(texts):
+            return True
+        if not all(text is None or self._shape.fullmatch(text) for text in texts):
+            return False
+        if len(self._known) > FIT_MAX:
+            self._known = {None}
+        self._known.update(texts)
+        return True
+
+
+_fit, _fit_digests = _Fit(WORD), _Fit(DIGEST)
 
 
 def _sca(auth: Authorization, decision: Any) -> Sca:
@@ -323,12 +459,6 @@ def _sca(auth: Authorization, decision: Any) -> Sca:
     etv = threshold_of(decision.reference_amount_minor, decision.reference_currency)
     tra = Tra(etv_eur=etv and etv.etv_eur, reference_rate_ppm=etv and etv.reference_rate_ppm)
     return Sca(exemption=auth.sca_exemption, three_ds=auth.three_ds, tra=tra)
-
-
-def _constants(made: MadeBy) -> Iterator[str]:
-    for text in (made.release_digest, made.policy_digest, made.image, made.config):
-        if text:
-            yield text
 
 
 class _PersonalOfLabel(msgspec.Struct, frozen=True, gc=False):
@@ -414,7 +544,7 @@ def _of_rollout(value: bytes) -> _Draft:
         why=_sha256_of(step.why),
         detail=_sha256_of(step.detail),
     )
-    return _Draft(RolloutRecord, {"body": body}, constants=(step.emitter,))
+    return _Draft(RolloutRecord, {"body": body})
 
 
 _DRAFTS: Mapping[str, Callable[[bytes], _Draft]] = {
@@ -428,7 +558,7 @@ def _sha256_of(sentence: str | None) -> str | None:
     return None if sentence is None else hashlib.sha256(sentence.encode()).hexdigest()
 
 
-def _source(origin: Origin | None) -> Source | None:
+def _source(origin: Origin | _Place | None) -> Source | None:
     if origin is None:
         return None
     return Source(topic=origin.topic, partition=origin.partition, offset=origin.offset)

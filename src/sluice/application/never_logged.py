@@ -3,8 +3,8 @@
 Card numbers, card verification values, track data, PIN blocks (PCI DSS 4.0.1, 3.3), tokens,
 cookies and passwords, full IP addresses, and sentences. A record's schema keeps out what has
 another shape; this finds what hides in a text of the right one. First one compiled loop over a
-whole batch says which texts deserve a closer look (:func:`suspects`, 3 ns a byte); then each text
-of those is searched as it is, and as what it may be an encoding of (:func:`find`).
+whole batch marks the strings and numbers that deserve a closer look, 3 ns a byte; then each of
+those is searched as it is, and as what it may be an encoding of (:func:`search`).
 
 What cannot be told from an id is not found: an unlabelled verification value of three digits, an
 encrypted PIN block in hex, a secret without a name before it.
@@ -17,7 +17,7 @@ import binascii
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, get_args
 from urllib.parse import unquote
@@ -35,14 +35,12 @@ FOUND: tuple[Found, ...] = get_args(Found)
 TEXT_MAX = 128
 """Characters of a text; ids have at most 64, and what is longer is a sentence or a document."""
 KNOWN_MAX = 16_384
-"""Texts whose answer is remembered: keys, constants of many records, some ids; 3 MB."""
+"""Strings whose answer is remembered: constants of many records, some ids; 3 MB."""
 DECODED_MAX = 2
 """Encodings in each other that are undone."""
 IPV4_BITS_MAX, IPV6_BITS_MAX = 24, 64
 """Of an address that may be logged: a network of 256 hosts, one line of a household."""
 
-_STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_NUMBER = re.compile(rb"[0-9]{13,}")
 _OVERLAP = 64
 _WORD = r"(?<![A-Za-z])"
 _VERIFICATION = re.compile(
@@ -74,19 +72,22 @@ _IPV6 = re.compile(
     r"(?<![0-9A-Za-z:.])([0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)(?:/([0-9]{1,3}))?"
 )
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _PRINTABLE = re.compile(rb"[ -~\t\r\n]*")
 
-_DIGIT, _HEX, _LETTER, _SPECIAL, _DOT, _COLON, _BLANK = 1, 2, 3, 4, 5, 6, 7
+_DIGIT, _HEX, _LETTER, _SPECIAL, _DOT, _COLON, _BLANK, _APART = 1, 2, 3, 4, 5, 6, 7, 8
+_BASE64, _FIRST, _SECOND = 1, 2, 4
 _TRIPLES = (
-    "cvv", "cvc", "csc", "cav", "cid", "ver", "pin", "eyj", "bea", "bas", "ghp", "gho", "ghs",
+    "cvv", "cvc", "csc", "cav", "cid", "rif", "pin", "eyj", "rer", "bas", "ghp", "gho", "ghs",
     "ghu", "xox", "aki", "asi", "k_l", "k_t", "---", "coo", "ses", "sid", "pas", "sec", "csr",
     "api",
 )  # fmt: skip
-"""In every text in clear in which a word begins that the searches above ask for."""
+"""One is in every word that the searches above ask for; none is of hexadecimal digits alone."""
 
 
 def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    kinds = np.zeros(256, np.uint8)
+    kinds = np.full(256, _APART, np.uint8)
+    kinds[list(b"+/_-")] = 0
     kinds[[*range(32), *range(127, 256)]] = _SPECIAL
     kinds[list(b"%=;^\\")] = _SPECIAL
     kinds[list(b"0123456789")] = _DIGIT
@@ -104,49 +105,78 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray
     return kinds, letters, triples
 
 
+def _base64_codes() -> npt.NDArray[np.uint8]:
+    """Of each byte, whether base64 is written with it, and whether it may be the first or second of
+    four that are three bytes of a text."""
+    codes = np.zeros(256, np.uint8)
+    chars = np.frombuffer(_ALPHABET, np.uint8)
+    codes[[*chars, *b"-_"]] = _BASE64
+    printable = [byte for byte in range(256) if _PRINTABLE.fullmatch(bytes([byte]))]
+    codes[chars[[byte >> 2 for byte in printable]]] |= _FIRST
+    codes[chars[[high << 4 | byte >> 4 for byte in printable for high in range(4)]]] |= _SECOND
+    return codes
+
+
 _KINDS, _LETTERS, _IS_TRIPLE = _tables()
+_CODES = _base64_codes()
 _IS_PAIR = np.zeros(256, np.bool_)
 _IS_PAIR[list(b"DTjz")] = True
 
 
 @entry
-def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no-untyped-def]
-    """See :func:`suspects`. A text in quotes is a key where a colon follows."""
-    at = 0
+def _look(text, ends, kinds, letters, triples, pairs, codes, marks):  # type: ignore[no-untyped-def]
+    """See :func:`_marked`. Returns how many there are."""
+    at = count = 0
     for one in range(ends.size):
         end = ends[one]
-        suspect = False
-        inside = False
-        digits = first = 0
-        length = run = dots = colons = blanks = triple = bits = last = nine = 0
-        paired = said = network = False
-        while at < end:
-            byte = text[at]
+        suspect = inside = False
+        began = digits = 0
+        length = run = dots = colons = blanks = triple = bits = last = nine = apart = 0
+        paired = network = False
+        while at <= end:
+            byte = text[at] if at < end else 0
             at += 1
             if not inside:
-                if byte == 34:
-                    inside = True
-                    length = run = dots = colons = blanks = triple = bits = last = nine = 0
-                    paired = said = network = False
-                    digits = 0
-                elif 48 <= byte <= 57:
-                    if digits == 0:
-                        first = byte
+                if 48 <= byte <= 57:
                     digits += 1
-                    if digits >= 13 and first >= 50:
-                        suspect = True
-                else:
-                    digits = 0
+                    continue
+                # Thirteen or sixteen digits that begin with 1 are a time.
+                if digits >= 13 and not (digits in (13, 16) and text[at - 1 - digits] == 49):
+                    marks[count, 0], marks[count, 1], marks[count, 2] = one, at - 1 - digits, at - 1
+                    count += 1
+                digits = 0
+                if byte == 34 and at <= end:
+                    inside = True
+                    began = at
+                    length = run = dots = colons = blanks = triple = bits = last = nine = apart = 0
+                    suspect = paired = network = False
                 continue
-            if byte == 34:
+            if at > end or byte == 34:
                 inside = False
-                suspect |= said and not (at < end and text[at] == 58)
                 suspect |= dots >= 3 and not (network and 0 <= bits <= 24)
+                if not suspect and length >= 16:  # base64 of a text, in what stands together
+                    first, behind, fits = began, at - 1, True
+                    apart += dots + colons + blanks
+                    for here in range(began, at):
+                        code = codes[text[here]] if here < behind else 0
+                        place = here - first & 3
+                        if code == 0:
+                            suspect |= fits and here - first >= 16
+                            first, fits = here + 1, True
+                        elif place == 0:
+                            fits &= code & 2 != 0
+                        elif place == 2:
+                            fits &= codes[text[here - 1]] & 4 != 0
+                        if not fits and apart == 0:
+                            break
+                if suspect or at > end:
+                    marks[count, 0], marks[count, 1], marks[count, 2] = one, began, at - 1
+                    count += 1
                 continue
             length += 1
             kind = kinds[byte]
             triple = (triple << 5 | letters[byte]) & 0x7FFF
-            said |= triples[triple]
+            suspect |= triples[triple]
             if kind == 1:
                 run += 1
                 nine = (nine << 4 | byte - 48) & 0xFFFFFFFFF
@@ -164,7 +194,7 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
                 paired = 77 <= byte <= 79
             elif kind == 4:
                 suspect = True
-                if byte == 92:
+                if byte == 92 and at < end:
                     at += 1
             elif kind == 5:
                 dots += 1
@@ -175,45 +205,73 @@ def _look(text, ends, kinds, letters, triples, pairs, found):  # type: ignore[no
             elif kind == 7:
                 blanks += 1
                 suspect |= blanks >= 2
+            elif kind == 8:
+                apart += 1
             if byte == 47:
                 network = length <= 16
                 bits = -1
             suspect |= length > 128
             last = byte
-        found[one] = suspect or inside
         at = end
+    return count
 
 
-def suspects(texts: Sequence[bytes]) -> list[bool]:
-    """Which of n texts of JSON deserve a closer look: whatever :func:`find` finds is in one."""
-    text = np.frombuffer(b"".join(texts), np.uint8)
+def _marked(texts: Sequence[bytes]) -> Iterable[tuple[int, bytes, bool]]:
+    """What deserves a closer look in n texts of JSON: number of the text, the inside of a string or
+    a number, and whether it is a string. Whatever :func:`find_in` finds in one, it is marked.
+
+    A string that does not end is marked up to the end of its text. What may be a time in milli- or
+    microseconds of 2001 to 2033 is not: chance puts a card number in its digits.
+    """
+    whole = b"".join(texts)
     ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
-    found = np.zeros(len(texts), np.bool_)
-    _look(text, ends, _KINDS, _LETTERS, _IS_TRIPLE, _IS_PAIR, found)
-    answer: list[bool] = found.tolist()
+    # A string that is marked has two quotes and a byte; the last of each text may lack them.
+    marks = np.empty((len(whole) // 3 + len(texts), 3), np.int64)
+    text = np.frombuffer(whole, np.uint8)
+    count = _look(text, ends, _KINDS, _LETTERS, _IS_TRIPLE, _IS_PAIR, _CODES, marks)
+    for one, first, behind in marks[:count].tolist():
+        yield one, whole[first:behind], whole[first - 1 : first] == b'"'
+
+
+def search(
+    texts: Sequence[bytes], is_declared: Callable[[int, str], bool] = lambda _, __: False
+) -> list[Found | None]:
+    """Of each of n texts of JSON, the first that is found and may not be logged; None if nothing
+    is. Keys and values are searched, and numbers outside of them.
+
+    is_declared: says of a text's number, and of a value in it, that its sender makes such ids, so
+    that digits beside other digits in it are no card number.
+
+    >>> search([b'{"a":"cvv=123"}', b'{"a":"a-1"}', b'{"a":4111111111111111}'])
+    ['verification_value', None, 'card_number']
+    """
+    answer: list[Found | None] = [None] * len(texts)
+    for one, raw, is_text in _marked(texts):
+        if answer[one] is not None:
+            continue
+        if not is_text:
+            answer[one] = "card_number" if holds_card_number(raw.decode()) else None
+            continue
+        found = _find_in_string(raw)
+        if found == "card_number" and is_declared(one, value := _value(raw)):
+            found = find_in(value, declared=True)
+        answer[one] = found
     return answer
 
 
-def find(text: bytes, is_declared: Callable[[str], bool] = lambda _: False) -> Found | None:
-    """The first that is found in a text of JSON that may not be logged; None if nothing is.
-
-    Keys and values are searched, and numbers outside of them. is_declared: says of a value that its
-    sender makes such ids, so that digits beside other digits in it are no card number.
-    """
-    for raw in _STRING.findall(text):
-        try:
-            value = json.loads(b'"%b"' % raw, strict=False) if b"\\" in raw else raw.decode()
-        except ValueError:
-            return "text"
-        found = find_in(value, declared=is_declared(value))
-        if found is not None:
-            return found
-    if any(holds_card_number(one.decode()) for one in _NUMBER.findall(_STRING.sub(b"", text))):
-        return "card_number"
-    return None
-
-
 @lru_cache(KNOWN_MAX)
+def _find_in_string(raw: bytes) -> Found | None:
+    try:
+        return find_in(_value(raw))
+    except ValueError:
+        return "text"
+
+
+def _value(raw: bytes) -> str:
+    """Of a string of JSON: between its quotes. Raises ValueError."""
+    return str(json.loads(b'"%b"' % raw, strict=False)) if b"\\" in raw else raw.decode()
+
+
 def find_in(value: str, *, declared: bool = False) -> Found | None:
     """The same in one text, outside of JSON.
 

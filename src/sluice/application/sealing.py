@@ -13,11 +13,12 @@ from __future__ import annotations
 import hmac
 import os
 import re
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sluice.domain.clock import to_datetime
+from sluice.domain.clock import DAY_US, to_datetime
 from sluice.errors import Corrupt, Rejected
 
 SECRET_BYTES = 32
@@ -97,7 +98,12 @@ def period_of(at_us: int) -> str:
     >>> period_of(0), period_of(1_791_000_000_000_000)
     ('1970Q1', '2026Q4')
     """
-    moment = to_datetime(at_us)
+    return _period_of_day(at_us // DAY_US)
+
+
+@lru_cache(1_024)
+def _period_of_day(day: int) -> str:
+    moment = to_datetime(day * DAY_US)
     return f"{moment.year:04}Q{(moment.month + 2) // 3}"
 
 

@@ -105,12 +105,20 @@ def start(service: str, settings: Settings, **said: Any) -> Started:
     Misconfigured if the port is taken.
     """
     configure_logging(service, settings)
+    region = settings.service.region or "any"
+    telemetry.METRICS.info("sluice_region_info", region)
     memory_max_mb = limit_memory(settings.service.memory_max_mb)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     admin = open_admin_port(settings)
-    telemetry.event("started", replica=settings.service.name(), memory_max_mb=memory_max_mb, **said)
+    telemetry.event(
+        "started",
+        replica=settings.service.name(),
+        memory_max_mb=memory_max_mb,
+        region=region,
+        **said,
+    )
     for name in settings_of.settings_told_as_links():
         telemetry.event(
             "service_link",
@@ -323,6 +331,7 @@ def featurizer(settings: Settings) -> FeaturizerParts:
             client_id=client_id,
             passes_over=False,
             wait_for_commits=False,  # states skip what they have seen, the store knows how far
+            session_ms=settings.kafka.session_s * 1000,
             extra=extra,
             count=telemetry.METRICS.count,
         ),
@@ -367,6 +376,7 @@ def archiver(settings: Settings) -> ArchiverParts:
         topics=list(folders),
         client_id=f"archiver-{settings.service.name()}",
         passes_over=False,
+        session_ms=settings.kafka.session_s * 1000,
         extra=settings.kafka.extra(),
         count=telemetry.METRICS.count,
     )
@@ -399,6 +409,7 @@ def labeller(settings: Settings) -> LabellerParts:
             topics=[settings.labeller.topic],
             client_id=f"labeller-{settings.service.name()}",
             passes_over=False,
+            session_ms=settings.kafka.session_s * 1000,
             extra=extra,
             count=telemetry.METRICS.count,
         )
@@ -505,13 +516,9 @@ def store_watch(settings: Settings, online: OnlineConnection) -> StoreWatch:
     )
 
 
-def policies(settings: Settings) -> PolicyFiles:
-    """The policy pack. Raises Misconfigured if it is wrong."""
-    return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
-
-
 def _deciding_policies(settings: Settings) -> PolicyFiles:
-    """The same where it decides: it must not let through without a key."""
+    """The policy pack where it decides: it must not let through without a key. Raises
+    Misconfigured if it is wrong."""
     return PolicyFiles(
         Path(settings.decider.policy_dir),
         catalogue.FEATURES,
@@ -794,7 +801,7 @@ def decider(
         stage=lambda name, seconds: telemetry.METRICS.observe(
             "sluice_decider_stage_duration_seconds", seconds, name
         ),
-        check=checks(settings.decider.grammars),
+        check=checks(settings.decider.grammars, settings.service.region),
         turned_away=turned_away,
         watch=active.configuration,
         challengers=active.challengers,
@@ -928,6 +935,7 @@ def transactional_stream(settings: Settings) -> Transactions:
         topics=[topics(settings).authorizations],
         transactional_id=f"{settings.kafka.topic_prefix}{name}",
         client_id=name,
+        session_ms=settings.kafka.session_s * 1000,
         extra=settings.kafka.extra(),
         count=telemetry.METRICS.count,
     )

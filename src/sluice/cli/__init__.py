@@ -50,6 +50,7 @@ VERBS: dict[str, str] = {
     "policy": "sluice.cli.policy",
     "rollout": "sluice.cli.rollout",
     "retention": "sluice.cli.retention",
+    "size": "sluice.cli.size",
     "reference": "sluice.cli.reference",
 }
 DEVELOPERS = frozenset({"contracts", "reference"})

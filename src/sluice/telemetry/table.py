@@ -38,12 +38,12 @@ class Metric(NamedTuple):
     begins: tuple[tuple[str, ...], ...] = ()
 
 
+_EVERY = ("decider", "featurizer", "archiver", "consistency", "labeller", "auditor", "witness")
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     "task": ("decider", "featurizer", "consistency", "labeller", "auditor"),
     "start": ("decider", "featurizer", "archiver", "labeller", "auditor"),
-    "build": (
-        *("decider", "featurizer", "archiver", "consistency", "labeller", "auditor", "witness"),
-    ),
+    "build": _EVERY,
+    "region": _EVERY,
     "decider": ("decider",),
     "store": ("decider", "featurizer"),
     "consumer": ("decider", "featurizer", "archiver", "labeller", "auditor"),
@@ -100,7 +100,7 @@ _DEAD_LETTER_CODES = (
     *("duplicate", "conflict", "event_too_old", "event_in_future", "unknown_field"),
     *("missing_field", "wrong_type", "out_of_range", "bad_format", "bad_token", "unknown_value"),
     *("unknown_currency", "unknown_country", "invalid_json", "too_large", "card_number"),
-    "internal",
+    *("other_region", "internal"),
 )
 _ACCESS_REASONS = _each(
     *("none", "malformed", "expired", "not_yet_valid", "wrong_audience", "wrong_issuer"),
@@ -112,6 +112,13 @@ _ACCESS_REASONS = _each(
 
 TABLE: tuple[Metric, ...] = (
     Metric("sluice_build_info", "gauge", ("service", "version"), "1 for the running version."),
+    Metric(
+        "sluice_region_info",
+        "gauge",
+        ("region",),
+        "1 for the region that the service's cell is for (`service.region`); `any` where none is "
+        "set.",
+    ),
     Metric(
         "sluice_start_waiting",
         "gauge",

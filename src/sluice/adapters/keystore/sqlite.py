@@ -10,9 +10,10 @@ subject's (docs/decisions/0049-sealing.md).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,9 @@ from sluice.errors import Corrupt, Misconfigured, Rejected, Unavailable
 from sluice.faultpoints import kill_at
 
 CACHED_MAX = 100_000
-"""Keys held in memory, 1 kB each; past it all are let go and read again."""
+"""Keys held in memory, 1 kB each, and pseudonyms of cards, 0.3 kB each; past it all are let go."""
+ASKED_MAX = 500
+"""Keys that one question to SQLite is about; an auditor's batch has at most 256."""
 BUSY_S = 10
 """Longest a call waits for another process's transaction: an erasure's, mostly."""
 COPIES_KEPT = 2
@@ -106,10 +109,12 @@ class SqliteKeystore:
         self._copies = copies
         self._ciphers: dict[tuple[str, int], AESGCM] = {}
         self._cached: dict[tuple[str, str], SealingKey | None] = {}
+        self._subjects: dict[tuple[str, str], str] = {}
         self._version = -1
         with _translated(path):
             self._db = _connect(path)
-            self._finish()  # what an erasure that was killed had left to do
+        self._finish()  # what an erasure that was killed had left to do
+        with self._reading():
             self._pepper = self._unwrap(self._root, b"pepper", self._meta("pepper"))
             self.emitter = "keystore-" + self._meta("id").decode()
 
@@ -145,21 +150,26 @@ class SqliteKeystore:
 
     def subject(self, tenant: str, card_token: str) -> str:
         """See the port, here and below."""
-        return subject_of(self._pepper, tenant, card_token)
+        card = tenant, card_token
+        found = self._subjects.get(card)
+        if found is None:
+            if len(self._subjects) >= CACHED_MAX:
+                self._subjects.clear()
+            found = self._subjects[card] = subject_of(self._pepper, tenant, card_token)
+        return found
 
     def keys(self, wanted: Sequence[tuple[str, str]]) -> list[SealingKey | None]:
         """Costs a look at the file's version, and a read of each key that is not in memory."""
-        with _translated(self._path):
-            self._follow()
-            # Again where another process wrote meanwhile: what was read before is let go.
-            while missing := {one for one in wanted if one not in self._cached}:
+        while True:  # again where another process wrote meanwhile: what was read is let go
+            with self._reading():
+                missing = {one for one in wanted if one not in self._cached}
                 if len(self._cached) + len(missing) > CACHED_MAX:
                     self._cached.clear()
                     missing.update(wanted)
-                absent = [one for one in missing if not self._read(one)]
-                if absent:
-                    self._make(absent)
-            return [self._cached[one] for one in wanted]
+                absent = self._read(missing)
+                if not absent:
+                    return [self._cached[one] for one in wanted]
+            self._make(absent)
 
     def key(self, subject: str, period: str) -> SealingKey:
         """One of them."""
@@ -170,10 +180,11 @@ class SqliteKeystore:
 
     def existing(self, subject: str, period: str) -> SealingKey:
         """Makes none."""
-        with _translated(self._path):
-            self._follow()
+        with self._reading():
             one = subject, period
-            found = self._cached[one] if one in self._cached or self._read(one) else None
+            if one not in self._cached:
+                self._read([one])
+            found = self._cached.get(one)
         if found is None:
             raise _erased(subject, period)
         return found
@@ -278,6 +289,21 @@ class SqliteKeystore:
         with self._writing():
             return self._note(event)
 
+    def admin(
+        self, action: str, target: str, told: Sequence[str], *, who: str, case: str
+    ) -> KeyEvent:
+        """Write down, durably, that somebody changes how the system runs; before it is done.
+
+        told: lines that say what is done."""
+        event = msgspec.structs.replace(
+            self._event("admin", who, case),
+            action=action,
+            target=target,
+            detail=hashlib.sha256("\n".join(told).encode()).hexdigest(),
+        )
+        with self._writing():
+            return self._note(event)
+
     def rewrap(
         self, wrapper: KeyWrapper, *, before: str, after: str, who: str, case: str
     ) -> KeyEvent:
@@ -308,8 +334,7 @@ class SqliteKeystore:
 
     def counts(self) -> KeyCounts:
         """How much of what there is. Counts every key: seconds for some ten million."""
-        with _translated(self._path):
-            self._follow()
+        with self._reading():
             keys = self._db.execute(
                 "SELECT period, count(*) FROM secret GROUP BY period ORDER BY period"
             )
@@ -361,55 +386,65 @@ class SqliteKeystore:
     # Keys.
 
     def _follow(self) -> None:
-        """Let go what was read before another process changed the file."""
+        """Let go what was read before another process changed the file. In a transaction only."""
         if self._db.execute("PRAGMA data_version").fetchone()[0] != self._version:
             self._refresh()
 
     def _refresh(self) -> None:
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         self._cached.clear()
+        self._subjects.clear()  # of a card that was erased nothing stays here
         self._ciphers.clear()
         self._version = -1  # until the root is read: what unwraps it may be away
-        for _ in range(3):  # an erasure may go on from one root to the next in between
-            self._generation = int(self._meta("generation"))
-            found = self._roots.read().get(self._generation)
-            if found is not None:
-                self._root, self._version = AESGCM(found), version
-                return
-        raise Corrupt(
-            "the keystore is wrapped under a root key that is gone: it is a copy from before an "
-            "erasure, or the root keys are",
-            where=str(self._path),
-            fix="bring back a copy from after it: docs/runbooks/keystore.md",
-            code="root_gone",
-        )
+        self._generation = int(self._meta("generation"))
+        found = self._roots.read().get(self._generation)
+        if found is None:
+            raise Corrupt(
+                "the keystore is wrapped under a root key that is gone: it is a copy from before "
+                "an erasure, or the root keys are",
+                where=str(self._path),
+                fix="bring back a copy from after it: docs/runbooks/keystore.md",
+                code="root_gone",
+            )
+        self._root, self._version = AESGCM(found), version
 
-    def _read(self, one: tuple[str, str]) -> bool:
-        """Put one into memory; False where it has to be made."""
-        subject, period = one
-        raw = _raw(subject)
-        row = self._db.execute(
-            "SELECT wrapped FROM secret WHERE period = ? AND subject = ?", (period, raw)
-        ).fetchone()
-        if row is not None:
-            secret = self._unwrap(self._bucket(period, raw), _named(period, raw), row[0])
-            self._cached[one] = SealingKey(secret)
-            return True
-        through = self._db.execute(
-            "SELECT max(through) FROM (SELECT through FROM erased WHERE subject = ?"
-            " UNION ALL SELECT CAST(value AS TEXT) FROM meta WHERE name = 'expired')",
-            (raw,),
-        ).fetchone()[0]
-        if period <= (through or ""):
-            self._cached[one] = None
-            return True
-        return False
+    def _read(self, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Put keys into memory. Returns those that have to be made. Subject and period of each."""
+        absent: list[tuple[str, str]] = []
+        by_period: dict[str, list[str]] = {}
+        for subject, period in wanted:
+            by_period.setdefault(period, []).append(subject)
+        for period, subjects in by_period.items():
+            for at in range(0, len(subjects), ASKED_MAX):
+                absent += self._read_some(period, subjects[at : at + ASKED_MAX])
+        return absent
+
+    def _read_some(self, period: str, subjects: Sequence[str]) -> Iterator[tuple[str, str]]:
+        raws = [_raw(subject) for subject in subjects]
+        among = f"subject IN ({','.join('?' * len(raws))})"
+        held = dict(
+            self._db.execute(
+                f"SELECT subject, wrapped FROM secret WHERE period = ? AND {among}", (period, *raws)
+            ).fetchall()
+        )
+        gone = dict(
+            self._db.execute(f"SELECT subject, through FROM erased WHERE {among}", raws).fetchall()
+        )
+        expired = self._meta("expired").decode()
+        for subject, raw in zip(subjects, raws, strict=True):
+            if raw in held:
+                secret = self._unwrap(self._bucket(period, raw), _named(period, raw), held[raw])
+                self._cached[subject, period] = SealingKey(secret)
+            elif period <= max(gone.get(raw, ""), expired):
+                self._cached[subject, period] = None
+            else:
+                yield subject, period
 
     def _make(self, absent: Sequence[tuple[str, str]]) -> None:
         before = self._version
         with self._writing():
             if self._version != before:  # another process may have been first
-                absent = [one for one in absent if not self._read(one)]
+                absent = self._read(absent)
             made = []
             for subject, period in absent:
                 raw, secret = _raw(subject), os.urandom(SECRET_BYTES)
@@ -419,7 +454,7 @@ class SqliteKeystore:
             self._db.executemany("INSERT INTO secret VALUES (?, ?, ?)", made)
 
     def _bucket(self, period: str, raw: bytes) -> AESGCM:
-        """The cipher of a bucket, which is made where there is none (in a transaction only)."""
+        """The cipher of a bucket, which is made where there is none."""
         at = period, _number(raw)
         found = self._ciphers.get(at)
         if found is None:
@@ -638,6 +673,18 @@ class SqliteKeystore:
                 fix="the file was changed: bring a copy back, docs/runbooks/keystore.md",
                 code="unwrap",
             ) from exc
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One state of the file: no erasure ends between two things that are read of it."""
+        with _translated(self._path):
+            self._db.execute("BEGIN")
+            try:
+                self._follow()
+                yield
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -226,8 +226,9 @@ def decode_authorization(
     raw: UTF-8 JSON of at most MAX_BODY_BYTES. check: with tenants' grammars, see
     :mod:`sluice.domain.records.grammars`. Raises Rejected whose ``code`` is one of too_large,
     invalid_json, unknown_field, missing_field, duplicate_field, wrong_type, out_of_range,
-    bad_format, bad_token, unknown_value, unknown_currency, unknown_country, card_number. The error
-    never repeats a value, and the name of an unknown field only if it looks like one.
+    bad_format, bad_token, unknown_value, unknown_currency, unknown_country, card_number,
+    other_region. The error never repeats a value, and the name of an unknown field only if it
+    looks like one.
     """
     if len(raw) > MAX_BODY_BYTES:
         raise Rejected(
@@ -302,6 +303,24 @@ check: Callable[[Authorization], None] = checker(Authorization, fix=FIX)
 
 Raises Rejected (bad_format, unknown_currency, unknown_country, card_number)."""
 _check = check
+
+
+def of_region(
+    region: str, check: Callable[[Authorization], None]
+) -> Callable[[Authorization], None]:
+    """A check, and whether the authorization is of this region. Raises Rejected (other_region)."""
+
+    def checked(auth: Authorization) -> None:
+        check(auth)
+        if auth.region != region:
+            raise Rejected(
+                f"it is of another region than {region}, which this cell is for",
+                where="$.region",
+                fix="send it to the cell of its own region",
+                code="other_region",
+            )
+
+    return checked
 
 
 def check_event_time(auth: Authorization, now_us: int, bounds: EventTimeBounds) -> None:

@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-from sluice.domain.records.authorization import FIX, Authorization, check
+from sluice.domain.records.authorization import FIX, Authorization, check, of_region
 from sluice.domain.records.texts import checker, kinds_of
 from sluice.errors import Misconfigured
 
@@ -53,9 +53,11 @@ class Grammars:
         self._own.get(auth.tenant, self._others)(auth)
 
 
-def checks(grammars: Mapping[str, str]) -> Check:
-    """The check where there are grammars, and where there are none."""
-    return Grammars(grammars) if grammars else check
+def checks(grammars: Mapping[str, str], region: str = "") -> Check:
+    """The check by an installation's settings: its tenants' grammars, and the region that it is
+    for, empty for any. It raises Rejected as ``check`` does; bad_token, other_region."""
+    shapes = Grammars(grammars) if grammars else check
+    return of_region(region, shapes) if region else shapes
 
 
 def _check(shapes: Mapping[str, re.Pattern[str]]) -> Check:

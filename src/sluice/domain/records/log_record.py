@@ -551,7 +551,8 @@ TYPES: dict[str, type[AnyRecord]] = {
 
 _ACTOR = re.compile(r"[A-Za-z0-9._@+-]{1,64}")
 WORD = re.compile(r"[A-Za-z0-9_.:@/+-]{1,128}")
-"""Of a :data:`Word`."""
+ID, DIGEST = re.compile(r"[!-~]{1,64}"), re.compile(r"[0-9a-f]{12,64}")
+"""Of a :data:`Word`, an :data:`Id`, a :data:`Digest`."""
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyRecord)
 encode = _encoder.encode
