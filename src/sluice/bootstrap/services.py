@@ -516,13 +516,9 @@ def store_watch(settings: Settings, online: OnlineConnection) -> StoreWatch:
     )
 
 
-def policies(settings: Settings) -> PolicyFiles:
-    """The policy pack. Raises Misconfigured if it is wrong."""
-    return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
-
-
 def _deciding_policies(settings: Settings) -> PolicyFiles:
-    """The same where it decides: it must not let through without a key."""
+    """The policy pack where it decides: it must not let through without a key. Raises
+    Misconfigured if it is wrong."""
     return PolicyFiles(
         Path(settings.decider.policy_dir),
         catalogue.FEATURES,
