@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from functools import partial
@@ -23,7 +24,7 @@ from sluice.adapters.parquet.columns import KINDS, table
 from sluice.adapters.parquet.damage import LAST
 from sluice.adapters.parquet.samples import ArchiveSampleSource
 from sluice.adapters.spark import backfill
-from sluice.adapters.spark.session import session, spread
+from sluice.adapters.spark.session import PARTITIONS, session, sized, spread
 from sluice.application.consistency import gate, one_by_one
 from sluice.application.ports import Message, StateUpdate
 from sluice.bootstrap import engines, verbs
@@ -192,3 +193,43 @@ def test_results_come_in_the_order_of_the_pieces_and_an_error_comes_as_it_was():
     with pytest.raises(Corrupt) as told:
         list(spread(lambda: refuse, [7]))
     assert (told.value.where, told.value.fix, told.value.code) == ("piece 7", "mend it", "broken")
+
+
+@pytest.mark.parametrize("named", [None, "7"])
+def test_shuffles_are_sized_by_the_past_unless_sparks_configuration_names_a_number(spark, named):
+    before = spark.conf.get(PARTITIONS)
+    spark.conf.unset(PARTITIONS)
+    try:
+        if named:
+            spark.conf.set(PARTITIONS, named)
+        for rows, want in ((1, "4"), (3_500_001, "8"), (10**9, "2000")):
+            with sized(spark, rows):
+                assert spark.conf.get(PARTITIONS) == (named or want)
+            assert spark.conf.getAll.get(PARTITIONS) == named
+    finally:
+        spark.conf.set(PARTITIONS, before)
+
+
+@pytest.mark.parametrize(
+    ("environment", "configured", "want"),
+    [
+        (None, None, sys.executable),
+        (None, "/opt/venv/bin/python", "/opt/venv/bin/python"),
+        ("/mine/python", "/opt/venv/bin/python", "/mine/python"),
+    ],
+)
+def test_the_executors_python_is_the_one_that_was_configured(
+    spark, monkeypatch, environment, configured, want
+):
+    monkeypatch.setattr(spark._sc, "pythonExec", environment or sys.executable)
+    if environment:
+        monkeypatch.setenv("PYSPARK_PYTHON", environment)
+    else:
+        monkeypatch.delenv("PYSPARK_PYTHON")
+    key = "spark.pyspark.python"
+    if configured:
+        spark.conf.set(key, configured)
+    try:
+        assert session()._sc.pythonExec == want
+    finally:
+        spark.conf.unset(key)
