@@ -37,14 +37,21 @@ from tests.unit.application.test_featurize import Harness
 from tests.unit.cli.test_backfill import stream
 
 SECOND_US = 1_000_000
+STARTED = "STARTED_BY_THE_PYTHON_CONFIGURED"
 RUN_ROWS = 500
 """Less than many an entity has, so that it is cut."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """Two cores; four partitions a shuffle, so that days, entities and files are spread."""
+    """Two cores; four partitions a shuffle, so that days, entities and files are spread, and
+    a Python of its own for the tasks."""
+    python = tmp_path_factory.mktemp("bin") / "python"
+    python.write_text(f'#!/bin/sh\n{STARTED}=yes exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    os.environ.pop("PYSPARK_PYTHON", None)
     conf = {
+        "spark.pyspark.python": str(python),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "4",
@@ -210,26 +217,10 @@ def test_shuffles_are_sized_by_the_past_unless_sparks_configuration_names_a_numb
         spark.conf.set(PARTITIONS, before)
 
 
-@pytest.mark.parametrize(
-    ("environment", "configured", "want"),
-    [
-        (None, None, sys.executable),
-        (None, "/opt/venv/bin/python", "/opt/venv/bin/python"),
-        ("/mine/python", "/opt/venv/bin/python", "/mine/python"),
-    ],
-)
-def test_the_executors_python_is_the_one_that_was_configured(
-    spark, monkeypatch, environment, configured, want
-):
-    monkeypatch.setattr(spark._sc, "pythonExec", environment or sys.executable)
-    if environment:
-        monkeypatch.setenv("PYSPARK_PYTHON", environment)
-    else:
-        monkeypatch.delenv("PYSPARK_PYTHON")
-    key = "spark.pyspark.python"
-    if configured:
-        spark.conf.set(key, configured)
-    try:
-        assert session()._sc.pythonExec == want
-    finally:
-        spark.conf.unset(key)
+def test_tasks_run_the_python_that_sparks_configuration_names(spark, monkeypatch):
+    seen = list(spread(lambda: os.getenv, [STARTED]))
+    assert seen == ["yes"]
+    # And PYSPARK_PYTHON before it.
+    monkeypatch.setenv("PYSPARK_PYTHON", "/mine/python")
+    monkeypatch.setattr(spark._sc, "pythonExec", "/mine/python")
+    assert session()._sc.pythonExec == "/mine/python"
