@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from functools import partial
@@ -23,7 +24,7 @@ from sluice.adapters.parquet.columns import KINDS, table
 from sluice.adapters.parquet.damage import LAST
 from sluice.adapters.parquet.samples import ArchiveSampleSource
 from sluice.adapters.spark import backfill
-from sluice.adapters.spark.session import session, spread
+from sluice.adapters.spark.session import PARTITIONS, session, sized, spread
 from sluice.application.consistency import gate, one_by_one
 from sluice.application.ports import Message, StateUpdate
 from sluice.bootstrap import engines, verbs
@@ -36,14 +37,21 @@ from tests.unit.application.test_featurize import Harness
 from tests.unit.cli.test_backfill import stream
 
 SECOND_US = 1_000_000
+STARTED = "STARTED_BY_THE_PYTHON_CONFIGURED"
 RUN_ROWS = 500
 """Less than many an entity has, so that it is cut."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """Two cores; four partitions a shuffle, so that days, entities and files are spread."""
+    """Two cores; four partitions a shuffle, so that days, entities and files are spread, and
+    a Python of its own for the tasks."""
+    python = tmp_path_factory.mktemp("bin") / "python"
+    python.write_text(f'#!/bin/sh\n{STARTED}=yes exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    os.environ.pop("PYSPARK_PYTHON", None)
     conf = {
+        "spark.pyspark.python": str(python),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "4",
@@ -192,3 +200,27 @@ def test_results_come_in_the_order_of_the_pieces_and_an_error_comes_as_it_was():
     with pytest.raises(Corrupt) as told:
         list(spread(lambda: refuse, [7]))
     assert (told.value.where, told.value.fix, told.value.code) == ("piece 7", "mend it", "broken")
+
+
+@pytest.mark.parametrize("named", [None, "7"])
+def test_shuffles_are_sized_by_the_past_unless_sparks_configuration_names_a_number(spark, named):
+    before = spark.conf.get(PARTITIONS)
+    spark.conf.unset(PARTITIONS)
+    try:
+        if named:
+            spark.conf.set(PARTITIONS, named)
+        for rows, want in ((1, "4"), (3_500_001, "8"), (10**9, "2000")):
+            with sized(spark, rows):
+                assert spark.conf.get(PARTITIONS) == (named or want)
+            assert spark.conf.getAll.get(PARTITIONS) == named
+    finally:
+        spark.conf.set(PARTITIONS, before)
+
+
+def test_tasks_run_the_python_that_sparks_configuration_names(spark, monkeypatch):
+    seen = list(spread(lambda: os.getenv, [STARTED]))
+    assert seen == ["yes"]
+    # And PYSPARK_PYTHON before it.
+    monkeypatch.setenv("PYSPARK_PYTHON", "/mine/python")
+    monkeypatch.setattr(spark._sc, "pythonExec", "/mine/python")
+    assert session()._sc.pythonExec == "/mine/python"
