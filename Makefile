@@ -6,6 +6,7 @@ BIN := .venv/bin
 MODELS := models/.venv/bin
 BENCH := benchmarks/.venv/bin
 AIRFLOW := dags/.venv/bin
+SPARK := spark/.venv/bin
 # Cold imports of Feast and KServe cost 25 to 45 % more without .pyc files.
 RUN := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python
 
@@ -33,7 +34,7 @@ SOURCES := pyproject.toml simulator/pyproject.toml
 
 .PHONY: help setup check test coverage chart-tools test-chart test-cluster \
   test-cluster-keda test-image sbom test-models train \
-  test-dags airflow retrain cluster cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks pins
+  test-dags test-spark airflow retrain cluster cluster-down up down demo bench bench-cluster attack kind kind-loader kind-down kafka kafka-stop locks pins
 
 help: ## Show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,8 @@ benchmarks/.venv/.done: benchmarks/requirements.lock $(SOURCES)
 	$(call environment,benchmarks/.venv,benchmarks/requirements.lock,$(OWN),sync)
 dags/.venv/.done: dags/requirements.lock
 	$(call environment,dags/.venv,dags/requirements.lock,,sync)
+spark/.venv/.done: spark/requirements.lock $(SOURCES)
+	$(call environment,spark/.venv,spark/requirements.lock,$(OWN),sync)
 tests/deploy/.venv/.done: tests/deploy/requirements.lock
 	$(call environment,tests/deploy/.venv,tests/deploy/requirements.lock,,sync)
 
@@ -67,9 +70,10 @@ check: setup ## Format, lint, types, import directions, dead code, generated pag
 	$(BIN)/sluice reference --check
 	$(BIN)/sluice contracts --check
 
+# Two files at a time, each side with its own broker and store: they wait for most of their time.
 test: setup ## Every test; starts a real Kafka and a real Valkey by itself
 	$(RUN) -m local.kafka fetch
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 coverage: setup ## Lines and branches that unit, property and contract tests run, and their floor
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/coverage run -m pytest -q tests/unit tests/property tests/contract src $(ARGS)
@@ -158,6 +162,9 @@ pins: .venv/.services ## Pin images by their registries' digests; needs docker, 
 test-dags: dags/.venv/.done ## Tests of Airflow's DAGs, in Airflow's own environment
 	env -u PYTHONDONTWRITEBYTECODE $(AIRFLOW)/pytest dags/tests dags/steps.py $(ARGS)
 
+test-spark: spark/.venv/.done ## Batch work on a local Spark, equal to one machine's; Java 17, 480 MB
+	env -u PYTHONDONTWRITEBYTECODE $(SPARK)/python -m pytest spark/tests $(ARGS)
+
 airflow: .venv/.services dags/.venv/.done ## A real Airflow with the DAGs, until Ctrl-C
 	$(RUN) -m local.airflow serve --folder "$(DATA)" --port $(AIRFLOW_PORT)
 
@@ -182,7 +189,7 @@ kafka-stop: .venv/.services ## Stop it; its data stays
 
 EXPORT := export --quiet --no-emit-local --no-header --no-annotate --format requirements.txt
 locks: .venv/.services ## Resolve every requirements.lock and the broker's jars anew
-	for folder in . models benchmarks dags local/tools tests/deploy; do \
+	for folder in . models benchmarks dags spark local/tools tests/deploy; do \
 	  $(UV) lock --upgrade --project $$folder; \
 	  $(UV) $(EXPORT) --project $$folder --output-file $$folder/requirements.lock; done
 	$(UV) $(EXPORT) --no-default-groups --group services --output-file services/requirements.lock

@@ -57,6 +57,8 @@ NOT_RUN = {
     "make check": ".ci/run runs it",
     "make setup": "makes the environment that runs this test",
     "make test-models": "an environment of 4.8 GB",
+    "make test-spark": "an environment of 1.4 GB",
+    "spark/.venv/bin/sluice": "the same",
     "make train": "a quarter of an hour, and the same environment",
     "models/.venv/bin/sluice train": "the same; models/tests runs it",
     "make bench": "ten minutes, and an environment of its own",

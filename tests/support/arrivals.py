@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sluice.application.ports import Arrival
 from sluice.domain.features.events import event_row
-from sluice.domain.records.authorization import Authorization
+from sluice.domain.records.authorization import Authorization, Channel
 from sluice.domain.records.decision import Origin
 
 
@@ -26,7 +26,7 @@ def arrival(
         merchant_id="merch-1",
         terminal_id="term-1",
         mcc="5411",
-        channel="pos",
+        channel=Channel.POS,
         amount_minor=1999,
         currency="EUR",
         merchant_country="FR",

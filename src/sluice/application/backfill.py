@@ -156,6 +156,25 @@ def kernel_rows(history: History, amounts: Ints) -> Ints:
     return events
 
 
+def authorization_changes(offsets: Ints) -> Ints:
+    """(n, UPDATE_WIDTH) what authorizations do to the states. offsets: (n,) rows of the history."""
+    changes = np.zeros((len(offsets), UPDATE_WIDTH), np.int64)
+    changes[:, U_KIND] = AUTHORIZATION
+    changes[:, U_SOURCE] = HISTORY
+    changes[:, U_OFFSET] = offsets
+    return changes
+
+
+def label_changes(offsets: Ints, known_us: Ints, fraud: npt.NDArray[np.bool_]) -> Ints:
+    """(l, UPDATE_WIDTH) what labels do to the states. offsets: (l,) places by known_at."""
+    changes = np.zeros((len(offsets), UPDATE_WIDTH), np.int64)
+    changes[:, U_KIND] = np.where(fraud, FRAUD, GENUINE)
+    changes[:, U_SOURCE] = HISTORY_LABELS
+    changes[:, U_OFFSET] = offsets
+    changes[:, U_KNOWN_US] = known_us
+    return changes
+
+
 @dataclass(frozen=True, slots=True)
 class Backfilled:
     """features: (n, catalogue.N) int64, row i of the history. states: what it leaves behind."""
@@ -267,11 +286,7 @@ class Backfill:
             at = np.searchsorted(events[:, EVENT_US], reported[:, U_KNOWN_US], side="left")
             order = np.insert(order, at, k + np.arange(len(reported)))
             events = np.concatenate([events, np.zeros((len(reported), WIDTH), np.int64)])
-        changes = np.zeros((k, UPDATE_WIDTH), np.int64)
-        changes[:, U_KIND] = AUTHORIZATION
-        changes[:, U_SOURCE] = HISTORY
-        changes[:, U_OFFSET] = np.arange(first, last)
-        changes = np.concatenate([changes, reported])
+        changes = np.concatenate([authorization_changes(np.arange(first, last)), reported])
         with ThreadPoolExecutor(self._threads) as pool:
             jobs = [
                 pool.submit(context_features, events, rows, out)
@@ -297,12 +312,9 @@ class Backfill:
             if last < len(at)
             else len(known)
         )
-        reported = np.zeros((end - begin, UPDATE_WIDTH), np.int64)
-        reported[:, U_KIND] = np.where(labels.is_fraud[begin:end] != 0, FRAUD, GENUINE)
-        reported[:, U_SOURCE] = HISTORY_LABELS
-        reported[:, U_OFFSET] = np.arange(begin, end)
-        reported[:, U_KNOWN_US] = known[begin:end]
-        return reported
+        return label_changes(
+            np.arange(begin, end), known[begin:end], labels.is_fraud[begin:end] != 0
+        )
 
     @staticmethod
     def _of_labels(view: _View, reported: Ints) -> Ints:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple, Protocol
@@ -21,6 +22,7 @@ import numpy as np
 
 from sluice.application.rejudge import COMPARED, Library, rejudge
 from sluice.application.replay import EventHistory, Recomputed, Replay
+from sluice.application.spread import Spread, one_by_one
 from sluice.domain.clock import SECOND_US, Clock
 from sluice.domain.features import catalogue
 from sluice.domain.features.states import DECISIONS, PARTITIONS_MAX, source
@@ -178,6 +180,23 @@ class Tally:
     replay_examples: list[ReplayExample] = field(default_factory=list)
     why: list[str] = field(default_factory=list)
 
+    def add(self, other: Tally) -> None:
+        """Count what another one counted, of decisions behind ours: a sum, and the first examples
+        of all."""
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            match mine:
+                case int():
+                    setattr(self, each.name, mine + theirs)
+                case Counter():
+                    mine.update(theirs)
+                case dict():
+                    for view, ages in theirs.items():
+                        mine[view] += ages
+                case list():
+                    mine += [one for one in theirs if one not in mine]
+                    del mine[EXAMPLES_MAX:]
+
     @property
     def parity(self) -> float | None:
         """Share of the compared that are equal."""
@@ -243,13 +262,29 @@ def check(
     places: Sequence[Drawn],
     ends: Mapping[int, int],
     library: Library | None = None,
+    spread: Spread = one_by_one,
 ) -> Checked:
     """Recompute these decisions and compare. ends: what the archive held before they were drawn.
-    library: to judge them again, score, policy and reasons; None compares vectors alone."""
+    library: to judge them again, score, policy and reasons; None compares vectors alone. spread:
+    where groups of them are."""
     tally = Tally()
     waiting: list[Drawn] = []
-    for at in range(0, len(places), GROUP_MAX):
-        group = places[at : at + GROUP_MAX]
+    groups = [places[at : at + GROUP_MAX] for at in range(0, len(places), GROUP_MAX)]
+    for group in spread(partial(_group_check, sample_source, ends, library), groups):
+        tally.add(group.tally)
+        waiting += group.waiting
+    tally.waiting = len(waiting)
+    return Checked(tally, waiting)
+
+
+def _group_check(
+    sample_source: SampleSource, ends: Mapping[int, int], library: Library | None
+) -> Callable[[Sequence[Drawn]], Checked]:
+    """The check of at most GROUP_MAX decisions."""
+
+    def checked(group: Sequence[Drawn]) -> Checked:
+        tally = Tally()
+        waiting: list[Drawn] = []
         ready: list[tuple[Drawn, Decision]] = []
         for place, decision in zip(group, sample_source.decisions(group), strict=True):
             if decision.catalogue != catalogue.DIGEST:
@@ -259,8 +294,9 @@ def check(
             else:
                 ready.append((place, decision))
         _compare(sample_source, ready, tally, library)
-    tally.waiting = len(waiting)
-    return Checked(tally, waiting)
+        return Checked(tally, waiting)
+
+    return checked
 
 
 class ConsistencyCheck:
@@ -359,11 +395,12 @@ def gate(
     count: int,
     at_least: int,
     library: Library | None = None,
+    spread: Spread = one_by_one,
 ) -> Gate:
     """Check the newest ``count`` of a sample, once."""
     ends = sample_source.ends()
     places = newest(sample_source, sample_ppm, count, ends)
-    return gate_of(sample_source, places, ends, at_least, library)
+    return gate_of(sample_source, places, ends, at_least, library, spread)
 
 
 def gate_of(
@@ -372,10 +409,11 @@ def gate_of(
     ends: Mapping[int, int],
     at_least: int,
     library: Library | None = None,
+    spread: Spread = one_by_one,
 ) -> Gate:
-    """Check these decisions, once. library: see :func:`check`; with one, what is asked for are
-    decisions judged again."""
-    report = check(sample_source, places, ends, library).tally.report()
+    """Check these decisions, once. library, spread: see :func:`check`; with one, what is
+    asked for are decisions judged again."""
+    report = check(sample_source, places, ends, library, spread).tally.report()
     if report.differing or report.replayed.get("differing"):
         return Gate(report, 1)
     found = report.compared if library is None else report.replayed.get("equal", 0)

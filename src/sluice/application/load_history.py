@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -91,11 +92,11 @@ class Stored(NamedTuple):
     """Entities that had another state, and keep it."""
 
 
-def store_states(states: Sequence[StateUpdate], store: StateStore) -> Stored:
+def store_states(states: Iterable[StateUpdate], store: StateStore) -> Stored:
     """Store them where no state is. Raises Unavailable; may be run again then."""
     stored = others = 0
-    for at in range(0, len(states), WRITE_MAX):
-        some = states[at : at + WRITE_MAX]
+    left = iter(states)
+    while some := list(islice(left, WRITE_MAX)):
         taken = store.write(some)
         stored += sum(taken)
         there = [update for update, ok in zip(some, taken, strict=True) if not ok]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sluice.application.redrive import Originals, Sender
     from sluice.application.send_reports import Sent
     from sluice.application.smoke_test import Seen
+    from sluice.application.spread import Spread
     from sluice.application.what_if import Replayed
     from sluice.bootstrap.library import FolderLibrary
     from sluice.domain.activation import Act, Activation, Checked, Named, What
@@ -417,7 +418,7 @@ def check_store(settings: Settings) -> None:
         watermark.close()
 
 
-def store_past(settings: Settings, states: list[StateUpdate]) -> Stored:
+def store_past(settings: Settings, states: Iterable[StateUpdate]) -> Stored:
     """Load the states of a past into the online store, and mark it as ready. Raises Unavailable,
     Misconfigured."""
     from sluice.application.load_history import store_states
@@ -672,12 +673,14 @@ def sending_reports(
     return partial(send, rows, api, bad=bad, progress=progress, stopping=stopping)
 
 
-def consistency_gate(root: AnyPath, *, sample_ppm: int, count: int, at_least: int) -> Gate:
+def consistency_gate(
+    root: AnyPath, *, sample_ppm: int, count: int, at_least: int, spread: Spread
+) -> Gate:
     """See :func:`sluice.application.consistency.gate`."""
     from sluice.adapters.parquet.samples import ArchiveSampleSource
     from sluice.application.consistency import gate
 
-    return gate(ArchiveSampleSource(root), sample_ppm, count, at_least)
+    return gate(ArchiveSampleSource(root), sample_ppm, count, at_least, spread=spread)
 
 
 def library(
@@ -784,7 +787,7 @@ def impact(
 
 @contextmanager
 def training_logs(
-    root: AnyPath, repo: Path, orders: Sequence[Order], processes: int
+    root: AnyPath, repo: Path, orders: Sequence[Order], spread: Spread, threads: int = 1
 ) -> Iterator[list[TrainingLog]]:
     """The feature log, joined by Feast, for each of some orders. What they share of the work, the
     features of labels held back, is made once, in a folder that goes with them."""
@@ -808,11 +811,11 @@ def training_logs(
             there = Path(folder, f"{order.label_delay_s}")
             if not there.exists():
                 delay_us = order.label_delay_s * SECOND_US
-                write_held_back(root, there, until_us, delay_us, threads=processes)
+                write_held_back(root, there, until_us, delay_us, threads=threads)
             return FeatureLog(there, order.log_first_us, order.until_us)
 
         yield [
-            FeastTrainingLog(partial(log, order), partial(held, order), repo, order, processes)
+            FeastTrainingLog(partial(log, order), partial(held, order), repo, order, spread)
             for order in orders
         ]
 

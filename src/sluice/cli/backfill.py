@@ -22,7 +22,7 @@ from pathlib import Path
 
 import click
 
-from sluice.bootstrap import verbs
+from sluice.bootstrap import engines, verbs
 from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.bad_rows import BadRows
 from sluice.cli.output import say
@@ -31,6 +31,7 @@ from sluice.cli.parameters import (
     archive_option,
     bad_share_option,
     cores_option,
+    engine_option,
     instant,
     token_key_option,
 )
@@ -74,6 +75,7 @@ from sluice.settings import load
     help="Write the archive alone, with the labels known after the end too.",
 )
 @archive_option
+@engine_option
 @cores_option("threads")
 def command(
     history: Path,
@@ -87,19 +89,20 @@ def command(
     bad_share: float,
     no_store: bool,
     archive: str | None,
+    engine: str,
     threads: int,
 ) -> int:
     """Returns 0, or 1 with more bad rows than allowed or if some entity had another state."""
     settings, _ = load()
+    on = engines.engine(engine, threads)
     fx, root = verbs.rates(settings), archive_root(settings, archive)
     verbs.check_archive(root)
     if not no_store:
         verbs.check_store(settings)
     began = time.perf_counter()
     bad_rows = BadRows("more bad rows follow")
-    past, unknown = verbs.read_past(
-        settings, history, mapping, labels, label_file, token_key, bad_share, bad_rows
-    )
+    files = engines.PastFiles(history, mapping, labels, label_file, token_key, bad_share)
+    past, unknown = on.read_past(settings, files, bad_rows)
     bad_rows.summarise()
     if past.bad > allow_bad:
         say(f"{past.bad:,} bad rows, nothing was done: see --allow-bad", err=True)
@@ -108,17 +111,17 @@ def command(
     if unknown:
         left_out += f", {unknown:,} labels of no authorization"
     past = past.between(since, until, later_labels=no_store)
+    authorizations, reported = past.counts
     say(
-        f"{len(past.authorizations):,} authorizations and {len(past.labels):,} labels read in "
+        f"{authorizations:,} authorizations and {reported:,} labels read in "
         f"{time.perf_counter() - began:.1f} s, {past.bad:,} bad rows{left_out}"
     )
     began = time.perf_counter()
     with Progress() as line:
-        archived = verbs.archive_past(
+        archived = on.archive_past(
             past,
             fx,
             root,
-            threads=threads,
             keep_states=not no_store,
             progress=lambda done, rows: line.show(f"{done:,} of {rows:,} rows", done, rows),
         )

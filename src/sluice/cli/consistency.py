@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sluice.bootstrap import verbs
+from sluice.application.spread import one_by_one
+from sluice.bootstrap import engines, verbs
 from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say, write
-from sluice.cli.parameters import FOLDER, archive_option
+from sluice.cli.parameters import FOLDER, archive_option, engine_option
 from sluice.cli.text import help_of
 from sluice.settings import load
 
@@ -56,14 +57,21 @@ FEATURES_SHOWN = 10
     metavar="N",
     help="Compared, or the verdict is 2.",
 )
+@engine_option
 @click.option("--report", type=FOLDER, metavar="FILE", help="Write what was found as JSON.")
 def command(
-    archive: str | None, sample_ppm: int, newest: int, at_least: int, report: Path | None
+    archive: str | None,
+    sample_ppm: int,
+    newest: int,
+    at_least: int,
+    engine: str,
+    report: Path | None,
 ) -> int:
     """Returns the verdict: 0, 1 or 2. Raises Unavailable if the report cannot be written."""
     root = archive_root(load()[0], archive)
+    spread = one_by_one if engine == engines.LOCAL else engines.engine(engine, 1).spread
     found, status = verbs.consistency_gate(
-        root, sample_ppm=sample_ppm, count=newest, at_least=at_least
+        root, sample_ppm=sample_ppm, count=newest, at_least=at_least, spread=spread
     )
     if report is not None:
         write(report, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")

@@ -24,10 +24,10 @@ import click
 from sluice.application.build_dataset import build
 from sluice.application.dataset import Order, one_for_each_test
 from sluice.application.dataset_manifest import MANIFEST, Manifest
-from sluice.bootstrap import verbs
+from sluice.bootstrap import engines, verbs
 from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER, archive_option, cores_option
+from sluice.cli.parameters import FOLDER, archive_option, cores_option, engine_option
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
 from sluice.domain.clock import SECOND_US, from_datetime, to_datetime
@@ -138,6 +138,7 @@ def command() -> None:
     help="Feast's feature repository.",
 )
 @archive_option
+@engine_option
 @cores_option("processes")
 def build_(
     first: int,
@@ -160,6 +161,7 @@ def build_(
     out: Path,
     repo: Path,
     archive: str | None,
+    engine: str,
     processes: int,
 ) -> int:
     """Build, print what was built. Raises what would leak; then nothing is left behind."""
@@ -184,7 +186,8 @@ def build_(
     )
     orders = one_for_each_test(order) if per_test else [order]
     root = archive_root(settings, archive)
-    with verbs.training_logs(root, repo, orders, processes) as logs:
+    spread = engines.engine(engine, processes).spread
+    with verbs.training_logs(root, repo, orders, spread, processes) as logs:
         for one, log in zip(orders, logs, strict=True):
             began = time.monotonic()
             folder = out / _first_day_of_test(one) if per_test else out

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sluice.bootstrap.engines import ENGINES, LOCAL
 from sluice.domain.clock import from_datetime
 
 FOLDER = click.Path(path_type=Path)
@@ -36,6 +37,19 @@ def bootstrap_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--bootstrap, which goes over the settings."""
     says = "Brokers (default: kafka.bootstrap of the settings)."
     return click.option("--bootstrap", metavar="HOST:PORT", help=says)(command)
+
+
+def by_options(*, required: bool) -> Decorator:
+    """--who and --case, of what becomes a record of the log."""
+    both = "" if required else " With both, the log is told: it needs the keystore."
+
+    def given(command: Callable[..., Any]) -> Callable[..., Any]:
+        says = f"Request, order or ticket that it is done for: an id, no sentence.{both}"
+        command = click.option("--case", required=required, metavar="ID", help=says)(command)
+        says = "Who answers for it."
+        return click.option("--who", required=required, metavar="LOGIN", help=says)(command)
+
+    return given
 
 
 def archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,3 +82,9 @@ def cores_option(name: str) -> Decorator:
         f"--{name}", type=click.IntRange(min=1), default=CORES, metavar="N",
         help="At once (default: one a core).",
     )  # fmt: skip
+
+
+def engine_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--engine, of batch work."""
+    says = "local: this machine. spark: docs/how-to/run-on-spark.md (default: local)."
+    return click.option("--engine", type=click.Choice(ENGINES), default=LOCAL, help=says)(command)

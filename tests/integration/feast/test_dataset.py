@@ -23,6 +23,7 @@ from sluice.adapters.feast.historical import Join, feature_service
 from sluice.adapters.files.history import history_from, labels_from
 from sluice.adapters.parquet.dataset import features_of, read_manifest, read_split
 from sluice.adapters.policyfiles import read_policy
+from sluice.adapters.processes import Processes
 from sluice.application.backfill import backfill
 from sluice.application.build_dataset import build
 from sluice.application.dataset import DAY_S, Order
@@ -151,7 +152,7 @@ def make(root: Path, repo: Path, out: Path, days: int = 12, test_days: int = 2, 
         test_s=test_days * DAY_S,
         **({"service": "catalogue", "accepted": UNBOUNDED} | more),
     )
-    with training_logs(root, repo, [order], processes=1) as (log,):
+    with training_logs(root, repo, [order], Processes(1)) as (log,):
         return build(log, order, out)
 
 

@@ -11,7 +11,7 @@ import copy
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -378,22 +378,11 @@ class Maker:
         )
 
 
-_maker: Maker | None = None
-
-
-def start(job: Job) -> None:
-    """Prepare this process for :func:`make`; it cleans up when it ends."""
-    global _maker  # noqa: PLW0603 - a pool's process has no other place to keep it
+def maker(job: Job) -> Callable[[TimeSlice], tuple[Part, Hashes]]:
+    """Prepare this process for partitions of a training set; it cleans up when it ends."""
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    _maker = Maker(job)
-
-
-def make(partition: TimeSlice) -> tuple[Part, Hashes]:
-    """See Maker."""
-    if _maker is None:
-        raise AssertionError("start comes first")
-    return _maker.make(partition)
+    return Maker(job).make
 
 
 def _refuse_other_catalogues(rows: pa.Table, wanted: str) -> None:

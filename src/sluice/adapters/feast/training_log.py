@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +17,13 @@ from sluice.adapters.feast.historical import (
     Job,
     bounded_features,
     feature_service,
-    make,
-    start,
+    maker,
 )
 from sluice.application.build_dataset import Made, Rules, Served
 from sluice.application.dataset import Order, TimeSlice
 from sluice.application.dataset_manifest import Inputs
 from sluice.application.maturity import ReportTimes
+from sluice.application.spread import Spread
 
 PACKAGES = ("feast", "numpy", "pandas", "pyarrow")
 """What writes the bytes of a training set."""
@@ -36,7 +34,7 @@ class FeastTrainingLog:
 
     log: opens the feature log of the order's time, when it is first asked for. held: the same with
     every label held back for the label delay, in a folder of its own; asked for only if the order
-    wants that.
+    wants that. spread: where the partitions are joined; memory of a process goes back as it ends.
     """
 
     def __init__(
@@ -45,12 +43,12 @@ class FeastTrainingLog:
         held: Callable[[], FeatureLog],
         repo: Path,
         order: Order,
-        processes: int,
+        spread: Spread,
     ) -> None:
         self._open, self._hold = log, held
         self._repo = repo
         self._order = order
-        self._processes = processes
+        self._spread = spread
 
     def served(self) -> Served:
         """See the port. Raises Misconfigured for a repository that is not applied."""
@@ -79,7 +77,7 @@ class FeastTrainingLog:
         return self._joined.per_second(self._order.first_us, self._order.until_us)
 
     def join(self, plan: Sequence[TimeSlice], rules: Rules, folder: Path) -> Iterator[Made]:
-        """See the port. In processes of their own, so that memory goes back."""
+        """See the port."""
         named = {
             split.name: self._joined.named(split.cards_since_us)
             for split in dict.fromkeys(part.split for part in plan)
@@ -88,13 +86,7 @@ class FeastTrainingLog:
         job = Job(
             self._joined, self._repo, self._service, bool(self._order.service), named, rules, folder
         )
-        with ProcessPoolExecutor(
-            max(1, min(self._processes, len(plan))),
-            multiprocessing.get_context("spawn"),  # Feast and Arrow have threads: no fork
-            initializer=start,
-            initargs=(job,),
-        ) as pool:
-            yield from pool.map(make, plan)
+        return self._spread(partial(maker, job), plan)
 
     def holes(self) -> int:
         """See the port."""

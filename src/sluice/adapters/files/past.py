@@ -58,6 +58,11 @@ class Past(NamedTuple):
     bad: int = 0
     left_out: int = 0
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Authorizations and labels."""
+        return len(self.authorizations), len(self.labels)
+
     def between(
         self, from_us: int | None, until_us: int | None, *, later_labels: bool = False
     ) -> Past:
@@ -94,6 +99,19 @@ def read_past(path: Path, labels: Path | None) -> Past:
     if labels is None:
         return _past(authorizations, _no_labels())
     return _past(authorizations, _read(labels, LABEL_COLUMNS, _LABEL))
+
+
+def read_labels_alone(path: Path) -> pa.Table:
+    """Labels of one file of :func:`read_past`, by known_at."""
+    return _sorted(_read(path, LABEL_COLUMNS, _LABEL), "known_at")
+
+
+def column_types() -> tuple[dict[str, pa.DataType], dict[str, pa.DataType]]:
+    """What columns of authorizations and of labels there may be, texts as texts."""
+    return (
+        {name: _TYPES[name] for name in dict.fromkeys((*_AUTHORIZATION, *OPTIONAL))},
+        {name: _TYPES[name] for name in _LABEL},
+    )
 
 
 def map_past(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,7 +21,7 @@ from sluice.adapters.parquet.archive import Archive, encoded, path_of
 from sluice.adapters.parquet.columns import SCHEMAS, fit
 from sluice.adapters.parquet.damage import LAST, HeldFile
 from sluice.adapters.storage import AnyPath, folder
-from sluice.domain.clock import DAY_US, to_datetime
+from sluice.domain.clock import DAY_US, HOUR_US, to_datetime
 from sluice.domain.features import catalogue
 from sluice.errors import Misconfigured
 
@@ -39,20 +40,50 @@ _COMPRESSION_LEVEL = 1
 
 
 def fingerprint(authorizations: pa.Table, labels: pa.Table, amounts: Ints, reference: str) -> str:
-    """SHA-256 of what the files are made from: columns, rates, catalogue; texts by their tags."""
+    """What the files are made from, whole tables: see :func:`whole_fingerprint`."""
+    return whole_fingerprint(
+        reference,
+        [digest for _, digest in hour_digests(HISTORY, authorizations, amounts)],
+        [digest for _, digest in hour_digests(LABELS, labels)],
+    )
+
+
+def whole_fingerprint(reference: str, rows: Iterable[bytes], labels: Iterable[bytes]) -> str:
+    """SHA-256 of catalogue, currency, and the digests of the hours of rows and labels in order."""
     made = hashlib.sha256(f"{catalogue.DIGEST} {reference}".encode())
-    made.update(amounts.tobytes())
-    for table in (authorizations, labels):
-        for name, column in zip(table.column_names, table.columns, strict=True):
-            made.update(name.encode())
-            if pa.types.is_dictionary(column.type) or pa.types.is_large_string(column.type):
-                tags = tag_texts(column)
-                tags[column.is_null().to_numpy()] = -1
-                made.update(tags.tobytes())
-            else:
-                values = column.cast(pa.int64())
-                made.update(values.fill_null(-1).to_numpy().tobytes())
+    for kind, digests in ((HISTORY, rows), (LABELS, labels)):
+        made.update(kind.encode())
+        for digest in digests:
+            made.update(digest)
     return made.hexdigest()
+
+
+def hour_digests(
+    kind: str, rows: pa.Table, amounts: Ints | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Each hour (UTC) of sorted rows, in hours since 1970, and a SHA-256 of all that they say.
+
+    By the hour, so that an engine may make them on several machines. Texts by their tags; a column
+    of which the hour has nothing is as good as none. amounts: (n,) in the reference currency.
+    """
+    columns = {} if amounts is None else {"reference_amount_minor": amounts}
+    absent = {}
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        absent[name] = column.is_null().to_numpy()
+        if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+            columns[name] = column.cast(pa.int64()).fill_null(-1).to_numpy()
+        else:
+            columns[name] = tag_texts(column)
+            columns[name][absent[name]] = -1
+    hours = rows[_TIMES[kind]].to_numpy() // HOUR_US
+    starts = np.flatnonzero(np.r_[True, hours[1:] != hours[:-1]]) if len(hours) else hours
+    for a, b in itertools.pairwise([*starts.tolist(), len(hours)]):
+        made = hashlib.sha256()
+        for name in sorted(columns):
+            if name not in absent or not absent[name][a:b].all():
+                made.update(name.encode())
+                made.update(np.ascontiguousarray(columns[name][a:b]).tobytes())
+        yield int(hours[a]), made.digest()
 
 
 class HistoryFiles:
@@ -102,9 +133,9 @@ class HistoryFiles:
             rows = rows.append_column("declined", pa.array(np.zeros(k, np.bool_)))
         return self._write(HISTORY, first, rows)
 
-    def write_labels(self, rows: pa.Table) -> int:
-        """All labels, by known_at. Returns the files made."""
-        return self._write(LABELS, 0, rows)
+    def write_labels(self, rows: pa.Table, first: int = 0) -> int:
+        """Labels by known_at, from place first on: all, or whole days. Returns the files made."""
+        return self._write(LABELS, first, rows)
 
     def _write(self, kind: str, first: int, rows: pa.Table) -> int:
         days = rows[_TIMES[kind]].to_numpy() // DAY_US
