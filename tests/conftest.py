@@ -27,6 +27,7 @@ from sluice.adapters.kafka.topics import Topics
 from tests.examples import THOROUGH
 from tests.support.go_server import MissingError
 from tests.support.kms_server import KmsServer
+from tests.support.s3_server import BUCKET, CREDENTIALS, REGION, S3Server
 
 settings.register_profile("ordinary", derandomize=True, deadline=None)
 """The same examples in each run, so that a change is judged by what it changes."""
@@ -142,3 +143,30 @@ def kms(_kms: KmsServer, monkeypatch: pytest.MonkeyPatch) -> KmsServer:
 def kms_key(kms: KmsServer) -> str:
     """ARN of a new key of symmetric encryption."""
     return str(boto3.client("kms").create_key()["KeyMetadata"]["Arn"])
+
+
+@pytest.fixture(scope="session")
+def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    try:
+        server.start()
+    except MissingError as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(missing))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A real S3 server with a bucket, which clients of this process and its children find by the
+    settings of ``archiver``. Tests may stop and start it; they must leave it running."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLUICE_ARCHIVER_ENDPOINT", _s3.endpoint)
+    monkeypatch.setenv("SLUICE_ARCHIVER_REGION", REGION)
+    made = boto3.client("s3", endpoint_url=_s3.endpoint, region_name=REGION)
+    if BUCKET not in [one["Name"] for one in made.list_buckets()["Buckets"]]:
+        made.create_bucket(Bucket=BUCKET)
+    return _s3

@@ -7,10 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +27,7 @@ from sluice.domain.records.authorization import encode
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.testing.factories import NOON_US
 from sluice.testing.records import make_decision
-from tests.support.s3_server import CREDENTIALS, REGION, MissingError, S3Server
+from tests.support.s3_server import BUCKET, REGION, S3Server
 
 pytestmark = pytest.mark.integration
 NAMES = itertools.count(1)
@@ -40,34 +38,12 @@ DECISIONS = ("decisions.v1", 2)
 FOLDERS = {"decisions.v1": "decisions"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    made = S3Server(tmp_path_factory.mktemp("s3"))
-    before = dict(os.environ)
-    os.environ.update(CREDENTIALS)
-    try:
-        with made:
-            client(made).create_bucket(Bucket="archives")
-            yield made
-    except MissingError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(missing))
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def client(server: S3Server):  # type: ignore[no-untyped-def]
-    return boto3.client("s3", endpoint_url=server.endpoint, region_name=REGION)
-
-
 @pytest.fixture(params=["folder", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
     if request.param == "folder":
         return at(tmp_path / "archive")
-    endpoint = request.getfixturevalue("server").endpoint
-    return at(f"s3://archives/bank/{next(NAMES)}/", endpoint, REGION)
+    endpoint = request.getfixturevalue("s3").endpoint
+    return at(f"s3://{BUCKET}/bank/{next(NAMES)}/", endpoint, REGION)
 
 
 def decided(*offsets: int, day: int = 0, card: str = "card-1") -> list[Message]:
@@ -247,15 +223,11 @@ def test_a_compaction_that_is_killed_leaves_each_row_once(root: AnyPath, point: 
     held = Archive(root).read()
     sluice = str(Path(sys.executable).with_name("sluice"))
     verb = [sluice, "archive", "compact", "--archive", str(root)]
-    told = {"SLUICE_KILL_AT": point}
-    if not isinstance(root, Path):
-        told |= {
-            "SLUICE_ARCHIVER_ENDPOINT": root.store.endpoint,
-            "SLUICE_ARCHIVER_REGION": root.store.region,
-        }
     if "delete" in point:
         compact(root, NOON_US + 10 * DAY_MS * 1000, keep_s=3600)
-    killed = subprocess.run([*verb, "--keep-h", "0"], env=os.environ | told, check=False)
+    killed = subprocess.run(
+        [*verb, "--keep-h", "0"], env=os.environ | {"SLUICE_KILL_AT": point}, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     assert Archive(root).read().equals(held)
     compact(root, 2**52, keep_s=0)
@@ -323,33 +295,30 @@ def test_duckdb_reads_it_as_what_it_is(tmp_path: Path) -> None:
     assert rows == [("2026-05-29", 2, 2), ("2026-05-30", 1, 3)]
 
 
-def test_a_server_that_is_away_is_said_and_nothing_is_lost(
-    server: S3Server, tmp_path: Path
-) -> None:
-    own = S3Server(tmp_path / "own")
-    with own:
-        client(own).create_bucket(Bucket="archives")
-        root = at("s3://archives/a", own.endpoint, REGION)
-        files = ParquetFiles(root, FOLDERS)
-        files.write(DECISIONS, decided(1))
-        [file] = Archive(root).files()
-        own.stop()
+def test_a_server_that_is_away_is_said_and_nothing_is_lost(s3: S3Server) -> None:
+    root = at(f"s3://{BUCKET}/away", s3.endpoint, REGION)
+    files = ParquetFiles(root, FOLDERS)
+    files.write(DECISIONS, decided(1))
+    [file] = Archive(root).files()
+    s3.stop()
+    try:
         for ask in (
             lambda: files.write(DECISIONS, decided(2)),
             lambda: Archive(root).files(),
-            file.path.open,
+            lambda: HeldFile(file.path),
         ):
-            with pytest.raises(Unavailable, match="s3://archives/a") as caught:
+            with pytest.raises(Unavailable, match=f"s3://{BUCKET}/away") as caught:
                 ask()
             assert caught.value.code == "storage"
-        own.start()
-        files.write(DECISIONS, decided(2))
-        assert offsets(root) == [1, 2]
+    finally:
+        s3.start()
+    files.write(DECISIONS, decided(2))
+    assert offsets(root) == [1, 2]
 
 
-def test_what_is_no_place_is_refused(server: S3Server) -> None:
+def test_what_is_no_place_is_refused(s3: S3Server) -> None:
     for text in ("http://x/y", "s3://"):
         with pytest.raises(Misconfigured, match="no place"):
             at(text)
     with pytest.raises(Unavailable, match="nobodys"):
-        ParquetFiles(at("s3://nobodys/a", server.endpoint, REGION), FOLDERS)
+        ParquetFiles(at("s3://nobodys/a", s3.endpoint, REGION), FOLDERS)

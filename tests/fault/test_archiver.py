@@ -21,11 +21,14 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.adapters.parquet.archive import Archive
+from sluice.adapters.storage import AnyPath
+from sluice.adapters.storage import at as at_place
 from sluice.domain.records.authorization import encode
 from sluice.errors import Unavailable
 from sluice.testing.factories import make_authorization, make_label
 from sluice.testing.records import make_decision, make_shadow_scores
 from tests.support.kafka import read_all, wait_until
+from tests.support.s3_server import BUCKET, REGION
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
@@ -41,7 +44,11 @@ def start(kafka, topics: Topics, tmp_path: Path) -> Iterator:
     running: list[subprocess.Popen] = []
 
     def start(
-        kill_at: str = "", roll_s: int = 1, admin_port: int = 0, log: bool = False
+        kill_at: str = "",
+        roll_s: int = 1,
+        admin_port: int = 0,
+        log: bool = False,
+        root: str = str(tmp_path / "archive"),
     ) -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.archiver.main"],
@@ -51,7 +58,7 @@ def start(kafka, topics: Topics, tmp_path: Path) -> Iterator:
                 "SLUICE_KAFKA_BOOTSTRAP": kafka.bootstrap,
                 "SLUICE_KAFKA_SESSION_S": SESSION_S,
                 "SLUICE_KAFKA_TOPIC_PREFIX": topics.decisions.removesuffix("decisions.v1"),
-                "SLUICE_ARCHIVER_ROOT": str(tmp_path / "archive"),
+                "SLUICE_ARCHIVER_ROOT": root,
                 "SLUICE_ARCHIVER_ROLL_S": str(roll_s),
                 "SLUICE_SERVICE_ADMIN_PORT": str(admin_port),
                 "SLUICE_KILL_AT": kill_at,
@@ -110,7 +117,11 @@ def shadow(kafka, topics: Topics, count: int) -> None:
 
 
 def archived(tmp_path: Path, kind: str = "decisions") -> list[tuple]:
-    rows = Archive(tmp_path / "archive").read(kind, ["partition", "offset", "record"])
+    return rows_of(tmp_path / "archive", kind)
+
+
+def rows_of(root: AnyPath, kind: str = "decisions") -> list[tuple]:
+    rows = Archive(root).read(kind, ["partition", "offset", "record"])
     return list(zip(*rows.to_pydict().values(), strict=True))
 
 
@@ -190,6 +201,31 @@ def test_a_broker_that_stalls_for_longer_than_its_session_is_waited_for(
     wait_until(lambda: len(archived(tmp_path)) >= 400, "all are archived")
     assert archived(tmp_path) == in_topic(kafka, topics.decisions)
     assert process.poll() is None, "it waited"
+
+
+def test_object_storage_that_is_away_is_waited_for(kafka, topics, start, s3):
+    root = at_place(f"s3://{BUCKET}/{topics.decisions}", s3.endpoint, REGION)
+    decide(kafka, topics, range(200))
+    port = free_port()
+    process = start(admin_port=port, root=str(root))
+    wait_until(lambda: len(rows_of(root)) == 200, "the first are archived")
+    s3.stop()
+    try:
+        decide(kafka, topics, range(200, 300))
+        wait_until(lambda: given_up(port) > 0, "it cannot write, and counts that")
+        decide(kafka, topics, range(300, 400))
+    finally:
+        s3.start()
+    wait_until(lambda: len(rows_of(root)) >= 400, "all are archived")
+    assert rows_of(root) == in_topic(kafka, topics.decisions)
+    assert process.poll() is None, "it waited"
+
+
+def given_up(port: int) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+        text = page.read().decode()
+    aborts = metrics_page.samples(text, "sluice_consumer_aborts_total")
+    return sum(sample.value for sample in aborts if sample.labels.get("code") == "storage")
 
 
 @pytest.mark.parametrize("gone", ["everything", "the newest files"])

@@ -13,6 +13,7 @@ from tests.support.go_server import GoProgram, GoServer, MissingError
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}
 REGION = "us-east-1"
+BUCKET = "archives"
 PROGRAM = GoProgram(Path(__file__).parent / "s3", Path("~/.cache/sluice-s3").expanduser())
 
 

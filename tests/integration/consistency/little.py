@@ -20,6 +20,7 @@ from sluice_simulator.world import World as Simulated
 
 from sluice.adapters.parquet.archive import ParquetFiles
 from sluice.adapters.policyfiles.files import PolicyFiles
+from sluice.adapters.storage import AnyPath
 from sluice.application.decide import Decided, DecisionPipeline
 from sluice.application.featurize import Featurizer
 from sluice.application.once import Once
@@ -144,8 +145,10 @@ class Little:
         observed, self._observed = self._observed, []
         self.featurizer.apply(observed)
 
-    def archive(self, root: Path, *, without: Callable[[Message], bool] = lambda _: False) -> None:
-        """Write what was recorded to a folder, as the archiver does; again: what came since."""
+    def archive(
+        self, root: AnyPath, *, without: Callable[[Message], bool] = lambda _: False
+    ) -> None:
+        """Write what was recorded to an archive, as the archiver does; again: what came since."""
         files = ParquetFiles(root, FOLDERS)
         for where in sorted(self._ends):
             if where[0] in FOLDERS:
