@@ -70,9 +70,10 @@ check: setup ## Format, lint, types, import directions, dead code, generated pag
 	$(BIN)/sluice reference --check
 	$(BIN)/sluice contracts --check
 
+# Two files at a time, each side with its own broker and store: they wait for most of their time.
 test: setup ## Every test; starts a real Kafka and a real Valkey by itself
 	$(RUN) -m local.kafka fetch
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 coverage: setup ## Lines and branches that unit, property and contract tests run, and their floor
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/coverage run -m pytest -q tests/unit tests/property tests/contract src $(ARGS)

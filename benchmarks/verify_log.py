@@ -54,7 +54,7 @@ def write(folder: Path, count: int) -> None:
             Message(raw, None, "decisions.v1", 0, at, None)
             for at, raw in enumerate(given[first : first + BATCH], first)
         ]
-        found = made.entries(batch, [False] * len(batch), 1_790_000_000_000_000 + first)
+        found = made.entries(made.read(batch), [False] * len(batch), 1_790_000_000_000_000 + first)
         entries = [one for one in found if isinstance(one, bytes)]
         assert len(entries) == len(batch), found
         log.append(entries)

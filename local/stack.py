@@ -55,6 +55,8 @@ FOREIGN = {"PROMETHEUS_MULTIPROC_DIR"}
 READY_MAX_S = 120.0
 """A first start compiles the kernel, which takes most of a minute on a slow machine."""
 STOP_MAX_S = 30.0
+SESSION_S = "10"
+"""Half of the default: no broker takes over from the only one, and the killed are missed sooner."""
 VERB_MAX_S = 300.0
 
 
@@ -178,6 +180,7 @@ class Stack:
         return {
             **{key: value for key, value in os.environ.items() if key not in FOREIGN},
             "SLUICE_KAFKA_BOOTSTRAP": self.bootstrap,
+            "SLUICE_KAFKA_SESSION_S": SESSION_S,
             "SLUICE_STORE_URL": self.store_url,
             "SLUICE_ARCHIVER_ROOT": str(self.folder / "archive"),
             "SLUICE_AUDITOR_ROOT": str(self.folder / "log"),

@@ -24,10 +24,9 @@ from sluice.errors import Corrupt, Misconfigured, SluiceError, Unavailable
 from sluice.telemetry import METRICS
 
 LAG_EVERY_S = 1.0
-COMMIT_HANG_S = 36.0
-"""A commit, the abort after it and the way back to the committed offsets are bounded by 12, 12 and
-10 s. What is not back by then never will be: where the group's coordinator was replaced by another
-broker, librdkafka may stay in send_offsets_to_transaction for good (its issue 5511)."""
+COMMIT_HANG_S = 40.0
+"""A commit, the abort after it and the way back to the committed offsets are bounded by 22, 5 and
+10 s. What is not back by then never will be."""
 LOOKS = 10
 """How often the watchdog looks while a commit hangs: it ends a tenth of the time late at most."""
 DOUBLINGS_MAX = 30

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sluice.application.never_logged import search
-from sluice.bootstrap import services as bootstrap
+from sluice.bootstrap import verbs
 from sluice.domain.features.events import event_row, event_rows, pending_rows, to_pending
 from sluice.domain.features.kernel import Kernel, scratch, update
 from sluice.domain.records.authorization import Authorization, Channel
@@ -40,7 +40,7 @@ def main() -> None:
     update([("device", "")], [b""], np.array([0, 1]), event_rows([row]), changes, scratch())
     served = Kernel().finalise(event_rows([row]), [(b"", b"", b"", b"")], [pending])
     for scores in (None, np.zeros(1, np.int64)):
-        bootstrap.policies(Settings()).current().decide(
+        verbs.policies(Settings()).current().decide(
             [auth],
             served.features,
             missing=served.missing,

@@ -59,6 +59,15 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = ""
     key_file: Annotated[str, _says("Its private key, PEM.")] = ""
     key_password: Annotated[str, _says("Password of that key, if it is encrypted.")] = ""
+    session_s: Annotated[
+        int,
+        _says(
+            "A consumer silent for so long is dead, and its partitions move; longer than brokers "
+            "take to replace a dead one.",
+            ge=6,
+            le=60,
+        ),
+    ] = 20
 
     def extra(self) -> dict[str, str]:
         """What librdkafka needs besides the brokers."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -202,6 +205,63 @@ def test_a_file_that_was_put_together_is_not_claimed_by_one_around_it(root: AnyP
         files.write(DECISIONS, decided(*some))
     assert compact(root, later, keep_s=3600) == (0, 0, 0)
     assert offsets(root) == [1, 5, 6, 9]
+
+
+def test_a_file_of_another_day_between_them_is_not_claimed(root: AnyPath) -> None:
+    """About midnight, when a writer's clock is behind another's."""
+    files = ParquetFiles(root, FOLDERS)
+    for offset, day in ((1, 0), (2, 0), (3, 1), (4, 0), (5, 0), (6, 1)):
+        files.write(DECISIONS, decided(offset, day=day))
+    assert ParquetFiles(root, FOLDERS).end(DECISIONS) == 7
+    later = NOON_US + 10 * DAY_MS * 1000
+    assert compact(root, later, keep_s=0) == (2, 4, 0)
+    assert offsets(root) == [1, 2, 3, 4, 5, 6]
+    assert compact(root, 2**52, keep_s=0) == (0, 0, 4)
+    assert offsets(root) == [1, 2, 3, 4, 5, 6]
+    files.write(DECISIONS, decided(7, day=0))
+    assert files.end(DECISIONS) == 8, "of the day before, and the newest all the same"
+
+
+def test_what_a_late_archiver_wrote_again_is_not_put_together(root: AnyPath) -> None:
+    """Its file begins elsewhere, and holds what others hold."""
+    files = ParquetFiles(root, FOLDERS)
+    files.write(DECISIONS, decided(1, 2))
+    files.write(DECISIONS, decided(3))
+    later = NOON_US + 10 * DAY_MS * 1000
+    compact(root, later, keep_s=3600)
+    held = Archive(root).read()
+    files.write(DECISIONS, decided(2, 3))
+    assert Archive(root).read().equals(held)
+    assert compact(root, 2**52, keep_s=0) == (0, 0, 3)
+    assert Archive(root).read().equals(held)
+
+
+KILLS = ("compact.after_create:1", "compact.after_create:2", "compact.after_delete:1")
+
+
+@pytest.mark.parametrize("point", KILLS)
+def test_a_compaction_that_is_killed_leaves_each_row_once(root: AnyPath, point: str) -> None:
+    files = ParquetFiles(root, FOLDERS)
+    for day, some in enumerate(((1, 2), (3,), (4,), (5, 6), (7,))):
+        files.write(DECISIONS, decided(*some, day=day // 3))
+    held = Archive(root).read()
+    sluice = str(Path(sys.executable).with_name("sluice"))
+    verb = [sluice, "archive", "compact", "--archive", str(root)]
+    told = {"SLUICE_KILL_AT": point}
+    if not isinstance(root, Path):
+        told |= {
+            "SLUICE_ARCHIVER_ENDPOINT": root.store.endpoint,
+            "SLUICE_ARCHIVER_REGION": root.store.region,
+        }
+    if "delete" in point:
+        compact(root, NOON_US + 10 * DAY_MS * 1000, keep_s=3600)
+    killed = subprocess.run([*verb, "--keep-h", "0"], env=os.environ | told, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert Archive(root).read().equals(held)
+    compact(root, 2**52, keep_s=0)
+    compact(root, 2**52, keep_s=0)
+    assert Archive(root).read().equals(held)
+    assert len(listing(root)) == 2
 
 
 def test_what_was_erased_while_files_were_put_together_does_not_come_back(root: AnyPath) -> None:

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from local import metrics_page
 from local.kafka.broker import free_port
-from sluice.adapters.kafka.config import SESSION_MAX_MS
+from local.stack import SESSION_S
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
@@ -49,6 +49,7 @@ def start(kafka, topics: Topics, tmp_path: Path) -> Iterator:
             env=os.environ
             | {
                 "SLUICE_KAFKA_BOOTSTRAP": kafka.bootstrap,
+                "SLUICE_KAFKA_SESSION_S": SESSION_S,
                 "SLUICE_KAFKA_TOPIC_PREFIX": topics.decisions.removesuffix("decisions.v1"),
                 "SLUICE_ARCHIVER_ROOT": str(tmp_path / "archive"),
                 "SLUICE_ARCHIVER_ROLL_S": str(roll_s),
@@ -182,7 +183,7 @@ def test_a_broker_that_stalls_for_longer_than_its_session_is_waited_for(
     wait_until(lambda: len(archived(tmp_path)) >= 200, "the first are archived")
     decide(kafka, topics, range(200, 300))
     kafka.pause()
-    time.sleep(SESSION_MAX_MS / 1000 + 2)
+    time.sleep(float(SESSION_S) + 2)
     kafka.resume()
     decide_at_last(kafka, topics, range(300, 350))
     decide_at_last(kafka, topics, range(350, 400))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sluice.adapters.keystore.roots import FileWrapper, NoWrapper, RootFile
 from sluice.adapters.keystore.sqlite import HELD, SqliteKeystore
@@ -104,12 +105,13 @@ def test_a_copy_of_everything_has_the_erasures_of_the_log_done_again(folder: Pat
     store.access(Opening("a-1", 7, "0" * 64), card, **WHO)
     store.access(Opening("a-2", 8, "0" * 64), None, **WHO)  # a record with nothing sealed
     store.override("a-1", before="review", after="approve", **WHO)
+    store.admin("retention", "runs", ["train/20260101T020000"], **WHO)
     store.hold(third, who="ann", case="C-2")
     store.unhold(other, who="ann", case="C-1")
     store.erase(card, "2026Q2", **WHO)
     store.expire("2026Q1", **WHO)
     logged = store.events(0, 100)
-    assert [event.sequence for event in logged] == list(range(8))
+    assert [event.sequence for event in logged] == list(range(9))
 
     old = _open(folder.parent / "snapshot", copies=False)
     assert old.emitter == store.emitter
@@ -121,7 +123,7 @@ def test_a_copy_of_everything_has_the_erasures_of_the_log_done_again(folder: Pat
         old.reapply(logged[2:])
     with pytest.raises(Corrupt, match="event 0 is another"):
         old.reapply([msgspec.structs.replace(logged[0], case="C-9")])
-    assert old.reapply(logged) == 7
+    assert old.reapply(logged) == 8
     assert old.reapply(logged) == 0
     assert old.events(0, 100) == logged
     assert [hold.case for hold in old.holds()] == ["C-2"]
@@ -145,6 +147,30 @@ def test_who_has_the_keystore_open_hears_of_an_erasure_by_another(folder: Path) 
         assert after[1].commitment == first[1].commitment
         assert after[2]
     assert [event.kind for event in auditor.events(0, 9)] == ["erasure"]
+
+
+def test_no_erasure_ends_between_a_secret_and_its_buckets_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits until both are read; what was read is let go when it has ended."""
+    auditor, verb = _open(folder), _open(folder)
+    card = verb.subject("t", "c")
+    (made,) = verb.keys([(card, QUARTER)])
+    verb._db.execute("PRAGMA busy_timeout=10")
+    bucket, waited = auditor._bucket, []
+
+    def erase_first(period: str, raw: bytes) -> AESGCM:
+        with pytest.raises(Unavailable, match="locked") as told:
+            verb.erase(card, QUARTER, **WHO)
+        waited.append(told.value.fix)
+        return bucket(period, raw)
+
+    monkeypatch.setattr(auditor, "_bucket", erase_first)
+    assert made
+    assert auditor.existing(card, QUARTER).commitment == made.commitment
+    assert waited == ["another process holds it"]
+    verb.erase(card, QUARTER, **WHO)
+    assert auditor.keys([(card, QUARTER)]) == [None]
 
 
 def test_an_erasure_is_refused_under_a_hold_and_changes_nothing(folder: Path) -> None:

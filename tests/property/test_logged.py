@@ -76,7 +76,7 @@ def logged(auth: Authorization) -> bytes | Refused | None:
         make_decision(), authorization=taken, reference_amount_minor=taken.amount_minor
     )
     message = Message(encode(decision), None, "decisions.v1", 0, 0, None)
-    (entry,) = MADE.entries([message], [False], 1_790_000_000_000_000)
+    (entry,) = MADE.entries(MADE.read([message]), [False], 1_790_000_000_000_000)
     return entry
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
+from sluice.adapters.kafka.config import SESSION_MAX_MS
 from sluice.adapters.parquet.archive import Archive
 from sluice.adapters.redis.embedded import EmbeddedStore
 from tests.support.deployment import Deployment, make_deployment
@@ -111,6 +112,7 @@ def lose_each(
     patient = {
         "SLUICE_STORE_IN_PROGRESS_TTL_S": str(IN_PROGRESS_S),
         "SLUICE_ARCHIVER_ROLL_S": "2",
+        "SLUICE_KAFKA_SESSION_S": str(SESSION_MAX_MS // 1000),
     }
     with (
         EmbeddedStore() as store,

@@ -60,7 +60,8 @@ class SmallLog:
         """Of messages of any topic, sealed."""
         with keystore(load()[0]) as store:
             records = LogRecords(log=ORIGIN, keystore=store)
-            made = records.entries(messages, [False] * len(messages), SystemClock().now_us())
+            read, now = records.read(messages), SystemClock().now_us()
+            made = records.entries(read, [False] * len(messages), now)
         assert not any(isinstance(one, Refused) for one in made)
         return [one for one in made if isinstance(one, bytes)]
 

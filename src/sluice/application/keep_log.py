@@ -82,11 +82,34 @@ class Refused(NamedTuple):
     found: str | None = None
 
 
+class Decided(msgspec.Struct, frozen=True, gc=False):
+    """What a decision says of itself: its id, and which numbers its emitter gave up."""
+
+    tenant: str
+    authorization_id: str
+    emitter: str
+    given_up: Stretches
+
+
+class Read(NamedTuple):
+    """A message that was read once. decided: None for what is no decision. draft: whatever its
+    entry is made of."""
+
+    message: Message
+    decided: Decided | None
+    draft: Any
+
+
 class MakesEntries(Protocol):
     """Makes the entries of the messages of a batch, whatever their topics."""
 
+    def read(self, batch: Sequence[Message]) -> list[Read]:
+        """(n,) of each message. A decision is told of by :func:`decided_of`, also where it gets no
+        entry."""
+        ...
+
     def entries(
-        self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
+        self, batch: Sequence[Read], superseded: Sequence[bool], at_us: int
     ) -> list[bytes | Refused]:
         """(n,) messages to n entries, or why there is none. superseded: another record of its id
         came before it. Raises Unavailable: then none is taken."""
@@ -144,8 +167,7 @@ class _Id(msgspec.Struct, frozen=True):
 
 
 class _Decided(msgspec.Struct, frozen=True):
-    """What is read of a decision to know whether another of its id came before it, and which
-    numbers its emitter gave up."""
+    """As a decision has it."""
 
     authorization: _Id
     emitter: Word = ""
@@ -312,11 +334,11 @@ class KeepsLog:
             return
         now = self._clock.now_us()
         self._forget(fresh)
-        decided = [self._decided(one) for one in fresh]
-        marks = [self._is_superseded(one, said) for one, said in zip(fresh, decided, strict=True)]
-        made = self._makes.entries(fresh, marks, now)
+        read = self._makes.read(fresh)
+        marks = [self._is_superseded(one.message, one.decided) for one in read]
+        made = self._makes.entries(read, marks, now)
         entries: list[bytes] = []
-        for message, said, entry in zip(fresh, decided, made, strict=True):
+        for (message, said, _), entry in zip(read, made, strict=True):
             place = _place(message)
             at = self._next.get(place, message.offset)
             if message.offset > at:
@@ -459,7 +481,7 @@ class KeepsLog:
         )
         return self._own(GapRecord, body, now)
 
-    def _given_up(self, said: _Decided, now: int) -> Iterator[bytes]:
+    def _given_up(self, said: Decided, now: int) -> Iterator[bytes]:
         """Numbers that an emitter says no record to have, and nobody to have heard of."""
         for first, until in said.given_up:
             if first >= until:
@@ -538,11 +560,7 @@ class KeepsLog:
 
     # Second records of an id.
 
-    def _decided(self, message: Message) -> _Decided | None:
-        """None for what is no decision."""
-        return _read(message) if message.topic == self._decisions else None
-
-    def _is_superseded(self, message: Message, said: _Decided | None) -> bool:
+    def _is_superseded(self, message: Message, said: Decided | None) -> bool:
         if message.topic != self._decisions:
             return False
         window = self._superseded.get(message.partition)
@@ -550,7 +568,7 @@ class KeepsLog:
             window = Superseded(since=message.offset)
             first = max(0, message.offset - REACH)
             for earlier in self._earlier(message.partition, first, message.offset):
-                _note_id(window, earlier, _read(earlier))
+                _note_id(window, earlier, decided_of(earlier.value))
             self._superseded[message.partition] = window
         return _note_id(window, message, said)
 
@@ -611,19 +629,22 @@ class KeepsLog:
             raise Unavailable("the log is not open", where=self._log.origin, code="log_closed")
 
 
-def _read(message: Message) -> _Decided | None:
+def decided_of(value: bytes) -> Decided | None:
+    """Of a record of the decisions' topic, which need not be fit for the log; None for what has no
+    id."""
     try:
-        return _decided.decode(message.value)
+        said = _decided.decode(value)
     except msgspec.DecodeError:
         return None
+    found = said.authorization
+    return Decided(found.tenant, found.authorization_id, said.emitter, said.given_up)
 
 
-def _note_id(window: Superseded, message: Message, said: _Decided | None) -> bool:
+def _note_id(window: Superseded, message: Message, said: Decided | None) -> bool:
     """Whether it supersedes another. What cannot be read has no id, and supersedes nothing."""
     if said is None:
         return False
-    found = said.authorization
-    return window.read(message.offset, found.tenant, found.authorization_id)
+    return window.read(message.offset, said.tenant, said.authorization_id)
 
 
 def _place(message: Message) -> Partition:

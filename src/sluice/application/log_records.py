@@ -21,7 +21,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from sluice.application.keep_log import Refused
+from sluice.application.keep_log import Decided, Read, Refused, decided_of
 from sluice.application.never_logged import search
 from sluice.application.ports import Keystore, Message
 from sluice.application.sealing import SealingKey, period_of
@@ -218,18 +218,22 @@ class LogRecords:
             self._grammars.setdefault(tenant, []).append(re.compile(grammar, re.ASCII))
         search([b"{}"])  # compiled now: later no heartbeat of the log waits for it
 
+    def read(self, batch: Sequence[Message]) -> list[Read]:
+        """See the port."""
+        return [_read(message, message.topic.removeprefix(self._topic_prefix)) for message in batch]
+
     def entries(
-        self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
+        self, batch: Sequence[Read], superseded: Sequence[bool], at_us: int
     ) -> list[bytes | Refused]:
         """See the port. Raises Unavailable, and Corrupt: of the keystore."""
-        drafts = [
-            _draft(message, message.topic.removeprefix(self._topic_prefix), second)
-            for message, second in zip(batch, superseded, strict=True)
+        drafts: list[_Draft | None] = [
+            _superseded(one.draft) if second and one.draft is not None else one.draft
+            for one, second in zip(batch, superseded, strict=True)
         ]
         keys = self._keys(drafts)
         headers = [
-            b"" if draft is None else self._header(draft, key, message, at_us)
-            for draft, key, message in zip(drafts, keys, batch, strict=True)
+            b"" if draft is None else self._header(draft, key, one.message, at_us)
+            for draft, key, one in zip(drafts, keys, batch, strict=True)
         ]
         texts = [
             b"" if draft is None else header.rpartition(b',"sealed":')[0] + draft.searched
@@ -291,19 +295,30 @@ def _entry(draft: _Draft, header: bytes, key: _Key | None) -> bytes | Refused:
         return _TOO_LARGE
 
 
-def _draft(message: Message, topic: str, superseded: bool) -> _Draft | None:
-    """None for what is no record of its topic."""
+def _read(message: Message, topic: str) -> Read:
+    """Without a draft: what is no record of its topic."""
+    if topic == "decisions.v1":
+        return _read_decision(message)
     try:
-        if topic == "decisions.v1":
-            return _of_decision(message, superseded)
-        return _DRAFTS[topic](message.value)
+        return Read(message, None, _DRAFTS[topic](message.value))
     except (msgspec.DecodeError, KeyError):
-        return None
+        return Read(message, None, None)
 
 
-def _of_decision(message: Message, superseded: bool) -> _Draft | None:
-    decision = _decision.decode(message.value)
-    auth = _authorization.decode(decision.authorization)
+def _read_decision(message: Message) -> Read:
+    try:
+        decision = _decision.decode(message.value)
+        auth = _authorization.decode(decision.authorization)
+        draft = _of_decision(message, decision, auth)
+    except msgspec.DecodeError:
+        draft = None
+    if draft is None or decision.given_up:
+        return Read(message, decided_of(message.value), draft)
+    said = Decided(auth.tenant, auth.authorization_id, decision.emitter, [])
+    return Read(message, said, draft)
+
+
+def _of_decision(message: Message, decision: Any, auth: Authorization) -> _Draft | None:
     made: Any = _made_by(bytes(decision.made_by))
     trace = message.traceparent[3:35] if message.traceparent else None
     if (
@@ -370,13 +385,11 @@ def _of_decision(message: Message, superseded: bool) -> _Draft | None:
         "sequence": decision.sequence,
         "authorization_id": auth.authorization_id,
         "event_at": auth.event_at,
-        "body": DuplicateBody(kind="superseded", origin=body.origin, decision=body)
-        if superseded
-        else body,
+        "body": body,
     }
     authorization, pending = bytes(decision.authorization), bytes(decision.pending)
     return _Draft(
-        DuplicateRecord if superseded else DecisionRecord,
+        DecisionRecord,
         said,
         b'{"authorization":%b,"features":%b,"pending":%b}'
         % (authorization, bytes(decision.features), pending),
@@ -385,6 +398,13 @@ def _of_decision(message: Message, superseded: bool) -> _Draft | None:
         authorization + pending,
         fits=True,
     )
+
+
+def _superseded(draft: _Draft) -> _Draft:
+    """A decision whose id another record had before."""
+    body: DecisionBody = draft.said["body"]
+    second = DuplicateBody(kind="superseded", origin=body.origin, decision=body)
+    return draft._replace(kind=DuplicateRecord, said={**draft.said, "body": second})
 
 
 @lru_cache(MADE_MAX)

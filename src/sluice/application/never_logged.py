@@ -72,9 +72,11 @@ _IPV6 = re.compile(
     r"(?<![0-9A-Za-z:.])([0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)(?:/([0-9]{1,3}))?"
 )
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _PRINTABLE = re.compile(rb"[ -~\t\r\n]*")
 
-_DIGIT, _HEX, _LETTER, _SPECIAL, _DOT, _COLON, _BLANK = 1, 2, 3, 4, 5, 6, 7
+_DIGIT, _HEX, _LETTER, _SPECIAL, _DOT, _COLON, _BLANK, _APART = 1, 2, 3, 4, 5, 6, 7, 8
+_BASE64, _FIRST, _SECOND = 1, 2, 4
 _TRIPLES = (
     "cvv", "cvc", "csc", "cav", "cid", "rif", "pin", "eyj", "rer", "bas", "ghp", "gho", "ghs",
     "ghu", "xox", "aki", "asi", "k_l", "k_t", "---", "coo", "ses", "sid", "pas", "sec", "csr",
@@ -84,7 +86,8 @@ _TRIPLES = (
 
 
 def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    kinds = np.zeros(256, np.uint8)
+    kinds = np.full(256, _APART, np.uint8)
+    kinds[list(b"+/_-")] = 0
     kinds[[*range(32), *range(127, 256)]] = _SPECIAL
     kinds[list(b"%=;^\\")] = _SPECIAL
     kinds[list(b"0123456789")] = _DIGIT
@@ -102,20 +105,33 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray
     return kinds, letters, triples
 
 
+def _base64_codes() -> npt.NDArray[np.uint8]:
+    """Of each byte, whether base64 is written with it, and whether it may be the first or second of
+    four that are three bytes of a text."""
+    codes = np.zeros(256, np.uint8)
+    chars = np.frombuffer(_ALPHABET, np.uint8)
+    codes[[*chars, *b"-_"]] = _BASE64
+    printable = [byte for byte in range(256) if _PRINTABLE.fullmatch(bytes([byte]))]
+    codes[chars[[byte >> 2 for byte in printable]]] |= _FIRST
+    codes[chars[[high << 4 | byte >> 4 for byte in printable for high in range(4)]]] |= _SECOND
+    return codes
+
+
 _KINDS, _LETTERS, _IS_TRIPLE = _tables()
+_CODES = _base64_codes()
 _IS_PAIR = np.zeros(256, np.bool_)
 _IS_PAIR[list(b"DTjz")] = True
 
 
 @entry
-def _look(text, ends, kinds, letters, triples, pairs, marks):  # type: ignore[no-untyped-def]
+def _look(text, ends, kinds, letters, triples, pairs, codes, marks):  # type: ignore[no-untyped-def]
     """See :func:`_marked`. Returns how many there are."""
     at = count = 0
     for one in range(ends.size):
         end = ends[one]
         suspect = inside = False
         began = digits = 0
-        length = run = dots = colons = blanks = triple = bits = last = nine = cases = 0
+        length = run = dots = colons = blanks = triple = bits = last = nine = apart = 0
         paired = network = False
         while at <= end:
             byte = text[at] if at < end else 0
@@ -132,13 +148,27 @@ def _look(text, ends, kinds, letters, triples, pairs, marks):  # type: ignore[no
                 if byte == 34 and at <= end:
                     inside = True
                     began = at
-                    length = run = dots = colons = blanks = triple = bits = last = nine = cases = 0
+                    length = run = dots = colons = blanks = triple = bits = last = nine = apart = 0
                     suspect = paired = network = False
                 continue
             if at > end or byte == 34:
                 inside = False
-                suspect |= cases == 3 and length >= 16  # base64 of a text
                 suspect |= dots >= 3 and not (network and 0 <= bits <= 24)
+                if not suspect and length >= 16:  # base64 of a text, in what stands together
+                    first, behind, fits = began, at - 1, True
+                    apart += dots + colons + blanks
+                    for here in range(began, at):
+                        code = codes[text[here]] if here < behind else 0
+                        place = here - first & 3
+                        if code == 0:
+                            suspect |= fits and here - first >= 16
+                            first, fits = here + 1, True
+                        elif place == 0:
+                            fits &= code & 2 != 0
+                        elif place == 2:
+                            fits &= codes[text[here - 1]] & 4 != 0
+                        if not fits and apart == 0:
+                            break
                 if suspect or at > end:
                     marks[count, 0], marks[count, 1], marks[count, 2] = one, began, at - 1
                     count += 1
@@ -162,7 +192,6 @@ def _look(text, ends, kinds, letters, triples, pairs, marks):  # type: ignore[no
                 # Two characters that two digits may have become in base64.
                 suspect |= paired and pairs[byte]
                 paired = 77 <= byte <= 79
-                cases |= 1 if byte <= 90 else 2
             elif kind == 4:
                 suspect = True
                 if byte == 92 and at < end:
@@ -176,6 +205,8 @@ def _look(text, ends, kinds, letters, triples, pairs, marks):  # type: ignore[no
             elif kind == 7:
                 blanks += 1
                 suspect |= blanks >= 2
+            elif kind == 8:
+                apart += 1
             if byte == 47:
                 network = length <= 16
                 bits = -1
@@ -187,8 +218,7 @@ def _look(text, ends, kinds, letters, triples, pairs, marks):  # type: ignore[no
 
 def _marked(texts: Sequence[bytes]) -> Iterable[tuple[int, bytes, bool]]:
     """What deserves a closer look in n texts of JSON: number of the text, the inside of a string or
-    a number, and whether it is a string. Whatever :func:`find_in` finds in one, it is marked, but
-    for words in base64 whose letters are all large or all small.
+    a number, and whether it is a string. Whatever :func:`find_in` finds in one, it is marked.
 
     A string that does not end is marked up to the end of its text. What may be a time in milli- or
     microseconds of 2001 to 2033 is not: chance puts a card number in its digits.
@@ -198,7 +228,7 @@ def _marked(texts: Sequence[bytes]) -> Iterable[tuple[int, bytes, bool]]:
     # A string that is marked has two quotes and a byte; the last of each text may lack them.
     marks = np.empty((len(whole) // 3 + len(texts), 3), np.int64)
     text = np.frombuffer(whole, np.uint8)
-    count = _look(text, ends, _KINDS, _LETTERS, _IS_TRIPLE, _IS_PAIR, marks)
+    count = _look(text, ends, _KINDS, _LETTERS, _IS_TRIPLE, _IS_PAIR, _CODES, marks)
     for one, first, behind in marks[:count].tolist():
         yield one, whole[first:behind], whole[first - 1 : first] == b'"'
 

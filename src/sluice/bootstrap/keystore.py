@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -143,6 +143,27 @@ def set_aside(
     with keystore(settings) as store:
         found = _entries(log, authorization_id)
         return overrides.set_aside(found, authorization_id, outcome, store, who=who, case=case)
+
+
+def tell(
+    settings: Settings,
+    action: str,
+    target: str,
+    told: Sequence[str],
+    *,
+    who: str | None,
+    case: str | None,
+) -> None:
+    """Have the log told who changes how the system runs, before it is done.
+
+    told: lines that say what is done, none for nothing. Raises Rejected for one of who and case
+    without the other, and for what is no login or ticket; Misconfigured without a keystore.
+    """
+    if not who or not case:
+        raise Rejected("one of --who and --case is missing", fix="say both, or neither")
+    if told:
+        with keystore(settings) as store:
+            store.admin(action, target, told, who=who, case=case)
 
 
 def _entries(log: Path, authorization_id: str) -> Iterator[open_record.Found]:

@@ -331,6 +331,7 @@ def featurizer(settings: Settings) -> FeaturizerParts:
             client_id=client_id,
             passes_over=False,
             wait_for_commits=False,  # states skip what they have seen, the store knows how far
+            session_ms=settings.kafka.session_s * 1000,
             extra=extra,
             count=telemetry.METRICS.count,
         ),
@@ -375,6 +376,7 @@ def archiver(settings: Settings) -> ArchiverParts:
         topics=list(folders),
         client_id=f"archiver-{settings.service.name()}",
         passes_over=False,
+        session_ms=settings.kafka.session_s * 1000,
         extra=settings.kafka.extra(),
         count=telemetry.METRICS.count,
     )
@@ -407,6 +409,7 @@ def labeller(settings: Settings) -> LabellerParts:
             topics=[settings.labeller.topic],
             client_id=f"labeller-{settings.service.name()}",
             passes_over=False,
+            session_ms=settings.kafka.session_s * 1000,
             extra=extra,
             count=telemetry.METRICS.count,
         )
@@ -513,13 +516,9 @@ def store_watch(settings: Settings, online: OnlineConnection) -> StoreWatch:
     )
 
 
-def policies(settings: Settings) -> PolicyFiles:
-    """The policy pack. Raises Misconfigured if it is wrong."""
-    return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
-
-
 def _deciding_policies(settings: Settings) -> PolicyFiles:
-    """The same where it decides: it must not let through without a key."""
+    """The policy pack where it decides: it must not let through without a key. Raises
+    Misconfigured if it is wrong."""
     return PolicyFiles(
         Path(settings.decider.policy_dir),
         catalogue.FEATURES,
@@ -936,6 +935,7 @@ def transactional_stream(settings: Settings) -> Transactions:
         topics=[topics(settings).authorizations],
         transactional_id=f"{settings.kafka.topic_prefix}{name}",
         client_id=name,
+        session_ms=settings.kafka.session_s * 1000,
         extra=settings.kafka.extra(),
         count=telemetry.METRICS.count,
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sluice.adapters.kubernetes import Kubectl
     from sluice.adapters.parquet.archive import Archive, Archived
     from sluice.adapters.parquet.history import HistoryFiles
+    from sluice.adapters.policyfiles.files import PolicyFiles
     from sluice.adapters.storage import AnyPath
     from sluice.application.backfill import History, Ints, PastLabels
     from sluice.application.build_dataset import TrainingLog
@@ -284,9 +285,15 @@ def read_past(
 
 def rates(settings: Settings) -> Fx:
     """The reference currency and what others are worth in it. Raises Misconfigured."""
-    from sluice.bootstrap import services
+    return policies(settings).current().fx
 
-    return services.policies(settings).current().fx
+
+def policies(settings: Settings) -> PolicyFiles:
+    """The policy pack. Raises Misconfigured if it is wrong."""
+    from sluice.adapters.policyfiles.files import PolicyFiles
+    from sluice.domain.features import catalogue
+
+    return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
 
 
 def compact_archive(

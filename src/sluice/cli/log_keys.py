@@ -26,7 +26,7 @@ from sluice.application.sealing import period_of
 from sluice.bootstrap import keystore as parts
 from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say, say_json, write
-from sluice.cli.parameters import FOLDER, archive_option
+from sluice.cli.parameters import FOLDER, archive_option, by_options
 from sluice.cli.text import help_of
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.outcome import Outcome
@@ -36,12 +36,7 @@ TOKEN_MAX = 256
 """Characters of standard input that are read as a token: a token has up to 64."""
 
 
-def _who(command: Callable[..., Any]) -> Callable[..., Any]:
-    says = "Request, order or ticket that it is done for: an id, no sentence."
-    command = click.option("--case", required=True, metavar="ID", help=says)(command)
-    return click.option("--who", required=True, metavar="LOGIN", help="Who answers for it.")(
-        command
-    )
+_who = by_options(required=True)
 
 
 def _whose(command: Callable[..., Any]) -> Callable[..., Any]:

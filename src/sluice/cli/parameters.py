@@ -39,6 +39,19 @@ def bootstrap_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--bootstrap", metavar="HOST:PORT", help=says)(command)
 
 
+def by_options(*, required: bool) -> Decorator:
+    """--who and --case, of what becomes a record of the log."""
+    both = "" if required else " With both, the log is told: it needs the keystore."
+
+    def given(command: Callable[..., Any]) -> Callable[..., Any]:
+        says = f"Request, order or ticket that it is done for: an id, no sentence.{both}"
+        command = click.option("--case", required=required, metavar="ID", help=says)(command)
+        says = "Who answers for it."
+        return click.option("--who", required=required, metavar="LOGIN", help=says)(command)
+
+    return given
+
+
 def archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--archive, which goes over the settings."""
     says = "Folder, or a URL like s3://bucket/prefix (default: archiver.root of the settings)."

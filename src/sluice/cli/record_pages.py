@@ -64,10 +64,11 @@ each decider decides by, with its start and with each change, signed or not.",
     "access": "by `sluice log open`, from the keystore, before anything is opened.",
     "admin": "for what a named person did with a verb: `sluice dead-letters redrive` (action \
 `redrive`, target the message's origin; from `dead-letters.v1`), `sluice log keys expire` \
-(`expire_keys`, from the keystore). A rollback, a reset of the breaker and the like are signed, so \
-they are a `model` or `policy` record with that `act`. What is done without a verb that knows who \
-does it (`sluice topics apply`, `sluice retention`, `kubectl`) is not here: keep the audit logs of \
-brokers and cluster for it.",
+(`expire_keys`, from the keystore), and with `--who` and `--case` `sluice topics apply` \
+(`apply_topics`) and `sluice retention` (`retention`), whose detail is the SHA-256 of the lines \
+that say what is done. A rollback, a reset of the breaker and the like are signed, so \
+they are a `model` or `policy` record with that `act`. What is done without a verb, or \
+without those two options, is not here: keep the audit logs of brokers and cluster for it.",
     "heartbeat": "every 5 seconds by the auditor.",
     "time_sync": "by the auditor at its start and every 10 minutes: what the kernel says of its \
 clock (adjtimex).",

@@ -7,11 +7,14 @@ sluice topics acls --bootstrap broker:9093 | bash   # as an administrator
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from sluice.bootstrap import verbs
+from sluice.bootstrap.keystore import tell
 from sluice.cli.output import say
-from sluice.cli.parameters import bootstrap_option
+from sluice.cli.parameters import bootstrap_option, by_options
 from sluice.cli.text import help_of
 from sluice.settings import load
 
@@ -31,13 +34,24 @@ def command() -> None:
     help="Copies of new topics (default: brokers, 3 at most).",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would change.")
+@by_options(required=False)
 def apply(
-    bootstrap: str | None, partitions: int | None, replication: int | None, dry_run: bool
+    bootstrap: str | None,
+    partitions: int | None,
+    replication: int | None,
+    dry_run: bool,
+    who: str | None,
+    case: str | None,
 ) -> int:
-    """Returns 0. Raises Misconfigured, or Unavailable without a broker."""
-    changes = verbs.apply_topics(
-        load()[0], bootstrap, partitions=partitions, replication=replication, dry_run=dry_run
+    """Returns 0. Raises Misconfigured, or Unavailable without a broker; Rejected."""
+    settings = load()[0]
+    changed = partial(
+        verbs.apply_topics, settings, bootstrap, partitions=partitions, replication=replication
     )
+    if not dry_run and (who or case):
+        planned = [str(one) for one in changed(dry_run=True)]
+        tell(settings, "apply_topics", "topics", planned, who=who, case=case)
+    changes = changed(dry_run=dry_run)
     for change in changes:
         say(f"would change {change}" if dry_run else str(change))
     if not changes:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.tiles.ahead import WriteAheadFiles
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import FENCED, AppendLog
-from sluice.application.keep_log import Refused
+from sluice.application.keep_log import Read, Refused, decided_of
 from sluice.application.ports import Message
 from sluice.audit.entries import join
 from sluice.audit.notes import Key
@@ -85,18 +85,22 @@ class PlainEntries:
         """Partition and offset of what was said to be."""
         self.away: list[Exception] = []
 
+    def read(self, batch: Sequence[Message]) -> list[Read]:
+        """See the port."""
+        return [Read(one, decided_of(one.value), None) for one in batch]
+
     def entries(
-        self, batch: Sequence[Message], superseded: Sequence[bool], at_us: int
+        self, batch: Sequence[Read], superseded: Sequence[bool], at_us: int
     ) -> list[bytes | Refused]:
         """See the port."""
         if self.away:
             raise self.away.pop(0)
         self.superseded += [
-            (message.partition, message.offset)
-            for message, mark in zip(batch, superseded, strict=True)
+            (one.message.partition, one.message.offset)
+            for one, mark in zip(batch, superseded, strict=True)
             if mark
         ]
-        return [self._entry(message, at_us) for message in batch]
+        return [self._entry(one.message, at_us) for one in batch]
 
     def _entry(self, message: Message, at_us: int) -> bytes | Refused:
         if message.value == b"forbidden":

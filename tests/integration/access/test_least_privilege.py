@@ -25,6 +25,7 @@ from confluent_kafka import (
 
 from local.kafka.broker import free_port
 from local.stack import Stack
+from sluice.adapters.kafka import reader as reader_module
 from sluice.adapters.kafka.reach import check
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.rights import PRINCIPALS, RIGHTS, commands
@@ -226,17 +227,56 @@ def test_a_principal_may_do_to_each_topic_what_the_table_says_and_no_more(
                 described.result()
 
 
-def test_a_featurizer_cannot_record_a_decision(cluster: Cluster) -> None:
+def not_granted(principal: str, operation: str) -> list[str]:
+    """Topics on which the table gives a principal no such right."""
+    may = {
+        right.name
+        for right in RIGHTS
+        if (right.principal, right.kind) == (principal, "topic") and operation in right.operations
+    }
+    return [topic for topic in TOPICS.all() if topic not in may]
+
+
+@pytest.mark.parametrize("principal", PRINCIPALS)
+def test_a_write_without_the_right_is_refused(cluster: Cluster, principal: str) -> None:
     """Not only in what the broker says of its rights."""
-    refused: list[str] = []
-    producer = Producer({"bootstrap.servers": cluster.bootstrap, **cluster.extra("featurizer")})
-    producer.produce(
-        TOPICS.decisions,
-        b"forged",
-        on_delivery=lambda error, _message: refused.append(error.name() if error else ""),
-    )
+    refused: dict[str, str] = {}
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, **cluster.extra(principal)})
+    topics = not_granted(principal, "Write")
+    for topic in topics:
+        producer.produce(
+            topic,
+            b"forged",
+            on_delivery=lambda error, message: refused.update(
+                {message.topic(): error.name() if error else ""}
+            ),
+        )
     producer.flush(30)
-    assert refused == ["TOPIC_AUTHORIZATION_FAILED"]
+    assert refused == dict.fromkeys(topics, "TOPIC_AUTHORIZATION_FAILED")
+
+
+REFUSED = "could not read: TOPIC_AUTHORIZATION_FAILED"
+
+
+@pytest.mark.parametrize("principal", PRINCIPALS)
+def test_a_read_without_the_right_is_refused(cluster: Cluster, principal: str) -> None:
+    reader = TopicReader(cluster.bootstrap, extra=cluster.extra(principal))
+    hidden = set(not_granted(principal, "Write"))  # it may not even know of those
+    for topic in not_granted(principal, "Read"):
+        found = reader.records(topic) if topic in hidden else reader.spread(topic, {0: 0}, {0: 1})
+        with pytest.raises(Misconfigured, match=REFUSED):
+            list(found)
+    reader.close()
+
+
+def test_a_reader_says_that_it_may_not_know_of_a_topic_where_librdkafka_says_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "REQUEST_MAX_S", 2.0)
+    reader = TopicReader(cluster.bootstrap, extra=cluster.extra("featurizer"))
+    with pytest.raises(Misconfigured, match=REFUSED):
+        list(reader.spread(TOPICS.checkpoints, {0: 0}, {0: 1}))
+    reader.close()
 
 
 def test_the_page_has_the_rights_of_the_table() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def test_the_verb_fills_archive_and_store_twice_alike_and_refuses_another_histor
     card = rows["card_token"][0].as_py()
     (state,) = store.read([("card", card)])
     assert state
-    assert RedisWatermark(url).read().state == READY
+    with closing(RedisWatermark(url)) as watermark:
+        assert watermark.read().state == READY
 
     capsys.readouterr()
     assert main(["backfill", file, *labels, *until]) == 0
@@ -68,7 +70,8 @@ def test_the_verb_writes_no_state_into_a_store_of_another_format(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(World(Config(cards=20), 3), date(2026, 1, 1), 1, tmp_path)
-    RedisWatermark(url).initialise()
+    with closing(RedisWatermark(url)) as watermark:
+        watermark.initialise()
     newer = {**TABLES, "channel": {**TABLES["channel"], "kiosk": 6}}
     store = RedisStateStore(url)
     store.connection.call(pack(b"HSET", KEY, b"format", note(newer).encode()), 1)

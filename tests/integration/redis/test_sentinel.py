@@ -6,29 +6,45 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from sluice.adapters.redis.address import parse
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.states import RedisStateStore
 from sluice.adapters.redis.watermark import RedisWatermark
-from sluice.application.ports import READY, StateUpdate
+from sluice.application.ports import READY, Lookup, StateUpdate
 from sluice.domain.clock import SystemClock
 from sluice.domain.features.states import etag
 from sluice.errors import Misconfigured, Unavailable
 from tests.support.arrivals import arrival, state
-from tests.support.store_cluster import HOST, ServerProcess, free_ports, until
+from tests.support.store_cluster import (
+    HOST,
+    VALKEY,
+    ServerProcess,
+    Tls,
+    free_ports,
+    made_tls,
+    until,
+)
 
 pytestmark = pytest.mark.integration
 PASSWORD = "secret-1"
 
 
 class Sentinels:
-    """A primary, its replica, and three Sentinels that take half a second to agree."""
+    """A primary, its replica, and three Sentinels that take half a second to agree. tls: among
+    all of them, and for clients."""
 
-    def __init__(self, folder: Path) -> None:
-        ports = free_ports(5)
+    def __init__(self, folder: Path, tls: Tls | None = None) -> None:
+        program = VALKEY if tls is None else tls.program
+        ports = free_ports(10)
+        self._served = dict(zip(ports[:5], ports[5:] if tls else ports[:5], strict=True))
+        """By the port of no TLS, that of clients."""
         self.primary, self.replica = (
             ServerProcess(
                 port,
@@ -37,29 +53,44 @@ class Sentinels:
                     "bind": HOST,
                     "port": port,
                     "requirepass": PASSWORD,
-                    "primaryauth": PASSWORD,
+                    "masterauth": PASSWORD,
                     "save": "",
                     "repl-diskless-sync-delay": 0,
-                    **({"replicaof": f"{HOST} {ports[0]}"} if port == ports[1] else {}),
+                    **self._speaks(tls, port),
+                    **({"replicaof": f"{HOST} {self.served(ports[0])}"} if replica else {}),
                 },
+                program=program,
             )
-            for port in ports[:2]
+            for port, replica in zip(ports[:2], (False, True), strict=True)
         )
         self.sentinels = []
-        for port in ports[2:]:
+        for port in ports[2:5]:
             at = folder / str(port)
             at.mkdir()
             told = at / "sentinel.conf"
+            speaks = "".join(f"{key} {word}\n" for key, word in self._speaks(tls, port).items())
             told.write_text(
-                f"port {port}\nbind {HOST}\n"
-                f"sentinel monitor store {HOST} {ports[0]} 2\n"
+                f"port {port}\nbind {HOST}\n{speaks}"
+                f"sentinel monitor store {HOST} {self.served(ports[0])} 2\n"
                 f"sentinel auth-pass store {PASSWORD}\n"
                 "sentinel down-after-milliseconds store 500\n"
                 "sentinel failover-timeout store 3000\n"
             )
-            self.sentinels.append(ServerProcess(port, at, {}, str(told), "--sentinel"))
-        places = ",".join(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)
-        self.url = f"redis+sentinel://:{PASSWORD}@{places}/store/0"
+            first = (str(told), "--sentinel")
+            self.sentinels.append(ServerProcess(port, at, {}, *first, program=program))
+        places = ",".join(f"{HOST}:{self.served(sentinel.port)}" for sentinel in self.sentinels)
+        scheme = "redis" if tls is None else "rediss"
+        self.url = f"{scheme}+sentinel://:{PASSWORD}@{places}/store/0"
+        self.address = parse(self.url)
+        if tls is not None:
+            self.address = replace(self.address, files=tls.files)
+
+    def _speaks(self, tls: Tls | None, port: int) -> dict[str, object]:
+        return {} if tls is None else tls.settings(self.served(port))
+
+    def served(self, port: int) -> int:
+        """Where clients of the server at this port are served."""
+        return self._served[port]
 
     def start(self) -> None:
         for server in (self.primary, self.replica, *self.sentinels):
@@ -86,9 +117,12 @@ class Sentinels:
 
 
 @pytest.fixture
-def sentinels() -> Iterator[Sentinels]:
+def sentinels(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sentinels]:
+    """With TLS where a test's parameter says so."""
     with tempfile.TemporaryDirectory(prefix="sluice-sentinel-") as folder:
-        made = Sentinels(Path(folder))
+        made = Sentinels(
+            Path(folder), made_tls(tmp_path) if getattr(request, "param", "") else None
+        )
         try:
             made.start()
             yield made
@@ -96,28 +130,37 @@ def sentinels() -> Iterator[Sentinels]:
             made.stop()
 
 
-async def test_the_primary_is_found_by_name_and_followed_when_it_dies(sentinels):
-    states, mark = RedisStateStore(sentinels.url, timeout_s=1.0), RedisWatermark(sentinels.url)
-    store = RedisOnlineStore(sentinels.url, SystemClock(), budget_s=0.5)
-    mark.initialise()
-    assert states.write([StateUpdate("card", "card-1", b"", state(1), 1)]) == [True]
-    await store.open()
-    (reply,) = await store.observe([arrival("one")])
-    assert reply.card == state(1)
-    assert sentinels.primary.tell("WAIT", "1", "1000") == 1
-
-    sentinels.primary.kill()
-    until(lambda: sentinels.named() == sentinels.replica.port, "the replica is named")
-    began, asked = time.monotonic(), 0
-    while True:
-        asked += 1
+async def served(store: RedisOnlineStore, name: str) -> Lookup:
+    """An arrival's, as soon as the store is there."""
+    began = time.monotonic()
+    for number in count():
         try:
-            (reply,) = await store.observe([arrival(f"two-{asked}")])
+            (reply,) = await store.observe([arrival(f"{name}-{number}")])
         except Unavailable:
             assert time.monotonic() < began + 10
             await asyncio.sleep(0.02)
         else:
-            break
+            return reply
+    raise AssertionError
+
+
+@pytest.mark.parametrize("sentinels", ["", "TLS"], indirect=True)
+async def test_the_primary_is_found_by_name_and_followed_when_it_dies(sentinels):
+    at = sentinels.address
+    states, mark = RedisStateStore(at, timeout_s=1.0), RedisWatermark(at)
+    store = RedisOnlineStore(at, SystemClock(), budget_s=0.5)
+    mark.initialise()
+    assert states.write([StateUpdate("card", "card-1", b"", state(1), 1)]) == [True]
+    with suppress(Unavailable):  # a busy machine; it is tried again
+        await store.open()
+    assert (await served(store, "one")).card == state(1)
+    assert sentinels.primary.tell("WAIT", "1", "1000") == 1
+
+    sentinels.primary.kill()
+    heir = sentinels.served(sentinels.replica.port)
+    until(lambda: sentinels.named() == heir, "the replica is named")
+    began = time.monotonic()
+    reply = await served(store, "two")
     assert (reply.card, reply.lost) == (state(1), False)
     assert time.monotonic() - began < 2.0
 
@@ -146,7 +189,8 @@ async def test_a_primary_that_is_none_any_more_is_left_though_it_answers(sentine
     told = sentinels.replica.tell("INFO", "server").decode()
     other = int(dict(x.split(":", 1) for x in told.splitlines() if ":" in x)["process_id"])
     sentinels.sentinels[0].tell("SENTINEL", "FAILOVER", "store")
-    until(lambda: sentinels.named() == sentinels.replica.port, "the replica is named")
+    heir = sentinels.served(sentinels.replica.port)
+    until(lambda: sentinels.named() == heir, "the replica is named")
 
     async def moved() -> bool:
         try:

@@ -44,7 +44,7 @@ def decided(*numbers: tuple[int, int | None]) -> list[bytes]:
         for at, (n, settled) in enumerate(numbers)
     ]  # fmt: skip
     made = LogRecords(log=logs.ORIGIN, keystore=MemoryKeystore())
-    entries = made.entries(messages, [False] * len(messages), logs.START_US)
+    entries = made.entries(made.read(messages), [False] * len(messages), logs.START_US)
     return [split(one)[0] for one in entries if isinstance(one, bytes)]
 
 

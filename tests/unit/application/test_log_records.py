@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from sluice.application.keep_log import Refused
+from sluice.application.keep_log import Refused, decided_of
 from sluice.application.log_records import ACTION_CLASSES, LogRecords
 from sluice.application.ports import Message
 from sluice.application.told import change_of
@@ -32,7 +32,7 @@ def message(value, topic="decisions.v1", offset=0, **more) -> Message:
 
 def made(*messages, superseded=None, keystore=None, **more):
     records = LogRecords(log=LOG, keystore=keystore or MemoryKeystore(), **more)
-    return records.entries(messages, superseded or [False] * len(messages), AT)
+    return records.entries(records.read(messages), superseded or [False] * len(messages), AT)
 
 
 def opened(entry, keystore):
@@ -301,8 +301,9 @@ def test_a_decision_is_an_entry_only_where_the_strict_reading_takes_its_header()
     decision = msgspec.structs.replace(
         make_decision(sca_exemption="transaction_risk_analysis"), made_by=by, fired=["rule-1"],
         silenced=["rule-2"], degraded=["terminal"], origin=Origin("authorizations.v1", 1, 9),
-        settled=3, score_ppm=1, let_through_ppm=5,
+        settled=3, score_ppm=1, let_through_ppm=5, given_up=[(1, 2)],
     )  # fmt: skip
+    reader = LogRecords(log=LOG, keystore=MemoryKeystore())
     plain = json.loads(msgspec.json.encode(decision))
     wrong = (
         "two words", "", "x" * 200, "\u202e", "a\n", None,
@@ -319,6 +320,9 @@ def test_a_decision_is_an_entry_only_where_the_strict_reading_takes_its_header()
             good, changed = message(plain), message(json.dumps(whole).encode())
             first, entry = made(good, changed, superseded=[False, value == ""])
             assert isinstance(first, bytes)
+            # What is told of an id is what any reader of the topic sees, fit for the log or not.
+            for one in (good, changed):
+                assert reader.read([one])[0].decided == decided_of(one.value)
             if isinstance(entry, bytes):
                 taken += 1
                 read(split(entry)[0])

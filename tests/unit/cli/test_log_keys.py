@@ -17,11 +17,12 @@ from sluice.application.sealing import SUBJECT, Erased, earlier, period_of
 from sluice.application.sign_release import make_key, read_private_key
 from sluice.audit.entries import join
 from sluice.audit.notes import LOG, Key
+from sluice.bootstrap import verbs
 from sluice.bootstrap.keystore import keystore
 from sluice.cli import main
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.authorization import encode
-from sluice.domain.records.key_event import event_of, record_of
+from sluice.domain.records.key_event import KeyEvent, event_of, record_of
 from sluice.domain.records.log_record import LabelBody, LabelRecord, Sealed, read
 from sluice.domain.records.log_record import encode as encode_record
 from sluice.settings import load
@@ -115,6 +116,54 @@ def test_keys_are_shown_copied_and_expired(there: Path, capsys: pytest.CaptureFi
     assert main(["log", "keys", "expire", *BY]) == 0
     assert "3 keys" in capsys.readouterr().out
     assert main(["log", "keys", "expire", "--through", "2099Q1", *BY]) == 1
+
+
+def _told() -> list[KeyEvent]:
+    with keystore(load()[0]) as store:
+        return store.events(0, 9)
+
+
+def test_who_deletes_old_runs_is_told_to_the_log_where_they_say_so(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [there / "runs/train" / f"2026010{n}T020000" for n in (1, 2)]
+    for run in runs:
+        run.mkdir(parents=True)
+    delete = ["retention", "--work", str(there / "runs"), "--keep-days", "1", "--keep-runs"]
+    assert main([*delete, "1", "--who", "ann"]) == 1
+    assert "one of --who and --case is missing" in capsys.readouterr().err
+    assert main([*delete, "1", *BY, "--dry-run"]) == 0
+    assert _told() == []
+    assert runs[0].exists()
+    assert main([*delete, "1", *BY]) == 0
+    assert [run.exists() for run in runs] == [False, True]
+    (event,) = _told()
+    assert (event.kind, event.action, event.target) == ("admin", "retention", "runs")
+    assert (event.who, event.case) == ("ann", "GDPR-17")
+    assert event.detail == hashlib.sha256(b"train/20260101T020000").hexdigest()
+    assert main([*delete, "1", *BY]) == 0  # of nothing
+    assert _told() == [event]
+    monkeypatch.setenv("SLUICE_KEYSTORE_PATH", str(there / "none"))
+    assert main([*delete, "0", *BY]) == 78
+    assert runs[1].exists()
+    assert main([*delete, "0"]) == 0
+    assert not runs[1].exists()
+
+
+def test_who_makes_topics_is_told_to_the_log_before_they_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told_at_apply = []
+
+    def apply(*_: object, dry_run: bool, **__: object) -> list[str]:
+        if not dry_run:
+            told_at_apply.append([(event.action, event.who) for event in _told()])
+        return ["labels.v1: made"]
+
+    monkeypatch.setattr(verbs, "apply_topics", apply)
+    assert main(["topics", "apply"]) == main(["topics", "apply", *BY]) == 0
+    assert told_at_apply == [[], [("apply_topics", "ann")]]
+    assert _told()[0].detail == hashlib.sha256(b"labels.v1: made").hexdigest()
 
 
 @pytest.mark.parametrize(

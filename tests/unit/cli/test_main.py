@@ -87,6 +87,18 @@ def test_no_verbs_help_needs_an_extra_or_numba() -> None:
     assert loads(*[[*w, "--help"] for w in words]) == []
 
 
+def test_a_history_goes_to_the_archive_without_kafka_or_a_store(tmp_path: Path) -> None:
+    made, archive = (str(tmp_path / name) for name in ("made", "archive"))
+    loaded = loads(
+        ["simulate", "history", "--out", made, "--start", "2026-01-01", "--days", "1", "--cards",
+         "100"],
+        ["backfill", f"{made}/authorizations.parquet", "--labels", f"{made}/labels.parquet",
+         "--archive", archive, "--no-store", "--threads", "1"],
+    )  # fmt: skip
+    assert "pyarrow" in loaded
+    assert not {"confluent_kafka", "hiredis"} & set(loaded)
+
+
 @pytest.mark.parametrize("words", [w for w, _ in commands()], ids=" ".join)
 def test_help_fits_80_columns_and_keeps_its_examples(
     words: list[str], capsys: pytest.CaptureFixture[str]

@@ -43,6 +43,16 @@ EVENTS = [
         before="review",
         after="approve",
     ),
+    KeyEvent(
+        sequence=6,
+        at=11,
+        kind="admin",
+        who="ann",
+        case="CHG-7",
+        action="apply_topics",
+        target="topics",
+        detail=GRANT,
+    ),
 ]
 
 

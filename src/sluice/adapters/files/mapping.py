@@ -44,6 +44,10 @@ from sluice.shown import shown
 from sluice.yaml_files import decode_as
 
 _DOCS = "docs/reference/mapping.md"
+_OF_LABELS = (
+    f"{_DOCS}#labels: these are columns of the history's file, and its mapping says how that is "
+    "written (delimiter, empty, leave_out); labels in a file of their own come by --label-file"
+)
 _FIELD = re.compile(r"\$\.(\w+)")
 COLUMNS_MAX = 1024
 """Characters of a file's column names in an error."""
@@ -74,7 +78,8 @@ class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         str | None,
         Meta(
             description="stands for an empty cell among the columns of a template; without it the "
-            "text is empty where one of them is. Where all are, it is empty in any case"
+            "text is empty where one of them is. Where all are, it is empty in any case, and "
+            "`default` stands for it"
         ),
     ] = None
     hash: Annotated[
@@ -169,16 +174,17 @@ def load_mapping(name: str) -> Layout:
 
 
 def load_labels(name: str) -> LabelMapping:
-    """Read a mapping of labels, likewise."""
-    return decoded(name, LabelMapping)
+    """Read a mapping of labels, likewise. How the file is written stands in the history's."""
+    return decoded(name, LabelMapping, fix=_OF_LABELS)
 
 
 def _bundled(name: str) -> bytes:
     return (resources.files("sluice.adapters.files") / "mappings" / f"{name}.yaml").read_bytes()
 
 
-def decoded(name: str, kind: type[Any]) -> Any:
-    """A mapping of some kind: a path, or the name of a bundled one. Raises Misconfigured."""
+def decoded(name: str, kind: type[Any], fix: str = _DOCS) -> Any:
+    """A mapping of some kind: a path, or the name of a bundled one. fix: told of what is wrong in
+    it. Raises Misconfigured."""
     if name in bundled():
         raw = _bundled(name)
     else:
@@ -190,7 +196,7 @@ def decoded(name: str, kind: type[Any]) -> Any:
                 where=name,
                 fix=f"a file, or one of {', '.join(bundled())}",
             ) from exc
-    return decode_as(kind, raw, name, fix=_DOCS)
+    return decode_as(kind, raw, name, fix=fix)
 
 
 class Cells:
@@ -550,9 +556,18 @@ def field_of(
     else:
         parts = _parts(source.template or "", name)
     columns = _columns(parts)
+    if source.missing is not None and len(columns) == 1:
+        raise Misconfigured(
+            "missing fills a part of a template that names several columns, and this one names one",
+            where=name,
+            fix=f"default: {source.missing}: it stands for the whole text",
+        )
     problem: Any = source.default
     if problem is None and not optional:
-        problem = wrong(", ".join(columns), f"empty, and {name} is required")
+        problem = wrong(
+            ", ".join(columns),
+            f"empty, and {name} is required; default: in the mapping stands for it",
+        )
     strange = wrong(", ".join(columns), f"a value that the mapping of {name} does not list")
     known: dict[str, Any] | None = dict(source.values) if source.values is not None else None
     prefix = source.hash

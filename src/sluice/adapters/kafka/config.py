@@ -34,8 +34,11 @@ QUEUE_MAX_KBYTES = 65_536
 """Records and bytes waiting in one producer: 64 MiB, a few seconds of traffic."""
 QUEUE_WAIT_MAX_S = 30.0
 """How long ``produce`` waits for room in a full queue before it gives up."""
-SESSION_MAX_MS = 10_000
-"""A member silent for so long is dead, and its partitions move."""
+SESSION_MAX_MS = 20_000
+"""A member silent for so long is dead, and its partitions move. Longer than a group may be without
+its coordinator: a killed broker is waited for for 9 s by default, and for 4 more where it was the
+controller too. A member that gave up sooner would join as a new one, and the group would wait for
+the old one as well. The setting ``kafka.session_s``."""
 HEARTBEAT_MS = 2_000
 POLL_INTERVAL_MAX_MS = 60_000
 """A member that does not poll for so long is stuck. Bounds the handling of one batch."""
@@ -47,9 +50,10 @@ PREFETCH_MAX_KBYTES = 16_384
 FETCH_AGAIN_MS = 50
 """How long a full prefetch rests before it is looked at again. 16 MB are 8,000 decisions, half a
 second of work: with librdkafka's default of 1,000 a service that catches up runs dry."""
-TRANSACTION_MAX_MS = 10_000
+TRANSACTION_MAX_MS = 20_000
 """A transaction open for so long is aborted by the broker: until then, readers of committed
-records wait behind a dead entrypoint."""
+records wait behind a dead entrypoint. Its records are given up after as long, so that it outlasts
+the 9 to 13 s for which partitions of a killed broker have no leader."""
 TRANSACTION_RETRY_MS = 10
 """The next transaction is refused (CONCURRENT_TRANSACTIONS) while the broker still writes the
 markers of the last, a few milliseconds. With librdkafka's default of 100, begin to commit of 500

@@ -101,6 +101,7 @@ class GroupConsumer:
         client_id: str,
         wait_for_commits: bool = True,
         passes_over: bool = True,
+        session_ms: int = SESSION_MAX_MS,
         extra: Extra | None = None,
         count: Count = uncounted,
     ) -> None:
@@ -140,7 +141,7 @@ class GroupConsumer:
                 enable_partition_eof=True,
                 on_commit=self._committed_later,
                 error_cb=self._erred,
-                session_timeout_ms=SESSION_MAX_MS,
+                session_timeout_ms=session_ms,
                 heartbeat_interval_ms=HEARTBEAT_MS,
                 max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
                 fetch_wait_max_ms=FETCH_WAIT_MS,

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from sluice.adapters.kafka.config import LEADERLESS, heals
+
+_NOT_YET = LEADERLESS | {KafkaError.UNKNOWN_TOPIC_OR_PART}
+"""Also what a broker says that has not heard yet of a topic that another one names it leader of."""
 
 
 def unserved(
@@ -29,7 +32,7 @@ def unserved(
             answer.result()
         except KafkaException as exc:
             error = exc.args[0]
-            if error.code() not in LEADERLESS and not heals(error):
+            if error.code() not in _NOT_YET and not heals(error):
                 raise
             found.append(f"{place.topic}/{place.partition}")
     return sorted(found)

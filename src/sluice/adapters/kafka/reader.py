@@ -173,6 +173,8 @@ class TopicReader:
                 if at[message.partition()] >= ends[message.partition()]:
                     waiting.discard(message.partition())
             if time.monotonic() > deadline:
+                # Of a topic that it may not see, librdkafka says nothing to whom it was assigned.
+                self._known(places[0].topic)
                 raise Unavailable(
                     f"partitions {sorted(waiting)} gave nothing for {REQUEST_MAX_S:.0f} s",
                     where=self._where,

@@ -6,6 +6,7 @@ The stream processor reads a batch of ``authorizations.v1`` and commits ``decisi
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from sluice.adapters.kafka.config import (
     QUEUE_WAIT_MAX_S,
+    SESSION_MAX_MS,
     TRANSACTION_MAX_MS,
     TRANSACTION_RETRY_MS,
     Extra,
@@ -43,6 +45,14 @@ from sluice.faultpoints import kill_at
 COMMIT_MAX_S = TRANSACTION_MAX_MS / 1000 + 2.0
 """By then each record is acknowledged or given up (librdkafka looks once a second), so that a
 commit knows its outcome: while one is under way, librdkafka takes no abort."""
+OFFSETS_MAX_S = 5.0
+"""Of that, for the offsets. librdkafka (2.16.0, its issues 5456 and 5511) may stay for good where
+it waits for the group's coordinator, whatever timeout it got: once that broker is no longer one
+of the cluster, nothing wakes it."""
+BACK_MAX_S = 1.0
+"""Longer than its timeout a step may take; then the client is given up, its thread left behind."""
+ABORT_MAX_S = 5.0
+"""For an abort. Another client does the same by its start."""
 PAUSE_S = 0.05
 """Between two tries of a step, and of a record that finds the queue full."""
 INIT_MAX_S = 30.0
@@ -174,14 +184,26 @@ class TransactionalProducer:
         deadline = time.monotonic() + COMMIT_MAX_S
         kill_at("stream.before_offsets")
         if offsets:
-            self._retry(
-                lambda left: self._producer.send_offsets_to_transaction(list(offsets), group, left),
-                "add offsets to the transaction",
-                deadline,
-            )
+            self._add(list(offsets), group)
         kill_at("stream.before_commit")
         self._retry(self._producer.commit_transaction, "commit the transaction", deadline)
         self.open = False
+
+    def _add(self, offsets: list[TopicPartition], group: Any) -> None:
+        add = self._producer.send_offsets_to_transaction
+        try:
+            self._retry(
+                lambda left: _bounded(lambda: add(offsets, group, left), left + BACK_MAX_S),
+                "add offsets to the transaction",
+                time.monotonic() + OFFSETS_MAX_S,
+            )
+        except TimeoutError:
+            self._give_up_on_it()
+            raise Unavailable(
+                f"no answer to the offsets of the transaction within {OFFSETS_MAX_S:.0f} s",
+                where=self.transactional_id,
+                fix="is the broker up that coordinates the group?",
+            ) from None
 
     def abort(self) -> None:
         """Drop the open transaction; harmless if none is open.
@@ -191,7 +213,7 @@ class TransactionalProducer:
         if not self.open:
             return
         try:
-            self._persist(self._producer.abort_transaction, time.monotonic() + COMMIT_MAX_S)
+            self._persist(self._producer.abort_transaction, time.monotonic() + ABORT_MAX_S)
         except KafkaException as exc:
             error = translate(exc, "abort the transaction", self.transactional_id)
             if isinstance(error, Corrupt) and not self._ended(exc, error):
@@ -252,6 +274,25 @@ class TransactionalProducer:
         return error
 
 
+def _bounded(step: Callable[[], None], limit_s: float) -> None:
+    """Take a step that may not come back, in a thread. Raises TimeoutError, and what it raises."""
+    raised: list[Exception] = []
+
+    def take() -> None:
+        try:
+            step()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=take, name="bounded", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        raise TimeoutError
+    if raised:
+        raise raised[0]
+
+
 class TransactionalStream:
     """A group member on ``authorizations.v1`` with a transactional producer."""
 
@@ -263,6 +304,7 @@ class TransactionalStream:
         topics: Sequence[str],
         transactional_id: str,
         client_id: str,
+        session_ms: int = SESSION_MAX_MS,
         extra: Extra | None = None,
         count: Count = uncounted,
     ) -> None:
@@ -276,7 +318,13 @@ class TransactionalStream:
             count=count,
         )
         self._consumer = GroupConsumer(
-            bootstrap, group=group, topics=topics, client_id=client_id, extra=extra, count=count
+            bootstrap,
+            group=group,
+            topics=topics,
+            client_id=client_id,
+            session_ms=session_ms,
+            extra=extra,
+            count=count,
         )
 
     def listen(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:

@@ -10,6 +10,7 @@ subject's (docs/decisions/0049-sealing.md).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,7 +113,8 @@ class SqliteKeystore:
         self._version = -1
         with _translated(path):
             self._db = _connect(path)
-            self._finish()  # what an erasure that was killed had left to do
+        self._finish()  # what an erasure that was killed had left to do
+        with self._reading():
             self._pepper = self._unwrap(self._root, b"pepper", self._meta("pepper"))
             self.emitter = "keystore-" + self._meta("id").decode()
 
@@ -158,17 +160,16 @@ class SqliteKeystore:
 
     def keys(self, wanted: Sequence[tuple[str, str]]) -> list[SealingKey | None]:
         """Costs a look at the file's version, and a read of each key that is not in memory."""
-        with _translated(self._path):
-            self._follow()
-            # Again where another process wrote meanwhile: what was read before is let go.
-            while missing := {one for one in wanted if one not in self._cached}:
+        while True:  # again where another process wrote meanwhile: what was read is let go
+            with self._reading():
+                missing = {one for one in wanted if one not in self._cached}
                 if len(self._cached) + len(missing) > CACHED_MAX:
                     self._cached.clear()
                     missing.update(wanted)
                 absent = self._read(missing)
-                if absent:
-                    self._make(absent)
-            return [self._cached[one] for one in wanted]
+                if not absent:
+                    return [self._cached[one] for one in wanted]
+            self._make(absent)
 
     def key(self, subject: str, period: str) -> SealingKey:
         """One of them."""
@@ -179,8 +180,7 @@ class SqliteKeystore:
 
     def existing(self, subject: str, period: str) -> SealingKey:
         """Makes none."""
-        with _translated(self._path):
-            self._follow()
+        with self._reading():
             one = subject, period
             if one not in self._cached:
                 self._read([one])
@@ -289,6 +289,21 @@ class SqliteKeystore:
         with self._writing():
             return self._note(event)
 
+    def admin(
+        self, action: str, target: str, told: Sequence[str], *, who: str, case: str
+    ) -> KeyEvent:
+        """Write down, durably, that somebody changes how the system runs; before it is done.
+
+        told: lines that say what is done."""
+        event = msgspec.structs.replace(
+            self._event("admin", who, case),
+            action=action,
+            target=target,
+            detail=hashlib.sha256("\n".join(told).encode()).hexdigest(),
+        )
+        with self._writing():
+            return self._note(event)
+
     def rewrap(
         self, wrapper: KeyWrapper, *, before: str, after: str, who: str, case: str
     ) -> KeyEvent:
@@ -319,8 +334,7 @@ class SqliteKeystore:
 
     def counts(self) -> KeyCounts:
         """How much of what there is. Counts every key: seconds for some ten million."""
-        with _translated(self._path):
-            self._follow()
+        with self._reading():
             keys = self._db.execute(
                 "SELECT period, count(*) FROM secret GROUP BY period ORDER BY period"
             )
@@ -372,7 +386,7 @@ class SqliteKeystore:
     # Keys.
 
     def _follow(self) -> None:
-        """Let go what was read before another process changed the file."""
+        """Let go what was read before another process changed the file. In a transaction only."""
         if self._db.execute("PRAGMA data_version").fetchone()[0] != self._version:
             self._refresh()
 
@@ -382,19 +396,17 @@ class SqliteKeystore:
         self._subjects.clear()  # of a card that was erased nothing stays here
         self._ciphers.clear()
         self._version = -1  # until the root is read: what unwraps it may be away
-        for _ in range(3):  # an erasure may go on from one root to the next in between
-            self._generation = int(self._meta("generation"))
-            found = self._roots.read().get(self._generation)
-            if found is not None:
-                self._root, self._version = AESGCM(found), version
-                return
-        raise Corrupt(
-            "the keystore is wrapped under a root key that is gone: it is a copy from before an "
-            "erasure, or the root keys are",
-            where=str(self._path),
-            fix="bring back a copy from after it: docs/runbooks/keystore.md",
-            code="root_gone",
-        )
+        self._generation = int(self._meta("generation"))
+        found = self._roots.read().get(self._generation)
+        if found is None:
+            raise Corrupt(
+                "the keystore is wrapped under a root key that is gone: it is a copy from before "
+                "an erasure, or the root keys are",
+                where=str(self._path),
+                fix="bring back a copy from after it: docs/runbooks/keystore.md",
+                code="root_gone",
+            )
+        self._root, self._version = AESGCM(found), version
 
     def _read(self, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Put keys into memory. Returns those that have to be made. Subject and period of each."""
@@ -442,7 +454,7 @@ class SqliteKeystore:
             self._db.executemany("INSERT INTO secret VALUES (?, ?, ?)", made)
 
     def _bucket(self, period: str, raw: bytes) -> AESGCM:
-        """The cipher of a bucket, which is made where there is none (in a transaction only)."""
+        """The cipher of a bucket, which is made where there is none."""
         at = period, _number(raw)
         found = self._ciphers.get(at)
         if found is None:
@@ -661,6 +673,18 @@ class SqliteKeystore:
                 fix="the file was changed: bring a copy back, docs/runbooks/keystore.md",
                 code="unwrap",
             ) from exc
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One state of the file: no erasure ends between two things that are read of it."""
+        with _translated(self._path):
+            self._db.execute("BEGIN")
+            try:
+                self._follow()
+                yield
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

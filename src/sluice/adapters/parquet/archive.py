@@ -124,12 +124,21 @@ class ParquetFiles:
         return _topic_id(newest) if newest else ""
 
     def _newest_first(self, partition: Partition) -> Iterator[File]:
-        """Files of a partition, a day's listing at a time."""
+        """Files of a partition by first offset, the last one first; a day's listing at a time.
+
+        Writers' clocks differ, so that about midnight a file of the day before may hold later
+        offsets: a day is listed before the one after it is given.
+        """
         topic, number = partition
         kind = self._folders[topic]
+        held: list[File] = []
         for day in reversed(self._folder.days(kind)):
-            mine = standing(self._folder.listed(kind, day, day))
-            yield from (file for file in reversed(mine) if file.partition == number)
+            listed = standing(self._folder.listed(kind, day, day))
+            if mine := [file for file in listed if file.partition == number]:
+                yield from (file for file in held if file.first > mine[-1].first)
+                left = [file for file in held if file.first < mine[-1].first]
+                held = sorted(left + mine, key=lambda file: file.first, reverse=True)
+        yield from held
 
     def write(self, partition: Partition, rows: Sequence[Message], topic_id: str = "") -> int:
         """See :class:`sluice.application.archive.Files`."""

@@ -11,7 +11,7 @@ which files it was made from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from sluice.adapters.parquet.archive import (
 from sluice.adapters.parquet.columns import KINDS, fit
 from sluice.adapters.parquet.damage import LAST, HeldFile
 from sluice.adapters.storage import AnyPath, Folder, folder
-from sluice.domain.clock import DAY_US, SECOND_US
+from sluice.domain.clock import DAY_US, SECOND_US, to_datetime
 from sluice.faultpoints import kill_at
 
 ROWS_MAX = 1_000_000
@@ -56,38 +56,42 @@ def compact(
     Unavailable, Corrupt."""
     total = Compacted(0, 0, 0)
     for kind in KINDS:
-        until = now_us - (1 + OPEN_DAYS) * DAY_US
-        every = Archive(root).files(kind, 0, until, covered=True)
-        by_day = groupby(
-            sorted(every, key=lambda file: (file.path.parent.name, file.partition)),
-            key=lambda file: (file.path.parent.name, file.partition),
-        )
-        for (day, partition), files in by_day:
-            did = _Day(root, kind, list(files)).run(now_us, keep_s)
-            if any(did):
-                progress(f"{kind} {day} partition {partition}: {did.of} files to {did.made}")
+        every = Archive(root).files(kind, covered=True)
+        for _, files in groupby(every, key=lambda file: file.partition):
+            did = _Partition(root, kind, list(files), progress).run(now_us, keep_s)
             total = Compacted(*(a + b for a, b in zip(total, did, strict=True)))
     return total
 
 
-class _Day:
-    """Files of one kind, day and partition, covered ones among them."""
+class _Partition:
+    """Files of one kind and partition by first offset, covered ones among them."""
 
-    def __init__(self, root: AnyPath, kind: str, files: list[File]) -> None:
+    def __init__(
+        self, root: AnyPath, kind: str, files: list[File], progress: Callable[[str], None]
+    ) -> None:
         self._folder: Folder = folder(root)
         self._kind = kind
         self._files = files
+        self._progress = progress
 
     def run(self, now_us: int, keep_s: int) -> Compacted:
         """See :func:`compact`."""
         counting = standing([file.path for file in self._files])
         whole = [file for file in counting if file.last is not None]
         deleted = sum(self._delete_covered(one, now_us, keep_s) for one in whole)
+        over = to_datetime(now_us - (1 + OPEN_DAYS) * DAY_US).date().isoformat()
         made = of = 0
         for some in _runs(counting):
-            if len(some) > 1:
-                self._put_together(some)
-                made, of = made + 1, of + len(some)
+            if _day(some[0]) > over:
+                continue
+            for fitting in _cut(some):
+                if len(fitting) > 1:
+                    self._put_together(fitting)
+                    made, of = made + 1, of + len(fitting)
+                    self._progress(
+                        f"{self._kind} {_day(some[0])} partition {some[0].partition}: "
+                        f"{len(fitting):,} files to 1"
+                    )
         return Compacted(made, of, deleted)
 
     def _put_together(self, some: list[File]) -> None:
@@ -116,21 +120,19 @@ class _Day:
         it was made from."""
         assert one.last is not None
         covered = [
-            file
-            for file in self._files
-            if file.last is None and one.first <= file.first <= one.last
+            file for file in self._files if file != one and one.first <= file.first <= one.last
         ]
         if not covered or now_us - self._folder.written_us(one.path) < keep_s * SECOND_US:
             return 0
         with HeldFile(one.path) as held:
             told = held.about.get(MADE_FROM, b"").decode()
         made_from = dict(line.split(" ", 1) for line in told.splitlines())
-        whole = {file.path.name for file in covered} >= made_from.keys()
+        sources = [file for file in covered if file.path.name in made_from]
         changed = any(
-            made_from.get(file.path.name) != self._folder.version(file.path) for file in covered
+            made_from[file.path.name] != self._folder.version(file.path) for file in sources
         )
-        if whole and changed:
-            self._put_together(sorted(covered, key=lambda file: file.first))
+        if changed and len(sources) == len(made_from):
+            self._put_together(sources)
             return 0
         for file in covered:
             self._folder.remove(file.path)
@@ -138,15 +140,23 @@ class _Day:
         return len(covered)
 
 
-def _runs(files: Iterable[File]) -> list[list[File]]:
-    """Files to put together, in order: cut where a run would hold too many rows, and where one that
-    was put together lies between, whose offsets a name over both would claim."""
+def _day(file: File) -> str:
+    return file.path.parent.name.removeprefix("date=")
+
+
+def _runs(files: Iterable[File]) -> Iterator[list[File]]:
+    """Files of one day to put together, in order of offset: cut where one of another day lies
+    between, or one that was put together, whose offsets a name over both would claim."""
+    for (_, whole), some in groupby(files, key=lambda file: (_day(file), file.last is not None)):
+        if not whole and len(run := list(some)) > 1:
+            yield run
+
+
+def _cut(files: Iterable[File]) -> list[list[File]]:
+    """Into runs of at most ROWS_MAX rows."""
     runs: list[list[File]] = []
     rows = ROWS_MAX
     for file in files:
-        if file.last is not None:
-            rows = ROWS_MAX
-            continue
         with HeldFile(file.path) as held:
             count = held.footer.num_rows
         if rows + count > ROWS_MAX:

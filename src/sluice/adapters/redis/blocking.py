@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -62,6 +63,7 @@ class BlockingConnection:
 
     def send(self, payload: bytes) -> None:
         """The first half of a call: several servers can work at once."""
+        self._leave_if_ended()
         self._follow()
         self._tried(lambda: self._send(payload))
 
@@ -69,6 +71,14 @@ class BlockingConnection:
         """The second half, once after each ``send``."""
         replies: list[Any] = self._tried(lambda: self._receive(wanted))
         return replies
+
+    def _leave_if_ended(self) -> None:
+        """Drop a connection that was closed while we were silent, as servers and proxies do with
+        idle ones: the call then makes another instead of failing on it. Nothing is unanswered
+        here, so whatever can be read is an end, or what nobody asked for."""
+        if self._socket is not None and _readable(self._socket):
+            self.close()
+            self.count("sluice_store_connections_lost_total", "closed")
 
     def _follow(self) -> None:
         """Leave a primary that is none any more. Sentinels that are away change nothing."""
@@ -181,3 +191,10 @@ class BlockingConnection:
             # A reply that nobody asked for would answer the next question.
             raise hiredis.ProtocolError("the server said more than was asked")
         return replies
+
+
+def _readable(connection: socket.socket) -> bool:
+    """Whether there are bytes, or an end, just now."""
+    looked = select.poll()  # select() ends at 1,024 files
+    looked.register(connection, select.POLLIN)
+    return bool(looked.poll(0))

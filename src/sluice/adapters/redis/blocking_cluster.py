@@ -18,6 +18,9 @@ from sluice.errors import Unavailable
 LOOK_MAX_S = 0.5
 """Of one node that is asked who owns what; then the next is."""
 LOOK_EVERY_S = 1.0
+SILENT_S = 10.0
+"""So long a node that gave no answer is asked last: an address of the URL that is gone would cost
+each look LOOK_MAX_S."""
 ROUNDS_MAX = 5
 """Of one batch: a slot may be moved again while we follow it."""
 PAUSE_S = 0.05
@@ -35,6 +38,7 @@ class BlockingCluster:
         self._nodes: dict[Place, BlockingConnection] = {}
         self._owners: list[Place | None] = [None] * SLOTS
         self._looked_at = float("-inf")
+        self._silent_until: dict[Place, float] = {}
 
     def each(self, commands: Sequence[bytes], keys: Iterable[bytes]) -> list[Any]:
         """The reply to each command; keys: where each belongs. All nodes work at once; redirects
@@ -143,15 +147,19 @@ class BlockingCluster:
         """Ask the nodes that we know who owns what, and those of the URL; go by the newest answer.
         Raises Unavailable if none answers."""
         best, why = None, self._unavailable("no node answers")
-        for place in dict.fromkeys(
-            (*filter(None, dict.fromkeys(self._owners)), *self.address.seeds)
-        ):
+        known = dict.fromkeys((*filter(None, dict.fromkeys(self._owners)), *self.address.seeds))
+        began = time.monotonic()
+        silent = {place for place in known if self._silent_until.get(place, began) > began}
+        for place in sorted(known, key=silent.__contains__):
+            if place in silent and best is not None:
+                break
             node = self._node(place)
             node.timeout_s = min(LOOK_MAX_S, self.timeout_s)
             try:
                 found = topology(node.call(ASK, 2), place)
             except Unavailable as exc:
                 why = exc
+                self._silent_until[place] = time.monotonic() + SILENT_S
             except ReplyError as exc:
                 why = node.refused(exc)
             except ValueError as exc:
@@ -165,9 +173,9 @@ class BlockingCluster:
             raise why
         self._looked_at = time.monotonic()
         if list(best.owners) != self._owners:
-            known = any(self._owners)
+            had_any = any(self._owners)
             self._owners = list(best.owners)
-            if known:
+            if had_any:
                 self.count("sluice_store_owner_changes_total")
 
     def _unavailable(self, why: str, counted: str = "") -> Unavailable:

@@ -184,7 +184,7 @@ class RedisWatermark:
         raise _lost("the note on what the online store's states mean keeps changing")
 
     def advance(self, known: Offsets, ends: Offsets | None = None) -> None:
-        """See the port. A mark costs 15 us of CPU: once a batch."""
+        """See the port. One mark costs 21 us of CPU, a cluster's 163: once a batch."""
         words: list[str | int] = [NOTE]
         for place, offset in known.items():
             words += (_field(place), offset, offset if ends is None else ends.get(place, offset))

@@ -1,4 +1,4 @@
-"""What people did to the keys of the compliance log and to its decisions: each becomes a record.
+"""What people did to the log's keys, its decisions and its system: each becomes a record.
 
 The keystore writes them down in the transaction that does what they tell of, counted without a
 hole, and the auditor appends them (docs/decisions/0049-sealing.md). They name a card by its
@@ -37,9 +37,12 @@ from sluice.domain.records.log_record import (
 from sluice.domain.records.outcome import Outcome
 from sluice.domain.records.texts import Kind, checker, matched_text
 
-KeyEventKind = Literal["erasure", "hold", "hold_lifted", "expiry", "access", "rewrap", "override"]
+KeyEventKind = Literal[
+    "erasure", "hold", "hold_lifted", "expiry", "access", "rewrap", "override", "admin"
+]
 """expiry: keys of quarters past their retention were destroyed. access: somebody opened a record.
-rewrap: another key wraps the root keys. override: a person set an outcome aside.
+rewrap: another key wraps the root keys. override: a person set an outcome aside. admin: a person
+changed how the system runs, by a verb.
 """
 EXPIRY = "expire_keys"
 """The action of an expiry's record, which is an ``admin``; its target is the quarter."""
@@ -85,6 +88,10 @@ class KeyEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Of a rewrap: what wrapped the root keys, as in ``keystore.wrapper``, and what does now. Of an
     override: the two outcomes."""
     after: Word | None = None
+    action: Word | None = None
+    """Of an admin: the verb, what it was done to, and the SHA-256 of what it said that it does."""
+    target: Word | None = None
+    detail: Sha256 | None = None
 
 
 def record_of(event: KeyEvent, *, log: str, emitter: str, recorded_at: int) -> AnyRecord:
@@ -114,6 +121,14 @@ def record_of(event: KeyEvent, *, log: str, emitter: str, recorded_at: int) -> A
             detail=None,
         )
         return AdminRecord(**base, body=admin)
+    if event.kind == "admin":
+        acted = AdminBody(
+            actor=event.who,
+            action=f"{event.action}:{event.case}",
+            target=event.target or "",
+            detail=event.detail,
+        )
+        return AdminRecord(**base, body=acted)
     if event.kind == "rewrap":
         rotation = KeyRotationBody(
             actor=event.who,
@@ -202,12 +217,16 @@ def event_of(record: AnyRecord) -> KeyEvent | None:
             before=record.body.before,
             after=record.body.after,
         )
-    if isinstance(record, AdminRecord) and record.body.action.startswith(f"{EXPIRY}:"):
+    if isinstance(record, AdminRecord):
+        action, _, case = record.body.action.partition(":")
+        base |= {"who": record.body.actor, "case": case}
+        if action == EXPIRY:
+            return KeyEvent(**base, kind="expiry", through=record.body.target)
         return KeyEvent(
             **base,
-            kind="expiry",
-            who=record.body.actor,
-            case=record.body.action.partition(":")[2],
-            through=record.body.target,
+            kind="admin",
+            action=action,
+            target=record.body.target,
+            detail=record.body.detail,
         )
     return None

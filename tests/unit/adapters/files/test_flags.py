@@ -161,6 +161,13 @@ def test_a_value_in_both_lists_is_refused(tmp_path: Path) -> None:
         load_labels(str(path))
 
 
+def test_how_the_file_is_written_stands_in_the_historys_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "labels.yaml"
+    path.write_text('{column: f, delay_days: 1, source: b, delimiter: ";"}')
+    with pytest.raises(Misconfigured, match=r"`delimiter`.*history's file.*--label-file"):
+        load_labels(str(path))
+
+
 def test_a_row_that_is_refused_for_its_flag_says_its_line(tmp_path: Path) -> None:
     result = mapped(tmp_path, GOOD, changed(fraud="maybe"), labels=how())
     (row,) = result.bad

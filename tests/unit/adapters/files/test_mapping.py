@@ -131,7 +131,7 @@ def test_amounts_are_exact_in_each_currency(
         ({"time": ""}, "column time"),
         ({"time": "2026-03-29T01:30:00"}, "skipped"),
         ({"entry": "X"}, "a value that the mapping of channel does not list"),
-        ({"customer": ""}, "column customer: empty, and card_token is required"),
+        ({"customer": ""}, "column customer: empty, and card_token is required; default: in"),
         ({"shop": "4111111111111111"}, "card number"),
         ({"shop": "４１１１１１１１１１１１１１１１"}, "regex"),
         ({"amount": "１２.34"}, "column amount: not an amount"),
@@ -290,6 +290,16 @@ def test_a_wrong_mapping_is_refused_with_its_key(
     path.write_bytes(msgspec.yaml.encode({**BANK, **change}))
     with pytest.raises(Misconfigured, match=says):
         load_mapping(str(path))
+
+
+def test_missing_in_a_template_of_one_column_names_default(tmp_path: Path) -> None:
+    wrong = {"template": "shop-{shop}", "missing": "none"}
+    with pytest.raises(Misconfigured, match="names one; at merchant_id; fix: default: none"):
+        mapped(tmp_path, GOOD, using=mapping(merchant_id=wrong))
+    right = {"template": "shop-{shop}", "default": "shop-none"}
+    using = mapping(merchant_id=right, terminal_id={"constant": "t"})
+    result = mapped(tmp_path, changed(shop=""), using=using)
+    assert only(result).merchant_id == "shop-none"
 
 
 @pytest.mark.parametrize("template", ["plain", "{customer:>9}", "{customer!r}", "{", "{}"])

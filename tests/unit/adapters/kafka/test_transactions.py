@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from sluice.adapters.kafka import transactions
 from sluice.adapters.kafka.transactions import TransactionalProducer
@@ -21,6 +23,8 @@ class Client:
     """Of librdkafka, with the errors that it raises, by step; each once."""
 
     made = 0
+    stays: threading.Event | None = None
+    """Until this, whoever sends offsets waits, whatever timeout it gave."""
 
     def __init__(self, errors: dict[str, KafkaError]) -> None:
         self._errors = errors
@@ -35,6 +39,11 @@ class Client:
 
     def begin_transaction(self) -> None:
         self._step("begin")
+
+    def send_offsets_to_transaction(self, _offsets: Any, _group: Any, _: float) -> None:
+        if self.stays is not None:
+            self.stays.wait()
+        self._step("offsets")
 
     def commit_transaction(self, _: float) -> None:
         self._step("commit")
@@ -83,3 +92,34 @@ def test_a_young_transaction_that_is_fenced_ends_the_process(
     with pytest.raises(Corrupt) as refused:
         getattr(made, step)()
     assert refused.value.code == "fenced"
+
+
+def test_a_client_that_stays_in_the_offsets_is_left_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """librdkafka's issues 5456 and 5511."""
+    counted = Counted()
+    monkeypatch.setattr(transactions, "OFFSETS_MAX_S", 0.05)
+    monkeypatch.setattr(transactions, "BACK_MAX_S", 0.05)
+    made = producer(monkeypatch, counted)
+    clients = Client.made
+    over = threading.Event()
+    monkeypatch.setattr(Client, "stays", over)
+    made.begin()
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="no answer to the offsets"):
+        made.commit([TopicPartition("t", 0, 1)], object())
+    assert time.monotonic() - began < transactions.COMMIT_MAX_S
+    assert not made.open
+    assert (made.generation, counted["sluice_producer_renewed_total"]) == (1, 1)
+    over.set()
+    made.begin()
+    made.commit([TopicPartition("t", 0, 1)], object())
+    assert Client.made == clients + 1
+
+
+def test_offsets_that_are_refused_abort_the_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = KafkaError(KafkaError.ILLEGAL_GENERATION, "the group moved on")
+    made = producer(monkeypatch, Counted(), offsets=moved)
+    made.begin()
+    with pytest.raises(Unavailable) as refused:
+        made.commit([TopicPartition("t", 0, 1)], object())
+    assert (refused.value.code, made.open, made.generation) == ("rebalanced", False, 0)
