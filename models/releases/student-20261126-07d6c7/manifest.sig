@@ -1,0 +1,1 @@
+ed25519 54d99c82652e56b3 F2PyY5R/HCtqo60Zoi/cGPtqu1/MWzYXdToOYVIc3Y7JyiyEySjNopC+Oud5PsH2EWbjahdoSzgD5tohgXeqAw==
