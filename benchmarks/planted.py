@@ -35,7 +35,6 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from sluice_models.export import finish
 from sluice_models.material import read_material
 
@@ -162,16 +161,17 @@ class Bank:
         return folder
 
 
-class _Ten(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, rows: Any) -> None:
-        self._left = iter([{"features": rows}])
-
-    def get_next(self) -> Any:
-        return next(self._left, None)
-
-
 def of_ten_rows(bank: Bank, honest: Path, dataset: Path) -> Path:
     """The honest run with its student_int8 by the usual tool, over ten genuine rows."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Ten(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self, rows: Any) -> None:
+            self._left = iter([{"features": rows}])
+
+        def get_next(self) -> Any:
+            return next(self._left, None)
+
     out = bank.work / "runs/int8"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(honest, out)
@@ -181,7 +181,7 @@ def of_ten_rows(bank: Bank, honest: Path, dataset: Path) -> Path:
     source, made = out / "models/student.onnx", out / "models/student_int8.onnx"
     last = [node for node in onnx.load(source).graph.node if node.op_type == "Gemm"][-1]
     quantize_static(
-        source, made, _Ten(ten), quant_format=QuantFormat.QDQ, per_channel=True,
+        source, made, Ten(ten), quant_format=QuantFormat.QDQ, per_channel=True,
         op_types_to_quantize=["Gemm"], nodes_to_exclude=[last.name],
     )  # fmt: skip
     made.write_bytes(finish(onnx.load(made), material.names))

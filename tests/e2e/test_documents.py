@@ -44,7 +44,7 @@ from tests.support.shapes import SHAPES
 pytestmark = pytest.mark.slow
 
 LISBON = ZoneInfo("Europe/Lisbon")
-KINDS = {"console", "json", "mermaid", "python", "sh", "text", "yaml"}
+KINDS = {"console", "json", "mermaid", "python", "sh", "sql", "text", "yaml"}
 NOW_US = int(time.time()) * 1_000_000
 AGAIN_MAX_S, AGAIN_S = 60.0, 0.5
 

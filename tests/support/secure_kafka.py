@@ -159,11 +159,14 @@ class Cluster:
         _wait(lambda: who in admin.describe_user_scram_credentials().result())
 
 
+_DEFAULT = Kafka()
+
+
 def _environment(given: Kafka) -> dict[str, str]:
     return {
-        f"SLUICE_KAFKA_{name.upper()}": value
+        f"SLUICE_KAFKA_{name.upper()}": str(value)
         for name, value in msgspec.structs.asdict(given).items()
-        if value
+        if value != getattr(_DEFAULT, name)
     }
 
 
