@@ -18,6 +18,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sluice.adapters.forced import force
 from sluice.adapters.regular_files import read_regular
 from sluice.application.sealing import NONCE_BYTES, SECRET_BYTES
 from sluice.errors import Misconfigured, Unavailable
@@ -228,7 +229,7 @@ def replace_overwriting(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
-        _force(path.parent)
+        force(path.parent)
         kill_at("keystore.before_overwrite")
         if old is not None:
             os.pwrite(old, bytes(os.fstat(old).st_size), 0)
@@ -236,11 +237,3 @@ def replace_overwriting(path: Path, content: bytes) -> None:
     finally:
         if old is not None:
             os.close(old)
-
-
-def _force(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

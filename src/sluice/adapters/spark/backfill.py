@@ -33,6 +33,7 @@ from sluice.application.backfill import (
     label_changes,
     reference_amounts,
 )
+from sluice.application.load_history import Archived
 from sluice.application.ports import StateUpdate
 from sluice.domain.clock import DAY_US, HOUR_US
 from sluice.domain.features import catalogue
@@ -226,14 +227,6 @@ def _batches(table: pa.Table, kind: int, every: Mapping[str, Any]) -> Iterator[p
             table[name].cast(of_type) if name in table.column_names else pa.nulls(n, of_type)
         )
     yield from pa.table(columns).to_batches(max_chunksize=RUN_ROWS)
-
-
-class Archived(NamedTuple):
-    """What a past became. states: on the executors' disks until they are read, once."""
-
-    rows: int
-    files: int
-    states: Iterator[StateUpdate]
 
 
 def archive(

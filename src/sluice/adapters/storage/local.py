@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+from sluice.adapters.forced import force
 from sluice.adapters.storage.port import AnyPath, changed
 from sluice.errors import Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
@@ -59,8 +60,8 @@ class LocalFolder:
             except FileExistsError:
                 return False
             kill_at("archiver.after_link")
-            _force(final.parent)
-            _force(final.parent.parent)
+            force(final.parent)
+            force(final.parent.parent)
         except OSError as exc:
             raise _unwritable(final, exc) from exc
         finally:
@@ -86,7 +87,7 @@ class LocalFolder:
             if self.version(final) != version:
                 raise changed(final)
             aside.replace(final)
-            _force(final.parent)
+            force(final.parent)
         except OSError as exc:
             raise _unwritable(final, exc) from exc
         finally:
@@ -113,12 +114,3 @@ def _write(path: Path, raw: bytes) -> None:
         file.write(raw)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _force(folder: Path) -> None:
-    """fsync of what a folder lists."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

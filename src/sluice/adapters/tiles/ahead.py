@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sluice.adapters.tiles.folder import force, write_all
+from sluice.adapters.forced import force
+from sluice.adapters.tiles.folder import write_all
 from sluice.audit.tiles import ENTRY_MAX_BYTES
 from sluice.errors import Misconfigured, Unavailable
 

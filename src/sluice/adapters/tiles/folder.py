@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from sluice.adapters.forced import force
 from sluice.application.append_log import File
 from sluice.audit.tiles import ENTRY_MAX_BYTES, WIDTH
 from sluice.errors import Corrupt, Misconfigured, Unavailable
@@ -118,12 +119,3 @@ def write_all(handle: int, raw: bytes) -> None:
     left = memoryview(raw)
     while left:
         left = left[os.write(handle, left) :]
-
-
-def force(path: Path) -> None:
-    """fsync a file or a folder. Raises OSError."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

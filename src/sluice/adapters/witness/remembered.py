@@ -8,6 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from sluice.adapters.forced import force
 from sluice.adapters.regular_files import read_regular
 from sluice.errors import Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
@@ -91,11 +92,7 @@ class RememberedFiles:
         kill_at("witness.before_rename")
         fresh.replace(path)
         kill_at("witness.after_rename")
-        handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        force(path.parent)
         kill_at("witness.after_sync")
 
 
