@@ -181,12 +181,13 @@ def _history(world: World, days: int, store_url: str, say: _Steps) -> None:
     about = write_history(world, START, days, folder)
     say(f"simulated {about['authorizations']:,} authorizations of {days} days before")
     past = read_past(folder / "authorizations.parquet", folder / "labels.parquet")
-    made = verbs.archive_past(
+    archived = verbs.archive_past(
         past.between(None, None),
         verbs.rates(load_settings()[0]),
         FOLDER / "archive",
         threads=os.cpu_count() or 1,
-    ).states
+    )
+    made = list(archived.states)
     store = store_at(store_url)
     states, watermark = store.states(), store.watermark()
     states.write(made)

@@ -56,7 +56,8 @@ class Archived(NamedTuple):
     rows: int
     files: int
     """Those that were not there before."""
-    states: list[StateUpdate]
+    states: Iterable[StateUpdate]
+    """What it leaves; may be read once."""
 
 
 def archive(

@@ -5,13 +5,14 @@ An engine says where a part of the work is done, and nothing else: what is done 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sluice.bootstrap import verbs
+from sluice.bootstrap.verbs import PastFiles
 from sluice.errors import Misconfigured
 from sluice.settings import Settings
 
@@ -19,28 +20,13 @@ if TYPE_CHECKING:
     from sluice.adapters.spark.backfill import Files, Read
     from sluice.adapters.storage import AnyPath
     from sluice.application.backfill import Ints
-    from sluice.application.ports import StateUpdate
+    from sluice.application.load_history import Archived
     from sluice.application.publish import BadRow
     from sluice.application.spread import Spread
     from sluice.domain.policy.fx import Fx
 
 LOCAL, SPARK = "local", "spark"
 ENGINES = (LOCAL, SPARK)
-
-
-@dataclass(frozen=True, slots=True)
-class PastFiles:
-    """Where a past lies and how it is read: what ``sluice backfill`` is told of it.
-
-    labels: a file of our own names; with a mapping or a label file, a mapping of labels.
-    """
-
-    history: Path
-    mapping: str | None
-    labels: str | None
-    label_file: Path | None
-    token_key: Path | None
-    bad_share: float
 
 
 class Past(Protocol):
@@ -65,25 +51,6 @@ class Past(Protocol):
         self, from_us: int | None, until_us: int | None, *, later_labels: bool = False
     ) -> Past:
         """A part of it."""
-        ...
-
-
-class Archived(Protocol):
-    """What a past became. See :class:`sluice.application.load_history.Archived`."""
-
-    @property
-    def rows(self) -> int:
-        """Authorizations."""
-        ...
-
-    @property
-    def files(self) -> int:
-        """Those that were not there before."""
-        ...
-
-    @property
-    def states(self) -> Iterable[StateUpdate]:
-        """What it leaves; may be read once."""
         ...
 
 
@@ -141,16 +108,7 @@ class OneMachine:
         self, settings: Settings, files: PastFiles, bad_row: Callable[[BadRow], None]
     ) -> tuple[Past, int]:
         """See Engine."""
-        return verbs.read_past(
-            settings,
-            files.history,
-            files.mapping,
-            files.labels,
-            files.label_file,
-            files.token_key,
-            files.bad_share,
-            bad_row,
-        )
+        return verbs.read_past(settings, files, bad_row)
 
     def archive_past(
         self,
@@ -242,16 +200,8 @@ def _read_part(settings: Settings, files: PastFiles, part: _Part) -> Read:
         labels = past.read_labels_alone(part.path)
         return Read(labels.slice(0, 0).select([]), labels, bad, 0)
     beside = files.labels if files.mapping else None
-    found, _ = verbs.read_past(
-        settings,
-        part.path,
-        files.mapping,
-        beside,
-        None,
-        files.token_key,
-        files.bad_share,
-        bad.append,
-    )
+    alone = replace(files, history=part.path, labels=beside)
+    found, _ = verbs.read_past(settings, alone, bad.append)
     return Read(found.authorizations, found.labels, bad, found.left_out)
 
 

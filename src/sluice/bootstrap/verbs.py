@@ -254,33 +254,44 @@ def mapping_language() -> MappingLanguage:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PastFiles:
+    """Where a past lies and how it is read: what ``sluice backfill`` is told of it.
+
+    labels: a file of our own names; with a mapping or a label file, a mapping of labels.
+    """
+
+    history: Path
+    mapping: str | None
+    labels: str | None
+    label_file: Path | None
+    token_key: Path | None
+    bad_share: float
+
+
 def read_past(
-    settings: Settings,
-    history: Path,
-    mapping: str | None,
-    labels: str | None,
-    label_file: Path | None,
-    token_key: Path | None,
-    bad_share: float,
-    bad_row: Callable[[BadRow], None],
+    settings: Settings, files: PastFiles, bad_row: Callable[[BadRow], None]
 ) -> tuple[Past, int]:
     """A past with our own names, or by a mapping; and labels of a file of their own that belong to
-    no authorization of it. labels: with a label file, its mapping. Raises Misconfigured,
-    Rejected."""
+    no authorization of it. Raises Misconfigured, Rejected."""
     from sluice.adapters.files import past
     from sluice.adapters.files.tokens import read_key
     from sluice.domain.records.grammars import checks
 
-    key = read_key(token_key) if token_key else None
-    beside = None if label_file else labels
-    if mapping:
+    key = read_key(files.token_key) if files.token_key else None
+    beside = None if files.label_file else files.labels
+    if files.mapping:
         check = checks(settings.decider.grammars, settings.service.region)
-        found = past.map_past(history, mapping, beside, bad_row, check, key, bad_share)
+        found = past.map_past(
+            files.history, files.mapping, beside, bad_row, check, key, files.bad_share
+        )
     else:
-        found = past.read_past(history, Path(beside) if beside else None)
-    if label_file is None:
+        found = past.read_past(files.history, Path(beside) if beside else None)
+    if files.label_file is None:
         return found, 0
-    return past.with_label_file(found, label_file, labels, bad_row, key, bad_share)
+    return past.with_label_file(
+        found, files.label_file, files.labels, bad_row, key, files.bad_share
+    )
 
 
 def rates(settings: Settings) -> Fx:

@@ -101,7 +101,7 @@ def command(
         verbs.check_store(settings)
     began = time.perf_counter()
     bad_rows = BadRows("more bad rows follow")
-    files = engines.PastFiles(history, mapping, labels, label_file, token_key, bad_share)
+    files = verbs.PastFiles(history, mapping, labels, label_file, token_key, bad_share)
     past, unknown = on.read_past(settings, files, bad_rows)
     bad_rows.summarise()
     if past.bad > allow_bad:
