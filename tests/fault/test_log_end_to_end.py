@@ -4,7 +4,6 @@ the bucket: no record is missing, and a witness has seen it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,9 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.application.log_keys import make_log_key
 from tests.support.deployment import make_deployment
 from tests.support.kafka import wait_until
+from tests.support.needed import needed
 from tests.support.recount import wait_balanced
-from tests.support.s3_server import CREDENTIALS, REGION, MissingError, S3Server
+from tests.support.s3_server import CREDENTIALS, REGION, S3Server
 from tests.support.traffic import Caller, StreamTraffic
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault, pytest.mark.slow]
@@ -63,13 +63,8 @@ class Bucket:
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    try:
-        with S3Server(tmp_path / "s3") as server:
-            yield Bucket(server)
-    except MissingError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(missing))
+    with needed(), S3Server(tmp_path / "s3") as server:
+        yield Bucket(server)
 
 
 def test_a_log_killed_part_by_part_verifies_whole_here_and_in_its_bucket(

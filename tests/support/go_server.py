@@ -14,12 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
 
+from tests.support.debian import MissingError
+
 BUILD_MAX_S = 900
 START_MAX_S = 30.0
-
-
-class MissingError(Exception):
-    """There is no such program, and none could be had; says why."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.support.go_server import GoProgram, GoServer, MissingError
+from tests.support.debian import MissingError
+from tests.support.go_server import GoProgram, GoServer
 
 REGION = "eu-west-2"
 ACCOUNT = "111122223333"

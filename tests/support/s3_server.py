@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.support.go_server import GoProgram, GoServer, MissingError
+from tests.support.debian import MissingError
+from tests.support.go_server import GoProgram, GoServer
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}
 REGION = "us-east-1"
