@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from torch.nn import functional
 
 from sluice_models import together
@@ -85,18 +84,6 @@ def loss_of(logit: torch.Tensor, chosen: dict[str, torch.Tensor]) -> torch.Tenso
     return (hard * chosen["weight"]).sum() / chosen["weight"].sum()
 
 
-class _Logit(nn.Module):
-    """A net's logit as its forward, which is what torch wraps to share gradients."""
-
-    def __init__(self, net: Net) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, *given: torch.Tensor) -> torch.Tensor:
-        """(m, 1)."""
-        return self.net.logit(*given)
-
-
 def prepare(seed: int) -> None:
     """One thread, deterministic kernels, a seed: before a net is made."""
     torch.manual_seed(seed)
@@ -129,13 +116,12 @@ def fit(
     n = len(targets.label)
     size = min(BATCH * count, n)
     steps = max(n // size, 1)
-    module: nn.Module = _Logit(net.to(device).train())
-    if count > 1:
-        ids = [device.index or torch.cuda.current_device()] if device.type == "cuda" else None
-        module = nn.parallel.DistributedDataParallel(module, device_ids=ids)
+    net.to(device).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate / 2, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps)
     first = _resume(checkpoint, net, optimizer, schedule)
+    if not alone:
+        together.level(net)
     for epoch in range(first, epochs):
         # By seed and epoch, not by what came before, so that a resumed fit draws the same.
         torch.manual_seed(seed * 1_000_003 + epoch * 101 + mine)
@@ -146,8 +132,10 @@ def fit(
             at = torch.from_numpy(rows)
             chosen = {name: column[at][:, None].to(device) for name, column in told.items()}
             optimizer.zero_grad()
-            loss = loss_of(module(*batches.take(rows, device)), chosen)
+            loss = loss_of(net.logit(*batches.take(rows, device)), chosen)
             loss.backward()
+            if not alone:
+                together.average(net)
             optimizer.step()
             schedule.step()
             total += float(loss.detach())

@@ -50,6 +50,31 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def level(net: torch.nn.Module) -> None:
+    """Every process goes on with the parameters of the first."""
+    if many() > 1:
+        with torch.no_grad():
+            for parameter in net.parameters():
+                dist.broadcast(parameter, src=0)
+
+
+def average(net: torch.nn.Module) -> None:
+    """Each gradient becomes its mean over all processes, in one message.
+
+    Not PyTorch's DistributedDataParallel: in 2.13 whoever makes one keeps the process group's
+    threads beyond its end, and one of them may abort a process that has done its work, as Python
+    ends around it (2 of 17 on a loaded machine).
+    """
+    if many() == 1:
+        return
+    found = [one.grad for one in net.parameters() if one.grad is not None]
+    whole = torch.cat([one.reshape(-1) for one in found])
+    dist.all_reduce(whole)
+    whole /= many()
+    for one, mean in zip(found, whole.split([one.numel() for one in found]), strict=True):
+        one.copy_(mean.reshape(one.shape))
+
+
 def by_first(work: Callable[[], Found]) -> Found:
     """What the first process finds, in all of them. What it raises, all raise."""
     if many() == 1:
