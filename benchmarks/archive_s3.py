@@ -67,10 +67,11 @@ ROLL_S = 1
 FASTER = 10
 """So many days of the table are written in a day, or an archiver would read a day before a file of
 it is due."""
-TURN_MAX_S = 400.0
+TURN_MAX_S = 240.0
 """From one kill to the next, or to the end."""
-FILE_ROWS = 5_000
-"""About; so that it is not done before the last kill."""
+EVERY_S = 0.05
+FILE_ROWS = 20_000
+"""At most; so that it is not done before the last kill."""
 QUEUE_MAX = 50_000
 """Records that the producer holds."""
 SAY_EACH = 1_000
@@ -151,12 +152,18 @@ def killed(stack: Stack, root: AnyPath, group: str, ends: dict[Partition, int]) 
         behind = chance.randint(1, files)
         process = stack.start("archiver", kill_at=point and f"{point}:{behind}")
         stack.wait_ready(process)
-        wait_until(_dies(process, point, behind), f"{behind} files more", TURN_MAX_S)
+        dies = _dies(process, point, behind)
+        wait_until(dies, f"{behind} files more", TURN_MAX_S, every_s=EVERY_S)
         time.sleep(0 if point else chance.random())
         stack.kill("archiver")
         say(f"killed {n + 1} times, {point or 'at any moment'}: {_count(root):,} files")
     process = stack.start("archiver")
-    wait_until(lambda: committed(stack.bootstrap, group) == ends, "all is archived", TURN_MAX_S)
+    wait_until(
+        lambda: committed(stack.bootstrap, group) == ends,
+        "all is archived",
+        TURN_MAX_S,
+        every_s=EVERY_S,
+    )
     most = memory_mb(process.popen.pid, "VmHWM")
     assert stack.stop("archiver") == 0
     return most

@@ -47,7 +47,7 @@ SERVICES = ("decider-stream", "decider-sync", "featurizer", "archiver", "auditor
 CALLED = 60
 """Authorizations a second at the sync API, of one caller; the others go to the topic."""
 PARTITIONS = 3
-BACK_MAX_S = 180.0
+BACK_MAX_S = 240.0
 """From the storage's return until all that was decided by then is archived."""
 EVERY_S = 0.5
 SAY_MAX = 160
@@ -155,6 +155,17 @@ def behind(deployment: Deployment, wanted: dict[Partition, int]) -> int:
     return sum(max(0, end - done.get(place, 0)) for place, end in wanted.items())
 
 
+def wait_archived(deployment: Deployment, wanted: dict[Partition, int]) -> None:
+    """Return when the archiver has committed that far. The last record may be followed by markers,
+    behind which nothing is committed."""
+    wait_until(
+        lambda: behind(deployment, wanted) <= 2 * PARTITIONS,
+        "all is archived",
+        BACK_MAX_S,
+        every_s=EVERY_S,
+    )
+
+
 def lose(
     deployment: Deployment,
     watch: Watch,
@@ -164,6 +175,7 @@ def lose(
     away_s: float,
 ) -> Outage:
     """The storage leaves, and comes back after away_s. Returns when all is written."""
+    wait_archived(deployment, ends(deployment))
     log = deployment.stack.processes["archiver"].log
     read = log.stat().st_size
     left_at = time.monotonic()
@@ -173,18 +185,17 @@ def lose(
     back_at = time.monotonic()
     wanted, signed = ends(deployment), watch.seen[-1].signed
     missing = behind(deployment, wanted)
-    # The last record before the end may be followed by a marker, and that is not committed.
-    wait_until(lambda: behind(deployment, wanted) <= 2 * PARTITIONS, "all is archived", BACK_MAX_S)
+    wait_archived(deployment, wanted)
     archived_s = time.monotonic() - back_at
     wait_until(lambda: watch.seen[-1].copied >= signed, "the log's copy has all", BACK_MAX_S)
-    copied_at = time.monotonic()
-    seen = watch.between(left_at, copied_at)
+    seen = watch.between(left_at, time.monotonic())
+    copied_s = next(one.at for one in seen if one.at >= back_at and one.copied >= signed) - back_at
     unready = [one for one in seen if one.why_not_ready]
     grew = [seen[0].at] + [b.at for a, b in pairwise(seen) if b.signed > a.signed]
     lines = [json.loads(line) for line in log.read_bytes()[read:].splitlines()]
     print(
         f"{how}: away {back_at - left_at:.1f} s, {missing:,} behind, archived after "
-        f"{archived_s:.1f} s, copied after {copied_at - back_at:.1f} s",
+        f"{archived_s:.1f} s, copied after {copied_s:.1f} s",
         flush=True,
     )
     for line in lines:
@@ -194,12 +205,12 @@ def lose(
         away_s=back_at - left_at,
         behind=missing,
         archived_s=archived_s,
-        copied_s=copied_at - back_at,
+        copied_s=copied_s,
         noticed_s=unready[0].at - left_at if unready else None,
         why=unready[0].why_not_ready[:SAY_MAX] if unready else "",
         failed=round(seen[-1].failed - seen[0].failed),
         most_mb=max(one.archiver_mb for one in seen),
-        log_stood_s=max(b - a for a, b in pairwise([*grew, copied_at])),
+        log_stood_s=max(b - a for a, b in pairwise([*grew, seen[-1].at])),
         auditor_unready=sum(not one.auditor_ready for one in seen),
         said=Counter(f"{line.get('event')} {line.get('code', '')}".strip() for line in lines),
     )
@@ -274,12 +285,19 @@ def _traffic(
             )
         ]
     seconds = time.monotonic() - began
+    decider = stack.processes["decider-stream"]
+    wait_until(
+        lambda: decider.metric("sluice_consumer_lag_messages") == 0,
+        "all is decided",
+        BACK_MAX_S,
+        every_s=EVERY_S,
+    )
     ledger = wait_balanced(deployment.bootstrap, topics, heard=caller.heard)
     ended = [name for name, process in stack.processes.items() if not process.alive()]
     for name in ("decider-stream", "decider-sync"):
         stack.stop(name)
     wanted = ends(deployment)
-    wait_until(lambda: behind(deployment, wanted) <= 2 * PARTITIONS, "all is archived", BACK_MAX_S)
+    wait_archived(deployment, wanted)
     auditor = stack.processes["auditor"]
     wait_until(lambda: auditor.metric("sluice_consumer_lag_messages") == 0, "all is logged", 60)
     size = auditor.metric("sluice_auditor_size")

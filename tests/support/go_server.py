@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from tests.support.debian import MissingError
 
@@ -128,7 +128,7 @@ class GoServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def __enter__(self) -> GoServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
