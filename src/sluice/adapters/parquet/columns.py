@@ -24,7 +24,6 @@ from sluice.domain.records.label import Label
 from sluice.domain.records.rollout import ShadowScores
 from sluice.errors import Corrupt
 
-
 DECODED_MAX = 2_000
 """Records that are decoded at once: a decision with 143 features takes 8 kB then, 30,000 of a file
 would take 250 MB."""
