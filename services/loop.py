@@ -184,8 +184,8 @@ class ConsumerLoop:
             self._behind = True
             self._handler.rewound()
             pause_s = self._give_up(batch, error)
+            self._health.beat(ready=False, why=str(error))  # the way back may take a while too
             self._go_back()
-            self._health.beat(ready=False, why=str(error))
             return pause_s
         if batch or not self._failed:
             self._failures = self._failed = 0

@@ -22,7 +22,7 @@ from sluice.errors import Misconfigured, Unavailable
 from sluice.settings import Settings
 from sluice.telemetry import METRICS
 
-Part = Literal["broker", "topics", "store", "release", "keys", "keystore"]
+Part = Literal["broker", "topics", "store", "release", "keys", "keystore", "storage"]
 """What a service may wait for at its start; the label of sluice_start_waiting."""
 RETRY_S = 0.25
 """From one look to the next."""

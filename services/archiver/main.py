@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from services.loop import ConsumerLoop, Done, Handler, Limits
 from services.waiting import StoppedError, Waiting, for_brokers
@@ -37,8 +38,9 @@ def main() -> int:
     try:
         stop = bootstrap.start("archiver", settings).stop
         names = bootstrap.topics(settings)
-        for_brokers(Waiting(stop), settings, names.decisions, names.labels, names.shadow_scores)
-        parts = bootstrap.archiver(settings)
+        waiting = Waiting(stop)
+        for_brokers(waiting, settings, names.decisions, names.labels, names.shadow_scores)
+        parts = waiting.until(partial(bootstrap.archiver, settings), lambda _: "storage")
         ConsumerLoop(parts.consumer, Archiving(parts.consumer, parts.archiver), LIMITS).run(stop)
     except StoppedError:
         pass

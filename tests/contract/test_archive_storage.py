@@ -33,6 +33,8 @@ pytestmark = pytest.mark.integration
 NAMES = itertools.count(1)
 TENANT = make_decision("a").authorization.tenant
 DAY_MS = 86_400_000
+LISTED = 1_000
+"""Names in one answer of S3."""
 NOON_MS = NOON_US // 1000
 DECISIONS = ("decisions.v1", 2)
 FOLDERS = {"decisions.v1": "decisions"}
@@ -101,6 +103,10 @@ def test_days_outside_of_those_asked_for_are_not_listed(root: AnyPath) -> None:
     assert [one[:10] for one in listed("2026-05-11")[::2]] == days[2:]
     assert files.days("shadow_scores") == []
     assert list(files.listed("shadow_scores")) == []
+    files.create(root / "decisions" / "date=2026-05-10" / "part-00010-3.parquet", b"x")
+    for partition, names in ((0, ["part-00000-5.parquet"]), (1, ["part-00001-0.parquet"]), (2, [])):
+        found = files.of_partition("decisions", "2026-05-10", partition)
+        assert [path.name for path in found] == names
 
 
 def test_rows_come_back_as_they_were_and_a_second_archiver_is_refused(root: AnyPath) -> None:
@@ -140,6 +146,25 @@ def test_a_large_file_is_read_by_range(root: AnyPath) -> None:
     assert size > 1_200_000
     assert Archive(root).read()["record"].to_pylist() == [row.value for row in rows]
     assert [one.offset for one in Archive(root).find("a-4321")] == [4321]
+
+
+def test_a_write_lists_nothing_and_a_start_no_other_partition(s3: S3Server) -> None:
+    """Late in the day an archive of twelve partitions has 17,000 files of it."""
+    root = at(f"s3://{BUCKET}/bank/{next(NAMES)}/", s3.endpoint, REGION)
+    files = ParquetFiles(root, FOLDERS)
+    files.write(DECISIONS, decided(1))
+    [day] = folder(root).days("decisions")
+    for number in (1, 3):
+        for n in range(LISTED):
+            folder(root).create(
+                root / "decisions" / f"date={day}" / f"part-{number:05}-{n:020}.parquet", b"x"
+            )
+    before = s3.requests()
+    for offset in range(2, 6):
+        files.write(DECISIONS, decided(offset))
+    assert (s3.requests() - before)["ListObjectsV2"] == 0
+    assert ParquetFiles(root, FOLDERS).end(DECISIONS) == 6
+    assert (s3.requests() - before)["ListObjectsV2"] == 2, "the days, and its own of the newest"
 
 
 def listing(root: AnyPath) -> list[str]:

@@ -11,12 +11,12 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pytest
 from confluent_kafka import Producer
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from local.kafka.broker import Node
 from services.decider.stream import AfterCommit, StreamProcessor, TransactionLog, limits
@@ -33,6 +33,7 @@ from sluice.domain.records.decision import Decision
 from sluice.testing.policy import make_policy
 from sluice.testing.records import make_authorization
 from sluice.testing.store import FakeStore
+from tests.support.independent import read_independently
 from tests.support.kafka import WAIT_MAX_S, read_all
 
 pytestmark = pytest.mark.integration
@@ -40,41 +41,6 @@ pytestmark = pytest.mark.integration
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 VALUES = [b"", b"\x00\xff\x80 no text", b'{"json":true}', bytes(range(256)) * 400]
 """Nothing, bytes that are no UTF-8, a usual record, and 100 kB: more than a page of a batch."""
-
-
-class Found(NamedTuple):
-    """A record as kafka-python gives it."""
-
-    partition: int
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes | None]]
-
-
-def read_independently(bootstrap: str, topic: str, *, committed: bool = True) -> list[Found]:
-    """Every record up to the ends as they are now, by partition and offset."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap,
-        isolation_level="read_committed" if committed else "read_uncommitted",
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-    )
-    try:
-        places = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()]
-        assert places, f"{topic} is unknown to kafka-python"
-        consumer.assign(places)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(places)
-        found: list[Any] = []
-        deadline = time.monotonic() + WAIT_MAX_S
-        while any(consumer.position(place) < end for place, end in ends.items()):
-            assert time.monotonic() < deadline, "kafka-python does not reach the end"
-            for records in consumer.poll(timeout_ms=200).values():
-                found += records
-    finally:
-        consumer.close()
-    found.sort(key=lambda record: (record.partition, record.offset))
-    return [Found(r.partition, r.key, r.value, list(r.headers)) for r in found]
 
 
 @pytest.fixture

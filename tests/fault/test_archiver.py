@@ -203,19 +203,21 @@ def test_a_broker_that_stalls_for_longer_than_its_session_is_waited_for(
     assert process.poll() is None, "it waited"
 
 
-def test_object_storage_that_is_away_is_waited_for(kafka, topics, start, s3):
+@pytest.mark.parametrize("how", ["gone", pytest.param("silent", marks=pytest.mark.slow)])
+def test_object_storage_that_is_away_is_waited_for(kafka, topics, start, s3, how):
+    leave, come = (s3.stop, s3.start) if how == "gone" else (s3.pause, s3.resume)
     root = at_place(f"s3://{BUCKET}/{topics.decisions}", s3.endpoint, REGION)
     decide(kafka, topics, range(200))
     port = free_port()
     process = start(admin_port=port, root=str(root))
     wait_until(lambda: len(rows_of(root)) == 200, "the first are archived")
-    s3.stop()
+    leave()
     try:
         decide(kafka, topics, range(200, 300))
         wait_until(lambda: given_up(port) > 0, "it cannot write, and counts that")
         decide(kafka, topics, range(300, 400))
     finally:
-        s3.start()
+        come()
     wait_until(lambda: len(rows_of(root)) >= 400, "all are archived")
     assert rows_of(root) == in_topic(kafka, topics.decisions)
     assert process.poll() is None, "it waited"

@@ -7,9 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from botocore.exceptions import ClientError
 
 from local.kafka.broker import Node
 from local.stack import free_port
@@ -17,6 +15,7 @@ from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.application.log_keys import make_log_key
 from tests.support.deployment import make_deployment
 from tests.support.kafka import wait_until
+from tests.support.log_bucket import LogBucket
 from tests.support.needed import needed
 from tests.support.recount import wait_balanced
 from tests.support.s3_server import CREDENTIALS, REGION, S3Server
@@ -24,58 +23,27 @@ from tests.support.traffic import Caller, StreamTraffic
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault, pytest.mark.slow]
 
-BUCKET = "compliance-logs"
 WITNESS = "witness.example/1"
 VICTIMS = ("decider-stream", "decider-sync", "auditor", "witness")
 
 
-class Bucket:
-    """With Object Lock, at a server of its own."""
-
-    def __init__(self, server: S3Server) -> None:
-        self.server = server
-        self.s3 = boto3.client("s3", endpoint_url=server.endpoint, region_name=REGION)
-        self.s3.create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
-
-    def download(self, to: Path) -> Path:
-        """As any client of S3 does. Returns the folder of the one log there."""
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-        keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
-        for key in keys:
-            path = to / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.s3.download_file(BUCKET, key, str(path))
-        [checkpoint] = to.rglob("checkpoint")
-        return checkpoint.parent
-
-    def locked(self) -> bool:
-        """Whether the newest checkpoint's object can be deleted by nobody."""
-        found = self.s3.list_object_versions(Bucket=BUCKET)["Versions"]
-        [newest] = [one for one in found if one["Key"].endswith("/checkpoint") and one["IsLatest"]]
-        try:
-            self.s3.delete_object(Bucket=BUCKET, Key=newest["Key"], VersionId=newest["VersionId"])
-        except ClientError as error:
-            return bool(error.response["Error"]["Code"] == "AccessDenied")
-        return False
-
-
 @pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LogBucket]:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     with needed(), S3Server(tmp_path / "s3") as server:
-        yield Bucket(server)
+        yield LogBucket(server)
 
 
 def test_a_log_killed_part_by_part_verifies_whole_here_and_in_its_bucket(
-    kafka: Node, bucket: Bucket, tmp_path: Path
+    kafka: Node, bucket: LogBucket, tmp_path: Path
 ) -> None:
     witnessed_at = free_port()
     seen_by = make_log_key(tmp_path / "witness.pem", WITNESS, witness=True)
     (tmp_path / "witnesses").write_text(f"{seen_by} http://127.0.0.1:{witnessed_at}\n")
     environment = {
         "SLUICE_AUDITOR_WITNESSES_FILE": str(tmp_path / "witnesses"),
-        "SLUICE_AUDITOR_COPY_BUCKET": BUCKET,
+        "SLUICE_AUDITOR_COPY_BUCKET": LogBucket.NAME,
         "SLUICE_AUDITOR_COPY_ENDPOINT": bucket.server.endpoint,
         "SLUICE_AUDITOR_COPY_REGION": REGION,
         "SLUICE_AUDITOR_COPY_RETAIN_DAYS": "1",

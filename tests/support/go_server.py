@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from tests.support.debian import MissingError
 
@@ -117,7 +118,17 @@ class GoServer:
             self._process.wait()
             self._process = None
 
-    def __enter__(self) -> GoServer:
+    def pause(self) -> None:
+        """Stop it where it is: it takes connections and says nothing, until ``resume``."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
         self.start()
         return self
 

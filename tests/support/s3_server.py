@@ -6,7 +6,9 @@ modules; what is kept takes 40 MB.
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 from tests.support.debian import MissingError
@@ -15,6 +17,8 @@ from tests.support.go_server import GoProgram, GoServer
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}
 REGION = "us-east-1"
 BUCKET = "archives"
+OPERATION = re.compile(r" s3_(\w+) ")
+"""In a line of its access log."""
 PROGRAM = GoProgram(Path(__file__).parent / "s3", Path("~/.cache/sluice-s3").expanduser())
 
 
@@ -22,6 +26,11 @@ class S3Server(GoServer):
     """See :class:`GoServer`."""
 
     program = PROGRAM
+
+    def requests(self) -> Counter[str]:
+        """How many it has answered, by S3's names: ``ListObjectsV2``, ``PutObject``."""
+        log = self.folder / "requests"
+        return Counter(OPERATION.findall(log.read_text())) if log.exists() else Counter()
 
     def arguments(self) -> list[str]:
         """Where it keeps what it takes, and its port."""

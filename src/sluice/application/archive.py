@@ -27,7 +27,8 @@ class Files(Protocol):
     """Where the files lie."""
 
     def end(self, partition: Partition) -> int:
-        """Offset behind the newest file of a partition; 0 without one."""
+        """Offset behind the newest file of a partition; 0 without one. Asked before the first write
+        of a partition that came, and after one that failed: another may have written since."""
         ...
 
     def topic_id(self, partition: Partition) -> str:

@@ -360,7 +360,8 @@ class ArchiverParts:
 
 
 def archiver(settings: Settings) -> ArchiverParts:
-    """Consumer of decisions, labels and shadows' scores, and the archive's files."""
+    """Consumer of decisions, labels and shadows' scores, and the archive's files. Raises
+    Unavailable while the archive's storage is away, Misconfigured."""
     from sluice.adapters.parquet.archive import ParquetFiles  # noqa: PLC0415 - an extra
 
     names = topics(settings)

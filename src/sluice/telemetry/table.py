@@ -126,7 +126,8 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         ("part",),
         "1 while the service has not begun because a part is not there yet: broker, topics, store, "
-        "release, keys (of the tokens' issuer). 0 once it came.",
+        "release, keys (of the tokens' issuer), keystore, storage (of the archive). 0 once it "
+        "came.",
     ),
     # what is due again and again beside a service's own work
     Metric(

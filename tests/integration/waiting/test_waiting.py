@@ -29,6 +29,7 @@ from sluice.testing.records import make_decision
 from sluice.testing.store import declare_ready
 from tests.support.deployment import Deployment, make_deployment
 from tests.support.kafka import wait_until
+from tests.support.s3_server import BUCKET, S3Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -366,3 +367,13 @@ def test_a_broker_that_goes_away_later_makes_no_service_dead_but_none_ready(
         kafka.start()
     for process in processes:
         is_ready(process)
+
+
+def test_an_archiver_waits_for_its_object_storage(deployment: Deployment, s3: S3Server) -> None:
+    s3.stop()
+    try:
+        process = deployment.stack.start("archiver", SLUICE_ARCHIVER_ROOT=f"s3://{BUCKET}/waits")
+        waits_for(process, "storage", "object storage")
+    finally:
+        s3.start()
+    is_ready(process)

@@ -1,4 +1,5 @@
-// An S3 server over a folder, for tests: VersityGW's posix backend, with Object Lock.
+// An S3 server over a folder, for tests: VersityGW's posix backend, with Object Lock. Each request is
+// a line of FOLDER/requests, as S3 writes it to an access log.
 //
 //	s3 FOLDER PORT
 package main
@@ -32,7 +33,7 @@ func main() {
 	}
 	log.Fatal(embedgw.RunVersityGW(context.Background(), backend, &embedgw.Config{
 		RootUserAccess: os.Getenv("AWS_ACCESS_KEY_ID"), RootUserSecret: os.Getenv("AWS_SECRET_ACCESS_KEY"),
-		Ports: []string{"127.0.0.1:" + port}, Quiet: true, KeepAlive: true,
+		Ports: []string{"127.0.0.1:" + port}, Quiet: true, KeepAlive: true, AccessLog: folder + "/requests",
 		MaxConnections: 256, MaxRequests: 256, MultipartMaxParts: 10000,
 	}))
 }

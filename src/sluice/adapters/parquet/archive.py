@@ -29,7 +29,7 @@ from sluice.adapters.parquet.columns import (
     table,
 )
 from sluice.adapters.parquet.damage import LAST, SAYS_MAX, HeldFile
-from sluice.adapters.storage import AnyPath, folder
+from sluice.adapters.storage import AnyPath, begins, folder
 from sluice.application.ports import Message, Partition
 from sluice.domain.clock import DAY_US, to_datetime
 from sluice.domain.records.decision import Decision
@@ -109,14 +109,21 @@ class ParquetFiles:
         self._root = root
         self._folder = folder(root)
         self._folders = folders
-        self._superseded: dict[Partition, tuple[Superseded, int]] = {}
-        """Of a partition of decisions, and the offset behind its newest file."""
+        self._superseded: dict[Partition, Superseded] = {}
+        """Of a partition of decisions, as read up to its end."""
+        self._ends: dict[Partition, int] = {}
+        """Behind the newest file, as we wrote or found it last."""
         self._folder.prepare()
 
     def end(self, partition: Partition) -> int:
-        """Offset behind the newest file of a partition; 0 without one."""
+        """See :class:`sluice.application.archive.Files`."""
         newest = next(self._newest_first(partition), None)
-        return _last(newest) + 1 if newest else 0
+        end = _last(newest) + 1 if newest else 0
+        if self._ends.get(partition) != end:
+            # Another archiver wrote since, or an answer to us was lost.
+            self._superseded.pop(partition, None)
+        self._ends[partition] = end
+        return end
 
     def topic_id(self, partition: Partition) -> str:
         """See :class:`sluice.application.archive.Files`."""
@@ -133,8 +140,7 @@ class ParquetFiles:
         kind = self._folders[topic]
         held: list[File] = []
         for day in reversed(self._folder.days(kind)):
-            listed = standing(self._folder.listed(kind, day, day))
-            if mine := [file for file in listed if file.partition == number]:
+            if mine := standing(self._folder.of_partition(kind, day, number)):
                 yield from (file for file in held if file.first > mine[-1].first)
                 left = [file for file in held if file.first < mine[-1].first]
                 held = sorted(left + mine, key=lambda file: file.first, reverse=True)
@@ -154,22 +160,20 @@ class ParquetFiles:
         raw = encoded(made, compression_level=COMPRESSION_LEVEL)
         if not self._folder.create(final, raw):
             raise _occupied(final, rows[0])
-        if partition in self._superseded:
-            self._superseded[partition] = self._superseded[partition][0], rows[-1].offset + 1
+        self._ends[partition] = rows[-1].offset + 1
         return len(raw)
 
     def _marked(self, partition: Partition, made: pa.Table) -> pa.Table:
         """Fill SUPERSEDED, from these rows and the files before them."""
-        first, reached = made["offset"][0].as_py(), self.end(partition)
-        window, end = self._superseded.get(partition, (None, 0))
-        if window is None or end != reached:
-            # The first of ours, or another archiver wrote since.
+        first = made["offset"][0].as_py()
+        window = self._superseded.get(partition)
+        if window is None:
             window = Superseded(since=first)
             for at in self._before(partition, first):
                 window.read(*at)
+            self._superseded[partition] = window
         else:
             window.forget_before(first)
-        self._superseded[partition] = window, reached
         marks = [
             window.read(*at)
             for at in zip(*(made[name].to_pylist() for name in _ID_COLUMNS), strict=True)
@@ -404,7 +408,7 @@ def _occupied(path: AnyPath, first: Message) -> Unavailable | Corrupt:
 
 def path_of(root: AnyPath, kind: str, day: date, partition: int, first: int) -> AnyPath:
     """Where a file of the archive lies. first: offset of its first row."""
-    return root / kind / f"date={day.isoformat()}" / f"part-{partition:05}-{first:020}.parquet"
+    return root / kind / f"date={day.isoformat()}" / f"{begins(partition)}{first:020}.parquet"
 
 
 def encoded(made: pa.Table, **how: Any) -> bytes:

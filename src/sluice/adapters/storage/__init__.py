@@ -11,12 +11,12 @@ from pathlib import Path
 from sluice.adapters.storage.local import LocalFolder
 from sluice.adapters.storage.object_path import ObjectPath, Store
 from sluice.adapters.storage.objects import ObjectFolder
-from sluice.adapters.storage.port import AnyPath, Folder
+from sluice.adapters.storage.port import AnyPath, Folder, begins
 from sluice.errors import Misconfigured
 
 SCHEMES = ("s3", "gs", "abfs", "abfss", "az")
 """Of URLs whose files are objects: S3 and what speaks it, Google's and Azure's storage."""
-__all__ = ["AnyPath", "Folder", "at", "folder"]
+__all__ = ["AnyPath", "Folder", "at", "begins", "folder"]
 
 
 def at(place: str | Path, endpoint: str = "", region: str = "") -> AnyPath:

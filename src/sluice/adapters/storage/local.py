@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from sluice.adapters.forced import force
-from sluice.adapters.storage.port import AnyPath, changed
+from sluice.adapters.storage.port import AnyPath, begins, changed
 from sluice.errors import Misconfigured, Unavailable
 from sluice.faultpoints import kill_at
 
@@ -46,6 +46,11 @@ class LocalFolder:
         for day in self.days(kind):
             if since <= day and (not until or day <= until):
                 yield from sorted((self._root / kind / f"date={day}").glob("part-*.parquet"))
+
+    def of_partition(self, kind: str, day: str, partition: int) -> Iterator[AnyPath]:
+        """See the port."""
+        found = (self._root / kind / f"date={day}").glob(f"{begins(partition)}*.parquet")
+        yield from sorted(found)
 
     def create(self, path: AnyPath, raw: bytes) -> bool:
         """See the port."""

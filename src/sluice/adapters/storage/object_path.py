@@ -26,8 +26,9 @@ CODE = "storage"
 """Of what is raised while the storage does not take or give."""
 FIX = "docs/runbooks/object-storage.md"
 CONNECT_MAX_S, ANSWER_MAX_S = 5, 30
-RETRIES_MAX, RETRY_MAX_S = 3, 60
-"""Of one request, inside the client. Whoever asked tries again after that, or gives up."""
+RETRIES_MAX, RETRY_MAX_S = 3, 30
+"""Of one request, inside the client: none after an answer that did not come in time, so that a
+storage that hangs is noticed after ANSWER_MAX_S. Whoever asked tries again then, or gives up."""
 WHOLE_MAX_BYTES = 1024 * 1024
 """An object up to so large is read in one request: a request takes as long as a megabyte."""
 TAIL_BYTES = 128 * 1024

@@ -10,7 +10,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from sluice.adapters.storage.object_path import ObjectPath, asking, client, unavailable
-from sluice.adapters.storage.port import AnyPath, changed
+from sluice.adapters.storage.port import AnyPath, begins, changed
 from sluice.errors import Misconfigured
 from sluice.faultpoints import kill_at
 
@@ -47,19 +47,30 @@ class ObjectFolder:
         path = self._root / kind
         behind = f"{path.key}/date={until}0" if until else ""
         """After all of that day: its folder's name goes on with a slash, which is less."""
+        since = f"{path.key}/date={since}" if since else ""
+        for one in self._from(path, since):
+            if behind and one.key >= behind:
+                return
+            if _is_part(one.key):
+                yield one
+
+    def of_partition(self, kind: str, day: str, partition: int) -> Iterator[AnyPath]:
+        """See the port. A prefix is of whole names here, so it is where to begin and to end."""
+        path = self._root / kind / f"date={day}"
+        first = f"{path.key}/{begins(partition)}"
+        for one in self._from(path, first):
+            if not one.key.startswith(first):
+                return
+            if _is_part(one.key):
+                yield one
+
+    def _from(self, path: ObjectPath, first: str) -> Iterator[ObjectPath]:
+        """What lies below a path, behind a key, in order: a request a thousand, as they are
+        taken."""
         with asking(path):
-            stream = obstore.list(
-                client(path.store),
-                path.key,
-                offset=f"{path.key}/date={since}" if since else None,
-            )
-            for some in stream:
+            for some in obstore.list(client(path.store), path.key, offset=first or None):
                 for one in some:
-                    key = one["path"]
-                    if behind and key >= behind:
-                        return
-                    if _is_part(key):
-                        yield ObjectPath(path.store, key, one["size"])
+                    yield ObjectPath(path.store, one["path"], one["size"])
 
     def create(self, path: AnyPath, raw: bytes) -> bool:
         """See the port."""

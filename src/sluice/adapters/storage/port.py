@@ -29,6 +29,10 @@ class Folder(Protocol):
         before ``since`` or behind ``until`` is not asked for."""
         ...
 
+    def of_partition(self, kind: str, day: str, partition: int) -> Iterator[AnyPath]:
+        """Files of one day and partition, by name; those of others are not asked for."""
+        ...
+
     def create(self, path: AnyPath, raw: bytes) -> bool:
         """A new file, durable on return. False if its name is taken."""
         ...
@@ -49,6 +53,11 @@ class Folder(Protocol):
     def remove(self, path: AnyPath) -> None:
         """Also if it is gone."""
         ...
+
+
+def begins(partition: int) -> str:
+    """How the names of a partition's files begin."""
+    return f"part-{partition:05}-"
 
 
 def changed(path: AnyPath) -> Unavailable:

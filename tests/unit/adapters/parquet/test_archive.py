@@ -198,6 +198,7 @@ def test_an_archiver_that_restarts_or_takes_over_marks_as_one_that_never_stopped
     other = ParquetFiles(tmp_path, FOLDERS)
     files.write((DECISIONS, 2), decided(10, 11))
     other.write((DECISIONS, 2), [*decided(12), again(13, 10)])
+    assert files.end((DECISIONS, 2)) == 14, "asked when a partition comes back"
     files.write((DECISIONS, 2), [again(14, 12), again(15, 10)])
     ParquetFiles(tmp_path, FOLDERS).write((DECISIONS, 2), [again(16, 14), again(17, 11)])
     table = Archive(tmp_path).read(columns=["offset", "superseded"])

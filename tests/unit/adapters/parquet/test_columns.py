@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgspec
 import pyarrow as pa
 import pytest
@@ -10,14 +12,19 @@ from sluice.adapters.arrow import arrow_types
 from sluice.adapters.parquet.columns import (
     AUTHORIZATION,
     DECISION,
+    DECODED_MAX,
+    KINDS,
     LABEL,
     ONLY_IN_THE_RECORD,
     SHADOW_SCORES,
+    table,
 )
-from sluice.domain.records.authorization import Authorization
+from sluice.application.ports import Message
+from sluice.domain.records.authorization import Authorization, encode
 from sluice.domain.records.decision import Decision, Origin
 from sluice.domain.records.label import Label
 from sluice.domain.records.rollout import ShadowScores
+from sluice.testing.records import make_decision
 
 
 def test_each_field_of_a_decision_is_a_column_or_said_to_be_in_the_record_alone() -> None:
@@ -43,3 +50,21 @@ def test_a_field_that_fits_no_column_is_refused_by_name() -> None:
     odd = msgspec.defstruct("Odd", [("tags", list[str])])
     with pytest.raises(AssertionError, match=r"Odd\.tags"):
         arrow_types(odd)
+
+
+def test_a_table_of_many_decisions_holds_few_of_them_decoded() -> None:
+    raw = encode(msgspec.structs.replace(make_decision(), features=list(range(1_000, 1_040))))
+
+    def most_bytes(count: int) -> int:
+        rows = [Message(raw, None, "t", 0, n, None, n) for n in range(count)]
+        tracemalloc.start()
+        try:
+            made = table(KINDS["decisions"], rows)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert made["offset"].to_pylist() == list(range(count))
+        return most
+
+    most_bytes(1)  # the first one imports what pyarrow puts off
+    assert most_bytes(3 * DECODED_MAX + 1) < 2 * most_bytes(DECODED_MAX)
