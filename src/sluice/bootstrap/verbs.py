@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sluice.adapters.kafka.topics import Change, Existing
     from sluice.adapters.kubernetes import Kubectl
     from sluice.adapters.parquet.archive import Archive, Archived
+    from sluice.adapters.parquet.compact import Compacted
     from sluice.adapters.parquet.history import HistoryFiles
     from sluice.adapters.policyfiles.files import PolicyFiles
     from sluice.adapters.storage import AnyPath
@@ -307,10 +308,8 @@ def policies(settings: Settings) -> PolicyFiles:
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
 
 
-def compact_archive(
-    root: AnyPath, keep_s: int, progress: Callable[[str], None]
-) -> tuple[int, int, int]:
-    """Files made, of how many, and deleted: :func:`sluice.adapters.parquet.compact.compact`."""
+def compact_archive(root: AnyPath, keep_s: int, progress: Callable[[str], None]) -> Compacted:
+    """See :func:`sluice.adapters.parquet.compact.compact`."""
     from sluice.adapters.parquet.compact import compact
     from sluice.domain.clock import SystemClock
 
