@@ -145,9 +145,9 @@ class DeciderSettings(
         _says("CA bundle: every client must show a certificate of it (mutual TLS); followed."),
     ] = ""
     model_name: Annotated[str, _says("Name in the Open Inference Protocol.")] = "sluice"
-    release_dir: Annotated[str, _says("Folder of the release to serve; polled.")] = (
-        "models/releases/current"
-    )
+    release_dir: Annotated[
+        str, _says("Folder of the release to serve, or a URL of one or of several; polled.")
+    ] = "models/releases/current"
     policy_dir: Annotated[str, _says("Folder of the policy pack; polled.")] = "policies/default"
     trust_dir: Annotated[str, _says("Public keys that may sign releases.")] = "policies/trust"
     deadline_ms: Annotated[

@@ -698,12 +698,14 @@ def library(
 ) -> FolderLibrary:
     """Policies and releases that once decided, in the folders named or those of the settings."""
     from sluice.bootstrap.library import FolderLibrary
+    from sluice.bootstrap.release_folder import look_for_releases, release_folder
 
     decider = settings.decider
     return FolderLibrary(
         policies or [Path(decider.policy_dir)],
-        releases or [Path(decider.release_dir)],
+        releases or [release_folder(settings)],
         trust or Path(decider.trust_dir),
+        (lambda: None) if releases else partial(look_for_releases, settings),
     )
 
 
@@ -986,6 +988,15 @@ def _holds_releases(folder: Path) -> bool:
     from sluice.domain.release import FILES
 
     return folder.is_dir() and not any((folder / name).exists() for name in FILES)
+
+
+def releases_of(settings: Settings) -> Path:
+    """What lies at decider.release_dir: the folder, or a copy of the URL made now. Raises
+    Unavailable, Misconfigured."""
+    from sluice.bootstrap.release_folder import look_for_releases, release_folder
+
+    look_for_releases(settings)
+    return release_folder(settings)
 
 
 def champion_in(folder: Path, trust: Path) -> Path:
