@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sluice.bootstrap.archive_root import place
 from sluice.domain.release import MANIFEST
-from sluice.errors import Misconfigured, Rejected
+from sluice.errors import Misconfigured, Rejected, SluiceError
 from sluice.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,8 +52,19 @@ def making(there: AnyPath, say: Say) -> Iterator[Path]:
         raise Rejected("there is something already", where=str(there), fix="name a new place")
     with tempfile.TemporaryDirectory(prefix="sluice-") as aside:
         folder = Path(aside) / (there.name or "made")
-        yield folder
+        with _named(folder, there):
+            yield folder
         Copy(there, folder, say).put_back()
+
+
+@contextmanager
+def _named(folder: Path, there: AnyPath) -> Iterator[None]:
+    """What is wrong in a copy is told by the URL."""
+    try:
+        yield
+    except SluiceError as error:
+        error.where = error.where.replace(str(folder), str(there))
+        raise
 
 
 @contextmanager
@@ -68,6 +79,7 @@ def _copied(there: AnyPath, say: Say, *, change: bool) -> Iterator[Path]:
         copy = Copy(there, folder, say)
         if not copy.take() and not change:
             raise Misconfigured("nothing lies there", where=str(there))
-        yield folder
+        with _named(folder, there):
+            yield folder
         if change:
             copy.put_back()
