@@ -45,13 +45,16 @@ def memory_mb(pid: int, what: str = "VmRSS") -> float:
     return int(found[1]) / 1000
 
 
-def wait_until(holds: Callable[[], bool], what: str, at_most_s: float) -> None:
-    """Ask every 5 ms. Raises TimeoutError."""
+def wait_until(
+    holds: Callable[[], bool], what: str, at_most_s: float, *, every_s: float = 0.005
+) -> None:
+    """Ask so often. Raises TimeoutError. A process that is asked for its metrics spends
+    milliseconds on each answer."""
     deadline = time.monotonic() + at_most_s
     while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError(f"still not so after {at_most_s:g} s: {what}")
-        time.sleep(0.005)
+        time.sleep(every_s)
 
 
 class Profile:
