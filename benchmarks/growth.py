@@ -195,7 +195,9 @@ def run(
 def measure(testbed: Testbed) -> tuple[list[Row], list[str]]:
     """The stream processor, then the featurizer with the decisions that one made."""
     most = REPLICAS[-1]
-    records: list[Record] = list(zip(testbed.traffic.keys, testbed.traffic.values, strict=True))
+    count = testbed.scale.messages
+    keys, values = testbed.traffic.keys[:count], testbed.traffic.values[:count]
+    records: list[Record] = list(zip(keys, values, strict=True))
     of: dict[bytes | None, int] = {}
     rows: list[Row] = []
     for name in READS:
