@@ -93,7 +93,13 @@ class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         dict[str, str] | None,
         Meta(description="translates each value, and refuses one that it does not list"),
     ] = None
-    default: Annotated[str | None, Meta(description="stands for an empty cell")] = None
+    default: Annotated[
+        str | None,
+        Meta(
+            description="stands for an empty cell. Of a token or an id it makes all such rows one "
+            "card, one shop: where a template can name it by its other columns, use `missing`"
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.column, self.constant, self.template)) != 1:
@@ -564,9 +570,11 @@ def field_of(
         )
     problem: Any = source.default
     if problem is None and not optional:
+        of_parts = len(columns) > 1 and source.missing is None
+        empty_cell, key_word = ("one is empty", "missing") if of_parts else ("empty", "default")
         problem = wrong(
             ", ".join(columns),
-            f"empty, and {name} is required; default: in the mapping stands for it",
+            f"{empty_cell}, and {name} is required; {key_word}: in the mapping stands for it",
         )
     strange = wrong(", ".join(columns), f"a value that the mapping of {name} does not list")
     known: dict[str, Any] | None = dict(source.values) if source.values is not None else None
