@@ -146,6 +146,7 @@ for _name in _TEXTS:
             f"Authorization.{_name} is no text, so a mapping cannot read it yet: read it by "
             "itself, as event_at and amount_minor are, and name it in _READ_BY_THEMSELVES"
         )
+_IDS = {name for name, kind in kinds_of(Authorization).items() if kind.of_ids}
 Mapping = cast(
     "type[Layout]",
     msgspec.defstruct(
@@ -389,12 +390,14 @@ class Mapper:
                 return None
         return LabelColumns(told, [good.known[i] for i in told], [frauds[i] for i in told])
 
-    def _bad(self, rows: RowBatch, i: int, error: Exception, fields: Iterable[str] = ()) -> BadRow:
+    def _bad(self, rows: RowBatch, i: int, error: Exception, fields: Sequence[str] = ()) -> BadRow:
         """fields: of the authorization, that are at fault where no column was yet."""
         if not isinstance(error, Rejected):  # its text may repeat a cell
             error = Rejected(f"it could not be read ({type(error).__name__})", code="internal")
         what = "; ".join(map(self._source, fields))
         what = f"{what}: {error.what}" if what else error.what
+        if error.code == "bad_format" and not _IDS.isdisjoint(fields):
+            what += "; hash: in the mapping makes an id of any text"
         reported = Rejected(what, where=rows.where(i), fix=error.fix, code=error.code)
         return BadRow(rows.lines[i], rows.raw(i), reported, rows.file)
 

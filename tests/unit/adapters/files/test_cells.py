@@ -226,6 +226,13 @@ def test_an_empty_part_of_an_id_is_told_with_the_key_that_keeps_the_others(tmp_p
     assert "column shop, till, device: one is empty, and card_token is required; missing:" in said
 
 
+def test_a_text_that_is_no_id_is_told_with_the_key_that_makes_one(tmp_path: Path) -> None:
+    """As names of devices and shops with blanks in them: a pattern was all that was said."""
+    said = refused(mapped(tmp_path, changed(device="iOS Device")))
+    assert said.startswith("column device (device_id): ")
+    assert "; hash: in the mapping makes an id of any text; at " in said
+
+
 def test_a_rows_line_can_be_its_id(tmp_path: Path) -> None:
     using = mapping(authorization_id={"template": "bank-{$line}"}, device_id={"column": "$line"})
     result = mapped(tmp_path, GOOD, GOOD, using=using)
