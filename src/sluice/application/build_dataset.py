@@ -125,8 +125,7 @@ def build(
     per_second = log.per_second()
     if not per_second.any():
         raise Rejected(
-            f"the archive has no authorization from {iso(order.first_us)} to "
-            f"{iso(order.until_us)}",
+            f"the archive has no authorization from {iso(order.first_us)} to {iso(order.until_us)}",
             where="history and decisions of the archive",
             fix="sluice backfill a history, or choose another --archive, --from and --to",
             code="no_rows",
