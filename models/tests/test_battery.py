@@ -131,6 +131,7 @@ def test_candidates_take_turns_when_they_are_timed(graphs: dict[str, Graph], fit
 def test_the_students_graph_gives_what_the_net_gives(fits: Fits) -> None:
     made = fits.study(NetParameters(epochs=1), None)
     rows = fits.validation
+    made.net.shift.fill_(1.5)
     made.net.slope.fill_(0.9)
     made.net.offset.fill_(-0.2)
     raw = to_onnx(made.net, fits.material.names)
@@ -144,6 +145,7 @@ def test_the_students_graph_gives_what_the_net_gives(fits: Fits) -> None:
 @pytest.mark.parametrize("kind", ["gru", "transformer"])
 def test_a_teachers_graph_gives_what_the_net_gives(fits: Fits, kind: str) -> None:
     made = fits.teach(kind, NetParameters(epochs=1), rows_max=2000)
+    made.net.shift.fill_(1.5)
     rows = fits.validation
     graph = Graph(to_onnx(made.net, fits.material.names, (PAST + 1, len(STEP))))
     assert graph.inputs == ["features", "past"]
@@ -160,7 +162,7 @@ def splits_of(node: dict) -> list[tuple[int, float]]:
 
 
 def test_the_trees_graph_goes_the_way_that_the_trees_go(fits: Fits) -> None:
-    learnt = fits.grow(TreeParameters())
+    learnt = replace(fits.grow(TreeParameters()), shift=1.5)
     found = Calibration(slope=1.1, offset=0.3, rows=0, frauds=0)
     raw = trees_to_onnx(learnt.booster, learnt.trees, fits.material.names, learnt.shift, found)
     rng = np.random.default_rng(1)
@@ -182,8 +184,9 @@ def test_the_trees_graph_goes_the_way_that_the_trees_go(fits: Fits) -> None:
 
 
 def test_a_blend_is_the_mean_of_two_logits(fits: Fits) -> None:
-    learnt: Learnt = fits.grow(TreeParameters(num_leaves=7))
+    learnt: Learnt = replace(fits.grow(TreeParameters(num_leaves=7)), shift=1.5)
     made: Taught = fits.teach("gru", NetParameters(epochs=1), rows_max=2000)
+    made.net.shift.fill_(1.5)
     names = fits.material.names
     trees = trees_to_onnx(learnt.booster, learnt.trees, names, learnt.shift, AS_IT_IS)
     net = to_onnx(made.net, names, (PAST + 1, len(STEP)))

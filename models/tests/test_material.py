@@ -14,7 +14,7 @@ from sluice.errors import Corrupt, Rejected
 from sluice.testing.factories import make_authorization
 
 from sluice_models.material import PAST, SHARE_MIN, STEP, Material, Missing, read_material
-from sluice_models.sampling import undersample
+from sluice_models.sampling import GENUINE_MIN, undersample
 
 
 def rewritten(folder: Path, split: str, **columns: np.ndarray) -> None:
@@ -64,7 +64,8 @@ def test_a_declined_row_of_which_nothing_is_known_teaches_nothing(world, tmp_pat
     rewritten(folder, "train", weight=weight)
     rows = read_material(folder).rows("train")
     assert not rows.labelled[weight == 0].any()
-    chosen = undersample(rows.fraud, rows.weight, rows.labelled, 10, np.random.default_rng(1)).rows
+    rng = np.random.default_rng(1)
+    chosen = undersample(rows.fraud, rows.weight, rows.labelled, 10, rng, genuine_min=0).rows
     assert (weight[chosen] > 0).all()
 
 
@@ -122,7 +123,7 @@ def test_all_frauds_are_kept_and_the_shift_undoes_the_rest() -> None:
     fraud = rng.random(20_000) < 0.01
     weight = np.where(rng.random(20_000) < 0.5, 4.0, 1.0)
     usable = np.ones(20_000, bool)
-    sample = undersample(fraud, weight, usable, 10, rng)
+    sample = undersample(fraud, weight, usable, 10, rng, genuine_min=0)
     drawn = sample.rows[~fraud[sample.rows]]
     assert np.isin(np.flatnonzero(fraud), sample.rows).all()
     assert len(drawn) == 10 * fraud.sum()
@@ -131,6 +132,16 @@ def test_all_frauds_are_kept_and_the_shift_undoes_the_rest() -> None:
     sampled = sample.weight[fraud[sample.rows]].sum() / len(drawn)
     assert np.log(sampled) - sample.shift == pytest.approx(np.log(odds))
     assert (sample.weight[~fraud[sample.rows]] == 1).all()
+
+
+def test_few_frauds_do_not_throw_the_genuine_rows_away() -> None:
+    """Of 200,000 rows with 180 frauds 1,800 genuine ones were learnt from."""
+    fraud = np.arange(200_000) % 1_111 == 0
+    rows = np.ones(200_000)
+    sample = undersample(fraud, rows, rows > 0, 10, np.random.default_rng(1))
+    assert np.isin(np.flatnonzero(fraud), sample.rows).all()
+    assert len(sample.rows) - fraud.sum() == GENUINE_MIN
+    assert sample.shift == pytest.approx(np.log((~fraud).sum() / GENUINE_MIN))
 
 
 def test_where_all_genuine_rows_are_taken_they_keep_their_weight() -> None:

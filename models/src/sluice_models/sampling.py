@@ -11,6 +11,10 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 
+GENUINE_MIN = 50_000
+"""Genuine rows that are learnt from whatever the ratio: with few frauds ten or thirty of each say
+too little of what is genuine, and so many cost seconds (docs/decisions/0069-few-frauds.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -26,16 +30,21 @@ class Sample:
 
 
 def undersample(
-    fraud: Bools, weight: Doubles, usable: Bools, negatives: float, rng: np.random.Generator
+    fraud: Bools,
+    weight: Doubles,
+    usable: Bools,
+    negatives: float,
+    rng: np.random.Generator,
+    genuine_min: int = GENUINE_MIN,
 ) -> Sample:
-    """All usable frauds, and ``negatives`` genuine rows for each.
+    """All usable frauds, and ``negatives`` genuine rows for each, ``genuine_min`` at least.
 
     A genuine row is drawn with a chance that grows with its weight, so that those drawn weigh the
     same; the weight of all is in the shift. Where all of them are taken, each keeps its weight.
     """
     positive = np.flatnonzero(fraud & usable)
     negative = np.flatnonzero(~fraud & usable)
-    wanted = round(negatives * len(positive))
+    wanted = max(round(negatives * len(positive)), genuine_min)
     if wanted >= len(negative):
         rows = np.sort(np.r_[positive, negative])
         return Sample(rows, weight[rows], 0.0)

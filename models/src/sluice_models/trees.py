@@ -25,7 +25,8 @@ PATIENCE = 60
 
 @dataclass(frozen=True, slots=True)
 class TreeParameters:
-    """What a search may set. negatives: genuine rows learnt from, for each fraud."""
+    """What a search may set. negatives: genuine rows learnt from, for each fraud, see
+    :mod:`sluice_models.sampling`."""
 
     learning_rate: float = 0.05
     num_leaves: int = 31

@@ -122,12 +122,19 @@ def build(
         raise Rejected("there is something already", where=str(out), fix="name a new folder")
     served = log.served()
     look_back = refuse_unbounded(served.features, order.accepted)
+    per_second = log.per_second()
+    if not per_second.any():
+        raise Rejected(
+            f"the archive has no authorization from {iso(order.first_us)} to {iso(order.until_us)}",
+            where="history and decisions of the archive",
+            fix="sluice backfill a history, or choose another --archive, --from and --to",
+            code="no_rows",
+        )
     times = log.reports()
     refuse_labels(order, wanted, times)
     share = reported_share(times, wanted[0].as_of_us)
     mature_us = mature_after_us(order, share)
     rules = Rules(share, mature_us, order.keep_genuine, order.seed)
-    per_second = log.per_second()
     plan = [part for split in wanted for part in time_slices(split, order.first_us, per_second)]
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     try:

@@ -244,6 +244,16 @@ def test_all_splits_come_from_one_build_without_release_or_applied_repository(tm
     assert not any(recent["is_fraud"].to_pylist())
 
 
+def test_an_archive_with_no_authorization_is_not_said_to_lack_labels(tmp_path, capsys):
+    """As after a backfill that was refused, or a mistyped folder or year."""
+    words = ["dataset", "build", "--from", "2026-03-02", "--to", "2026-03-18", "--label-delay",
+             "3d", "--archive", str(tmp_path), "--out", str(tmp_path / "set")]  # fmt: skip
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "no authorization from 2026-03-02T00:00:00Z to 2026-03-18T00:00:00Z" in said
+    assert not (tmp_path / "set").exists()
+
+
 def test_what_is_told_of_a_row_is_how_far_its_label_may_be_trusted(repo, tmp_path):
     log = log_of(12, n=900)
     manifest = make(log.write(tmp_path / "archive"), repo, tmp_path / "set", seed=3,

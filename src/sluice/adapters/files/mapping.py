@@ -93,7 +93,13 @@ class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         dict[str, str] | None,
         Meta(description="translates each value, and refuses one that it does not list"),
     ] = None
-    default: Annotated[str | None, Meta(description="stands for an empty cell")] = None
+    default: Annotated[
+        str | None,
+        Meta(
+            description="stands for an empty cell. Of a token or an id it makes all such rows one "
+            "card, one shop: where a template can name it by its other columns, use `missing`"
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.column, self.constant, self.template)) != 1:
@@ -140,6 +146,7 @@ for _name in _TEXTS:
             f"Authorization.{_name} is no text, so a mapping cannot read it yet: read it by "
             "itself, as event_at and amount_minor are, and name it in _READ_BY_THEMSELVES"
         )
+_IDS = {name for name, kind in kinds_of(Authorization).items() if kind.of_ids}
 Mapping = cast(
     "type[Layout]",
     msgspec.defstruct(
@@ -383,12 +390,14 @@ class Mapper:
                 return None
         return LabelColumns(told, [good.known[i] for i in told], [frauds[i] for i in told])
 
-    def _bad(self, rows: RowBatch, i: int, error: Exception, fields: Iterable[str] = ()) -> BadRow:
+    def _bad(self, rows: RowBatch, i: int, error: Exception, fields: Sequence[str] = ()) -> BadRow:
         """fields: of the authorization, that are at fault where no column was yet."""
         if not isinstance(error, Rejected):  # its text may repeat a cell
             error = Rejected(f"it could not be read ({type(error).__name__})", code="internal")
         what = "; ".join(map(self._source, fields))
         what = f"{what}: {error.what}" if what else error.what
+        if error.code == "bad_format" and not _IDS.isdisjoint(fields):
+            what += "; hash: in the mapping makes an id of any text"
         reported = Rejected(what, where=rows.where(i), fix=error.fix, code=error.code)
         return BadRow(rows.lines[i], rows.raw(i), reported, rows.file)
 
@@ -564,9 +573,11 @@ def field_of(
         )
     problem: Any = source.default
     if problem is None and not optional:
+        of_parts = len(columns) > 1 and source.missing is None
+        empty_cell, key_word = ("one is empty", "missing") if of_parts else ("empty", "default")
         problem = wrong(
             ", ".join(columns),
-            f"empty, and {name} is required; default: in the mapping stands for it",
+            f"{empty_cell}, and {name} is required; {key_word}: in the mapping stands for it",
         )
     strange = wrong(", ".join(columns), f"a value that the mapping of {name} does not list")
     known: dict[str, Any] | None = dict(source.values) if source.values is not None else None

@@ -269,14 +269,19 @@ class _Run:
         )  # fmt: skip
 
     def _sizes(self) -> Check:
-        """A feature that is so many times larger or smaller than it was: its unit changed."""
+        """A feature that is so many times larger or smaller than it was: its unit changed.
+
+        Since training all quartiles must have moved so far. Of a mixture the median alone may: the
+        longer a history, the more terminals had a fraud long ago, beside those that always have.
+        """
         limit = self.limits.size_ratio
         names = self.trial.tests[0].names
         features = np.concatenate([rows.features for rows in self.trial.tests])
-        now = typical_sizes(names, features)
+        quartiles = _quartiles(names, features)
+        now = {name: float(found[1]) for name, found in quartiles.items()}
         strange = [
-            (_apart(now[name], was), name, was, "in training")
-            for name, was in typical_sizes(names, self.trial.trained).items()
+            (_moved(quartiles[name], was), name, float(was[1]), "in training")
+            for name, was in _quartiles(names, self.trial.trained).items()
             if name in now
         ]
         if self.trial.champion:
@@ -607,6 +612,11 @@ def flips_of(before: Ints, after: Ints, window: Window) -> Flips:
 
 def typical_sizes(names: Sequence[str], features: Ints) -> dict[str, float]:
     """Median of what is not 0, by feature, of those that have a unit and enough such rows."""
+    return {name: float(found[1]) for name, found in _quartiles(names, features).items()}
+
+
+def _quartiles(names: Sequence[str], features: Ints) -> dict[str, Floats]:
+    """(3,) of the same, by feature."""
     found = {}
     for i, name in enumerate(names):
         if _unit(name) in SCALED_UNITS:
@@ -617,7 +627,7 @@ def typical_sizes(names: Sequence[str], features: Ints) -> dict[str, float]:
                 else size[size > 0]
             )
             if len(size) >= NONZERO_MIN:
-                found[name] = float(np.median(size))
+                found[name] = np.quantile(size, (0.25, 0.5, 0.75))
     return found
 
 
@@ -640,6 +650,11 @@ def _amount(minor: int, exponent: int) -> str:
 
 def _apart(one: float, other: float) -> float:
     return max(one / other, other / one)
+
+
+def _moved(one: Floats, other: Floats) -> float:
+    """How many times all of one are at least above the other's, or below."""
+    return float(max((one / other).min(), (other / one).min()))
 
 
 def _euros(scores: Sequence[Floats], tests: Sequence[Rows]) -> float:

@@ -217,8 +217,20 @@ def test_a_template_can_say_what_stands_for_a_missing_part(tmp_path: Path) -> No
     nothing = changed(shop="", till="NULL")
     said = refused(mapped(tmp_path, nothing, using=using))
     assert "column shop, till, device: empty, and card_token is required" in said
-    without = mapping(card_token={"template": "{shop}-{till}-{device}"})
-    assert "empty, and card_token" in refused(mapped(tmp_path, GOOD, using=without))
+
+
+def test_an_empty_part_of_an_id_is_told_with_the_key_that_keeps_the_others(tmp_path: Path) -> None:
+    """`default` was named, and made one card of all rows without an address."""
+    using = mapping(card_token={"template": "{shop}-{till}-{device}"})
+    said = refused(mapped(tmp_path, GOOD, using=using))
+    assert "column shop, till, device: one is empty, and card_token is required; missing:" in said
+
+
+def test_a_text_that_is_no_id_is_told_with_the_key_that_makes_one(tmp_path: Path) -> None:
+    """As names of devices and shops with blanks in them: a pattern was all that was said."""
+    said = refused(mapped(tmp_path, changed(device="iOS Device")))
+    assert said.startswith("column device (device_id): ")
+    assert "; hash: in the mapping makes an id of any text; at " in said
 
 
 def test_a_rows_line_can_be_its_id(tmp_path: Path) -> None:

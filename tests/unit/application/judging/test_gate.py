@@ -126,6 +126,18 @@ def test_a_unit_that_changed_between_training_and_test_is_named() -> None:
     assert "in training (100 times" in found
 
 
+def test_a_mixture_in_which_another_part_is_the_larger_one_is_no_other_unit() -> None:
+    """As the time since a terminal's last fraud: hours at a few of them, weeks at ever more. Its
+    median alone moved 52-fold, and an honest model was refused."""
+    world = dict(WORLD)
+    for name, weeks in (("train", 4), ("test-1", 6), ("test-2", 6)):
+        apart = np.where(np.arange(len(WORLD[name].x)) % 10 < weeks, 2_000_000, 40_000)
+        world[name] = with_columns(WORLD[name], card_history_span_s=apart)
+    net = fit(world["train"].x, world["train"].fraud)
+    verdict = try_candidate(trial(world, candidate=contender(net.predict), champion=None))
+    assert verdict.accepted, verdict.reasons
+
+
 def test_a_unit_that_changed_in_the_whole_history_is_seen_by_the_champions_training() -> None:
     world = {
         name: with_columns(
