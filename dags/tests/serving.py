@@ -19,7 +19,7 @@ from typing import Any
 DAGS = Path(__file__).parents[1]
 AIRFLOW = Path(sys.executable).with_name("airflow")
 IMAGES = ("SERVICES", "FEATURES", "TRAINING")
-MAX_S = 150.0
+MAX_S = 300.0
 
 
 class Airflow:
@@ -37,6 +37,7 @@ class Airflow:
             "AIRFLOW__API_AUTH__JWT_SECRET": "of the tests alone, as long as is asked",
             "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "150",  # on a machine that others use too
             "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(port + 1),
             **{f"AIRFLOW__SLUICE__{image}": str(home / "sluice") for image in IMAGES},
             "AIRFLOW__SLUICE__WORK": (home / "runs").as_uri(),
             "PATH": f"{AIRFLOW.parent}{os.pathsep}{os.environ['PATH']}",
@@ -54,7 +55,7 @@ class Airflow:
             yield
         finally:
             part.terminate()
-            part.wait(30)
+            part.wait(MAX_S)
 
     def ask(self, method: str, path: str, body: Any = None, token: str = "") -> Any:
         request = urllib.request.Request(
