@@ -78,7 +78,7 @@ def test_drift_starts_one_training_and_goes_on_in_silence(airflow: Airflow) -> N
     ended(airflow, first, after=tries)
     night(airflow, TOLD, "second")
     assert len(airflow.rows(EVENTS)) == 1
-    night(airflow, FOUND, "a week later")
+    night(airflow, FOUND, "a-week-later")
     assert len(airflow.rows(EVENTS)) == 2
     airflow.wait("a second training was started", lambda: len(airflow.rows(STARTED)) == 2)
     words = (airflow.home / "words").read_text().splitlines()
