@@ -60,13 +60,14 @@ tests/deploy/.venv/.done: tests/deploy/requirements.lock
 
 setup: .venv/.done ## Install what development needs into .venv
 
-check: setup ## Format, lint, types, import directions, dead code, generated pages
+check: setup ## Format, lint, types, import directions, dead code, stale locks, generated pages
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	@# It reads the sources of models without their environment.
 	PYTHONPATH=models/src $(BIN)/lint-imports --no-logo
 	$(BIN)/vulture
+	$(BIN)/python -m local.locks
 	$(BIN)/sluice reference --check
 	$(BIN)/sluice contracts --check
 

@@ -112,25 +112,34 @@ def drain(
         return SPOILED[n // bad_every % len(SPOILED)](raw) if n % bad_every == 0 else raw
 
     testbed.preload(prefix, spoil if bad_every else None)
-    bad = -(-testbed.scale.messages // bad_every) if bad_every else 0
-    wanted = testbed.scale.messages
     with (
         testbed.store() as store,
         testbed.stack(store, prefix, SLUICE_DECIDER_BATCH_MAX=str(batch_max)) as stack,
     ):
         with on(MEASURED):
             process = stack.start("decider-stream")
-        found = watch(
-            process,
-            lambda: process.metric("sluice_decider_requests_total"),
-            wanted,
-            testbed.folder,
-            profile,
-        )
-        decided = process.metric("sluice_decider_decisions_total")
-        dead = process.metric("sluice_dead_letters_total")
-        degraded = process.metric("sluice_decider_degraded_total")
+        found = decided_by(testbed, process, bad_every, profile)
         stack.stop("decider-stream")
+    return found
+
+
+def decided_by(
+    testbed: Testbed, process: Process, bad_every: int = 0, profile: Path | None = None
+) -> Drained:
+    """All of the traffic, by a stream processor that was started. Raises RuntimeError if it was not
+    decided complete."""
+    wanted = testbed.scale.messages
+    found = watch(
+        process,
+        lambda: process.metric("sluice_decider_requests_total"),
+        wanted,
+        testbed.folder,
+        profile,
+    )
+    bad = -(-wanted // bad_every) if bad_every else 0
+    decided = process.metric("sluice_decider_decisions_total")
+    dead = process.metric("sluice_dead_letters_total")
+    degraded = process.metric("sluice_decider_degraded_total")
     if decided != wanted - bad or dead != bad or degraded:
         raise RuntimeError(
             f"{decided:.0f} of {wanted} decided, {dead:.0f} dead letters where {bad} are due, "

@@ -15,6 +15,7 @@ a step wrote is its XCom: a URI, never the thing itself.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -122,14 +123,16 @@ def settle(step: LocalStep | PodStep, status: int | None, context: Mapping[str, 
     """What a verb's exit status means. Returns the step's XCom.
 
     A status of its ``verdicts`` is an answer, not a failure: it adds an event to that asset, and
-    the step has done its work. status: None where a pod ended without one (killed, evicted).
+    the step has done its work. A run tells an asset once, however often its step is cleared and
+    run again. status: None where a pod ended without one (killed, evicted).
     Raises StepWrongError, StepFailedError.
     """
     out, verdicts = step.out, step.verdicts
     if status is not None and status in verdicts:
         asset = verdicts[status]
-        extra = {"out": out} if out else {}
-        context["outlet_events"][AssetAlias(asset.name)].add(asset, extra=extra)
+        if asset is not None and not _told(asset, context):
+            extra = {"out": out} if out else {}
+            context["outlet_events"][AssetAlias(asset.name)].add(asset, extra=extra)
         return out
     if status == 0:
         return out
@@ -137,6 +140,17 @@ def settle(step: LocalStep | PodStep, status: int | None, context: Mapping[str, 
         why = step.wrong[status]
         raise StepWrongError(f"exit status {status}: {why}; see the last lines above")
     raise StepFailedError(f"exit status {status}; see the last lines above")
+
+
+def _told(asset: Asset, context: Mapping[str, Any]) -> bool:
+    """Whether this step of this run told an asset before."""
+    run, task = context["dag_run"], context["ti"].task_id
+    since = context["inlet_events"][asset].after(run.run_after.isoformat())
+    me = (run.dag_id, run.run_id, task)
+    told = [(e.source_dag_id, e.source_run_id, e.source_task_id) for e in since]
+    if me in told:
+        logging.getLogger(__name__).info("%s was told by this run before", asset.uri)
+    return me in told
 
 
 class LocalStep(BaseOperator):
@@ -150,7 +164,7 @@ class LocalStep(BaseOperator):
         program: str,
         arguments: Sequence[Any],
         out: str | None,
-        verdicts: Mapping[int, Asset],
+        verdicts: Mapping[int, Asset | None],
         wrong: Mapping[int, str],
         **kwargs: Any,
     ) -> None:
@@ -192,7 +206,7 @@ class PodStep(KubernetesPodOperator):
         *,
         arguments: Sequence[Any],
         out: str | None,
-        verdicts: Mapping[int, Asset],
+        verdicts: Mapping[int, Asset | None],
         wrong: Mapping[int, str],
         **kwargs: Any,
     ) -> None:
@@ -242,7 +256,7 @@ def step(
     image: Image = "services",
     out: str | None = None,
     task_id: str | None = None,
-    verdicts: Mapping[int, Asset] | None = None,
+    verdicts: Mapping[int, Asset | None] | None = None,
     wrong: Mapping[int, str] = UNMENDABLE,
     outlets: Sequence[Asset] = (),
     **kwargs: Any,
@@ -252,18 +266,22 @@ def step(
     verb: its words, ``dataset build``. arguments: texts, templates, URIs, or what another step
     wrote (``other.output``), which makes it wait for that one. within: it is ended after that.
     again: why another try may help, kept with each retry; None is that none would. out: URI of
-    what it writes, its XCom. verdicts: exit statuses that are answers, and whose event each is.
+    what it writes, its XCom. verdicts: exit statuses that are answers, and whose event each is,
+    None of those that start nothing.
     wrong: those that no other try changes, and why.
 
     A step may run twice: it writes to a place of its own run, or its verb says that it was done.
     """
+    told = [asset for asset in (verdicts or {}).values() if asset is not None]
     common: dict[str, Any] = {
         "task_id": task_id or verb.replace(" ", "_").replace("-", "_"),
         "arguments": [*verb.split(), *arguments],
         "out": out,
         "verdicts": verdicts or {},
         "wrong": wrong,
-        "outlets": [*outlets, *(AssetAlias(asset.name) for asset in (verdicts or {}).values())],
+        # As an inlet too: Airflow shows a step the events of its inlets alone.
+        "inlets": told,
+        "outlets": [*outlets, *(AssetAlias(asset.name) for asset in told)],
         "execution_timeout": within,
         "retries": RETRIES if again else 0,
         "retry_delay": RETRY_AFTER,

@@ -6,23 +6,13 @@ Half a minute: the run waits for the answer while a web server of the same datab
 from __future__ import annotations
 
 import json
-import os
-import socket
-import sqlite3
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
+from serving import MAX_S, Airflow, serving
 
-DAGS = Path(__file__).parents[1]
-AIRFLOW = Path(sys.executable).with_name("airflow")
 SAID = """\
 #!/bin/sh
 here="$(dirname "$0")"
@@ -32,74 +22,16 @@ case "$*" in
 esac
 """
 """Does as it is told, but for a champion that somebody took back."""
-MAX_S = 150.0
 AT_ONCE = {f"{step}_hours": 0 for step in ("shadow", "canary", "champion")} | {
     "wide_hours": 0.0005,
     "release": "r42",
 }
 
 
-class Airflow:
-    """A home with a database of its own, and what answers at its address."""
-
-    def __init__(self, home: Path, port: int) -> None:
-        self.home, self.url = home, f"http://127.0.0.1:{port}"
-        own = {key: v for key, v in os.environ.items() if not key.startswith("AIRFLOW")}
-        self.told = own | {
-            "AIRFLOW_HOME": str(home),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__SLUICE__SERVICES": str(home / "sluice"),
-            "PATH": f"{AIRFLOW.parent}{os.pathsep}{os.environ['PATH']}",
-        }
-
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
-        with (self.home / f"{words[0]}.log").open("ab") as log:
-            return subprocess.Popen([AIRFLOW, *words], env=self.told, stdout=log, stderr=log)
-
-    def ask(self, method: str, path: str, body: Any = None, token: str = "") -> Any:
-        request = urllib.request.Request(
-            self.url + path,
-            None if body is None else json.dumps(body).encode(),
-            {"content-type": "application/json", "authorization": f"Bearer {token}"},
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def token(self) -> str:
-        """Once the web server answers."""
-        until = time.monotonic() + MAX_S
-        while True:
-            try:
-                return str(self.ask("GET", "/auth/token")["access_token"])
-            except urllib.error.URLError:
-                assert time.monotonic() < until, (self.home / "api-server.log").read_text()[-3000:]
-                time.sleep(0.2)
-
-    def rows(self, query: str) -> list[tuple[str, ...]]:
-        with sqlite3.connect(self.home / "airflow.db", timeout=30) as database:
-            return database.execute(query).fetchall()
-
-
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    home = tmp_path_factory.mktemp("airflow")
-    (home / "sluice").write_text(SAID)
-    (home / "sluice").chmod(0o755)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = Airflow(home, port)
-    assert made.start("db", "migrate").wait(MAX_S) == 0, (home / "db.log").read_text()[-3000:]
-    server = made.start("api-server", "--host", "127.0.0.1", "--port", str(port))
-    try:
+    with serving(tmp_path_factory.mktemp("airflow"), SAID) as made:
         yield made
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def answered(airflow: Airflow, answer: str) -> tuple[int, dict[str, str], list[str]]:

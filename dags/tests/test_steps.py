@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,18 +40,32 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return written
 
 
+class Run:
+    """What Airflow gives a task of one run: events come in and go out here alone."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[Any]] = {}
+        self.context = {
+            "outlet_events": self,
+            "inlet_events": self,
+            "dag_run": SimpleNamespace(dag_id="d", run_id="r", run_after=datetime.now(UTC)),
+            "ti": SimpleNamespace(task_id="t"),
+        }
+
+    def __getitem__(self, named: Asset | AssetAlias) -> Any:
+        told = self.events.setdefault(named.name, [])
+
+        def add(asset: Asset, extra: dict[str, str]) -> None:
+            told.append((asset.uri, extra))
+
+        me = SimpleNamespace(source_dag_id="d", source_run_id="r", source_task_id="t")
+        return SimpleNamespace(add=add, after=lambda moment: [me] * len(told))
+
+
 def run(task: steps.LocalStep) -> tuple[str | None, dict[str, list[Any]]]:
     """The XCom of a local step, and the events that it added, by alias."""
-    events: dict[str, list[Any]] = {}
-
-    class Accessors:
-        def __getitem__(self, alias: AssetAlias) -> Any:
-            def add(asset: Asset, extra: dict[str, str]) -> None:
-                events.setdefault(alias.name, []).append((asset.uri, extra))
-
-            return SimpleNamespace(add=add)
-
-    return task.execute({"outlet_events": Accessors()}), events
+    made = Run()
+    return task.execute(made.context), {name: told for name, told in made.events.items() if told}
 
 
 def test_without_a_cluster_it_is_the_verb_as_a_process(program: Path) -> None:
@@ -101,8 +115,22 @@ def test_a_status_may_be_an_answer_and_is_the_event_of_an_asset(program: Path) -
         "file:///report",
         {"found": [("x-sluice://test/found", {"out": "file:///report"})]},
     )
+    assert [inlet.name for inlet in task.inlets] == ["found"]
     quiet = steps.step("drift", "0", verdicts={3: FOUND}, task_id="quiet", **given)
     assert run(quiet) == ("file:///report", {})
+    known = steps.step("drift", "4", verdicts={3: FOUND, 4: None}, task_id="known", **given)
+    assert run(known) == ("file:///report", {})
+
+
+def test_a_run_tells_an_asset_once(program: Path) -> None:
+    task = steps.step("drift", "3", verdicts={3: FOUND}, within=HOUR, again=None)
+    made = Run()
+    for _ in range(2):
+        task.execute(made.context)
+    assert made.events == {"found": [(FOUND.uri, {})]}
+    made.context["dag_run"] = SimpleNamespace(dag_id="d", run_id="s", run_after=datetime.now(UTC))
+    task.execute(made.context)
+    assert len(made.events["found"]) == 2, "another run has its own word"
 
 
 def test_what_a_step_before_did_not_write_is_no_reason_to_try_again(program: Path) -> None:
@@ -260,19 +288,13 @@ def test_a_pod_that_ended_is_judged_by_its_exit_status_and_deleted(
     pod = ended(status, "Succeeded" if status == 0 else "Failed")
     task.cleanup(pod, pod)
     assert "DELETE /api/v1/namespaces/n/pods/p" in asked
-    events: list[str] = []
-
-    class Accessors:
-        def __getitem__(self, alias: AssetAlias) -> Any:
-            return SimpleNamespace(add=lambda asset, extra: events.append(asset.uri))
-
-    context = {"outlet_events": Accessors()}
+    made = Run()
     if error:
         with pytest.raises(error, match=f"exit status {status}"):
-            steps.settle(task, task._status, context)
+            steps.settle(task, task._status, made.context)
     else:
-        assert steps.settle(task, task._status, context) == "file:///x"
-    assert events == ([FOUND.uri] if status == 3 else [])
+        assert steps.settle(task, task._status, made.context) == "file:///x"
+    assert [uri for uri, _ in made.events.get("found", [])] == [FOUND.uri] * (status == 3)
 
 
 def test_a_pod_without_an_exit_status_says_what_kubernetes_said(

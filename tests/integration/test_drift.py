@@ -21,6 +21,7 @@ from sluice.adapters.policyfiles import read_policy
 from sluice.application.dry_run import Recent, Rows
 from sluice.application.population import LOOK_S, PopulationCheck
 from sluice.cli import main
+from sluice.cli.parameters import instant
 from sluice.domain.clock import HOUR_US
 from sluice.domain.features import catalogue
 from sluice.domain.records.authorization import Authorization, Channel
@@ -165,11 +166,13 @@ def test_the_committed_release_as_it_is_shipped_says_that_it_is_out_of_its_domai
 # ---------------------------------------------------------------- the report
 
 
-def report(made: Made, archive: Path, out: Path, first: str, until: str) -> tuple[int, Any]:
+def report(
+    made: Made, archive: Path, out: Path, first: str, until: str, *more: str
+) -> tuple[int, Any]:
     status = main(
         ["drift", "--archive", str(archive), "--release", str(made.release), "--trust",
          str(made.trust), "--from", first, "--to", until, "--mature-after", "1d", "--report",
-         str(out)]
+         str(out), *more]
     )  # fmt: skip
     return status, msgspec.json.decode(out.read_bytes())
 
@@ -199,6 +202,35 @@ def test_a_report_of_another_population_ends_with_3_and_says_why(
     assert "channel ecom" in said["missing_segments"]
     assert [s["value"] for s in said["segments"] if s["by"] == "channel"] == ["pos"]
     assert "out of domain" in capsys.readouterr().out
+
+
+def test_what_a_night_told_the_next_ones_repeat_with_4_until_a_week_is_over(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "r.json").write_text('{"v": 1, "rel')
+
+    def night(day: str) -> tuple[int, int | None]:
+        until = f"2026-04-{day}"
+        given = (made.there, tmp_path / day / "r.json", "2026-04-01", until, "--again-after", "7d")
+        status, said = report(made, *given)
+        assert said["verdict"] == "out_of_domain"
+        return status, said["told_at"]
+
+    first = instant("2026-04-06")
+    assert night("06") == (3, None)
+    assert night("07") == (4, first)
+    assert "told already by the report up to 2026-04-06 00:00 UTC" in capsys.readouterr().out
+    assert night("06") == (3, None), "made again it says what it said"
+    assert night("12") == (4, first)
+    assert night("13") == (3, None)
+
+
+def test_what_was_told_before_stands_in_reports_alone(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["drift", "--archive", str(made.here), "--again-after", "7d"]) == 64
+    assert "--report" in capsys.readouterr().err
 
 
 def test_too_few_rows_end_with_2(made: Made, tmp_path: Path) -> None:

@@ -128,6 +128,26 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """None where no row is old enough."""
     other_catalogue: int = 0
     """Rows passed over, for their features are another catalogue's."""
+    told_at: int | None = None
+    """``until`` of the report that told the same before; None: nobody did."""
+
+
+def told_at(report: Report, earlier: Iterable[Report], within_us: int) -> int | None:
+    """When the same was told before: ``until`` of the newest earlier report with the same release
+    and verdict that told it itself, less than within_us before this one's; None without one.
+
+    A report of the same time is this one made again, and one that only repeated another does not
+    count, so that what goes on is told once in every within_us.
+    """
+    return max(
+        (
+            one.until
+            for one in earlier
+            if (one.release, one.verdict, one.told_at) == (report.release, report.verdict, None)
+            and report.until - within_us < one.until < report.until
+        ),
+        default=None,
+    )
 
 
 class DriftLog(Protocol):

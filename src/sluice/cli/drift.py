@@ -6,7 +6,9 @@ stability index (PSI), each channel and region with the same of the reference. W
 matured the scores are measured as when the release was made.
 
 Exit status: 0 as the release was made for, 3 drifted or out of its domain (the text and the JSON
-say which, and why), 2 too few rows to say.
+say which, and why), 2 too few rows to say. With --again-after 4 where that is told already: a
+report of the same name in a folder beside the report's own found the same of the same release, and
+is not that old.
 
   sluice drift --from 2026-11-01 --to 2026-11-08 --report drift.json
 """
@@ -37,6 +39,9 @@ INPUTS_SHOWN = 15
 SEGMENT_INPUTS_SHOWN = 3
 STATUS = {"as_made_for": 0, "drifted": 3, "out_of_domain": 3, "too_few": 2}
 """Not 1, which is any failure's: nobody retrains because a disk was away."""
+DRIFTED = STATUS["drifted"]
+TOLD = 4
+"""It drifted, and an earlier report told so."""
 
 
 @click.command(help=help_of(__doc__))
@@ -59,6 +64,12 @@ STATUS = {"as_made_for": 0, "drifted": 3, "out_of_domain": 3, "too_few": 2}
 )
 @click.option("--as-of", type=instant, metavar="TIME", help="When that age is (default: now).")
 @click.option("--report", type=FOLDER, metavar="FILE", help="Write what was found as JSON.")
+@click.option(
+    "--again-after",
+    type=span,
+    metavar="D",
+    help="Tell the same of the same release once in that time.",
+)
 def command(
     archive: str | None,
     release: Path | None,
@@ -68,8 +79,11 @@ def command(
     mature_after: int,
     as_of: int | None,
     report: Path | None,
+    again_after: int | None,
 ) -> int:
-    """Returns 0, 2 or 3. Raises what cannot be read."""
+    """Returns 0, 2, 3 or 4. Raises what cannot be read."""
+    if again_after is not None and report is None:
+        raise click.UsageError("--again-after looks for earlier reports beside --report")
     settings, _ = load()
     now = SystemClock().now_us()
     to = now if until is None else until
@@ -86,11 +100,14 @@ def command(
             mature_before=(now if as_of is None else as_of) - mature_after * SECOND_US,
             progress=lambda rows: line.show(f"{rows:,} rows"),
         )
+    status = STATUS[found.verdict]
     if report is not None:
+        if again_after is not None and status == DRIFTED:
+            found = verbs.told_before(found, report, again_after * SECOND_US)
         write(report, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     for text in lines(found):
         say(text)
-    return STATUS[found.verdict]
+    return status if found.told_at is None else TOLD
 
 
 def lines(found: Report) -> Iterator[str]:
@@ -101,6 +118,8 @@ def lines(found: Report) -> Iterator[str]:
         f"{found.reference_split}"
     )
     yield f"{found.verdict.replace('_', ' ')}{''.join(f'; {why}' for why in found.why)}"
+    if found.told_at is not None:
+        yield f"told already by the report up to {to_datetime(found.told_at):%Y-%m-%d %H:%M} UTC"
     if found.other_catalogue:
         yield f"passed over: {found.other_catalogue:,} rows with another catalogue's features"
     yield (

@@ -82,7 +82,7 @@ class Mixed(Little):
         for pack in packs:
             shutil.copytree("policies/default", pack)
         text = (packs[1] / "policy.yaml").read_text()
-        steps = "{challenge: 29000, review: 81000, decline: 220000}"
+        steps = "{challenge: 29000, review: 350000, decline: 530000}"
         assert steps in text
         text = text.replace(steps, "{challenge: 300000, review: 500000, decline: 600000}") + SHARE
         (packs[1] / "policy.yaml").write_text(text)

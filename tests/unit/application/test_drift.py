@@ -6,8 +6,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from sluice.application.drift import Piece, Report, SegmentDrift, drift, reference_of
+from sluice.application.drift import (
+    Piece,
+    Report,
+    SegmentDrift,
+    drift,
+    reference_of,
+    told_at,
+)
 from sluice.application.judging.measures import Window
+from sluice.domain.clock import DAY_US
 from sluice.domain.features import catalogue
 from sluice.domain.reference import Column, Reference
 from sluice.errors import Misconfigured
@@ -242,3 +250,37 @@ def test_a_reference_without_performance_says_nothing_of_worth_then() -> None:
     assert found.worth is not None
     assert found.worth.then == {}
     assert found.verdict == "as_made_for"
+
+
+WEEK = 7 * DAY_US
+
+
+def night(n: int, verdict: str = "drifted", release: str = "r1", told: int | None = None) -> Report:
+    """Of the n-th night. told: the night that told it before."""
+    return msgspec.structs.replace(
+        look(piece(2)),
+        verdict=verdict,
+        release=release,
+        until=n * DAY_US,
+        told_at=None if told is None else told * DAY_US,
+    )
+
+
+def test_drift_that_goes_on_is_told_once_a_week() -> None:
+    kept: list[Report] = []
+    for n in range(1, 17):
+        now = night(n)
+        kept.append(msgspec.structs.replace(now, told_at=told_at(now, kept, WEEK)))
+    assert [n for n, one in enumerate(kept, 1) if one.told_at is None] == [1, 8, 15]
+    assert kept[9].told_at == 8 * DAY_US
+
+
+def test_a_night_made_again_says_what_it_said() -> None:
+    kept = [night(1), night(2, told=1)]
+    assert told_at(night(1), kept, WEEK) is None
+    assert told_at(night(2), kept, WEEK) == DAY_US
+
+
+@pytest.mark.parametrize("now", [night(3, release="r2"), night(3, verdict="out_of_domain")])
+def test_another_release_or_a_worse_verdict_is_told_at_once(now: Report) -> None:
+    assert told_at(now, [night(1), night(2, told=1)], WEEK) is None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from local.locks import LOCKS
+
 ROOT = Path(__file__).parents[3]
 TOOLS = ROOT / "local/tools"
 
@@ -28,13 +30,7 @@ def test_what_runs_is_what_is_tested() -> None:
     assert {name: development.get(name) for name in services} == services
 
 
-@pytest.mark.parametrize(
-    "lock",
-    ["requirements.lock", "services/requirements.lock", "local/tools/requirements.lock",
-     "models/requirements.lock", "benchmarks/requirements.lock", "dags/requirements.lock",
-     "models/image.lock", "benchmarks/cluster/requirements.lock", "tests/deploy/requirements.lock",
-     "local/kafka/java.lock", "local/kafka/jgo.lock"],
-)  # fmt: skip
+@pytest.mark.parametrize("lock", sorted(LOCKS))
 def test_every_package_of_a_lock_has_a_hash_and_no_address(lock: str) -> None:
     blocks = _blocks(ROOT / lock)
     assert blocks

@@ -14,10 +14,16 @@ import numpy as np
 
 from sluice.application.judging import measures
 from sluice.application.judging.inputs import Inputs, check_inputs
-from sluice.application.judging.judge import budget_limit, segments_of, signals_of, to_ppm
+from sluice.application.judging.judge import (
+    budget_limit,
+    segments_of,
+    signals_of,
+    thresholds_on,
+    to_ppm,
+)
 from sluice.application.judging.measures import Bools, Floats, Ints, Window
 from sluice.application.judging.rows import Rows, corrected
-from sluice.application.judging.thresholds import Costs, by_cost, severity
+from sluice.application.judging.thresholds import Costs, severity
 from sluice.application.judging.verdict import Check, Flips, Limits, Reason, Verdict
 from sluice.domain.clock import DAY_US, to_datetime
 from sluice.domain.features import catalogue
@@ -225,10 +231,7 @@ class _Run:
 
     def thresholds(self, score: Floats) -> dict[Step, int]:
         """By cost, on the tuning split."""
-        window = self.trial.tuning.window
-        return by_cost(
-            to_ppm(score), window.fraud, window.amount_minor, window.event_us, self.trial.costs
-        ).steps
+        return thresholds_on(self.trial.tuning, score, self.trial.costs).steps
 
     def checks(self) -> list[Check]:
         """In no order."""

@@ -340,14 +340,16 @@ def _costed(
     ppm = to_ppm(score)
     level = severity(chosen.steps, ppm)
     found = worth(level, window.fraud, window.amount_minor)
+    share = np.concatenate([rows.reported_share for rows in material.tests])
+    known = (ppm, window.fraud, window.amount_minor, material.costs, share)
     names = ("approve", "challenge", "review", "decline")
     days = max(1, len(np.unique(window.event_us // DAY_US)))
     counts = np.bincount(level, minlength=4)
     return Costed(
         found_on=tuning.name,
         thresholds_ppm=chosen.steps,
-        cost_minor=cost_of(chosen.steps, ppm, window.fraud, window.amount_minor, material.costs),
-        nothing_minor=found.fraud_minor,
+        cost_minor=cost_of(chosen.steps, *known),
+        nothing_minor=cost_of({}, *known),
         reviews_a_day=float(counts[2] / days),
         frauds_stopped=found.frauds_stopped / max(1, found.frauds),
         euros_stopped=found.stopped_minor / max(1, found.fraud_minor),
@@ -359,7 +361,14 @@ def _costed(
 def thresholds_on(rows: Rows, score: Floats, costs: Costs) -> Chosen:
     """Thresholds by cost on a split. Raises Rejected (empty_class)."""
     window = rows.window
-    return by_cost(to_ppm(score), window.fraud, window.amount_minor, window.event_us, costs)
+    return by_cost(
+        to_ppm(score),
+        window.fraud,
+        window.amount_minor,
+        window.event_us,
+        costs,
+        rows.reported_share,
+    )
 
 
 def to_ppm(score: Floats) -> Ints:

@@ -104,8 +104,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 class Costed(msgspec.Struct, frozen=True, kw_only=True):
     """Thresholds by cost, found on ``found_on``, and what the tests then cost; minor units.
 
-    nothing_minor: if all were approved. stopped_per_10k: genuine ones. steps: rows of the tests by
-    outcome.
+    cost_minor, nothing_minor (if all were approved): the frauds made up for that are not known yet;
+    the rest by known labels. stopped_per_10k: genuine ones. steps: rows of the tests by outcome.
     """
 
     found_on: str

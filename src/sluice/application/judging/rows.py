@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sluice.application.judging.measures import Bools, Floats, Ints, Window
+from sluice.application.maturity import SHARE_MIN
 
 NEVER_KNOWN = -1
 
@@ -84,7 +85,7 @@ def corrected(
     expected_to_actual: as of :func:`sluice.application.judging.measures.measure`.
     """
     fraud, amount = rows.window.fraud, rows.window.amount_minor
-    share = np.clip(rows.reported_share, 1e-3, 1.0)
+    share = np.clip(rows.reported_share, SHARE_MIN, 1.0)
     stands = np.where(fraud, 1 / share, 0.0)
     total = float(stands.sum())
     if not total:

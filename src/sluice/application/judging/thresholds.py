@@ -1,4 +1,9 @@
-"""Thresholds on the score by what decisions cost, found on labelled rows."""
+"""Thresholds on the score by what decisions cost, found on labelled rows.
+
+Of rows that are weeks old a third to a half of the frauds may still be unreported, and each of them
+counts as a genuine purchase that a decline would lose. So a known fraud stands for the share of its
+age that is known (``reported_share``), as in :func:`sluice.application.judging.rows.corrected`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import numpy as np
 from msgspec import Meta
 
 from sluice.application.judging.measures import Bools, Floats, Ints
+from sluice.application.maturity import SHARE_MIN
 from sluice.domain.clock import DAY_US
 from sluice.domain.release import Step
 from sluice.errors import Rejected
@@ -45,11 +51,17 @@ class Chosen(NamedTuple):
 
 
 def cost_of(
-    steps: dict[Step, int], ppm: Ints, fraud: Bools, amount_minor: Ints, costs: Costs
+    steps: dict[Step, int],
+    ppm: Ints,
+    fraud: Bools,
+    amount_minor: Ints,
+    costs: Costs,
+    reported_share: Floats | None = None,
 ) -> int:
     """What the rows cost with thresholds: the sum that :func:`by_cost` makes smallest."""
     action = severity(steps, ppm)
-    return round(float(_costs(fraud, amount_minor, costs)[action, np.arange(len(ppm))].sum()))
+    each = _costs(fraud, amount_minor, costs, reported_share)
+    return round(float(each[action, np.arange(len(ppm))].sum()))
 
 
 def severity(steps: dict[Step, int], ppm: Ints) -> Ints:
@@ -61,10 +73,13 @@ def severity(steps: dict[Step, int], ppm: Ints) -> Ints:
     return found
 
 
-def _costs(fraud: Bools, amount_minor: Ints, costs: Costs) -> Floats:
-    """(4, n) of each row, by severity."""
-    loss = np.where(fraud, amount_minor, 0).astype(np.float64)
-    genuine = (~fraud).astype(np.float64)
+def _costs(fraud: Bools, amount_minor: Ints, costs: Costs, reported_share: Floats | None) -> Floats:
+    """(4, n) of each row, by severity. A known fraud stands for 1 / reported_share of them, and for
+    as many genuine rows fewer: right in the sum, not row by row."""
+    stands = fraud.astype(np.float64)
+    if reported_share is not None:
+        stands /= np.clip(reported_share, SHARE_MIN, 1.0)
+    loss, genuine = stands * amount_minor, 1 - stands
     passes = 1 - costs.challenge_stops_ppm / 1e6
     return np.stack(
         [
@@ -77,9 +92,17 @@ def _costs(fraud: Bools, amount_minor: Ints, costs: Costs) -> Floats:
 
 
 def by_cost(
-    ppm: Ints, fraud: Bools, amount_minor: Ints, event_us: Ints, costs: Costs | None = None
+    ppm: Ints,
+    fraud: Bools,
+    amount_minor: Ints,
+    event_us: Ints,
+    costs: Costs | None = None,
+    reported_share: Floats | None = None,
 ) -> Chosen:
     """The three thresholds under which the rows cost least, of all with two digits.
+
+    Columns of length n. fraud: known ones. reported_share: of the frauds of a row's age the share
+    that is known, in (0, 1]; None is all of them.
 
     Exact over 540 values each (10 to 990,000 ppm): sums from the top of the scores, then the best
     place of each threshold below the one above it. Two digits are what the rows can tell apart,
@@ -95,7 +118,7 @@ def by_cost(
     grid = _grid()
     order = np.argsort(-ppm, kind="stable")
     above = np.searchsorted(-ppm[order], -grid, side="right")  # rows at or above each threshold
-    each = _costs(fraud, amount_minor, costs)[:, order]
+    each = _costs(fraud, amount_minor, costs, reported_share)[:, order]
     sums = np.concatenate([np.zeros((4, 1)), np.cumsum(each, axis=1)], axis=1)[:, above]
     approve, challenge, review, decline = sums
     days = max(1, len(np.unique(event_us // DAY_US)))
@@ -112,11 +135,10 @@ def by_cost(
     for step, at, over in (("challenge", k, j), ("review", j, i), ("decline", i, 0)):
         if above[at] > (above[over] if step != "decline" else 0):
             steps[step] = int(grid[at])  # type: ignore[index]
-    everything = float(_costs(fraud, amount_minor, costs)[0].sum())
     return Chosen(
         steps,
-        cost_of(steps, ppm, fraud, amount_minor, costs),
-        round(everything),
+        cost_of(steps, ppm, fraud, amount_minor, costs, reported_share),
+        round(float(each[0].sum())),
         float(above[j] - above[i]) / days,
     )
 

@@ -62,3 +62,44 @@ def test_what_nobody_can_choose_by_is_refused() -> None:
     with pytest.raises(Rejected) as refused:
         by_cost(ppm, np.zeros(len(ppm), bool), amount, event)
     assert refused.value.code == "empty_class"
+
+
+def half_reported(seed: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Columns of many rows with calibrated scores, which of the frauds are known, and the share of
+    their age that is: from nine tenths down to two."""
+    rng = np.random.default_rng(seed)
+    n = 400_000
+    chance = rng.beta(0.02, 1.0, n)
+    rows = {
+        "ppm": np.rint(chance * 1e6).astype(np.int64),
+        "fraud": rng.random(n) < chance,
+        "amount_minor": rng.integers(1, 20_000, n),
+        "event_us": rng.integers(0, 3 * DAY, n),
+    }
+    share = rng.choice([0.2, 0.5, 0.9], n)
+    return rows, rows["fraud"] & (rng.random(n) < share), share
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_frauds_that_are_not_reported_yet_do_not_count_as_genuine(seed: int) -> None:
+    rows, known, share = half_reported(seed)
+    best = by_cost(**rows)
+    made_up = by_cost(**rows | {"fraud": known}, reported_share=share)
+    naive = by_cost(**rows | {"fraud": known})
+    assert made_up.nothing_minor == pytest.approx(best.nothing_minor, rel=0.05)
+
+    def costs(steps: dict[str, int]) -> int:
+        """In truth."""
+        return cost_of(steps, rows["ppm"], rows["fraud"], rows["amount_minor"], Costs())
+
+    assert costs(made_up.steps) <= 1.02 * best.cost_minor < 1.05 * best.cost_minor
+    assert costs(naive.steps) > 1.05 * best.cost_minor
+    assert "decline" in made_up.steps
+    assert naive.steps.get("decline", 10**6) > made_up.steps["decline"]
+
+
+def test_where_every_fraud_is_known_the_share_changes_nothing() -> None:
+    ppm, fraud, amount, event = world(5)
+    told = by_cost(ppm, fraud, amount, event, reported_share=np.ones(len(ppm)))
+    assert told == by_cost(ppm, fraud, amount, event)
+    assert told.nothing_minor == cost_of({}, ppm, fraud, amount, Costs()) == amount[fraud].sum()
