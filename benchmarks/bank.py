@@ -47,7 +47,8 @@ class Bank:
     def dataset(self, name: str, archive: Path, *more: object) -> Path:
         """A training set of all of an archive that is asked for. more: further words."""
         out, a = self.work / "sets" / name, self.args
-        if not (out / MANIFEST).exists() and not list(out.glob(f"*/{MANIFEST}")):
+        whole = (out / MANIFEST).exists() or len(list(out.glob(f"*/{MANIFEST}"))) == a.tests
+        if not whole:
             verb(SLUICE, "dataset", "build", "--archive", archive, "--from", a.first, "--to",
                 a.until, "--label-delay", a.label_delay, "--validation", "7d", "--calibration",
                 "7d", "--recent", "--tests", a.tests, "--out", out, *more)  # fmt: skip
