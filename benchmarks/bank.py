@@ -54,11 +54,12 @@ class Bank:
                 "7d", "--recent", "--tests", a.tests, "--out", out, *more)  # fmt: skip
         return out
 
-    def train(self, name: str, dataset: Path) -> Path:
-        """A run on a set."""
+    def train(self, name: str, dataset: Path, like: Path | None = None) -> Path:
+        """A run on a set. like: whose parameters it takes, and searches none."""
         out = self.work / "runs" / name
+        searched = ["--like", like] if like else shlex.split(self.args.train)
         verb(TRAINING, "train", "--dataset", dataset, "--out", out, "--tracking", "none",
-            *shlex.split(self.args.train))  # fmt: skip
+             *searched)  # fmt: skip
         return out
 
     def judge(self, name: str, trained: Path, dataset: Path) -> Judgement:

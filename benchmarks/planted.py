@@ -201,8 +201,9 @@ def plant(bank: Planting) -> list[Planted]:
             "labels": bank.changed("labels", honest, shuffled),
             "leak": leak,
         }
-        runs = dict(zip(sets, pool.map(bank.train, sets, sets.values()), strict=True))
-    good = runs["honest"]
+        good = bank.train("honest", honest)
+        trained = pool.map(lambda name: bank.train(name, sets[name], good), list(sets)[1:])
+        runs = dict(zip(list(sets)[1:], trained, strict=True))
     releases = ("--releases", str(bank.work / "releases"))
     return [
         Planted("honest", honest, good, ()),

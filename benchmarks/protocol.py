@@ -4,14 +4,15 @@
 
 FILE is the Fraud Detection Handbook's table, or any that the mappings fit. A label delay lies
 between a training set and its test week, whose compromised cards are left out (chapter 5 of the
-book). Goes through backfill, dataset build --per-test, train, judge and gate in --work, where a
-step that is done is not done again (--work of benchmarks.planted: it takes that archive). Then
-times the graphs of all weeks in turn. Leaves protocol.json in benchmarks/results: means over the
-weeks. Half an hour and 4 GB on one free core.
+book). Goes through backfill, dataset build --per-test, train (parameters are the first week's, by
+its validation), judge and gate in --work, where a step that is done is not done again; --work of
+benchmarks.planted has the same archive. Then times the graphs of each week in turn. Leaves
+protocol.json in benchmarks/results: means over the weeks. Half an hour and 4 GB on one free core.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -71,9 +72,8 @@ class Week(NamedTuple):
         ]))  # fmt: skip
 
 
-def measured(bank: Bank, name: str, dataset: Path) -> Week:
-    """Train for one week, judge, and ask the gate what eight bits change."""
-    run = bank.train(name, dataset)
+def measured(bank: Bank, name: str, dataset: Path, run: Path) -> Week:
+    """Judge a week's run, and ask the gate what eight bits change."""
     judgement = bank.judge(name, run, dataset)
     verdict = bank.gate(name, run, dataset, "--candidate", "student")
     return Week(name, judgement, verdict, [])
@@ -151,9 +151,13 @@ def main() -> int:
     bank.backfill(bank.archive, args.labels)
     folder = bank.dataset("weeks", bank.archive, "--per-test")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    sets = [folder / name for name in names]
+    first = bank.train(names[0], sets[0])
     with ThreadPoolExecutor(args.at_once) as pool:
-        weeks = list(pool.map(lambda name: measured(bank, name, folder / name), names))
-    time_all(weeks, [bank.work / "runs" / name for name in names], [folder / n for n in names])
+        others = pool.map(lambda name: bank.train(name, folder / name, first), names[1:])
+        runs = [first, *others]
+        weeks = list(pool.map(measured, itertools.repeat(bank), names, sets, runs))
+    time_all(weeks, runs, sets)
     rows = list(rows_of(weeks))
     notes = [f"{args.first} to {args.until}; sluice train {args.train}", *map(told, weeks)]
     found = result("protocol", f"models/.venv/bin/python -m benchmarks.protocol {args.file.name}",
