@@ -285,8 +285,8 @@ def test_a_served_net_has_no_bins_that_hold_one_value() -> None:
     inputs = Inputs.of(features, fraud, np.array([0, 1, 2, 3]), bins=16)
     live = int((inputs.bins.per_width > 0).sum())
     bins, place = inputs.bins.packed()
-    assert bins.per_width.shape == (TOGETHER, 4 + 1 + 1)  # 16 bins, 2 of the count, 1 of the flag
-    assert bins.columns.tolist() == [0, 0, 0, 0, 1, 3]
+    assert bins.per_width.shape == (TOGETHER, 2 + 1 + 1)  # 16 bins, 2 of the count, 1 of the flag
+    assert bins.columns.tolist() == [0, 0, 1, 3]
     kept = bins.per_width.flatten() > 0
     assert kept.sum() == live == len(set(place[kept].tolist()))
     given = torch.from_numpy(features)
