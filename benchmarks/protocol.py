@@ -24,7 +24,7 @@ from sluice_models.run import Timing, read_model, read_run
 from sluice_models.serving import PAD, Graph, timed
 
 from benchmarks.bank import Bank, arguments
-from benchmarks.report import Row, machine, result, row, save, table
+from benchmarks.report import Row, machine, result, row, save
 from sluice.application.dataset_manifest import VALIDATION
 from sluice.application.judging.judgement import Judgement
 from sluice.application.judging.verdict import Verdict
@@ -163,7 +163,8 @@ def main() -> int:
     found = result("protocol", f"models/.venv/bin/python -m benchmarks.protocol {args.file.name}",
                    about, rows, notes)  # fmt: skip
     save(args.out, found)
-    print(table(found))
+    for one in rows:
+        print(f"{one.name:<64} {one.value:g} {one.unit}  {one.target}")
     return 0
 
 
