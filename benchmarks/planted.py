@@ -20,11 +20,8 @@ wrongly. An hour and 4 GB on two free cores; with --at-once 4 on four, 20 minute
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import shlex
 import shutil
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,14 +35,12 @@ import pyarrow.parquet as pq
 from sluice_models.export import finish
 from sluice_models.material import read_material
 
+from benchmarks.bank import ROOT, SLUICE, Bank, arguments, verb
 from benchmarks.report import Row, machine, result, row, save
 from sluice.application.dataset_manifest import CALIBRATION, MANIFEST, TRAIN, VALIDATION
-from sluice.application.judging.judgement import Judgement
 from sluice.application.judging.run import RUN
 from sluice.application.judging.verdict import Reason, Verdict
 
-ROOT = Path(__file__).parents[1]
-SLUICE, TRAINING = ROOT / ".venv/bin/sluice", ROOT / "models/.venv/bin/sluice"
 MAPPINGS = ROOT / "src/sluice/adapters/files/mappings"
 COLUMN = "card_amount_30d_minor"
 """Whose unit is changed: it tells little of the Handbook's frauds, so that no figure shows it."""
@@ -91,30 +86,8 @@ class Said(NamedTuple):
     words: str
 
 
-class Bank:
-    """A work folder: archives, sets and runs. What is there is not made again."""
-
-    def __init__(self, work: Path, args: argparse.Namespace) -> None:
-        self.work, self.args = work, args
-        work.mkdir(parents=True, exist_ok=True)
-        self.archive = work / "archive"
-        self.key = work / "key"
-
-    def backfill(self, archive: Path, labels: object) -> None:
-        """FILE, into an archive."""
-        if not archive.exists():
-            a = self.args
-            _run(SLUICE, "backfill", a.file, "--mapping", a.mapping, "--labels", labels,
-                 "--no-store", "--archive", archive)  # fmt: skip
-
-    def dataset(self, name: str, archive: Path) -> Path:
-        """A training set of all of an archive that is asked for."""
-        out, a = self.work / "sets" / name, self.args
-        if not (out / MANIFEST).exists():
-            _run(SLUICE, "dataset", "build", "--archive", archive, "--from", a.first, "--to",
-                 a.until, "--label-delay", a.label_delay, "--validation", "7d", "--calibration",
-                 "7d", "--recent", "--tests", a.tests, "--out", out)  # fmt: skip
-        return out
+class Planting(Bank):
+    """Beside what is honest, what is not."""
 
     def changed(self, name: str, of: Path, change: Callable[[pa.Table, str], pa.Table]) -> Path:
         """A copy of a set with other rows in the splits of FITTED."""
@@ -135,33 +108,17 @@ class Bank:
         (out / MANIFEST).write_bytes(msgspec.json.encode(manifest))
         return out
 
-    def train(self, name: str, dataset: Path) -> Path:
-        """A run on a set."""
-        out = self.work / "runs" / name
-        _run(TRAINING, "train", "--dataset", dataset, "--out", out, "--tracking", "none",
-             *shlex.split(self.args.train))  # fmt: skip
-        return out
-
-    def gate(self, one: Planted) -> Verdict:
-        """Of one candidate; a release is made of the honest one before it comes again."""
-        out = self.work / "gate" / one.folder
-        words = [SLUICE, "gate", "--dataset", one.dataset, "--run", one.run, "--candidate",
-                 one.candidate, "--archive", self.archive, "--no-champion", "--key", self.key,
-                 "--out", out, *one.more]  # fmt: skip
-        subprocess.run([str(word) for word in words], cwd=ROOT, check=False)  # 1 is a verdict too
-        return msgspec.json.decode((out / "verdict.json").read_bytes(), type=Verdict)
-
     def release(self, run: Path, dataset: Path) -> Path:
         """The honest student's, signed; its folder of releases."""
         folder = self.work / "releases"
         if not (folder / "one").exists():
-            _run(SLUICE, "release", "pack", folder / "one", "--dataset", dataset, "--run", run,
+            verb(SLUICE, "release", "pack", folder / "one", "--dataset", dataset, "--run", run,
                  "--certificate", self.work / "gate/honest/certificate.json")  # fmt: skip
-            _run(SLUICE, "release", "sign", folder / "one", "--key", self.key)
+            verb(SLUICE, "release", "sign", folder / "one", "--key", self.key)
         return folder
 
 
-def of_ten_rows(bank: Bank, honest: Path, dataset: Path) -> Path:
+def of_ten_rows(bank: Planting, honest: Path, dataset: Path) -> Path:
     """The honest run with its student_int8 by the usual tool, over ten genuine rows."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
@@ -210,7 +167,7 @@ def shuffled(table: pa.Table, split: str) -> pa.Table:
     return table
 
 
-def hidden(bank: Bank, unit: Path, honest: Path) -> Path:
+def hidden(bank: Planting, unit: Path, honest: Path) -> Path:
     """The run that learnt another unit, and says that it learnt the honest set."""
     out = bank.work / "runs/hidden"
     shutil.rmtree(out, ignore_errors=True)
@@ -220,7 +177,7 @@ def hidden(bank: Bank, unit: Path, honest: Path) -> Path:
     return out
 
 
-def at_once(bank: Bank) -> Path:
+def at_once(bank: Planting) -> Path:
     """The mapping of labels after one day."""
     bundled = MAPPINGS / f"{bank.args.labels}.yaml"
     given = (bundled if bundled.exists() else Path(bank.args.labels)).read_text()
@@ -231,10 +188,8 @@ def at_once(bank: Bank) -> Path:
     return out
 
 
-def plant(bank: Bank) -> list[Planted]:
+def plant(bank: Planting) -> list[Planted]:
     """Make all of them."""
-    if not bank.key.exists():
-        _run(SLUICE, "release", "keygen", "--out", bank.key)
     early = bank.work / "early"
     labels = {bank.archive: bank.args.labels, early: at_once(bank)}
     with ThreadPoolExecutor(bank.args.at_once) as pool:
@@ -246,8 +201,9 @@ def plant(bank: Bank) -> list[Planted]:
             "labels": bank.changed("labels", honest, shuffled),
             "leak": leak,
         }
-        runs = dict(zip(sets, pool.map(bank.train, sets, sets.values()), strict=True))
-    good = runs["honest"]
+        good = bank.train("honest", honest)
+        trained = pool.map(lambda name: bank.train(name, sets[name], good), list(sets)[1:])
+        runs = dict(zip(list(sets)[1:], trained, strict=True))
     releases = ("--releases", str(bank.work / "releases"))
     return [
         Planted("honest", honest, good, ()),
@@ -262,11 +218,11 @@ def plant(bank: Bank) -> list[Planted]:
     ]  # fmt: skip
 
 
-def tried(bank: Bank, one: Planted) -> Said:
+def tried(bank: Planting, one: Planted) -> Said:
     """What the gate says of one."""
     if one.name == "replayed":
         bank.release(one.run, one.dataset)
-    verdict = bank.gate(one)
+    verdict = bank.gate(one.folder, one.run, one.dataset, "--candidate", one.candidate, *one.more)
     if verdict.accepted:
         eight = next((c.found for c in verdict.checks if c.reason == "int8_flips"), "")
         left_out = "int8_flips" in one.reasons and not verdict.int8  # never scores, so as refused
@@ -277,11 +233,9 @@ def tried(bank: Bank, one: Planted) -> Said:
     return Said(one, verdict, first.reason in one.reasons, words)
 
 
-def worth(bank: Bank, run: Path, dataset: Path) -> list[Row]:
+def worth(bank: Planting, run: Path, dataset: Path) -> list[Row]:
     """Of the honest run's candidates, the mean over the tests."""
-    out = bank.work / "judged"
-    _run(SLUICE, "judge", "--run", run, "--dataset", dataset, "--out", out)
-    found = msgspec.json.decode((out / "judgement.json").read_bytes(), type=Judgement)
+    found = bank.judge("honest", run, dataset)
     return [
         row(f"{model.name}: {words}", "mean of the tests", model.naive[figure].mean or 0.0,
             target=TARGETS.get((model.name, figure), ""))
@@ -305,21 +259,9 @@ def eight_bits(honest: Verdict) -> list[Row]:
 
 def main() -> int:
     """Returns 0 if each was judged as it should be."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.planted", description=__doc__)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--mapping", default="handbook")
-    parser.add_argument("--labels", default="handbook-labels")
-    parser.add_argument("--label-delay", default="7d")
-    parser.add_argument("--first", default="2018-05-08")
-    parser.add_argument("--until", default="2018-09-05")
-    parser.add_argument("--tests", type=int, default=4)
-    parser.add_argument("--train", default="--time-box 0s --trials 1", help="options of train")
-    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="verbs")
-    parser.add_argument("--work", type=Path, default=Path("var/planted"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    args = parser.parse_args()
+    args = arguments("planted", __doc__, "var/planted").parse_args()
     about = machine()
-    bank = Bank(args.work, args)
+    bank = Planting(args)
     every = plant(bank)
     with ThreadPoolExecutor(args.at_once) as pool:
         worths = pool.submit(worth, bank, every[0].run, every[0].dataset)
@@ -342,11 +284,6 @@ def main() -> int:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _run(*words: object) -> None:
-    print("$", *words, flush=True)
-    subprocess.run([str(word) for word in words], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from sluice_models.figures import AS_IT_IS, probability
 from sluice_models.fits import Fits, Learnt, Taught
 from sluice_models.fitting import Batches, Epoch, logits
 from sluice_models.material import PAST, STEP, Material
-from sluice_models.nets import Inputs
+from sluice_models.nets import TOGETHER, Inputs
 from sluice_models.pipeline import Order, train
 from sluice_models.quantise import SAMPLE_FRAUDS, enriched, rounded
 from sluice_models.run import CANDIDATES, Calibration, Run, read_model, read_scores
@@ -205,10 +205,10 @@ def test_a_calibration_is_in_the_graph_and_keeps_the_order(run: Run, order: Orde
     assert calibrated.__doc__
 
 
-def test_a_student_runs_as_nine_steps(order: Order, run: Run, tmp_path: Path) -> None:
+def test_a_student_runs_as_eight_steps(order: Order, run: Run, tmp_path: Path) -> None:
     # At one row each costs half a microsecond or more, whatever it does.
     assert _as_run(read_model(order.out, run.candidate("student")), tmp_path) == [
-        "Gather", "Unsqueeze", "Sub", "Mul", "Clip", "Reshape",
+        "Gather", "Sub", "Mul", "Clip", "Reshape",
         "FusedGemm", "FusedGemm", "FusedGemm",
     ]  # fmt: skip
 
@@ -272,9 +272,35 @@ def test_sizes_are_lines_between_the_edges_and_go_into_the_first_layer() -> None
     layer = torch.nn.Linear(inputs.width + 5, 16)
     behind = torch.from_numpy(rng.normal(size=(4_000, 5)).astype(np.float32))
     whole = layer(torch.cat([inputs(given), behind], dim=1))
-    folded = inputs.folded(layer)(torch.cat([inputs.bins(given), behind], dim=1))
+    bins, after = inputs.folded(layer)
+    folded = after(torch.cat([bins(given), behind], dim=1))
     assert folded.shape == whole.shape
     assert (folded - whole).abs().max() < 1e-4
+
+
+def test_a_served_net_has_no_bins_that_hold_one_value() -> None:
+    rng = np.random.default_rng(3)
+    features = rng.lognormal(size=(4_000, 5)).astype(np.float32)
+    features[:, 1] = rng.integers(0, 3, 4_000)  # a count of few values
+    features[:, 2] = 7  # never varies
+    features[:, 3] = rng.random(4_000) < 0.3
+    fraud = rng.random(4_000) < 0.2
+    inputs = Inputs.of(features, fraud, np.array([0, 1, 2, 3]), bins=16)
+    live = int((inputs.bins.per_width > 0).sum())
+    bins, place = inputs.bins.packed()
+    assert bins.per_width.shape == (TOGETHER, 2 + 1 + 1)  # 16 bins, 2 of the count, 1 of the flag
+    assert bins.columns.tolist() == [0, 0, 1, 3]
+    kept = bins.per_width.flatten() > 0
+    assert kept.sum() == live == len(set(place[kept].tolist()))
+    given = torch.from_numpy(features)
+    found, whole = bins(given), inputs.bins(given)
+    assert (found[:, kept] == whole[:, place[kept]]).all()
+    assert not found[:, ~kept].any()
+    assert torch.isclose(whole.sum(), found.sum())
+    nothing = Inputs.of(features, fraud, np.array([2]), bins=16)
+    after = torch.nn.Linear(nothing.width, 3)
+    none, layer = nothing.folded(after)
+    assert torch.allclose(layer(none(given)), after(nothing(given)))
 
 
 def test_weights_are_rounded_for_the_sample() -> None:

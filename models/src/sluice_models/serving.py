@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -25,7 +25,7 @@ PAD = 8
 place then (sluice.adapters.onnx.scorer)."""
 ROWS = 4096
 """Of one call, when a split is scored."""
-CALLS = {1: 400, 32: 200, 512: 60}
+CALLS = {1: 400, PAD: 300, 32: 200, 512: 60}
 """That are timed, by rows of a call."""
 WARM_UP_CALLS = 10
 
@@ -62,12 +62,14 @@ class Graph:
         return out
 
 
-def timed(graphs: Mapping[Name, Graph], features: Floats, past: Past) -> dict[Name, list[Timing]]:
-    """Calls of 1, 32 and 512 rows of every graph. They take turns, so that an hour of a busy
-    machine falls on all of them alike. Rows of a call are not padded: the runtime alone is timed.
+def timed(
+    graphs: Mapping[Name, Graph], features: Floats, past: Past, batches: Sequence[int] = BATCHES
+) -> dict[Name, list[Timing]]:
+    """Calls of every graph, of so many rows. They take turns, so that an hour of a busy machine
+    falls on all of them alike. Rows of a call are not padded: the runtime alone is timed.
     """
     found: dict[Name, list[Timing]] = {name: [] for name in graphs}
-    for batch in BATCHES:
+    for batch in batches:
         at = np.resize(np.arange(len(features)), batch)
         given = {name: graph.given(features, past, at) for name, graph in graphs.items()}
         seconds: dict[Name, list[float]] = {name: [] for name in graphs}
