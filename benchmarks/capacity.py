@@ -6,6 +6,7 @@ model says of it beside what is measured.
 
     python -m benchmarks.capacity           # unit costs, two minutes
     python -m benchmarks.capacity --check   # and whether they hold for another bank
+    python -m benchmarks.capacity --states  # bytes of states, with no service
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import redis
 
 from benchmarks.featurizer import EVENTS
@@ -29,7 +32,7 @@ from local.stack import Name, Process, Stack
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.application.sizing.model import state_bytes
+from sluice.application.sizing.model import UnitCosts, state_bytes
 from sluice.bootstrap.services import store_at
 from sluice.cli.size import unit_costs
 from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
@@ -39,6 +42,8 @@ WARM = Scale(cards=4_000, history_days=2, requests=20_000, messages=20_000, repl
 """For the broker's compiler: its first seconds cost three times as much."""
 UNITS = Scale(cards=60_000, history_days=12, requests=60_000, messages=60_000)
 CHECK = Scale(cards=30_000, history_days=20, requests=40_000, messages=40_000)
+STATES = (Scale(cards=6_000, history_days=35), Scale(cards=4_000, history_days=35))
+"""As old as a state's longest window: the bank whose rates are taken, and the other."""
 CAUGHT_UP_MAX_S = 120.0
 ROLL_S = 5
 ROWS = "sluice_archiver_rows_total"
@@ -324,20 +329,60 @@ def check(testbed: Testbed) -> tuple[list[Row], list[str]]:
         )  # fmt: skip
         if predicted is not None:
             rows.append(_against(one.name, one.unit, one.value, predicted))
-    for entity in ENTITY_KINDS:
-        some = [one for one in testbed.states if one.entity == entity]
-        a_day = count_of(testbed, entity) / testbed.scale.history_days / len(some)
-        points = costs.states[entity] if entity in ("card", "device") else (
-            costs.states["terminal"] + costs.states["merchant"]
-        )  # fmt: skip
-        own = sum(len(one.state) for one in some) / len(some)
-        rows.append(_against(f"a {entity}'s state, mean, after {testbed.scale.history_days} days",
-                             "B", own, state_bytes(points, a_day)))  # fmt: skip
     return rows, [
         f"another bank of {testbed.scale.cards:,} cards and "
         f"{testbed.scale.history_days} days, {count:,} authorizations at once, four services, "
         f"broker and store on two cores, {wall_s:.1f} s; baseline is what the unit costs predict",
     ]
+
+
+def costs_from(rows: Iterable[Row]) -> UnitCosts:
+    """The unit costs, with those that are measured here as these rows have them."""
+    found = {one.name: one.value for one in rows}
+    costs = unit_costs()
+    return msgspec.structs.replace(
+        costs,
+        costs={
+            name: msgspec.structs.replace(cost, value=found.get(cost.row, cost.value))
+            for name, cost in costs.costs.items()
+        },
+    )
+
+
+def states(testbed: Testbed, other: Testbed) -> tuple[list[Row], list[str]]:
+    """How unevenly the entities of one bank are used, and what that says of another's states,
+    beside what they take. Needs no service, and no quiet machine."""
+    rows = [
+        row(
+            f"{entity}: geometric over arithmetic mean of rates",
+            "",
+            skew(rates_of(testbed, entity)),
+        )
+        for entity in ENTITY_KINDS
+    ]
+    costs = costs_from(rows)
+    for entity in ENTITY_KINDS:
+        some = [len(one.state) for one in other.states if one.entity == entity]
+        rates = rates_of(other, entity)
+        rows += [
+            _against(f"a {entity}'s state, mean", "B", sum(some) / len(some),
+                     state_bytes(costs, entity, float(rates.mean()))),
+            row(f"a {entity}'s authorizations a day, mean", "1/d", float(rates.mean())),
+        ]  # fmt: skip
+    return rows, [
+        f"{about_bank(testbed)} for the means of rates; states of {about_bank(other)}",
+        "entities without an authorization in that time are in neither",
+    ]
+
+
+def about_bank(testbed: Testbed) -> str:
+    """Its size and age."""
+    return f"a bank of {testbed.scale.cards:,} cards, {testbed.scale.history_days} days old"
+
+
+def skew(rates: np.ndarray) -> float:
+    """Geometric over arithmetic mean: 1 where all are equal, less the fewer are busy."""
+    return float(np.exp(np.log(rates).mean()) / rates.mean())
 
 
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -362,10 +407,11 @@ def _cpu(testbed: Testbed, server: Server, stack: Stack) -> dict[str, float]:
     return found | {"broker": cpu_s(broker_pid(testbed))}
 
 
-def count_of(testbed: Testbed, entity: str) -> int:
-    """Authorizations of the past that name such an entity."""
+def rates_of(testbed: Testbed, entity: str) -> np.ndarray:
+    """(n,) authorizations a day of each such entity that the past names."""
     column = testbed.history_table["card_token" if entity == "card" else f"{entity}_id"]
-    return len(column) - column.null_count
+    counts = column.drop_null().value_counts().field("counts").to_numpy()
+    return counts / testbed.scale.history_days
 
 
 def _against(name: str, unit: str, measured: float, predicted: float) -> Row:
@@ -375,17 +421,26 @@ def _against(name: str, unit: str, measured: float, predicted: float) -> Row:
 
 
 def main() -> int:
-    """Measure, write benchmarks/results/capacity.json, or with --check capacity_check.json."""
+    """Measure, write benchmarks/results/capacity.json, with --check or --states its own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="the model against another bank")
-    checked = parser.parse_args().check
-    name = "capacity_check" if checked else "capacity"
-    with Testbed(CHECK if checked else UNITS) as testbed:
-        testbed.states, testbed.traffic, testbed.bootstrap  # noqa: B018 - before anything is timed
-        warm(testbed)
-        about = machine()
-        rows, notes = check(testbed) if checked else units(testbed)
-    command = "python -m benchmarks.capacity" + " --check" * checked
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--check", action="store_true", help="the model against another bank")
+    instead.add_argument("--states", action="store_true", help="bytes of states, with no service")
+    asked = parser.parse_args()
+    name = "capacity" + "_check" * asked.check + "_states" * asked.states
+    command = (
+        "python -m benchmarks.capacity" + " --check" * asked.check + " --states" * asked.states
+    )
+    about = machine()
+    if asked.states:
+        with Testbed(STATES[0]) as testbed, Testbed(STATES[1]) as other:
+            rows, notes = states(testbed, other)
+    else:
+        with Testbed(CHECK if asked.check else UNITS) as testbed:
+            testbed.states, testbed.traffic, testbed.bootstrap  # noqa: B018 - before it is timed
+            warm(testbed)
+            about = machine()
+            rows, notes = check(testbed) if asked.check else units(testbed)
     found = result(name, command, about, rows, notes)
     save(Path("benchmarks/results"), found)
     print(table(found), flush=True)

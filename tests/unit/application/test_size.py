@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sluice.application.sizing.model import (
     PARTITIONS_PLANNED_MAX,
     STATE_SOURCES_MAX,
     Load,
+    between,
     cores,
     size,
     state_bytes,
@@ -52,9 +54,28 @@ def test_topics_are_planned_with_the_retention_that_they_get() -> None:
 
 def test_between_two_measured_rates_a_state_is_between_their_sizes() -> None:
     points = COSTS.states["card"]
-    assert state_bytes(points, 0.01) == 359
-    assert 359 < state_bytes(points, 1) < 1275
-    assert state_bytes(points, 500) == 1403
+    assert between(points, 0.01) == 359
+    assert 359 < between(points, 1) < 1275
+    assert between(points, 500) == 1403
+
+
+@pytest.mark.parametrize("entity", ["card", "terminal", "merchant"])
+def test_states_of_a_few_busy_and_many_quiet_ones_take_less_than_all_at_their_mean(
+    entity: str,
+) -> None:
+    points = [(1.0, 200.0), (100.0, 400.0)]
+    rates = [1.0, 1.0, 1.0, 100.0]
+    mean = sum(rates) / 4
+    name = f"{entity}_skew"
+    uneven = msgspec.structs.replace(COSTS.costs[name], value=math.prod(rates) ** 0.25 / mean)
+    costs = msgspec.structs.replace(
+        COSTS,
+        states={"card": points, "terminal": points[:1], "merchant": points[1:]},
+        costs={**COSTS.costs, name: uneven},
+    )
+    of_each = sum(between(points, rate) for rate in rates) / 4
+    assert state_bytes(costs, entity, mean) == pytest.approx(of_each) == 250
+    assert between(points, mean) > 1.3 * of_each
 
 
 def test_a_plan_has_room_for_what_it_was_asked_for() -> None:

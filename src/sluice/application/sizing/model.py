@@ -136,11 +136,25 @@ class Plan(msgspec.Struct, frozen=True):
         return sum(line.count for line in self.euros)
 
 
-def state_bytes(points: Sequence[tuple[float, float]], per_day: float) -> float:
-    """Median bytes of a state at so many authorizations a day: between two points by the logarithm
-    of the rate, outside them the nearest.
+def state_bytes(costs: UnitCosts, entity: str, per_day: float) -> float:
+    """Mean bytes of a state where these entities have so many authorizations a day on average.
 
-    >>> state_bytes([(1, 200), (100, 400)], 10)
+    Bytes rise with the logarithm of the rate, so their mean is that of an entity at the geometric
+    mean of rates, which is lower: few are busy and most are not.
+    """
+    # A terminal's and a merchant's states have one form: a merchant is a busier terminal.
+    points = (
+        costs.states["terminal"] + costs.states["merchant"]
+        if entity in ("terminal", "merchant")
+        else costs.states[entity]
+    )
+    return between(points, per_day * costs.of(f"{entity}_skew"))
+
+
+def between(points: Sequence[tuple[float, float]], per_day: float) -> float:
+    """Bytes at a rate: between two points by the logarithm of the rate, outside them the nearest.
+
+    >>> between([(1, 200), (100, 400)], 10)
     300.0
     """
     if per_day <= points[0][0]:
@@ -161,14 +175,8 @@ def store_bytes(load: Load, costs: UnitCosts) -> dict[str, float]:
         "terminal": load.terminals,
         "merchant": merchants,
     }
-    curves: Mapping[str, list[tuple[float, float]]] = {
-        **costs.states,
-        # Their states have one form: a merchant is a busier terminal.
-        "terminal": costs.states["terminal"] + costs.states["merchant"],
-        "merchant": costs.states["terminal"] + costs.states["merchant"],
-    }
     found = {
-        entity: count * (state_bytes(curves[entity], a_day / count) + costs.of(f"{entity}_key_b"))
+        entity: count * (state_bytes(costs, entity, a_day / count) + costs.of(f"{entity}_key_b"))
         for entity, count in counts.items()
     }
     return found | {"answer": load.tps * 3600 * costs.of("answer_b")}
