@@ -207,8 +207,8 @@ def handbook(server: S3Server, place: Path, source: Path) -> list[Row]:
         say(f"{sum(ends.values()):,} records in Kafka after {time.monotonic() - began:.0f} s")
         settings = {
             "SLUICE_ARCHIVER_ROOT": str(root),
-            "SLUICE_ARCHIVER_ENDPOINT": server.endpoint,
-            "SLUICE_ARCHIVER_REGION": REGION,
+            "SLUICE_STORAGE_ENDPOINT": server.endpoint,
+            "SLUICE_STORAGE_REGION": REGION,
             "SLUICE_ARCHIVER_ROLL_S": str(ROLL_S),
         }
         began = time.monotonic()

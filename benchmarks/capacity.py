@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,9 @@ import redis
 from benchmarks.featurizer import EVENTS
 from benchmarks.processes import MEASURED, cpu_s, on, wait_until
 from benchmarks.report import Row, machine, result, row, save, table
-from benchmarks.stream_processor import Drained, watch
+from benchmarks.stream_processor import SAMPLE_S, Drained, watch
 from benchmarks.testbed import PARTITIONS, Scale, Testbed
-from local.stack import Name, Stack
+from local.stack import Name, Process, Stack
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.embedded import EmbeddedStore
@@ -34,6 +34,7 @@ from sluice.bootstrap.services import store_at
 from sluice.cli.size import unit_costs
 from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
 
+BATCHES = "sluice_consumer_batches_total"
 WARM = Scale(cards=4_000, history_days=2, requests=20_000, messages=20_000, replays=1)
 """For the broker's compiler: its first seconds cost three times as much."""
 UNITS = Scale(cards=60_000, history_days=12, requests=60_000, messages=60_000)
@@ -87,7 +88,8 @@ class Server:
         return (before - self.figures()["used_memory"]) / len(some)
 
 
-def _broker_pid(testbed: Testbed) -> int:
+def broker_pid(testbed: Testbed) -> int:
+    """The broker's process."""
     _ = testbed.bootstrap
     return int((testbed.folder / "kafka/broker.pid").read_text())
 
@@ -95,7 +97,7 @@ def _broker_pid(testbed: Testbed) -> int:
 @contextmanager
 def spending(testbed: Testbed, server: Server, into: list[Seconds]) -> Iterator[None]:
     """Append what store and broker spend inside; the service's own is filled in by the caller."""
-    pids = (int(server.figures()["process_id"]), _broker_pid(testbed))
+    pids = (int(server.figures()["process_id"]), broker_pid(testbed))
     before = [cpu_s(pid) for pid in pids]
     yield
     after = [cpu_s(pid) for pid in pids]
@@ -148,7 +150,12 @@ def archived(testbed: Testbed, stack: Stack, server: Server) -> Seconds:
         with on(MEASURED):
             process = stack.start("archiver")
         stack.wait_ready(process)
-        wait_until(lambda: process.metric(ROWS) >= count, "all is archived", CAUGHT_UP_MAX_S)
+        wait_until(
+            lambda: process.metric(ROWS) >= count,
+            "all is archived",
+            CAUGHT_UP_MAX_S,
+            every_s=SAMPLE_S,
+        )
         whole = cpu_s(process.popen.pid)
         stack.stop("archiver")
     with on(MEASURED):
@@ -157,6 +164,13 @@ def archived(testbed: Testbed, stack: Stack, server: Server) -> Seconds:
     start = cpu_s(process.popen.pid)
     stack.stop("archiver")
     return Seconds((whole - start) / count, 0.0, around[0].broker / count)
+
+
+def look(testbed: Testbed, server: Server, processes: Sequence[Process]) -> tuple[float, ...]:
+    """Processor time of these, of the store and of the broker so far, and the time."""
+    own = sum(cpu_s(process.popen.pid) for process in processes)
+    store, broker = int(server.figures()["process_id"]), broker_pid(testbed)
+    return own, cpu_s(store), cpu_s(broker), time.perf_counter()
 
 
 def bytes_of(folder: Path, pattern: str) -> int:
@@ -292,15 +306,18 @@ def check(testbed: Testbed) -> tuple[list[Row], list[str]]:
                     lambda p=process, m=metric, n=name: p.metric(m) >= wanted(testbed, n),  # type: ignore[misc]
                     f"{name} is through",
                     CAUGHT_UP_MAX_S,
+                    every_s=SAMPLE_S,
                 )
             wall_s = time.perf_counter() - began
             after = _cpu(testbed, server, stack)
+            batch = {name: count / stack.processes[name].metric(BATCHES) for name in DONE}
             found = {part: 1e6 * (after[part] - before[part]) / count for part in after}
             measured = sizes(testbed, stack, "check-")
     rows = [
         _against(f"{part}: CPU a decision", "µs", found[part], costs.of(*names))
         for part, names in PARTS.items()
     ]
+    rows += [row(f"{name}: decisions of a batch", "", size) for name, size in batch.items()]
     for one in measured:
         predicted = next(
             (c.value for c in costs.costs.values() if c.row == one.name), None
@@ -342,7 +359,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 def _cpu(testbed: Testbed, server: Server, stack: Stack) -> dict[str, float]:
     found: dict[str, float] = {n: cpu_s(stack.processes[n].popen.pid) for n in DONE}
     found["store"] = cpu_s(int(server.figures()["process_id"]))
-    return found | {"broker": cpu_s(_broker_pid(testbed))}
+    return found | {"broker": cpu_s(broker_pid(testbed))}
 
 
 def count_of(testbed: Testbed, entity: str) -> int:

@@ -48,7 +48,8 @@ def memory_mb(pid: int, what: str = "VmRSS") -> float:
 def wait_until(
     holds: Callable[[], bool], what: str, at_most_s: float, *, every_s: float = 0.005
 ) -> None:
-    """Ask again and again. Raises TimeoutError."""
+    """Ask so often. Raises TimeoutError. A process that is asked for its metrics spends
+    milliseconds on each answer."""
     deadline = time.monotonic() + at_most_s
     while not holds():
         if time.monotonic() > deadline:

@@ -250,8 +250,8 @@ def run(folder: Path, *, rate: float, away_s: float, roll_s: int) -> tuple[list[
         copies = LogBucket(server)
         environment = {
             "SLUICE_ARCHIVER_ROOT": f"s3://{BUCKET}/bank",
-            "SLUICE_ARCHIVER_ENDPOINT": server.endpoint,
-            "SLUICE_ARCHIVER_REGION": REGION,
+            "SLUICE_STORAGE_ENDPOINT": server.endpoint,
+            "SLUICE_STORAGE_REGION": REGION,
             "SLUICE_ARCHIVER_ROLL_S": str(roll_s),
             "SLUICE_AUDITOR_COPY_BUCKET": LogBucket.NAME,
             "SLUICE_AUDITOR_COPY_ENDPOINT": server.endpoint,

@@ -3,7 +3,9 @@
 ``python -m benchmarks.store`` fills one server and a cluster in steps up to --keys states of
 --bytes each, and times both in turns: a decider's reads of one arrival and of --batch, a
 featurizer's reads and swaps, its watermark, and the commands of one arrival by redis-py's cluster
-client. Prints medians of --rounds, and the servers' memory for a state.
+client. Prints medians of --rounds: wall time, our own processor time, the servers'; and the
+servers' memory for a state. "among" so many states: the same store, but only those are asked for,
+spread over all of it: what does not fall with that is no matter of cold memory.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 import redis.cluster
 
 from sluice.adapters.layout import COMPILED, encode_state, encode_timestamp
-from sluice.adapters.redis.blocking_cluster import blocking
+from sluice.adapters.redis.blocking_cluster import Blocking, blocking
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.embedded import EmbeddedStore
 from sluice.adapters.redis.online import RedisOnlineStore
@@ -33,6 +35,8 @@ from sluice.domain.records.authorization import Authorization, Channel
 from tests.support.store_cluster import StoreCluster
 
 WRITTEN_AT_ONCE = 2000
+AMONG = 100_000
+"""So few states are asked for as well, where there are more."""
 CARDS_A_TERMINAL = 20
 CHANNEL = Channel.POS
 FILL_MAX_S = 300.0
@@ -67,23 +71,29 @@ def fill(url: str, first: int, last: int, state: bytes) -> None:
     server.close()
 
 
-def memory(url: str) -> int:
+def told(server: Blocking, section: bytes, *names: str) -> float:
+    """Sum of some figures of ``INFO`` over all nodes."""
+    found = 0.0
+    for node in server.everywhere:
+        (text,) = node.call(pack(b"INFO", section), 1)
+        lines = dict(line.partition(":")[::2] for line in text.decode().splitlines())
+        found += sum(float(lines[name]) for name in names)
+    return found
+
+
+def memory(url: str) -> float:
     """Bytes that all nodes use."""
     server = blocking(url, timeout_s=FILL_MAX_S)
-    used = 0
-    for node in server.everywhere:
-        (told,) = node.call(pack(b"INFO", b"memory"), 1)
-        lines = told.decode().splitlines()
-        used += int(next(line for line in lines if line.startswith("used_memory:")).split(":")[1])
+    used = told(server, b"memory", "used_memory")
     server.close()
     return used
 
 
-def arrivals(count: int, cards: int, draw: random.Random) -> list[Arrival]:
-    """Of cards drawn evenly, each with an id never seen."""
+def arrivals(count: int, cards: int, among: int, draw: random.Random) -> list[Arrival]:
+    """Of so many of the cards, evenly spread and evenly drawn, each with an id never seen."""
     made = []
     for _ in range(count):
-        card = draw.randrange(cards)
+        card = draw.randrange(among) * (cards // among)
         auth = Authorization(
             authorization_id=f"b-{draw.getrandbits(64):x}",
             event_at=AT_US,
@@ -109,6 +119,7 @@ class Store:
     def __init__(self, url: str, cards: int, batch: int, size: int, draw: random.Random) -> None:
         self.online = RedisOnlineStore(url, SystemClock(), budget_s=5.0, in_progress_ttl_s=1.0)
         self._states = RedisStateStore(url, timeout_s=FILL_MAX_S)
+        self._server = blocking(url, timeout_s=FILL_MAX_S)
         self._mark = RedisWatermark(url, timeout_s=FILL_MAX_S)
         self._applied = max(self._mark.read().applied.values(), default=0)
         self._cards, self._batch, self._size, self._draw = cards, batch, size, draw
@@ -123,13 +134,18 @@ class Store:
         """Disconnect."""
         await self.online.close()
         self._states.close()
+        self._server.close()
         self._mark.close()
         if self._redis_py is not None:
             self._redis_py.close()
 
-    def draw(self, size: int, times: int) -> None:
-        """Make the arrivals that the next run asks for."""
-        self._drawn = [arrivals(size, self._cards, self._draw) for _ in range(times)]
+    def draw(self, size: int, times: int, among: int) -> None:
+        """Make the arrivals that the next run asks for, of so many cards."""
+        self._drawn = [arrivals(size, self._cards, among, self._draw) for _ in range(times)]
+
+    def cpu_s(self) -> float:
+        """The servers' processor time so far."""
+        return told(self._server, b"cpu", "used_cpu_user", "used_cpu_sys")
 
     async def observe(self, times: int) -> None:
         """A decider's read of the arrivals drawn."""
@@ -179,12 +195,12 @@ class Store:
             self._mark.advance(known, dict.fromkeys(known, self._applied))
 
 
-async def timed(work: Timed, times: int) -> tuple[float, float]:
-    """Wall and own CPU time of one, us."""
-    wall, cpu = time.perf_counter(), time.process_time()
+async def timed(store: Store, work: Timed, times: int) -> tuple[float, float, float]:
+    """Wall time, own processor time and the servers' of one, us."""
+    theirs, wall, cpu = store.cpu_s(), time.perf_counter(), time.process_time()
     await work(times)
-    spent = time.process_time() - cpu
-    return (time.perf_counter() - wall) / times * 1e6, spent / times * 1e6
+    spent, taken = time.process_time() - cpu, time.perf_counter() - wall
+    return taken / times * 1e6, spent / times * 1e6, (store.cpu_s() - theirs) / times * 1e6
 
 
 async def measure(urls: dict[str, str], cards: int, args: argparse.Namespace) -> None:
@@ -194,24 +210,32 @@ async def measure(urls: dict[str, str], cards: int, args: argparse.Namespace) ->
     for store in stores.values():
         await store.online.open()
     batch = args.batch
-    rows: list[tuple[str, int, int, Callable[[Store], Timed], Sequence[str]]] = [
-        ("one arrival", 1, 400, lambda s: s.observe, [*stores]),
-        (f"one arrival of {batch}", batch, 8, lambda s: s.observe, [*stores]),
-        ("one arrival by redis-py", 1, 100, lambda s: s.by_redis_py, ["cluster"]),
-        (f"a state of {batch} read", batch, 8, lambda s: s.read, [*stores]),
-        (f"a state of {batch} swapped", batch, 8, lambda s: s.swap, [*stores]),
-        (f"watermark, {PARTITIONS} partitions", 1, 100, lambda s: s.advance, [*stores]),
+    asked = [(cards, "")] + [(AMONG, f", among {AMONG:,}")] * (cards > AMONG)
+    rows: list[tuple[str, int, int, int, Callable[[Store], Timed], Sequence[str]]] = [
+        ("one arrival", 1, 400, cards, lambda s: s.observe, [*stores]),
+        *(
+            (f"one arrival of {batch}{says}", batch, 8, among, lambda s: s.observe, [*stores])
+            for among, says in asked
+        ),
+        ("one arrival by redis-py", 1, 100, cards, lambda s: s.by_redis_py, ["cluster"]),
+        *(
+            (f"a state of {batch} read{says}", batch, 8, among, lambda s: s.read, [*stores])
+            for among, says in asked
+        ),
+        (f"a state of {batch} swapped", batch, 8, cards, lambda s: s.swap, [*stores]),
+        (f"watermark, {PARTITIONS} partitions", 1, 100, cards, lambda s: s.advance, [*stores]),
     ]
-    for what, size, times, of, names in rows:
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for what, size, times, among, of, names in rows:
+        taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
         for _ in range(args.rounds):
-            for name in names:
-                stores[name].draw(size, times)
-                taken[name].append(await timed(of(stores[name]), times))
+            for name, found in taken.items():
+                stores[name].draw(size, times, among)
+                found.append(await timed(stores[name], of(stores[name]), times))
         for name, rounds in taken.items():
-            wall, cpu = (statistics.median(r[i] for r in rounds) / size for i in (0, 1))
+            wall, ours, theirs = (statistics.median(r[i] for r in rounds) / size for i in range(3))
             print(
-                f"{cards:>10,} states  {name:<8} {what:<26} {wall:7.1f} us, {cpu:6.1f} of our CPU",
+                f"{cards:>10,} states  {name:<8} {what:<36} {wall:7.1f} us, {ours:6.1f} of our "
+                f"CPU, {theirs:6.1f} of the store's",
                 flush=True,
             )
     for store in stores.values():
@@ -220,12 +244,12 @@ async def measure(urls: dict[str, str], cards: int, args: argparse.Namespace) ->
 
 def main() -> None:
     """See the module."""
-    told = argparse.ArgumentParser(description=__doc__)
-    told.add_argument("--keys", type=int, default=1_000_000)
-    told.add_argument("--bytes", type=int, default=409)
-    told.add_argument("--batch", type=int, default=500)
-    told.add_argument("--rounds", type=int, default=7)
-    args = told.parse_args()
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--keys", type=int, default=1_000_000)
+    asked.add_argument("--bytes", type=int, default=409)
+    asked.add_argument("--batch", type=int, default=500)
+    asked.add_argument("--rounds", type=int, default=7)
+    args = asked.parse_args()
     steps = [10**power for power in range(5, 10) if 10**power <= args.keys] or [args.keys]
     with (
         EmbeddedStore() as single,

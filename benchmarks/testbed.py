@@ -198,10 +198,10 @@ class Testbed:
         finally:
             embedded.stop()
 
-    def topics(self, prefix: str) -> Topics:
+    def topics(self, prefix: str, partitions: int = PARTITIONS) -> Topics:
         """The topics under a prefix."""
         names = Topics(prefix)
-        topics.apply(self.bootstrap, names, partitions=PARTITIONS, replication=1)
+        topics.apply(self.bootstrap, names, partitions=partitions, replication=1)
         return names
 
     def preload(self, prefix: str, change: Callable[[int, bytes], bytes] | None = None) -> Topics:

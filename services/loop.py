@@ -181,6 +181,8 @@ class ConsumerLoop:
             )
             self._look()
             self._commit(self._handler.handle(batch))
+            if batch:
+                self._metrics.count("sluice_consumer_batches_total")
         except Exception as error:  # a batch may fail in any way, and must not fail forever
             no_way_back, self._behind = self._behind, True
             self._handler.rewound()

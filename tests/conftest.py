@@ -153,11 +153,11 @@ def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def s3(_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """A real S3 server with a bucket, which clients of this process and its children find by the
-    settings of ``archiver``. Tests may stop and start it; they must leave it running."""
+    settings of ``storage``. Tests may stop and start it; they must leave it running."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("SLUICE_ARCHIVER_ENDPOINT", _s3.endpoint)
-    monkeypatch.setenv("SLUICE_ARCHIVER_REGION", REGION)
+    monkeypatch.setenv("SLUICE_STORAGE_ENDPOINT", _s3.endpoint)
+    monkeypatch.setenv("SLUICE_STORAGE_REGION", REGION)
     made = boto3.client("s3", endpoint_url=_s3.endpoint, region_name=REGION)
     if BUCKET not in [one["Name"] for one in made.list_buckets()["Buckets"]]:
         made.create_bucket(Bucket=BUCKET)

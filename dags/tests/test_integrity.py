@@ -24,7 +24,7 @@ FOLDER = Path(steps.__file__).parent
 TRAINING = FOLDER.parent / "models/src/sluice_models/verbs"
 VERBS = FOLDER.parent / "docs/reference/verbs.md"
 NAMES = {
-    "sluice_labels", "sluice_matured", "sluice_nightly",
+    "sluice_compact", "sluice_labels", "sluice_matured", "sluice_nightly",
     "sluice_retention", "sluice_retrain", "sluice_rollout",
 }  # fmt: skip
 SOURCES = ("visa-tc40", "analysts")

@@ -70,6 +70,13 @@ def test_drift_is_an_event_with_its_report_and_no_failure(home: Path) -> None:
     assert dict(states) == {"consistency": "success", "drift": "success"}
 
 
+def test_the_archives_files_are_put_together(home: Path) -> None:
+    ended = airflow(home, "dags", "test", "sluice_compact")
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    words = (home / "words").read_text().splitlines()
+    assert f"archive compact --archive {DAGS.parent}/var/archive --keep-h 20" in words
+
+
 def test_a_refused_candidate_is_judged_and_goes_no_further(home: Path) -> None:
     ended = airflow(home, "dags", "test", "sluice_retrain", "--conf", '{"until": "2026-10-20"}')
     assert ended.returncode != 0

@@ -145,9 +145,9 @@ class DeciderSettings(
         _says("CA bundle: every client must show a certificate of it (mutual TLS); followed."),
     ] = ""
     model_name: Annotated[str, _says("Name in the Open Inference Protocol.")] = "sluice"
-    release_dir: Annotated[str, _says("Folder of the release to serve; polled.")] = (
-        "models/releases/current"
-    )
+    release_dir: Annotated[
+        str, _says("Folder of the release to serve, or a URL of one or of several; polled.")
+    ] = "models/releases/current"
     policy_dir: Annotated[str, _says("Folder of the policy pack; polled.")] = "policies/default"
     trust_dir: Annotated[str, _says("Public keys that may sign releases.")] = "policies/trust"
     deadline_ms: Annotated[
@@ -326,6 +326,17 @@ class FeaturizerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     batch_max: Annotated[int, _says("Records of one batch.", ge=1, le=20_000)] = 2000
 
 
+class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The object storage of what has a URL: archive, training sets, releases. The compliance log's
+    copies have their own place, ``auditor.copy_*``: better another owner's."""
+
+    endpoint: Annotated[str, _says("URL of a server that speaks S3; empty is AWS.")] = ""
+    region: Annotated[str, _says("Its region; empty is as the environment says.")] = ""
+    ca_file: Annotated[
+        str, _says("Certificates that its own may lead to, beside the system's; PEM.")
+    ] = ""
+
+
 class ArchiverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The archiver."""
 
@@ -335,10 +346,6 @@ class ArchiverSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             "Where the archive is: a folder, or a URL: `s3://bucket/prefix`, `gs://`, `abfs://`."
         ),
     ] = "var/archive"
-    endpoint: Annotated[
-        str, _says("URL of the S3 server, where `archiver.root` is on one; empty is AWS.")
-    ] = ""
-    region: Annotated[str, _says("Its region; empty is as the environment says.")] = ""
     roll_s: Annotated[int, _says("Longest a record waits for its file.", ge=1, le=3600)] = 60
 
 
@@ -641,6 +648,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     decider: DeciderSettings = DeciderSettings()
     access: AccessSettings = AccessSettings()
     featurizer: FeaturizerSettings = FeaturizerSettings()
+    storage: StorageSettings = StorageSettings()
     archiver: ArchiverSettings = ArchiverSettings()
     labeller: LabellerSettings = LabellerSettings()
     auditor: AuditorSettings = AuditorSettings()

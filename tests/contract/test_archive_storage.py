@@ -17,17 +17,20 @@ from msgspec.structs import replace
 
 from sluice.adapters.parquet.archive import Archive, ParquetFiles
 from sluice.adapters.parquet.authorizations import ArchivedAuthorizations
-from sluice.adapters.parquet.compact import compact
+from sluice.adapters.parquet.compact import Compacted, compact
 from sluice.adapters.parquet.damage import HeldFile
 from sluice.adapters.parquet.erasure import ERASED, erase_rows
 from sluice.adapters.parquet.feature_log import FeatureLog
 from sluice.adapters.storage import AnyPath, at, folder
+from sluice.adapters.storage.patience import WAITS_S
 from sluice.application.ports import Message
 from sluice.domain.records.authorization import encode
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 from sluice.testing.factories import NOON_US
 from sluice.testing.records import make_decision
+from tests.support.certificates import Authority
 from tests.support.s3_server import BUCKET, REGION, S3Server
+from tests.support.tls_front import tls_front
 
 pytestmark = pytest.mark.integration
 NAMES = itertools.count(1)
@@ -178,13 +181,13 @@ def test_small_files_become_one_and_nobody_sees_a_row_twice_or_never(root: AnyPa
     held = Archive(root).read()
     before = Archive(root).files()
     later = NOON_US + 10 * DAY_MS * 1000
-    assert compact(root, later, keep_s=3600) == (1, 3, 0)
+    assert compact(root, later, keep_s=3600) == Compacted(1, 3, 0)
     assert len(listing(root)) == 5, "what it was made from stays for who listed it"
     assert Archive(root).read().equals(held)
     assert [HeldFile(file.path).last for file in before] == [2, 3, 6, 8]
-    assert compact(root, later, keep_s=3600) == (0, 0, 0)
+    assert compact(root, later, keep_s=3600) == Compacted(0, 0, 0)
     assert erase_rows(root, lambda *_: "") == 0
-    assert compact(root, 2**52, keep_s=0) == (0, 0, 3)
+    assert compact(root, 2**52, keep_s=0) == Compacted(0, 0, 3)
     assert len(listing(root)) == 2
     assert Archive(root).read().equals(held)
     assert [(file.first, file.last) for file in Archive(root).files()] == [(1, 6), (8, None)]
@@ -201,10 +204,10 @@ def test_a_file_that_was_put_together_is_not_claimed_by_one_around_it(root: AnyP
     later = NOON_US + 10 * DAY_MS * 1000
     for some in ((5,), (6,)):
         files.write(DECISIONS, decided(*some))
-    assert compact(root, later, keep_s=0) == (1, 2, 0)
+    assert compact(root, later, keep_s=0) == Compacted(1, 2, 0)
     for some in ((1,), (9,)):
         files.write(DECISIONS, decided(*some))
-    assert compact(root, later, keep_s=3600) == (0, 0, 0)
+    assert compact(root, later, keep_s=3600) == Compacted(0, 0, 0)
     assert offsets(root) == [1, 5, 6, 9]
 
 
@@ -215,9 +218,9 @@ def test_a_file_of_another_day_between_them_is_not_claimed(root: AnyPath) -> Non
         files.write(DECISIONS, decided(offset, day=day))
     assert ParquetFiles(root, FOLDERS).end(DECISIONS) == 7
     later = NOON_US + 10 * DAY_MS * 1000
-    assert compact(root, later, keep_s=0) == (2, 4, 0)
+    assert compact(root, later, keep_s=0) == Compacted(2, 4, 0)
     assert offsets(root) == [1, 2, 3, 4, 5, 6]
-    assert compact(root, 2**52, keep_s=0) == (0, 0, 4)
+    assert compact(root, 2**52, keep_s=0) == Compacted(0, 0, 4)
     assert offsets(root) == [1, 2, 3, 4, 5, 6]
     files.write(DECISIONS, decided(7, day=0))
     assert files.end(DECISIONS) == 8, "of the day before, and the newest all the same"
@@ -233,7 +236,7 @@ def test_what_a_late_archiver_wrote_again_is_not_put_together(root: AnyPath) -> 
     held = Archive(root).read()
     files.write(DECISIONS, decided(2, 3))
     assert Archive(root).read().equals(held)
-    assert compact(root, 2**52, keep_s=0) == (0, 0, 3)
+    assert compact(root, 2**52, keep_s=0) == Compacted(0, 0, 3)
     assert Archive(root).read().equals(held)
 
 
@@ -320,6 +323,24 @@ def test_duckdb_reads_it_as_what_it_is(tmp_path: Path) -> None:
     assert rows == [("2026-05-29", 2, 2), ("2026-05-30", 1, 3)]
 
 
+def test_a_server_of_ones_own_is_trusted_by_the_ca_that_is_named(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others", "others")
+    with tls_front(s3.port, ours.issue("storage", hosts=("localhost",))) as port:
+        endpoint = f"https://localhost:{port}"
+
+        def write(ca: Path | str) -> None:
+            root = at(f"s3://{BUCKET}/tls", endpoint, REGION, str(ca))
+            ParquetFiles(root, FOLDERS).write(DECISIONS, decided(1))
+            assert offsets(root) == [1]
+
+        write(ours.ca)
+        for wrong in (others.ca, ""):
+            with pytest.raises(Unavailable, match="does not answer"):
+                write(wrong)
+
+
 def test_a_server_that_is_away_is_said_and_nothing_is_lost(s3: S3Server) -> None:
     root = at(f"s3://{BUCKET}/away", s3.endpoint, REGION)
     files = ParquetFiles(root, FOLDERS)
@@ -341,9 +362,48 @@ def test_a_server_that_is_away_is_said_and_nothing_is_lost(s3: S3Server) -> None
     assert offsets(root) == [1, 2]
 
 
+def test_a_compaction_outlives_a_storage_that_is_away_and_ends_where_it_stays_away(
+    s3: S3Server,
+) -> None:
+    root = at(f"s3://{BUCKET}/patient", s3.endpoint, REGION)
+    files = ParquetFiles(root, FOLDERS)
+    for partition in (1, 2):
+        for offset in (1, 2, 3):
+            rows = [replace(row, partition=partition) for row in decided(offset)]
+            files.write(("decisions.v1", partition), rows)
+    held = Archive(root).read()
+    waits: list[float] = []
+
+    def comes_back(wait_s: float) -> None:
+        waits.append(wait_s)
+        if len(waits) == 2:
+            s3.start()
+
+    def goes_away(line: str) -> None:
+        if not waits and "files to 1" in line:
+            s3.stop()
+
+    did = compact(root, 2**52, 0, progress=goes_away, pause=comes_back)
+    assert (waits, did) == ([1, 2], Compacted(2, 6, 0))
+    assert Archive(root).read().equals(held)
+    waits.clear()
+    s3.stop()
+    try:
+        with pytest.raises(Unavailable, match="does not answer"):
+            compact(root, 2**52, 0, pause=waits.append)
+    finally:
+        s3.start()
+    assert waits == list(WAITS_S)
+    assert compact(root, 2**52, 0) == Compacted(0, 0, 6)
+    assert Archive(root).read().equals(held)
+
+
 def test_what_is_no_place_is_refused(s3: S3Server) -> None:
     for text in ("http://x/y", "s3://"):
         with pytest.raises(Misconfigured, match="no place"):
             at(text)
+    with pytest.raises(Misconfigured, match="cannot be read") as caught:
+        ParquetFiles(at(f"s3://{BUCKET}/a", s3.endpoint, REGION, "/nowhere/ca.pem"), FOLDERS)
+    assert caught.value.fix == "storage.ca_file"
     with pytest.raises(Unavailable, match="nobodys"):
         ParquetFiles(at("s3://nobodys/a", s3.endpoint, REGION), FOLDERS)

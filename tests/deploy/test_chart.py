@@ -271,7 +271,10 @@ def test_each_service_understands_what_it_is_told(
 
 
 def files_named(settings: Any) -> Iterator[str]:
-    sections = ("kafka", "store", "decider", "access", "archiver", "auditor", "keystore", "witness")
+    sections = (
+        "kafka", "store", "decider", "access", "storage", "archiver", "auditor", "keystore",
+        "witness",
+    )  # fmt: skip
     for section in sections:
         part = getattr(settings, section)
         for key in part.__struct_fields__:
@@ -289,6 +292,8 @@ def path_matters(path: str, name: str, container: str) -> bool:
         return name in ("decider-sync", "decider-stream", "featurizer", "test")
     if section in ("archiver", "witness"):
         return name == section
+    if section == "storage":
+        return name in ("archiver", "labeller", "steps")
     if section in ("auditor", "keystore"):
         return name == "auditor"
     if section == "access" or rest.startswith(("cert_file", "key_file", "client_ca_file")):
@@ -689,6 +694,53 @@ def test_an_auditor_that_asks_nobody_is_let_out_to_nobody(rendered: Rendered) ->
     assert reaches(rendered("strimzi"), labels) == {53, 9093, 9000}
 
 
+def test_an_archive_on_object_storage_has_no_volume_and_who_reads_it_the_way_to_it(
+    rendered: Rendered,
+) -> None:
+    objects = rendered("objects")
+    assert not {name for name in named(objects, "PersistentVolumeClaim") if "archive" in name}
+    told = named(objects, "ConfigMap")["sluice-airflow"]["data"]
+    assert told["AIRFLOW__SLUICE__ARCHIVE"] == "s3://bank-archive/eu1"
+    containers = 0
+    for name, labels, spec in pods(objects):
+        assert "archive" not in [volume["name"] for volume in spec["volumes"]]
+        knows = name in ("archiver", "labeller", "steps")
+        assert (9000 in reaches(objects, labels)) is knows, name
+        for container in spec["containers"]:
+            environment = {v["name"]: v.get("value") for v in container.get("env", [])}
+            root = environment.get("SLUICE_ARCHIVER_ROOT")
+            assert (root == "s3://bank-archive/eu1") is knows, name
+            assert ({"secretRef": {"name": "storage"}} in container.get("envFrom", [])) is knows
+            containers += knows
+    assert containers == 5, "archiver, the check beside it, labeller, and Airflow's two pods"
+
+
+def test_an_account_with_an_identity_is_told_so_and_may_ask_for_its_credentials(
+    chart: Helm,
+) -> None:
+    role = {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/archive"}
+    given: Object = {"root": "s3://bank-archive/eu1", "serviceAccountAnnotations": role}
+    objects = chart.render(
+        with_changes("kind", archiver=given, networkPolicy={"podIdentity": True})
+    )
+    assert named(objects, "ServiceAccount")["sluice-archiver"]["metadata"]["annotations"] == role
+    (labels,) = (labels for name, labels, _ in pods(objects) if name == "archiver")
+    assert reaches(objects, labels) == {53, 80, 443, 9092}
+
+
+def test_the_archive_on_a_volume_is_written_by_archiver_and_compaction_alone(
+    rendered: Rendered,
+) -> None:
+    wrote = {
+        (name, container["name"], container["image"].rpartition("/")[2].partition(":")[0])
+        for name, _, spec in pods(rendered("prod"))
+        for container in spec["containers"]
+        for mount in container["volumeMounts"]
+        if mount["name"] == "archive" and not mount.get("readOnly")
+    }
+    assert wrote == {("archiver", "archiver", "sluice@sha256"), ("steps", "base", "sluice@sha256")}
+
+
 def test_only_named_callers_reach_the_sync_api(rendered: Rendered) -> None:
     rule = named(rendered("prod"), "NetworkPolicy")["sluice-allow-callers"]["spec"]["ingress"]
     assert [one["ports"] for one in rule] == [[{"port": 8080, "protocol": "TCP"}]]
@@ -834,6 +886,12 @@ def test_a_steps_pod_is_what_kubernetes_takes_and_its_disks_are_there(
         ("default", {"store": {}}, "store.external has no address for the decider"),
         ("default", {"store__external": {"url": "redis://u:p@h"}}, "holds a password"),
         ("kind", {"archiver": {"replicas": 2}}, "archiver.replicas is more than 1"),
+        ("deployment", {"archiver__root": "s3://b/a"}, "one of them. What the volume holds"),
+        ("objects", {"archiver__root": ""}, "storage.caSecret is given and the archive is on"),
+        ("kind", {"storage": {"credentialsSecret": "s"}}, "storage.credentialsSecret is given and"),
+        ("kind", {"archiver__root": "s3://"}, "pattern"),
+        ("objects", {"archiver__root": "gs://bank/archive"}, "are of S3, and archiver.root is gs"),
+        ("objects", {"storage__endpoint": "http://s3:9000"}, "is no https URL"),
         ("deployment", {"serving__kserve": {"canary": {"name": "x"}}}, "only KServe makes"),
         ("kind", {"serving__kserve": {"canary": {"name": "x"}}}, "canary.storageUri is empty"),
         ("prod", {"serving__kserve__predictorName": "r43"}, "to promote the canary"),

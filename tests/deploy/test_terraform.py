@@ -130,11 +130,16 @@ def test_the_chart_takes_what_a_cell_gives(chart: Helm, cell: Object) -> None:
             "keys": "https://login.example.org/certs",
         },
         "trust": {"keys": {"risk.pub": "sluice-release-key 1\n"}},
+        "labeller": {"enabled": True, "lookUp": True},
+        "airflow": {"enabled": True, "dags": {"repository": "https://git.example.org/sluice.git"}},
     }
+    for name in ("labeller", "steps"):
+        given["kafka"]["external"]["existingSecrets"][name] = f"kafka-{name}"
     made = chart.render(given | own, namespace=cell["cluster"]["namespace"])
     names = {(one["kind"], one["metadata"]["name"]) for one in made}
     assert ("InferenceService", "sluice") in names
     assert ("NetworkPolicy", "sluice-allow-pod-identity") in names
+    assert ("PersistentVolumeClaim", "sluice-archive") not in names
     accounts = {one["metadata"]["name"] for one in made if one["kind"] == "ServiceAccount"}
     main = (TERRAFORM / "modules/sluice/main.tf").read_text()
     roles = re.search(r"roles += toset\(\[(.*)\]\)", main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from sluice.application.judging.certificate import read_certificate
 from sluice.application.judging.judgement import Judgement
 from sluice.application.judging.verdict import Verdict
 from sluice.application.sign_release import make_key, read_manifest
+from sluice.bootstrap.archive_root import place
+from sluice.bootstrap.copies import making
 from sluice.cli import main
 from sluice.domain.features import catalogue
 from sluice.domain.release import parse_trust, public_line
 from sluice.errors import Corrupt
+from sluice.settings import load
 from sluice.testing.release import KEY, make_release
 from tests.support.feature_log import write_log
 from tests.support.judged import (
@@ -36,6 +40,7 @@ from tests.support.judged import (
     write_dataset,
     write_run,
 )
+from tests.support.s3_server import BUCKET
 
 pytestmark = pytest.mark.integration
 
@@ -140,6 +145,38 @@ def test_a_judgement_is_one_page_that_fetches_nothing_and_the_same_as_json(bench
     assert page.count("<svg") == 6
     text = json.dumps(json.loads((tmp_path / "out/judgement.json").read_text()))
     assert "NaN" not in text
+
+
+def test_it_is_the_same_where_the_set_and_a_release_are_in_a_bucket(bench, tmp_path, s3, capsys):
+    sets, releases = f"s3://{BUCKET}/judged/set", f"s3://{BUCKET}/judged/releases"
+    for url, folder in ((sets, bench.dataset), (f"{releases}/champion", bench.champion)):
+        with making(place(load()[0], url), print) as made:
+            shutil.copytree(folder, made)
+    run = bench.run({"student": bench.graph})
+    for dataset, release, out in (
+        (bench.dataset, bench.champion, "here"),
+        (sets, f"{releases}/champion", "there"),
+    ):
+        words = ["judge", "--run", run, "--release", f"now={release}", "--dataset", dataset]
+        words += ["--out", tmp_path / out, "--trust", bench.trust]
+        assert main([*map(str, words)]) == 0
+    here, there = (
+        msgspec.json.decode((tmp_path / out / "judgement.json").read_bytes(), type=Judgement).models
+        for out in ("here", "there")
+    )
+    assert [(model.name, model.naive) for model in there] == [(m.name, m.naive) for m in here]
+    made = f"{releases}/made"
+    assert (
+        main(["release", "pack", made, "--run", str(run), "--dataset", sets, "--id", "made"]) == 0
+    )
+    assert verified(bench, made, bench.key, bench.public) == 0
+    more = ["release", "reference", made, "--dataset", sets, "--split", "calibration"]
+    assert main(more) == 0
+    capsys.readouterr()
+    assert main(["release", "verify", made, "--trust", str(bench.public)]) == 78, "not signed"
+    assert f"at {made}/manifest.sig" in capsys.readouterr().err
+    assert verified(bench, made, bench.key, bench.public) == 0
+    assert pack(bench, made, "--run", str(run)) == 78, "there is one already"
 
 
 def test_two_runs_of_other_seeds_are_one_model_with_two_seeds(bench, tmp_path):

@@ -353,6 +353,61 @@ checksum/config: {{ include "sluice.yaml" . | sha256sum }}
 {{- end }}
 {{- end }}
 
+{{/* Where a server that speaks S3 is. (dict "prefix" "SLUICE_STORAGE" "at" endpoint and region) */}}
+{{- define "sluice.objectsEnv" -}}
+{{- with .at.endpoint }}
+- {name: {{ $.prefix }}_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- with .at.region }}
+- {name: {{ $.prefix }}_REGION, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* The archive, as who reads or writes it finds it: a folder of a volume, or a URL. */}}
+{{- define "sluice.archiveRoot" -}}
+{{ .Values.archiver.root | default "/var/lib/sluice/archive" }}
+{{- end }}
+
+{{- define "sluice.archiveEnv" -}}
+- {name: SLUICE_ARCHIVER_ROOT, value: {{ include "sluice.archiveRoot" . | trim | quote }}}
+{{- if .Values.archiver.root }}
+{{- include "sluice.objectsEnv" (dict "prefix" "SLUICE_STORAGE" "at" .Values.storage) }}
+{{- if .Values.storage.caSecret }}
+- {name: SLUICE_STORAGE_CA_FILE, value: /etc/sluice/storage-ca/ca.crt}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Credentials, of a container: "" where its account has an identity. */}}
+{{- define "sluice.archiveEnvFrom" -}}
+{{- if and .Values.archiver.root .Values.storage.credentialsSecret }}
+envFrom:
+  - secretRef: {name: {{ .Values.storage.credentialsSecret }}}
+{{- end }}
+{{- end }}
+
+{{/* (dict "root" $ "readOnly" true) */}}
+{{- define "sluice.archiveMounts" -}}
+{{- if not .root.Values.archiver.root }}
+- {name: archive, mountPath: /var/lib/sluice{{ if .readOnly }}, readOnly: true{{ end }}}
+{{- else if .root.Values.storage.caSecret }}
+- {name: storage-ca, mountPath: /etc/sluice/storage-ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.archiveVolumes" -}}
+{{- $disk := .root.Values.archiver.persistence -}}
+{{- if .root.Values.archiver.root }}
+{{- with .root.Values.storage.caSecret }}
+- {name: storage-ca, secret: {secretName: {{ . }}}}
+{{- end }}
+{{- else if $disk.enabled }}
+- {name: archive, persistentVolumeClaim: {claimName: {{ default (printf "%s-archive" (include "sluice.fullname" .root)) $disk.existingClaim }}{{ if .readOnly }}, readOnly: true{{ end }}}}
+{{- else }}
+- {name: archive, emptyDir: {sizeLimit: {{ $disk.size }}}}
+{{- end }}
+{{- end }}
+
 {{/* The auditor's own settings are variables of its pod: turned on or changed, they restart nothing else. */}}
 {{- define "sluice.auditorEnv" -}}
 {{- $auditor := .Values.auditor -}}
@@ -382,12 +437,7 @@ checksum/config: {{ include "sluice.yaml" . | sha256sum }}
 {{- with $auditor.copy }}
 {{- if .bucket }}
 - {name: SLUICE_AUDITOR_COPY_BUCKET, value: {{ .bucket | quote }}}
-{{- with .endpoint }}
-- {name: SLUICE_AUDITOR_COPY_ENDPOINT, value: {{ . | quote }}}
-{{- end }}
-{{- with .region }}
-- {name: SLUICE_AUDITOR_COPY_REGION, value: {{ . | quote }}}
-{{- end }}
+{{- include "sluice.objectsEnv" (dict "prefix" "SLUICE_AUDITOR_COPY" "at" .) }}
 {{- with .retainDays }}
 - {name: SLUICE_AUDITOR_COPY_RETAIN_DAYS, value: {{ . | quote }}}
 {{- end }}
@@ -446,8 +496,13 @@ checksum/config: {{ include "sluice.yaml" . | sha256sum }}
 {{- with $auditor.timeStamp.url }}
 {{- $urls = append $urls . }}
 {{- end }}
-{{- $ports := .Values.networkPolicy.log.ports -}}
-{{- range $urls }}
+{{- include "sluice.ports" (dict "urls" $urls "ports" .Values.networkPolicy.log.ports) }}
+{{- end }}
+
+{{/* Ports of a network policy: of some URLs, and others. (dict "urls" … "ports" …) */}}
+{{- define "sluice.ports" -}}
+{{- $ports := .ports -}}
+{{- range .urls }}
 {{- $ports = append $ports (regexFind ":[0-9]+" (regexReplaceAll "^https?://[^:/]*" . "") | trimPrefix ":" | default (ternary "443" "80" (hasPrefix "https:" .)) | int) }}
 {{- end }}
 {{- range $ports | uniq }}

@@ -46,13 +46,43 @@
 {{- include "sluice.validateKafka" . }}
 {{- include "sluice.validateStore" . }}
 {{- include "sluice.validateAccess" . }}
-{{- if and $values.labeller.enabled $values.labeller.lookUp (or (not $values.archiver.persistence.enabled) (ne $values.archiver.persistence.accessMode "ReadWriteMany")) }}
-{{- fail "\n\nlabeller.lookUp is on: it reads the archive beside the archiver. Set archiver.persistence.enabled, and its accessMode to ReadWriteMany, with a storage class that can; or have reports name the entities themselves.\n" }}
-{{- end }}
+{{- include "sluice.validateArchive" . }}
 {{- include "sluice.validateLog" . }}
 {{- include "sluice.validateAirflow" . }}
-{{- if and (gt (int $values.archiver.replicas) 1) (ne $values.archiver.persistence.accessMode "ReadWriteMany") }}
-{{- fail "\n\narchiver.replicas is more than 1: all replicas write one folder. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can.\n" }}
+{{- end }}
+
+{{- define "sluice.validateArchive" -}}
+{{- $archiver := .Values.archiver -}}
+{{- $disk := $archiver.persistence -}}
+{{- $there := "archiver.root puts it on object storage instead" -}}
+{{- if $archiver.root }}
+{{- if $disk.existingClaim }}
+{{- fail "\n\narchiver.root puts the archive on object storage and archiver.persistence.existingClaim names a volume for it: one of them. What the volume holds is copied to the bucket first, under the same names.\n" }}
+{{- end }}
+{{- if and .Values.storage.caSecret (not (hasPrefix "https:" .Values.storage.endpoint)) }}
+{{- fail "\n\nstorage.caSecret is given and storage.endpoint is no https URL: the certificates of AWS, Google and Azure lead to the image's own.\n" }}
+{{- end }}
+{{- if and (or .Values.storage.endpoint .Values.storage.region) (not (hasPrefix "s3:" $archiver.root)) }}
+{{- fail (printf "\n\nstorage.endpoint and storage.region are of S3, and archiver.root is %s.\n" $archiver.root) }}
+{{- end }}
+{{- else }}
+{{- range $key, $value := .Values.storage }}
+{{- if $value }}
+{{- fail (printf "\n\nstorage.%s is given and the archive is on a volume: give its URL in archiver.root, s3://BUCKET/PREFIX.\n" $key) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.labeller.enabled .Values.labeller.lookUp (or (not $disk.enabled) (ne $disk.accessMode "ReadWriteMany")) }}
+{{- fail (printf "\n\nlabeller.lookUp is on: it reads the archive beside the archiver. Set archiver.persistence.enabled, and its accessMode to ReadWriteMany, with a storage class that can; %s; or have reports name the entities themselves.\n" $there) }}
+{{- end }}
+{{- if and .Values.airflow.enabled (not $disk.enabled) }}
+{{- fail (printf "\n\nairflow.enabled is true and archiver.persistence.enabled is false: training sets come from the archive, which would end with its pod. %s.\n" $there) }}
+{{- end }}
+{{- if and .Values.airflow.enabled (ne $disk.accessMode "ReadWriteMany") }}
+{{- fail (printf "\n\nairflow.enabled is true: steps read the archive on whatever node they run. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can. %s.\n" $there) }}
+{{- end }}
+{{- if and (gt (int $archiver.replicas) 1) (ne $disk.accessMode "ReadWriteMany") }}
+{{- fail (printf "\n\narchiver.replicas is more than 1: all replicas write one folder. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can. %s.\n" $there) }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -61,12 +91,6 @@
 {{- if $airflow.enabled }}
 {{- if not $airflow.dags.repository }}
 {{- fail "\n\nairflow.dags.repository is empty: name the git repository with the DAGs, of this project or a copy of yours.\n" }}
-{{- end }}
-{{- if not .Values.archiver.persistence.enabled }}
-{{- fail "\n\nairflow.enabled is true and archiver.persistence.enabled is false: training sets come from the archive, which would end with its pod.\n" }}
-{{- end }}
-{{- if ne .Values.archiver.persistence.accessMode "ReadWriteMany" }}
-{{- fail "\n\nairflow.enabled is true: steps read the archive on whatever node they run. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can.\n" }}
 {{- end }}
 {{- end }}
 {{- end }}

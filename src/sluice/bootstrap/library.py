@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,7 +40,15 @@ class FolderLibrary:
     that runs while a pack is replaced still holds the one before.
     """
 
-    def __init__(self, policies: Sequence[Path], releases: Sequence[Path], trust: Path) -> None:
+    def __init__(
+        self,
+        policies: Sequence[Path],
+        releases: Sequence[Path],
+        trust: Path,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """before: called before releases are looked for, which may be copies of a URL's."""
+        self._before = before
         self._policy_folders = list(policies)
         self._release_folders = list(releases)
         self._trust = trust
@@ -99,6 +107,7 @@ class FolderLibrary:
 
     def _load(self, release: str, entrypoint: Entrypoint) -> Scorer:
         why = ""
+        self._before()
         for folder in folders_with(MANIFEST, self._release_folders):
             try:
                 manifest = read_manifest(folder)

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -70,6 +71,7 @@ from sluice.bootstrap.archive_root import archive_root
 from sluice.bootstrap.brokers import brokers as of_settings
 from sluice.bootstrap.library import FolderLibrary
 from sluice.bootstrap.memory import limit_memory
+from sluice.bootstrap.release_folder import look_for_releases, release_folder
 from sluice.domain.activation import ACTIVATION, POLICY, RELEASE, Checked, What, champion_of
 from sluice.domain.clock import SECOND_US, SystemClock
 from sluice.domain.features import catalogue
@@ -238,11 +240,12 @@ def policy_holds(settings: Settings) -> None:
 def release_there(settings: Settings) -> None:
     """Raises Unavailable if the release folder is not there or holds neither a file of a release
     nor an activation. What lies there otherwise is judged by whoever loads it."""
-    folder = Path(settings.decider.release_dir)
+    look_for_releases(settings)
+    folder = release_folder(settings)
     if not any(stamp(folder / name) for name in (*FILES, ACTIVATION)):
         raise Unavailable(
             "no release is there",
-            where=str(folder),
+            where=settings.decider.release_dir,
             fix="decider.release_dir, or put a signed release there: docs/reference/release.md",
         )
 
@@ -455,7 +458,10 @@ def consistency_check(settings: Settings) -> ConsistencyCheck:
 
     decider = settings.decider
     library = FolderLibrary(
-        [Path(decider.policy_dir)], [Path(decider.release_dir)], Path(decider.trust_dir)
+        [Path(decider.policy_dir)],
+        [release_folder(settings)],
+        Path(decider.trust_dir),
+        partial(look_for_releases, settings),
     )
     library.look()
     return ConsistencyCheck(
@@ -647,18 +653,23 @@ def _said(by: Checked) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """What decides, and what scores beside it."""
+    """What decides, and what scores beside it. look_for_releases: called before either is."""
 
     configuration: ActiveConfiguration
     challengers: Challengers
+    look_for_releases: Callable[[], None]
 
     def follow(self) -> None:
         """Look at all that may replace them. Raises what could not be looked at now; the rest
         was."""
-        try:
-            self.configuration.poll()
-        finally:
-            self.challengers.poll(self.configuration.activation(), self.configuration.changes())
+        with ExitStack() as each:
+            each.callback(
+                lambda: self.challengers.poll(
+                    self.configuration.activation(), self.configuration.changes()
+                )
+            )
+            each.callback(self.configuration.poll)
+            self.look_for_releases()
 
 
 def active(settings: Settings, entrypoint: Entrypoint | None = None) -> Active:
@@ -671,7 +682,7 @@ def active(settings: Settings, entrypoint: Entrypoint | None = None) -> Active:
 
     def follow(name: str) -> ReleaseDirectory:
         return ReleaseDirectory(
-            Path(decider.release_dir) / name,
+            release_folder(settings) / name,
             trusted,
             catalogue.FEATURES,
             configuration.policies.current().fx.reference,
@@ -698,7 +709,7 @@ def active(settings: Settings, entrypoint: Entrypoint | None = None) -> Active:
         clock=SystemClock(),
         emitter=emitter(settings),
     )
-    return Active(configuration, challengers)
+    return Active(configuration, challengers, partial(look_for_releases, settings))
 
 
 def active_configuration(
@@ -715,7 +726,7 @@ def active_configuration(
     clock = SystemClock()
     pack = _deciding_policies(settings)
     trusted = trusted or TrustFolder(Path(decider.trust_dir), read_trust, clock)
-    release_dir, policy_dir = Path(decider.release_dir), Path(decider.policy_dir)
+    release_dir, policy_dir = release_folder(settings), Path(decider.policy_dir)
     limits = Limits(
         release_approvals=decider.release_approvals,
         policy_approvals=decider.policy_approvals,

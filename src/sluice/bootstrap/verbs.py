@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sluice.adapters.kafka.topics import Change, Existing
     from sluice.adapters.kubernetes import Kubectl
     from sluice.adapters.parquet.archive import Archive, Archived
+    from sluice.adapters.parquet.compact import Compacted
     from sluice.adapters.parquet.history import HistoryFiles
     from sluice.adapters.policyfiles.files import PolicyFiles
     from sluice.adapters.storage import AnyPath
@@ -307,10 +308,8 @@ def policies(settings: Settings) -> PolicyFiles:
     return PolicyFiles(Path(settings.decider.policy_dir), catalogue.FEATURES)
 
 
-def compact_archive(
-    root: AnyPath, keep_s: int, progress: Callable[[str], None]
-) -> tuple[int, int, int]:
-    """Files made, of how many, and deleted: :func:`sluice.adapters.parquet.compact.compact`."""
+def compact_archive(root: AnyPath, keep_s: int, progress: Callable[[str], None]) -> Compacted:
+    """See :func:`sluice.adapters.parquet.compact.compact`."""
     from sluice.adapters.parquet.compact import compact
     from sluice.domain.clock import SystemClock
 
@@ -699,12 +698,14 @@ def library(
 ) -> FolderLibrary:
     """Policies and releases that once decided, in the folders named or those of the settings."""
     from sluice.bootstrap.library import FolderLibrary
+    from sluice.bootstrap.release_folder import look_for_releases, release_folder
 
     decider = settings.decider
     return FolderLibrary(
         policies or [Path(decider.policy_dir)],
-        releases or [Path(decider.release_dir)],
+        releases or [release_folder(settings)],
         trust or Path(decider.trust_dir),
+        (lambda: None) if releases else partial(look_for_releases, settings),
     )
 
 
@@ -987,6 +988,15 @@ def _holds_releases(folder: Path) -> bool:
     from sluice.domain.release import FILES
 
     return folder.is_dir() and not any((folder / name).exists() for name in FILES)
+
+
+def releases_of(settings: Settings) -> Path:
+    """What lies at decider.release_dir: the folder, or a copy of the URL made now. Raises
+    Unavailable, Misconfigured."""
+    from sluice.bootstrap.release_folder import look_for_releases, release_folder
+
+    look_for_releases(settings)
+    return release_folder(settings)
 
 
 def champion_in(folder: Path, trust: Path) -> Path:

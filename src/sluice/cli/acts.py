@@ -8,7 +8,7 @@ import click
 
 from sluice.bootstrap import verbs
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER
+from sluice.cli.parameters import CHANGED, FOLDER
 from sluice.domain.activation import Act, Checked, What
 from sluice.domain.clock import to_datetime
 
@@ -38,7 +38,7 @@ def add_acts(group: click.Group, what: What) -> None:
     group.add_command(_approve(what))
 
 
-_folder = click.argument("folder", type=FOLDER, metavar="DIR")
+_folder = click.argument("folder", type=CHANGED, metavar="DIR")
 _key = click.option("--key", type=FOLDER, required=True, metavar="FILE", help="As keygen wrote it.")
 
 

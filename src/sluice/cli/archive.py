@@ -39,6 +39,9 @@ def command() -> None:
 def compact(archive: str | None, keep_h: int) -> int:
     """Returns 0. Raises Misconfigured, Unavailable, Corrupt."""
     root = archive_root(load()[0], archive)
-    made, of, deleted = verbs.compact_archive(root, keep_h * HOUR_S, say)
-    say(f"{of:,} files put together to {made:,}, {deleted:,} of earlier runs deleted", err=True)
+    did = verbs.compact_archive(root, keep_h * HOUR_S, say)
+    say(
+        f"{did.of:,} files put together to {did.made:,}, {did.deleted:,} of earlier runs deleted",
+        err=True,
+    )
     return 0

@@ -34,6 +34,7 @@ OF_THE_CHART: dict[str, frozenset[str]] = {
         {"host", "port", "cert_file", "key_file", "client_ca_file", "look_up"}
     ),
     "access": frozenset({"mode", "issuer", "audience", "keys", "keys_ca_file", "clients_file"}),
+    "storage": frozenset(Settings().storage.__struct_fields__),
     "archiver": frozenset({"root"}),
     "auditor": frozenset(
         {
@@ -60,7 +61,7 @@ What must be given: `model.storageUri`, a key in `trust`, brokers, a store, and 
 is missing or misspelt fails before anything is installed, and says what to do. [ci/](ci) has \
 whole examples: [default](ci/default.yaml) (the least), [kind](ci/kind.yaml) (all of it on one \
 machine), [prod](ci/prod.yaml), [strimzi](ci/strimzi.yaml), [deployment](ci/deployment.yaml) \
-(without KServe).
+(without KServe), [objects](ci/objects.yaml) (the archive on object storage).
 
 Helm 4's `--wait` waits in vain where KServe serves and an autoscaler has changed the number of \
 pods: KServe 0.20 notes the Deployment's generation as the InferenceService's, and Helm takes it \

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,7 +26,8 @@ from sluice.application.build_dataset import build
 from sluice.application.dataset import Order, one_for_each_test
 from sluice.application.dataset_manifest import MANIFEST, Manifest
 from sluice.bootstrap import engines, verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_root, place
+from sluice.bootstrap.copies import making
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER, archive_option, cores_option, engine_option
 from sluice.cli.progress import Progress
@@ -128,7 +130,9 @@ def command() -> None:
     metavar="FEATURE",
     help="Let a feature through whose look-back nothing bounds; may be given again.",
 )
-@click.option("--out", type=FOLDER, required=True, metavar="DIR", help="A new folder.")
+@click.option(
+    "--out", required=True, metavar="DIR", help="A new folder, or a URL like s3://bucket/sets/42."
+)
 @click.option(
     "--repo",
     type=FOLDER,
@@ -158,7 +162,7 @@ def build_(
     seed: int,
     service: str,
     accept_unbounded: tuple[str, ...],
-    out: Path,
+    out: str,
     repo: Path,
     archive: str | None,
     engine: str,
@@ -185,13 +189,13 @@ def build_(
         accepted=accept_unbounded,
     )
     orders = one_for_each_test(order) if per_test else [order]
-    root = archive_root(settings, archive)
+    root, place_of_all = archive_root(settings, archive), place(settings, out)
     spread = engines.engine(engine, processes).spread
     with verbs.training_logs(root, repo, orders, spread, processes) as logs:
         for one, log in zip(orders, logs, strict=True):
             began = time.monotonic()
-            folder = out / _first_day_of_test(one) if per_test else out
-            with Progress() as line:
+            there = place_of_all / _first_day_of_test(one) if per_test else place_of_all
+            with making(there, partial(say, err=True)) as folder, Progress() as line:
                 manifest = build(
                     log,
                     one,
@@ -201,7 +205,7 @@ def build_(
                     ),
                 )
             _print(manifest)
-            say(f"{folder / MANIFEST} in {time.monotonic() - began:.1f} s")
+            say(f"{there / MANIFEST} in {time.monotonic() - began:.1f} s")
     return 0
 
 

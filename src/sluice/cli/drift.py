@@ -24,7 +24,7 @@ from sluice.bootstrap import verbs
 from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.dataset import span
 from sluice.cli.output import say, write
-from sluice.cli.parameters import FOLDER, archive_option, instant
+from sluice.cli.parameters import COPY, FOLDER, archive_option, instant
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
 from sluice.domain.clock import SECOND_US, SystemClock, to_datetime
@@ -43,7 +43,7 @@ STATUS = {"as_made_for": 0, "drifted": 3, "out_of_domain": 3, "too_few": 2}
 @archive_option
 @click.option(
     "--release",
-    type=FOLDER,
+    type=COPY,
     metavar="DIR",
     help="A release, or a folder of releases for its champion (default: decider.release_dir).",
 )
@@ -74,7 +74,7 @@ def command(
     now = SystemClock().now_us()
     to = now if until is None else until
     keys = trust or Path(settings.decider.trust_dir)
-    champion = verbs.champion_in(release or Path(settings.decider.release_dir), keys)
+    champion = verbs.champion_in(release or verbs.releases_of(settings), keys)
     with Progress() as line:
         found = verbs.drift_report(
             settings,

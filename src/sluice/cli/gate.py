@@ -22,13 +22,13 @@ from sluice.bootstrap import verbs
 from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.judge import DEFAULT_TRUST
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER, archive_option
+from sluice.cli.parameters import COPY, FOLDER, archive_option
 from sluice.cli.text import help_of
 from sluice.settings import load
 
 
 @click.command(help=help_of(__doc__))
-@click.option("--dataset", type=FOLDER, required=True, metavar="DIR", help="The run's.")
+@click.option("--dataset", type=COPY, required=True, metavar="DIR", help="The run's.")
 @click.option("--run", type=FOLDER, required=True, metavar="RUN", help="Of training.")
 @click.option(
     "--candidate", default="student", show_default=True, metavar="NAME", help="Of the run."
@@ -39,13 +39,13 @@ from sluice.settings import load
 @click.option("--no-int8", is_flag=True, help="Release it in single precision alone.")
 @click.option(
     "--champion",
-    type=FOLDER,
+    type=COPY,
     metavar="RELEASE",
     help="What is in force: a release, or a folder of releases, whose champion it is.",
 )
 @click.option("--no-champion", is_flag=True, help="Nothing is in force that was made for this.")
 @click.option(
-    "--releases", type=FOLDER, metavar="DIR",
+    "--releases", type=COPY, metavar="DIR",
     help="Earlier ones, so that none is replayed (default: the folder of the champion).",
 )  # fmt: skip
 @archive_option

@@ -22,7 +22,7 @@ import msgspec
 from sluice.bootstrap import verbs
 from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say, write
-from sluice.cli.parameters import FOLDER, archive_option, instant
+from sluice.cli.parameters import COPY, FOLDER, archive_option, instant
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
 from sluice.domain.clock import to_datetime
@@ -44,7 +44,7 @@ DAYS_TOLD = 31
     "--policy", type=FOLDER, metavar="DIR", help="A policy pack (default: decider.policy_dir)."
 )
 @click.option(
-    "--release", type=FOLDER, metavar="DIR", help="Score with this release (default: as recorded)."
+    "--release", type=COPY, metavar="DIR", help="Score with this release (default: as recorded)."
 )
 @click.option("--trust", type=FOLDER, metavar="KEYS", help="Default: decider.trust_dir.")
 @click.option("--days", type=click.IntRange(1, 3660), default=7, show_default=True, metavar="N")

@@ -12,33 +12,43 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER
+from sluice.cli.parameters import COPY, FOLDER
 from sluice.cli.text import help_of
 
 DEFAULT_TRUST = Path("policies/trust")
 
 
-def named(text: str) -> tuple[str, Path]:
-    """NAME=DIR, or DIR, which is named as its folder is.
+class _Named(click.ParamType[tuple[str, Path]]):
+    """NAME=DIR, or DIR, which is named as its folder is."""
 
-    >>> named("champion=releases/current")[0]
-    'champion'
-    """
-    found = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._ -]{0,40})=(.+)", text)
-    return (found[1], Path(found[2])) if found else (Path(text).name, Path(text))
+    name = "release"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Path]:
+        """See :data:`sluice.cli.parameters.COPY`."""
+        found = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._ -]{0,40})=(.+)", value)
+        name, folder = (found[1], found[2]) if found else (Path(value).name, value)
+        return name, COPY.convert(folder, param, ctx)
 
 
 @click.command(help=help_of(__doc__))
-@click.option("--dataset", type=FOLDER, required=True, metavar="DIR", help="As it was built.")
+@click.option("--dataset", type=COPY, required=True, metavar="DIR", help="As it was built.")
 @click.option(
     "--run", "runs", type=FOLDER, multiple=True, metavar="RUN", help="Of training; again for seeds."
 )
 @click.option(
-    "--release", "releases", type=named, multiple=True, metavar="NAME=DIR", help="To stand beside."
+    "--release",
+    "releases",
+    type=_Named(),
+    multiple=True,
+    metavar="NAME=DIR",
+    help="To stand beside.",
 )
 @click.option("--out", type=FOLDER, required=True, metavar="DIR", help="For the two files.")
 @click.option(

@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sluice.bootstrap import copies
 from sluice.bootstrap.engines import ENGINES, LOCAL
+from sluice.cli.output import say
 from sluice.domain.clock import from_datetime
+from sluice.settings import load
 
 FOLDER = click.Path(path_type=Path)
 """A path that need not be there yet: what is missing is told by who reads it."""
 CORES = os.cpu_count() or 1
+
+
+class _Copied(click.Path):
+    """A folder, or a URL whose copy here is one until the verb ends. enter: makes the copy."""
+
+    def __init__(self, enter: Callable[..., AbstractContextManager[Path]]) -> None:
+        super().__init__(path_type=Path)
+        self._enter = enter
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Raises what the storage says."""
+        if ctx is None or ctx.resilient_parsing or "://" not in str(value):
+            return Path(value)
+        return ctx.with_resource(self._enter(load()[0], value, partial(say, err=True)))
+
+
+COPY = _Copied(copies.reading)
+"""Of what is read."""
+CHANGED = _Copied(copies.changing)
+"""Of what is changed, and put back if the verb does not fail."""
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -16,6 +16,8 @@ activate signs that a release may decide; rollback (an older one, on purpose), f
 dry run) and reset (the breaker's trips are over) do too, with the same options
 (docs/reference/activation.md).
 
+DIR and SET may be URLs, like s3://bucket/prefix.
+
 Beside others, DIR is a folder of releases (docs/reference/rollout.md; waiting for the pods of a
 Helm release is another thing: sluice rollout):
 
@@ -41,7 +43,7 @@ import msgspec
 from sluice.bootstrap import verbs
 from sluice.cli.acts import activation_line, add_acts
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER
+from sluice.cli.parameters import CHANGED, COPY, FOLDER
 from sluice.cli.text import help_of
 from sluice.domain.activation import FIRST_SHARE_MAX_PPM, Activation
 from sluice.domain.clock import to_datetime
@@ -51,7 +53,8 @@ from sluice.settings import load
 DEFAULT_TRUST = Path("policies/trust")
 DEFAULT_POLICY = Path("policies/default")
 
-_folder = click.argument("folder", type=FOLDER, metavar="DIR")
+_folder = click.argument("folder", type=COPY, metavar="DIR")
+_changed = click.argument("folder", type=CHANGED, metavar="DIR")
 
 
 @click.group(help=help_of(__doc__))
@@ -69,9 +72,9 @@ def command() -> None:
     With --description alone, manifest.json is written beside the model.onnx and card.md of DIR.
     """
 ))  # fmt: skip
-@_folder
+@_changed
 @click.option("--description", type=FOLDER, metavar="FILE", help="YAML: docs/reference/release.md.")
-@click.option("--dataset", type=FOLDER, metavar="SET", help="Training set that it was made from.")
+@click.option("--dataset", type=COPY, metavar="SET", help="Training set that it was made from.")
 @click.option("--run", type=FOLDER, metavar="RUN", help="Of training.")
 @click.option("--candidate", default="student", show_default=True, metavar="NAME", help="Of RUN.")
 @click.option("--model", type=FOLDER, metavar="FILE", help="ONNX, of any make.")
@@ -118,16 +121,16 @@ def pack(folder: Path, description: Path | None, dataset: Path | None, **given: 
         )
     say(
         f"{manifest.id}: {len(manifest.features)} features, {len(manifest.warm_up)} warm-up rows; "
-        f"not signed: sluice release sign {folder} --key FILE"
+        f"not signed: sluice release sign DIR --key FILE"
     )
     return 0
 
 
 @command.command("reference", help="Add the population that a packed release was made for.")
-@_folder
+@_changed
 @click.option(
     "--dataset",
-    type=FOLDER,
+    type=COPY,
     required=True,
     metavar="DIR",
     help="A training set: sluice dataset build.",
@@ -144,7 +147,7 @@ def reference(folder: Path, dataset: Path, split: str) -> int:
     made = verbs.add_reference(folder, dataset, split)
     say(
         f"{made.rows:,} rows, {len(made.features)} inputs, {len(made.segments)} segments; "
-        f"not signed: sluice release sign {folder} --key FILE"
+        f"not signed: sluice release sign DIR --key FILE"
     )
     return 0
 
@@ -217,7 +220,7 @@ def keygen(out: Path) -> int:
 
 
 @command.command("sign", help="Sign a release whose files are the ones it names.")
-@_folder
+@_changed
 @click.option("--key", type=FOLDER, required=True, metavar="FILE", help="As keygen wrote it.")
 def sign(folder: Path, key: Path) -> int:
     """Returns 0. Raises Corrupt for other files, Misconfigured."""
@@ -284,8 +287,8 @@ def _role(now: Activation | None, digest: str) -> str:
 
 
 @command.command("diff", help="Print in what the manifests of two releases differ; exit 1 if so.")
-@click.argument("one", type=FOLDER, metavar="A")
-@click.argument("other", type=FOLDER, metavar="B")
+@click.argument("one", type=COPY, metavar="A")
+@click.argument("other", type=COPY, metavar="B")
 def diff(one: Path, other: Path) -> int:
     """Returns 0 if they are the same, 1 if not. Raises Misconfigured."""
     from sluice.application.sign_release import (  # noqa: PLC0415 - loads numba
@@ -303,7 +306,7 @@ def _step(takes: Callable[..., int]) -> Callable[..., int]:
     """The arguments and options of a step."""
     for option in reversed(
         (
-            _folder,
+            _changed,
             click.argument("name"),
             click.option(
                 "--key", type=FOLDER, required=True, metavar="FILE", help="As keygen wrote it."

@@ -26,7 +26,7 @@ import msgspec
 from sluice.bootstrap import verbs
 from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say, say_json
-from sluice.cli.parameters import FOLDER, archive_option
+from sluice.cli.parameters import COPY, FOLDER, archive_option
 from sluice.cli.text import help_of
 from sluice.errors import Rejected
 from sluice.settings import load
@@ -44,7 +44,7 @@ def library_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--trust", type=FOLDER, metavar="KEYS", help="Default: decider.trust_dir."),
         click.option(
-            "--releases", type=FOLDER, multiple=True, metavar="DIR",
+            "--releases", type=COPY, multiple=True, metavar="DIR",
             help="A release, or a folder of them; may be given again "
             "(default: decider.release_dir).",
         ),
@@ -70,7 +70,7 @@ def library_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Judge it with another amount, field or feature; may be given again.",
 )
 @click.option("--policy", type=FOLDER, metavar="DIR", help="Judge it by this policy pack.")
-@click.option("--release", type=FOLDER, metavar="DIR", help="Score it with this release.")
+@click.option("--release", type=COPY, metavar="DIR", help="Score it with this release.")
 @click.option("--flips", is_flag=True, help="The smallest single changes that flip the outcome.")
 @click.option(
     "--random",

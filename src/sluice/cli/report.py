@@ -29,7 +29,7 @@ from sluice.audit.notes import LOG
 from sluice.bootstrap import verbs
 from sluice.bootstrap.archive_root import archive_root
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER, archive_option
+from sluice.cli.parameters import COPY, FOLDER, archive_option
 from sluice.cli.progress import Progress
 from sluice.cli.replay import library_options
 from sluice.cli.text import help_of
@@ -201,7 +201,7 @@ def chargeback(
 )
 @click.option(
     "--releases",
-    type=FOLDER,
+    type=COPY,
     multiple=True,
     metavar="DIR",
     help="A release, or a folder of them; may be given again (default: decider.release_dir).",
@@ -226,7 +226,7 @@ def model_change(
         told,
         release,
         before=before,
-        releases=releases or [Path(settings.decider.release_dir)],
+        releases=releases or [verbs.releases_of(settings)],
         trusted=verbs.library(settings, (), (), trust).trusted,
     )
 

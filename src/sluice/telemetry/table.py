@@ -587,6 +587,12 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric("sluice_consumer_messages_total", "counter", ("topic",), "Messages read and committed."),
     Metric(
+        "sluice_consumer_batches_total",
+        "counter",
+        (),
+        "Batches handled. Each has a cost of its own: few messages to a batch make each dear.",
+    ),
+    Metric(
         "sluice_consumer_aborts_total",
         "counter",
         ("code",),

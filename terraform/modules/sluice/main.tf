@@ -11,9 +11,49 @@ module "key" {
 
 locals {
   cell     = "${var.environment}/${var.region}"
+  archive  = var.buckets["archive"]
   releases = var.buckets["releases"]
   log      = var.buckets["log"]
-  roles    = toset(["decider-sync", "decider-stream", "auditor"])
+  roles    = toset(["decider-sync", "decider-stream", "auditor", "archiver", "labeller", "steps"])
+  policies = merge(
+    {
+      decider-sync   = data.aws_iam_policy_document.decider.json
+      decider-stream = data.aws_iam_policy_document.decider.json
+      auditor        = data.aws_iam_policy_document.auditor.json
+    },
+    { for name, one in data.aws_iam_policy_document.archive : name => one.json },
+  )
+  # What each does with files of the archive. The steps of Airflow put small ones together, and delete
+  # what they made them from; nobody else deletes one.
+  archive_actions = {
+    archiver = { files = ["s3:GetObject", "s3:PutObject"], key = ["kms:Decrypt", "kms:GenerateDataKey"] }
+    labeller = { files = ["s3:GetObject"], key = ["kms:Decrypt"] }
+    steps    = { files = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], key = ["kms:Decrypt", "kms:GenerateDataKey"] }
+  }
+}
+
+data "aws_iam_policy_document" "archive" {
+  for_each = local.archive_actions
+  statement {
+    sid       = "FindFiles"
+    actions   = ["s3:ListBucket"]
+    resources = [local.archive.arn]
+    condition {
+      test     = "StringLike"
+      variable = "s3:prefix"
+      values   = ["${local.cell}/*"]
+    }
+  }
+  statement {
+    sid       = "Files"
+    actions   = each.value.files
+    resources = ["${local.archive.arn}/${local.cell}/*"]
+  }
+  statement {
+    sid       = "TheirKey"
+    actions   = each.value.key
+    resources = [local.archive.kms_key_arn]
+  }
 }
 
 data "aws_iam_policy_document" "decider" {
@@ -85,7 +125,7 @@ resource "aws_iam_role_policy" "this" {
   for_each = local.roles
   name     = "sluice"
   role     = aws_iam_role.this[each.value].id
-  policy   = each.value == "auditor" ? data.aws_iam_policy_document.auditor.json : data.aws_iam_policy_document.decider.json
+  policy   = local.policies[each.value]
 }
 
 resource "aws_eks_pod_identity_association" "this" {
@@ -115,10 +155,9 @@ locals {
       mode     = "external"
       external = { existingSecrets = var.store.secrets }
     }
-    topics = { replication = 3 }
-    archiver = {
-      persistence = { storageClass = var.storage_class }
-    }
+    topics   = { replication = 3 }
+    storage  = { region = var.region }
+    archiver = { root = "s3://${local.archive.name}/${local.cell}" }
     auditor = {
       environment = var.environment
       cell        = var.region

@@ -28,14 +28,17 @@ from sluice.application.backfill import backfill
 from sluice.application.build_dataset import build
 from sluice.application.dataset import DAY_S, Order
 from sluice.application.dataset_manifest import Manifest
+from sluice.bootstrap.copies import reading
 from sluice.bootstrap.verbs import training_logs
 from sluice.cli import main
 from sluice.domain.clock import DAY_US, HOUR_US, from_datetime, to_datetime
 from sluice.domain.features import catalogue
 from sluice.domain.records.standing import RANKS
 from sluice.errors import Corrupt, Misconfigured, Rejected
+from sluice.settings import load
 from tests.integration.feast.conftest import ROOT, Applied
 from tests.support.feature_log import write_log
+from tests.support.s3_server import BUCKET
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -406,7 +409,9 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_simulated_month_becomes_a_training_set(repo, simulated, tmp_path, monkeypatch, capsys):
+def test_a_simulated_month_becomes_a_training_set_wherever_it_is_put(
+    repo, simulated, s3, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("SLUICE_ARCHIVER_ROOT", str(simulated / "archive"))
     reported = ["dataset", "build", "--service", "catalogue", "--from", "2026-03-02", "--to",
             "2026-03-30", "--label-delay", "7d", "--test", "7d", "--repo", str(repo),
@@ -429,6 +434,13 @@ def test_a_simulated_month_becomes_a_training_set(repo, simulated, tmp_path, mon
     assert total == len(past)
     assert main([*reported, *accept, "--out", str(tmp_path / "two")]) == 0
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+    url = f"s3://{BUCKET}/sets/simulated"
+    assert main([*reported, *accept, "--out", url]) == 0
+    assert f"{url}/manifest.json in " in capsys.readouterr().out
+    with reading(load()[0], url, print) as copied:
+        assert bytes_of(copied) == bytes_of(tmp_path / "one")
+    assert main([*reported, *accept, "--out", url]) == 1
+    assert "there is something already" in capsys.readouterr().err
 
 
 def test_the_manifest_describes_what_is_there(repo, tmp_path):

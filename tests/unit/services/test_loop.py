@@ -117,6 +117,7 @@ def test_a_new_service_is_a_handler_and_nothing_else():
     assert sorted(handler.kept) == [0, 0, 1, 1, 2]
     assert harness.group.offsets == {A: 3, B: 2}
     assert harness.value("sluice_consumer_messages_total", topic="t.v1") == 5
+    assert harness.value("sluice_consumer_batches_total") == 1
     assert harness.value("sluice_consumer_lag_messages", topic="t.v1", partition="1") == 0
     assert harness.consumer.closed
 
@@ -140,6 +141,7 @@ def test_what_failed_comes_again_after_a_pause_that_doubles_up_to_a_bound():
     assert harness.group.offsets == {A: 2}
     assert harness.value("sluice_consumer_aborts_total", code="unavailable") == 4
     assert harness.value("sluice_consumer_messages_total", topic="t.v1") == 2
+    assert harness.value("sluice_consumer_batches_total") == 1, "given up four times, handled once"
 
 
 def test_it_is_ready_while_its_batches_go_well_and_live_as_long_as_it_turns():

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import click
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER
+from sluice.cli.parameters import COPY
 from sluice.cli.text import help_of
 
 from sluice_models.verbs.options import tracking_option
 
 
 @click.command(help=help_of(__doc__))
-@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.argument("folder", type=COPY, metavar="DIR")
 @click.option(
     "--alias", type=click.Choice(["champion", "challenger"]), required=True, help="Its part."
 )

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 from sluice.cli.output import say
-from sluice.cli.parameters import FOLDER
+from sluice.cli.parameters import COPY, FOLDER
 from sluice.cli.text import help_of
 
 from sluice_models.verbs.options import tracking_option
@@ -42,7 +42,7 @@ def span(text: str) -> int:
 
 
 @click.command(help=help_of(__doc__))
-@click.option("--dataset", type=FOLDER, required=True, metavar="DIR", help="What was built.")
+@click.option("--dataset", type=COPY, required=True, metavar="DIR", help="What was built.")
 @click.option("--out", type=FOLDER, required=True, metavar="RUN", help="A new folder.")
 @click.option(
     "--time-box",

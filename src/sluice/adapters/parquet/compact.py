@@ -11,9 +11,11 @@ which files it was made from.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -26,8 +28,10 @@ from sluice.adapters.parquet.archive import (
 )
 from sluice.adapters.parquet.columns import KINDS, fit
 from sluice.adapters.parquet.damage import LAST, HeldFile
-from sluice.adapters.storage import AnyPath, Folder, folder
+from sluice.adapters.storage import AnyPath, folder
+from sluice.adapters.storage.patience import patiently
 from sluice.domain.clock import DAY_US, SECOND_US, to_datetime
+from sluice.errors import Unavailable
 from sluice.faultpoints import kill_at
 
 ROWS_MAX = 1_000_000
@@ -38,61 +42,81 @@ MADE_FROM = b"sluice.made_from"
 _SEPARATOR = "\n"
 
 
-class Compacted(NamedTuple):
-    """What a run did."""
+@dataclass
+class Compacted:
+    """What a run did. made: files that were put together. of: from so many. deleted: of those of an
+    earlier run."""
 
-    made: int
-    """Files that were put together."""
-    of: int
-    """From so many."""
-    deleted: int
-    """Of those of an earlier run."""
+    made: int = 0
+    of: int = 0
+    deleted: int = 0
 
 
 def compact(
-    root: AnyPath, now_us: int, keep_s: int, progress: Callable[[str], None] = lambda _: None
+    root: AnyPath,
+    now_us: int,
+    keep_s: int,
+    progress: Callable[[str], None] = lambda _: None,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Compacted:
-    """Put the files of days that are over together, and delete what earlier runs did. Raises
-    Unavailable, Corrupt."""
-    total = Compacted(0, 0, 0)
+    """Put the files of days that are over together, and delete what earlier runs did. Where the
+    storage does not answer, a partition is listed and done again, what was done of it aside.
+    pause: between tries. Raises Unavailable after the last one, Corrupt."""
+    did = Compacted()
     for kind in KINDS:
-        every = Archive(root).files(kind, covered=True)
+        every = patiently(partial(Archive(root).files, kind, covered=True), progress, pause)
         for _, files in groupby(every, key=lambda file: file.partition):
-            did = _Partition(root, kind, list(files), progress).run(now_us, keep_s)
-            total = Compacted(*(a + b for a, b in zip(total, did, strict=True)))
-    return total
+            one = _Partition(root, kind, list(files), did, progress)
+            patiently(partial(one.run, now_us, keep_s), progress, pause)
+    return did
 
 
 class _Partition:
     """Files of one kind and partition by first offset, covered ones among them."""
 
     def __init__(
-        self, root: AnyPath, kind: str, files: list[File], progress: Callable[[str], None]
+        self,
+        root: AnyPath,
+        kind: str,
+        files: list[File],
+        did: Compacted,
+        progress: Callable[[str], None],
     ) -> None:
-        self._folder: Folder = folder(root)
-        self._kind = kind
+        self._root, self._folder = root, folder(root)
+        self._kind, self._number = kind, files[0].partition
         self._files = files
+        self._did = did
         self._progress = progress
 
-    def run(self, now_us: int, keep_s: int) -> Compacted:
-        """See :func:`compact`."""
+    def run(self, now_us: int, keep_s: int) -> None:
+        """See :func:`compact`. May be called again after Unavailable."""
+        try:
+            self._run(now_us, keep_s)
+        except Unavailable:
+            self._files = []
+            raise
+
+    def _run(self, now_us: int, keep_s: int) -> None:
+        if not self._files:
+            every = Archive(self._root).files(self._kind, covered=True)
+            self._files = [file for file in every if file.partition == self._number]
         counting = standing([file.path for file in self._files])
-        whole = [file for file in counting if file.last is not None]
-        deleted = sum(self._delete_covered(one, now_us, keep_s) for one in whole)
+        for one in counting:
+            if one.last is not None:
+                self._delete_covered(one, now_us, keep_s)
         over = to_datetime(now_us - (1 + OPEN_DAYS) * DAY_US).date().isoformat()
-        made = of = 0
         for some in _runs(counting):
             if _day(some[0]) > over:
                 continue
             for fitting in _cut(some):
                 if len(fitting) > 1:
                     self._put_together(fitting)
-                    made, of = made + 1, of + len(fitting)
+                    self._did.made += 1
+                    self._did.of += len(fitting)
                     self._progress(
-                        f"{self._kind} {_day(some[0])} partition {some[0].partition}: "
+                        f"{self._kind} {_day(some[0])} partition {self._number}: "
                         f"{len(fitting):,} files to 1"
                     )
-        return Compacted(made, of, deleted)
 
     def _put_together(self, some: list[File]) -> None:
         schema = KINDS[self._kind].schema
@@ -115,7 +139,7 @@ class _Partition:
             return
         self._folder.replace(path, raw, self._folder.version(path))
 
-    def _delete_covered(self, one: File, now_us: int, keep_s: int) -> int:
+    def _delete_covered(self, one: File, now_us: int, keep_s: int) -> None:
         """The files that a file was put together from, if it is old enough and they are still what
         it was made from."""
         assert one.last is not None
@@ -123,7 +147,7 @@ class _Partition:
             file for file in self._files if file != one and one.first <= file.first <= one.last
         ]
         if not covered or now_us - self._folder.written_us(one.path) < keep_s * SECOND_US:
-            return 0
+            return
         with HeldFile(one.path) as held:
             told = held.about.get(MADE_FROM, b"").decode()
         made_from = dict(line.split(" ", 1) for line in told.splitlines())
@@ -133,11 +157,11 @@ class _Partition:
         )
         if changed and len(sources) == len(made_from):
             self._put_together(sources)
-            return 0
+            return
         for file in covered:
             self._folder.remove(file.path)
+            self._did.deleted += 1
             kill_at("compact.after_delete")
-        return len(covered)
 
 
 def _day(file: File) -> str:

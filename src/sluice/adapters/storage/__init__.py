@@ -19,7 +19,7 @@ SCHEMES = ("s3", "gs", "abfs", "abfss", "az")
 __all__ = ["AnyPath", "Folder", "at", "begins", "folder"]
 
 
-def at(place: str | Path, endpoint: str = "", region: str = "") -> AnyPath:
+def at(place: str | Path, endpoint: str = "", region: str = "", ca_file: str = "") -> AnyPath:
     """The root that a folder's name or a URL says. Raises Misconfigured.
 
     >>> at("var/archive")
@@ -33,10 +33,10 @@ def at(place: str | Path, endpoint: str = "", region: str = "") -> AnyPath:
     if scheme not in SCHEMES or not rest.strip("/"):
         raise Misconfigured(
             f"{place} is no place for files",
-            where="archiver.root or --archive",
+            where="archiver.root, --archive or another place",
             fix="a folder, or a URL like s3://bucket/prefix; also gs:// and abfs://",
         )
-    return ObjectPath(Store(f"{scheme}://{rest.rstrip('/')}", endpoint, region))
+    return ObjectPath(Store(f"{scheme}://{rest.rstrip('/')}", endpoint, region, ca_file))
 
 
 def folder(root: AnyPath) -> Folder:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import obstore
@@ -40,11 +40,13 @@ SAYS_MAX = 300
 @dataclass(frozen=True, slots=True)
 class Store:
     """url: of a bucket or a prefix of it. endpoint, region: of S3; "" is as the environment says,
-    and AWS where it does not."""
+    and AWS where it does not. ca_file: PEM, certificates that its own may lead to besides the
+    system's."""
 
     url: str
     endpoint: str = ""
     region: str = ""
+    ca_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class _Ranges(io.RawIOBase):
 def client(store: Store) -> Any:
     """One of each process: it has threads, and connections that it keeps."""
     given: dict[str, Any] = {}
+    trusted = {"root_certificate": _certificates(store.ca_file)} if store.ca_file else {}
     if store.endpoint:
         given["endpoint"] = store.endpoint
     if store.region:
@@ -160,6 +163,7 @@ def client(store: Store) -> Any:
                 "connect_timeout": f"{CONNECT_MAX_S}s",
                 "timeout": f"{ANSWER_MAX_S}s",
                 "allow_http": store.endpoint.startswith("http://"),
+                **trusted,
             },
             retry_config={
                 "max_retries": RETRIES_MAX,
@@ -169,6 +173,15 @@ def client(store: Store) -> Any:
     except (BaseError, ValueError) as exc:
         raise Misconfigured(
             f"no client for this place: {_first_line(exc)}", where=store.url, fix=FIX
+        ) from exc
+
+
+def _certificates(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as exc:
+        raise Misconfigured(
+            f"cannot be read: {exc.strerror}", where=path, fix="storage.ca_file"
         ) from exc
 
 

@@ -86,7 +86,7 @@ class ObjectFolder:
 
     def version(self, path: AnyPath) -> str:
         """See the port."""
-        return _version(self._head(path))
+        return version_of(self._head(path))
 
     def written_us(self, path: AnyPath) -> int:
         """See the port."""
@@ -97,7 +97,7 @@ class ObjectFolder:
         kill_at("erasure.before_rename")
         try:
             held = self._head(path)
-            if _version(held) != version:
+            if version_of(held) != version:
                 raise changed(path)
             told = {name: held[name] for name in ("e_tag", "version") if held[name]}
             self._put(path, raw, told)
@@ -127,5 +127,6 @@ def _is_part(key: str) -> bool:
     return name.startswith("part-") and name.endswith(".parquet")
 
 
-def _version(held: Any) -> str:
+def version_of(held: Any) -> str:
+    """Of an object, by its description."""
     return str(held["version"] or held["e_tag"])

@@ -63,7 +63,7 @@ def begins(partition: int) -> str:
 def changed(path: AnyPath) -> Unavailable:
     """Somebody else wrote a file that was to be replaced."""
     return Unavailable(
-        "a file of the archive was changed by another process meanwhile",
+        "the file was changed by another process meanwhile",
         where=str(path),
         fix="nothing is lost: run it again",
         code="changed",

@@ -70,7 +70,7 @@ run "values_hold_what_the_modules_made" {
     error_message = "other brokers"
   }
   assert {
-    condition     = yamldecode(output.values).auditor.copy.bucket == "bank-sluice-log" && yamldecode(output.values).model.storageUri == "s3://bank-sluice-releases/r42"
+    condition     = yamldecode(output.values).auditor.copy.bucket == "bank-sluice-log" && yamldecode(output.values).model.storageUri == "s3://bank-sluice-releases/r42" && yamldecode(output.values).archiver.root == "s3://bank-sluice-archive/bank.example/eu-central-1"
     error_message = "other buckets"
   }
   assert {

@@ -45,12 +45,31 @@ run "a_service_may_what_it_does" {
     error_message = "a decider can write"
   }
   assert {
-    condition     = { for name, one in aws_eks_pod_identity_association.this : name => one.service_account } == { "auditor" = "sluice-auditor", "decider-stream" = "sluice-decider-stream", "decider-sync" = "sluice-decider-sync" }
+    condition     = { for name, one in aws_eks_pod_identity_association.this : name => one.service_account } == { "archiver" = "sluice-archiver", "auditor" = "sluice-auditor", "decider-stream" = "sluice-decider-stream", "decider-sync" = "sluice-decider-sync", "labeller" = "sluice-labeller", "steps" = "sluice-steps" }
     error_message = "not the accounts of the chart"
   }
 }
 
+run "of_the_archive_each_may_what_it_does_in_its_own_cell" {
+  assert {
+    condition     = { for name, one in data.aws_iam_policy_document.archive : name => one.statement[1].actions } == { archiver = toset(["s3:GetObject", "s3:PutObject"]), labeller = toset(["s3:GetObject"]), steps = toset(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]) }
+    error_message = "more or less than its work"
+  }
+  assert {
+    condition     = alltrue([for one in data.aws_iam_policy_document.archive : one.statement[1].resources == toset(["arn:aws:s3:::bank-archive/bank.example/eu-central-1/*"])])
+    error_message = "files of another cell"
+  }
+  assert {
+    condition     = length(local.policies) == length(local.roles)
+    error_message = "a role without a policy"
+  }
+}
+
 run "values_follow" {
+  assert {
+    condition     = yamldecode(output.values).archiver.root == "s3://bank-archive/bank.example/eu-central-1"
+    error_message = "another archive"
+  }
   assert {
     condition     = yamldecode(output.values).model.storageUri == "s3://bank-releases/r42"
     error_message = "another release"

@@ -1,0 +1,31 @@
+"""Asking again: for verbs, which have minutes where a service has a deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sluice.errors import Unavailable
+
+WAITS_S = (1, 2, 4, 8, 15, 30, 60)
+"""Between tries, each of which the client tries some times itself: an outage of two minutes is
+outlived. A longer one ends the verb, which may be run again."""
+
+_Answer = TypeVar("_Answer")
+
+
+def patiently(
+    ask: Callable[[], _Answer],
+    progress: Callable[[str], None],
+    pause: Callable[[float], None] = time.sleep,
+) -> _Answer:
+    """The answer, after as many tries as it takes. ask: what may be done twice. progress: hears of
+    each try that failed. Raises what the last one raised."""
+    for wait_s in WAITS_S:
+        try:
+            return ask()
+        except Unavailable as error:
+            progress(f"{error.what}; once more in {wait_s} s")
+            pause(wait_s)
+    return ask()
