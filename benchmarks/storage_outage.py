@@ -60,6 +60,8 @@ class Looked:
 
     at: float
     why_not_ready: str
+    lag: float
+    """Of the archiver, as its metric says."""
     archiver_mb: float
     failed: float
     """Batches given up with code storage, since its start."""
@@ -85,11 +87,12 @@ class Watch:
 
     def _look(self) -> Looked:
         at = time.monotonic()
-        aborts = metrics_page.samples(self._archiver.metrics(), "sluice_consumer_aborts_total")
-        page = self._auditor.metrics()
+        archiver, page = self._archiver.metrics(), self._auditor.metrics()
+        aborts = metrics_page.samples(archiver, "sluice_consumer_aborts_total")
         return Looked(
             at,
             self._archiver.why_not_ready(),
+            metrics_page.total(archiver, "sluice_consumer_lag_messages"),
             memory_mb(self._archiver.popen.pid),
             sum(one.value for one in aborts if one.labels.get("code") == "storage"),
             metrics_page.total(page, "sluice_auditor_signed_size"),
@@ -119,6 +122,10 @@ class Outage:
     away_s: float
     behind: int
     """Records of ``decisions.v1`` in no file at the storage's return."""
+    lag: float
+    """What the archiver's metric said of it then, the offsets of other topics too."""
+    lag_stood_s: float
+    """The longest that this metric stood still while the storage was away."""
     archived_s: float
     copied_s: float
     noticed_s: float | None
@@ -189,6 +196,8 @@ def lose(
     archived_s = time.monotonic() - back_at
     wait_until(lambda: watch.seen[-1].copied >= signed, "the log's copy has all", BACK_MAX_S)
     seen = watch.between(left_at, time.monotonic())
+    away = [one for one in seen if one.at < back_at]
+    moved = [left_at, *(b.at for a, b in pairwise(away) if b.lag != a.lag), back_at]
     copied_s = next(one.at for one in seen if one.at >= back_at and one.copied >= signed) - back_at
     unready = [one for one in seen if one.why_not_ready]
     grew = [seen[0].at] + [b.at for a, b in pairwise(seen) if b.signed > a.signed]
@@ -204,6 +213,8 @@ def lose(
         how=how,
         away_s=back_at - left_at,
         behind=missing,
+        lag=away[-1].lag,
+        lag_stood_s=max(b - a for a, b in pairwise(moved)),
         archived_s=archived_s,
         copied_s=copied_s,
         noticed_s=unready[0].at - left_at if unready else None,
@@ -338,6 +349,8 @@ def _traffic(
         rows += [
             row(f"{one.how}: away", "s", one.away_s),
             row(f"{one.how}: decisions in no file when it came back", "", one.behind),
+            row(f"{one.how}: the archiver's lag then, by its metric", "", one.lag),
+            row(f"{one.how}: longest that the metric stood still", "s", one.lag_stood_s),
             row(f"{one.how}: archived, after its return", "s", one.archived_s),
             row(f"{one.how}: the log's copy is whole, after its return", "s", one.copied_s),
             row(f"{one.how}: most memory of the archiver until then", "MB", one.most_mb),

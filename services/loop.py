@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -183,11 +184,14 @@ class ConsumerLoop:
             if batch:
                 self._metrics.count("sluice_consumer_batches_total")
         except Exception as error:  # a batch may fail in any way, and must not fail forever
-            self._behind = True
+            no_way_back, self._behind = self._behind, True
             self._handler.rewound()
             pause_s = self._give_up(batch, error)
             self._health.beat(ready=False, why=str(error))  # the way back may take a while too
-            self._go_back()
+            if not no_way_back:
+                self._go_back()
+            if self._behind:
+                self._look_behind()
             return pause_s
         if batch or not self._failed:
             self._failures = self._failed = 0
@@ -270,6 +274,13 @@ class ConsumerLoop:
         self._lag_at = time.monotonic() + LAG_EVERY_S
         telemetry.show_lag(self._metrics, self._consumer.lag())
         self._reachable = self._consumer.reachable()
+
+    def _look_behind(self) -> None:
+        """While nothing is read: the lag goes on, or it would hide what waits."""
+        self._reachable = self._consumer.reachable()
+        if self._reachable:
+            with suppress(Unavailable):
+                telemetry.show_lag(self._metrics, self._consumer.uncommitted())
 
 
 class Watchdog:

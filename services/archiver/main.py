@@ -21,7 +21,8 @@ from sluice.settings import load
 
 RETRY_S, RETRY_MAX_S = 0.5, 5.0
 RETRIES_MAX = 60
-"""About five minutes of a broker or a disk that is away; then it exits, and is started again."""
+"""About five minutes of a broker, a disk or a bucket that is away, half an hour of a bucket that
+takes connections and says nothing; then it exits, and is started again."""
 LIMITS = Limits(
     batch_max=2_000,
     poll_s=0.2,

@@ -229,6 +229,15 @@ def test_lag_counts_what_is_not_read_and_is_0_at_the_end(harness, member):
         assert member.poll_batch(10, 0.1) == []
 
 
+def test_uncommitted_counts_what_came_since_though_nothing_is_polled(harness, member):
+    harness.add(harness.a, *range(5))
+    read(member, 5)
+    assert member.uncommitted() == {harness.a: 5, harness.b: 0}
+    harness.add(harness.a, *range(4))
+    harness.add(harness.b, 1)
+    assert member.uncommitted() == {harness.a: 9, harness.b: 1}
+
+
 def test_partitions_are_told_of_when_they_come_and_may_start_elsewhere(harness, member):
     harness.add(harness.a, 1, 2, 3)
     harness.add(harness.b, 4)

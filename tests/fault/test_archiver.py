@@ -132,8 +132,7 @@ def in_topic(kafka, topic: str) -> list[tuple]:
 def caught_up(port: int) -> bool:
     """True if the archiver has fetched all its partitions to their ends."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
-            text = page.read().decode()
+        text = page(port)
     except OSError:
         return False
     lags = [sample.value for sample in metrics_page.samples(text, "sluice_consumer_lag_messages")]
@@ -216,6 +215,7 @@ def test_object_storage_that_is_away_is_waited_for(kafka, topics, start, s3, how
         decide(kafka, topics, range(200, 300))
         wait_until(lambda: given_up(port) > 0, "it cannot write, and counts that")
         decide(kafka, topics, range(300, 400))
+        wait_until(lambda: lag(port) >= 200, "what waits is counted, the newest too")
     finally:
         come()
     wait_until(lambda: len(rows_of(root)) >= 400, "all are archived")
@@ -224,10 +224,18 @@ def test_object_storage_that_is_away_is_waited_for(kafka, topics, start, s3, how
 
 
 def given_up(port: int) -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
-        text = page.read().decode()
-    aborts = metrics_page.samples(text, "sluice_consumer_aborts_total")
+    aborts = metrics_page.samples(page(port), "sluice_consumer_aborts_total")
     return sum(sample.value for sample in aborts if sample.labels.get("code") == "storage")
+
+
+def lag(port: int) -> float:
+    return metrics_page.total(page(port), "sluice_consumer_lag_messages")
+
+
+def page(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text: str = answer.read().decode()
+    return text
 
 
 @pytest.mark.parametrize("gone", ["everything", "the newest files"])

@@ -106,6 +106,11 @@ class Consumer(Protocol):
         """Messages behind the end, of each partition of ours; makes no request."""
         ...
 
+    def uncommitted(self) -> Offsets:
+        """Messages that are not committed, of each partition of ours: what waits while nothing is
+        read. Asks the broker. Raises Unavailable."""
+        ...
+
     def reachable(self) -> bool:
         """False while no broker can be reached. Asks one only if all were lost."""
         ...

@@ -582,7 +582,8 @@ TABLE: tuple[Metric, ...] = (
         "sluice_consumer_lag_messages",
         "gauge",
         ("topic", "partition"),
-        "Messages behind the end of the partition.",
+        "Messages behind the end of the partition; those not committed while batches fail and "
+        "nothing can be read.",
     ),
     Metric("sluice_consumer_messages_total", "counter", ("topic",), "Messages read and committed."),
     Metric(

@@ -142,6 +142,16 @@ class FakeConsumer:
         """See the port."""
         return {place: len(self.group.records[place]) - at for place, at in self._position.items()}
 
+    def uncommitted(self) -> dict[Partition, int]:
+        """See the port."""
+        self._may_fail("uncommitted")
+        done = self.committed(self._position)
+        return {
+            place: len(self.group.records[place])
+            - max(done.get(place, 0), self.group.oldest.get(place, 0))
+            for place in self._position
+        }
+
     def reachable(self) -> bool:
         """See the port."""
         return not self.broker_away

@@ -410,3 +410,24 @@ def test_a_commit_that_does_not_come_back_is_called_hung():
         Waiting(group), Keep(), Limits(batch_max=1, poll_s=0), hang_s=0.01, on_hang=hung.set
     ).once()
     assert group.offsets == {A: 1}
+
+
+def test_lag_goes_on_while_there_is_no_way_back_to_what_was_given_up():
+    harness = Harness(Recording(DOWN), failures_max=None)
+    harness.add(2)
+    harness.consumer.fail["rewind"] = [DOWN, DOWN]
+    shown = []
+    for _ in range(2):
+        harness.loop.once()
+        shown.append(harness.value("sluice_consumer_lag_messages", topic="t.v1", partition="0"))
+        harness.add(3)
+    assert shown == [2, 5]
+    assert harness.consumer.fail["rewind"] == [], "one try before each pause"
+
+
+def test_who_cannot_be_asked_for_the_lag_is_asked_again():
+    harness = Harness(Recording(DOWN), failures_max=None)
+    harness.add(2)
+    harness.consumer.fail = {"rewind": [DOWN, DOWN], "uncommitted": [DOWN]}
+    harness.rounds(2)
+    assert harness.value("sluice_consumer_lag_messages", topic="t.v1", partition="0") == 2

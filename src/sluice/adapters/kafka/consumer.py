@@ -331,16 +331,20 @@ class GroupConsumer:
 
     def oldest(self, partition: Partition) -> int:
         """The first offset that the topic still holds. Raises Unavailable."""
+        return self._bounds(partition)[0]
+
+    def _bounds(self, partition: Partition) -> tuple[int, int]:
+        """The first offset that the topic still holds, and the one behind its last."""
         topic, number = partition
         place = TopicPartition(topic, number)
         try:
-            low, _ = self._consumer.get_watermark_offsets(place, timeout=REQUEST_MAX_S)
+            low, high = self._consumer.get_watermark_offsets(place, timeout=REQUEST_MAX_S)
         except KafkaException as exc:
             where = f"{topic}/{number}"
             if exc.args[0].code() in LEADERLESS:
                 raise Unavailable("the partition has no leader", where=where) from exc
-            raise translate(exc, "ask where it begins", where) from exc
-        return int(low)
+            raise translate(exc, "ask where it begins and ends", where) from exc
+        return int(low), int(high)
 
     def assignment(self) -> list[Partition]:
         """The partitions that are ours now."""
@@ -369,6 +373,16 @@ class GroupConsumer:
             behind = 0 if self._drained.get(partition) == high else high - max(0, place.offset)
             lags[partition] = max(0, behind)
         return lags
+
+    def uncommitted(self) -> dict[Partition, int]:
+        """See the port. A request, and one for each partition. Transaction markers count too."""
+        mine = self.assignment()
+        done = self.committed(mine)
+        counts = {}
+        for partition in mine:
+            low, high = self._bounds(partition)
+            counts[partition] = max(0, high - max(low, done.get(partition, 0)))
+        return counts
 
     def reachable(self) -> bool:
         """See the port. Waits at most REACH_MAX_S, and only while all brokers were lost."""

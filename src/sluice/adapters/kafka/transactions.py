@@ -415,6 +415,10 @@ class TransactionalStream:
         """As :meth:`GroupConsumer.lag`."""
         return self._consumer.lag()
 
+    def uncommitted(self) -> dict[Partition, int]:
+        """As :meth:`GroupConsumer.uncommitted`."""
+        return self._consumer.uncommitted()
+
     def reachable(self) -> bool:
         """As :meth:`GroupConsumer.reachable`."""
         return self._consumer.reachable()
