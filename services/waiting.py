@@ -173,7 +173,9 @@ def for_release(waiting: Waiting, settings: Settings, *, needed: bool) -> None:
     except Unavailable as error:
         if needed:
             raise Misconfigured(
-                f"no release came within {seconds} s", where=error.where, fix=error.fix
+                f"no release came within {seconds} s: {error.what}",
+                where=error.where,
+                fix=error.fix,
             ) from error
         telemetry.event(
             "begins_without", level=logging.ERROR, part="release", reason=str(error)[:REASON_MAX]

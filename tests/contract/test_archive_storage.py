@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -262,6 +265,85 @@ def test_a_compaction_that_is_killed_leaves_each_row_once(root: AnyPath, point: 
     compact(root, 2**52, keep_s=0)
     assert Archive(root).read().equals(held)
     assert len(listing(root)) == 2
+
+
+def rows_lying_there(root: AnyPath) -> list[tuple[int, int]]:
+    """Partition and offset of every row of every file, whatever their names say."""
+    found: list[tuple[int, int]] = []
+    for path in folder(root).listed("decisions"):
+        table = pq.read_table(io.BytesIO(path.read_bytes()), columns=["partition", "offset"])
+        found += zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
+    return sorted(found)
+
+
+def in_partition(number: int, *offsets: int, day: int = 0) -> list[Message]:
+    return [replace(row, partition=number) for row in decided(*offsets, day=day)]
+
+
+def test_a_run_whose_files_another_put_together_and_deleted_goes_on(root: AnyPath) -> None:
+    files = ParquetFiles(root, FOLDERS)
+    for number in (1, 2, 3):
+        for offset in (1, 2, 3, 4):
+            rows = in_partition(number, offset, day=(offset - 1) // 2)
+            files.write(("decisions.v1", number), rows)
+    held = Archive(root).read()
+    others: list[Compacted] = []
+
+    def another_run(_: str) -> None:
+        if not others:
+            others.append(Compacted())
+            others.extend(compact(root, 2**52, keep_s=0) for _ in range(2))
+
+    assert compact(root, 2**52, keep_s=0, progress=another_run) == Compacted(1, 2, 0)
+    assert others[1:] == [Compacted(5, 10, 2), Compacted(0, 0, 10)]
+    assert Archive(root).read().equals(held)
+    assert rows_lying_there(root) == [(n, offset) for n in (1, 2, 3) for offset in (1, 2, 3, 4)]
+
+
+def test_a_damaged_file_is_not_taken_for_one_that_another_run_deleted(root: AnyPath) -> None:
+    files = ParquetFiles(root, FOLDERS)
+    for offset in (1, 2):
+        files.write(DECISIONS, decided(offset))
+    [_, second] = Archive(root).files()
+    store = folder(root)
+    store.replace(second.path, b"torn", store.version(second.path))
+    with pytest.raises(Corrupt, match="cannot be read"):
+        compact(root, 2**52, keep_s=0)
+
+
+def test_runs_at_once_beside_an_archiver_that_is_late_lose_no_row(root: AnyPath) -> None:
+    """It catches up on days that are over, so that no two runs list the same files."""
+    files = ParquetFiles(root, FOLDERS)
+    partitions, last = (1, 2), 40
+    written = threading.Event()
+
+    def archive() -> None:
+        try:
+            for offset in range(1, last + 1):
+                for number in partitions:
+                    rows = in_partition(number, offset, day=offset // 15)
+                    files.write(("decisions.v1", number), rows)
+        finally:
+            written.set()
+
+    def again_and_again() -> int:
+        made = 0
+        while not written.is_set():
+            made += compact(root, 2**52, keep_s=0).made
+        return made
+
+    with ThreadPoolExecutor(4) as pool:
+        late = pool.submit(archive)
+        made = [run.result() for run in [pool.submit(again_and_again) for _ in range(3)]]
+        late.result()
+        assert sum(made) > 0
+        for run in [pool.submit(compact, root, 2**52, 0) for _ in range(3)]:
+            run.result()
+    compact(root, 2**52, keep_s=0)
+    every = [(number, offset) for number in partitions for offset in range(1, last + 1)]
+    assert rows_lying_there(root) == every
+    held = Archive(root).read(columns=["partition", "offset"])
+    assert list(zip(*held.to_pydict().values(), strict=True)) == every
 
 
 def test_what_was_erased_while_files_were_put_together_does_not_come_back(root: AnyPath) -> None:

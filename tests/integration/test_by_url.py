@@ -155,6 +155,26 @@ def test_of_two_that_change_it_the_second_is_told(url: str, s3: S3Server) -> Non
         assert files_of(folder) == SET | {"manifest.json": b"theirs"}
 
 
+def test_what_the_storage_refuses_is_said_at_once_and_in_its_words(
+    url: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def refused(place: str, match: str) -> None:
+        with (
+            pytest.raises(Unavailable, match=f"refuses: {match}") as caught,
+            reading(load()[0], place, tries.append),
+        ):
+            raise AssertionError("nothing to read")
+        assert (caught.value.code, caught.value.where) == ("storage", place)
+
+    refused("s3://no-such-bucket/set", "NoSuchBucket, The specified bucket does not exist")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anothers")
+    monkeypatch.setenv("SLUICE_STORAGE_ENDPOINT", s3.endpoint.replace("127.0.0.1", "localhost"))
+    refused(url, "SignatureDoesNotMatch")
+    assert tries == [], "none was made again"
+
+
 def test_what_is_unfinished_or_no_file_of_ours_is_left_alone(url: str, s3: S3Server) -> None:
     client = boto3.client("s3", endpoint_url=s3.endpoint, region_name=REGION)
     prefix = url.removeprefix(f"s3://{BUCKET}/")

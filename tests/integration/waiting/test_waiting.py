@@ -6,6 +6,7 @@ Each service with each part that it needs: real processes over a real Kafka and 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 import urllib.error
@@ -22,10 +23,13 @@ from services import warm
 from sluice.adapters.kafka import topics as topic_table
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.redis.embedded import EmbeddedStore
+from sluice.bootstrap.copies import changing
 from sluice.bootstrap.services import store_at
 from sluice.domain.records.authorization import encode
+from sluice.settings import load
 from sluice.testing.factories import make_authorization
 from sluice.testing.records import make_decision
+from sluice.testing.release import make_release
 from sluice.testing.store import declare_ready
 from tests.support.deployment import Deployment, make_deployment
 from tests.support.kafka import wait_until
@@ -37,6 +41,8 @@ SERVICES: tuple[Name, ...] = ("decider-sync", "decider-stream", "featurizer", "a
 DECIDERS: tuple[Name, ...] = ("decider-sync", "decider-stream")
 WAIT_MAX_S = 240.0
 """A process imports for a minute on a machine with a load of 14 on two cores."""
+CREATED_AT = 1_780_000_000_000_000
+FOLLOW_FAILED = 'sluice_task_failures_total{code="storage",task="follow"}'
 TOPICS: dict[Name, tuple[str, ...]] = {
     "decider-sync": ("decisions",),
     "decider-stream": ("authorizations", "decisions", "dead_letters"),
@@ -377,3 +383,66 @@ def test_an_archiver_waits_for_its_object_storage(deployment: Deployment, s3: S3
     finally:
         s3.start()
     is_ready(process)
+
+
+def serves(process: Process, release: str) -> None:
+    """Return once it decides by this release."""
+    wait_until(
+        lambda: f'sluice_decider_release_info{{release="{release}"}} 1.0' in process.metrics(),
+        f"{process.name} decides by {release}",
+        at_most_s=WAIT_MAX_S,
+    )
+
+
+def test_deciders_follow_releases_in_a_bucket_and_outlive_its_absence(
+    deployment: Deployment, s3: S3Server, tmp_path: Path
+) -> None:
+    url = f"s3://{BUCKET}/{deployment.prefix}releases"
+
+    def put(number: int) -> None:
+        made = make_release(tmp_path / str(number), seed=number, created_at=CREATED_AT + number)
+        with changing(load()[0], url, lambda _: None) as folder:
+            shutil.copytree(made, folder, dirs_exist_ok=True)
+
+    def start(name: Name, wait_s: int) -> Process:
+        return deployment.stack.start(
+            name, SLUICE_DECIDER_RELEASE_DIR=url, SLUICE_DECIDER_RELEASE_WAIT_S=str(wait_s)
+        )
+
+    s3.stop()
+    try:
+        impatient = start("decider-sync", 1)
+        assert impatient.popen.wait(WAIT_MAX_S) == 1
+        [stopped] = events(impatient, "stopped")
+        assert "no release came within 1 s: the object storage" in str(stopped["reason"])
+        processes = [start(name, 600) for name in DECIDERS]
+        for process in processes:
+            waits_for(process, "release", "object storage", url)
+    finally:
+        s3.start()
+    for number in (1, 2):
+        put(number)
+        for process in processes:
+            is_ready(process)
+            serves(process, f"test-{number}")
+            works(deployment, process.name, number)
+    s3.stop()
+    try:
+        for process in processes:
+            wait_until(
+                lambda p=process: FOLLOW_FAILED in p.metrics(),  # type: ignore[misc]
+                f"{process.name} counts that it could not look",
+            )
+            [failed, *_] = events(process, "task_failed")
+            assert (failed["task"], failed["code"]) == ("follow", "storage")
+            assert "object storage" in str(failed["reason"])
+            assert ask(process, "ready")[0] == 200
+            serves(process, "test-2")
+            works(deployment, process.name, 3)
+    finally:
+        s3.start()
+    put(4)
+    for process in processes:
+        serves(process, "test-4")
+        works(deployment, process.name, 4)
+    assert set(deployment.stack.stop_all().values()) == {0}

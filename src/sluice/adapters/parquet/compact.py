@@ -7,6 +7,11 @@ old files, or both, or a part of the old ones beside the new: each is a whole ar
 
 A file that an erasure rewrote meanwhile is put together again: the new one says which versions of
 which files it was made from.
+
+Two runs at once do each other no harm, and no row: who finds files put together already, or
+gone, goes on to the next ones. A new file takes its name once; one that is made again replaces only
+the version that was looked at; and what is still as it was listed is asked again before either, and
+before files are deleted.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -31,7 +37,7 @@ from sluice.adapters.parquet.damage import LAST, HeldFile
 from sluice.adapters.storage import AnyPath, folder
 from sluice.adapters.storage.patience import patiently
 from sluice.domain.clock import DAY_US, SECOND_US, to_datetime
-from sluice.errors import Unavailable
+from sluice.errors import Corrupt, Unavailable
 from sluice.faultpoints import kill_at
 
 ROWS_MAX = 1_000_000
@@ -40,6 +46,7 @@ OPEN_DAYS = 1
 """A day that ended less long ago may still get files."""
 MADE_FROM = b"sluice.made_from"
 _SEPARATOR = "\n"
+_Answer = TypeVar("_Answer")
 
 
 @dataclass
@@ -102,23 +109,54 @@ class _Partition:
             self._files = [file for file in every if file.partition == self._number]
         counting = standing([file.path for file in self._files])
         for one in counting:
-            if one.last is not None:
-                self._delete_covered(one, now_us, keep_s)
+            if covered := [file for file in self._files if _covers(one, file)]:
+                delete = partial(self._delete_covered, one, covered, now_us, keep_s)
+                self._unless_gone([one, *covered], delete)
         over = to_datetime(now_us - (1 + OPEN_DAYS) * DAY_US).date().isoformat()
         for some in _runs(counting):
             if _day(some[0]) > over:
                 continue
-            for fitting in _cut(some):
-                if len(fitting) > 1:
-                    self._put_together(fitting)
+            for fitting in self._unless_gone(some, partial(_cut, some)) or ():
+                if len(fitting) == 1:
+                    continue
+                if became := self._put_together(fitting):
                     self._did.made += 1
                     self._did.of += len(fitting)
-                    self._progress(
-                        f"{self._kind} {_day(some[0])} partition {self._number}: "
-                        f"{len(fitting):,} files to 1"
-                    )
+                self._progress(
+                    f"{self._kind} {_day(some[0])} partition {self._number}: "
+                    f"{len(fitting):,} files {'to 1' if became else 'left to another run'}"
+                )
 
-    def _put_together(self, some: list[File]) -> None:
+    def _beside(self, file: File) -> Iterator[AnyPath]:
+        """What there is now of a file's day and partition."""
+        return self._folder.of_partition(self._kind, _day(file), self._number)
+
+    def _stand(self, some: list[File]) -> bool:
+        """Whether files of one day still count."""
+        return set(some) <= set(standing(self._beside(some[0])))
+
+    def _unless_gone(self, some: list[File], ask: Callable[[], _Answer]) -> _Answer | None:
+        """What is asked of files of one day; None where another run deleted some meanwhile. Raises
+        Corrupt."""
+        try:
+            return ask()
+        except (FileNotFoundError, Corrupt):
+            if {file.path for file in some} <= set(self._beside(some[0])):
+                raise
+            return None
+
+    def _put_together(self, some: list[File]) -> bool:
+        """Whether it was this run that did."""
+        if not self._stand(some):
+            return False
+        made = self._unless_gone(some, partial(self._made_of, some))
+        if made is None or not self._stand(some) or not self._folder.create(*made):
+            return False
+        kill_at("compact.after_create")
+        return True
+
+    def _made_of(self, some: list[File]) -> tuple[AnyPath, bytes]:
+        """Where the file of these files lies, and its bytes."""
         schema = KINDS[self._kind].schema
         versions = {file.path.name: self._folder.version(file.path) for file in some}
         tables, last, about = [], 0, {}
@@ -133,21 +171,14 @@ class _Partition:
         )
         first = some[0]
         path = first.path.parent / f"{first.path.stem}-{last:020}.parquet"
-        raw = encoded(table, compression_level=COMPRESSION_LEVEL)
-        if self._folder.create(path, raw):
-            kill_at("compact.after_create")
-            return
-        self._folder.replace(path, raw, self._folder.version(path))
+        return path, encoded(table, compression_level=COMPRESSION_LEVEL)
 
-    def _delete_covered(self, one: File, now_us: int, keep_s: int) -> None:
+    def _delete_covered(self, one: File, covered: list[File], now_us: int, keep_s: int) -> None:
         """The files that a file was put together from, if it is old enough and they are still what
         it was made from."""
-        assert one.last is not None
-        covered = [
-            file for file in self._files if file != one and one.first <= file.first <= one.last
-        ]
-        if not covered or now_us - self._folder.written_us(one.path) < keep_s * SECOND_US:
+        if now_us - self._folder.written_us(one.path) < keep_s * SECOND_US:
             return
+        version = self._folder.version(one.path)
         with HeldFile(one.path) as held:
             told = held.about.get(MADE_FROM, b"").decode()
         made_from = dict(line.split(" ", 1) for line in told.splitlines())
@@ -156,7 +187,9 @@ class _Partition:
             made_from[file.path.name] != self._folder.version(file.path) for file in sources
         )
         if changed and len(sources) == len(made_from):
-            self._put_together(sources)
+            self._folder.replace(*self._made_of(sources), version)
+            return
+        if not self._stand([one]):
             return
         for file in covered:
             self._folder.remove(file.path)
@@ -166,6 +199,13 @@ class _Partition:
 
 def _day(file: File) -> str:
     return file.path.parent.name.removeprefix("date=")
+
+
+def _covers(one: File, file: File) -> bool:
+    """Whether a file counts no more because of one that was put together. Another such that goes on
+    behind its end may be the only one that holds what is there."""
+    end = file.first if file.last is None else file.last
+    return one.last is not None and file != one and one.first <= file.first and end <= one.last
 
 
 def _runs(files: Iterable[File]) -> Iterator[list[File]]:

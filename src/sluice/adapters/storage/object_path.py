@@ -7,6 +7,7 @@ machine's role.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,15 @@ TAIL_BYTES = 128 * 1024
 """Of a larger one, read first and kept: where parquet has its footer."""
 SAYS_MAX = 300
 """Characters of what the client says."""
+_REFUSED = re.compile(r"status code: (40[01345][^:\n]*)")
+"""In what the client says of an answer that another try would get too."""
+_ANSWER = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
+"""Of S3, behind the client's first line."""
+
+
+class RefusedError(Unavailable):
+    """It answers, and wants something else of us: a bucket that is there, a right, a key. Who waits
+    for minutes need not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +208,16 @@ def asking(path: ObjectPath) -> Iterator[None]:
 
 def unavailable(path: ObjectPath, exc: Exception) -> Unavailable:
     """What the storage said, and where."""
+    said = str(exc)
+    if refused := _REFUSED.search(said):
+        answer = _ANSWER.search(said)
+        why = ", ".join(answer.groups()) if answer else refused[1].strip()
+        return RefusedError(
+            f"the object storage refuses: {shown(why, SAYS_MAX)}",
+            where=str(path),
+            fix=FIX,
+            code=CODE,
+        )
     return Unavailable(
         f"the object storage does not answer as it should: {_first_line(exc)}",
         where=str(path),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from sluice.adapters.storage.object_path import RefusedError
 from sluice.errors import Unavailable
 
 WAITS_S = (1, 2, 4, 8, 15, 30, 60)
@@ -21,10 +22,12 @@ def patiently(
     pause: Callable[[float], None] = time.sleep,
 ) -> _Answer:
     """The answer, after as many tries as it takes. ask: what may be done twice. progress: hears of
-    each try that failed. Raises what the last one raised."""
+    each try that failed. Raises what the last one raised, at once what no other would change."""
     for wait_s in WAITS_S:
         try:
             return ask()
+        except RefusedError:
+            raise
         except Unavailable as error:
             progress(f"{error.what}; once more in {wait_s} s")
             pause(wait_s)
