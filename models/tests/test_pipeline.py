@@ -15,15 +15,13 @@ import pytest
 from conftest import ROOT
 from mlflow import MlflowClient
 from sluice.cli import main
-from sluice.cli.progress import Progress
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 
 from sluice_models.figures import calibrate
 from sluice_models.fits import Fits
-from sluice_models.material import Rows
-from sluice_models.pipeline import Order, _study, _Work, train
+from sluice_models.pipeline import Order, train
 from sluice_models.run import Run, read_model, read_run, read_scores
-from sluice_models.search import Box, Chosen, NetParameters
+from sluice_models.search import Box
 from sluice_models.tracking import Tracking
 
 
@@ -42,40 +40,8 @@ def test_a_run_says_what_it_was_made_from(run: Run, order: Order, fits: Fits) ->
     assert len(run.reference_row) == len(run.features)
     student = run.candidate("student")  # of so few rows all are learnt from
     assert (student.rows, student.prior_correction_milli) == (run.rows, 0)
-    by = "distilled from the teacher" if student.parameters["taught"] else "of labels alone"
-    assert student.kind.endswith(by)
     with pytest.raises(Misconfigured, match="no candidate oracle"):
         run.candidate("oracle")
-
-
-@pytest.mark.parametrize(
-    ("labels_lie", "teacher_lies", "given", "taught"),
-    [
-        pytest.param(False, True, None, False, id="labels are better"),
-        pytest.param(True, False, None, True, id="the teacher is better"),
-        pytest.param(False, True, True, True, id="it was said which"),
-    ],
-)
-def test_a_student_hears_its_teacher_where_that_is_better_on_validation(
-    fits: Fits, order: Order, tmp_path: Path, labels_lie, teacher_lies, given, taught
-) -> None:
-    mine, truth = Fits(fits.material, seed=1), fits.train.fraud
-    if labels_lie:
-        mine.train = replace(fits.train, fraud=np.random.default_rng(1).permutation(truth))
-
-    def speak(rows: Rows, at: np.ndarray) -> np.ndarray:
-        fraud = truth[at] if rows.name == "train" else np.zeros(len(at), bool)
-        return np.where(fraud != teacher_lies, 3.0, -6.0)
-
-    (tmp_path / "checkpoints").mkdir()
-    with Progress() as line:
-        work = _Work(replace(order, out=tmp_path), fits.material, mine, line)
-        parameters = NetParameters(hidden=(16,), epochs=2, keep=142)
-        kept, student = _study(work, Chosen(student=parameters, taught=given), speak)
-    assert kept is taught
-    tried = {path.stem for path in (tmp_path / "checkpoints").iterdir()}
-    assert tried == ({"student"} if given else {"student", "student by labels"})
-    assert (mine.worth(student.net) > 0.1) == (given is None)
 
 
 def test_a_run_keeps_rows_as_they_were_learnt(run: Run, order: Order, fits: Fits) -> None:

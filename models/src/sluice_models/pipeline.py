@@ -156,8 +156,12 @@ def train(order: Order) -> Run:
         learnt = together.by_first(lambda: _grown(work, chosen))
         work.fits.ranking = learnt[0].ranking
         teacher, speak, blend = _teach(work, chosen, learnt)
-        taught, student = _study(work, chosen, speak)
-        chosen = replace(chosen, taught=taught)
+        student = work.fits.study(
+            chosen.student,
+            speak,
+            checkpoint=work.checkpoints / "student.pt",
+            after=work.epoch("student"),
+        )
         run = together.by_first(
             lambda: _finish(work, chosen, told, learnt, teacher, blend, student)
         )
@@ -319,13 +323,11 @@ def _like(folder: Path) -> Chosen:
     usual = Chosen()
     trees = run.candidate("lightgbm").parameters
     teacher = run.candidate("teacher").parameters
-    student = run.candidate("student").parameters
     return Chosen(
         TreeParameters(**{k: v for k, v in trees.items() if k in TreeParameters.__slots__}),
         teacher["kind"],
         _net(usual.teacher, teacher),
-        _net(usual.student, student),
-        student.get("taught", True),  # earlier runs knew no other way
+        _net(usual.student, run.candidate("student").parameters),
     )
 
 
@@ -368,24 +370,6 @@ def _teach(
     ]
     blend = worth[1] > worth[0]
     return teacher, both if blend else alone, blend
-
-
-def _study(
-    work: _Work, chosen: Chosen, speak: Callable[[Rows, Ints], Doubles]
-) -> tuple[bool, Taught]:
-    """Whether the teacher was heard, and the student: the way that was chosen, or the better of
-    both on validation. A teacher of few frauds may say less than the labels themselves."""
-    made: dict[bool, Taught] = {}
-    for taught in (True, False) if chosen.taught is None else (chosen.taught,):
-        name = "student" if taught else "student by labels"
-        made[taught] = work.fits.study(
-            chosen.student,
-            speak if taught else None,
-            checkpoint=work.checkpoints / f"{name}.pt",
-            after=work.epoch(name),
-        )
-    best = together.by_first(lambda: max(made, key=lambda way: work.fits.worth(made[way].net)))
-    return best, made[best]
 
 
 # Graphs, scores, run.json
@@ -474,15 +458,11 @@ def _candidates(
     _set(student.net, of_student)
     student_graph = to_onnx(student.net, names)
     shape = "-".join(map(str, chosen.student.hidden))
-    by = "distilled from the teacher" if chosen.taught else "of labels alone"
-    what = f"MLP {shape} (PyTorch) over binned inputs, {by}"
+    what = f"MLP {shape} (PyTorch) over binned inputs, distilled from the teacher"
     encoder = {"gru": "GRU", "transformer": "Transformer"}[chosen.kind]
     sample = enriched(fits.train.fraud, fits.rng(3))
     shift = float(student.net.shift)
-    of_net = asdict(chosen.student) | {
-        "taught": chosen.taught,
-        "numbers": parameters_of(student.net),
-    }
+    of_net = asdict(chosen.student) | {"numbers": parameters_of(student.net)}
     del of_net["width"]
     return [
         _Made(

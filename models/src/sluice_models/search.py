@@ -50,14 +50,12 @@ class NetParameters:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What the fits take. taught: whether the student hears the teacher, or labels alone; None for
-    what is better on validation."""
+    """What the fits take."""
 
     trees: TreeParameters = field(default_factory=TreeParameters)
     kind: TeacherKind = "gru"
     teacher: NetParameters = field(default_factory=lambda: NetParameters(epochs=6))
     student: NetParameters = field(default_factory=NetParameters)
-    taught: bool | None = None
 
 
 @dataclass
