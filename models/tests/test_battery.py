@@ -232,7 +232,7 @@ def test_int8_is_the_first_layer_as_one_integer_product(
     sources = [made_by[node.input[0]].op_type == "DequantizeLinear" for node in layers]
     assert sources == [True, False, False]  # the second layer and the last stay as they are
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-    assert weights["first_weight_scale"].shape == (128,)  # one a channel
+    assert weights["first_weight_scale"].shape == (64,)  # one a channel
     assert weights["first_weight"].dtype == np.int8
     assert run.candidate("student_int8").bytes < run.candidate("student").bytes / 2
     ran = _as_run(raw, tmp_path)
