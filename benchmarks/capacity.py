@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ import redis
 
 from benchmarks.featurizer import EVENTS
 from benchmarks.processes import MEASURED, cpu_s, on, wait_until
-from benchmarks.report import Row, machine, result, row, save, table
+from benchmarks.report import Result, Row, machine, result, row, save, table
 from benchmarks.stream_processor import SAMPLE_S, Drained, watch
 from benchmarks.testbed import PARTITIONS, Scale, Testbed
 from local.stack import Name, Process, Stack
@@ -288,6 +288,25 @@ def warm(testbed: Testbed) -> None:
     testbed.scale = scale
 
 
+def measured(
+    scale: Scale, measure: Callable[[Testbed], tuple[list[Row], list[str]]], name: str, command: str
+) -> int:
+    """Measure on a warm testbed of its own, leave benchmarks/results/NAME.json, show it."""
+    with Testbed(scale) as testbed:
+        testbed.states, testbed.traffic, testbed.bootstrap  # noqa: B018 - before anything is timed
+        warm(testbed)
+        about = machine()
+        rows, notes = measure(testbed)
+    return published(result(name, command, about, rows, notes))
+
+
+def published(found: Result) -> int:
+    """Leave benchmarks/results/NAME.json, show it."""
+    save(Path("benchmarks/results"), found)
+    print(table(found), flush=True)
+    return 0
+
+
 def check(testbed: Testbed) -> tuple[list[Row], list[str]]:
     """Another bank and all services at once: what unit costs predict, beside what is measured.
 
@@ -431,20 +450,13 @@ def main() -> int:
     command = (
         "python -m benchmarks.capacity" + " --check" * asked.check + " --states" * asked.states
     )
+    if not asked.states:
+        scale, measure = (CHECK, check) if asked.check else (UNITS, units)
+        return measured(scale, measure, name, command)
     about = machine()
-    if asked.states:
-        with Testbed(STATES[0]) as testbed, Testbed(STATES[1]) as other:
-            rows, notes = states(testbed, other)
-    else:
-        with Testbed(CHECK if asked.check else UNITS) as testbed:
-            testbed.states, testbed.traffic, testbed.bootstrap  # noqa: B018 - before it is timed
-            warm(testbed)
-            about = machine()
-            rows, notes = check(testbed) if asked.check else units(testbed)
-    found = result(name, command, about, rows, notes)
-    save(Path("benchmarks/results"), found)
-    print(table(found), flush=True)
-    return 0
+    with Testbed(STATES[0]) as testbed, Testbed(STATES[1]) as other:
+        rows, notes = states(testbed, other)
+    return published(result(name, command, about, rows, notes))
 
 
 if __name__ == "__main__":

@@ -18,22 +18,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from benchmarks.capacity import (
-    BATCHES,
-    DONE,
-    IDLE_S,
-    Server,
-    look,
-    wanted,
-    warm,
-)
+from benchmarks.capacity import BATCHES, DONE, IDLE_S, Server, look, measured, wanted
 from benchmarks.processes import MEASURED, on, wait_until
-from benchmarks.report import Row, better, machine, result, row, save, table
+from benchmarks.report import Row, better, row
 from benchmarks.testbed import Scale, Testbed
 from local.stack import Name
 from sluice.adapters.kafka.reader import TopicReader
@@ -270,15 +261,7 @@ def _rows(name: Name, found: Mapping[str, Sequence[Cost]]) -> Iterator[Row]:
 def main() -> int:
     """Measure, write benchmarks/results/growth.json."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    with Testbed(SCALE) as testbed:
-        testbed.states, testbed.traffic, testbed.bootstrap  # noqa: B018 - before anything is timed
-        warm(testbed)
-        about = machine()
-        rows, notes = measure(testbed)
-    found = result("growth", "python -m benchmarks.growth", about, rows, notes)
-    save(Path("benchmarks/results"), found)
-    print(table(found), flush=True)
-    return 0
+    return measured(SCALE, measure, "growth", "python -m benchmarks.growth")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 
-from benchmarks.capacity import Seconds, Server, drained, observed, stack_of, topic_bytes, warm
-from benchmarks.report import Row, machine, result, row, save, table
+from benchmarks.capacity import Seconds, Server, drained, measured, observed, stack_of, topic_bytes
+from benchmarks.report import Row, row
 from benchmarks.testbed import PARTITIONS, Scale, Testbed, Traffic
 from sluice.adapters.kafka.topics import Topics
 from sluice.domain.records.authorization import Authorization, encode
@@ -94,15 +93,7 @@ def _run(testbed: Testbed, case: str, one: tuple[EntityKind, str] | None) -> Ite
 def main() -> int:
     """Measure, write benchmarks/results/hot_key.json."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    with Testbed(SCALE) as testbed:
-        testbed.states, testbed.traffic, testbed.bootstrap  # noqa: B018 - before anything is timed
-        warm(testbed)
-        about = machine()
-        rows, notes = measure(testbed)
-    found = result("hot_key", "python -m benchmarks.hot_key", about, rows, notes)
-    save(Path("benchmarks/results"), found)
-    print(table(found), flush=True)
-    return 0
+    return measured(SCALE, measure, "hot_key", "python -m benchmarks.hot_key")
 
 
 if __name__ == "__main__":
