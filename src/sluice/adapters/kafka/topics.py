@@ -27,6 +27,8 @@ PARTITIONS = 12
 """The most replicas that one service can have; 12 divides evenly among 2, 3, 4 and 6."""
 REPLICATION_MAX = 3
 DAY_MS = 86_400_000
+SERVED_MAX_S = 60.0
+"""For brokers to lead what was created: on two busy cores it took more than 10 s."""
 
 
 class Topics:
@@ -275,7 +277,7 @@ def _create(
 def _wait_until_served(admin: AdminClient, names: set[str]) -> None:
     """A producer that starts now must not be told that the topic is unknown, nor meet a leader that
     does not know yet that it is one: see :mod:`sluice.adapters.kafka.leaders`."""
-    deadline = time.monotonic() + REQUEST_MAX_S
+    deadline = time.monotonic() + SERVED_MAX_S
     while True:
         listed = admin.list_topics(timeout=REQUEST_MAX_S).topics
         missing = sorted(names - listed.keys())
