@@ -263,15 +263,15 @@ def test_a_line_without_end_takes_no_memory_and_is_one_bad_row(
 def workbook() -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr("[Content_Types].xml", "<x/>")
-        archive.writestr("xl/workbook.xml", "<x/>")
+        archive.writestr(zipfile.ZipInfo("[Content_Types].xml"), "<x/>")
+        archive.writestr(zipfile.ZipInfo("xl/workbook.xml"), "<x/>")
     return made.getvalue()
 
 
 def zipped() -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
-        archive.writestr("t.csv", "a,b\n1,2\n")
+        archive.writestr(zipfile.ZipInfo("t.csv"), "a,b\n1,2\n")
     return made.getvalue()
 
 
