@@ -84,7 +84,7 @@ class Copy:
             for path in sorted(self._folder.rglob("*"))
             if path.is_file() and _is_kept(name := path.relative_to(self._folder).as_posix())
         }
-        for name in reversed([*_sorted(set(self._held) - set(here))]):
+        for name in reversed(_sorted(set(self._held) - set(here))):
             self._ask(partial(self._there.remove, self._place / name))
         first, last = _in_order(here)
         with ThreadPoolExecutor(AT_ONCE, "copy") as pool:
