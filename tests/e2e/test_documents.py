@@ -167,9 +167,7 @@ def _whole(text: str) -> bool:
 def _fences() -> list[Fence]:
     """Of every page but the cards of releases."""
     found = []
-    for name in tree.files():
-        if not name.endswith(".md"):
-            continue
+    for name in tree.files(kinds={".md"}):
         lines = (ROOT / name).read_text().splitlines()
         if name.startswith("models/releases/"):
             continue
