@@ -214,7 +214,7 @@ def test_behind_a_call_that_was_given_up_nobody_has_to_wait_and_commands_take_ef
     network: FaultyNetwork,
 ) -> None:
     async def story(connection: Connection) -> None:
-        assert await connection.call(pack(b"DEL", b"n"), 1) is not None
+        assert await connection.call(pack(b"DEL", b"n"), 1, 10.0) is not None
         with network.being(faulty_network.hold()):
             first = connection.call(pack(b"INCR", b"n"), 1, at_once=True)
             assert not first.done(), "nothing is known of the network yet"
@@ -225,7 +225,7 @@ def test_behind_a_call_that_was_given_up_nobody_has_to_wait_and_commands_take_ef
             patient = connection.call(pack(b"INCR", b"n"), 1, budget_s=10.0)
             assert not patient.done()
         assert await patient == [3]
-        third = connection.call(pack(b"INCR", b"n"), 1, at_once=True)
+        third = connection.call(pack(b"INCR", b"n"), 1, 10.0, at_once=True)
         assert await third == [4]
 
     assert over(network, story, BUDGET_S)["sluice_store_failures_total timeout"] == 2
