@@ -234,7 +234,7 @@ def test_two_processes_of_torchrun_train_one_run(order: Order, tmp_path: Path) -
     argv += [str(Path(sys.executable).parent / "sluice"), "train", "--tracking", "none"]
     argv += ["--dataset", str(order.dataset), "--out", str(tmp_path / "run")]
     argv += ["--time-box", "0s", "--trials", "1"]
-    ran = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
     made = read_run(tmp_path / "run")
     assert made.candidate("student").validation["auc"] > 0.8

@@ -105,12 +105,12 @@ def test_one_authorization_at_both_entrypoints_gets_one_decision(deployment: Dep
         raw = authorization(f"race-{n}")
         producer.produce(deployment.topics.authorizations, raw, key="card-1")
         if n % 2:
-            producer.flush(10)
+            producer.flush(60)
         heard[f"race-{n}"] = ask(raw)
     later = {f"later-{n}": authorization(f"later-{n}") for n in range(10)}
     for raw in later.values():
         producer.produce(deployment.topics.authorizations, raw, key="card-1")
-    producer.flush(10)
+    producer.flush(60)
     wait_until(
         lambda: later.keys() <= deployment.ledger().answers().keys(), "the stream processor decided"
     )
@@ -179,7 +179,7 @@ def test_bad_input_is_one_dead_letter_each_and_its_neighbours_are_decided(
     for neighbour, (_, raw) in zip(good, bad, strict=True):
         for value in (neighbour, raw):
             producer.produce(deployment.topics.authorizations, value, key="card-1")
-    producer.flush(30)
+    producer.flush(60)
 
     ledger = deployment.recount({})
     dead_letters = ledger.dead_letters[before:]
@@ -218,7 +218,7 @@ def test_no_card_number_of_any_encoding_is_found_anywhere(deployment: Deployment
         assert text not in body.decode()
         assert number not in body.decode()
         producer.produce(deployment.topics.authorizations, raw, key="card-1")
-    producer.flush(30)
+    producer.flush(60)
     deployment.recount({})
 
     names = deployment.topics
@@ -264,7 +264,7 @@ def test_every_vector_of_a_mixed_run_is_recomputed_from_the_log_bit_for_bit(
             for decision in deployment.ledger().decisions[-20:]:
                 label = make_label(decision.authorization, known_at=decision.decided_at)
                 labels.produce(deployment.topics.labels, encode(label), key=label.authorization_id)
-            labels.flush(10)
+            labels.flush(60)
             deployment.stack.kill("featurizer")  # what it had not committed is delivered again
             deployment.start("featurizer")
     ledger = deployment.recount(caller.heard)

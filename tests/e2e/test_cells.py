@@ -84,7 +84,7 @@ class Cell:
         producer = EventProducer(self.broker.bootstrap, client_id="caller")
         for auth in auths:
             producer.produce(NAMES.authorizations, encode(auth), key=auth.card_token)
-        producer.flush(10)
+        producer.flush(60)
 
     def decisions(self) -> list[Decision]:
         found = read_all(self.broker.bootstrap, NAMES.decisions)

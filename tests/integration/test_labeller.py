@@ -88,7 +88,7 @@ class Labelling:
         for report in reports:
             raw = report if isinstance(report, bytes) else json.dumps(report).encode()
             self.producer.produce(self.cases, raw, key=raw)
-        self.producer.flush(30)
+        self.producer.flush(60)
 
     def labels(self) -> list[Label]:
         return [msgspec.json.decode(raw, type=Label) for raw in self._all(self.topics.labels)]

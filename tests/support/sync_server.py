@@ -20,7 +20,7 @@ import httpx
 from tests.support.messages import authorization
 
 PROCESS = "tests.integration.fake_decider_process"
-WAIT_S = 30
+WAIT_S = 60
 get, post = partial(httpx.get, timeout=WAIT_S), partial(httpx.post, timeout=WAIT_S)
 """httpx's own are out of patience after 5 s."""
 

@@ -108,7 +108,7 @@ def test_a_reader_outside_any_group_needs_no_right_on_one(cluster: Cluster) -> N
     decisions = cluster.add("outside-").decisions
     producer = Producer({"bootstrap.servers": cluster.bootstrap, **cluster.extra("decider-sync")})
     producer.produce(decisions, b"{}", b"key", 0)
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
     reader = TopicReader(cluster.bootstrap, extra=cluster.extra("decider-sync"))
     until = time.monotonic() + 3.0  # the broker's refusal of the group comes some time after
     while time.monotonic() < until:
@@ -159,7 +159,7 @@ def test_all_services_work_with_their_own_rights_over_tls(
         producer = Producer({"bootstrap.servers": cluster.bootstrap, **cluster.extra("acquirer")})
         producer.produce(TOPICS.authorizations, encode(streamed), streamed.card_token.encode())
         producer.produce(TOPICS.authorizations, b"no authorization", b"key")
-        assert producer.flush(30) == 0
+        assert producer.flush(60) == 0
         request = urllib.request.Request(
             f"{stack.url}/v1/authorizations", encode(asked), {"content-type": "application/json"}
         )
@@ -251,7 +251,7 @@ def test_a_write_without_the_right_is_refused(cluster: Cluster, principal: str) 
                 {message.topic(): error.name() if error else ""}
             ),
         )
-    producer.flush(30)
+    producer.flush(60)
     assert refused == dict.fromkeys(topics, "TOPIC_AUTHORIZATION_FAILED")
 
 

@@ -20,7 +20,7 @@ def fill(broker, topic: str, count: int, **more) -> None:
     producer = EventProducer(broker.bootstrap, client_id="test")
     for number in range(count):
         producer.produce(topic, b"%d" % number, key=b"key-%d" % number, **more)
-    producer.flush(30)
+    producer.flush(60)
 
 
 def numbers(messages) -> list[int]:
@@ -55,7 +55,7 @@ def test_a_topic_tells_how_many_partitions_it_has(broker):
     count = producer.partitions(broker.topics.observations)
     for number in range(count):
         producer.produce(broker.topics.observations, b"1", partition=number)
-    producer.flush(30)
+    producer.flush(60)
     got = read_all(broker.bootstrap, broker.topics.observations)
     assert sorted(message.partition for message in got) == list(range(count))
 
@@ -64,7 +64,7 @@ def test_one_key_stays_in_one_partition_and_in_order(broker):
     producer = EventProducer(broker.bootstrap, client_id="test")
     for number in range(300):
         producer.produce(broker.topics.labels, b"%d" % number, key=b"card-%d" % (number % 7))
-    producer.flush(30)
+    producer.flush(60)
     for card in range(7):
         mine = [
             message

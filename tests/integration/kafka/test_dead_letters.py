@@ -22,7 +22,7 @@ def buried(apache, monkeypatch):
     producer = EventProducer(apache.bootstrap, client_id="test")
     for body in BODIES:
         producer.produce(apache.topics.authorizations, body, key=b"card-1")
-    producer.flush(30)
+    producer.flush(60)
     messages = read_all(apache.bootstrap, apache.topics.authorizations)
     origins = [Origin(m.topic, m.partition, m.offset) for m in messages]
     dead_letters = [(m.value, o, c) for m, o, c in zip(messages, origins, CODES, strict=True)]
@@ -30,7 +30,7 @@ def buried(apache, monkeypatch):
     for raw, origin, code in dead_letters:
         made = dead_letter_of(raw, origin, Rejected("no", code=code), service="test", now_us=1)
         producer.produce(apache.topics.dead_letters, encode(made))
-    producer.flush(30)
+    producer.flush(60)
     monkeypatch.setenv("SLUICE_KAFKA_BOOTSTRAP", apache.bootstrap)
     prefix = apache.topics.authorizations.removesuffix("authorizations.v1")
     monkeypatch.setenv("SLUICE_KAFKA_TOPIC_PREFIX", prefix)
@@ -61,7 +61,7 @@ def test_a_strangers_text_acts_on_no_terminal(apache, monkeypatch, capsys):
     producer = EventProducer(apache.bootstrap, client_id="test")
     producer.produce(apache.topics.dead_letters, msgspec.json.encode(made))
     producer.produce(apache.topics.dead_letters, b"\xff\xfe no dead letter")
-    producer.flush(30)
+    producer.flush(60)
     monkeypatch.setenv("SLUICE_KAFKA_BOOTSTRAP", apache.bootstrap)
     prefix = apache.topics.authorizations.removesuffix("authorizations.v1")
     monkeypatch.setenv("SLUICE_KAFKA_TOPIC_PREFIX", prefix)

@@ -47,7 +47,7 @@ def send(apache, numbers: range) -> None:
         producer.produce(
             apache.topics.authorizations, b"%d" % number, key=b"card-%d" % (number % 97)
         )
-    producer.flush(30)
+    producer.flush(60)
 
 
 def decided(apache, *, committed: bool = True) -> Counter:
@@ -82,7 +82,7 @@ def test_an_entrypoint_killed_around_its_commit_decides_each_authorization_once(
     apache, start, point
 ):
     send(apache, range(600))
-    assert start("entrypoint-0", kill_at=point).wait(60) == -signal.SIGKILL
+    assert start("entrypoint-0", kill_at=point).wait(180) == -signal.SIGKILL
     start("entrypoint-0")
     wait_until(lambda: sum(decided(apache).values()) >= 600, "all are decided")
     assert decided(apache) == Counter(range(600))
@@ -95,7 +95,7 @@ def test_what_an_aborted_transaction_wrote_is_never_seen_and_comes_again(apache)
     entrypoint.begin()
     for message in batch:
         entrypoint.produce(apache.topics.decisions, message.key, b"999")
-    entrypoint._producer._producer.flush(10)
+    entrypoint._producer._producer.flush(60)
     entrypoint.abort()
     moved = 0
     while moved < 40:
@@ -156,7 +156,7 @@ def test_entrypoints_that_come_and_go_under_traffic_decide_each_authorization_on
     start("entrypoint-1")
     wait_until(lambda: traffic(sent + 1) or len(deciders(apache)) == 2, "both decide")
     first.terminate()
-    assert first.wait(60) == 0
+    assert first.wait(180) == 0
     traffic(sent + 200)
     start("entrypoint-0", kill_at="stream.before_commit:5")
     traffic(sent + 200)

@@ -92,7 +92,7 @@ async def test_numbers_that_a_decider_gave_up_are_accounted_for(
 
     async def until_known_what_became_of_each() -> None:
         """librdkafka has given it up, or a broker has it after all."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while unrecorded > sum(
                 times
                 for name, times in counted.items()
@@ -101,7 +101,7 @@ async def test_numbers_that_a_decider_gave_up_are_accounted_for(
                 await asyncio.sleep(0.1)
 
     async def until_one_is_durable() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while not isinstance(await decide(), Decided):
                 await asyncio.sleep(0.1)
 

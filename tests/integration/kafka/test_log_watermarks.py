@@ -53,7 +53,7 @@ def test_what_a_broker_holds_and_no_record_tells_of_is_missing(
     producer = EventProducer(broker.bootstrap, client_id="test")
     for number in range(COUNT):
         producer.produce(topics.labels, b"{}", key=b"%d" % number)
-    producer.flush(30)
+    producer.flush(60)
     assert verified(0) == (0, [])
     last = read_all(broker.bootstrap, topics.labels)[-1]
     assert verified(1) == (2, [f"{last.partition}@{last.offset}"])
@@ -78,7 +78,7 @@ def test_no_committed_record_hides_in_a_gap(
         if size > 0:
             writer.commit()
         else:
-            writer._producer.flush(10)
+            writer._producer.flush(60)
             writer.abort()
     there = [one.offset for one in read_all(kafka.bootstrap, topic)]
     assert len(there) == 100

@@ -42,7 +42,7 @@ def test_what_expired_unread_is_passed_over_only_where_the_owner_says_so(
     producer = EventProducer(apache.bootstrap, client_id="test")
     for number in range(9):
         producer.produce(topic, b"%d" % number, partition=0)
-    producer.flush(30)
+    producer.flush(60)
     first = member()
     wait_until(lambda: first.poll_batch(1, 0.1), "the group reads")
     first.commit({(topic, 0): 1})
@@ -69,7 +69,7 @@ def test_where_an_owner_begins_may_not_expire_before_it_was_read_either(apache: 
     producer = EventProducer(apache.bootstrap, client_id="test")
     for number in range(9):
         producer.produce(topic, b"%d" % number, partition=0)
-    producer.flush(30)
+    producer.flush(60)
     member = GroupConsumer(
         apache.bootstrap, group=topic, topics=[topic], client_id="test", passes_over=False
     )

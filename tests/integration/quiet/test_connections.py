@@ -56,7 +56,7 @@ def run(trace: Path, *command: str, **environment: str) -> subprocess.CompletedP
         env=clean | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 

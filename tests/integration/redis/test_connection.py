@@ -94,11 +94,11 @@ def states(server: EmbeddedStore, counted: Counted) -> Iterator[RedisStateStore]
 
 
 async def until(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if true():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it did not come true within 10 s")
+    raise AssertionError("it did not come true within a minute")
 
 
 async def ask(store: RedisOnlineStore, *words: bytes) -> object:
