@@ -12,7 +12,7 @@ from sluice.adapters.kafka.reader import TopicReader
 from sluice.application.ports import Message
 
 WAIT_MAX_S = 240.0
-"""A test that waits longer has failed; a process imports for a minute at a load of 14 on two cores."""
+"""A test that waits longer has failed. A process imports for a minute at a load of 14."""
 
 
 def wait_until(holds: Callable[[], Any], what: str, *, at_most_s: float = WAIT_MAX_S) -> Any:

@@ -18,6 +18,7 @@ import msgspec
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.domain.records.authorization import Authorization, Channel, encode
 from sluice.testing.factories import make_authorization
+from tests.support.kafka import wait_until
 
 RETRY_S = 0.05
 FLUSH_MAX_S = 60.0
@@ -262,3 +263,18 @@ def call(connection: http.client.HTTPConnection, raw: bytes, **headers: str) -> 
     except (OSError, http.client.HTTPException):
         connection.close()
         return 0, b""
+
+
+def answered(port: int, raw: bytes, **headers: str) -> tuple[int, bytes]:
+    """The same over a connection of its own, asked again after a 503 and where nothing came."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_MAX_S)
+
+    def said() -> tuple[int, bytes] | None:
+        status, body = call(connection, raw, **headers)
+        return None if status in (0, 503) else (status, body)
+
+    try:
+        found: tuple[int, bytes] = wait_until(said, "an answer")
+    finally:
+        connection.close()
+    return found
