@@ -37,6 +37,7 @@ def airflow(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "150",  # on a machine that others use too
         "AIRFLOW__SLUICE__SERVICES": str(home / "sluice"),
         "AIRFLOW__SLUICE__FEATURES": str(home / "sluice"),
         "AIRFLOW__SLUICE__TRAINING": str(home / "sluice"),
