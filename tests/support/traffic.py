@@ -129,7 +129,8 @@ class StreamTraffic(_Worker):
 class Caller(_Worker):
     """An acquirer at the sync API: one request after the other, each repeated until answered.
 
-    heard: the answer's bytes by authorization id. refused: how often it was told 503, or nothing.
+    heard: the answer's bytes by authorization id. refused: how often it was told 503, by code, or
+    "nothing".
     longest_s: that one of them waited for its answer, all its tries together. The one begun is
     finished before the end of the ``with``.
     """
@@ -137,7 +138,7 @@ class Caller(_Worker):
     def __init__(self, port: int, name: str, *, rate: float = 60, cards: int = 20) -> None:
         super().__init__()
         self.heard: dict[str, bytes] = {}
-        self.refused = 0
+        self.refused: Counter[str] = Counter()
         self.longest_s = 0.0
         self._cards = cards
         self._port = port
@@ -153,7 +154,6 @@ class Caller(_Worker):
             raw = encode(auth)
             asked_at = time.monotonic()
             while (answer := self._ask(connection, raw)) is None:
-                self.refused += 1
                 time.sleep(RETRY_S)
             self.longest_s = max(self.longest_s, time.monotonic() - asked_at)
             self.heard[auth.authorization_id] = answer
@@ -162,6 +162,7 @@ class Caller(_Worker):
     def _ask(self, connection: http.client.HTTPConnection, raw: bytes) -> bytes | None:
         status, body = call(connection, raw)
         if status in (0, 503):
+            self.refused[msgspec.json.decode(body)["code"] if body else "nothing"] += 1
             return None
         assert status == 200, (status, body)
         return body

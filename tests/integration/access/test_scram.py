@@ -24,7 +24,7 @@ from tests.support.secure_kafka import PASSWORD, Cluster
 pytestmark = pytest.mark.integration
 
 PREFIX = "scram."
-START_MAX_S = 120
+START_MAX_S = 600
 OTHER = "another-password"
 NAMED = "kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password"
 

@@ -23,7 +23,7 @@ from tests.support.kafka import wait_until
 ROOT = Path(__file__).parents[3]
 REPO = ROOT / "feature_repo"
 RELEASES = ROOT / "models" / "releases"
-START_MAX_S = 120.0
+START_MAX_S = 240.0
 """Feast's servers import pandas, dask and more, on a busy machine."""
 
 
