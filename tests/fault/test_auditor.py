@@ -4,19 +4,23 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
-from local.kafka.broker import free_port
+from local.kafka.broker import Node, free_port
+from sluice.adapters.kafka.config import REQUEST_MAX_S
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.rollouts import RolloutTopic
+from sluice.adapters.kafka.shard import LOOK_EVERY_S
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.log_keys import make_log_key
+from sluice.application.log_silence import SIGNS, SignsOfLife
 from sluice.application.ports import Partition
 from sluice.application.sign_release import read_private_key
 from sluice.audit.checkpoints import open_checkpoint
@@ -28,7 +32,13 @@ from sluice.bootstrap.keystore import make_keystore
 from sluice.cli import main
 from sluice.domain.activation import Activation, statement_of
 from sluice.domain.records.authorization import encode
-from sluice.domain.records.log_record import AnyRecord, GapRecord, KeyRotationRecord, read
+from sluice.domain.records.log_record import (
+    AnyRecord,
+    GapRecord,
+    HeartbeatRecord,
+    KeyRotationRecord,
+    read,
+)
 from sluice.domain.records.rollout import Rollout
 from sluice.settings import KeystoreSettings, Settings
 from sluice.testing.factories import NOON_US, make_authorization, make_label
@@ -184,6 +194,31 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     assert own == list(range(len(own)))
     published = read_all(auditor.bootstrap, auditor.topics.checkpoints)
     assert published[-1].value == LogFolder(auditor.folder / "log" / "0").read("checkpoint")
+
+
+@pytest.mark.slow
+def test_an_auditor_gives_signs_of_life_while_its_broker_says_nothing(
+    auditor: Auditor, kafka: Node
+) -> None:
+    """It asks for new partitions and waits for the answer; its log keeps its promise meanwhile."""
+    label(auditor, 10)
+    running = auditor.start()
+    wait_until(lambda: auditor.told() == auditor.expected(), "all is told of")
+    kafka.pause()
+    try:
+        time.sleep(LOOK_EVERY_S + REQUEST_MAX_S + 4)
+    finally:
+        kafka.resume()
+    label(auditor, 10)
+    wait_until(lambda: auditor.told() == auditor.expected(), "what came since is told of")
+    running.terminate()
+    assert running.wait(30) == 0
+    signs, records = SignsOfLife(), auditor.records()
+    for record in records:
+        if record.type in SIGNS:
+            signs.take(record.type, record.recorded_at)
+    assert not [one for one in signs.ended(records[-1].recorded_at) if one.writing]
+    assert any(isinstance(one, HeartbeatRecord) and not one.body.taking for one in records)
 
 
 def test_an_auditor_whose_key_was_rotated_says_so_and_its_log_verifies(
