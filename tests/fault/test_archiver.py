@@ -272,7 +272,7 @@ def test_an_empty_folder_whose_records_the_topic_no_longer_holds_is_refused(
     for done in admin.delete_records(
         [TopicPartition(topics.decisions, number, 3) for number in range(4)]
     ).values():
-        done.result(30)
+        done.result(60)
     process = start(log=True)
     _, said = process.communicate(timeout=600)
     assert process.returncode == 1

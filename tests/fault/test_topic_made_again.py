@@ -133,7 +133,7 @@ def test_a_new_partition_is_read_within_half_a_minute(deployment):
     send(deployment, "before", 10)
     wait_until(lambda: decided(deployment, "before") == 10, "the group reads")
     admin = AdminClient({"bootstrap.servers": deployment.bootstrap})
-    admin.create_partitions([NewPartitions(topic, PARTITIONS + 1)])[topic].result(20)
+    admin.create_partitions([NewPartitions(topic, PARTITIONS + 1)])[topic].result(60)
     producer = EventProducer(deployment.bootstrap, client_id="test")
     auth = make_authorization("new-0", event_at=time.time_ns() // 1000)
     producer.produce(topic, encode(auth), partition=PARTITIONS)

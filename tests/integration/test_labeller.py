@@ -55,7 +55,7 @@ class Labelling:
         self.cases = f"cases-{uuid.uuid4().hex[:8]}"
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
         for done in admin.create_topics([NewTopic(self.cases, 2, 1)]).values():
-            done.result(30)
+            done.result(60)
         self.stack = Stack(
             kafka.bootstrap,
             "redis://localhost:1/0",

@@ -30,7 +30,7 @@ def remake(bootstrap: str, topic: str, partitions: int) -> None:
     """Delete a topic with its records and make it at once, as a script does that cleans up."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.delete_topics([topic], operation_timeout=10).values():
-        future.result(20)
+        future.result(60)
 
     def made() -> bool:
         new = NewTopic(topic, partitions, 1)

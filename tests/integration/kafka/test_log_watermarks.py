@@ -117,7 +117,7 @@ def test_no_committed_record_hides_in_a_gap(
 
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     for future in admin.delete_records([TopicPartition(topic, 0, there[4])]).values():
-        future.result(20)
+        future.result(60)
     status, missing, balance = verified(there[0], there[5])
     assert (status, missing) == (2, [there[5]])
     assert balance["unproved"] == there[4] - 3

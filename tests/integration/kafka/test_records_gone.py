@@ -49,7 +49,7 @@ def test_what_expired_unread_is_passed_over_only_where_the_owner_says_so(
     first.close()
     admin = AdminClient({"bootstrap.servers": apache.bootstrap})
     for future in admin.delete_records([TopicPartition(topic, 0, 5)]).values():
-        future.result(20)
+        future.result(60)
 
     second = member()
     if passes_over:
@@ -76,7 +76,7 @@ def test_where_an_owner_begins_may_not_expire_before_it_was_read_either(apache: 
     member.listen(lambda _: {(topic, 0): 2}, lambda _, __: None)
     admin = AdminClient({"bootstrap.servers": apache.bootstrap})
     for future in admin.delete_records([TopicPartition(topic, 0, 5)]).values():
-        future.result(20)
+        future.result(60)
     with pytest.raises(Corrupt) as caught:
         wait_until(lambda: member.poll_batch(1, 0.1), "it says so")
     assert caught.value.code == RECORDS_GONE

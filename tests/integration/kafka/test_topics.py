@@ -43,7 +43,7 @@ def test_a_setting_changed_by_hand_is_set_back_and_reported(kafka, topics):
     entry = ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topics.decisions, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    admin.incremental_alter_configs([resource])[resource].result(10)
+    admin.incremental_alter_configs([resource])[resource].result(60)
     wait_until(
         lambda: min(t.retention_days for t in table.existing(kafka.bootstrap, topics)) < 0.1,
         "the broker serves the changed setting",

@@ -147,7 +147,7 @@ def works(deployment: Deployment, name: str, number: int = 0) -> None:
 def remove(deployment: Deployment, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": deployment.bootstrap})
     for done in admin.delete_topics([topic]).values():
-        done.result(30)
+        done.result(60)
     wait_until(lambda: topic not in admin.list_topics(timeout=10).topics, "the topic is gone")
 
 
@@ -181,7 +181,7 @@ def test_each_topic_that_a_service_needs_is_waited_for(deployment: Deployment) -
             if names:
                 waits_for(deployment.stack.processes[service], "topics", *names)
         for done in admin.create_topics([NewTopic(topic, 3, 1)]).values():
-            done.result(30)
+            done.result(60)
         for service, names in missing.items():
             if names == {topic}:
                 is_ready(deployment.stack.processes[service])
@@ -340,7 +340,7 @@ def test_no_topic_appears_because_a_service_asks_for_it(
         admin = AdminClient({"bootstrap.servers": making.bootstrap})
         assert not admin.list_topics(timeout=10).topics.keys() & set(deployment.topics.all())
         for done in admin.create_topics([NewTopic(deployment.topics.decisions, 1, 1)]).values():
-            done.result(30)
+            done.result(60)
         is_ready(processes[0])
         topic_table.apply(making.bootstrap, deployment.topics, partitions=3, replication=1)
         for process in processes:
