@@ -174,11 +174,12 @@ class Impatient(_Worker):
     other gives the least time that may be given, so that many are late before the store is asked.
 
     port_of: the replica that an id is sent to. sent: told of each one's bytes and key, AGAIN_S
-    after it was sent. heard: every answer by id. given_up: ids that heard none in TRIES_MAX.
+    after it was sent. heard: every answer by id. given_up: ids that heard none in TRIES_MAX, four
+    minutes: on a busy machine an id's record is late more than once, and keeps it busy each time.
     """
 
     AGAIN_S = 0.4
-    TRIES_MAX = 100
+    TRIES_MAX = 600
 
     def __init__(
         self,
