@@ -43,7 +43,7 @@ from sluice.domain.records.rollout import Rollout
 from sluice.settings import KeystoreSettings, Settings
 from sluice.testing.factories import NOON_US, make_authorization, make_label
 from tests.support.decisions import decide
-from tests.support.kafka import read_all, wait_until
+from tests.support.kafka import read_all, wait_ended, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 NAME = "test/eu/0"
@@ -192,6 +192,7 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     assert kinds[-1] == "log_stop"
     own = [record.sequence for record in records if record.emitter == "auditor"]
     assert own == list(range(len(own)))
+    wait_ended(auditor.bootstrap, auditor.topics.checkpoints)
     published = read_all(auditor.bootstrap, auditor.topics.checkpoints)
     assert published[-1].value == LogFolder(auditor.folder / "log" / "0").read("checkpoint")
 

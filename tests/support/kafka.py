@@ -39,6 +39,20 @@ def remake(bootstrap: str, topic: str, partitions: int) -> None:
     wait_until(made, "the topic exists again")
 
 
+def wait_ended(bootstrap: str, topic: str) -> None:
+    """Return once no transaction of the topic is open. A commit's markers are written a moment
+    after it, and until then committed readers stop before what it wrote."""
+    readers = [TopicReader(bootstrap, committed=committed) for committed in (True, False)]
+    try:
+        wait_until(
+            lambda: readers[0].spans(topic) == readers[1].spans(topic),
+            f"each transaction of {topic} has ended",
+        )
+    finally:
+        for reader in readers:
+            reader.close()
+
+
 def read_all(bootstrap: str, topic: str, *, committed: bool = True) -> list[Message]:
     """Every record of a topic up to its end as it is now, by partition and offset.
 

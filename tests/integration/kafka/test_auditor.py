@@ -24,7 +24,7 @@ from sluice.domain.clock import SystemClock
 from sluice.domain.records.log_record import GapRecord, Provenance, read
 from sluice.errors import Corrupt
 from sluice.testing.log import ORIGIN, PRIVATE, PlainEntries
-from tests.support.kafka import wait_until
+from tests.support.kafka import wait_ended, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -137,6 +137,7 @@ def decide(bootstrap: str, topics: Topics, *sizes: int) -> None:
         else:
             writer._producer.flush(60)
             writer.abort()
+    wait_ended(bootstrap, topics.decisions)
 
 
 def watermarks(bootstrap: str, topic: str) -> dict[Partition, int]:

@@ -10,7 +10,7 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.errors import Misconfigured
-from tests.support.kafka import read_all, wait_until
+from tests.support.kafka import read_all, wait_ended, wait_until
 
 pytestmark = pytest.mark.integration
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -212,4 +212,5 @@ def test_a_committed_transaction_shows_its_records_and_moves_the_group(broker):
         moved += len(batch)
     entrypoint.close()
     assert moved == 120
+    wait_ended(broker.bootstrap, broker.topics.decisions)
     assert numbers(read_all(broker.bootstrap, broker.topics.decisions)) == list(range(120))

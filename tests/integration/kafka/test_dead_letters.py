@@ -9,7 +9,7 @@ from sluice.domain.records.authorization import encode
 from sluice.domain.records.dead_letter import DeadLetter, dead_letter_of
 from sluice.domain.records.decision import Origin
 from sluice.errors import Rejected
-from tests.support.kafka import read_all
+from tests.support.kafka import read_all, wait_ended
 
 pytestmark = pytest.mark.integration
 BODIES = [b'{"broken"', b'{"unknown":1}', b'{"again":1}']
@@ -85,6 +85,7 @@ def test_a_redriven_message_comes_again_once_with_its_key_and_where_it_lay(apach
     assert main(["dead-letters", "redrive", "--code", "invalid_json", "--dry-run"]) == 0
     assert len(read_all(apache.bootstrap, topic)) == 3
     assert main(["dead-letters", "redrive", "--code", "invalid_json", "--who", "ann"]) == 0
+    wait_ended(apache.bootstrap, topic)
     again = read_all(apache.bootstrap, topic)[3:]
     assert [(m.key, m.value) for m in again] == [(b"card-1", BODIES[0])]
     capsys.readouterr()
@@ -97,9 +98,11 @@ def test_redriving_everything_leaves_duplicates_out_and_refuses_files(apache, bu
     assert main(["dead-letters", "redrive", "--who", "ann"]) == 1
     out = capsys.readouterr().out
     assert "refused  file:book.csv/0@7: its origin is a file" in out
+    wait_ended(apache.bootstrap, apache.topics.authorizations)
     assert len(read_all(apache.bootstrap, apache.topics.authorizations)) == 5
 
 
 def test_one_origin_can_be_named(apache, buried):
     assert main(["dead-letters", "redrive", "--origin", str(buried[1]), "--who", "ann"]) == 0
+    wait_ended(apache.bootstrap, apache.topics.authorizations)
     assert read_all(apache.bootstrap, apache.topics.authorizations)[3].value == BODIES[1]

@@ -14,7 +14,7 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.transactions import TransactionalProducer, TransactionalStream
 from sluice.errors import Corrupt
 from sluice.testing.counting import Counted
-from tests.support.kafka import read_all, wait_until
+from tests.support.kafka import read_all, wait_ended, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 PROCESS = Path(__file__).with_name("stream_process.py")
@@ -106,6 +106,7 @@ def test_what_an_aborted_transaction_wrote_is_never_seen_and_comes_again(apache)
         entrypoint.commit(place_after(batch))
         moved += len(batch)
     entrypoint.close()
+    wait_ended(apache.bootstrap, apache.topics.decisions)
     assert decided(apache) == Counter(range(40))
     assert decided(apache, committed=False)[999] > 0
 
@@ -122,6 +123,7 @@ def test_more_records_than_the_queue_holds_wait_for_room_and_keep_their_order(ap
     writer.begin()
     writer.produce_each(apache.topics.decisions, ((b"one", b"%d" % n, []) for n in range(100)))
     writer.commit()
+    wait_ended(apache.bootstrap, apache.topics.decisions)
     found = read_all(apache.bootstrap, apache.topics.decisions)
     assert [int(message.value) for message in found] == list(range(100))
     assert counted["sluice_producer_queue_full_total"] > 0

@@ -19,7 +19,7 @@ from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.cli import main
 from tests.integration.kafka.conftest import Broker
 from tests.support import logs
-from tests.support.kafka import read_all
+from tests.support.kafka import read_all, wait_ended
 
 pytestmark = pytest.mark.integration
 
@@ -80,6 +80,7 @@ def test_no_committed_record_hides_in_a_gap(
         else:
             writer._producer.flush(60)
             writer.abort()
+    wait_ended(kafka.bootstrap, topic)
     there = [one.offset for one in read_all(kafka.bootstrap, topic)]
     assert len(there) == 100
     end = 8 + 3 + 2 + 1 + 200 + 4 + 1 + 90 + 2
