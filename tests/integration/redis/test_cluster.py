@@ -14,6 +14,7 @@ import pytest
 
 from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis import blocking_cluster
+from sluice.adapters.redis.cluster import LOOK_AGAIN_S, LOOK_BUDGET_S
 from sluice.adapters.redis.commands import pack
 from sluice.adapters.redis.online import RedisOnlineStore
 from sluice.adapters.redis.slots import MARKS, SLOTS, slot
@@ -33,7 +34,8 @@ CARDS = 120
 PATIENT_S = 10.0
 """A budget that a busy machine keeps too."""
 SOON_S = 10.0
-"""On a busy machine. What is promised is a second: a look each LOOK_AGAIN_S, and a connection."""
+"""On a busy machine. What is promised is a second, of which a look takes its part."""
+assert LOOK_AGAIN_S + LOOK_BUDGET_S < 1.0
 
 
 @pytest.fixture
