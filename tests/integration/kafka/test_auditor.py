@@ -22,7 +22,7 @@ from sluice.application.ports import Partition
 from sluice.audit.entries import split
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.log_record import GapRecord, Provenance, read
-from sluice.errors import Corrupt
+from sluice.errors import Corrupt, Unavailable
 from sluice.testing.log import ORIGIN, PRIVATE, PlainEntries
 from tests.support.kafka import wait_ended, wait_until
 
@@ -189,12 +189,21 @@ def test_offsets_are_committed_behind_what_a_checkpoint_shows(kafka, topics, tmp
         assert sorted(shown.get(place, [])) >= list(range(until))
 
 
+def polled(one: ShardConsumer) -> bool:
+    """False while the broker has only just begun to coordinate its group, as for every service."""
+    try:
+        one.poll_batch(1, 0.1)
+    except Unavailable:
+        return False
+    return True
+
+
 def test_shards_share_the_partitions(kafka, make_topics):
     topics = make_topics(5)
     mine = []
     for shard in range(2):
         one = consumer(kafka.bootstrap, topics, shard, 2)
-        one.poll_batch(1, 0.1)
+        wait_until(lambda one=one: polled(one), "its coordinator answers")
         mine.append({number for topic, number in one.assignment() if topic == topics.decisions})
         one.close()
     assert mine == [{0, 2, 4}, {1, 3}]
