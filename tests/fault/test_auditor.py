@@ -43,7 +43,7 @@ from sluice.domain.records.rollout import Rollout
 from sluice.settings import KeystoreSettings, Settings
 from sluice.testing.factories import NOON_US, make_authorization, make_label
 from tests.support.decisions import decide
-from tests.support.kafka import read_all, wait_until
+from tests.support.kafka import read_all, wait_ended, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 NAME = "test/eu/0"
@@ -146,7 +146,7 @@ def label(auditor: Auditor, count: int) -> None:
     for number in range(count):
         record = make_label(make_authorization(f"a-{number}"), known_at=number)
         producer.produce(auditor.topics.labels, encode(record), key=record.authorization_id)
-    producer.flush(30)
+    producer.flush(60)
 
 
 def obey(auditor: Auditor, *emitters: str) -> None:
@@ -171,7 +171,7 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     label(auditor, 40)
     obey(auditor, "decider-0/1-1", "decider-1/1-1")
     for point in ("auditor.after_publish:2", "auditor.after_ahead:3", "auditor.after_commit"):
-        assert auditor.start(kill_at=point).wait(60) == -signal.SIGKILL, point
+        assert auditor.start(kill_at=point).wait(180) == -signal.SIGKILL, point
     decide(auditor.bootstrap, auditor.topics, 300, 400)
     obey(auditor, "decider-0/2-1")
     last = auditor.start()
@@ -182,7 +182,7 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
         "all is told of",
     )
     last.terminate()
-    assert last.wait(30) == 0
+    assert last.wait(180) == 0
     assert {place: sorted(found) for place, found in auditor.told().items()} == auditor.expected()
     records = auditor.records()
     kinds = [record.type for record in records]
@@ -192,6 +192,7 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     assert kinds[-1] == "log_stop"
     own = [record.sequence for record in records if record.emitter == "auditor"]
     assert own == list(range(len(own)))
+    wait_ended(auditor.bootstrap, auditor.topics.checkpoints)
     published = read_all(auditor.bootstrap, auditor.topics.checkpoints)
     assert published[-1].value == LogFolder(auditor.folder / "log" / "0").read("checkpoint")
 
@@ -229,18 +230,18 @@ def test_an_auditor_whose_key_was_rotated_says_so_and_its_log_verifies(
     first = auditor.start()
     wait_until(auditor.records, "a checkpoint is shown")
     first.terminate()
-    assert first.wait(30) == 0
+    assert first.wait(180) == 0
     known.write_bytes((log / "checkpoint").read_bytes())
     old, auditor.key = auditor.key, auditor.folder / "new.key"
     make_log_key(auditor.key, NAME, witness=False)
-    assert auditor.start().wait(60) == 1, "the log is another key's"
+    assert auditor.start().wait(180) == 1, "the log is another key's"
     auditor.retired = f"{old}.pub"
     second = auditor.start()
     wait_until(
         lambda: (log / "checkpoint").read_bytes() != known.read_bytes(), "a checkpoint is shown"
     )
     second.terminate()
-    assert second.wait(30) == 0
+    assert second.wait(180) == 0
     (rotation,) = [r.body for r in auditor.records() if isinstance(r, KeyRotationRecord)]
     assert (rotation.before, rotation.after) == tuple(
         parse_key(Path(f"{key}.pub").read_text()).short for key in (old, auditor.key)
@@ -256,5 +257,5 @@ def test_a_second_auditor_on_another_disk_is_refused_and_ends_the_first(auditor:
     first = auditor.start()
     wait_until(auditor.records, "a checkpoint is shown")
     second = auditor.start(folder="other")
-    assert second.wait(60) == 1
-    assert first.wait(60) == 1
+    assert second.wait(180) == 1
+    assert first.wait(180) == 1

@@ -364,9 +364,7 @@ class KeepsLog:
                 # Before the step itself: where a death parts the two, the step comes again.
                 yield from self._changes(message, now)
             if isinstance(entry, Refused):
-                yield self._gap(
-                    place, message.offset, message.offset + 1, entry.reason, now, entry
-                )
+                yield self._gap(place, message.offset, message.offset + 1, entry.reason, now, entry)
             elif len(entry) > ENTRY_MAX_BYTES:
                 yield self._gap(place, message.offset, message.offset + 1, "too_large", now)
             else:

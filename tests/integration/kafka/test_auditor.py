@@ -24,7 +24,7 @@ from sluice.domain.clock import SystemClock
 from sluice.domain.records.log_record import GapRecord, Provenance, read
 from sluice.errors import Corrupt, Unavailable
 from sluice.testing.log import ORIGIN, PRIVATE, PlainEntries
-from tests.support.kafka import wait_until
+from tests.support.kafka import wait_ended, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -135,8 +135,9 @@ def decide(bootstrap: str, topics: Topics, *sizes: int) -> None:
         if size > 0:
             writer.commit()
         else:
-            writer._producer.flush(10)
+            writer._producer.flush(60)
             writer.abort()
+    wait_ended(bootstrap, topics.decisions)
 
 
 def watermarks(bootstrap: str, topic: str) -> dict[Partition, int]:
@@ -152,7 +153,7 @@ def test_every_offset_up_to_the_watermark_is_told_once(kafka, topics, tmp_path):
     labels = EventProducer(kafka.bootstrap, client_id="test")
     for number in range(30):
         labels.produce(topics.labels, b"%d" % number, key=str(number))
-    labels.flush(30)
+    labels.flush(60)
     first = Writer(kafka.bootstrap, topics, tmp_path)
     ends = watermarks(kafka.bootstrap, topics.decisions) | watermarks(
         kafka.bootstrap, topics.labels
@@ -239,6 +240,6 @@ def test_the_newest_checkpoint_is_found_behind_those_of_other_logs(kafka, make_t
     producer = EventProducer(kafka.bootstrap, client_id="test")
     for number in range(2_500):
         producer.produce(topics.checkpoints, b"%d" % number, key="another/log/0")
-    producer.flush(30)
+    producer.flush(60)
     assert ours.last() == b"ours"
     assert published(kafka.bootstrap, topics, "third/log/0").last() is None
