@@ -1,11 +1,12 @@
 """What a decision costs each part, and whether ``sluice size`` says so before it is measured.
 
-Unit costs: each service drains the same topics alone on its core; broker, store and disk are looked
-at around it. The check: another bank, larger and with another past, all services at once, what the
-model says of it beside what is measured.
+All services work at once, one of each, with a broker and a store, as in a deployment. Unit costs
+are taken at three loads: a backlog, in full batches; a few a second, in small ones; and through the
+sync API. The check is another bank, with another past and at other rates: what these unit costs say
+of it, beside what is measured. Both in turns, ROUNDS times, so that what else the machine does is
+in both; published are the means.
 
-    python -m benchmarks.capacity           # unit costs, two minutes
-    python -m benchmarks.capacity --check   # and whether they hold for another bank
+    python -m benchmarks.capacity           # unit costs and check, ten minutes
     python -m benchmarks.capacity --states  # bytes of states, with no service
 """
 
@@ -16,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -24,15 +25,25 @@ import numpy as np
 import redis
 
 from benchmarks.featurizer import EVENTS
+from benchmarks.freshness import Load
 from benchmarks.processes import MEASURED, cpu_s, on, wait_until
 from benchmarks.report import Result, Row, machine, result, row, save, table
 from benchmarks.stream_processor import SAMPLE_S, Drained, watch
 from benchmarks.testbed import PARTITIONS, Scale, Testbed
+from local import metrics_page
 from local.stack import Name, Process, Stack
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.layout import COMPILED
 from sluice.adapters.redis.embedded import EmbeddedStore
-from sluice.application.sizing.model import UnitCosts, state_bytes
+from sluice.application.sizing.model import (
+    FEW_PER_S,
+    SERVICES,
+    UnitCosts,
+    cores,
+    full_cores,
+    state_bytes,
+)
+from sluice.application.sizing.model import Load as Asked
 from sluice.bootstrap.services import store_at
 from sluice.cli.size import unit_costs
 from sluice.domain.records.entity import ENTITY_KINDS, EntityKind
@@ -44,17 +55,30 @@ UNITS = Scale(cards=60_000, history_days=12, requests=60_000, messages=60_000)
 CHECK = Scale(cards=30_000, history_days=20, requests=40_000, messages=40_000)
 STATES = (Scale(cards=6_000, history_days=35), Scale(cards=4_000, history_days=35))
 """As old as a state's longest window: the bank whose rates are taken, and the other."""
+ROUNDS = 2
+WARM_UP = 5_000
+"""Of a backlog, before anything is counted: the first batches of a process cost more."""
+WARM_S, STEADY_S = 5, 20
+CHECKED_PER_S = dict.fromkeys(FEW_PER_S, 600)
+"""Of the check, where unit costs are of FEW_PER_S."""
+KEPT_UP = 0.02
+"""Of the rate, how far what is decided may be from it."""
 CAUGHT_UP_MAX_S = 120.0
-ROLL_S = 5
-ROWS = "sluice_archiver_rows_total"
+ROLL_S = 10
+"""So that STEADY_S is files of twice that time."""
 IDLE_S = 5
 """After a start: it has its partitions and found nothing in them."""
-DONE: Mapping[Name, str] = {
-    "decider-stream": "sluice_decider_requests_total",
+DECIDED, DEGRADED = "sluice_decider_requests_total", "sluice_decider_degraded_total"
+DEGRADED_MAX = 0.01
+DONE: Mapping[str, str] = {
+    "decider-stream": DECIDED,
+    "decider-sync": DECIDED,
     "featurizer": EVENTS,
-    "archiver": ROWS,
+    "archiver": "sluice_archiver_rows_total",
     "auditor": "sluice_auditor_size",
 }
+FOLLOWERS: Sequence[Name] = ("featurizer", "auditor", "archiver")
+"""Of an entrypoint. The archiver last: its rows count when a file is closed."""
 
 
 @dataclass(frozen=True)
@@ -109,16 +133,15 @@ def spending(testbed: Testbed, server: Server, into: list[Seconds]) -> Iterator[
     into.append(Seconds(0.0, after[0] - before[0], after[1] - before[1]))
 
 
-def observed(testbed: Testbed) -> int:
-    """Observations that the messages make: terminal, merchant, and a device where there is one."""
-    count = testbed.scale.messages
+def observed(testbed: Testbed, count: int) -> int:
+    """Observations that the first of the traffic make: terminal, merchant, and a device where there
+    is one."""
     return 2 * count + sum(testbed.traffic.remote[:count])
 
 
-def wanted(testbed: Testbed, name: Name) -> int:
-    """How far a service has to come for all messages."""
-    count = testbed.scale.messages
-    return count + observed(testbed) if name == "featurizer" else count
+def wanted(testbed: Testbed, name: str, count: int) -> int:
+    """How far a service has to come for the first of the traffic."""
+    return count + observed(testbed, count) if name == "featurizer" else count
 
 
 def stack_of(testbed: Testbed, store: EmbeddedStore, prefix: str) -> Stack:
@@ -131,44 +154,19 @@ def stack_of(testbed: Testbed, store: EmbeddedStore, prefix: str) -> Stack:
 def drained(testbed: Testbed, stack: Stack, server: Server, name: Name) -> tuple[Drained, Seconds]:
     """Let one service alone do all that waits for it."""
     around: list[Seconds] = []
+    count = testbed.scale.messages
     with spending(testbed, server, around):
         with on(MEASURED):
             process = stack.start(name)
         found = watch(
             process,
             lambda: process.metric(DONE[name]),
-            wanted(testbed, name),
+            wanted(testbed, name, count),
             testbed.folder,
             whole=True,
         )
         stack.stop(name)
-    count = testbed.scale.messages
     return found, Seconds(found.cpu_s / count, around[0].store / count, around[0].broker / count)
-
-
-def archived(testbed: Testbed, stack: Stack, server: Server) -> Seconds:
-    """The archiver alone. It counts rows by whole files, so its start is taken away instead: what
-    a second start, with nothing to do, costs."""
-    around: list[Seconds] = []
-    count = testbed.scale.messages
-    with spending(testbed, server, around):
-        with on(MEASURED):
-            process = stack.start("archiver")
-        stack.wait_ready(process)
-        wait_until(
-            lambda: process.metric(ROWS) >= count,
-            "all is archived",
-            CAUGHT_UP_MAX_S,
-            every_s=SAMPLE_S,
-        )
-        whole = cpu_s(process.popen.pid)
-        stack.stop("archiver")
-    with on(MEASURED):
-        process = stack.start("archiver")
-    time.sleep(IDLE_S)
-    start = cpu_s(process.popen.pid)
-    stack.stop("archiver")
-    return Seconds((whole - start) / count, 0.0, around[0].broker / count)
 
 
 def look(testbed: Testbed, server: Server, processes: Sequence[Process]) -> tuple[float, ...]:
@@ -189,50 +187,126 @@ def topic_bytes(testbed: Testbed, topic: str, numbers: Iterable[int] = range(PAR
     return sum(bytes_of(logs / f"{topic}-{n}", "*.log") for n in numbers)
 
 
-def units(testbed: Testbed) -> tuple[list[Row], list[str]]:
-    """Every service in turn."""
+@contextmanager
+def deployed(testbed: Testbed, prefix: str, entrypoint: Name) -> Iterator[tuple[Stack, Server]]:
+    """One of each service, over topics of this prefix, ready and with nothing to do."""
+    testbed.topics(prefix)
+    with testbed.store() as store, stack_of(testbed, store, prefix) as stack:
+        for name in (entrypoint, *FOLLOWERS):
+            stack.wait_ready(stack.start(name))
+        time.sleep(IDLE_S)
+        yield stack, Server(store)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """us: processor time a decision, by part. batch: decisions of one, by service. rate: decisions
+    a second. rows: further figures."""
+
+    us: dict[str, float]
+    batch: dict[str, float]
+    rate: float
+    rows: list[Row]
+
+
+class Meter:
+    """What all parts spend from here on."""
+
+    def __init__(self, testbed: Testbed, stack: Stack, server: Server) -> None:
+        self._others = {
+            "store": int(server.figures()["process_id"]), "broker": broker_pid(testbed)
+        }  # fmt: skip
+        self._processes = stack.processes
+        self._before, self._cpu, self._at = self._metrics(), self._cpu_s(), time.perf_counter()
+
+    def _cpu_s(self) -> dict[str, float]:
+        pids = {name: process.popen.pid for name, process in self._processes.items()}
+        return {part: cpu_s(pid) for part, pid in (pids | self._others).items()}
+
+    def _metrics(self) -> dict[tuple[str, str], float]:
+        pages = {name: process.metrics() for name, process in self._processes.items()}
+        return {
+            (name, metric): metrics_page.total(page, metric)
+            for name, page in pages.items()
+            for metric in (BATCHES, DECIDED, DEGRADED)
+        }
+
+    def read(self) -> Spent:
+        """Until now, for each decision of the entrypoint, the first of the services. Raises
+        RuntimeError where many lacked a part, for those cost less."""
+        seconds, cpu, metrics = time.perf_counter() - self._at, self._cpu_s(), self._metrics()
+        found = {key: metrics[key] - before for key, before in self._before.items()}
+        entrypoint = next(iter(self._processes))
+        count = found[entrypoint, DECIDED]
+        if found[entrypoint, DEGRADED] > DEGRADED_MAX * count:
+            raise RuntimeError(f"{found[entrypoint, DEGRADED]:.0f} parts missing of {count:.0f}")
+        spent = Spent(
+            {part: 1e6 * (cpu[part] - before) / count for part, before in self._cpu.items()},
+            {
+                name: count / found[name, BATCHES]
+                for name in self._processes
+                if found[name, BATCHES]
+            },
+            count / seconds,
+            [],
+        )
+        print(spent, flush=True)
+        return spent
+
+
+def backlog(testbed: Testbed, prefix: str) -> Spent:
+    """The traffic lies there at once, after some of it to warm up, and goes through the stream
+    processor."""
     count = testbed.scale.messages
-    rows: list[Row] = []
-    with testbed.store() as store:
-        server = Server(store)
-        testbed.preload("units-")
-        with stack_of(testbed, store, "units-") as stack:
-            for name in DONE:
-                before = server.figures()
-                spent = (
-                    archived(testbed, stack, server)
-                    if name == "archiver"
-                    else drained(testbed, stack, server, name)[1]
-                )
-                after = server.figures()
-                rows += [
-                    row(f"{name}: CPU a decision", "µs", 1e6 * spent.service),
-                    row(f"{name}: CPU of the broker a decision", "µs", 1e6 * spent.broker),
-                ]
-                if name in ("decider-stream", "featurizer"):
-                    rows += [
-                        row(f"{name}: CPU of the store a decision", "µs", 1e6 * spent.store),
-                        *(
-                            row(f"{name}: bytes {way} the store a decision", "B",
-                                (after[what] - before[what]) / count)
-                            for way, what in (
-                                ("to", "total_net_input_bytes"),
-                                ("from", "total_net_output_bytes"),
-                            )
-                        ),
-                    ]  # fmt: skip
-            rows += sizes(testbed, stack, "units-")
+    with deployed(testbed, prefix, "decider-stream") as (stack, server):
+        testbed.preload(prefix, of=range(WARM_UP))
+        through(testbed, stack, WARM_UP)
+        meter, net = Meter(testbed, stack, server), server.figures()
+        testbed.preload(prefix, of=range(WARM_UP, count))
+        through(testbed, stack, count)
+        spent, after = meter.read(), server.figures()
+        rows = [
+            row(f"store: bytes {way} it a decision", "B",
+                (after[what] - net[what]) / (count - WARM_UP))
+            for way, what in (
+                ("to", "total_net_input_bytes"),
+                ("from", "total_net_output_bytes"),
+            )
+        ]  # fmt: skip
+        rows += sizes(testbed, stack, prefix)
         rows.append(row("store: bytes of an id that is remembered", "B", server.forget_answers()))
-    rows += _state_rows(testbed)
-    kept = Counter(one.entity for one in testbed.states)
-    return rows, [
-        testbed.release[2],
-        f"{count:,} authorizations, {observed(testbed) / count:.2f} observations each, "
-        f"{PARTITIONS} partitions, one broker, one store; states before: "
-        + ", ".join(f"{number:,} of {entity}s" for entity, number in kept.items()),
-        "each service drains a backlog alone on one core, so its batches are full: at less than "
-        "its full rate a decision costs more",
-    ]
+    return replace(spent, rows=rows)
+
+
+def steady(testbed: Testbed, prefix: str, entrypoint: Name, rate: float) -> Spent:
+    """So many a second, open loop, through an entrypoint, for STEADY_S. Raises RuntimeError if it
+    did not keep up."""
+    topic = Topics(prefix).authorizations if entrypoint == "decider-stream" else ""
+    with deployed(testbed, prefix, entrypoint) as (stack, server):
+        load = Load(testbed, stack, topic, rate, WARM_S + STEADY_S + 1)
+        load.start()
+        load.seen.set()
+        time.sleep(WARM_S)
+        meter = Meter(testbed, stack, server)
+        time.sleep(STEADY_S)
+        spent = meter.read()
+        load.join()
+        through(testbed, stack, load.count)
+    if abs(spent.rate / rate - 1) > KEPT_UP:
+        raise RuntimeError(f"{entrypoint}: {spent.rate:.0f}/s decided of {rate:g}/s")
+    return spent
+
+
+def through(testbed: Testbed, stack: Stack, count: int) -> None:
+    """Return when all services have done the first of the traffic."""
+    for name, process in stack.processes.items():
+        due = wanted(testbed, name, count)
+        wait_until(
+            lambda p=process, m=DONE[name], d=due: p.metric(m) >= d,  # type: ignore[misc]
+            f"{name} is through",
+            CAUGHT_UP_MAX_S,
+            every_s=SAMPLE_S,
+        )
 
 
 def _state_rows(testbed: Testbed) -> list[Row]:
@@ -277,8 +351,9 @@ def sizes(testbed: Testbed, stack: Stack, prefix: str) -> list[Row]:
     ]  # fmt: skip
 
 
-def warm(testbed: Testbed) -> None:
-    """Let the broker's compiler see all of it once."""
+def warmed(testbed: Testbed) -> None:
+    """Make all that is needed before anything is timed, and let the broker's compiler see it."""
+    testbed.states, testbed.traffic, testbed.bootstrap  # noqa: B018
     scale, testbed.scale = testbed.scale, WARM
     with testbed.store() as store:
         testbed.preload("warm-")
@@ -293,8 +368,7 @@ def measured(
 ) -> int:
     """Measure on a warm testbed of its own, leave benchmarks/results/NAME.json, show it."""
     with Testbed(scale) as testbed:
-        testbed.states, testbed.traffic, testbed.bootstrap  # noqa: B018 - before anything is timed
-        warm(testbed)
+        warmed(testbed)
         about = machine()
         rows, notes = measure(testbed)
     return published(result(name, command, about, rows, notes))
@@ -307,51 +381,66 @@ def published(found: Result) -> int:
     return 0
 
 
-def check(testbed: Testbed) -> tuple[list[Row], list[str]]:
-    """Another bank and all services at once: what unit costs predict, beside what is measured.
+PARTS: Mapping[str, str] = {
+    "decider-stream": "stream processor",
+    "decider-sync": "sync API",
+    "featurizer": "featurizer",
+    "archiver": "archiver",
+    "auditor": "auditor",
+    "store": "store",
+    "broker": "brokers",
+}
+"""What the model calls them."""
+
+
+def loads(
+    testbed: Testbed, prefix: str, few: Mapping[str, float]
+) -> Iterator[tuple[str, Spent, float]]:
+    """Three loads, each with its name, what it spent, and the share of the sync API. few: decisions
+    a second, by entrypoint."""
+    yield "full batches", backlog(testbed, f"{prefix}full-"), 0.0
+    spent = steady(testbed, f"{prefix}few-", "decider-stream", few["stream"])
+    yield f"{few['stream']}/s", spent, 0.0
+    spent = steady(testbed, f"{prefix}sync-", "decider-sync", few["sync"])
+    yield f"{few['sync']}/s through the sync API", spent, 1.0
+
+
+def units(testbed: Testbed, prefix: str) -> list[Row]:
+    """What a decision costs each part."""
+    rows: list[Row] = []
+    for how, spent, _ in loads(testbed, prefix, FEW_PER_S):
+        rows += [row(f"{part}: CPU a decision, {how}", "µs", us) for part, us in spent.us.items()]
+        rows += _pace(how, spent) + spent.rows
+    return rows
+
+
+def check(testbed: Testbed, costs: UnitCosts, prefix: str) -> list[Row]:
+    """What these unit costs predict, beside what is measured.
 
     Each row's baseline is the prediction, its ratio measured over predicted.
     """
-    costs = unit_costs()
-    count = testbed.scale.messages
-    with testbed.store() as store:
-        server = Server(store)
-        testbed.topics("check-")
-        with stack_of(testbed, store, "check-") as stack:
-            for name in DONE:
-                stack.wait_ready(stack.start(name))
-            time.sleep(IDLE_S)
-            before = _cpu(testbed, server, stack)
-            testbed.preload("check-")
-            began = time.perf_counter()
-            for name, metric in DONE.items():
-                process = stack.processes[name]
-                wait_until(
-                    lambda p=process, m=metric, n=name: p.metric(m) >= wanted(testbed, n),  # type: ignore[misc]
-                    f"{name} is through",
-                    CAUGHT_UP_MAX_S,
-                    every_s=SAMPLE_S,
-                )
-            wall_s = time.perf_counter() - began
-            after = _cpu(testbed, server, stack)
-            batch = {name: count / stack.processes[name].metric(BATCHES) for name in DONE}
-            found = {part: 1e6 * (after[part] - before[part]) / count for part in after}
-            measured = sizes(testbed, stack, "check-")
-    rows = [
-        _against(f"{part}: CPU a decision", "µs", found[part], costs.of(*names))
-        for part, names in PARTS.items()
-    ]
-    rows += [row(f"{name}: decisions of a batch", "", size) for name, size in batch.items()]
-    for one in measured:
-        predicted = next(
-            (c.value for c in costs.costs.values() if c.row == one.name), None
-        )  # fmt: skip
-        if predicted is not None:
+    rows: list[Row] = []
+    for how, spent, sync_share in loads(testbed, prefix, CHECKED_PER_S):
+        asked = Asked(tps=spent.rate, cards=1, terminals=1, sync_share=sync_share, replicas=1)
+        full = how == "full batches"
+        pods = full_cores(asked, costs) if full else dict.fromkeys(SERVICES, 1.0)
+        need = cores(asked, costs, pods)
+        rows += [
+            _against(f"{part}: CPU a decision, {how}", "µs", us,
+                     1e6 * need[PARTS[part]] / spent.rate)
+            for part, us in spent.us.items()
+        ]  # fmt: skip
+        rows += _pace(how, spent)
+        for one in spent.rows:
+            predicted = next(c.value for c in costs.costs.values() if c.row == one.name)
             rows.append(_against(one.name, one.unit, one.value, predicted))
-    return rows, [
-        f"another bank of {testbed.scale.cards:,} cards and "
-        f"{testbed.scale.history_days} days, {count:,} authorizations at once, four services, "
-        f"broker and store on two cores, {wall_s:.1f} s; baseline is what the unit costs predict",
+    return rows
+
+
+def _pace(how: str, spent: Spent) -> list[Row]:
+    return [
+        *(row(f"{name}: decisions of a batch, {how}", "", of) for name, of in spent.batch.items()),
+        row(f"decisions a second, {how}", "1/s", spent.rate),
     ]
 
 
@@ -404,24 +493,8 @@ def skew(rates: np.ndarray) -> float:
     return float(np.exp(np.log(rates).mean()) / rates.mean())
 
 
-PARTS: Mapping[str, tuple[str, ...]] = {
-    "decider-stream": ("stream_cpu_us",),
-    "featurizer": ("featurizer_cpu_us",),
-    "archiver": ("archiver_cpu_us",),
-    "auditor": ("auditor_cpu_us",),
-    "store": ("store_stream_cpu_us", "store_featurizer_cpu_us"),
-    "broker": (
-        "broker_stream_cpu_us",
-        "broker_featurizer_cpu_us",
-        "broker_archiver_cpu_us",
-        "broker_auditor_cpu_us",
-    ),
-}
-"""Whose cost a decision is the sum of which unit costs."""
-
-
 def _cpu(testbed: Testbed, server: Server, stack: Stack) -> dict[str, float]:
-    found: dict[str, float] = {n: cpu_s(stack.processes[n].popen.pid) for n in DONE}
+    found: dict[str, float] = {n: cpu_s(p.popen.pid) for n, p in stack.processes.items()}
     found["store"] = cpu_s(int(server.figures()["process_id"]))
     return found | {"broker": cpu_s(broker_pid(testbed))}
 
@@ -439,24 +512,70 @@ def _against(name: str, unit: str, measured: float, predicted: float) -> Row:
     return made
 
 
+def mean(runs: Sequence[Sequence[Row]]) -> list[Row]:
+    """Rows of several rounds: the mean of each."""
+    rows = []
+    for rounds in zip(*runs, strict=True):
+        value = float(np.mean([one.value for one in rounds]))
+        said = [one.baseline for one in rounds if one.baseline is not None]
+        name, unit = rounds[0].name, rounds[0].unit
+        rows.append(
+            _against(name, unit, value, float(np.mean(said))) if said else row(name, unit, value)
+        )
+    return rows
+
+
+def _spread(runs: Sequence[Sequence[Row]]) -> list[str]:
+    """Processor time in each round: rows are the means."""
+    return [
+        f"{rounds[0].name}, by round: " + ", ".join(f"{one.value:g}" for one in rounds)
+        for rounds in zip(*runs, strict=True)
+        if rounds[0].unit == "µs"
+    ]
+
+
+def _notes(testbed: Testbed) -> list[str]:
+    kept = Counter(one.entity for one in testbed.states)
+    return [
+        testbed.release[2],
+        f"{about_bank(testbed)}; states before: "
+        + ", ".join(f"{number:,} of {entity}s" for entity, number in kept.items()),
+        f"a backlog of {testbed.scale.messages - WARM_UP:,} authorizations after {WARM_UP:,} that "
+        f"are not counted; at a rate: {STEADY_S} s after {WARM_S} s; {PARTITIONS} partitions, one "
+        "of each service, one broker, one store on two cores",
+    ]
+
+
 def main() -> int:
-    """Measure, write benchmarks/results/capacity.json, with --check or --states its own."""
+    """Measure, write benchmarks/results/capacity.json and capacity_check.json, with --states
+    capacity_states.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--check", action="store_true", help="the model against another bank")
-    instead.add_argument("--states", action="store_true", help="bytes of states, with no service")
-    asked = parser.parse_args()
-    name = "capacity" + "_check" * asked.check + "_states" * asked.states
-    command = (
-        "python -m benchmarks.capacity" + " --check" * asked.check + " --states" * asked.states
-    )
-    if not asked.states:
-        scale, measure = (CHECK, check) if asked.check else (UNITS, units)
-        return measured(scale, measure, name, command)
-    about = machine()
-    with Testbed(STATES[0]) as testbed, Testbed(STATES[1]) as other:
-        rows, notes = states(testbed, other)
-    return published(result(name, command, about, rows, notes))
+    parser.add_argument("--states", action="store_true", help="bytes of states, with no service")
+    command = "python -m benchmarks.capacity"
+    if parser.parse_args().states:
+        about = machine()
+        with Testbed(STATES[0]) as testbed, Testbed(STATES[1]) as other:
+            rows, notes = states(testbed, other)
+        return published(result("capacity_states", f"{command} --states", about, rows, notes))
+    measured: list[list[Row]] = []
+    compared: list[list[Row]] = []
+    with Testbed(UNITS) as testbed, Testbed(CHECK) as other:
+        for one in (testbed, other):
+            warmed(one)
+        about = machine()
+        held = _state_rows(testbed)
+        for turn in range(ROUNDS):
+            measured.append(units(testbed, f"units{turn}-"))
+            compared.append(check(other, costs_from([*measured[-1], *held]), f"check{turn}-"))
+            notes = [*_notes(testbed), *_spread(measured)]
+            published(result("capacity", command, about, mean(measured) + held, notes))
+            notes = [
+                *_notes(other),
+                "baseline: what the unit costs of the same round predict",
+                *_spread(compared),
+            ]
+            published(result("capacity_check", command, about, mean(compared), notes))
+    return 0
 
 
 if __name__ == "__main__":

@@ -97,7 +97,8 @@ def _run(testbed: Testbed, entrypoint: str) -> _Ages:
         for name in ("featurizer", service):
             stack.start(name)
         stack.wait_all()
-        load = _Load(testbed, stack, names.authorizations if entrypoint == "stream" else "")
+        topic = names.authorizations if entrypoint == "stream" else ""
+        load = Load(testbed, stack, topic, RATE, WARM_S + 2 * testbed.scale.seconds)
         watcher = _Watcher(testbed.bootstrap, names.decisions, store.url)
         load.start()
         try:
@@ -108,14 +109,18 @@ def _run(testbed: Testbed, entrypoint: str) -> _Ages:
             watcher.close()
 
 
-class _Load(threading.Thread):
-    """One authorization until ``seen``, then RATE a second, open loop. topic: "" for HTTP."""
+class Load(threading.Thread):
+    """One authorization until ``seen``, then rate a second for some seconds, open loop. topic: ""
+    for HTTP. count: of all that it sends."""
 
-    def __init__(self, testbed: Testbed, stack: Stack, topic: str) -> None:
+    def __init__(
+        self, testbed: Testbed, stack: Stack, topic: str, rate: float, seconds: float
+    ) -> None:
         super().__init__(daemon=True)
         self.seen = threading.Event()
         """Its decision was read: groups have formed, and everything is awake."""
-        self._seconds = WARM_S + 2 * testbed.scale.seconds
+        self.count = 1 + round(rate * seconds)
+        self._rate, self._seconds = rate, seconds
         self._testbed = testbed
         self._stack = stack
         self._topic = topic
@@ -134,10 +139,9 @@ class _Load(threading.Thread):
         producer.produce(self._topic, value, key=key)
         producer.flush(GIVE_UP_S)
         self.seen.wait(GIVE_UP_S)
-        count = round(RATE * self._seconds)
         began = time.perf_counter()
-        for number, (key, value) in enumerate(itertools.islice(pairs, count)):
-            ahead = began + number / RATE - time.perf_counter()
+        for number, (key, value) in enumerate(itertools.islice(pairs, self.count - 1)):
+            ahead = began + number / self._rate - time.perf_counter()
             if ahead > 0:
                 time.sleep(ahead)
             producer.produce(self._topic, value, key=key)
@@ -155,7 +159,7 @@ class _Load(threading.Thread):
         subprocess.run(
             [sys.executable, "-m", "benchmarks.client", "open",
              url, str(bodies), "--first", "1",
-             "--seconds", str(self._seconds), "--rate", str(RATE)],
+             "--seconds", str(self._seconds), "--rate", str(self._rate)],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -174,7 +178,7 @@ class _Watcher:
         self._found: list[tuple[_Awaited, float]] = []
         self._decided: list[int] = []
 
-    def watch(self, load: _Load) -> _Ages:
+    def watch(self, load: Load) -> _Ages:
         """Until the load ends and all that it caused is visible. Raises TimeoutError."""
         count, quiet_at = 0, time.monotonic() + GIVE_UP_S
         while load.is_alive() or self._waiting or time.monotonic() < quiet_at:

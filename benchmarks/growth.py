@@ -172,8 +172,8 @@ def run(
         after = look(testbed, server, started)
         stack.stop_all()
     group.close()
-    if sum(done) != wanted(testbed, name):
-        raise RuntimeError(f"{sum(done):.0f} were done of {wanted(testbed, name)}")
+    if sum(done) != (due := wanted(testbed, name, testbed.scale.messages)):
+        raise RuntimeError(f"{sum(done):.0f} were done of {due}")
     count = sum(len(records) for records, _ in shares)
     service, in_store, in_broker, wall_s = (1e6 * spent / count for spent in total)
     idle = 1e6 * (after[0] - before[0]) / (after[-1] - before[-1])

@@ -59,9 +59,10 @@ def measure(testbed: Testbed) -> tuple[list[Row], list[str]]:
         rows += _run(testbed, f"{percent} % of one {entity}", (entity, chosen))
     testbed.traffic = plain
     rows += _run(testbed, "none hot, again", None)
+    count = testbed.scale.messages
     return rows, [
         testbed.release[2],
-        f"{testbed.scale.messages:,} authorizations, {observed(testbed):,} observations, "
+        f"{count:,} authorizations, {observed(testbed, count):,} observations, "
         f"{PARTITIONS} partitions; backlogs, so batches are full",
     ]
 

@@ -204,9 +204,15 @@ class Testbed:
         topics.apply(self.bootstrap, names, partitions=partitions, replication=1)
         return names
 
-    def preload(self, prefix: str, change: Callable[[int, bytes], bytes] | None = None) -> Topics:
+    def preload(
+        self,
+        prefix: str,
+        change: Callable[[int, bytes], bytes] | None = None,
+        *,
+        of: range | None = None,
+    ) -> Topics:
         """The same, with the first of the traffic in ``authorizations.v1``. change: makes message n
-        another."""
+        another. of: which, if not all messages."""
         names = self.topics(prefix)
         producer = Producer(
             {"bootstrap.servers": self.bootstrap, "linger.ms": 20, "compression.type": "lz4",
@@ -214,7 +220,8 @@ class Testbed:
              "partitioner": "murmur2_random"}
         )  # fmt: skip
         pairs = zip(self.traffic.keys, self.traffic.values, strict=True)
-        for n, (key, value) in enumerate(itertools.islice(pairs, self.scale.messages)):
+        of = of or range(self.scale.messages)
+        for n, (key, value) in zip(of, itertools.islice(pairs, of.start, of.stop), strict=True):
             producer.produce(names.authorizations, change(n, value) if change else value, key)
         assert producer.flush(60) == 0
         return names

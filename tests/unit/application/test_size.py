@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -11,11 +12,16 @@ import pytest
 
 from sluice.adapters.kafka.topics import TABLE
 from sluice.application.sizing.model import (
+    FEW_PER_S,
+    FOLLOWERS,
     PARTITIONS_PLANNED_MAX,
+    SERVICES,
     STATE_SOURCES_MAX,
     Load,
     between,
     cores,
+    full_cores,
+    pods_of,
     size,
     state_bytes,
     store_bytes,
@@ -78,13 +84,44 @@ def test_states_of_a_few_busy_and_many_quiet_ones_take_less_than_all_at_their_me
     assert between(points, mean) > 1.3 * of_each
 
 
+PARTS = {**SERVICES, "store": "store", "brokers": "broker"}
+ENTRYPOINTS = {"stream": "stream processor", "sync": "sync API"}
+
+
+def a_decision_us(load: Load, pods: Mapping[str, float]) -> dict[str, float]:
+    """What a part spends on each decision."""
+    return {part: 1e6 * need / load.tps for part, need in cores(load, COSTS, pods).items()}
+
+
+@pytest.mark.parametrize("entry", ENTRYPOINTS)
+def test_one_pod_of_each_costs_what_was_measured_at_few_a_second(entry: str) -> None:
+    pods = dict.fromkeys((ENTRYPOINTS[entry], *FOLLOWERS), 1.0)
+    load = Load(
+        tps=FEW_PER_S[entry], cards=1, terminals=1, sync_share=float(entry == "sync"), replicas=1
+    )
+    found = a_decision_us(load, pods)
+    for part in (*pods, "store", "brokers"):
+        measured = COSTS.of(f"{PARTS[part]}_few_{entry}_us")
+        assert found.pop(part) == pytest.approx(measured), part
+    assert sum(found.values()) == 0, "the other entrypoint"
+
+
+@pytest.mark.parametrize("sync_share", [0, 0.25, 1])
+def test_pods_without_time_to_spare_work_in_full_batches(sync_share: float) -> None:
+    load = Load(tps=20_000, cards=1, terminals=1, sync_share=sync_share, replicas=3)
+    found = a_decision_us(load, full_cores(load, COSTS))
+    shares = {"sync API": sync_share, "stream processor": 1 - sync_share, "brokers": 3}
+    for part, name in PARTS.items():
+        assert found[part] == pytest.approx(shares.get(part, 1) * COSTS.of(f"{name}_cpu_us")), part
+
+
 def test_a_plan_has_room_for_what_it_was_asked_for() -> None:
     for scale in (0.01, 1, 3, 20):
         load = msgspec.structs.replace(BANK, tps=BANK.tps * scale, cards=BANK.cards * scale)
         plan = {line.part: line.count for line in size(load, COSTS, PRICES).lines}
-        need = cores(load, COSTS)
+        need = cores(load, COSTS, pods_of(load, COSTS))
         for part in ("featurizer", "archiver", "auditor"):
-            assert plan[part] >= need[part] / load.utilisation
+            assert plan[part] >= full_cores(load, COSTS)[part] / load.utilisation
             assert plan["partitions"] >= plan[part]
         primaries = plan["store"] / 2
         held = sum(store_bytes(load, COSTS).values())

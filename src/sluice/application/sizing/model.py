@@ -1,7 +1,8 @@
 """From traffic to pods, memory, disk and euros, by unit costs that were measured.
 
-Processor time is planned to ``utilisation`` of a core, memory to ``MEMORY_FULL``. Costs are those
-of full batches but for the sync API's, which are those at 1,000 a second a pod.
+Processor time is planned to ``utilisation`` of a core, memory to ``MEMORY_FULL``. A decision costs
+least in full batches. A pod with time to spare works in small ones, and spends part of that time on
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from msgspec import Meta
 from sluice.domain.features.states import PARTITIONS_MAX
 
 SYNC_PER_POD = 1000
-"""Authorizations a second that a sync API is planned with: its unit cost is of this rate."""
+"""Authorizations a second that a sync API is planned with."""
+FEW_PER_S = {"stream": 300, "sync": SYNC_PER_POD}
+"""Decisions a second, by entrypoint, at which small batches were measured with a pod of each."""
+FOLLOWERS = ("featurizer", "archiver", "auditor")
+SERVICES = {
+    "sync API": "sync",
+    "stream processor": "stream",
+    **{part: part for part in FOLLOWERS},
+}
+"""Those that work in batches, and what their unit costs begin with."""
 MEMORY_FULL = 0.6
 """Of a store's node: the rest is for its buffers, fragments and a copy on write."""
 HOURS_A_MONTH = 730
@@ -182,25 +192,61 @@ def store_bytes(load: Load, costs: UnitCosts) -> dict[str, float]:
     return found | {"answer": load.tps * 3600 * costs.of("answer_b")}
 
 
-def cores(load: Load, costs: UnitCosts) -> dict[str, float]:
-    """Processor time a second, at the peak, of each part."""
-    stream = 1 - load.sync_share
-    us = {
-        "sync API": load.sync_share * costs.of("sync_cpu_us"),
-        "stream processor": stream * costs.of("stream_cpu_us"),
-        "featurizer": costs.of("featurizer_cpu_us"),
-        "archiver": costs.of("archiver_cpu_us"),
-        "auditor": costs.of("auditor_cpu_us"),
-        "store": costs.of("store_stream_cpu_us", "store_featurizer_cpu_us"),
-        "brokers": load.replicas
-        * costs.of(
-            "broker_stream_cpu_us",
-            "broker_featurizer_cpu_us",
-            "broker_archiver_cpu_us",
-            "broker_auditor_cpu_us",
-        ),
+def full_cores(load: Load, costs: UnitCosts) -> dict[str, float]:
+    """Processor time a second, at the peak, of each service if all batches were full."""
+    shares = {"sync API": load.sync_share, "stream processor": 1 - load.sync_share}
+    return {
+        part: load.tps * shares.get(part, 1) * costs.of(f"{name}_cpu_us") / 1e6
+        for part, name in SERVICES.items()
     }
-    return {part: load.tps * each / 1e6 for part, each in us.items()}
+
+
+def pods_of(load: Load, costs: UnitCosts) -> dict[str, int]:
+    """Pods of each service. Small batches take no room from them: they grow with the rate."""
+    found = {
+        part: max(1, math.ceil(need / load.utilisation))
+        for part, need in full_cores(load, costs).items()
+    }
+    found["sync API"] = max(1, math.ceil(load.tps * load.sync_share / SYNC_PER_POD))
+    if load.sync_share == 1:
+        found.pop("stream processor")
+    return found
+
+
+def cores(load: Load, costs: UnitCosts, pods: Mapping[str, float]) -> dict[str, float]:
+    """Processor time a second, at the peak, of each part, with so many pods of each service.
+
+    Of the time that full batches leave to a service's pods, the part that goes to small ones is
+    that which was measured at FEW_PER_S; so is what store and brokers spend on them.
+    """
+    full = full_cores(load, costs)
+    spare = {part: pods.get(part, 0) - busy for part, busy in full.items()}
+
+    def small(name: str, entry: str, parts: Sequence[str]) -> float:
+        few = FEW_PER_S[entry] / 1e6
+        more = few * (costs.of(f"{name}_few_{entry}_us") - costs.of(f"{name}_cpu_us"))
+        left = sum(1 - few * costs.of(f"{SERVICES[part]}_cpu_us") for part in parts)
+        return more * sum(spare[part] for part in parts) / left
+
+    def mixed(name: str, *beside: str) -> float:
+        ways = (("sync", "sync API", load.sync_share),
+                ("stream", "stream processor", 1 - load.sync_share))  # fmt: skip
+        return sum(
+            share * small(name, entry, beside or (part, *FOLLOWERS)) for entry, part, share in ways
+        )
+
+    shared = {
+        name: load.tps * costs.of(f"{name}_cpu_us") / 1e6 + mixed(name)
+        for name in ("store", "broker")
+    }
+    return {
+        "sync API": full["sync API"] + small("sync", "sync", ["sync API"]),
+        "stream processor": full["stream processor"]
+        + small("stream", "stream", ["stream processor"]),
+        **{part: full[part] + mixed(part, part) for part in FOLLOWERS},
+        "store": shared["store"],
+        "brokers": load.replicas * shared["broker"],
+    }
 
 
 def topic_bytes(load: Load, costs: UnitCosts) -> dict[str, float]:
@@ -215,14 +261,8 @@ def topic_bytes(load: Load, costs: UnitCosts) -> dict[str, float]:
 
 def size(load: Load, costs: UnitCosts, prices: Prices) -> Plan:
     """The whole answer."""
-    need = cores(load, costs)
-    pods = {
-        part: max(1, math.ceil(need[part] / load.utilisation))
-        for part in ("stream processor", "featurizer", "archiver", "auditor")
-    }
-    pods["sync API"] = max(1, math.ceil(load.tps * load.sync_share / SYNC_PER_POD))
-    if load.sync_share == 1:
-        pods.pop("stream processor")
+    pods = pods_of(load, costs)
+    need = cores(load, costs, pods)
     bound = max(number for part, number in pods.items() if part != "sync API")
     partitions = math.ceil(bound / PARTITIONS_STEP) * PARTITIONS_STEP
     memory = store_bytes(load, costs)
@@ -245,9 +285,7 @@ def size(load: Load, costs: UnitCosts, prices: Prices) -> Plan:
         + costs.of("observations_b")
         + stream * costs.of("authorizations_b")
     )
-    to_store = load.tps * costs.of(
-        "store_in_stream_b", "store_out_stream_b", "store_in_featurizer_b", "store_out_featurizer_b"
-    )
+    to_store = load.tps * costs.of("store_in_b", "store_out_b")
     a_day = load.tps * load.average * SECONDS_A_DAY
     archive = a_day * load.archive_days * costs.of("archive_b")
     log = a_day * load.log_days * costs.of("log_b")
