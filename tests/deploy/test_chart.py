@@ -64,9 +64,10 @@ def pods(objects: list[Object]) -> Iterator[tuple[str, dict[str, str], Object]]:
         elif one["kind"] == "InferenceService":
             labels = one["metadata"]["labels"]
             for predictor in (one["spec"]["predictor"], *canaries(one)):
-                runtime = named(objects, "ServingRuntime")[predictor["model"]["runtime"]]["spec"]
-                spec = {key: value for key, value in predictor.items() if key != "model"}
-                yield component(labels), labels, spec | runtime
+                spec = dict(predictor)
+                if model := spec.pop("model", None):
+                    spec |= named(objects, "ServingRuntime")[model["runtime"]]["spec"]
+                yield component(labels), labels, spec
 
 
 def canaries(service: Object) -> list[Object]:
@@ -728,7 +729,7 @@ def test_deciders_follow_a_registry_by_credentials_of_their_own_and_nothing_is_d
         assert spec["containers"][0]["envFrom"] == [read]
         assert 443 not in reaches(objects, labels)
     (service,) = named(objects, "InferenceService").values()
-    assert "storageUri" not in service["spec"]["predictor"]["model"]
+    assert "model" not in service["spec"]["predictor"], "KServe would add its agent"
     told = named(objects, "ConfigMap")["sluice-airflow"]["data"]
     assert told["AIRFLOW__SLUICE__REGISTRY"] == "s3://bank-releases/eu1"
     # Alone, beside an archive on a volume: the check reads it too, the archiver does not.
