@@ -175,6 +175,25 @@ def test_what_the_storage_refuses_is_said_at_once_and_in_its_words(
     assert tries == [], "none was made again"
 
 
+def test_who_has_no_credentials_is_told_so_and_not_that_the_storage_refuses(
+    url: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without keys the client asks the machine for those of its role. Here the server answers in
+    its place, as one that knows of no role does: 403."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", s3.endpoint)
+    monkeypatch.setenv("SLUICE_STORAGE_REGION", "without-keys")  # another client
+    tries: list[str] = []
+    with (
+        pytest.raises(Unavailable, match=r"^no credentials .*AWS_ACCESS_KEY_ID") as caught,
+        reading(load()[0], url, tries.append),
+    ):
+        raise AssertionError("nothing to read")
+    assert "archive-on-object-storage.md" in str(caught.value)
+    assert tries == [], "none was made again"
+
+
 def test_what_is_unfinished_or_no_file_of_ours_is_left_alone(url: str, s3: S3Server) -> None:
     client = boto3.client("s3", endpoint_url=s3.endpoint, region_name=REGION)
     prefix = url.removeprefix(f"s3://{BUCKET}/")

@@ -26,10 +26,14 @@ from sluice.shown import shown
 CODE = "storage"
 """Of what is raised while the storage does not take or give."""
 FIX = "docs/runbooks/object-storage.md"
+CREDENTIALS = "docs/how-to/archive-on-object-storage.md lists where they are looked for"
 CONNECT_MAX_S, ANSWER_MAX_S = 5, 30
 RETRIES_MAX, RETRY_MAX_S = 3, 30
 """Of one request, inside the client: none after an answer that did not come in time, so that a
 storage that hangs is noticed after ANSWER_MAX_S. Whoever asked tries again then, or gives up."""
+PATIENT_RETRIES_MAX, PATIENT_RETRY_MAX_S = 15, 150
+"""The same of a verb, which has minutes: an outage of two is outlived. The client waits up to 15 s
+from one to the next."""
 WHOLE_MAX_BYTES = 1024 * 1024
 """An object up to so large is read in one request: a request takes as long as a megabyte."""
 TAIL_BYTES = 128 * 1024
@@ -38,6 +42,12 @@ SAYS_MAX = 300
 """Characters of what the client says."""
 _REFUSED = re.compile(r"status code: (40[01345][^:\n]*)")
 """In what the client says of an answer that another try would get too."""
+_NO_ROLE = re.compile(r"Error performing \w+ \S+?(//169\.254\.|/latest/(api|meta-data)/)")
+"""In what it says where it found no keys: it asked those who give them to a machine or a pod."""
+NO_CREDENTIALS = (
+    "no credentials for the object storage: not in the environment (AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY), and no role of this machine gives any"
+)
 _ANSWER = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 """Of S3, behind the client's first line."""
 
@@ -51,12 +61,13 @@ class RefusedError(Unavailable):
 class Store:
     """url: of a bucket or a prefix of it. endpoint, region: of S3; "" is as the environment says,
     and AWS where it does not. ca_file: PEM, certificates that its own may lead to besides the
-    system's."""
+    system's. patient: a request is made again for minutes."""
 
     url: str
     endpoint: str = ""
     region: str = ""
     ca_file: str = ""
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +187,10 @@ def client(store: Store) -> Any:
                 **trusted,
             },
             retry_config={
-                "max_retries": RETRIES_MAX,
-                "retry_timeout": timedelta(seconds=RETRY_MAX_S),
+                "max_retries": PATIENT_RETRIES_MAX if store.patient else RETRIES_MAX,
+                "retry_timeout": timedelta(
+                    seconds=PATIENT_RETRY_MAX_S if store.patient else RETRY_MAX_S
+                ),
             },
         )
     except (BaseError, ValueError) as exc:
@@ -209,6 +222,11 @@ def asking(path: ObjectPath) -> Iterator[None]:
 def unavailable(path: ObjectPath, exc: Exception) -> Unavailable:
     """What the storage said, and where."""
     said = str(exc)
+    if _NO_ROLE.search(said):
+        error = RefusedError if _REFUSED.search(said) else Unavailable
+        return error(
+            f"{NO_CREDENTIALS}: {_first_line(exc)}", where=str(path), fix=CREDENTIALS, code=CODE
+        )
     if refused := _REFUSED.search(said):
         answer = _ANSWER.search(said)
         why = ", ".join(answer.groups()) if answer else refused[1].strip()
