@@ -7,19 +7,21 @@ machine's role.
 from __future__ import annotations
 
 import io
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
+from sluice.adapters.storage.patience import RefusedError, patiently
 from sluice.errors import Misconfigured, Unavailable
 from sluice.shown import shown
 
@@ -31,17 +33,16 @@ CONNECT_MAX_S, ANSWER_MAX_S = 5, 30
 RETRIES_MAX, RETRY_MAX_S = 3, 30
 """Of one request, inside the client: none after an answer that did not come in time, so that a
 storage that hangs is noticed after ANSWER_MAX_S. Whoever asked tries again then, or gives up."""
-PATIENT_RETRIES_MAX, PATIENT_RETRY_MAX_S = 15, 150
-"""The same of a verb, which has minutes: an outage of two is outlived. The client waits up to 15 s
-from one to the next."""
 WHOLE_MAX_BYTES = 1024 * 1024
 """An object up to so large is read in one request: a request takes as long as a megabyte."""
 TAIL_BYTES = 128 * 1024
 """Of a larger one, read first and kept: where parquet has its footer."""
 SAYS_MAX = 300
 """Characters of what the client says."""
-_REFUSED = re.compile(r"status code: (40[01345][^:\n]*)")
-"""In what the client says of an answer that another try would get too."""
+_Answer = TypeVar("_Answer")
+_log = logging.getLogger(__name__)
+_REFUSED = re.compile(r"status code: ((?:40[01345]|507)[^:\n]*)")
+"""In what the client says of an answer that another try would get too; 507: it is full."""
 _NO_ROLE = re.compile(r"Error performing \w+ \S+?(//169\.254\.|/latest/(api|meta-data)/)")
 """In what it says where it found no keys: it asked those who give them to a machine or a pod."""
 NO_CREDENTIALS = (
@@ -52,16 +53,11 @@ _ANSWER = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 """Of S3, behind the client's first line."""
 
 
-class RefusedError(Unavailable):
-    """It answers, and wants something else of us: a bucket that is there, a right, a key. Who waits
-    for minutes need not."""
-
-
 @dataclass(frozen=True, slots=True)
 class Store:
     """url: of a bucket or a prefix of it. endpoint, region: of S3; "" is as the environment says,
     and AWS where it does not. ca_file: PEM, certificates that its own may lead to besides the
-    system's. patient: a request is made again for minutes."""
+    system's. patient: asked for minutes where it does not answer, as a verb has them."""
 
     url: str
     endpoint: str = ""
@@ -108,23 +104,20 @@ class ObjectPath:
     def exists(self) -> bool:
         """Whether there is such an object. Raises Unavailable."""
         try:
-            with asking(self):
-                obstore.head(client(self.store), self.key)
+            ask(self, lambda: obstore.head(client(self.store), self.key))
         except FileNotFoundError:
             return False
         return True
 
     def read_bytes(self) -> bytes:
         """All of it. Raises FileNotFoundError, Unavailable."""
-        with asking(self):
-            return bytes(obstore.get(client(self.store), self.key).bytes())
+        return ask(self, lambda: bytes(obstore.get(client(self.store), self.key).bytes()))
 
     def open(self) -> io.RawIOBase | io.BytesIO:
         """For reading; by range if it is large. Raises FileNotFoundError, Unavailable."""
         size = self.size
         if size is None:
-            with asking(self):
-                size = obstore.head(client(self.store), self.key)["size"]
+            size = ask(self, lambda: obstore.head(client(self.store), self.key))["size"]
         return io.BytesIO(self.read_bytes()) if size <= WHOLE_MAX_BYTES else _Ranges(self, size)
 
 
@@ -137,10 +130,11 @@ class _Ranges(io.RawIOBase):
         self._tail = self._range(self._tail_at, size)
 
     def _range(self, start: int, end: int) -> bytes:
-        with asking(self._path):
-            return bytes(
-                obstore.get_range(client(self._path.store), self._path.key, start=start, end=end)
-            )
+        path = self._path
+        return ask(
+            path,
+            lambda: bytes(obstore.get_range(client(path.store), path.key, start=start, end=end)),
+        )
 
     def readable(self) -> bool:
         return True
@@ -187,10 +181,8 @@ def client(store: Store) -> Any:
                 **trusted,
             },
             retry_config={
-                "max_retries": PATIENT_RETRIES_MAX if store.patient else RETRIES_MAX,
-                "retry_timeout": timedelta(
-                    seconds=PATIENT_RETRY_MAX_S if store.patient else RETRY_MAX_S
-                ),
+                "max_retries": RETRIES_MAX,
+                "retry_timeout": timedelta(seconds=RETRY_MAX_S),
             },
         )
     except (BaseError, ValueError) as exc:
@@ -206,6 +198,17 @@ def _certificates(path: str) -> bytes:
         raise Misconfigured(
             f"cannot be read: {exc.strerror}", where=path, fix="storage.ca_file"
         ) from exc
+
+
+def ask(path: ObjectPath, request: Callable[[], _Answer]) -> _Answer:
+    """What a request returns. request: may be made twice; it is where the store is patient, and
+    each failed try is told. Raises as :func:`asking`."""
+
+    def once() -> _Answer:
+        with asking(path):
+            return request()
+
+    return patiently(once, _log.warning) if path.store.patient else once()
 
 
 @contextmanager
