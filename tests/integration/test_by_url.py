@@ -111,6 +111,21 @@ def test_what_is_made_there_is_whole_or_is_not_there(url: str, s3: S3Server, aft
     assert not folder.exists(), "a copy ends with the verb"
 
 
+def test_what_is_to_be_made_there_waits_for_a_storage_that_is_away(url: str, s3: S3Server) -> None:
+    tries: list[str] = []
+
+    def again(what: str) -> None:
+        tries.append(what)
+        s3.start()
+
+    s3.stop()
+    with making(there(url, s3), again) as folder:
+        write(folder, SET)
+    assert len(tries) == 1
+    assert "once more in 1 s" in tries[0]
+    assert sorted(keys(url, s3)) == sorted(SET)
+
+
 def test_another_set_does_not_take_the_place_of_half_a_one(url: str, s3: S3Server) -> None:
     half = {name: raw for name, raw in SET.items() if name not in LAST}
     with making(there(url, s3), silent) as folder:
