@@ -128,24 +128,28 @@ class Installed:
         least = spec["predictor"]["minReplicas"]
         self.kube.until(lambda: self.ready_sync_pods() >= least, f"{least} are ready", at_most_s)
 
-    def _wanted(self) -> dict[str, dict[str, str]]:
-        """What the pods of each Deployment must say, by its name: stable, and a canary."""
+    def _wanted(self) -> dict[str, tuple[dict[str, str], str]]:
+        """What the pods of each Deployment must say, and their image, by its name: stable, and a
+        canary."""
         spec = self.kube.get(self.namespace, "inferenceservice", NAME)["spec"]
         wanted = {}
         for one in (spec["predictor"], *(c["predictor"] for c in spec.get("canary", []))):
             name = f"{NAME}-{one['name']}-predictor" if "name" in one else f"{NAME}-predictor"
-            wanted[name] = one["annotations"] | {SOURCE: one["model"]["storageUri"]}
+            says, made_by = one["annotations"], one
+            if "model" in one:  # else they follow a registry
+                says = says | {SOURCE: one["model"]["storageUri"]}
+                made_by = self.kube.get(self.namespace, "servingruntime", NAME)["spec"]
+            wanted[name] = says, made_by["containers"][0]["image"]
         return wanted
 
     def _written(self) -> bool:
-        runtime = self.kube.get(self.namespace, "servingruntime", NAME)["spec"]["containers"][0]
         wanted = self._wanted()
         found = self.kube.get(self.namespace, "deployments")["items"]
         templates = {d["metadata"]["name"]: d["spec"]["template"] for d in found}
         return set(templates) == set(wanted) and all(
-            wanted[name].items() <= template["metadata"]["annotations"].items()
-            and template["spec"]["containers"][0]["image"] == runtime["image"]
-            for name, template in templates.items()
+            says.items() <= templates[name]["metadata"]["annotations"].items()
+            and templates[name]["spec"]["containers"][0]["image"] == image
+            for name, (says, image) in wanted.items()
         )
 
     def sync_pods(self) -> list[Object]:

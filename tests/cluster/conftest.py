@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,9 @@ from tests.cluster import node, session
 from tests.cluster.chart import Installed, installed, values
 from tests.cluster.helm import PYTHON
 from tests.cluster.kube import Kube
+from tests.cluster.objects import Objects, objects
 from tests.cluster.outside import Outside, outside
+from tests.support.s3_server import CREDENTIALS, REGION
 
 MUST_RUN = "--cluster-must-run"
 
@@ -50,4 +53,19 @@ def beside(cluster: node.Node, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def sluice(kube: Kube, beside: Outside) -> Iterator[Installed]:
     """The chart, installed once. A test says at what values it wants it (`sluice.at`)."""
     with installed(kube, beside, "fraud", values(beside)) as made:
+        yield made
+
+
+@pytest.fixture
+def storage(
+    sluice: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Objects]:
+    """With an empty bucket, which verbs of this process find as pods do."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with objects(tmp_path / "objects") as made:
+        monkeypatch.setenv("SLUICE_STORAGE_ENDPOINT", made.endpoint)
+        monkeypatch.setenv("SLUICE_STORAGE_REGION", REGION)
+        monkeypatch.setenv("SLUICE_STORAGE_CA_FILE", str(made.ca))
+        monkeypatch.setenv("SLUICE_KAFKA_BOOTSTRAP", sluice.beside.bootstrap)
         yield made

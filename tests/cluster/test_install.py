@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 from sluice.adapters.kafka.topics import Topics
 from sluice.application.log_keys import make_log_key
+from sluice.cli import main
 from tests.cluster.chart import NAME, READY_MAX_S, Installed, volume
 from tests.cluster.kube import KubeError, is_ready
+from tests.cluster.objects import CA_SECRET, SECRET, Objects
+from tests.support.log_bucket import LogBucket
 from tests.support.messages import authorization
 from tests.support.recount import wait_applied
+from tests.support.s3_server import REGION
 
 pytestmark = pytest.mark.cluster
 
@@ -136,10 +141,11 @@ LOG_KEY = "/var/lib/sluice-keys/log/0.pem.pub"
 
 
 def test_the_auditor_makes_its_keys_and_its_log_accounts_for_all_with_a_witness(
-    sluice: Installed, tmp_path: Path
+    sluice: Installed, storage: Objects, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Last here, since it changes the values: first the auditor as a first install has it, then a
-    witness that is told the key which that made, and the other way round."""
+    witness that is told the key which that made, and the other way round; and a copy in a bucket
+    from which nobody can delete."""
     space = sluice.namespace
     for claim in (f"log-{AUDITOR}", f"{NAME}-keystore", f"state-{NAME}-witness-0"):
         folder = tmp_path / claim
@@ -159,10 +165,20 @@ def test_the_auditor_makes_its_keys_and_its_log_accounts_for_all_with_a_witness(
     of = ["--namespace", space]
     file = f"--from-file=key.pem={tmp_path / 'witness.pem'}"
     sluice.kube(*of, "create", "secret", "generic", "witness-key", file)
+    bucket = LogBucket(storage.server)
+    storage.allow(sluice)
     sluice.at(
         auditor={
             "enabled": True,
             "witnesses": [{"key": str(witness), "url": f"http://{NAME}-witness"}],
+            "copy": {
+                "bucket": bucket.NAME,
+                "endpoint": storage.endpoint,
+                "region": REGION,
+                "retainDays": 1,
+            },
+            "credentialsSecret": SECRET,
+            "caSecret": CA_SECRET,
         },
         witness={
             "enabled": True,
@@ -186,3 +202,19 @@ def test_the_auditor_makes_its_keys_and_its_log_accounts_for_all_with_a_witness(
     sluice.kube.until(holds, "the log verifies, witnessed, and nothing is missing", READY_MAX_S)
     tail = inside("sluice", "log", "tail", "/var/lib/sluice/log/0", "--count", "50")
     assert '"in-the-log"' in tail
+
+    (tmp_path / "log.pub").write_text(log_key)
+
+    def copied() -> bool:
+        try:
+            copy = str(bucket.download(tmp_path / f"copy-{time.monotonic_ns()}"))
+        except ValueError:  # no checkpoint is there yet
+            return False
+        about = ["--key", str(tmp_path / "log.pub"), "--witness", str(witness)]
+        capsys.readouterr()
+        whole = main(["log", "verify", copy, *about, "--require-witness", "1"]) == 0
+        main(["log", "tail", copy, "--count", "50"])
+        return whole and '"in-the-log"' in capsys.readouterr().out
+
+    sluice.kube.until(copied, "the copy verifies, witnessed", READY_MAX_S)
+    assert bucket.locked()

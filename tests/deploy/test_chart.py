@@ -64,9 +64,10 @@ def pods(objects: list[Object]) -> Iterator[tuple[str, dict[str, str], Object]]:
         elif one["kind"] == "InferenceService":
             labels = one["metadata"]["labels"]
             for predictor in (one["spec"]["predictor"], *canaries(one)):
-                runtime = named(objects, "ServingRuntime")[predictor["model"]["runtime"]]["spec"]
-                spec = {key: value for key, value in predictor.items() if key != "model"}
-                yield component(labels), labels, spec | runtime
+                spec = dict(predictor)
+                if model := spec.pop("model", None):
+                    spec |= named(objects, "ServingRuntime")[model["runtime"]]["spec"]
+                yield component(labels), labels, spec
 
 
 def canaries(service: Object) -> list[Object]:
@@ -293,7 +294,7 @@ def path_matters(path: str, name: str, container: str) -> bool:
     if section in ("archiver", "witness"):
         return name == section
     if section == "storage":
-        return name in ("archiver", "labeller", "steps")
+        return name.startswith("decider") or name in ("archiver", "labeller", "steps")
     if section in ("auditor", "keystore"):
         return name == "auditor"
     if section == "access" or rest.startswith(("cert_file", "key_file", "client_ca_file")):
@@ -705,7 +706,7 @@ def test_an_archive_on_object_storage_has_no_volume_and_who_reads_it_the_way_to_
     for name, labels, spec in pods(objects):
         assert "archive" not in [volume["name"] for volume in spec["volumes"]]
         knows = name in ("archiver", "labeller", "steps")
-        assert (9000 in reaches(objects, labels)) is knows, name
+        assert (9000 in reaches(objects, labels)) is (knows or name.startswith("decider")), name
         for container in spec["containers"]:
             environment = {v["name"]: v.get("value") for v in container.get("env", [])}
             root = environment.get("SLUICE_ARCHIVER_ROOT")
@@ -713,6 +714,31 @@ def test_an_archive_on_object_storage_has_no_volume_and_who_reads_it_the_way_to_
             assert ({"secretRef": {"name": "storage"}} in container.get("envFrom", [])) is knows
             containers += knows
     assert containers == 5, "archiver, the check beside it, labeller, and Airflow's two pods"
+
+
+def test_deciders_follow_a_registry_by_credentials_of_their_own_and_nothing_is_downloaded(
+    chart: Helm, rendered: Rendered
+) -> None:
+    objects = rendered("objects")
+    read = {"secretRef": {"name": "release-storage"}}
+    deciders = [one for one in pods(objects) if one[0].startswith("decider")]
+    assert len(deciders) == 2
+    for _, labels, spec in deciders:
+        assert "initContainers" not in spec
+        assert "model" not in [volume["name"] for volume in spec["volumes"]]
+        assert spec["containers"][0]["envFrom"] == [read]
+        assert 443 not in reaches(objects, labels)
+    (service,) = named(objects, "InferenceService").values()
+    assert "model" not in service["spec"]["predictor"], "KServe would add its agent"
+    told = named(objects, "ConfigMap")["sluice-airflow"]["data"]
+    assert told["AIRFLOW__SLUICE__REGISTRY"] == "s3://bank-releases/eu1"
+    # Alone, beside an archive on a volume: the check reads it too, the archiver does not.
+    alone = chart.render(
+        with_changes("kind", model={"registry": "s3://r/eu1"}, storage={"credentialsSecret": "s"})
+    )
+    (spec,) = (spec for name, _, spec in pods(alone) if name == "archiver")
+    given = {one["name"]: one.get("envFrom", []) for one in spec["containers"]}
+    assert given == {"archiver": [], "consistency": [{"secretRef": {"name": "s"}}]}
 
 
 def test_an_account_with_an_identity_is_told_so_and_may_ask_for_its_credentials(
@@ -887,8 +913,13 @@ def test_a_steps_pod_is_what_kubernetes_takes_and_its_disks_are_there(
         ("default", {"store__external": {"url": "redis://u:p@h"}}, "holds a password"),
         ("kind", {"archiver": {"replicas": 2}}, "archiver.replicas is more than 1"),
         ("deployment", {"archiver__root": "s3://b/a"}, "one of them. What the volume holds"),
-        ("objects", {"archiver__root": ""}, "storage.caSecret is given and the archive is on"),
+        ("objects", {"archiver__root": ""}, "labeller.lookUp is on"),
         ("kind", {"storage": {"credentialsSecret": "s"}}, "storage.credentialsSecret is given and"),
+        ("objects", {"model__storageUri": "s3://releases/r42"}, "Give one of them"),
+        ("objects", {"serving__kserve": {"canary": {"name": "x", "storageUri": "s3://r/x"}}},
+         "sluice release canary"),
+        ("objects", {"model__registry": "gs://bank/releases"}, "and model.registry is gs"),
+        ("kind", {"model": {"registry": "pvc://models/r42"}}, "pattern"),
         ("kind", {"archiver__root": "s3://"}, "pattern"),
         ("objects", {"archiver__root": "gs://bank/archive"}, "are of S3, and archiver.root is gs"),
         ("objects", {"storage__endpoint": "http://s3:9000"}, "is no https URL"),

@@ -111,6 +111,21 @@ def test_what_is_made_there_is_whole_or_is_not_there(url: str, s3: S3Server, aft
     assert not folder.exists(), "a copy ends with the verb"
 
 
+def test_what_is_to_be_made_there_waits_for_a_storage_that_is_away(url: str, s3: S3Server) -> None:
+    tries: list[str] = []
+
+    def again(what: str) -> None:
+        tries.append(what)
+        s3.start()
+
+    s3.stop()
+    with making(there(url, s3), again) as folder:
+        write(folder, SET)
+    assert len(tries) == 1
+    assert "once more in 1 s" in tries[0]
+    assert sorted(keys(url, s3)) == sorted(SET)
+
+
 def test_another_set_does_not_take_the_place_of_half_a_one(url: str, s3: S3Server) -> None:
     half = {name: raw for name, raw in SET.items() if name not in LAST}
     with making(there(url, s3), silent) as folder:
@@ -172,6 +187,25 @@ def test_what_the_storage_refuses_is_said_at_once_and_in_its_words(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anothers")
     monkeypatch.setenv("SLUICE_STORAGE_ENDPOINT", s3.endpoint.replace("127.0.0.1", "localhost"))
     refused(url, "SignatureDoesNotMatch")
+    assert tries == [], "none was made again"
+
+
+def test_who_has_no_credentials_is_told_so_and_not_that_the_storage_refuses(
+    url: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without keys the client asks the machine for those of its role. Here the server answers in
+    its place, as one that knows of no role does: 403."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", s3.endpoint)
+    monkeypatch.setenv("SLUICE_STORAGE_REGION", "without-keys")  # another client
+    tries: list[str] = []
+    with (
+        pytest.raises(Unavailable, match=r"^no credentials .*AWS_ACCESS_KEY_ID") as caught,
+        reading(load()[0], url, tries.append),
+    ):
+        raise AssertionError("nothing to read")
+    assert "archive-on-object-storage.md" in str(caught.value)
     assert tries == [], "none was made again"
 
 

@@ -17,8 +17,8 @@ from tests.support.certificates import Pem
 class _Front(ThreadingTCPServer):
     daemon_threads = True
 
-    def __init__(self, behind: int, context: ssl.SSLContext) -> None:
-        super().__init__(("127.0.0.1", 0), _Connection)
+    def __init__(self, host: str, behind: int, context: ssl.SSLContext) -> None:
+        super().__init__((host, 0), _Connection)
         self.behind = behind
         self.context = context
 
@@ -49,15 +49,17 @@ def _pump(here: socket.socket, there: socket.socket) -> None:
 
 
 @contextmanager
-def tls_front(port: int, server: Pem, *, client_ca: Path | None = None) -> Iterator[int]:
+def tls_front(
+    port: int, server: Pem, *, client_ca: Path | None = None, host: str = "127.0.0.1"
+) -> Iterator[int]:
     """The port of a TLS listener before 127.0.0.1:port. client_ca: clients must show a certificate
-    of it."""
+    of it. host: where it listens."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server.cert, server.key)
     if client_ca is not None:
         context.load_verify_locations(client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
-    with _Front(port, context) as front:
+    with _Front(host, port, context) as front:
         thread = threading.Thread(target=front.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -113,6 +113,7 @@ image: {{ include "sluice.image" (dict "image" .root.Values.image "tag" .root.Ch
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 terminationMessagePolicy: FallbackToLogsOnError # whose last line says why it gave up
 {{ include "sluice.confined" . }}
+{{- include "sluice.storageEnvFrom" . }}
 {{- end }}
 
 {{/* Live: its work still turns, so that a restart helps; it does not fail because Kafka, the store or

@@ -154,6 +154,12 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
   valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.root.Values.letThroughKey.key }}}}
 {{- end }}
 {{- end }}
+{{- if include "sluice.objects" . }}
+{{- include "sluice.objectsEnv" (dict "prefix" "SLUICE_STORAGE" "at" .root.Values.storage) }}
+{{- if .root.Values.storage.caSecret }}
+- {name: SLUICE_STORAGE_CA_FILE, value: /etc/sluice/storage-ca/ca.crt}
+{{- end }}
+{{- end }}
 {{- with .root.Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -168,17 +174,26 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 {{- if include "sluice.storeUser" . }}
 {{- include "sluice.storeMounts" . }}
 {{- end }}
+{{- if and .root.Values.storage.caSecret (include "sluice.objects" .) }}
+- {name: storage-ca, mountPath: /etc/sluice/storage-ca, readOnly: true}
+{{- end }}
 {{- with .root.Values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
 {{- define "sluice.volumes" -}}
-- {name: tmp, emptyDir: {sizeLimit: 256Mi}}
+{{- /* The consistency check is in the archiver's pod. */}}
+{{- $check := ternary (include "sluice.objects" (dict "root" .root "component" "consistency")) "" (eq .component "archiver") -}}
+{{- $copies := and .root.Values.model.registry (or $check (hasPrefix "decider" .component) (eq .component "steps")) -}}
+- {name: tmp, emptyDir: {sizeLimit: {{ if $copies }}{{ .root.Values.model.initializer.sizeLimit }}{{ else }}256Mi{{ end }}}}
 - {name: config, configMap: {name: {{ include "sluice.fullname" .root }}-config}}
 {{- include "sluice.kafkaVolumes" . }}
 {{- if include "sluice.storeUser" . }}
 {{- include "sluice.storeVolumes" . }}
+{{- end }}
+{{- if and .root.Values.storage.caSecret (or $check (include "sluice.objects" .)) }}
+- {name: storage-ca, secret: {secretName: {{ .root.Values.storage.caSecret }}}}
 {{- end }}
 {{- with .root.Values.extraVolumes }}
 {{ toYaml . }}
@@ -223,7 +238,8 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* How a release comes to a pod: claim, image, or download. "" for what nobody reads. */}}
+{{/* How KServe brings a release to a pod: claim, image, or download. "" for what it does not read, and
+     where deciders follow a registry. */}}
 {{- define "sluice.modelBy" -}}
 {{- $scheme := regexFind "^[a-z0-9+]+://[^/]" .Values.model.storageUri | regexFind "^[a-z0-9+]+" -}}
 {{- if eq $scheme "pvc" -}}claim
@@ -241,7 +257,7 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 - {name: model, mountPath: /mnt/models, readOnly: true{{ if $path }}, subPath: {{ $path }}{{ end }}}
 {{- else if eq $by "image" }}
 - {name: model, mountPath: /mnt/models, readOnly: true, subPath: models}
-{{- else }}
+{{- else if eq $by "download" }}
 - {name: model, mountPath: /mnt/models, readOnly: true}
 {{- end }}
 {{- end }}
@@ -253,7 +269,7 @@ keys: {{- toYaml $kafka.external.secretKeys | nindent 2 }}
 - {name: model, persistentVolumeClaim: {claimName: {{ regexFind "^[^/]+" (trimPrefix "pvc://" $uri) }}, readOnly: true}}
 {{- else if eq $by "image" }}
 - {name: model, image: {reference: {{ regexReplaceAll "^oci[a-z+]*://" $uri "" }}, pullPolicy: IfNotPresent}}
-{{- else }}
+{{- else if eq $by "download" }}
 - {name: model, emptyDir: {sizeLimit: {{ .Values.model.initializer.sizeLimit }}}}
 {{- end }}
 {{- end }}
@@ -298,7 +314,7 @@ initContainers:
 {{- end }}
 {{- end }}
 {{- end }}
-{{- $decider := dict "release_dir" "/mnt/models" "policy_dir" (include "sluice.policyDir" . | trim) "trust_dir" (include "sluice.trustDir" . | trim) -}}
+{{- $decider := dict "release_dir" (.Values.model.registry | default "/mnt/models") "policy_dir" (include "sluice.policyDir" . | trim) "trust_dir" (include "sluice.trustDir" . | trim) -}}
 {{- $http := dict -}}
 {{- if .Values.tls.existingSecret }}
 {{- $http = dict "cert_file" "/etc/sluice/tls/tls.crt" "key_file" "/etc/sluice/tls/tls.key" }}
@@ -363,6 +379,28 @@ checksum/config: {{ include "sluice.yaml" . | sha256sum }}
 {{- end }}
 {{- end }}
 
+{{/* Which URL a component asks the object storage for, "" if none. (dict "root" $ "component" "archiver") */}}
+{{- define "sluice.objects" -}}
+{{- $values := .root.Values -}}
+{{- $archive := $values.archiver.root -}}
+{{- $either := $archive | default $values.model.registry -}}
+{{- if hasPrefix "decider" .component -}}{{ $values.model.registry }}
+{{- else if eq .component "archiver" -}}{{ $archive }}
+{{- else if eq .component "consistency" -}}{{ ternary $either "" $values.consistency.enabled }}
+{{- else if eq .component "labeller" -}}{{ ternary $archive "" (and $values.labeller.enabled $values.labeller.lookUp) }}
+{{- else if eq .component "steps" -}}{{ ternary $either "" $values.airflow.enabled }}
+{{- end -}}
+{{- end }}
+
+{{/* Its credentials: none where the account has an identity. Deciders only read, and have their own. */}}
+{{- define "sluice.storageEnvFrom" -}}
+{{- $secret := ternary .root.Values.model.credentialsSecret .root.Values.storage.credentialsSecret (hasPrefix "decider" .component) -}}
+{{- if and $secret (include "sluice.objects" .) }}
+envFrom:
+  - secretRef: {name: {{ $secret }}}
+{{- end }}
+{{- end }}
+
 {{/* The archive, as who reads or writes it finds it: a folder of a volume, or a URL. */}}
 {{- define "sluice.archiveRoot" -}}
 {{ .Values.archiver.root | default "/var/lib/sluice/archive" }}
@@ -370,41 +408,23 @@ checksum/config: {{ include "sluice.yaml" . | sha256sum }}
 
 {{- define "sluice.archiveEnv" -}}
 - {name: SLUICE_ARCHIVER_ROOT, value: {{ include "sluice.archiveRoot" . | trim | quote }}}
-{{- if .Values.archiver.root }}
-{{- include "sluice.objectsEnv" (dict "prefix" "SLUICE_STORAGE" "at" .Values.storage) }}
-{{- if .Values.storage.caSecret }}
-- {name: SLUICE_STORAGE_CA_FILE, value: /etc/sluice/storage-ca/ca.crt}
-{{- end }}
-{{- end }}
-{{- end }}
-
-{{/* Credentials, of a container: "" where its account has an identity. */}}
-{{- define "sluice.archiveEnvFrom" -}}
-{{- if and .Values.archiver.root .Values.storage.credentialsSecret }}
-envFrom:
-  - secretRef: {name: {{ .Values.storage.credentialsSecret }}}
-{{- end }}
 {{- end }}
 
 {{/* (dict "root" $ "readOnly" true) */}}
 {{- define "sluice.archiveMounts" -}}
 {{- if not .root.Values.archiver.root }}
 - {name: archive, mountPath: /var/lib/sluice{{ if .readOnly }}, readOnly: true{{ end }}}
-{{- else if .root.Values.storage.caSecret }}
-- {name: storage-ca, mountPath: /etc/sluice/storage-ca, readOnly: true}
 {{- end }}
 {{- end }}
 
 {{- define "sluice.archiveVolumes" -}}
 {{- $disk := .root.Values.archiver.persistence -}}
-{{- if .root.Values.archiver.root }}
-{{- with .root.Values.storage.caSecret }}
-- {name: storage-ca, secret: {secretName: {{ . }}}}
-{{- end }}
-{{- else if $disk.enabled }}
+{{- if not .root.Values.archiver.root }}
+{{- if $disk.enabled }}
 - {name: archive, persistentVolumeClaim: {claimName: {{ default (printf "%s-archive" (include "sluice.fullname" .root)) $disk.existingClaim }}{{ if .readOnly }}, readOnly: true{{ end }}}}
 {{- else }}
 - {name: archive, emptyDir: {sizeLimit: {{ $disk.size }}}}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -2,10 +2,16 @@
      so that it runs whatever else is rendered. */}}
 {{- define "sluice.validate" -}}
 {{- $values := .Values -}}
-{{- if not $values.model.storageUri }}
-{{- fail "\n\nmodel.storageUri is empty: a decider without a release is never ready. Name the folder of a release: pvc://CLAIM/PATH, s3://BUCKET/PATH, oci://IMAGE.\n" }}
+{{- if $values.model.registry }}
+{{- if $values.model.storageUri }}
+{{- fail "\n\nmodel.storageUri and model.registry are both given: KServe brings the one, deciders follow the other by themselves. Give one of them.\n" }}
 {{- end }}
-{{- if not (include "sluice.modelBy" .) }}
+{{- if $values.serving.kserve.canary.name }}
+{{- fail "\n\nserving.kserve.canary tries a release of its own, and with model.registry the registry says which decides: sluice release canary.\n" }}
+{{- end }}
+{{- else if not $values.model.storageUri }}
+{{- fail "\n\nmodel.storageUri is empty: a decider without a release is never ready. Name the folder of a release, pvc://CLAIM/PATH, s3://BUCKET/PATH, oci://IMAGE; or in model.registry a bucket of releases.\n" }}
+{{- else if not (include "sluice.modelBy" .) }}
 {{- fail (printf "\n\nmodel.storageUri is %s: KServe reads pvc://, s3://, gs://, oci://, https:// and hf://, and a name behind it.\n" $values.model.storageUri) }}
 {{- end }}
 {{- if not (or $values.trust.keys $values.trust.existingConfigMap $values.trust.shipped) }}
@@ -46,6 +52,7 @@
 {{- include "sluice.validateKafka" . }}
 {{- include "sluice.validateStore" . }}
 {{- include "sluice.validateAccess" . }}
+{{- include "sluice.validateStorage" . }}
 {{- include "sluice.validateArchive" . }}
 {{- include "sluice.validateLog" . }}
 {{- include "sluice.validateAirflow" . }}
@@ -59,18 +66,7 @@
 {{- if $disk.existingClaim }}
 {{- fail "\n\narchiver.root puts the archive on object storage and archiver.persistence.existingClaim names a volume for it: one of them. What the volume holds is copied to the bucket first, under the same names.\n" }}
 {{- end }}
-{{- if and .Values.storage.caSecret (not (hasPrefix "https:" .Values.storage.endpoint)) }}
-{{- fail "\n\nstorage.caSecret is given and storage.endpoint is no https URL: the certificates of AWS, Google and Azure lead to the image's own.\n" }}
-{{- end }}
-{{- if and (or .Values.storage.endpoint .Values.storage.region) (not (hasPrefix "s3:" $archiver.root)) }}
-{{- fail (printf "\n\nstorage.endpoint and storage.region are of S3, and archiver.root is %s.\n" $archiver.root) }}
-{{- end }}
 {{- else }}
-{{- range $key, $value := .Values.storage }}
-{{- if $value }}
-{{- fail (printf "\n\nstorage.%s is given and the archive is on a volume: give its URL in archiver.root, s3://BUCKET/PREFIX.\n" $key) }}
-{{- end }}
-{{- end }}
 {{- if and .Values.labeller.enabled .Values.labeller.lookUp (or (not $disk.enabled) (ne $disk.accessMode "ReadWriteMany")) }}
 {{- fail (printf "\n\nlabeller.lookUp is on: it reads the archive beside the archiver. Set archiver.persistence.enabled, and its accessMode to ReadWriteMany, with a storage class that can; %s; or have reports name the entities themselves.\n" $there) }}
 {{- end }}
@@ -82,6 +78,27 @@
 {{- end }}
 {{- if and (gt (int $archiver.replicas) 1) (ne $disk.accessMode "ReadWriteMany") }}
 {{- fail (printf "\n\narchiver.replicas is more than 1: all replicas write one folder. Set archiver.persistence.accessMode to ReadWriteMany, with a storage class that can. %s.\n" $there) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.validateStorage" -}}
+{{- $storage := .Values.storage -}}
+{{- $urls := dict "archiver.root" .Values.archiver.root "model.registry" .Values.model.registry -}}
+{{- if compact (values $urls) }}
+{{- if and $storage.caSecret (not (hasPrefix "https:" $storage.endpoint)) }}
+{{- fail "\n\nstorage.caSecret is given and storage.endpoint is no https URL: the certificates of AWS, Google and Azure lead to the image's own.\n" }}
+{{- end }}
+{{- range $key, $url := $urls }}
+{{- if and $url (or $storage.endpoint $storage.region) (not (hasPrefix "s3:" $url)) }}
+{{- fail (printf "\n\nstorage.endpoint and storage.region are of S3, and %s is %s.\n" $key $url) }}
+{{- end }}
+{{- end }}
+{{- else }}
+{{- range $key, $value := $storage }}
+{{- if $value }}
+{{- fail (printf "\n\nstorage.%s is given and nothing lies there: the archive is on a volume. Give its URL in archiver.root, s3://BUCKET/PREFIX, or that of a registry in model.registry.\n" $key) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -47,8 +47,9 @@ def making(there: AnyPath, say: Say) -> Iterator[Path]:
         yield there
         return
     from sluice.adapters.storage.copies import Copy  # noqa: PLC0415 - an extra
+    from sluice.adapters.storage.patience import patiently  # noqa: PLC0415 - an extra
 
-    if (there / MANIFEST).exists():
+    if patiently((there / MANIFEST).exists, say):
         raise Rejected("there is something already", where=str(there), fix="name a new place")
     with tempfile.TemporaryDirectory(prefix="sluice-") as aside:
         folder = Path(aside) / (there.name or "made")

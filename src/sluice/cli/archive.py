@@ -12,7 +12,7 @@ from __future__ import annotations
 import click
 
 from sluice.bootstrap import verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import place
 from sluice.cli.output import say
 from sluice.cli.parameters import archive_option
 from sluice.cli.text import help_of
@@ -38,7 +38,8 @@ def command() -> None:
 )
 def compact(archive: str | None, keep_h: int) -> int:
     """Returns 0. Raises Misconfigured, Unavailable, Corrupt."""
-    root = archive_root(load()[0], archive)
+    settings, _ = load()
+    root = place(settings, archive or settings.archiver.root)  # it asks again by itself
     did = verbs.compact_archive(root, keep_h * HOUR_S, say)
     say(
         f"{did.of:,} files put together to {did.made:,}, {did.deleted:,} of earlier runs deleted",

@@ -23,7 +23,7 @@ from pathlib import Path
 import click
 
 from sluice.bootstrap import engines, verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.bad_rows import BadRows
 from sluice.cli.output import say
 from sluice.cli.parameters import (
@@ -95,7 +95,7 @@ def command(
     """Returns 0, or 1 with more bad rows than allowed or if some entity had another state."""
     settings, _ = load()
     on = engines.engine(engine, threads)
-    fx, root = verbs.rates(settings), archive_root(settings, archive)
+    fx, root = verbs.rates(settings), archive_named(settings, archive)
     verbs.check_archive(root)
     if not no_store:
         verbs.check_store(settings)

@@ -57,11 +57,12 @@ _INTRO = """\
 {description} What is in it and why: [ADR 35](../../docs/decisions/0035-one-chart.md). For Helm 4 \
 and Kubernetes {kube}; its versions: [CHANGELOG](CHANGELOG.md).
 
-What must be given: `model.storageUri`, a key in `trust`, brokers, a store, and who may ask. What \
-is missing or misspelt fails before anything is installed, and says what to do. [ci/](ci) has \
-whole examples: [default](ci/default.yaml) (the least), [kind](ci/kind.yaml) (all of it on one \
-machine), [prod](ci/prod.yaml), [strimzi](ci/strimzi.yaml), [deployment](ci/deployment.yaml) \
-(without KServe), [objects](ci/objects.yaml) (the archive on object storage).
+What must be given: `model.storageUri` or `model.registry`, a key in `trust`, brokers, a store, \
+and who may ask. What is missing or misspelt fails before anything is installed, and says what to \
+do. [ci/](ci) has whole examples: [default](ci/default.yaml) (the least), [kind](ci/kind.yaml) \
+(all of it on one machine), [prod](ci/prod.yaml), [strimzi](ci/strimzi.yaml), \
+[deployment](ci/deployment.yaml) (without KServe), [objects](ci/objects.yaml) (archive and \
+releases on object storage).
 
 Helm 4's `--wait` waits in vain where KServe serves and an autoscaler has changed the number of \
 pods: KServe 0.20 notes the Deployment's generation as the InferenceService's, and Helm takes it \

@@ -19,7 +19,7 @@ import msgspec
 
 from sluice.application.spread import one_by_one
 from sluice.bootstrap import engines, verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.output import say, write
 from sluice.cli.parameters import FOLDER, archive_option, engine_option
 from sluice.cli.text import help_of
@@ -68,7 +68,7 @@ def command(
     report: Path | None,
 ) -> int:
     """Returns the verdict: 0, 1 or 2. Raises Unavailable if the report cannot be written."""
-    root = archive_root(load()[0], archive)
+    root = archive_named(load()[0], archive)
     spread = one_by_one if engine == engines.LOCAL else engines.engine(engine, 1).spread
     found, status = verbs.consistency_gate(
         root, sample_ppm=sample_ppm, count=newest, at_least=at_least, spread=spread

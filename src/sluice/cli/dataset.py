@@ -26,7 +26,7 @@ from sluice.application.build_dataset import build
 from sluice.application.dataset import Order, one_for_each_test
 from sluice.application.dataset_manifest import MANIFEST, Manifest
 from sluice.bootstrap import engines, verbs
-from sluice.bootstrap.archive_root import archive_root, place
+from sluice.bootstrap.archive_root import archive_named, place
 from sluice.bootstrap.copies import making
 from sluice.cli.output import say
 from sluice.cli.parameters import FOLDER, archive_option, cores_option, engine_option
@@ -189,7 +189,7 @@ def build_(
         accepted=accept_unbounded,
     )
     orders = one_for_each_test(order) if per_test else [order]
-    root, place_of_all = archive_root(settings, archive), place(settings, out)
+    root, place_of_all = archive_named(settings, archive), place(settings, out)
     spread = engines.engine(engine, processes).spread
     with verbs.training_logs(root, repo, orders, spread, processes) as logs:
         for one, log in zip(orders, logs, strict=True):

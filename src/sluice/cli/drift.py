@@ -23,7 +23,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.dataset import span
 from sluice.cli.output import say, write
 from sluice.cli.parameters import COPY, FOLDER, archive_option, instant
@@ -92,7 +92,7 @@ def command(
     with Progress() as line:
         found = verbs.drift_report(
             settings,
-            archive_root(settings, archive),
+            archive_named(settings, archive),
             champion,
             keys,
             since=to - 7 * 86_400 * SECOND_US if since is None else since,

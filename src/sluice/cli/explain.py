@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.output import say, say_json
 from sluice.cli.parameters import archive_option
 from sluice.cli.text import help_of
@@ -36,7 +36,7 @@ def command(authorization_id: str, archive: str | None, everything: bool, as_jso
     """Returns 0, or 1 if the archive holds no such decision."""
     from sluice.application.explain import explain  # noqa: PLC0415 - loads numba
 
-    root = archive_root(load()[0], archive)
+    root = archive_named(load()[0], archive)
     decisions = verbs.find_decisions(root, authorization_id)
     if not decisions:
         say(

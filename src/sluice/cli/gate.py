@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from sluice.bootstrap import verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.judge import DEFAULT_TRUST
 from sluice.cli.output import say
 from sluice.cli.parameters import COPY, FOLDER, archive_option
@@ -91,7 +91,7 @@ def command(
         with_int8=not no_int8,
         champion=champion,
         releases=releases or (champion.resolve().parent if champion else None),
-        archive=archive_root(load()[0], archive),
+        archive=archive_named(load()[0], archive),
         archive_wanted=archive is not None,
         limits=limits,
         costs=costs,

@@ -20,7 +20,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.output import say, write
 from sluice.cli.parameters import COPY, FOLDER, archive_option, instant
 from sluice.cli.progress import Progress
@@ -73,7 +73,7 @@ def command(
     decider = settings.decider
     with Progress() as line:
         found = verbs.impact(
-            archive_root(settings, archive),
+            archive_named(settings, archive),
             policy or Path(decider.policy_dir),
             release,
             trust or Path(decider.trust_dir),

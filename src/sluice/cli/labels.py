@@ -16,7 +16,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.bad_rows import FIRST
 from sluice.cli.output import say, say_json
 from sluice.cli.parameters import FOLDER, archive_option
@@ -162,7 +162,7 @@ def send(
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def maturity(archive: str | None, complete_days: int, as_json: bool) -> int:
     """Returns 0, or 1 if there is no report to count."""
-    root = archive_root(load()[0], archive)
+    root = archive_named(load()[0], archive)
     rows = verbs.label_maturity(root, complete_days)
     if not rows:
         say(

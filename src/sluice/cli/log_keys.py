@@ -24,7 +24,7 @@ import click
 
 from sluice.application.sealing import period_of
 from sluice.bootstrap import keystore as parts
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.output import say, say_json, write
 from sluice.cli.parameters import FOLDER, archive_option, by_options
 from sluice.cli.text import help_of
@@ -81,7 +81,7 @@ def erase(
     settings, _ = load()
     through = through or period_of(SystemClock().now_us())
     one = _subject(settings, tenant, card, subject)
-    root = archive_root(settings, archive)
+    root = archive_named(settings, archive)
     done = parts.erase(settings, one, through, root, who=who, case=case)
     say(f"subject    {one}")
     say(f"through    {through}")
@@ -276,7 +276,7 @@ def copy(folder: Path) -> int:
 def sweep(archive: str | None) -> int:
     """Returns 0. Raises Misconfigured, Unavailable, Corrupt."""
     settings, _ = load()
-    say(f"{parts.sweep(settings, archive_root(settings, archive))} rows rewritten")
+    say(f"{parts.sweep(settings, archive_named(settings, archive))} rows rewritten")
     return 0
 
 

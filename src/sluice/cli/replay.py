@@ -24,7 +24,7 @@ import click
 import msgspec
 
 from sluice.bootstrap import verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.output import say, say_json
 from sluice.cli.parameters import COPY, FOLDER, archive_option
 from sluice.cli.text import help_of
@@ -97,7 +97,7 @@ def command(
 ) -> int:  # fmt: skip
     """Returns 0, 1, 2 or 3. Raises Misconfigured."""
     settings, _ = load()
-    root = archive_root(settings, archive)
+    root = archive_named(settings, archive)
     library = verbs.library(settings, policies, releases, trust)
     if (authorization_id is None) == (count is None):
         raise click.UsageError("name an authorization, or --random N")

@@ -27,7 +27,7 @@ import click
 
 from sluice.audit.notes import LOG
 from sluice.bootstrap import verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.output import say
 from sluice.cli.parameters import COPY, FOLDER, archive_option
 from sluice.cli.progress import Progress
@@ -161,7 +161,7 @@ def explain_to_customer(
         authorization_id,
         grant=grant,
         audience=audience,
-        archive=archive_root(settings, archive),
+        archive=archive_named(settings, archive),
         library=verbs.library(settings, policies, releases, trust),
         warn=lambda why: say(f"sluice report: {why}", err=True),
     )

@@ -16,7 +16,7 @@ import time
 import click
 
 from sluice.bootstrap import verbs
-from sluice.bootstrap.archive_root import archive_root
+from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.parameters import archive_option, cores_option
 from sluice.cli.progress import Progress
 from sluice.cli.text import help_of
@@ -45,7 +45,7 @@ def rebuild(archive: str | None, topic_alone: bool, accept_gaps: bool, processes
         Progress() as line,
         verbs.rebuild(
             settings,
-            archive_root(settings, archive),
+            archive_named(settings, archive),
             topic_alone=topic_alone,
             accept_gaps=accept_gaps,
             processes=processes,

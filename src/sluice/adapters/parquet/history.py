@@ -141,12 +141,12 @@ class HistoryFiles:
         days = rows[_TIMES[kind]].to_numpy() // DAY_US
         starts = np.flatnonzero(np.r_[True, days[1:] != days[:-1]]) if len(days) else days
         bounds = [*starts.tolist(), len(days)]
-        with ThreadPoolExecutor(self._threads) as pool:
-            jobs = [
-                pool.submit(self._file, kind, first + a, int(days[a]), rows.slice(a, b - a))
-                for a, b in itertools.pairwise(bounds)
-            ]
-            return sum(job.result() for job in jobs)
+
+        def write(a: int, b: int) -> bool:
+            return self._file(kind, first + a, int(days[a]), rows.slice(a, b - a))
+
+        with ThreadPoolExecutor(self._threads) as pool:  # the first that fails ends it
+            return sum(pool.map(write, bounds[:-1], bounds[1:]))
 
     def _file(self, kind: str, first: int, day: int, rows: pa.Table) -> bool:
         partition = _PARTITIONS[kind]

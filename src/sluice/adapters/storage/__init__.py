@@ -19,8 +19,16 @@ SCHEMES = ("s3", "gs", "abfs", "abfss", "az")
 __all__ = ["AnyPath", "Folder", "at", "begins", "folder"]
 
 
-def at(place: str | Path, endpoint: str = "", region: str = "", ca_file: str = "") -> AnyPath:
-    """The root that a folder's name or a URL says. Raises Misconfigured.
+def at(
+    place: str | Path,
+    endpoint: str = "",
+    region: str = "",
+    ca_file: str = "",
+    *,
+    patient: bool = False,
+) -> AnyPath:
+    """The root that a folder's name or a URL says; the rest is of a :class:`Store`. Raises
+    Misconfigured.
 
     >>> at("var/archive")
     PosixPath('var/archive')
@@ -36,7 +44,7 @@ def at(place: str | Path, endpoint: str = "", region: str = "", ca_file: str = "
             where="archiver.root, --archive or another place",
             fix="a folder, or a URL like s3://bucket/prefix; also gs:// and abfs://",
         )
-    return ObjectPath(Store(f"{scheme}://{rest.rstrip('/')}", endpoint, region, ca_file))
+    return ObjectPath(Store(f"{scheme}://{rest.rstrip('/')}", endpoint, region, ca_file, patient))
 
 
 def folder(root: AnyPath) -> Folder:

@@ -7,25 +7,28 @@ machine's role.
 from __future__ import annotations
 
 import io
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
+from sluice.adapters.storage.patience import RefusedError, patiently
 from sluice.errors import Misconfigured, Unavailable
 from sluice.shown import shown
 
 CODE = "storage"
 """Of what is raised while the storage does not take or give."""
 FIX = "docs/runbooks/object-storage.md"
+CREDENTIALS = "docs/how-to/archive-on-object-storage.md lists where they are looked for"
 CONNECT_MAX_S, ANSWER_MAX_S = 5, 30
 RETRIES_MAX, RETRY_MAX_S = 3, 30
 """Of one request, inside the client: none after an answer that did not come in time, so that a
@@ -36,27 +39,31 @@ TAIL_BYTES = 128 * 1024
 """Of a larger one, read first and kept: where parquet has its footer."""
 SAYS_MAX = 300
 """Characters of what the client says."""
-_REFUSED = re.compile(r"status code: (40[01345][^:\n]*)")
-"""In what the client says of an answer that another try would get too."""
+_Answer = TypeVar("_Answer")
+_log = logging.getLogger(__name__)
+_REFUSED = re.compile(r"status code: ((?:40[01345]|507)[^:\n]*)")
+"""In what the client says of an answer that another try would get too; 507: it is full."""
+_NO_ROLE = re.compile(r"Error performing \w+ \S+?(//169\.254\.|/latest/(api|meta-data)/)")
+"""In what it says where it found no keys: it asked those who give them to a machine or a pod."""
+NO_CREDENTIALS = (
+    "no credentials for the object storage: not in the environment (AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY), and no role of this machine gives any"
+)
 _ANSWER = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 """Of S3, behind the client's first line."""
-
-
-class RefusedError(Unavailable):
-    """It answers, and wants something else of us: a bucket that is there, a right, a key. Who waits
-    for minutes need not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
     """url: of a bucket or a prefix of it. endpoint, region: of S3; "" is as the environment says,
     and AWS where it does not. ca_file: PEM, certificates that its own may lead to besides the
-    system's."""
+    system's. patient: asked for minutes where it does not answer, as a verb has them."""
 
     url: str
     endpoint: str = ""
     region: str = ""
     ca_file: str = ""
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +104,20 @@ class ObjectPath:
     def exists(self) -> bool:
         """Whether there is such an object. Raises Unavailable."""
         try:
-            with asking(self):
-                obstore.head(client(self.store), self.key)
+            ask(self, lambda: obstore.head(client(self.store), self.key))
         except FileNotFoundError:
             return False
         return True
 
     def read_bytes(self) -> bytes:
         """All of it. Raises FileNotFoundError, Unavailable."""
-        with asking(self):
-            return bytes(obstore.get(client(self.store), self.key).bytes())
+        return ask(self, lambda: bytes(obstore.get(client(self.store), self.key).bytes()))
 
     def open(self) -> io.RawIOBase | io.BytesIO:
         """For reading; by range if it is large. Raises FileNotFoundError, Unavailable."""
         size = self.size
         if size is None:
-            with asking(self):
-                size = obstore.head(client(self.store), self.key)["size"]
+            size = ask(self, lambda: obstore.head(client(self.store), self.key))["size"]
         return io.BytesIO(self.read_bytes()) if size <= WHOLE_MAX_BYTES else _Ranges(self, size)
 
 
@@ -126,10 +130,11 @@ class _Ranges(io.RawIOBase):
         self._tail = self._range(self._tail_at, size)
 
     def _range(self, start: int, end: int) -> bytes:
-        with asking(self._path):
-            return bytes(
-                obstore.get_range(client(self._path.store), self._path.key, start=start, end=end)
-            )
+        path = self._path
+        return ask(
+            path,
+            lambda: bytes(obstore.get_range(client(path.store), path.key, start=start, end=end)),
+        )
 
     def readable(self) -> bool:
         return True
@@ -195,6 +200,17 @@ def _certificates(path: str) -> bytes:
         ) from exc
 
 
+def ask(path: ObjectPath, request: Callable[[], _Answer]) -> _Answer:
+    """What a request returns. request: may be made twice; it is where the store is patient, and
+    each failed try is told. Raises as :func:`asking`."""
+
+    def once() -> _Answer:
+        with asking(path):
+            return request()
+
+    return patiently(once, _log.warning) if path.store.patient else once()
+
+
 @contextmanager
 def asking(path: ObjectPath) -> Iterator[None]:
     """Conditions that fail, and what is not there, are answers; the rest is Unavailable."""
@@ -209,6 +225,11 @@ def asking(path: ObjectPath) -> Iterator[None]:
 def unavailable(path: ObjectPath, exc: Exception) -> Unavailable:
     """What the storage said, and where."""
     said = str(exc)
+    if _NO_ROLE.search(said):
+        error = RefusedError if _REFUSED.search(said) else Unavailable
+        return error(
+            f"{NO_CREDENTIALS}: {_first_line(exc)}", where=str(path), fix=CREDENTIALS, code=CODE
+        )
     if refused := _REFUSED.search(said):
         answer = _ANSWER.search(said)
         why = ", ".join(answer.groups()) if answer else refused[1].strip()

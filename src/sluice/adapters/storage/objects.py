@@ -9,7 +9,7 @@ from typing import Any, cast
 import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-from sluice.adapters.storage.object_path import ObjectPath, asking, client, unavailable
+from sluice.adapters.storage.object_path import ObjectPath, ask, client, unavailable
 from sluice.adapters.storage.port import AnyPath, begins, changed
 from sluice.errors import Misconfigured
 from sluice.faultpoints import kill_at
@@ -37,8 +37,7 @@ class ObjectFolder:
     def days(self, kind: str) -> list[str]:
         """See the port."""
         path = self._root / kind
-        with asking(path):
-            found = obstore.list_with_delimiter(client(path.store), path.key)
+        found = ask(path, lambda: obstore.list_with_delimiter(client(path.store), path.key))
         names = (one.rpartition("/")[2] for one in found["common_prefixes"])
         return sorted(name[5:] for name in names if name.startswith("date="))
 
@@ -67,10 +66,23 @@ class ObjectFolder:
     def _from(self, path: ObjectPath, first: str) -> Iterator[ObjectPath]:
         """What lies below a path, behind a key, in order: a request a thousand, as they are
         taken."""
-        with asking(path):
-            for some in obstore.list(client(path.store), path.key, offset=first or None):
-                for one in some:
-                    yield ObjectPath(path.store, one["path"], one["size"])
+        behind: str | None = first or None
+        pages: Iterator[Any] | None = None
+
+        def page() -> Any:
+            nonlocal pages
+            if pages is None:
+                pages = iter(obstore.list(client(path.store), path.key, offset=behind))
+            try:
+                return next(pages, None)
+            except Exception:
+                pages = None  # the next try goes on behind what was taken
+                raise
+
+        while some := ask(path, page):
+            for one in some:
+                yield ObjectPath(path.store, one["path"], one["size"])
+            behind = some[-1]["path"]
 
     def create(self, path: AnyPath, raw: bytes) -> bool:
         """See the port."""
@@ -107,19 +119,19 @@ class ObjectFolder:
     def remove(self, path: AnyPath) -> None:
         """See the port."""
         one = cast(ObjectPath, path)
-        with asking(one):
-            obstore.delete(client(one.store), one.key)
+        ask(one, lambda: obstore.delete(client(one.store), one.key))
 
     def _head(self, path: AnyPath) -> Any:
         one = cast(ObjectPath, path)
-        with asking(one):
-            return obstore.head(client(one.store), one.key)
+        return ask(one, lambda: obstore.head(client(one.store), one.key))
 
     def _put(self, path: AnyPath, raw: bytes, mode: Any) -> None:
         one = cast(ObjectPath, path)
-        with asking(one):
-            # In one request: parts put together at the end take no condition.
-            obstore.put(client(one.store), one.key, raw, mode=mode, use_multipart=False)
+        # In one request: parts put together at the end take no condition.
+        ask(
+            one,
+            lambda: obstore.put(client(one.store), one.key, raw, mode=mode, use_multipart=False),
+        )
 
 
 def _is_part(key: str) -> bool:

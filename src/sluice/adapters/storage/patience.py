@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sluice.adapters.storage.object_path import RefusedError
 from sluice.errors import Unavailable
 
 WAITS_S = (1, 2, 4, 8, 15, 30, 60)
@@ -14,6 +13,11 @@ WAITS_S = (1, 2, 4, 8, 15, 30, 60)
 outlived. A longer one ends the verb, which may be run again."""
 
 _Answer = TypeVar("_Answer")
+
+
+class RefusedError(Unavailable):
+    """It answers, and wants something else: a bucket that is there, a right, a key, room. Who waits
+    for minutes need not."""
 
 
 def patiently(
