@@ -159,13 +159,14 @@ def test_of_two_that_change_it_the_second_is_told(url: str, s3: S3Server) -> Non
         write(folder, SET)
     settings = load()[0]
     both = ExitStack()
-    mine = both.enter_context(changing(settings, url, silent))
+    said: list[str] = []
+    mine = both.enter_context(changing(settings, url, said.append))
     with changing(settings, url, silent) as theirs:
         write(theirs, {"manifest.json": b"theirs"})
     write(mine, {"manifest.json": b"mine"})
     with pytest.raises(Unavailable) as caught:
         both.close()
-    assert caught.value.code == "changed"
+    assert (caught.value.code, said) == ("changed", []), "at once: no other try would change it"
     with reading(settings, url, silent) as folder:
         assert files_of(folder) == SET | {"manifest.json": b"theirs"}
 

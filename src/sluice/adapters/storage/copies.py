@@ -22,6 +22,7 @@ import obstore
 from sluice.adapters.storage.object_path import ObjectPath, asking, client
 from sluice.adapters.storage.objects import ObjectFolder, version_of
 from sluice.adapters.storage.patience import patiently
+from sluice.adapters.storage.port import CHANGED
 from sluice.domain.activation import ACTIVATION
 from sluice.domain.release import MANIFEST, SIGNATURE
 from sluice.errors import Misconfigured, Rejected
@@ -94,7 +95,7 @@ class Copy:
             self._put(name, here[name])
 
     def _ask(self, ask: Callable[[], Any]) -> Any:
-        return patiently(ask, self._say) if self._say else ask()
+        return patiently(ask, self._say, at_once=(CHANGED,)) if self._say else ask()
 
     def _listed(self) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from sluice.errors import Unavailable
@@ -24,15 +24,20 @@ def patiently(
     ask: Callable[[], _Answer],
     progress: Callable[[str], None],
     pause: Callable[[float], None] = time.sleep,
+    *,
+    at_once: Collection[str] = (),
 ) -> _Answer:
     """The answer, after as many tries as it takes. ask: what may be done twice. progress: hears of
-    each try that failed. Raises what the last one raised, at once what no other would change."""
+    each try that failed. Raises what the last one raised, at once what no other would change: a
+    refusal, and errors of the codes ``at_once``."""
     for wait_s in WAITS_S:
         try:
             return ask()
         except RefusedError:
             raise
         except Unavailable as error:
+            if error.code in at_once:
+                raise
             progress(f"{error.what}; once more in {wait_s} s")
             pause(wait_s)
     return ask()

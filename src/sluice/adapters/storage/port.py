@@ -60,11 +60,14 @@ def begins(partition: int) -> str:
     return f"part-{partition:05}-"
 
 
+CHANGED = "changed"
+
+
 def changed(path: AnyPath) -> Unavailable:
     """Somebody else wrote a file that was to be replaced."""
     return Unavailable(
         "the file was changed by another process meanwhile",
         where=str(path),
         fix="nothing is lost: run it again",
-        code="changed",
+        code=CHANGED,
     )
