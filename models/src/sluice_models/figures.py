@@ -12,8 +12,11 @@ from sluice_models.run import Calibration
 
 Doubles = npt.NDArray[np.float64]
 
-CALIBRATION_FRAUDS_MIN = 50
-"""Of a calibration split: with fewer, a slope says more of chance than of the model."""
+OFFSET_FRAUDS_MIN = 10
+"""Of a calibration split: with fewer, even how many frauds there are is chance."""
+SLOPE_FRAUDS_MIN = 50
+"""With fewer, a slope says more of chance than of the model, and only the offset is fitted."""
+OFFSET_MAX = 20.0
 AS_IT_IS = Calibration(slope=1.0, offset=0.0, rows=0, frauds=0)
 
 
@@ -41,17 +44,36 @@ def validation_figures(score: Doubles, rows: Rows) -> dict[str, float]:
 
 def calibrate(logit: Doubles, rows: Rows | None) -> Calibration:
     """Platt's slope and offset, by weighted log-loss. logit: (n,) in the world, of the calibration
-    split; rows None if the dataset has none. A slope that would turn the order is not taken."""
+    split; rows None if the dataset has none. A slope that would turn the order is not taken. With
+    few frauds the offset alone, by which as many are expected as there are: models that learnt
+    from few of them expect about half (docs/decisions/0074-few-frauds-calibrate-an-offset.md)."""
     if rows is None:
         return AS_IT_IS
     at = rows.labelled
     fraud = rows.fraud[at]
     frauds = int(fraud.sum())
-    if frauds < CALIBRATION_FRAUDS_MIN or frauds == len(fraud):
+    if frauds < OFFSET_FRAUDS_MIN or frauds == len(fraud):
         return Calibration(slope=1.0, offset=0.0, rows=len(fraud), frauds=frauds)
-    line = LogisticRegression(C=1e6, max_iter=200)
-    line.fit(logit[at][:, None], fraud, sample_weight=rows.weight[at])
-    slope, offset = float(line.coef_[0, 0]), float(line.intercept_[0])
+    weight = rows.weight[at]
+    slope = 0.0
+    if frauds >= SLOPE_FRAUDS_MIN:
+        line = LogisticRegression(C=1e6, max_iter=200)
+        line.fit(logit[at][:, None], fraud, sample_weight=weight)
+        slope, offset = float(line.coef_[0, 0]), float(line.intercept_[0])
     if slope <= 0:
-        slope, offset = 1.0, 0.0
+        slope, offset = 1.0, _offset(logit[at], fraud, weight)
     return Calibration(slope=slope, offset=offset, rows=len(fraud), frauds=frauds)
+
+
+def _offset(logit: Doubles, fraud: npt.NDArray[np.bool_], weight: Doubles) -> float:
+    """By which the probabilities promise as many frauds as there are: the likeliest one, halved
+    down to the last bit."""
+    actual = float(weight[fraud].sum())
+    low, high = -OFFSET_MAX, OFFSET_MAX
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float(weight @ probability(logit + middle)) < actual:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
