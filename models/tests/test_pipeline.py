@@ -198,6 +198,32 @@ def test_few_frauds_of_a_calibration_split_set_how_many_are_expected(fits: Fits)
     assert expected == pytest.approx((told.weight * told.fraud)[at].sum(), rel=1e-6)
 
 
+@pytest.mark.parametrize(("mean", "few"), [(-11.5, True), (-6.5, False)], ids=["few", "many"])
+def test_frauds_that_are_not_known_yet_are_not_taken_for_genuine_ones(
+    fits: Fits, mean: float, few: bool
+) -> None:
+    """Where a quarter was still unknown, scores promised .85 of the frauds that there were."""
+    n = 200_000
+    rng = np.random.default_rng(3)
+    logit = rng.normal(mean, 2.5, n)
+    true = rng.random(n) < probability(logit)
+    share = np.where(np.arange(n) % 2, 0.9, 0.55)
+    known = true & (rng.random(n) < share)
+    assert (known.sum() < 50) == few
+    rows = replace(
+        fits.train,
+        fraud=known,
+        labelled=np.ones(n, np.bool_),
+        weight=np.where(known, 1 / share, 1.0),
+        share=share,
+    )
+    found = calibrate(logit + 0.7, rows)
+    promised = probability(found.slope * (logit + 0.7) + found.offset).sum()
+    assert promised == pytest.approx((1 / share)[known].sum(), rel=1e-3)
+    if not few:
+        assert found.slope == pytest.approx(1, abs=0.05)
+
+
 def msgspec_rows(rows, **given):
     return replace(rows, **given)
 
