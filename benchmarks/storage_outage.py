@@ -336,7 +336,7 @@ def _traffic(
         row("services that ended", "", len(ended), target="0"),
         row("logs that do not verify, of the log and its copy", "",
             sum(done.returncode != 0 for done in verified), target="0"),
-        row("tries of the sync API that were refused", "", caller.refused),
+        row("tries of the sync API that were refused", "", caller.refused.total()),
         row("longest that its caller waited", "s", caller.longest_s),
         row("most memory of the archiver", "MB", most_mb,
             target=f"at most {3 * BUFFER_MAX_BYTES / 1e6:.0f}"),

@@ -87,6 +87,7 @@ def environment(folder: Path, port: int, more: Mapping[str, str] | None = None) 
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": str(TASKS_MAX),
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "150",  # on a machine that others use too
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__HOST": "127.0.0.1",

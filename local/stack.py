@@ -234,7 +234,7 @@ class Stack:
         while time.monotonic() < until and process.alive():
             try:
                 url = f"http://127.0.0.1:{process.admin_port}{path}"
-                with urllib.request.urlopen(url, timeout=2) as answer:
+                with urllib.request.urlopen(url, timeout=10) as answer:
                     if reported in answer.read():
                         return
             except (urllib.error.URLError, OSError):

@@ -37,6 +37,7 @@ def airflow(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "150",  # on a machine that others use too
         "AIRFLOW__SLUICE__SERVICES": str(home / "sluice"),
         "AIRFLOW__SLUICE__FEATURES": str(home / "sluice"),
         "AIRFLOW__SLUICE__TRAINING": str(home / "sluice"),
@@ -48,7 +49,7 @@ def airflow(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
         env={k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | told,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

@@ -160,7 +160,7 @@ def test_a_step_that_is_ended_takes_its_process_with_it(program: Path) -> None:
     while not (program.parent / "waits").exists():
         time.sleep(0.01)
     task.on_kill()
-    running.join(10)
+    running.join(60)
     assert not running.is_alive()
     assert str(failed[0]).startswith(f"exit status {-signal.SIGTERM}")
 

@@ -283,11 +283,12 @@ def test_a_store_that_cannot_be_reached_is_told_before_anything_is_trained(
 
 def test_two_processes_of_torchrun_train_one_run(order: Order, tmp_path: Path) -> None:
     """About half a minute: each loads PyTorch. A GPU is not needed: they talk by gloo."""
-    argv = [sys.executable, "-m", "torch.distributed.run", "--no-python", "--nproc-per-node", "2"]
-    argv += [str(Path(sys.executable).parent / "sluice"), "train", "--tracking", "none"]
+    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
+    argv += ["--nproc-per-node", "2", str(Path(sys.executable).parent / "sluice"), "train"]
+    argv += ["--tracking", "none"]
     argv += ["--dataset", str(order.dataset), "--out", str(tmp_path / "run")]
     argv += ["--time-box", "0s", "--trials", "1"]
-    ran = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
     made = read_run(tmp_path / "run")
     assert made.candidate("student").validation["auc"] > 0.8

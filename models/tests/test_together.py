@@ -14,9 +14,9 @@ import pytest
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes ended with."""
     out = tmp_path_factory.mktemp("meeting")
-    argv = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     argv += [str(Path(__file__).with_name("meeting.py")), str(out)]
-    ran = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return [json.loads((out / f"{n}.json").read_text()) for n in range(2)]
 

@@ -17,7 +17,7 @@ from sluice.application.ports import Message, Offsets, Partition
 from sluice.bootstrap import auditor as bootstrap
 from sluice.bootstrap import beside_log, services
 from sluice.domain.clock import SECOND_US
-from sluice.errors import SluiceError, Unavailable
+from sluice.errors import SluiceError
 from sluice.faultpoints import kill_at
 from sluice.settings import load
 
@@ -26,6 +26,7 @@ POLL_S = 0.05
 """A batch is at most so many records, or what came within 50 ms: both bound how long a record waits
 until it is durable."""
 RETRY_S, RETRY_MAX_S = 0.5, 5.0
+BEAT_EVERY_S = 0.5
 LIMITS = Limits(
     batch_max=BATCH_MAX,
     poll_s=POLL_S,
@@ -60,11 +61,7 @@ class Auditing(Handler):
     def handle(self, batch: Sequence[Message]) -> Done:
         """Make a batch durable, and do what is due."""
         began = time.monotonic()
-        try:
-            self._keeps.take(batch)
-        except Unavailable:  # the keystore
-            self._keeps.hold_out()
-            raise
+        self._keeps.take(batch)
         if batch:
             now_ms = time.time_ns() // 1_000_000
             self._taken.update(message.topic for message in batch)
@@ -126,7 +123,8 @@ def main() -> int:
             parts.keeps, oldest=consumer.oldest, ids=consumer.confirm, ends=consumer.ends
         )
         beside = [
-            Repeated(*task) for task in beside_log.tasks(settings, bootstrap.origin(settings))
+            Repeated("heartbeat", BEAT_EVERY_S, parts.keeps.beat),
+            *(Repeated(*task) for task in beside_log.tasks(settings, bootstrap.origin(settings))),
         ]
         telemetry.event("writes", verifier=str(parts.key))
         services.settle()

@@ -157,6 +157,6 @@ def test_after_a_cold_start_without_a_broker_each_waits_and_none_is_restarted(
     restarts = [c["restartCount"] for pod in pods for c in pod["status"]["containerStatuses"]]
     assert set(restarts) == {0}
     # Log and store are as they were: the id is known, and its answer.
-    trial.kube.until(lambda: reached(trial), "the Service knows the new pod", SEEN_S)
+    trial.kube.until(lambda: reached(trial), "the Service knows the new pod", READY_MAX_S)
     assert trial.decide("cold-1", event_at=at_us) == before
     print(trial.helm.test())

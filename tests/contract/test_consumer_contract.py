@@ -21,7 +21,7 @@ from sluice.testing.transactions import FakeTransactions
 from tests.support.kafka import read_all, remake
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 class Harness:
@@ -107,7 +107,7 @@ class KafkaHarness(Harness):
         for number in numbers:
             headers = [("traceparent", TRACE.encode())]
             self.producer.produce(topic, b"%d" % number, partition=partition, headers=headers)
-        self.producer.flush(30)
+        self.producer.flush(60)
 
     def member(self) -> Consumer:
         made = GroupConsumer(

@@ -59,7 +59,7 @@ def test_what_our_producer_writes_another_client_reads_byte_for_byte(
     producer = EventProducer(kafka.bootstrap, client_id="test")
     for key, value in zip(keys, VALUES, strict=True):
         producer.produce(topics.labels, value, key=key, headers=headers)
-    producer.flush(30)
+    producer.flush(60)
     found = read_independently(kafka.bootstrap, topics.labels)
     expected = [(key, value, headers) for key, value in zip(keys, VALUES, strict=True)]
     assert sorted(((f.key, f.value, f.headers) for f in found), key=repr) == sorted(
@@ -81,7 +81,7 @@ def test_an_aborted_or_open_transaction_is_invisible_to_another_client(
     def write(value: bytes, headers: list[tuple[str, str | bytes | None]]) -> None:
         producer.begin_transaction()
         producer.produce(topic, value, b"card", headers=headers)
-        assert producer.flush(30) == 0  # it lies in the log, whatever becomes of it
+        assert producer.flush(60) == 0  # it lies in the log, whatever becomes of it
 
     write(b"kept 1", [("h", b"1")])
     producer.commit_transaction(30)
@@ -108,8 +108,8 @@ def test_both_clients_put_a_card_into_the_same_partition(
     for key in keys:
         ours.produce(topics.labels, b"ours", key=key)
         other.send(topics.labels, b"other", key=key)
-    ours.flush(30)
-    other.flush(30)
+    ours.flush(60)
+    other.flush(60)
     places: dict[bytes, set[int]] = {}
     for message in read_all(kafka.bootstrap, topics.labels):
         places.setdefault(message.key, set()).add(message.partition)
@@ -136,7 +136,7 @@ async def test_what_another_client_writes_is_decided_and_read_back_by_it(
                 headers=[("traceparent", TRACE.encode())],
             )
         other.send(topics.authorizations, b"{}", key=b"tok_1")
-        other.flush(30)
+        other.flush(60)
 
     await asyncio.to_thread(send)
     await asyncio.to_thread(decide_all, kafka, topics, asyncio.get_running_loop(), len(auths) + 1)

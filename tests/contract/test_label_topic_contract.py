@@ -50,7 +50,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Made]:
 
     def put(value: bytes) -> None:
         producer.produce(names.labels, value, key=value)
-        producer.flush(10)
+        producer.flush(60)
 
     def dead_letters() -> list[bytes]:
         reader = TopicReader(kafka.bootstrap)

@@ -25,7 +25,7 @@ TERRAFORM = ROOT / "terraform"
 TESTED = sorted(path.parent.parent for path in TERRAFORM.glob("**/tests/*.tftest.hcl"))
 ROOTS = sorted({path.parent for path in TERRAFORM.glob("*/*/*.tf")})
 SECURED = ROOT / "docs/how-to/secure-a-deployment.md"
-RUN_MAX_S = 180
+RUN_MAX_S = 900
 HOST = "registry.terraform.io"
 
 Run = Callable[..., str]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import http.client
 import json
 import random
 import re
@@ -26,7 +25,7 @@ from sluice.testing.factories import make_authorization, make_label
 from tests.support.card_corpus import ENCODINGS, FIELDS, SHORTEST_INSIDE, card_number
 from tests.support.deployment import Deployment, make_deployment
 from tests.support.kafka import read_all, wait_until
-from tests.support.traffic import Caller, StreamTraffic, call
+from tests.support.traffic import Caller, StreamTraffic, answered
 
 pytestmark = pytest.mark.slow
 
@@ -58,12 +57,10 @@ def deployment(_world: Deployment) -> Deployment:
     return _world
 
 
-def post(deployment: Deployment, raw: bytes, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", deployment.stack.port, timeout=10)
-    try:
-        return call(connection, raw, **headers)
-    finally:
-        connection.close()
+def ask(deployment: Deployment, raw: bytes, **headers: str) -> bytes:
+    status, body = answered(deployment.stack.port, raw, **headers)
+    assert status == 200
+    return body
 
 
 def authorization(name: str, **changes: Any) -> bytes:
@@ -75,8 +72,7 @@ def authorization(name: str, **changes: Any) -> bytes:
 
 def test_a_callers_trace_is_found_in_the_record_and_in_the_log(deployment: Deployment) -> None:
     caller = f"00-{TRACE}-00f067aa0ba902b7-01"
-    status, _ = post(deployment, authorization("traced"), traceparent=caller)
-    assert status == 200
+    ask(deployment, authorization("traced"), traceparent=caller)
     ledger = deployment.ledger()
     (message,) = [m for m, d in ledger.decided if d.authorization.authorization_id == "traced"]
     assert message.traceparent == caller
@@ -93,28 +89,21 @@ def test_a_callers_trace_is_found_in_the_record_and_in_the_log(deployment: Deplo
 def test_one_authorization_at_both_entrypoints_gets_one_decision(deployment: Deployment) -> None:
     producer = EventProducer(deployment.bootstrap, client_id="test")
 
-    def ask(raw: bytes) -> bytes:
-        status = 503
-        while status == 503:  # the stream processor is at it
-            status, body = post(deployment, raw)
-        assert status == 200
-        return body
-
     heard = {}
     for n in range(10):  # whoever comes first
         raw = authorization(f"race-{n}")
         producer.produce(deployment.topics.authorizations, raw, key="card-1")
         if n % 2:
-            producer.flush(10)
-        heard[f"race-{n}"] = ask(raw)
+            producer.flush(60)
+        heard[f"race-{n}"] = ask(deployment, raw)
     later = {f"later-{n}": authorization(f"later-{n}") for n in range(10)}
     for raw in later.values():
         producer.produce(deployment.topics.authorizations, raw, key="card-1")
-    producer.flush(10)
+    producer.flush(60)
     wait_until(
         lambda: later.keys() <= deployment.ledger().answers().keys(), "the stream processor decided"
     )
-    heard |= {name: ask(raw) for name, raw in later.items()}
+    heard |= {name: ask(deployment, raw) for name, raw in later.items()}
 
     ledger = deployment.recount(heard)
     assert {
@@ -179,7 +168,7 @@ def test_bad_input_is_one_dead_letter_each_and_its_neighbours_are_decided(
     for neighbour, (_, raw) in zip(good, bad, strict=True):
         for value in (neighbour, raw):
             producer.produce(deployment.topics.authorizations, value, key="card-1")
-    producer.flush(30)
+    producer.flush(60)
 
     ledger = deployment.recount({})
     dead_letters = ledger.dead_letters[before:]
@@ -211,14 +200,14 @@ def test_no_card_number_of_any_encoding_is_found_anywhere(deployment: Deployment
     for n, (text, number) in enumerate(hidden):
         field = FIELDS[n % len(FIELDS)]
         raw = authorization(f"hidden-{n}", **{field: text})
-        status, body = post(
-            deployment, raw, traceparent=f"00-{number.ljust(32, '0')}-{'1' * 16}-00"
+        status, body = answered(
+            deployment.stack.port, raw, traceparent=f"00-{number.ljust(32, '0')}-{'1' * 16}-00"
         )
         assert status == 422
         assert text not in body.decode()
         assert number not in body.decode()
         producer.produce(deployment.topics.authorizations, raw, key="card-1")
-    producer.flush(30)
+    producer.flush(60)
     deployment.recount({})
 
     names = deployment.topics
@@ -264,7 +253,7 @@ def test_every_vector_of_a_mixed_run_is_recomputed_from_the_log_bit_for_bit(
             for decision in deployment.ledger().decisions[-20:]:
                 label = make_label(decision.authorization, known_at=decision.decided_at)
                 labels.produce(deployment.topics.labels, encode(label), key=label.authorization_id)
-            labels.flush(10)
+            labels.flush(60)
             deployment.stack.kill("featurizer")  # what it had not committed is delivered again
             deployment.start("featurizer")
     ledger = deployment.recount(caller.heard)

@@ -3,7 +3,6 @@ is nowhere in the other, also where a caller sends it to the wrong one."""
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 import shutil
@@ -29,7 +28,7 @@ from sluice.domain.release import public_line
 from sluice.testing.factories import make_authorization
 from sluice.testing.release import KEY, make_release
 from tests.support.kafka import read_all, wait_until
-from tests.support.traffic import call
+from tests.support.traffic import answered
 
 pytestmark = pytest.mark.slow
 
@@ -73,18 +72,11 @@ class Cell:
     store: EmbeddedStore
     stack: Stack
 
-    def ask(self, auth: Authorization) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.stack.port, timeout=10)
-        try:
-            return call(connection, encode(auth))
-        finally:
-            connection.close()
-
     def send(self, auths: list[Authorization]) -> None:
         producer = EventProducer(self.broker.bootstrap, client_id="caller")
         for auth in auths:
             producer.produce(NAMES.authorizations, encode(auth), key=auth.card_token)
-        producer.flush(10)
+        producer.flush(60)
 
     def decisions(self) -> list[Decision]:
         found = read_all(self.broker.bootstrap, NAMES.decisions)
@@ -154,7 +146,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Cel
                     "SLUICE_DECIDER_TRUST_DIR": str(folder / "trust"),
                     "SLUICE_DECIDER_POLICY_DIR": str(policy),
                     "SLUICE_DECIDER_DRAIN_S": "0",
-                    "SLUICE_STORE_BUDGET_MS": "500",  # a loaded machine is late, not broken
+                    "SLUICE_STORE_BUDGET_MS": "1000",  # a loaded machine is late, not broken
                     "SLUICE_ARCHIVER_ROLL_S": "1",
                     "SLUICE_SERVICE_LOG_LEVEL": "DEBUG",
                 },
@@ -168,7 +160,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Cel
             cell.stack.wait_all()
         for cell, region in itertools.product(made.values(), made):
             for auth in traffic(region, "sync"):
-                status, answer = cell.ask(auth)
+                status, answer = answered(cell.stack.port, encode(auth))
                 expected = (200, None) if region == cell.region else (422, "other_region")
                 assert (status, json.loads(answer).get("code")) == expected
             cell.send(traffic(region, "stream"))

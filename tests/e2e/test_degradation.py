@@ -73,7 +73,7 @@ class Asker:
             **({"event_at": SystemClock().now_us(), "device_id": "device-1"} | changes),
         )
         self._producer.produce(self._world.topics.authorizations, encode(auth), key=auth.card_token)
-        self._producer.flush(30)
+        self._producer.flush(60)
 
         def found() -> Decision | None:
             wanted = auth.authorization_id

@@ -25,7 +25,7 @@ def test_the_demo_decides_every_authorization_once_and_can_explain_one(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]

@@ -88,7 +88,7 @@ class Traffic:
             names.add(auth.authorization_id)
             topic = self._world.topics.authorizations
             self._producer.produce(topic, encode(auth), key=auth.card_token)
-        self._producer.flush(30)
+        self._producer.flush(60)
 
         def found() -> list[Decision]:
             all_of_them = self._world.ledger().decisions
@@ -216,7 +216,7 @@ def test_nothing_starts_on_a_policy_that_too_few_keys_approved(deployment: Deplo
     two = {"SLUICE_DECIDER_POLICY_APPROVALS": "2"}
     sign(deployment, "policy", "activate", folder=deployment.policy)
     process = deployment.stack.start("decider-stream", replica="2", **two)
-    assert process.popen.wait(60) == 1
+    assert process.popen.wait(180) == 1
     deployment.stack.processes.pop(process.name)
     assert "1 approved it, 2 must" in process.log.read_text()
 

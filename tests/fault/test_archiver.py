@@ -105,7 +105,7 @@ def label(kafka, topics: Topics, count: int) -> None:
     for number in range(count):
         record = make_label(make_authorization(f"a-{number}"), known_at=number)
         producer.produce(topics.labels, encode(record), key=record.authorization_id)
-    producer.flush(30)
+    producer.flush(60)
 
 
 def shadow(kafka, topics: Topics, count: int) -> None:
@@ -113,7 +113,7 @@ def shadow(kafka, topics: Topics, count: int) -> None:
     for number in range(count):
         record = make_shadow_scores(f"a-{number}", digest=f"{number:064x}")
         producer.produce(topics.shadow_scores, encode(record), key=record.digest)
-    producer.flush(30)
+    producer.flush(60)
 
 
 def archived(tmp_path: Path, kind: str = "decisions") -> list[tuple]:
@@ -142,7 +142,7 @@ def caught_up(port: int) -> bool:
 @pytest.mark.parametrize("point", POINTS)
 def test_a_killed_archiver_leaves_each_row_once(kafka, topics, start, tmp_path, point):
     decide(kafka, topics, range(300))
-    assert start(kill_at=point).wait(60) == -signal.SIGKILL
+    assert start(kill_at=point).wait(180) == -signal.SIGKILL
     decide(kafka, topics, range(300, 400))
     start()
     expected = in_topic(kafka, topics.decisions)
@@ -158,14 +158,14 @@ def test_sigterm_writes_what_is_buffered_and_a_successor_goes_on(kafka, topics, 
     first = start(roll_s=1)
     wait_until(lambda: len(archived(tmp_path)) == 100, "the first are archived")
     first.terminate()
-    assert first.wait(60) == 0
+    assert first.wait(180) == 0
     decide(kafka, topics, range(100, 180))
     port = free_port()
     second = start(roll_s=3600, admin_port=port)
     wait_until(lambda: caught_up(port), "the second has read all")
     assert len(archived(tmp_path)) == 100
     second.terminate()
-    assert second.wait(60) == 0
+    assert second.wait(180) == 0
     start(roll_s=1)
     wait_until(lambda: len(archived(tmp_path)) >= 180, "all are archived")
     assert archived(tmp_path) == in_topic(kafka, topics.decisions)
@@ -246,7 +246,7 @@ def test_files_that_are_gone_are_made_again_from_the_topic(kafka, topics, start,
     decide(kafka, topics, range(200, 300))
     wait_until(lambda: len(archived(tmp_path)) == 300, "and the others")
     first.terminate()
-    assert first.wait(60) == 0
+    assert first.wait(180) == 0
     lost = tmp_path / "archive" / "decisions"
     if gone == "everything":
         shutil.rmtree(lost)
@@ -266,15 +266,15 @@ def test_an_empty_folder_whose_records_the_topic_no_longer_holds_is_refused(
     first = start()
     wait_until(lambda: len(archived(tmp_path)) == 200, "all are archived")
     first.terminate()
-    assert first.wait(60) == 0
+    assert first.wait(180) == 0
     (tmp_path / "archive").rename(tmp_path / "elsewhere")
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     for done in admin.delete_records(
         [TopicPartition(topics.decisions, number, 3) for number in range(4)]
     ).values():
-        done.result(30)
+        done.result(60)
     process = start(log=True)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 1
     stopped = said.decode().splitlines()[-1]
     assert "archive_lost" in stopped

@@ -4,19 +4,23 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
-from local.kafka.broker import free_port
+from local.kafka.broker import Node, free_port
+from sluice.adapters.kafka.config import REQUEST_MAX_S
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.reader import TopicReader
 from sluice.adapters.kafka.rollouts import RolloutTopic
+from sluice.adapters.kafka.shard import LOOK_EVERY_S
 from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.log_keys import make_log_key
+from sluice.application.log_silence import SIGNS, SignsOfLife
 from sluice.application.ports import Partition
 from sluice.application.sign_release import read_private_key
 from sluice.audit.checkpoints import open_checkpoint
@@ -28,12 +32,18 @@ from sluice.bootstrap.keystore import make_keystore
 from sluice.cli import main
 from sluice.domain.activation import Activation, statement_of
 from sluice.domain.records.authorization import encode
-from sluice.domain.records.log_record import AnyRecord, GapRecord, KeyRotationRecord, read
+from sluice.domain.records.log_record import (
+    AnyRecord,
+    GapRecord,
+    HeartbeatRecord,
+    KeyRotationRecord,
+    read,
+)
 from sluice.domain.records.rollout import Rollout
 from sluice.settings import KeystoreSettings, Settings
 from sluice.testing.factories import NOON_US, make_authorization, make_label
 from tests.support.decisions import decide
-from tests.support.kafka import read_all, wait_until
+from tests.support.kafka import read_all, wait_ended, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 NAME = "test/eu/0"
@@ -136,7 +146,7 @@ def label(auditor: Auditor, count: int) -> None:
     for number in range(count):
         record = make_label(make_authorization(f"a-{number}"), known_at=number)
         producer.produce(auditor.topics.labels, encode(record), key=record.authorization_id)
-    producer.flush(30)
+    producer.flush(60)
 
 
 def obey(auditor: Auditor, *emitters: str) -> None:
@@ -161,7 +171,7 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     label(auditor, 40)
     obey(auditor, "decider-0/1-1", "decider-1/1-1")
     for point in ("auditor.after_publish:2", "auditor.after_ahead:3", "auditor.after_commit"):
-        assert auditor.start(kill_at=point).wait(60) == -signal.SIGKILL, point
+        assert auditor.start(kill_at=point).wait(180) == -signal.SIGKILL, point
     decide(auditor.bootstrap, auditor.topics, 300, 400)
     obey(auditor, "decider-0/2-1")
     last = auditor.start()
@@ -172,7 +182,7 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
         "all is told of",
     )
     last.terminate()
-    assert last.wait(30) == 0
+    assert last.wait(180) == 0
     assert {place: sorted(found) for place, found in auditor.told().items()} == auditor.expected()
     records = auditor.records()
     kinds = [record.type for record in records]
@@ -182,8 +192,34 @@ def test_a_killed_auditor_tells_of_each_offset_once(auditor: Auditor) -> None:
     assert kinds[-1] == "log_stop"
     own = [record.sequence for record in records if record.emitter == "auditor"]
     assert own == list(range(len(own)))
+    wait_ended(auditor.bootstrap, auditor.topics.checkpoints)
     published = read_all(auditor.bootstrap, auditor.topics.checkpoints)
     assert published[-1].value == LogFolder(auditor.folder / "log" / "0").read("checkpoint")
+
+
+@pytest.mark.slow
+def test_an_auditor_gives_signs_of_life_while_its_broker_says_nothing(
+    auditor: Auditor, kafka: Node
+) -> None:
+    """It asks for new partitions and waits for the answer; its log keeps its promise meanwhile."""
+    label(auditor, 10)
+    running = auditor.start()
+    wait_until(lambda: auditor.told() == auditor.expected(), "all is told of")
+    kafka.pause()
+    try:
+        time.sleep(LOOK_EVERY_S + REQUEST_MAX_S + 4)
+    finally:
+        kafka.resume()
+    label(auditor, 10)
+    wait_until(lambda: auditor.told() == auditor.expected(), "what came since is told of")
+    running.terminate()
+    assert running.wait(30) == 0
+    signs, records = SignsOfLife(), auditor.records()
+    for record in records:
+        if record.type in SIGNS:
+            signs.take(record.type, record.recorded_at)
+    assert not [one for one in signs.ended(records[-1].recorded_at) if one.writing]
+    assert any(isinstance(one, HeartbeatRecord) and not one.body.taking for one in records)
 
 
 def test_an_auditor_whose_key_was_rotated_says_so_and_its_log_verifies(
@@ -194,18 +230,18 @@ def test_an_auditor_whose_key_was_rotated_says_so_and_its_log_verifies(
     first = auditor.start()
     wait_until(auditor.records, "a checkpoint is shown")
     first.terminate()
-    assert first.wait(30) == 0
+    assert first.wait(180) == 0
     known.write_bytes((log / "checkpoint").read_bytes())
     old, auditor.key = auditor.key, auditor.folder / "new.key"
     make_log_key(auditor.key, NAME, witness=False)
-    assert auditor.start().wait(60) == 1, "the log is another key's"
+    assert auditor.start().wait(180) == 1, "the log is another key's"
     auditor.retired = f"{old}.pub"
     second = auditor.start()
     wait_until(
         lambda: (log / "checkpoint").read_bytes() != known.read_bytes(), "a checkpoint is shown"
     )
     second.terminate()
-    assert second.wait(30) == 0
+    assert second.wait(180) == 0
     (rotation,) = [r.body for r in auditor.records() if isinstance(r, KeyRotationRecord)]
     assert (rotation.before, rotation.after) == tuple(
         parse_key(Path(f"{key}.pub").read_text()).short for key in (old, auditor.key)
@@ -221,5 +257,5 @@ def test_a_second_auditor_on_another_disk_is_refused_and_ends_the_first(auditor:
     first = auditor.start()
     wait_until(auditor.records, "a checkpoint is shown")
     second = auditor.start(folder="other")
-    assert second.wait(60) == 1
-    assert first.wait(60) == 1
+    assert second.wait(180) == 1
+    assert first.wait(180) == 1

@@ -83,6 +83,7 @@ def test_a_flood_is_refused_small_amounts_first_and_the_rest_is_complete(
     patient = {
         "SLUICE_DECIDER_IN_FLIGHT_MAX": str(IN_FLIGHT_MAX),
         "SLUICE_DECIDER_DEADLINE_MS": "1000",  # a loaded machine is late, not flooded
+        "SLUICE_DECIDER_RECORD_BUDGET_MS": "10000",
     }
     with (
         EmbeddedStore() as store,

@@ -76,7 +76,7 @@ def decisions_and_labels(deployment: Deployment) -> None:
         if n % 10 == 0:
             label = make_label(auth, known_at=auth.event_at + 1, is_fraud=n % 20 == 0)
             producer.produce(deployment.topics.labels, encode(label), key=auth.authorization_id)
-    producer.flush(30)
+    producer.flush(60)
 
 
 def waiting_authorizations(deployment: Deployment) -> None:
@@ -85,7 +85,7 @@ def waiting_authorizations(deployment: Deployment) -> None:
     for n, auth in zip(range(COUNT), authorizations("a", seed=4), strict=False):
         for _ in range(2 if n % 20 == 0 else 1):
             producer.produce(deployment.topics.authorizations, encode(auth), key=auth.card_token)
-    producer.flush(30)
+    producer.flush(60)
 
 
 def die_and_come_back(

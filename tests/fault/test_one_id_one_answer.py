@@ -197,7 +197,7 @@ def test_a_replica_that_starts_knows_what_was_answered_before_it(
         assert call(connection, raw) == (200, said)
         producer.produce(deployment.topics.authorizations, raw, key=auth.card_token)
     connection.close()
-    producer.flush(30)
+    producer.flush(60)
     wait_until(
         lambda: len(deployment.ledger().dead_letters) == len(ledger.decisions),
         "the stream processor knows them all",

@@ -75,7 +75,7 @@ def test_a_store_that_evicts_is_lost_at_once_and_whole_again_after_a_rebuild(
             stream(deployment, name, 10)
             return set(levels(deployment, name)) == {"D0"}
 
-        wait_until(whole, "decisions are whole again", at_most_s=10)
+        wait_until(whole, "decisions are whole again")
         assert deployment.settle().wrong_states(store.url) == []
 
 

@@ -57,7 +57,7 @@ def send(deployment: Deployment, name: str, count: int) -> None:
             card_token=f"card-{number % 7}",
         )
         producer.produce(deployment.topics.authorizations, encode(auth), key=auth.card_token)
-    producer.flush(30)
+    producer.flush(60)
 
 
 def test_authorizations_made_again_are_decided_from_their_beginning(deployment):
@@ -133,9 +133,9 @@ def test_a_new_partition_is_read_within_half_a_minute(deployment):
     send(deployment, "before", 10)
     wait_until(lambda: decided(deployment, "before") == 10, "the group reads")
     admin = AdminClient({"bootstrap.servers": deployment.bootstrap})
-    admin.create_partitions([NewPartitions(topic, PARTITIONS + 1)])[topic].result(20)
+    admin.create_partitions([NewPartitions(topic, PARTITIONS + 1)])[topic].result(60)
     producer = EventProducer(deployment.bootstrap, client_id="test")
     auth = make_authorization("new-0", event_at=time.time_ns() // 1000)
     producer.produce(topic, encode(auth), partition=PARTITIONS)
-    producer.flush(30)
+    producer.flush(60)
     wait_until(lambda: decided(deployment, "new") == 1, "it is decided", at_most_s=30)

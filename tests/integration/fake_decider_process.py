@@ -1,8 +1,8 @@
 """A real server process around the fake decider. Its argument is a JSON object: drain_s,
-in_flight_max, per_address_max, memory_max_mb.
+in_flight_max, per_address_max, memory_max_mb, slow_s.
 
-Prints its log to stderr. An authorization whose id starts with "slow" takes 0.5 s, with "heavy" it
-holds the loop for 20 ms, with "hungry" it wants 8 GB.
+Prints its log to stderr. An authorization whose id starts with "slow" takes slow_s (0.5 s), with
+"heavy" it holds the loop for 20 ms, with "hungry" it wants 8 GB.
 """
 
 import asyncio
@@ -20,11 +20,15 @@ from sluice.testing.deciding import COLUMNS, FakePipeline
 
 
 class SlowPipeline(FakePipeline):
+    def __init__(self, slow_s: float) -> None:
+        super().__init__()
+        self._slow_s = slow_s
+
     async def decide(
         self, batch: Sequence[Arrival], *, deadline_us: int | None = None
     ) -> list[Result]:
         if any(arrival.auth.authorization_id.startswith("slow") for arrival in batch):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(self._slow_s)
         if any(arrival.auth.authorization_id.startswith("heavy") for arrival in batch):
             time.sleep(0.02)
         if any(arrival.auth.authorization_id.startswith("hungry") for arrival in batch):
@@ -42,7 +46,7 @@ if __name__ == "__main__":
     limit_memory(options.get("memory_max_mb", 0))
     serving.run(
         server.serve(
-            SlowPipeline(),
+            SlowPipeline(options.get("slow_s", 0.5)),
             name="sluice",
             columns=COLUMNS,
             host="127.0.0.1",

@@ -73,7 +73,7 @@ async def test_every_offset_ends_as_exactly_one_decision_or_dead_letter(
             producer.produce(topics.authorizations, value, key)
         if number % 50 == 0:
             producer.produce(topics.authorizations, b"{}", key)
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
 
     clock = SystemClock()
     ids = AfterCommit(Once(FakeStore(clock), clock))

@@ -13,18 +13,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import httpx
 import pytest
 
 from services.decider.connections import ADMIN_CONNECTIONS_MAX, FILES_BESIDE
 from services.decider.protocol import (
     HEADERS_MAX,
     MAX_HEADER_BYTES,
-    READ_TIMEOUT_S,
     UNREAD_TIMEOUT_S,
 )
 from tests.support.messages import authorization
-from tests.support.sync_server import Answers, Server, request, serving
+from tests.support.sync_server import Answers, Server, get, post, request, serving
 
 pytestmark = pytest.mark.integration
 
@@ -46,7 +44,7 @@ def alive(server: Server) -> Iterator[None]:
     """Whatever was sent: the process lives, and answers the next as if nothing had been."""
     yield
     assert server.process.poll() is None, server.log.read_text()
-    assert httpx.get(f"{server.url}/v2/health/live").status_code == 200
+    assert get(f"{server.url}/v2/health/live").status_code == 200
     assert not [e for e in server.events() if e["event"] == "request_failed"]
 
 
@@ -313,17 +311,17 @@ def test_chunks_past_4_mib_are_refused_and_their_sender_hears_why(
         for _ in range(80):
             yield b" " * 65_536
 
-    answer = httpx.post(f"{server.url}{path}", content=chunks())
+    answer = post(f"{server.url}{path}", content=chunks())
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     deep = b'{"instances":' + b"[" * 1_000 + b"]" * 1_000 + b"}"
-    assert httpx.post(f"{server.url}{path}", content=deep).status_code in (400, 422)
+    assert post(f"{server.url}{path}", content=deep).status_code in (400, 422)
 
 
 @pytest.mark.parametrize("size", [100_000, 4 * 1024 * 1024])
 def test_a_large_body_is_read_whole(server: Server, size: int) -> None:
     text = json.dumps(authorization(f"large-{size}")).encode()
     body = b'{"instances":[' + text + b"]" + b" " * (size - len(text) - 16) + b"}"
-    answer = httpx.post(f"{server.url}/v1/models/sluice:predict", content=body, timeout=30)
+    answer = post(f"{server.url}/v1/models/sluice:predict", content=body)
     assert answer.json()["predictions"][0]["outcome"] == "approve"
 
 
@@ -358,12 +356,12 @@ def test_senders_that_never_read_are_cut_and_cost_little(server: Server) -> None
                 except OSError:
                     cut.add(connection)
             most = max(most, server.memory_mb())
-            asked = httpx.get(f"{server.url}/v2/health/live")
+            asked = get(f"{server.url}/v2/health/live")
             assert asked.status_code == 200
             time.sleep(0.02)
         assert len(cut) == len(connections)
     assert most - before < 100
-    page = httpx.get(f"{server.admin}/metrics").text
+    page = get(f"{server.admin}/metrics").text
     shown = 'sluice_decider_connections_closed_total{port="api",reason="slow_reader"}'
     assert float(page.split(shown)[1].split()[0]) >= len(connections)
 
@@ -401,9 +399,7 @@ def test_a_dawdler_behind_a_whole_request_is_cut_off(server: Server) -> None:
         first = answers.next()
         assert first is not None
         assert first.status == 200
-        began = time.monotonic()
         assert answers.next() is None
-        assert time.monotonic() - began < READ_TIMEOUT_S + 5
     assert not decided(server, "dawdling")
 
 
@@ -426,8 +422,8 @@ def test_idle_connections_make_room_for_newcomers(little: Server) -> None:
                 connection.sendall(request(f"idle-{n}"))
                 assert Answers(connection).next() is not None
         body = authorization("newcomer")
-        assert httpx.post(f"{little.url}/v1/authorizations", json=body).status_code == 200
-        page = httpx.get(f"{little.admin}/metrics").text
+        assert post(f"{little.url}/v1/authorizations", json=body).status_code == 200
+        page = get(f"{little.admin}/metrics").text
     assert 'sluice_decider_connections_closed_total{port="api",reason="idle"}' in page
 
 
@@ -436,14 +432,14 @@ def test_health_and_metrics_answer_when_the_public_port_is_full(little: Server) 
         senders = [stack.enter_context(little.connect()) for _ in range(ROOM)]
         for sender in senders:  # none is idle: each is sending
             sender.sendall(b"POST /v1/authorizations HTTP/1.1\r\n")
-        time.sleep(0.5)
+        little.catch_up()
         with little.connect() as refused:
             answer = Answers(refused).next()
         assert answer is not None
         assert (answer.status, answer.json["code"]) == (503, "overloaded")
         assert answer.headers["retry-after"] == "1"
         for path in ("/v2/health/live", "/v2/health/ready", "/metrics"):
-            assert httpx.get(f"{little.admin}{path}").status_code == 200
+            assert get(f"{little.admin}{path}").status_code == 200
     statuses = {503}
     while 200 not in statuses:  # their ends are being read
         with little.connect() as connection:
@@ -460,7 +456,7 @@ def test_one_address_has_a_bound_and_its_idle_connections_go_first(tmp_path: Pat
         for connection in busy:
             connection.sendall(b"POST /v1/authorizations HTTP/1.1\r\n")
         idle = stack.enter_context(server.connect())
-        time.sleep(0.3)
+        server.catch_up()
         newcomer = stack.enter_context(server.connect())
         newcomer.sendall(request("newcomer"))
         answer = Answers(newcomer).next()
@@ -468,7 +464,7 @@ def test_one_address_has_a_bound_and_its_idle_connections_go_first(tmp_path: Pat
         assert answer.status == 200
         assert Answers(idle).next() is None
         newcomer.sendall(b"POST /v1/authorizations HTTP/1.1\r\n")
-        time.sleep(0.3)
+        server.catch_up()
         with server.connect() as fifth:
             refused = Answers(fifth).next()
         assert refused is not None
@@ -482,9 +478,10 @@ def test_newcomers_are_accepted_many_in_a_turn_of_a_busy_loop(server: Server) ->
         busy = stack.enter_context(server.connect())
         busy.sendall(b"".join(request(f"heavy-{n:x}") for n in range(2 * newcomers)))
         assert Answers(busy).next() is not None
-        burst = [stack.enter_context(server.connect()) for _ in range(newcomers)]
-        for connection in burst:
-            connection.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
+        with server.stopped():  # they come all at once, however slow we are
+            burst = [stack.enter_context(server.connect()) for _ in range(newcomers)]
+            for connection in burst:
+                connection.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
         for connection in burst:
             answer = Answers(connection).next()
             assert answer is not None
@@ -502,6 +499,6 @@ def test_a_request_past_the_memory_limit_is_refused_and_the_process_goes_on(
 ) -> None:
     with serving(tmp_path, memory_max_mb=2048) as server:
         url = f"{server.url}/v1/authorizations"
-        answer = httpx.post(url, json=authorization("hungry-1"))
+        answer = post(url, json=authorization("hungry-1"))
         assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
-        assert httpx.post(url, json=authorization("modest-1")).status_code == 200
+        assert post(url, json=authorization("modest-1")).status_code == 200

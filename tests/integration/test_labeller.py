@@ -55,7 +55,7 @@ class Labelling:
         self.cases = f"cases-{uuid.uuid4().hex[:8]}"
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
         for done in admin.create_topics([NewTopic(self.cases, 2, 1)]).values():
-            done.result(30)
+            done.result(60)
         self.stack = Stack(
             kafka.bootstrap,
             "redis://localhost:1/0",
@@ -88,7 +88,7 @@ class Labelling:
         for report in reports:
             raw = report if isinstance(report, bytes) else json.dumps(report).encode()
             self.producer.produce(self.cases, raw, key=raw)
-        self.producer.flush(30)
+        self.producer.flush(60)
 
     def labels(self) -> list[Label]:
         return [msgspec.json.decode(raw, type=Label) for raw in self._all(self.topics.labels)]

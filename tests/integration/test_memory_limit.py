@@ -29,7 +29,7 @@ def run(program: str, group: Path | None = None) -> subprocess.CompletedProcess[
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
         preexec_fn=join,
     )

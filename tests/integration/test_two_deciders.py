@@ -34,7 +34,12 @@ def deployment(kafka: Node, tmp_path: Path) -> Iterator[Deployment]:
     warm.main()
     with (
         EmbeddedStore() as store,
-        make_deployment(kafka.bootstrap, store.url, tmp_path) as deployment,
+        make_deployment(
+            kafka.bootstrap,
+            store.url,
+            tmp_path,
+            environment={"SLUICE_DECIDER_RECORD_BUDGET_MS": "10000"},
+        ) as deployment,
     ):
         declare_ready(store_at(store.url))
         entrypoints = [deployment.stack.start("decider-sync", replica=name) for name in ("1", "2")]
@@ -53,7 +58,7 @@ def test_two_authorizations_of_a_card_5_ms_apart_at_two_processes_see_each_other
     deployment: Deployment,
 ) -> None:
     entrypoints = [
-        http.client.HTTPConnection("127.0.0.1", process.port, timeout=10)
+        http.client.HTTPConnection("127.0.0.1", process.port, timeout=60)
         for process in deployment.stack.processes.values()
     ]
     pace = threading.Event()

@@ -80,7 +80,7 @@ def test_damage_never_reaches_outside_an_array() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

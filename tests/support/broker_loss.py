@@ -202,7 +202,7 @@ def _recounted(
         brokers=brokers,
         sent=stream.sent,
         heard=len(heard),
-        refused=sum(caller.refused for caller in callers),
+        refused=sum(caller.refused.total() for caller in callers),
         waited_s=max(caller.longest_s for caller in callers),
         missing=missing,
         twice=len(ledger.decided_twice()),

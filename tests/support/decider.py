@@ -65,7 +65,7 @@ def wait_ready(port: int, alive: Callable[[], bool], log: Path) -> None:
     while time.monotonic() < until and alive():
         try:
             url = f"http://127.0.0.1:{port}/v2/health/ready"
-            with urllib.request.urlopen(url, timeout=2):
+            with urllib.request.urlopen(url, timeout=10):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.02)

@@ -6,6 +6,7 @@ from sluice.adapters.kafka.topics import Topics
 from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.domain.records.authorization import encode
 from sluice.testing.records import make_decision
+from tests.support.kafka import wait_ended
 
 BATCH = 50
 CARDS = 13
@@ -22,3 +23,4 @@ def decide(bootstrap: str, topics: Topics, first: int, until: int, *, cards: str
             decision = make_decision(f"a-{number}", sequence=number, card_token=card)
             writer.produce(topics.decisions, card, encode(decision))
         writer.commit()
+    wait_ended(bootstrap, topics.decisions)

@@ -119,7 +119,7 @@ def make_deployment(
         "SLUICE_DECIDER_POLICY_DIR": str(policy),
         "SLUICE_DECIDER_RELOAD_S": "1",
         "SLUICE_DECIDER_DRAIN_S": "0",
-        "SLUICE_STORE_BUDGET_MS": "500",  # a loaded machine is late, not broken
+        "SLUICE_STORE_BUDGET_MS": "1000",  # a loaded machine is late, not broken
         # The release's weights are random, and decline almost everything.
         "SLUICE_DECIDER_BREAKER_DECLINE_PPM": "1000000",
         **(environment or {}),

@@ -18,7 +18,7 @@ from typing import ClassVar, Self
 from tests.support.debian import MissingError
 
 BUILD_MAX_S = 900
-START_MAX_S = 30.0
+START_MAX_S = 120.0
 
 
 @dataclass(frozen=True)

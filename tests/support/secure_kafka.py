@@ -36,7 +36,7 @@ HOST = "127.0.0.1"
 PASSWORD = "a-password-of-tests"
 ITERATIONS = 4096
 """The least that Kafka takes."""
-WAIT_S = 30.0
+WAIT_S = 120.0
 EVERY = AclBindingFilter(
     ResourceType.ANY,
     None,

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import httpx
 
 from tests.support.messages import authorization
 
 PROCESS = "tests.integration.fake_decider_process"
-WAIT_S = 30
+WAIT_S = 60
+get, post = partial(httpx.get, timeout=WAIT_S), partial(httpx.post, timeout=WAIT_S)
+"""httpx's own are out of patience after 5 s."""
 
 
 class Server(NamedTuple):
@@ -45,6 +51,21 @@ class Server(NamedTuple):
         """A connection to the public port whose operations do not wait forever."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
 
+    def catch_up(self) -> None:
+        """Return once it has read all that was sent before: what comes later is answered. Twice,
+        for a connection is accepted in one turn of its loop and read in the next."""
+        for _ in range(2):
+            assert get(f"{self.admin}/v2/health/live").status_code == 200
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It does nothing; what is sent meanwhile waits in the kernel."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def memory_mb(self, what: str = "VmRSS") -> float:
         """A line of its status, in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -57,7 +78,7 @@ def serving(folder: Path, *, files_max: int = 0, **options: float) -> Iterator[S
     """A server until the end of the ``with``.
 
     files_max: open files that it may have, 0 as many as we. options: drain_s, in_flight_max,
-    per_address_max, memory_max_mb.
+    per_address_max, memory_max_mb, slow_s.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"

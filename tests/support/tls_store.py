@@ -27,7 +27,7 @@ HERE = KEPT / "redis-server"
 """What Debian's package holds, and what it needs."""
 SERVERS = ("valkey-server", "redis-server")
 HOST = "127.0.0.1"
-START_MAX_S = 30.0
+START_MAX_S = 120.0
 
 
 @dataclass(frozen=True)

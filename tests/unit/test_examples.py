@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support import tree
+
 TESTS = Path(__file__).parents[1]
 THEIR_PLACE = {TESTS / "conftest.py", TESTS / "examples.py", Path(__file__)}
 IMPORTED = re.compile(r"^\s*(?:from|import) hypothesis\b[^\n]*\bsettings\b", re.MULTILINE)
@@ -21,7 +23,7 @@ def test_the_ordinary_profile_is_the_one_of_a_run_that_names_none(pytestconfig: 
 
 def test_settings_are_made_in_one_place() -> None:
     """A settings object made elsewhere could make an ordinary run random."""
-    files = set(TESTS.rglob("*.py"))
+    files = {TESTS.parent / name for name in tree.files("tests", kinds={".py"})}
     made = {file for file in files if IMPORTED.search(file.read_text())}
     assert made == THEIR_PLACE
     reached = {file for file in files if "hypothesis.settings" in file.read_text()}

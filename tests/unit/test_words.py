@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import tree
+
 GLOSSARY = Path("docs/reference/glossary.md").read_text()
 RETIRED = {
     "door": r"\bdoors?\b|[a-z]_door\b|Door\b",
@@ -29,9 +31,7 @@ PLACES = (
 
 
 def texts() -> list[Path]:
-    listed = [path for place in PLACES for path in sorted(Path(place).rglob("*"))]
-    kinds = {".py", ".md", ".yaml", ".json"}
-    return [p for p in listed if p.suffix in kinds and not {".venv", "node_modules"} & set(p.parts)]
+    return [Path(p) for p in tree.files(*PLACES, kinds={".py", ".md", ".yaml", ".json"})]
 
 
 @pytest.mark.parametrize("word", RETIRED)

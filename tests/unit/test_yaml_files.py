@@ -16,6 +16,7 @@ from sluice.adapters.policyfiles import read_policy
 from sluice.bootstrap import verbs
 from sluice.domain.features import catalogue
 from sluice.errors import Misconfigured
+from tests.support import tree
 
 MAPPING = "authorization_id: {column: id}\nevent_at: {column: t}\nauthorization_id: {column: x}\n"
 LABELS = "column: a\ndelay_days: 1\nsource: bank\ncolumn: b\n"
@@ -75,10 +76,9 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key() -> None:
 def test_no_other_module_reads_yaml() -> None:
     """Neither PyYAML nor msgspec's, whose first of two keys is lost without a word."""
     found = []
-    for path in [*Path("src").rglob("*.py"), *Path("services").rglob("*.py"),
-                 *Path("simulator/src").rglob("*.py"), *Path("models/src").rglob("*.py"),
-                 *Path("local").rglob("*.py")]:  # fmt: skip
-        for node in ast.walk(ast.parse(path.read_text())):
+    places = ("src", "services", "simulator/src", "models/src", "local")
+    for name in tree.files(*places, kinds={".py"}):
+        for node in ast.walk(ast.parse(Path(name).read_text())):
             if isinstance(node, ast.Attribute) and READING.fullmatch(ast.unparse(node)):
-                found.append(path)
-    assert set(found) == {Path("src/sluice/yaml_files.py")}
+                found.append(name)
+    assert set(found) == {"src/sluice/yaml_files.py"}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -65,6 +66,8 @@ CHECKPOINT_EVERY_US = 3 * SECOND_US // 4
 within a second of its coming."""
 HEARTBEAT_EVERY_US = 5 * SECOND_US
 """Half of what is promised: one that a full disk held up is still in time."""
+HEARTBEAT_LATE_US = 2 * SECOND_US
+"""What is due for so long is written by ``beat``."""
 TIME_SYNC_EVERY_US = 10 * MINUTE_US
 """A clock whose daemon died drifts some 0.3 s in so long at the kernel's worst, 500 ppm."""
 UNSIGNED_MAX = 50_000
@@ -182,7 +185,7 @@ Beside = Callable[[Callable[[], None]], "Future[None]"]
 
 
 class KeepsLog:
-    """One log, and what it tells of. For one thread, but for what ``beside`` does.
+    """One log, and what it tells of. For one thread, but for ``beat`` and what ``beside`` does.
 
     decisions: name of their topic, whose second records of an id are duplicates. rollouts: name of
     the topic by which deciders tell what they obey. resume: where the summary of the last
@@ -229,6 +232,9 @@ class KeepsLog:
         self._sequence = 0
         self._gaps = Counter[str]()
         """Offsets by reason, of gaps that are not durable yet."""
+        self._writing = Lock()
+        """Held from the first number that is used of EMITTER's until its record is durable. Nothing
+        in between waits for anybody but the disk."""
         self._superseded: dict[int, Superseded] = {}
         self._finishing: Future[None] | None = None
         self._due: tuple[int, Offsets] | None = None
@@ -265,7 +271,8 @@ class KeepsLog:
 
         Raises what :meth:`AppendLog.open` does.
         """
-        self._opened = False
+        with self._writing:
+            self._opened = False
         self._gaps.clear()
         self._wait()
         self._finishing = self._due = None
@@ -337,30 +344,32 @@ class KeepsLog:
         read = self._makes.read(fresh)
         marks = [self._is_superseded(one.message, one.decided) for one in read]
         made = self._makes.entries(read, marks, now)
-        entries: list[bytes] = []
+        with self._writing:
+            self._check()
+            self._append([*self._told_of(read, made, now)])
+
+    def _told_of(
+        self, read: Sequence[Read], made: Sequence[bytes | Refused], now: int
+    ) -> Iterator[bytes]:
+        """The entries of a batch, and of what lies between."""
         for (message, said, _), entry in zip(read, made, strict=True):
             place = _place(message)
             at = self._next.get(place, message.offset)
             if message.offset > at:
-                entries.append(self._hole(place, at, message.offset, now))
+                yield self._hole(place, at, message.offset, now)
             # Before the record that tells of them: it comes again if only a part of this is kept.
             if said is not None and said.given_up and not isinstance(entry, Refused):
-                entries += self._given_up(said, now)
+                yield from self._given_up(said, now)
             if message.topic == self._rollouts and not isinstance(entry, Refused):
                 # Before the step itself: where a death parts the two, the step comes again.
-                entries += self._changes(message, now)
+                yield from self._changes(message, now)
             if isinstance(entry, Refused):
-                entries.append(
-                    self._gap(place, message.offset, message.offset + 1, entry.reason, now, entry)
-                )
+                yield self._gap(place, message.offset, message.offset + 1, entry.reason, now, entry)
             elif len(entry) > ENTRY_MAX_BYTES:
-                entries.append(
-                    self._gap(place, message.offset, message.offset + 1, "too_large", now)
-                )
+                yield self._gap(place, message.offset, message.offset + 1, "too_large", now)
             else:
-                entries.append(entry)
+                yield entry
             self._next[place] = message.offset + 1
-        self._append(entries)
 
     def tick(self, ends: Callable[[], Offsets]) -> Offsets:
         """What is due: a heartbeat, a checkpoint. Returns the offsets that may be committed, empty
@@ -371,9 +380,11 @@ class KeepsLog:
         """
         now = self._clock.now_us()
         if now >= self._heartbeat_at:
-            self._append([*self._trailing(ends(), now), self._heartbeat(now, taking=True)])
+            with self._writing:
+                self._append([*self._trailing(ends(), now), self._heartbeat(now, taking=True)])
         if self._time_sync is not None and now >= self._time_sync_at:
-            self._append([self._own(TimeSyncRecord, self._time_sync(), now)])
+            with self._writing:
+                self._append([self._own(TimeSyncRecord, self._time_sync(), now)])
             self._time_sync_at = now + TIME_SYNC_EVERY_US
         done = self._finished()
         if self._finishing is None and now >= self._checkpoint_at:
@@ -382,20 +393,23 @@ class KeepsLog:
             self._begin()
         return done
 
-    def hold_out(self) -> None:
-        """What was to be taken cannot be, for a reason that is not the log's: it lives all the
-        same. A heartbeat, if one is due. Raises Unavailable."""
-        now = self._clock.now_us()
-        if self._opened and now >= self._heartbeat_at:
-            self._append([self._heartbeat(now, taking=False)])
+    def beat(self) -> None:
+        """From another thread: the writer lives, whatever it waits for, a broker or the keystore. A
+        heartbeat, if one is late. Raises Unavailable."""
+        with self._writing:
+            now = self._clock.now_us()
+            if self._opened and now >= self._heartbeat_at + HEARTBEAT_LATE_US:
+                self._append([self._heartbeat(now, taking=False)])
 
     def stop(self, ends: Offsets, reason: str) -> Offsets:
         """Say that it ends, with a last checkpoint. Returns what may be committed."""
         now = self._clock.now_us()
         self._wait()
         self._finished()
-        body = LogStopBody(size=self._log.size, reason=reason)
-        self._append([*self._trailing(ends, now), self._own(LogStopRecord, body, now)])
+        with self._writing:
+            body = LogStopBody(size=self._log.size, reason=reason)
+            self._append([*self._trailing(ends, now), self._own(LogStopRecord, body, now)])
+            self._opened = False
         self._begin()
         self._wait()
         return self._finished()
@@ -531,12 +545,12 @@ class KeepsLog:
         events = self._keystore.events(self._key_events, KEY_EVENTS_MAX)
         if events:
             emitter, log = self._keystore.emitter, self._log.origin
-            self._append(
-                [
-                    join(encode(record_of(one, log=log, emitter=emitter, recorded_at=now)))
-                    for one in events
-                ]
-            )
+            told = [
+                join(encode(record_of(one, log=log, emitter=emitter, recorded_at=now)))
+                for one in events
+            ]
+            with self._writing:
+                self._append(told)
             self._key_events += len(events)
 
     def _hole(self, place: Partition, first: int, until: int, now: int) -> bytes:
@@ -548,7 +562,8 @@ class KeepsLog:
     def _expired(self, place: Partition, low: int) -> None:
         """Before reading goes on behind it: whoever reads the log is told."""
         now = self._clock.now_us()
-        self._append([self._gap(place, self._next[place], low, "expired", now)])
+        with self._writing:
+            self._append([self._gap(place, self._next[place], low, "expired", now)])
         self._next[place] = low
 
     def _trailing(self, ends: Offsets, now: int) -> Iterator[bytes]:
@@ -581,7 +596,8 @@ class KeepsLog:
     # Checkpoints.
 
     def _begin(self) -> None:
-        pending = self._log.begin()
+        with self._writing:
+            pending, sequence = self._log.begin(), self._sequence
         if pending is None:
             return
         self._due = self._clock.now_us(), {**self._next}
@@ -590,7 +606,7 @@ class KeepsLog:
             root=pending.made.root.hex(),
             next={f"{topic}/{number}": at for (topic, number), at in self._next.items()},
             topics={**self._topics},
-            sequence=self._sequence,
+            sequence=sequence,
             key_events=self._key_events,
             told=self._told.copy(),
         )

@@ -137,7 +137,7 @@ TABLE: tuple[Metric, ...] = (
         "When the newest run of a task came to its end, Unix time; until then, when it began to be "
         "due. follow: release and policy. beside: shadow and canary. store_watch: whether the "
         "store may forget. population: whether the release meets what it was made for. check: a "
-        "round of the consistency check. copy_log, time_stamp: of the compliance log.",
+        "round of the consistency check. heartbeat, copy_log, time_stamp: of the compliance log.",
     ),
     Metric("sluice_task_every_seconds", "gauge", ("task",), "How often it is due."),
     Metric(

@@ -24,7 +24,7 @@ from tests.support.secure_kafka import PASSWORD, Cluster
 pytestmark = pytest.mark.integration
 
 PREFIX = "scram."
-START_MAX_S = 120
+START_MAX_S = 600
 OTHER = "another-password"
 NAMED = "kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password"
 
@@ -58,7 +58,7 @@ def produce(cluster: Cluster, who: str, topic: str, *values: bytes) -> None:
     producer = EventProducer(reached(kafka), client_id=who, extra=kafka.extra())
     for value in values:
         producer.produce(topic, value, key=value)
-    producer.flush(30)
+    producer.flush(60)
 
 
 def test_producer_group_and_transaction_work_by_password(cluster: Cluster, topics: Topics) -> None:

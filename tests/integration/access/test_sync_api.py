@@ -26,7 +26,7 @@ from tests.support.messages import authorization
 
 pytestmark = pytest.mark.integration
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 URI = "spiffe://bank/acquirer"
 SECOND = timedelta(seconds=1)
 JUDGED = ("/v1/authorizations", "/v2/models/sluice/infer", "/v1/models/sluice:predict")

@@ -47,7 +47,7 @@ def run(**environment: str) -> tuple[dict[str, list[int]], str]:
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -44,7 +44,7 @@ def test_it_becomes_ready_and_decides_where_only_tmp_can_be_written(
         decider.wait_ready(port, lambda: process.poll() is None, log)
         answer = decider.decide(port)
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(180) == 0
     finally:
         process.kill()
         process.wait()

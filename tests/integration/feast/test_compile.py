@@ -27,7 +27,7 @@ def compile_(applied: Applied, service: str) -> subprocess.CompletedProcess[str]
         env=applied.env | {"FEAST_FS_YAML_FILE_PATH": str(applied.directory / "env.yaml")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )  # fmt: skip
 

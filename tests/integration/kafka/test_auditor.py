@@ -22,9 +22,9 @@ from sluice.application.ports import Partition
 from sluice.audit.entries import split
 from sluice.domain.clock import SystemClock
 from sluice.domain.records.log_record import GapRecord, Provenance, read
-from sluice.errors import Corrupt
+from sluice.errors import Corrupt, Unavailable
 from sluice.testing.log import ORIGIN, PRIVATE, PlainEntries
-from tests.support.kafka import wait_until
+from tests.support.kafka import wait_ended, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -135,8 +135,9 @@ def decide(bootstrap: str, topics: Topics, *sizes: int) -> None:
         if size > 0:
             writer.commit()
         else:
-            writer._producer.flush(10)
+            writer._producer.flush(60)
             writer.abort()
+    wait_ended(bootstrap, topics.decisions)
 
 
 def watermarks(bootstrap: str, topic: str) -> dict[Partition, int]:
@@ -152,7 +153,7 @@ def test_every_offset_up_to_the_watermark_is_told_once(kafka, topics, tmp_path):
     labels = EventProducer(kafka.bootstrap, client_id="test")
     for number in range(30):
         labels.produce(topics.labels, b"%d" % number, key=str(number))
-    labels.flush(30)
+    labels.flush(60)
     first = Writer(kafka.bootstrap, topics, tmp_path)
     ends = watermarks(kafka.bootstrap, topics.decisions) | watermarks(
         kafka.bootstrap, topics.labels
@@ -188,12 +189,21 @@ def test_offsets_are_committed_behind_what_a_checkpoint_shows(kafka, topics, tmp
         assert sorted(shown.get(place, [])) >= list(range(until))
 
 
+def polled(one: ShardConsumer) -> bool:
+    """False while the broker has only just begun to coordinate its group, as for every service."""
+    try:
+        one.poll_batch(1, 0.1)
+    except Unavailable:
+        return False
+    return True
+
+
 def test_shards_share_the_partitions(kafka, make_topics):
     topics = make_topics(5)
     mine = []
     for shard in range(2):
         one = consumer(kafka.bootstrap, topics, shard, 2)
-        one.poll_batch(1, 0.1)
+        wait_until(lambda one=one: polled(one), "its coordinator answers")
         mine.append({number for topic, number in one.assignment() if topic == topics.decisions})
         one.close()
     assert mine == [{0, 2, 4}, {1, 3}]
@@ -230,6 +240,6 @@ def test_the_newest_checkpoint_is_found_behind_those_of_other_logs(kafka, make_t
     producer = EventProducer(kafka.bootstrap, client_id="test")
     for number in range(2_500):
         producer.produce(topics.checkpoints, b"%d" % number, key="another/log/0")
-    producer.flush(30)
+    producer.flush(60)
     assert ours.last() == b"ours"
     assert published(kafka.bootstrap, topics, "third/log/0").last() is None

@@ -10,7 +10,7 @@ from sluice.adapters.kafka.consumer import GroupConsumer
 from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.transactions import TransactionalStream
 from sluice.errors import Misconfigured
-from tests.support.kafka import read_all, wait_until
+from tests.support.kafka import read_all, wait_ended, wait_until
 
 pytestmark = pytest.mark.integration
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -20,7 +20,7 @@ def fill(broker, topic: str, count: int, **more) -> None:
     producer = EventProducer(broker.bootstrap, client_id="test")
     for number in range(count):
         producer.produce(topic, b"%d" % number, key=b"key-%d" % number, **more)
-    producer.flush(30)
+    producer.flush(60)
 
 
 def numbers(messages) -> list[int]:
@@ -55,7 +55,7 @@ def test_a_topic_tells_how_many_partitions_it_has(broker):
     count = producer.partitions(broker.topics.observations)
     for number in range(count):
         producer.produce(broker.topics.observations, b"1", partition=number)
-    producer.flush(30)
+    producer.flush(60)
     got = read_all(broker.bootstrap, broker.topics.observations)
     assert sorted(message.partition for message in got) == list(range(count))
 
@@ -64,7 +64,7 @@ def test_one_key_stays_in_one_partition_and_in_order(broker):
     producer = EventProducer(broker.bootstrap, client_id="test")
     for number in range(300):
         producer.produce(broker.topics.labels, b"%d" % number, key=b"card-%d" % (number % 7))
-    producer.flush(30)
+    producer.flush(60)
     for card in range(7):
         mine = [
             message
@@ -212,4 +212,5 @@ def test_a_committed_transaction_shows_its_records_and_moves_the_group(broker):
         moved += len(batch)
     entrypoint.close()
     assert moved == 120
+    wait_ended(broker.bootstrap, broker.topics.decisions)
     assert numbers(read_all(broker.bootstrap, broker.topics.decisions)) == list(range(120))

@@ -9,7 +9,7 @@ from sluice.domain.records.authorization import encode
 from sluice.domain.records.dead_letter import DeadLetter, dead_letter_of
 from sluice.domain.records.decision import Origin
 from sluice.errors import Rejected
-from tests.support.kafka import read_all
+from tests.support.kafka import read_all, wait_ended
 
 pytestmark = pytest.mark.integration
 BODIES = [b'{"broken"', b'{"unknown":1}', b'{"again":1}']
@@ -22,7 +22,7 @@ def buried(apache, monkeypatch):
     producer = EventProducer(apache.bootstrap, client_id="test")
     for body in BODIES:
         producer.produce(apache.topics.authorizations, body, key=b"card-1")
-    producer.flush(30)
+    producer.flush(60)
     messages = read_all(apache.bootstrap, apache.topics.authorizations)
     origins = [Origin(m.topic, m.partition, m.offset) for m in messages]
     dead_letters = [(m.value, o, c) for m, o, c in zip(messages, origins, CODES, strict=True)]
@@ -30,7 +30,7 @@ def buried(apache, monkeypatch):
     for raw, origin, code in dead_letters:
         made = dead_letter_of(raw, origin, Rejected("no", code=code), service="test", now_us=1)
         producer.produce(apache.topics.dead_letters, encode(made))
-    producer.flush(30)
+    producer.flush(60)
     monkeypatch.setenv("SLUICE_KAFKA_BOOTSTRAP", apache.bootstrap)
     prefix = apache.topics.authorizations.removesuffix("authorizations.v1")
     monkeypatch.setenv("SLUICE_KAFKA_TOPIC_PREFIX", prefix)
@@ -61,7 +61,7 @@ def test_a_strangers_text_acts_on_no_terminal(apache, monkeypatch, capsys):
     producer = EventProducer(apache.bootstrap, client_id="test")
     producer.produce(apache.topics.dead_letters, msgspec.json.encode(made))
     producer.produce(apache.topics.dead_letters, b"\xff\xfe no dead letter")
-    producer.flush(30)
+    producer.flush(60)
     monkeypatch.setenv("SLUICE_KAFKA_BOOTSTRAP", apache.bootstrap)
     prefix = apache.topics.authorizations.removesuffix("authorizations.v1")
     monkeypatch.setenv("SLUICE_KAFKA_TOPIC_PREFIX", prefix)
@@ -85,6 +85,7 @@ def test_a_redriven_message_comes_again_once_with_its_key_and_where_it_lay(apach
     assert main(["dead-letters", "redrive", "--code", "invalid_json", "--dry-run"]) == 0
     assert len(read_all(apache.bootstrap, topic)) == 3
     assert main(["dead-letters", "redrive", "--code", "invalid_json", "--who", "ann"]) == 0
+    wait_ended(apache.bootstrap, topic)
     again = read_all(apache.bootstrap, topic)[3:]
     assert [(m.key, m.value) for m in again] == [(b"card-1", BODIES[0])]
     capsys.readouterr()
@@ -97,9 +98,11 @@ def test_redriving_everything_leaves_duplicates_out_and_refuses_files(apache, bu
     assert main(["dead-letters", "redrive", "--who", "ann"]) == 1
     out = capsys.readouterr().out
     assert "refused  file:book.csv/0@7: its origin is a file" in out
+    wait_ended(apache.bootstrap, apache.topics.authorizations)
     assert len(read_all(apache.bootstrap, apache.topics.authorizations)) == 5
 
 
 def test_one_origin_can_be_named(apache, buried):
     assert main(["dead-letters", "redrive", "--origin", str(buried[1]), "--who", "ann"]) == 0
+    wait_ended(apache.bootstrap, apache.topics.authorizations)
     assert read_all(apache.bootstrap, apache.topics.authorizations)[3].value == BODIES[1]

@@ -14,7 +14,7 @@ from sluice.adapters.kafka.producer import EventProducer
 from sluice.adapters.kafka.transactions import TransactionalProducer, TransactionalStream
 from sluice.errors import Corrupt
 from sluice.testing.counting import Counted
-from tests.support.kafka import read_all, wait_until
+from tests.support.kafka import read_all, wait_ended, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 PROCESS = Path(__file__).with_name("stream_process.py")
@@ -47,7 +47,7 @@ def send(apache, numbers: range) -> None:
         producer.produce(
             apache.topics.authorizations, b"%d" % number, key=b"card-%d" % (number % 97)
         )
-    producer.flush(30)
+    producer.flush(60)
 
 
 def decided(apache, *, committed: bool = True) -> Counter:
@@ -82,7 +82,7 @@ def test_an_entrypoint_killed_around_its_commit_decides_each_authorization_once(
     apache, start, point
 ):
     send(apache, range(600))
-    assert start("entrypoint-0", kill_at=point).wait(60) == -signal.SIGKILL
+    assert start("entrypoint-0", kill_at=point).wait(180) == -signal.SIGKILL
     start("entrypoint-0")
     wait_until(lambda: sum(decided(apache).values()) >= 600, "all are decided")
     assert decided(apache) == Counter(range(600))
@@ -95,7 +95,7 @@ def test_what_an_aborted_transaction_wrote_is_never_seen_and_comes_again(apache)
     entrypoint.begin()
     for message in batch:
         entrypoint.produce(apache.topics.decisions, message.key, b"999")
-    entrypoint._producer._producer.flush(10)
+    entrypoint._producer._producer.flush(60)
     entrypoint.abort()
     moved = 0
     while moved < 40:
@@ -106,6 +106,7 @@ def test_what_an_aborted_transaction_wrote_is_never_seen_and_comes_again(apache)
         entrypoint.commit(place_after(batch))
         moved += len(batch)
     entrypoint.close()
+    wait_ended(apache.bootstrap, apache.topics.decisions)
     assert decided(apache) == Counter(range(40))
     assert decided(apache, committed=False)[999] > 0
 
@@ -122,6 +123,7 @@ def test_more_records_than_the_queue_holds_wait_for_room_and_keep_their_order(ap
     writer.begin()
     writer.produce_each(apache.topics.decisions, ((b"one", b"%d" % n, []) for n in range(100)))
     writer.commit()
+    wait_ended(apache.bootstrap, apache.topics.decisions)
     found = read_all(apache.bootstrap, apache.topics.decisions)
     assert [int(message.value) for message in found] == list(range(100))
     assert counted["sluice_producer_queue_full_total"] > 0
@@ -156,7 +158,7 @@ def test_entrypoints_that_come_and_go_under_traffic_decide_each_authorization_on
     start("entrypoint-1")
     wait_until(lambda: traffic(sent + 1) or len(deciders(apache)) == 2, "both decide")
     first.terminate()
-    assert first.wait(60) == 0
+    assert first.wait(180) == 0
     traffic(sent + 200)
     start("entrypoint-0", kill_at="stream.before_commit:5")
     traffic(sent + 200)

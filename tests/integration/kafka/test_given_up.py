@@ -21,6 +21,7 @@ from sluice.application.ports import Message
 from sluice.cli import main
 from sluice.domain.records.authorization import EventTimeBounds
 from sluice.domain.records.log_record import Provenance
+from sluice.testing.counting import Counted
 from sluice.testing.factories import NOON_US, make_arrival
 from sluice.testing.keystore import MemoryKeystore
 from sluice.testing.log import ORIGIN, at_once, log_at
@@ -67,24 +68,40 @@ async def test_numbers_that_a_decider_gave_up_are_accounted_for(
     kafka: Node, apache: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = FakeClock(NOON_US)
+    counted = Counted()
     producer = DecisionProducer(
-        apache.bootstrap, topic=apache.topics.decisions, client_id="test", append_max_ms=300
+        apache.bootstrap,
+        topic=apache.topics.decisions,
+        client_id="test",
+        append_max_ms=300,
+        count=counted,
     )
     pipeline = DecisionPipeline(
         entrypoint="sync", emitter="decider-0/1", ids=Once(FakeStore(clock), clock),
         scorer=InForce(FakeScorer()), policy=InForce(make_policy()), log=producer, clock=clock,
         bounds=EventTimeBounds(),
     )  # fmt: skip
-    made = 0
+    made = unrecorded = 0
 
     async def decide() -> Result:
-        nonlocal made
+        nonlocal made, unrecorded
         made += 1
         (result,) = await pipeline.decide([make_arrival(f"a-{made}", card_token=f"card-{made}")])
+        unrecorded += isinstance(result, Unrecorded)
         return result
 
+    async def until_known_what_became_of_each() -> None:
+        """librdkafka has given it up, or a broker has it after all."""
+        async with asyncio.timeout(180):
+            while unrecorded > sum(
+                times
+                for name, times in counted.items()
+                if name.startswith(("sluice_producer_failed_", "sluice_producer_appends_durable_l"))
+            ):
+                await asyncio.sleep(0.1)
+
     async def until_one_is_durable() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while not isinstance(await decide(), Decided):
                 await asyncio.sleep(0.1)
 
@@ -93,11 +110,11 @@ async def test_numbers_that_a_decider_gave_up_are_accounted_for(
     try:
         assert isinstance(await decide(), Unrecorded)
         assert isinstance(await decide(), Unrecorded)
-        await asyncio.sleep(4)  # until librdkafka has given them up, and says so
+        await until_known_what_became_of_each()
     finally:
         kafka.start()
     await until_one_is_durable()
-    await asyncio.sleep(3)
+    await until_known_what_became_of_each()
     await until_one_is_durable()
     await until_one_is_durable()
     await producer.close()

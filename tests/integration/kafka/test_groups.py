@@ -50,7 +50,7 @@ def test_a_groups_offsets_are_set_only_while_nobody_is_in_it(apache):
     producer = EventProducer(apache.bootstrap, client_id="test")
     for number in range(10):
         producer.produce(topic, b"%d" % number, key=b"one")
-    producer.flush(30)
+    producer.flush(60)
     group = Group(apache.bootstrap, f"{topic}-g")
     assert group.members() == []
     member = GroupConsumer(apache.bootstrap, group=group.name, topics=[topic], client_id="test-1")
@@ -88,7 +88,7 @@ def test_a_reader_takes_the_newest_of_each_partition_and_what_lies_between_two_o
     producer = EventProducer(apache.bootstrap, client_id="test")
     for number in range(40):
         producer.produce(topic, b"%d" % number, key=b"%d" % (number % 7))
-    producer.flush(30)
+    producer.flush(60)
     whole: dict[int, list[int]] = {}
     for message in read_all(apache.bootstrap, topic):
         whole.setdefault(message.partition, []).append(message.offset)

@@ -19,7 +19,7 @@ from sluice.adapters.kafka.transactions import TransactionalProducer
 from sluice.cli import main
 from tests.integration.kafka.conftest import Broker
 from tests.support import logs
-from tests.support.kafka import read_all
+from tests.support.kafka import read_all, wait_ended
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +53,7 @@ def test_what_a_broker_holds_and_no_record_tells_of_is_missing(
     producer = EventProducer(broker.bootstrap, client_id="test")
     for number in range(COUNT):
         producer.produce(topics.labels, b"{}", key=b"%d" % number)
-    producer.flush(30)
+    producer.flush(60)
     assert verified(0) == (0, [])
     last = read_all(broker.bootstrap, topics.labels)[-1]
     assert verified(1) == (2, [f"{last.partition}@{last.offset}"])
@@ -78,8 +78,9 @@ def test_no_committed_record_hides_in_a_gap(
         if size > 0:
             writer.commit()
         else:
-            writer._producer.flush(10)
+            writer._producer.flush(60)
             writer.abort()
+    wait_ended(kafka.bootstrap, topic)
     there = [one.offset for one in read_all(kafka.bootstrap, topic)]
     assert len(there) == 100
     end = 8 + 3 + 2 + 1 + 200 + 4 + 1 + 90 + 2
@@ -117,7 +118,7 @@ def test_no_committed_record_hides_in_a_gap(
 
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     for future in admin.delete_records([TopicPartition(topic, 0, there[4])]).values():
-        future.result(20)
+        future.result(60)
     status, missing, balance = verified(there[0], there[5])
     assert (status, missing) == (2, [there[5]])
     assert balance["unproved"] == there[4] - 3

@@ -42,14 +42,14 @@ def test_what_expired_unread_is_passed_over_only_where_the_owner_says_so(
     producer = EventProducer(apache.bootstrap, client_id="test")
     for number in range(9):
         producer.produce(topic, b"%d" % number, partition=0)
-    producer.flush(30)
+    producer.flush(60)
     first = member()
     wait_until(lambda: first.poll_batch(1, 0.1), "the group reads")
     first.commit({(topic, 0): 1})
     first.close()
     admin = AdminClient({"bootstrap.servers": apache.bootstrap})
     for future in admin.delete_records([TopicPartition(topic, 0, 5)]).values():
-        future.result(20)
+        future.result(60)
 
     second = member()
     if passes_over:
@@ -69,14 +69,14 @@ def test_where_an_owner_begins_may_not_expire_before_it_was_read_either(apache: 
     producer = EventProducer(apache.bootstrap, client_id="test")
     for number in range(9):
         producer.produce(topic, b"%d" % number, partition=0)
-    producer.flush(30)
+    producer.flush(60)
     member = GroupConsumer(
         apache.bootstrap, group=topic, topics=[topic], client_id="test", passes_over=False
     )
     member.listen(lambda _: {(topic, 0): 2}, lambda _, __: None)
     admin = AdminClient({"bootstrap.servers": apache.bootstrap})
     for future in admin.delete_records([TopicPartition(topic, 0, 5)]).values():
-        future.result(20)
+        future.result(60)
     with pytest.raises(Corrupt) as caught:
         wait_until(lambda: member.poll_batch(1, 0.1), "it says so")
     assert caught.value.code == RECORDS_GONE

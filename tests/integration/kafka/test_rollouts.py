@@ -62,7 +62,7 @@ def test_what_cannot_be_read_hides_no_return(
     producer = EventProducer(kafka.bootstrap, client_id="test")
     for value in (b"", b"{", b'{"step":"returned"}', b'{"v":1,"role":"queen"}'):
         producer.produce(topics.rollouts, value, key="x")
-    producer.flush(10)
+    producer.flush(60)
     one = decider(topics.rollouts)
     one.write([RETURNED])
     assert decider(topics.rollouts).returned(EPOCH) == [RETURNED]

@@ -58,7 +58,7 @@ async def appended(log: DecisionProducer, number: int) -> tuple[bool, float]:
 
 
 async def durable_at_last(log: DecisionProducer) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not (await appended(log, 0))[0]:
             pass
 
@@ -153,7 +153,7 @@ def test_a_transaction_that_the_broker_ended_in_its_stall_is_made_again_by_the_s
     sender = EventProducer(kafka.bootstrap, client_id="test")
     for number in range(60):
         sender.produce(topics.authorizations, b"%d" % number, key=b"%d" % number)
-    sender.flush(30)
+    sender.flush(60)
     held: list[Any] = []
 
     def write() -> None:
@@ -221,7 +221,7 @@ def test_nothing_is_skipped_where_a_partition_is_lost_and_comes_back_within_one_
     sender = EventProducer(kafka.bootstrap, client_id="test")
     for number in range(20):
         sender.produce(topics.labels, b"%d" % number)
-    sender.flush(30)
+    sender.flush(60)
     member = GroupConsumer(
         kafka.bootstrap, group=f"{topics.labels}g", topics=[topics.labels], client_id="test"
     )

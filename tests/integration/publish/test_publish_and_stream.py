@@ -151,7 +151,7 @@ def test_records_that_a_broker_never_took_are_counted_by_topic(kafka: Node, pref
     producer = EventProducer(kafka.bootstrap, client_id="test")
     for number in range(10):
         producer.produce(prefix.authorizations, b"{}", key=str(number))
-    producer.flush(30)
+    producer.flush(60)
     assert producer.undelivered() == {}
     lost = EventProducer("127.0.0.1:1", client_id="test")
     for number in range(10):

@@ -15,6 +15,7 @@ import pytest
 
 import sluice
 from local.stack import FOREIGN
+from tests.support import tree
 
 ROOT = Path(__file__).parents[3]
 TRACE = [*("strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none"), "-e"]
@@ -55,7 +56,7 @@ def run(trace: Path, *command: str, **environment: str) -> subprocess.CompletedP
         env=clean | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 
@@ -96,9 +97,7 @@ def test_onnxruntime_is_imported_behind_the_package_alone() -> None:
     assert [alias.name for alias in first.names] == ["sluice"]
     found = set()
     for folder in ("src", "services", "models/src", "benchmarks", "feature_repo"):
-        for path in (ROOT / folder).rglob("*.py"):
-            if ".venv" in path.parts:
-                continue
+        for path in (ROOT / name for name in tree.files(folder, kinds={".py"})):
             for node in ast.parse(path.read_text()).body:  # in a function it comes later
                 names = (
                     [alias.name for alias in node.names]

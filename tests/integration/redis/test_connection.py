@@ -41,6 +41,8 @@ from sluice.testing.store import FakeClock, declare_ready
 
 pytestmark = pytest.mark.integration
 
+PATIENT_S = 10.0
+"""A budget that a busy machine keeps too."""
 STATE = b"\x01" + (1).to_bytes(8, "little") + b"body"
 
 
@@ -78,7 +80,7 @@ def counted() -> Counted:
 
 @pytest_asyncio.fixture
 async def store(server: EmbeddedStore, counted: Counted) -> AsyncIterator[RedisOnlineStore]:
-    opened = RedisOnlineStore(server.url, FakeClock(), budget_s=0.5, count=counted)
+    opened = RedisOnlineStore(server.url, FakeClock(), budget_s=PATIENT_S, count=counted)
     await opened.open()
     yield opened
     await opened.close()
@@ -86,21 +88,21 @@ async def store(server: EmbeddedStore, counted: Counted) -> AsyncIterator[RedisO
 
 @pytest.fixture
 def states(server: EmbeddedStore, counted: Counted) -> Iterator[RedisStateStore]:
-    made = RedisStateStore(server.url, timeout_s=0.5, count=counted)
+    made = RedisStateStore(server.url, timeout_s=2.0, count=counted)
     yield made
     made.close()
 
 
 async def until(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if true():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it did not come true within 10 s")
+    raise AssertionError("it did not come true within a minute")
 
 
 async def ask(store: RedisOnlineStore, *words: bytes) -> object:
-    (answer,) = await store.connection.call(pack(*words), 1)
+    (answer,) = await store.connection.call(pack(*words), 1, PATIENT_S)
     return answer
 
 
@@ -110,7 +112,7 @@ def test_a_killed_server_is_met_again_where_it_restarts(server, states):
 
     async def story() -> None:
         counted = Counted()
-        store = RedisOnlineStore(server.url, FakeClock(), budget_s=0.5, count=counted)
+        store = RedisOnlineStore(server.url, FakeClock(), budget_s=PATIENT_S, count=counted)
         await store.open()
         os.kill((await store.info()).process_id, signal.SIGKILL)
         await until(lambda: not store.connection.is_up)
@@ -150,7 +152,7 @@ async def test_late_answers_are_never_given_to_a_later_question(store, counted):
     process_id = (await store.info()).process_id
     os.kill(process_id, signal.SIGSTOP)
     with pytest.raises(Unavailable, match="no answer for"):
-        await store.observe([arrival("late")])
+        await store.connection.call(pack(b"ECHO", b"late"), 1, 0.05)
     os.kill(process_id, signal.SIGCONT)
     replies = await asyncio.gather(*(ask(store, b"ECHO", b"%d" % i) for i in range(50)))
     assert replies == [b"%d" % i for i in range(50)]
@@ -158,7 +160,9 @@ async def test_late_answers_are_never_given_to_a_later_question(store, counted):
     assert counted["sluice_store_connects_total made"] == 1
 
 
-async def test_a_server_that_hangs_is_dropped_and_then_refused_without_waiting(store, counted):
+async def test_a_server_that_hangs_is_dropped_and_then_refused_without_waiting(server, counted):
+    store = RedisOnlineStore(server.url, FakeClock(), budget_s=0.5, count=counted)
+    await store.open()
     process_id = (await store.info()).process_id
     os.kill(process_id, signal.SIGSTOP)
     with pytest.raises(Unavailable):
@@ -171,7 +175,8 @@ async def test_a_server_that_hangs_is_dropped_and_then_refused_without_waiting(s
     assert counted["sluice_store_failures_total down"] == 1
     os.kill(process_id, signal.SIGCONT)
     await until(lambda: store.connection.is_up)
-    await store.info()
+    assert await ask(store, b"PING") == b"PONG"
+    await store.close()
 
 
 async def test_more_batches_than_the_maximum_are_refused_not_queued(store, counted):
@@ -198,7 +203,7 @@ async def test_a_caller_that_gives_up_disturbs_nobody(store):
 
 def test_it_runs_on_uvloop_too(server):
     async def story() -> None:
-        store = RedisOnlineStore(server.url, FakeClock(), budget_s=0.5)
+        store = RedisOnlineStore(server.url, FakeClock(), budget_s=PATIENT_S)
         await store.open()
         replies = await store.observe([arrival(f"a-{i}") for i in range(500)])
         assert [len(reply.pending) for reply in replies[:65]] == [*range(64), 63]
@@ -211,7 +216,9 @@ async def test_a_store_that_is_down_at_the_start_is_found_later(server):
     port = int(server.url.rsplit(":", 1)[1])
     server.stop()
     counted = Counted()
-    store = RedisOnlineStore(f"redis://127.0.0.1:{port}", FakeClock(), budget_s=0.5, count=counted)
+    store = RedisOnlineStore(
+        f"redis://127.0.0.1:{port}", FakeClock(), budget_s=PATIENT_S, count=counted
+    )
     with pytest.raises(Unavailable, match="cannot connect"):
         await store.open()
     with pytest.raises(Unavailable, match="cannot connect"):
@@ -346,22 +353,22 @@ async def test_a_script_that_the_server_forgot_is_loaded_again(store, states, co
 
 async def test_password_and_database_of_the_url_are_used(server, store):
     await ask(store, b"CONFIG", b"SET", b"requirepass", b"p@ss word")
-    wrong = Connection(server.url, budget_s=0.2)
+    wrong = Connection(server.url, budget_s=PATIENT_S)
     with pytest.raises(Unavailable, match="NOAUTH"):
         await wrong.open()
     await wrong.close()
     url = server.url.replace("redis://", "valkey://:p%40ss%20word@") + "/3"
-    right = Connection(url, budget_s=0.2)
+    right = Connection(url, budget_s=PATIENT_S)
     await right.open()
     await right.call(pack(b"SET", b"k", b"v"), 1)
     await right.close()
-    blocking = BlockingConnection(url, timeout_s=0.5)
+    blocking = BlockingConnection(url, timeout_s=PATIENT_S)
     assert blocking.call(pack(b"GET", b"k"), 1) == [b"v"]
     blocking.close()
     assert await ask(store, b"GET", b"k") is None
     counted = Counted()
     with pytest.raises(Unavailable, match="NOAUTH"):
-        BlockingConnection(server.url, timeout_s=0.5, count=counted).call(pack(b"PING"), 1)
+        BlockingConnection(server.url, timeout_s=PATIENT_S, count=counted).call(pack(b"PING"), 1)
     assert counted["sluice_store_connects_total failed"] == 1
 
 
@@ -410,12 +417,12 @@ def test_an_address_shows_no_password():
 def test_a_unix_socket_is_an_address_too(tmp_path):
     path = tmp_path / "s"
     with answering(b"+PONG\r\n", unix=path):
-        blocking = BlockingConnection(f"unix://{path}", timeout_s=0.5)
+        blocking = BlockingConnection(f"unix://{path}", timeout_s=PATIENT_S)
         assert blocking.call(pack(b"PING"), 1) == [b"PONG"]
         blocking.close()
 
         async def story() -> object:
-            connection = Connection(f"unix://{path}", budget_s=0.5)
+            connection = Connection(f"unix://{path}", budget_s=PATIENT_S)
             await connection.open()
             answer = await connection.call(pack(b"PING"), 1)
             await connection.close()
@@ -430,7 +437,7 @@ def test_tls_speaks_only_to_a_server_whose_certificate_is_trusted(tmp_path, monk
     context.load_cert_chain(trusted)
 
     async def story(url: str) -> object:
-        connection = Connection(url, budget_s=0.5)
+        connection = Connection(url, budget_s=PATIENT_S)
         try:
             await connection.open()
             return await connection.call(pack(b"PING"), 1)
@@ -442,17 +449,17 @@ def test_tls_speaks_only_to_a_server_whose_certificate_is_trusted(tmp_path, monk
         with pytest.raises(Unavailable, match="of no CA that we trust"):
             asyncio.run(story(url))
         with pytest.raises(Unavailable, match="of no CA that we trust"):
-            BlockingConnection(url, timeout_s=0.5).call(pack(b"PING"), 1)
+            BlockingConnection(url, timeout_s=PATIENT_S).call(pack(b"PING"), 1)
         monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
         assert asyncio.run(story(url)) == [b"PONG"]
-        blocking = BlockingConnection(url, timeout_s=0.5)
+        blocking = BlockingConnection(url, timeout_s=PATIENT_S)
         assert blocking.call(pack(b"PING"), 1) == [b"PONG"]
         blocking.close()
 
 
 def test_a_connection_that_the_server_closed_while_it_was_idle_costs_no_call(server, counted):
-    blocking = BlockingConnection(server.url, timeout_s=0.5, count=counted)
-    other = BlockingConnection(server.url, timeout_s=0.5)
+    blocking = BlockingConnection(server.url, timeout_s=PATIENT_S, count=counted)
+    other = BlockingConnection(server.url, timeout_s=PATIENT_S)
     mark = RedisWatermark(server.url, count=counted)
     assert blocking.call(pack(b"PING"), 1) == [b"PONG"]
     assert mark.read().state == READY
@@ -468,7 +475,7 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_costs_no_call(ser
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+PONG\r\n+PONG\r\n"])
 def test_a_server_that_does_not_speak_the_protocol_is_unavailable(answer):
     async def story(port: int) -> None:
-        connection = Connection(f"redis://127.0.0.1:{port}", budget_s=0.5)
+        connection = Connection(f"redis://127.0.0.1:{port}", budget_s=PATIENT_S)
         try:
             await connection.open()
             await connection.call(pack(b"PING"), 1)

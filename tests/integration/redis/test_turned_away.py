@@ -125,7 +125,7 @@ async def test_once_the_server_has_us_we_are_in_and_a_later_refusal_is_an_outage
     command(b"CONFIG", b"SET", b"requirepass", b"secret-1")
     reported: list[str] = []
     store = RedisOnlineStore(
-        url(server, ":wrong@"), FakeClock(), budget_s=0.5, on_trust=reported.append
+        url(server, ":wrong@"), FakeClock(), budget_s=10.0, on_trust=reported.append
     )
     with pytest.raises(Unavailable):
         await store.open()
@@ -211,7 +211,7 @@ async def test_a_node_of_a_cluster_is_named(tmp_path: Path):
         try:
             address = f"redis://127.0.0.1:{server.port}"
             reported: list[str] = []
-            store = RedisOnlineStore(address, FakeClock(), budget_s=1, on_trust=reported.append)
+            store = RedisOnlineStore(address, FakeClock(), budget_s=10.0, on_trust=reported.append)
             await store.open()
             with pytest.raises(Unavailable) as caught:
                 await store.observe([arrival()])

@@ -32,15 +32,13 @@ from sluice.testing.records import make_decision
 from sluice.testing.release import make_release
 from sluice.testing.store import declare_ready
 from tests.support.deployment import Deployment, make_deployment
-from tests.support.kafka import wait_until
+from tests.support.kafka import WAIT_MAX_S, wait_until
 from tests.support.s3_server import BUCKET, S3Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SERVICES: tuple[Name, ...] = ("decider-sync", "decider-stream", "featurizer", "archiver")
 DECIDERS: tuple[Name, ...] = ("decider-sync", "decider-stream")
-WAIT_MAX_S = 240.0
-"""A process imports for a minute on a machine with a load of 14 on two cores."""
 CREATED_AT = 1_780_000_000_000_000
 FOLLOW_FAILED = 'sluice_task_failures_total{code="storage",task="follow"}'
 TOPICS: dict[Name, tuple[str, ...]] = {
@@ -95,7 +93,7 @@ def waits_for(process: Process, part: str, *named: str) -> None:
         status, body = ask(process, "ready")
         return status == 503 and all(text in body for text in (f"waits for the {part}", *named))
 
-    wait_until(says, f"{process.name} waits for the {part}", at_most_s=WAIT_MAX_S)
+    wait_until(says, f"{process.name} waits for the {part}")
     assert ask(process, "live")[0] == 200
     assert f'sluice_start_waiting{{part="{part}"}} 1.0' in process.metrics()
     last = events(process, "waiting")[-1]
@@ -104,9 +102,7 @@ def waits_for(process: Process, part: str, *named: str) -> None:
 
 
 def is_ready(process: Process) -> None:
-    wait_until(
-        lambda: ask(process, "ready")[0] == 200, f"{process.name} is ready", at_most_s=WAIT_MAX_S
-    )
+    wait_until(lambda: ask(process, "ready")[0] == 200, f"{process.name} is ready")
     assert 'sluice_start_waiting{part="broker"} 1.0' not in process.metrics()
 
 
@@ -132,7 +128,7 @@ def works(deployment: Deployment, name: str, number: int = 0) -> None:
     auth = make_authorization(f"works-{name}-{number}", event_at=time.time_ns() // 1000)
     if name == "decider-stream":
         producer.produce(deployment.topics.authorizations, encode(auth), key=auth.card_token)
-        producer.flush(30)
+        producer.flush(60)
 
         def decided() -> bool:
             found = deployment.ledger().decisions
@@ -144,14 +140,14 @@ def works(deployment: Deployment, name: str, number: int = 0) -> None:
     producer.produce(
         deployment.topics.decisions, encode(make_decision(auth.authorization_id)), key="card"
     )
-    producer.flush(30)
+    producer.flush(60)
     wait_until(lambda: process.metric("sluice_consumer_messages_total") > before, "it is read")
 
 
 def remove(deployment: Deployment, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": deployment.bootstrap})
     for done in admin.delete_topics([topic]).values():
-        done.result(30)
+        done.result(60)
     wait_until(lambda: topic not in admin.list_topics(timeout=10).topics, "the topic is gone")
 
 
@@ -185,7 +181,7 @@ def test_each_topic_that_a_service_needs_is_waited_for(deployment: Deployment) -
             if names:
                 waits_for(deployment.stack.processes[service], "topics", *names)
         for done in admin.create_topics([NewTopic(topic, 3, 1)]).values():
-            done.result(30)
+            done.result(60)
         for service, names in missing.items():
             if names == {topic}:
                 is_ready(deployment.stack.processes[service])
@@ -215,7 +211,7 @@ def test_a_featurizer_waits_for_the_store(deployment: Deployment, store: Embedde
     def says() -> bool:
         return ask(process, "ready")[0] == 503 and "did not serve us" in ask(process, "ready")[1]
 
-    wait_until(says, "it says that the store is away", at_most_s=WAIT_MAX_S)
+    wait_until(says, "it says that the store is away")
     assert ask(process, "live")[0] == 200
     assert "sluice_store_ready 0.0" in process.metrics()
     assert len(events(process, "store_not_used")) == 1, "said once"
@@ -260,7 +256,6 @@ def test_a_stream_processor_without_a_release_decides_by_rules(deployment: Deplo
     wait_until(
         lambda: [event["part"] for event in events(process, "begins_without")] == ["release"],
         "it begins without",
-        at_most_s=WAIT_MAX_S,
     )
     works(deployment, "decider-stream")
     status, why = ask(process, "ready")
@@ -287,12 +282,10 @@ def test_what_only_a_person_mends_ends_a_start_at_once_whatever_else_is_away(
 def test_an_unsigned_release_is_refused_at_once_and_named(deployment: Deployment) -> None:
     (deployment.release / "manifest.sig").write_bytes(b"")
     process = deployment.stack.start("decider-sync")
-    wait_until(lambda: events(process, "refused") != [], "it is refused", at_most_s=WAIT_MAX_S)
+    wait_until(lambda: events(process, "refused") != [], "it is refused")
     assert events(process, "waiting") == []
     wait_until(
-        lambda: "no release is loaded" in ask(process, "ready")[1],
-        "it is not ready, and says why",
-        at_most_s=WAIT_MAX_S,
+        lambda: "no release is loaded" in ask(process, "ready")[1], "it is not ready, and says why"
     )
     assert ask(process, "live")[0] == 200
 
@@ -347,7 +340,7 @@ def test_no_topic_appears_because_a_service_asks_for_it(
         admin = AdminClient({"bootstrap.servers": making.bootstrap})
         assert not admin.list_topics(timeout=10).topics.keys() & set(deployment.topics.all())
         for done in admin.create_topics([NewTopic(deployment.topics.decisions, 1, 1)]).values():
-            done.result(30)
+            done.result(60)
         is_ready(processes[0])
         topic_table.apply(making.bootstrap, deployment.topics, partitions=3, replication=1)
         for process in processes:
@@ -366,7 +359,6 @@ def test_a_broker_that_goes_away_later_makes_no_service_dead_but_none_ready(
             wait_until(
                 lambda p=process: ask(p, "ready")[0] == 503,  # type: ignore[misc]
                 f"{process.name} is not ready",
-                at_most_s=WAIT_MAX_S,
             )
             assert ask(process, "live")[0] == 200
     finally:
@@ -390,7 +382,6 @@ def serves(process: Process, release: str) -> None:
     wait_until(
         lambda: f'sluice_decider_release_info{{release="{release}"}} 1.0' in process.metrics(),
         f"{process.name} decides by {release}",
-        at_most_s=WAIT_MAX_S,
     )
 
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sluice.adapters.kernel_clock import UNKNOWN
 from sluice.adapters.tiles.folder import LogFolder
 from sluice.application.append_log import AppendLog, File
-from sluice.application.keep_log import HEARTBEAT_EVERY_US, RESUME, KeepsLog
+from sluice.application.keep_log import (
+    EMITTER,
+    HEARTBEAT_EVERY_US,
+    HEARTBEAT_LATE_US,
+    RESUME,
+    KeepsLog,
+)
 from sluice.application.ports import TOPIC_REMADE, Count, Message, Partition, uncounted
 from sluice.application.told import STATEMENTS_MAX
 from sluice.audit.entries import split
@@ -588,9 +596,70 @@ def test_while_nothing_can_be_taken_there_are_heartbeats_that_say_so(world: Worl
         world.clock.advance(HEARTBEAT_EVERY_US / SECOND_US)
         with pytest.raises(Unavailable):
             keeps.take(messages(0))
-        keeps.hold_out()
-        keeps.hold_out()
+        keeps.beat()  # not late yet
+        world.clock.advance(HEARTBEAT_LATE_US / SECOND_US)
+        keeps.beat()
+        keeps.beat()
     keeps.take(messages(0))
     beats = [record for record in world.records() if isinstance(record, HeartbeatRecord)]
     assert [(one.body.taking, one.sequence) for one in beats] == [(False, 1), (False, 2)]
     assert [one[:2] for one in world.told()] == [("label", 0)]
+
+
+def test_a_heartbeat_is_written_while_a_batch_waits_for_its_entries(world: World) -> None:
+    keeps = world.started()
+    entries, waits, go_on = world.makes.entries, Event(), Event()
+
+    def slowly(*given: Any) -> Any:
+        waits.set()
+        assert go_on.wait(30)
+        return entries(*given)
+
+    world.makes.entries = slowly  # type: ignore[method-assign]
+    taking = Thread(target=keeps.take, args=(messages(0),))
+    taking.start()
+    try:
+        assert waits.wait(30)
+        world.clock.advance((HEARTBEAT_EVERY_US + HEARTBEAT_LATE_US) / SECOND_US)
+        keeps.beat()
+    finally:
+        go_on.set()
+        taking.join(30)
+    records = world.records()
+    assert [type(one).__name__ for one in records[1:]] == ["HeartbeatRecord", "LabelRecord"]
+
+
+def test_two_threads_use_no_number_twice(world: World) -> None:
+    """Each batch has a gap of its own, with the next number; heartbeats come between."""
+    keeps = world.started()
+    stop = Event()
+
+    def beats() -> None:
+        while not stop.is_set():
+            world.clock.advance((HEARTBEAT_EVERY_US + HEARTBEAT_LATE_US) / SECOND_US)
+            keeps.beat()
+
+    beside = Thread(target=beats)
+    beside.start()
+    try:
+        for offset in range(0, 400, 2):
+            keeps.take(messages(offset))
+            keeps.tick(no_more)
+    finally:
+        stop.set()
+        beside.join(30)
+    ours = [one for one in world.records() if one.emitter == EMITTER]
+    assert [one.sequence for one in ours] == list(range(len(ours)))
+    assert sum(isinstance(one, HeartbeatRecord) for one in ours) > 0
+    again = world.started()
+    again.take(messages(400))
+    ours = [one for one in world.records() if one.emitter == EMITTER]
+    assert [one.sequence for one in ours] == list(range(len(ours)))
+
+
+def test_behind_its_end_and_in_a_log_that_is_not_open_there_is_no_heartbeat(world: World) -> None:
+    keeps = world.started()
+    keeps.stop({}, "sigterm")
+    world.clock.advance(60)
+    keeps.beat()
+    assert type(world.records()[-1]).__name__ == "LogStopRecord"

@@ -112,7 +112,7 @@ def run(folder: Path, line: str, code: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PYTHONPATH": path, "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

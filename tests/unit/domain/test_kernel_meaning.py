@@ -96,7 +96,7 @@ def test_a_kernel_that_means_something_else_is_caught_by_register(tmp_path: Path
         | {"PYTHONPATH": f"{tmp_path / 'src'}{os.pathsep}{ROOT}", "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ import pytest
 
 from local import locks
 from local.locks import LOCKS, ROOT, Source, stale
+from tests.support.tree import files
 
 
 def test_every_lock_holds_what_the_ranges_behind_it_ask_for() -> None:
@@ -16,13 +17,7 @@ def test_every_lock_holds_what_the_ranges_behind_it_ask_for() -> None:
 
 
 def test_every_lock_of_packages_is_looked_at() -> None:
-    there = {
-        str(path.relative_to(ROOT))
-        for path in ROOT.glob("**/*.lock")
-        if ".venv" not in path.parts
-        and not path.name.startswith(("uv.", "."))
-        and path.name != "jars.lock"
-    }
+    there = {name for name in files(kinds={".lock"}) if Path(name).name != "jars.lock"}
     assert set(LOCKS) == there
 
 

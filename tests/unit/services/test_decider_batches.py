@@ -60,7 +60,7 @@ class Bench:
 
     async def until(self, batches: int) -> None:
         """Return when so many batches have begun."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.decider.batches) < batches:
                 await asyncio.sleep(0)
 

@@ -539,11 +539,11 @@ def test_a_hung_process_ends_though_a_thread_never_will() -> None:
         "from services.loop import leave_at_once\n"
         "from sluice.telemetry import configure_logging\n"
         "configure_logging('decider')\n"
-        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()\n"
         "leave_at_once()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=59, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=599, check=False
     )
     assert done.returncode == 1, done.stderr
     said = (done.stdout + done.stderr).splitlines()[-1]  # a cold import may warn before it

@@ -121,7 +121,7 @@ class Stuck:
     def add_checkpoint(self, raw: bytes) -> bytes:
         if self.error:
             raise self.error
-        asyncio.run_coroutine_threadsafe(self.let.wait(), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(self.let.wait(), self._loop).result(60)
         return b"done"
 
     def last(self, origin: str) -> bytes | None:

@@ -36,6 +36,10 @@ Predict = Callable[[Ints], Floats]
 UNIT_FACTORS = (1e-3, 1e-2, 1e2, 1e3)
 """Between units that are mistaken for one another: minor and major, milliseconds and seconds."""
 SCALED_UNITS = ("minor", "s")
+UNIT_SHOWS_AS: frozenset[Reason] = frozenset(
+    {"no_signal", "worse", "euros", "calibration", "segment", "flips"}
+)
+"""What a candidate that takes a feature in another unit is refused for, were that not found."""
 TRIED_ROWS = 4_000
 """Genuine rows on which other units are tried; all frauds are."""
 SKILL_LOSS = 0.8
@@ -245,7 +249,6 @@ class _Run:
         found = [
             self._scores_differ(),
             self._sizes(),
-            self._units(proved=proved),
             self._leak(),
             self._ceiling(proved=proved),
             self._signal(),
@@ -257,6 +260,8 @@ class _Run:
             found.append(immature)
         if self.trial.champion is not None and self.theirs is not None:
             found += self._against(self.theirs)
+        suffers = any(one.reason in UNIT_SHOWS_AS and not one.passed for one in found)
+        found.append(self._units(needless=proved and not suffers))
         if self.trial.int8 is not None:
             found += self._int8(self.trial.int8)
         return found
@@ -320,13 +325,13 @@ class _Run:
             )
         return Check(reason="unit_changed", passed=not bad, found=found)
 
-    def _units(self, *, proved: bool) -> Check:
+    def _units(self, *, needless: bool) -> Check:
         """Whether the candidate would do better if a feature came in another unit.
 
-        proved: what it learnt is what was logged, bit for bit. Then nothing is guessed: with few
-        frauds a factor may do better by chance.
+        needless: what it learnt is what was logged, bit for bit, and it is none the worse. Then
+        nothing is guessed: with few frauds a factor may do better by chance.
         """
-        if proved:
+        if needless:
             found = "what was learnt is what was logged, bit for bit: no other unit is looked for"
             return Check(reason="unit_changed", passed=True, found=found)
         columns = list(self.trial.candidate.columns)

@@ -285,7 +285,7 @@ class AdminBody(_Part, frozen=True, kw_only=True):
 
 class HeartbeatBody(_Part, frozen=True, kw_only=True):
     """The log is written. size: entries before this one. taking: whether sources are read; false
-    while its disk takes nothing."""
+    while its writer waits for a broker or the keystore."""
 
     size: Count
     taking: bool

@@ -67,4 +67,5 @@ def test_a_table_of_many_decisions_holds_few_of_them_decoded() -> None:
         return most
 
     most_bytes(1)  # the first one imports what pyarrow puts off
-    assert most_bytes(3 * DECODED_MAX + 1) < 2 * most_bytes(DECODED_MAX)
+    # Whatever is still alive of the part before: not all that came before it.
+    assert most_bytes(6 * DECODED_MAX + 1) < 3 * most_bytes(DECODED_MAX)
