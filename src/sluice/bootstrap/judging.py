@@ -179,7 +179,8 @@ def _predict(graph: TriedGraph, rows: Rows, name: str) -> Floats:
 
 class Gated(NamedTuple):
     """A verdict, and where it lies. certificate: None for a candidate that was refused. beside:
-    what those of the run that could be released are worth on the tests, and who was tried."""
+    of the BETTER one, what those that could be released are worth on the tests, and who was tried;
+    else empty."""
 
     verdict: Verdict
     path: Path
@@ -224,7 +225,7 @@ def gate_candidate(
     tests = [read_rows(dataset, split.name) for split in manifest.tests]
     asked = _read_yaml(Limits, limits) if limits else Limits()
     same = run.dataset == dataset_digest(dataset)
-    worth = _worth(run_folder, run, tests) if same else {}
+    worth = _worth(run_folder, run, tests) if same and name == BETTER else {}
     if name == BETTER:
         name = better_of(worth, asked.average_precision_loss) if worth else STUDENT
     candidate = run.candidate(name)
