@@ -69,7 +69,7 @@ class Bank:
         return msgspec.json.decode((out / "judgement.json").read_bytes(), type=Judgement)
 
     def gate(self, name: str, trained: Path, dataset: Path, *more: object) -> Verdict:
-        """Of a run's student, or of the candidate that ``more`` names."""
+        """Of the better of a run, or of the candidate that ``more`` names."""
         out = self.work / "gate" / name
         words = [SLUICE, "gate", "--dataset", dataset, "--run", trained, "--archive", self.archive,
                  "--no-champion", "--key", self.key, "--out", out, *more]  # fmt: skip

@@ -9,9 +9,9 @@ wrote.
 - **dataset**: features as they were served, labels as they were known, split by time.
 - **train**: LightGBM, a teacher, its student, and that in int8; each as ONNX, with its scores. It
   goes on where an earlier try was ended.
-- **gate**: the candidate against the release in force, on the same days, and what it learnt
-  against the archive. Where it refuses, the run ends, and `verdict.json` says why. Its word is
-  final: it is not tried again.
+- **gate**: the candidate (`better`: the student, unless LightGBM is worth more on the tests)
+  against the release in force, on the same days, and what it learnt against the archive. Where it
+  refuses, the run ends, and `verdict.json` says why. Its word is final: it is not tried again.
 - **judge**: the figures, as a page for people (`report.html`) and as JSON; of a candidate that was
   refused too, with the reason at the head.
 - **pack**, **sign**: a release with the gate's certificate, in the registry, signed.
@@ -51,7 +51,9 @@ NAME = "{{ ti.xcom_pull('pack').split('/') | last }}"
         "wait": Param(7, type="integer", minimum=0, description="Days for labels of the last."),
         "label_delay": Param("7d", type="string", description="Between training and its tests."),
         "tests": Param(2, type="integer", minimum=1, description="Weeks that judge."),
-        "candidate": Param("student", enum=["student", "lightgbm"], description="Who is released."),
+        "candidate": Param(
+            "better", enum=["better", "student", "lightgbm"], description="Who is released."
+        ),
         "time_box": Param("30m", type="string", description="Of the search for parameters."),
         "trials": Param(12, type="integer", minimum=1, description="Of it, at most, of a kind."),
         "seed": Param(1, type="integer", description="Of all that is random."),
@@ -113,7 +115,7 @@ def retrain() -> None:
     release = f"{place('registry')}/{RELEASE}-{{{{ ti.try_number }}}}"
     pack = step(
         *("release pack", release, "--run", train.output, "--dataset", dataset.output),
-        *("--candidate", "{{ params.candidate }}", "--id", f"{RELEASE}-{{{{ ti.try_number }}}}"),
+        *("--id", f"{RELEASE}-{{{{ ti.try_number }}}}"),
         *("--certificate", f"{run}/gate/certificate.json"),
         *("--judgement", f"{run}/judgement/judgement.json"),
         image="training",

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from sluice.cli import main
 from sluice.errors import Corrupt, Misconfigured, Unavailable
 
-from sluice_models.figures import calibrate
+from sluice_models.figures import calibrate, probability
 from sluice_models.fits import Fits
 from sluice_models.pipeline import Order, train
 from sluice_models.run import Run, read_model, read_run, read_scores
@@ -107,7 +107,7 @@ def test_the_verb_trains_and_says_what_is_missing(
 
 
 def box(folder: Path, trials: int, seconds: float = 1e9) -> Box:
-    return Box(folder / "search.db", 1, trials, seconds, lambda kind, n, of: None)
+    return Box(folder / "search.db", 1, trials, seconds, lambda kind, n, of, left: None)
 
 
 def ask(trial: optuna.Trial) -> dict[str, float]:
@@ -143,6 +143,19 @@ def test_a_search_of_no_time_tries_the_defaults_alone(tmp_path: Path) -> None:
     assert (mine.tally.finished, mine.tally.ended_by) == (2, "time_box")
 
 
+def test_a_search_says_how_much_of_its_time_is_left(tmp_path: Path) -> None:
+    told: list[tuple[int, float]] = []
+    mine = replace(
+        box(tmp_path, 2, seconds=1_000), say=lambda kind, n, of, left: told.append((n, left))
+    )
+    for kind in ("lightgbm", "teacher", "student"):
+        mine.best(kind, [{"x": 1.0}], ask, lambda given, report: given["x"])
+    assert [n for n, _ in told] == [0, 1] * 3
+    left = [seconds for _, seconds in told]
+    assert left == sorted(left, reverse=True)
+    assert 900 < left[-1] < left[0] <= 1_000
+
+
 def test_a_hopeless_trial_is_pruned(tmp_path: Path) -> None:
     def worth(given, report):
         for step in range(1, 5):
@@ -164,11 +177,51 @@ def test_calibration_undoes_what_was_bent_and_leaves_alone_what_is_too_little(fi
     found = calibrate(2 * true + 1, told)
     assert found.slope == pytest.approx(0.5, abs=0.03)
     assert found.offset == pytest.approx(-0.5, abs=0.1)
-    few = calibrate(true, msgspec_rows(rows, fraud=np.arange(n) < 10))
-    assert (few.slope, few.offset, few.frauds) == (1.0, 0.0, 10)
+    few = calibrate(true, msgspec_rows(rows, fraud=np.arange(n) < 9))
+    assert (few.slope, few.offset, few.frauds) == (1.0, 0.0, 9)
     turned = calibrate(-true, told)
     assert turned.slope == 1.0
     assert calibrate(true, None).rows == 0
+
+
+def test_few_frauds_of_a_calibration_split_set_how_many_are_expected(fits: Fits) -> None:
+    """Trees of 182 frauds expected half as many as there were, and 39 were too few to say so."""
+    rows = fits.train
+    n = len(rows.fraud)
+    rng = np.random.default_rng(2)
+    logit = rng.normal(-8, 1.5, n)
+    told = msgspec_rows(rows, fraud=rng.permutation(np.arange(n) < 30))
+    few = calibrate(logit, told)
+    assert (few.slope, few.frauds) == (1.0, 30)
+    at = told.labelled
+    expected = told.weight[at] @ probability(logit[at] + few.offset)
+    assert expected == pytest.approx((told.weight * told.fraud)[at].sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "few"), [(-11.5, True), (-6.5, False)], ids=["few", "many"])
+def test_frauds_that_are_not_known_yet_are_not_taken_for_genuine_ones(
+    fits: Fits, mean: float, few: bool
+) -> None:
+    """Where a quarter was still unknown, scores promised .85 of the frauds that there were."""
+    n = 200_000
+    rng = np.random.default_rng(3)
+    logit = rng.normal(mean, 2.5, n)
+    true = rng.random(n) < probability(logit)
+    share = np.where(np.arange(n) % 2, 0.9, 0.55)
+    known = true & (rng.random(n) < share)
+    assert (known.sum() < 50) == few
+    rows = replace(
+        fits.train,
+        fraud=known,
+        labelled=np.ones(n, np.bool_),
+        weight=np.where(known, 1 / share, 1.0),
+        share=share,
+    )
+    found = calibrate(logit + 0.7, rows)
+    promised = probability(found.slope * (logit + 0.7) + found.offset).sum()
+    assert promised == pytest.approx((1 / share)[known].sum(), rel=1e-3)
+    if not few:
+        assert found.slope == pytest.approx(1, abs=0.05)
 
 
 def msgspec_rows(rows, **given):

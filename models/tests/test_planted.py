@@ -200,7 +200,7 @@ def test_int8_of_ten_rows(
         for one in run.candidates
     ]
     write_run(bad, msgspec.structs.replace(run, candidates=candidates))
-    verdict = gate(bad, dataset, archive, tmp_path / "gate")
+    verdict = gate(bad, dataset, archive, tmp_path / "gate", "--candidate", "student")
     assert verdict.reasons == ["int8_flips"]
 
 
@@ -209,6 +209,6 @@ def test_an_older_release_replayed(
 ) -> None:
     assert main(["release", "pack", str(tmp_path / "releases/old"), "--run", str(order.out),
                  "--dataset", str(dataset), "--id", "old"]) == 0  # fmt: skip
-    more = ("--releases", str(tmp_path / "releases"))
+    more = ("--candidate", "student", "--releases", str(tmp_path / "releases"))
     found = wrong(gate(order.out, dataset, archive, tmp_path / "gate", *more))
     assert found[0].startswith("replayed: student is release old of ")

@@ -460,6 +460,28 @@ def test_an_accepted_candidate_becomes_a_release_that_a_decider_loads(bench, tmp
         assert text in card
 
 
+def test_the_better_of_a_run_is_tried_and_the_certificate_says_who_is_packed(
+    bench, tmp_path, capsys
+):
+    train = WORLD["train"]
+    poor = train.fraud & (np.random.default_rng(6).random(len(train.fraud)) < 0.15)
+    weak = to_onnx(fit(train.x, poor, seed=3))
+    for graphs, who in (
+        ({"lightgbm": bench.graph, "student": weak}, "lightgbm"),
+        ({"lightgbm": weak, "student": bench.graph}, "student"),
+    ):
+        run, gate, out = bench.run(graphs), tmp_path / f"gate-{who}", tmp_path / f"release-{who}"
+        bench.gate(run, out=gate, champion=False)
+        said = capsys.readouterr().err
+        assert f"; {who} is tried" in said
+        assert f"next: sluice release pack RELEASE --run {run}" in said
+        assert verdict_in(gate).candidate == who
+        named = ["--run", str(run), "--certificate", str(gate / "certificate.json")]
+        assert pack(bench, out, *named) == 0
+        assert (out / "model.onnx").read_bytes() == bench.graph
+        assert json.loads((out / "manifest.json").read_bytes())["id"].startswith(who)
+
+
 def test_a_certificate_of_another_graph_is_not_packed_nor_verified(bench, tmp_path, capsys):
     gate = tmp_path / "gate"
     assert bench.gate(bench.run(), out=gate) == 0

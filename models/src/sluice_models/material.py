@@ -53,8 +53,8 @@ class Rows:
 
     features: (n, f). labelled: (n,) whether the row has a label to learn from: one that is known,
     or none at an age at which most frauds are. weight: (n,) how many authorizations the row stands
-    for: the dataset's weight, and for a fraud one over the share of its age that is known. place:
-    (n,) of the rows in the timeline.
+    for: the dataset's weight, and for a fraud one over the share of its age that is known. share:
+    (n,) that share, as it went into the weight. place: (n,) of the rows in the timeline.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Rows:
     fraud: Bools
     labelled: Bools
     weight: Doubles
+    share: Doubles
     place: Ints
 
 
@@ -124,7 +125,8 @@ class Material:
         for i, name in enumerate(self.names):
             features[:, i] = table[name].to_numpy()
         fraud = table["is_fraud"].to_numpy().astype(np.bool_)
-        share = table["reported_share"].to_numpy().astype(np.float64)
+        reported = table["reported_share"].to_numpy().astype(np.float64)
+        share = np.maximum(reported, SHARE_MIN)
         weight = table["weight"].to_numpy().astype(np.float64)
         known = pc.equal(table["maturity"], "known").to_numpy()
         begins = self._begins[split]
@@ -133,8 +135,9 @@ class Material:
             ids=table[ID],
             features=features,
             fraud=fraud,
-            labelled=(weight > 0) & (known | (share >= SHARE_MIN)),
-            weight=np.where(fraud, weight / np.maximum(share, SHARE_MIN), weight),
+            labelled=(weight > 0) & (known | (reported >= SHARE_MIN)),
+            weight=np.where(fraud, weight / share, weight),
+            share=share,
             place=np.arange(begins, begins + len(table)),
         )
 

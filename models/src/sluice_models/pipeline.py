@@ -233,7 +233,9 @@ def _choose(work: _Work) -> tuple[Chosen, Search]:
         work.fits.seed,
         work.order.trials,
         work.order.time_box_s,
-        lambda kind, n, of: work.line.show(f"search: {kind}, trial {n + 1} of at most {of}", n, of),
+        lambda kind, n, of, left: work.line.show(
+            f"search: {kind}, trial {n + 1} of at most {of}, about {left:.0f} s left", n, of
+        ),
     )
 
     def trees(given: dict[str, Any], report: search.Report) -> float:

@@ -75,13 +75,14 @@ class Tally:
 
 @dataclass(frozen=True)
 class Box:
-    """Where trials are kept, and how many there may be, in what time. say: where it is."""
+    """Where trials are kept, and how many there may be, in what time. say: where it is, of how many
+    trials, and seconds left of the time box."""
 
     store: Path
     seed: int
     trials: int
     seconds: float
-    say: Callable[[str, int, int], None]
+    say: Callable[[str, int, int, float], None]
     tally: Tally = field(default_factory=Tally)
 
     def best(
@@ -119,7 +120,7 @@ class Box:
             if number >= len(first) and left() <= 0:
                 self.tally.cut = True
                 break
-            self.say(kind, number, self.trials)
+            self.say(kind, number, self.trials, max(0.0, left() + self.seconds - until))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.sampler = optuna.samplers.TPESampler(

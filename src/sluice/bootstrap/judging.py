@@ -37,9 +37,9 @@ from sluice.application.judging.gate import (
 )
 from sluice.application.judging.judge import Material, Scored, judge
 from sluice.application.judging.judgement import Judgement
-from sluice.application.judging.measures import Floats
+from sluice.application.judging.measures import Floats, Window, average_precision
 from sluice.application.judging.rows import Rows
-from sluice.application.judging.run import INT8
+from sluice.application.judging.run import BETTER, INT8, STUDENT, Candidate, Run, better_of
 from sluice.application.judging.thresholds import Costs
 from sluice.application.judging.verdict import Limits, Verdict
 from sluice.application.sign_release import read_manifest as read_release
@@ -70,7 +70,7 @@ def judge_models(
     out: Path,
     *,
     title: str,
-    leader: str,
+    leader: str | None,
     truth: Path | None,
     policy: Path | None,
     costs: Path | None,
@@ -79,8 +79,9 @@ def judge_models(
     say: Say,
 ) -> Judgement:
     """Judge runs and releases on a training set's tests, the leader's segments and examples told
-    in full; write judgement.json and report.html into
-    a new folder, or over those of an earlier judgement. Raises Rejected, Corrupt, Misconfigured."""
+    in full (None: whom the verdict is of, else the student's); write judgement.json and report.html
+    into a new folder, or over those of an earlier judgement. Raises Rejected, Corrupt,
+    Misconfigured."""
 
     manifest = read_manifest(dataset)
     _refuse_others(manifest, sources.runs, dataset_digest(dataset))
@@ -93,6 +94,8 @@ def judge_models(
     for name, folder in sources.releases.items():
         models.append(_scored_release(name, folder, trust, tests, tuning))
         say(f"scored {name}")
+    shown = read_json(Verdict, verdict) if verdict else None
+    leader = leader or (shown.candidate if shown else STUDENT)
     models.sort(key=lambda model: model.name != leader)
     found = judge(
         Material(
@@ -109,7 +112,6 @@ def judge_models(
         ),
         models,
     )
-    shown = read_json(Verdict, verdict) if verdict else None
     out.mkdir(parents=True, exist_ok=True)
     _write(out / JUDGEMENT, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     _write(out / REPORT, page(found, shown).encode())
@@ -176,11 +178,14 @@ def _predict(graph: TriedGraph, rows: Rows, name: str) -> Floats:
 
 
 class Gated(NamedTuple):
-    """A verdict, and where it lies. certificate: None for a candidate that was refused."""
+    """A verdict, and where it lies. certificate: None for a candidate that was refused. beside:
+    of the BETTER one, what those that could be released are worth on the tests, and who was tried;
+    else empty."""
 
     verdict: Verdict
     path: Path
     certificate: Path | None
+    beside: str
 
 
 def gate_candidate(
@@ -200,23 +205,15 @@ def gate_candidate(
     trust: Path,
     key: Path | None,
 ) -> Gated:
-    """Try a run's candidate, with its eight-bit variant: int8, or where the run has one and it is
-    wanted, the one of its name; write verdict.json, and certificate.json where it is accepted and
-    there is a key. archive: of the feature log; wanted: rows must lie in it. Raises Rejected,
-    Corrupt, Misconfigured; a refusal is a verdict, no error."""
+    """Try a run's candidate, or its BETTER one, with its eight-bit variant: int8, or where the run
+    has one and it is wanted, the one of its name; write verdict.json, and certificate.json where it
+    is accepted and there is a key. archive: of the feature log; wanted: rows must lie in it. Raises
+    Rejected, Corrupt, Misconfigured; a refusal is a verdict, no error."""
 
     private = read_private_key(key) if key else None
     manifest, run = read_manifest(dataset), read_run(run_folder)
-    candidate = run.candidate(name)
-    if not candidate.releasable:
-        raise Rejected(
-            f"{name} reads more than the features, no decider can run it",
-            fix="gate its student, or LightGBM",
-            code="not_releasable",
-        )
-    int8_named = int8 is not None
-    if with_int8 and int8 is None:
-        int8 = next((c.name for c in run.candidates if c.name == name + INT8), None)
+    if name != BETTER:
+        _refuse_unreleasable(run.candidate(name))
     names = {split.name for split in manifest.splits}
     tuned_on = next((s for s in (CALIBRATION, VALIDATION) if s in names), None)
     if tuned_on is None or not manifest.tests:
@@ -226,6 +223,15 @@ def gate_candidate(
             code="no_split",
         )
     tests = [read_rows(dataset, split.name) for split in manifest.tests]
+    asked = _read_yaml(Limits, limits) if limits else Limits()
+    same = run.dataset == dataset_digest(dataset)
+    worth = _worth(run_folder, run, tests) if same and name == BETTER else {}
+    if name == BETTER:
+        name = better_of(worth, asked.average_precision_loss) if worth else STUDENT
+    candidate = run.candidate(name)
+    int8_named = int8 is not None
+    if with_int8 and int8 is None:
+        int8 = next((c.name for c in run.candidates if c.name == name + INT8), None)
     graphs = {"fp32": TriedGraph(read_graph(run_folder, candidate))}
     if int8:
         graphs["int8"] = TriedGraph(read_graph(run_folder, run.candidate(int8)))
@@ -238,7 +244,6 @@ def gate_candidate(
         graph = graphs[kind]
         return Contender(called, graph.sha256, graph.columns, graph.predict, took.get(kind, {}))
 
-    same = run.dataset == dataset_digest(dataset)
     inputs, sample = read_inputs(dataset, run_folder, tests, Source(archive, archive_wanted))
     verdict = try_candidate(
         Trial(
@@ -261,19 +266,44 @@ def gate_candidate(
             if in_force
             else None,
             known=known_releases(releases) if releases else {},
-            limits=_read_yaml(Limits, limits) if limits else Limits(),
+            limits=asked,
             costs=_read_yaml(Costs, costs) if costs else Costs(),
         )
     )
+    beside = ", ".join(f"{one} {figure:.3f}" for one, figure in worth.items())
+    beside = f"average precision on the tests: {beside}; {name} is tried" if beside else ""
     out.mkdir(parents=True, exist_ok=True)
     raw = msgspec.json.format(msgspec.json.encode(verdict), indent=1) + b"\n"
     _write(out / VERDICT, raw)
     certificate = out / CERTIFICATE
     if not verdict.accepted or private is None:
         certificate.unlink(missing_ok=True)  # of an earlier verdict
-        return Gated(verdict, out / VERDICT, None)
+        return Gated(verdict, out / VERDICT, None, beside)
     _write(certificate, certify(verdict, private))
-    return Gated(verdict, out / VERDICT, certificate)
+    return Gated(verdict, out / VERDICT, certificate, beside)
+
+
+def _refuse_unreleasable(candidate: Candidate) -> None:
+    if not candidate.releasable:
+        raise Rejected(
+            f"{candidate.name} reads more than the features, no decider can run it",
+            fix="gate its student, or LightGBM",
+            code="not_releasable",
+        )
+
+
+def _worth(folder: Path, run: Run, tests: Sequence[Rows]) -> dict[str, float]:
+    """Average precision over the tests' rows of each candidate that could be released by itself,
+    by name."""
+    names = [c.name for c in run.candidates if c.releasable and not c.name.endswith(INT8)]
+    found = [read_scores(folder, run, rows, names) for rows in tests]
+    whole = Window.joined([rows.window for rows in tests])
+    return {
+        name: average_precision(
+            np.concatenate([scores[name] for scores in found]), whole.fraud, whole.weight
+        )
+        for name in names
+    }
 
 
 def _timed(graphs: Mapping[str, TriedGraph], rows: Rows) -> dict[str, dict[str, float]]:

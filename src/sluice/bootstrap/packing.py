@@ -26,7 +26,7 @@ from sluice.application.judging.judge import to_ppm
 from sluice.application.judging.judgement import Judgement
 from sluice.application.judging.measures import Floats
 from sluice.application.judging.rows import Rows
-from sluice.application.judging.run import Candidate, Run
+from sluice.application.judging.run import STUDENT, Candidate, Run
 from sluice.application.judging.verdict import Verdict
 from sluice.bootstrap.judging import read_json
 from sluice.domain.clock import SystemClock, from_datetime, to_datetime
@@ -55,11 +55,12 @@ UNKNOWN = "0" * 64
 
 
 class Given(NamedTuple):
-    """What is packed: a candidate of a run, or a graph of any other make. columns: names that the
-    graph does not have in itself. kind: in words, of a graph without a run."""
+    """What is packed: a candidate of a run, or a graph of any other make. candidate: "" for whom
+    the certificate names, or the student. columns: names that the graph does not have in itself.
+    kind: in words, of a graph without a run."""
 
     run: Path | None = None
-    candidate: str = "student"
+    candidate: str = ""
     model: Path | None = None
     int8: Path | None = None
     columns: Sequence[str] = ()
@@ -92,6 +93,8 @@ def pack_model(
     rows = _rows(dataset)
     certified = _read(certificate) if certificate else b""
     verdict = unverified(certified) if certified else None
+    if not given.candidate:
+        given = given._replace(candidate=verdict.candidate if verdict else STUDENT)
     graphs = _graphs(dataset, given, verdict)
     tried = TriedGraph(graphs.model)
     if absent := [name for name in tried.columns if name not in catalogue.INDEX]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 
+from sluice.application.judging.run import BETTER
 from sluice.bootstrap import verbs
 from sluice.bootstrap.archive_root import archive_named
 from sluice.cli.judge import DEFAULT_TRUST
@@ -31,8 +32,9 @@ from sluice.settings import load
 @click.option("--dataset", type=COPY, required=True, metavar="DIR", help="The run's.")
 @click.option("--run", type=FOLDER, required=True, metavar="RUN", help="Of training.")
 @click.option(
-    "--candidate", default="student", show_default=True, metavar="NAME", help="Of the run."
-)
+    "--candidate", default=BETTER, show_default=True, metavar="NAME",
+    help="Of the run; better: the student, unless LightGBM is worth more.",
+)  # fmt: skip
 @click.option(
     "--int8", metavar="NAME", help="Its eight-bit variant (default: NAME_int8, if the run has it)."
 )
@@ -98,10 +100,19 @@ def command(
         trust=trust,
         key=key,
     )
+    if found.beside:
+        say(found.beside, err=True)
     for check in found.verdict.checks:
         say(f"{'ok  ' if check.passed else 'BAD '}{check.reason:<16} {check.found}")
     if not found.verdict.accepted:
         say(f"refused: {', '.join(found.verdict.reasons)}; {found.path}", err=True)
         return 1
-    say(f"accepted; {found.certificate or f'{found.path}, not signed: --key FILE'}", err=True)
+    if found.certificate is None:
+        say(f"accepted; {found.path}, not signed: --key FILE", err=True)
+        return 0
+    say(
+        f"accepted; {found.certificate}; next: sluice release pack RELEASE --run {run} "
+        f"--dataset {dataset} --certificate {found.certificate}",
+        err=True,
+    )
     return 0

@@ -52,8 +52,8 @@ class _Named(click.ParamType[tuple[str, Path]]):
 )
 @click.option("--out", type=FOLDER, required=True, metavar="DIR", help="For the two files.")
 @click.option(
-    "--leader", default="student", show_default=True, metavar="NAME",
-    help="Whose segments and examples the page tells.",
+    "--leader", metavar="NAME",
+    help="Whose segments and examples the page tells (default: the verdict's, else the student's).",
 )  # fmt: skip
 @click.option("--title", default="", metavar="TEXT", help="Of the page.")
 @click.option(
@@ -73,7 +73,7 @@ def command(
     runs: tuple[Path, ...],
     releases: tuple[tuple[str, Path], ...],
     out: Path,
-    leader: str,
+    leader: str | None,
     title: str,
     truth: Path | None,
     policy: Path | None,

@@ -76,7 +76,9 @@ def command() -> None:
 @click.option("--description", type=FOLDER, metavar="FILE", help="YAML: docs/reference/release.md.")
 @click.option("--dataset", type=COPY, metavar="SET", help="Training set that it was made from.")
 @click.option("--run", type=FOLDER, metavar="RUN", help="Of training.")
-@click.option("--candidate", default="student", show_default=True, metavar="NAME", help="Of RUN.")
+@click.option(
+    "--candidate", default="", metavar="NAME", help="Of RUN (default: the certificate's; student)."
+)
 @click.option("--model", type=FOLDER, metavar="FILE", help="ONNX, of any make.")
 @click.option("--int8", type=FOLDER, metavar="FILE", help="The same in eight bits.")
 @click.option(

@@ -146,7 +146,9 @@ for _name in _TEXTS:
             f"Authorization.{_name} is no text, so a mapping cannot read it yet: read it by "
             "itself, as event_at and amount_minor are, and name it in _READ_BY_THEMSELVES"
         )
-_IDS = {name for name, kind in kinds_of(Authorization).items() if kind.of_ids}
+_KINDS = kinds_of(Authorization)
+_OF_A_TEXT = {"bad_format", "unknown_value", "unknown_currency", "unknown_country"}
+"""Codes of a refused text for which a mapping may have a remedy."""
 Mapping = cast(
     "type[Layout]",
     msgspec.defstruct(
@@ -250,7 +252,7 @@ class Mapper:
         self._file, self._labels, self._mapping = shown(file), labels, mapping
         self._check = check
         self._seal = _key_needed(mapping, key)
-        tables = {name: kind.table for name, kind in kinds_of(Authorization).items()}
+        tables = {name: kind.table for name, kind in _KINDS.items()}
         self._texts = {}
         for name, source in mapping.texts().items():
             table = tables.get(name)
@@ -396,8 +398,8 @@ class Mapper:
             error = Rejected(f"it could not be read ({type(error).__name__})", code="internal")
         what = "; ".join(map(self._source, fields))
         what = f"{what}: {error.what}" if what else error.what
-        if error.code == "bad_format" and not _IDS.isdisjoint(fields):
-            what += "; hash: in the mapping makes an id of any text"
+        if error.code in _OF_A_TEXT:
+            what += "".join(map(_remedy_of, fields))
         reported = Rejected(what, where=rows.where(i), fix=error.fix, code=error.code)
         return BadRow(rows.lines[i], rows.raw(i), reported, rows.file)
 
@@ -491,6 +493,15 @@ class _Read(NamedTuple):
             set(),
             {},
         )
+
+
+def _remedy_of(name: str) -> str:
+    """What in a mapping makes a value of the field from another text, "" where nothing does."""
+    kind = _KINDS.get(name)
+    if name in _TEXTS and (kind is None or kind.table or kind.few_max):
+        small = kind is not None and kind.pattern.startswith("[a-z")
+        return "; {column:lower} in a template is in small letters" * small + "; values: translates"
+    return "; hash: in the mapping makes an id of any text" if kind and kind.of_ids else ""
 
 
 def _fields_of(error: Exception, values: dict[str, Any]) -> list[str]:

@@ -47,6 +47,10 @@ SKILL_LOSS = 0.8
 that learnt nothing may do better so by luck, but not well."""
 NONZERO_MIN = 50
 """Rows with another value than 0, before a feature's size is compared."""
+PLAUSIBLE_MAX = 0.95
+"""Average precision above which features are suspected that nobody held against the log; and a log
+half of whose frauds were known within REPORTED_MIN_US: it may claim that too early."""
+REPORTED_MIN_US = DAY_US
 YOUNG_FRAUDS_MIN = 30
 SHUFFLES = 20
 """Of which frauds of a day were known early, that an average precision is the mean of."""
@@ -240,11 +244,13 @@ class _Run:
     def checks(self) -> list[Check]:
         """In no order."""
         inputs = check_inputs(self.trial.inputs)
+        logged = any(len(pair.given) for pair in self.trial.inputs.logged)
+        proved = logged and all(one.passed for one in inputs)
         found = [
             self._scores_differ(),
             self._sizes(),
             self._leak(),
-            self._ceiling(),
+            self._ceiling(proved=proved),
             self._signal(),
             self._calibration(),
             self._latency(),
@@ -254,8 +260,6 @@ class _Run:
             found.append(immature)
         if self.trial.champion is not None and self.theirs is not None:
             found += self._against(self.theirs)
-        logged = any(len(pair.given) for pair in self.trial.inputs.logged)
-        proved = logged and all(one.passed for one in inputs)
         suffers = any(one.reason in UNIT_SHOWS_AS and not one.passed for one in found)
         found.append(self._units(needless=proved and not suffers))
         if self.trial.int8 is not None:
@@ -357,7 +361,7 @@ class _Run:
                 score = self.trial.candidate.predict(other)
                 then = measures.log_loss(score, fraud, weight)
                 gained = measures.average_precision(score, fraud, weight)
-                sharp = score.max() >= self.limits.lift_min * np.average(score, weights=weight)
+                sharp = score.max() >= self._lift_min(share) * np.average(score, weights=weight)
                 if sharp and then < best[0] and gained > least:
                     best = (then, name, factor, gained)
         _, name, factor, gained = best
@@ -381,19 +385,33 @@ class _Run:
             f"{self.limits.signal_max:g})" + ("" if passed else ": it knows the label"),
         )
 
-    def _ceiling(self) -> Check:
+    def _ceiling(self, *, proved: bool) -> Check:
+        """proved: what it learnt is what was logged, bit for bit. Then a history may be as easy as
+        it looks, as one of frauds in bursts of unlike amounts."""
         found = [
             measures.average_precision(s, rows.window.fraud, rows.window.weight)
             for rows, s in zip(self.trial.tests, self.ours, strict=True)
         ]
         mean = float(np.mean(found))
-        passed = mean <= self.limits.average_precision_max
+        most = self.limits.average_precision_max
+        if most is None:
+            honest = proved and self._reported_us() >= REPORTED_MIN_US
+            most = 1.0 if honest else PLAUSIBLE_MAX
+        passed = mean <= most
+        told = f"at most {most:g} is plausible" if most < 1 else "by features that are the log's"
         return Check(
             reason="above_ceiling",
             passed=passed,
-            found=f"average precision {mean:.3f}, at most {self.limits.average_precision_max:g} is "
-            "plausible" + ("" if passed else ": look for a leak from the future"),
+            found=f"average precision {mean:.3f}, {told}"
+            + ("" if passed else ": look for a leak from the future"),
         )
+
+    def _reported_us(self) -> float:
+        """How long half of the tests' frauds took to be known, at most."""
+        took = [
+            (rows.known_us - rows.window.event_us)[rows.window.fraud] for rows in self.trial.tests
+        ]
+        return float(np.median(np.concatenate(took)))
 
     def _immature(self) -> Check | None:
         """A day after each test most frauds are not known and count as genuine, so an honest model
@@ -460,14 +478,19 @@ class _Run:
         mean = float(np.mean(found))
         highest = np.sort(self.score)[-max(1, int(measures.TOP * len(self.score))) :]
         lift = float(highest.mean() / max(self.score.mean(), 1e-12))
-        passed = mean >= self.limits.auc_min and lift >= self.limits.lift_min
+        least = self._lift_min(self.whole.fraud.mean())
+        passed = mean >= self.limits.auc_min and lift >= least
         return Check(
             reason="no_signal",
             passed=passed,
             found=f"AUC {mean:.3f} (at least {self.limits.auc_min:g}); its highest scores promise "
-            f"{lift:.0f} times its mean (at least {self.limits.lift_min:g})"
+            f"{lift:.0f} times its mean (at least {least:.3g})"
             + ("" if passed else ": it learnt nothing, as from shuffled labels"),
         )
+
+    def _lift_min(self, share: float) -> float:
+        """Nothing promises more than certainty: where a tenth is fraud, ten times the mean."""
+        return min(self.limits.lift_min, 0.5 / max(share, 1e-12))
 
     def _calibration(self) -> Check:
         ratios = [

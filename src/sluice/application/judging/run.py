@@ -6,7 +6,7 @@ may come and go.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -20,6 +20,10 @@ LEARNT = "learnt.parquet"
 """Rows of train as they were learnt: ``authorization_id``, and a float32 column a feature."""
 INT8 = "_int8"
 """Ends the name of a candidate that is another one in eight bits."""
+STUDENT = "student"
+"""Who is released where no other is better."""
+BETTER = "better"
+"""Asked for in place of a candidate's name: see :func:`better_of`."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,3 +90,16 @@ def decode_run(raw: bytes, where: str) -> Run:
         raise Misconfigured(
             f"no run of training: {exc}", where=where, fix="docs/reference/run.md"
         ) from None
+
+
+def better_of(worth: Mapping[str, float], margin: float) -> str:
+    """Whom to release, of candidates and what each is worth: the student, the quickest, unless
+    another is worth more by more than the margin.
+
+    >>> better_of({"lightgbm": 0.749, "student": 0.742}, 0.01)
+    'student'
+    >>> better_of({"lightgbm": 0.457, "student": 0.397}, 0.01)
+    'lightgbm'
+    """
+    best = max(worth, key=lambda name: worth[name])
+    return best if worth[best] - worth.get(STUDENT, float("-inf")) > margin else STUDENT

@@ -46,16 +46,18 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """What a candidate must keep to. Shares are of 1.
 
     auc_min, lift_min: below, it tells fraud from the rest no better than chance would; lift is what
-    it promises of the highest 0.1 % of its scores, over its mean. average_precision_max:
-    above, no honest model can be; set it to what label delay leaves possible, where that is known.
-    signal_max: average precision of one feature alone. immature_gain: by how much the average
-    precision may be better by the labels known after a day than by all. average_precision_loss,
-    euros_loss: below the champion's. expected_to_actual: of frauds, those not known yet made up
-    for. segment_loss: of the recall of a segment, at the alert budget. newly_stopped_per_100k,
-    newly_approved_per_100k: decisions that are not the champion's. int8_flips_per_100k: decisions
-    of the eight-bit variant that are not the candidate's; above, it is left out of the release.
-    int8_broken_per_100k: above, it was not made as it should have been, and is refused as one is
-    that a person named. int8_levels_min: distinct scores, of the
+    it promises of the highest 0.1 % of its scores, over its mean; where many rows are frauds, half
+    of what foresight would is enough. average_precision_max: above, no honest model can be; set it
+    to what label delay leaves possible, where that is known. None: 0.95, unless the set was held
+    against a feature log whose labels come late enough. signal_max: average precision of one
+    feature alone. immature_gain: by how much the average precision may be better by the labels
+    known after a day than by all. average_precision_loss, euros_loss: below the champion's; also by
+    how much another candidate of the run may be above the student. expected_to_actual: of frauds,
+    those not known yet made up for. segment_loss: of the recall of a segment, at the alert budget.
+    newly_stopped_per_100k, newly_approved_per_100k: decisions that are not the champion's.
+    int8_flips_per_100k: decisions of the eight-bit variant that are not the candidate's; above, it
+    is left out of the release. int8_broken_per_100k: above, it was not made as it should have been,
+    and is refused as one is that a person named. int8_levels_min: distinct scores, of the
     candidate's. latency_1_us, latency_512_us: of one call of so many rows. scores_apart: of the
     run's scores from what the graph gives. size_ratio: of a feature, between training and test, or
     between the champion's training and the test.
@@ -63,7 +65,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     auc_min: Share = 0.6
     lift_min: Count = 10
-    average_precision_max: Share = 0.95
+    average_precision_max: Share | None = None
     signal_max: Share = 0.85
     immature_gain: Share = 0.03
     average_precision_loss: Share = 0.01

@@ -233,6 +233,29 @@ def test_a_text_that_is_no_id_is_told_with_the_key_that_makes_one(tmp_path: Path
     assert "; hash: in the mapping makes an id of any text; at " in said
 
 
+@pytest.mark.parametrize(
+    ("field", "cell", "remedy"),
+    [
+        (
+            "region",
+            "SP",
+            "{column:lower} in a template is in small letters; values: translates; at ",
+        ),
+        ("channel", "web", "; values: translates; at "),
+        ("mcc", "books", "; values: translates; at "),
+        ("currency", "R$", "; values: translates; at "),
+        ("card_country", "XX", "; values: translates; at "),
+    ],
+)
+def test_a_value_that_a_field_does_not_have_is_told_with_the_key_that_translates(
+    tmp_path: Path, field: str, cell: str, remedy: str
+) -> None:
+    using = mapping(**{field: {"column": "device"}})
+    said = refused(mapped(tmp_path, changed(device=cell), using=using))
+    assert said.startswith(f"column device ({field}): ")
+    assert remedy in said
+
+
 def test_a_rows_line_can_be_its_id(tmp_path: Path) -> None:
     using = mapping(authorization_id={"template": "bank-{$line}"}, device_id={"column": "$line"})
     result = mapped(tmp_path, GOOD, GOOD, using=using)

@@ -216,6 +216,69 @@ def test_a_leak_of_the_whole_label_is_found_in_the_feature_that_has_it() -> None
     assert "above_ceiling" in verdict.reasons
 
 
+def easy(known_after_us: int) -> dict[str, Part]:
+    """Frauds that five columns tell together, and none alone, known so long after."""
+    rng = np.random.default_rng(5)
+    world = {}
+    for name, part in WORLD.items():
+        event = np.asarray(part.columns["event_at"])
+        columns = {
+            column: np.where(
+                part.fraud, rng.integers(60, 140, len(event)), rng.integers(0, 90, len(event))
+            )
+            for column in FEATURES[:4]
+        }
+        world[name] = with_columns(part, known_at=event + known_after_us, **columns)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("logged", "known_after_us", "limits", "reasons"),
+    [
+        (True, 4 * DAY, LOOSE, []),
+        (False, 4 * DAY, LOOSE, ["above_ceiling"]),
+        (True, DAY // 24, LOOSE, ["above_ceiling"]),
+        (
+            True,
+            4 * DAY,
+            msgspec.structs.replace(LOOSE, average_precision_max=0.8),
+            ["above_ceiling"],
+        ),
+    ],
+    ids=["proved", "not_held_against_a_log", "labels_within_the_hour", "a_limit_of_ones_own"],
+)
+def test_a_history_may_be_easy_where_its_features_are_the_logs(
+    logged: bool, known_after_us: int, limits: Limits, reasons: list[str]
+) -> None:
+    """As one made as Sparkov is: average precision .98, and the gate called it a leak."""
+    world = easy(known_after_us)
+    net = fit(world["train"].x, world["train"].fraud)
+    inputs = Inputs(pair(world["train"]), logged=[pair(world["train"])] if logged else [])
+    tried = trial(world, candidate=contender(net.predict), champion=None, inputs=inputs)
+    verdict = try_candidate(replace(tried, limits=limits))
+    assert verdict.reasons == reasons
+
+
+def test_where_many_rows_are_frauds_no_score_can_be_ten_times_the_mean() -> None:
+    def kept(fraud: np.ndarray) -> np.ndarray:
+        return fraud | (np.random.default_rng(4).random(len(fraud)) < 0.06)
+
+    train = WORLD["train"]
+    some = kept(train.fraud)
+    honest = contender(fit(train.x[some], train.fraud[some]).predict)
+    shuffled = np.random.default_rng(1).permutation(train.fraud[some])
+    for candidate, reasons in (
+        (honest, []),
+        (contender(fit(train.x[some], shuffled).predict), ["no_signal"]),
+    ):
+        tried = trial(candidate=candidate, champion=None)
+        tests = [rows.rows(kept(rows.window.fraud)) for rows in tried.tests]
+        assert all(rows.window.fraud.mean() > 0.15 for rows in tests)
+        scores = {rows.name: candidate.predict(rows.features) for rows in tests}
+        verdict = try_candidate(replace(tried, tests=tests, run_scores=scores))
+        assert verdict.reasons[:1] == reasons
+
+
 def test_a_leak_of_what_becomes_known_soon_is_better_on_immature_labels() -> None:
     # Reports that arrive in the next six days are counted already: no feature is above its ceiling,
     # nor is the model, but it looks better a day after the week than a month later.
