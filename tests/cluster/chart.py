@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.cluster.helm import Helm, HelmError, Values
 from tests.cluster.kube import Kube, KubeError, Object, is_ready
 from tests.cluster.node import HOST, ROOT
 from tests.cluster.outside import Outside
+from tests.support.kafka import wait_until
 from tests.support.messages import authorization
 from tests.support.recount import Ledger, read_ledger
 
@@ -161,15 +163,26 @@ class Installed:
         return sum(map(is_ready, self.sync_pods()))
 
     def decide(self, authorization_id: str, **fields: Any) -> dict[str, Any]:
-        """An answer of the sync API. fields: of the authorization, instead of the usual ones."""
+        """An answer of the sync API, asked again after a 503 as callers do. fields: of the
+        authorization, instead of the usual ones."""
         body = authorization(authorization_id, **{"event_at": SystemClock().now_us()} | fields)
         auth = msgspec.convert(body, Authorization)
         request = urllib.request.Request(
             f"{self.url}/v1/authorizations", encode(auth), {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            decided: dict[str, Any] = msgspec.json.decode(answer.read())
-            return decided
+
+        def answered() -> dict[str, Any] | None:
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    decided: dict[str, Any] = msgspec.json.decode(answer.read())
+                    return decided
+            except urllib.error.HTTPError as refused:
+                if refused.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
+                return None
+
+        found: dict[str, Any] = wait_until(answered, f"an answer to {authorization_id}")
+        return found
 
     def readiness(self, pod: str, port: int) -> str:
         """What a pod answers to that question, ready or not."""

@@ -146,7 +146,8 @@ def test_releases_archive_and_training_sets_in_a_bucket(
         return {*waiting} >= {"archiver", "decider", "predictor"}
 
     kube.until(refused, "archiver and deciders say that they are refused", READY_MAX_S)
-    assert sluice.decide("refused")["outcome"] == "approve"
+    sluice.decide("refused")
+    assert [d.release for d in sluice.decisions_of("refused")] == [named(first)]
 
     # The right one. A pod has its Secret's variables from its start on.
     storage.allow(sluice)
