@@ -224,10 +224,12 @@ def gate_candidate(
         )
     tests = [read_rows(dataset, split.name) for split in manifest.tests]
     asked = _read_yaml(Limits, limits) if limits else Limits()
-    same = run.dataset == dataset_digest(dataset)
-    worth = _worth(run_folder, run, tests) if same and name == BETTER else {}
+    digest, beside = dataset_digest(dataset), ""
+    same = run.dataset == digest
     if name == BETTER:
-        name = better_of(worth, asked.average_precision_loss) if worth else STUDENT
+        name, beside = (
+            _better(run_folder, run, tests, asked.average_precision_loss) if same else (STUDENT, "")
+        )
     candidate = run.candidate(name)
     int8_named = int8 is not None
     if with_int8 and int8 is None:
@@ -247,7 +249,7 @@ def gate_candidate(
     inputs, sample = read_inputs(dataset, run_folder, tests, Source(archive, archive_wanted))
     verdict = try_candidate(
         Trial(
-            dataset=dataset_digest(dataset),
+            dataset=digest,
             trained_on=run.dataset,
             run=run_digest(run_folder),
             currency=manifest.reference_currency,
@@ -270,8 +272,6 @@ def gate_candidate(
             costs=_read_yaml(Costs, costs) if costs else Costs(),
         )
     )
-    beside = ", ".join(f"{one} {figure:.3f}" for one, figure in worth.items())
-    beside = f"average precision on the tests: {beside}; {name} is tried" if beside else ""
     out.mkdir(parents=True, exist_ok=True)
     raw = msgspec.json.format(msgspec.json.encode(verdict), indent=1) + b"\n"
     _write(out / VERDICT, raw)
@@ -292,18 +292,23 @@ def _refuse_unreleasable(candidate: Candidate) -> None:
         )
 
 
-def _worth(folder: Path, run: Run, tests: Sequence[Rows]) -> dict[str, float]:
-    """Average precision over the tests' rows of each candidate that could be released by itself,
-    by name."""
+def _better(folder: Path, run: Run, tests: Sequence[Rows], margin: float) -> tuple[str, str]:
+    """Whom to try, and in words what each candidate is worth that could be released by itself:
+    average precision over the tests' rows."""
     names = [c.name for c in run.candidates if c.releasable and not c.name.endswith(INT8)]
+    if not names:
+        return STUDENT, ""
     found = [read_scores(folder, run, rows, names) for rows in tests]
     whole = Window.joined([rows.window for rows in tests])
-    return {
+    worth = {
         name: average_precision(
             np.concatenate([scores[name] for scores in found]), whole.fraud, whole.weight
         )
         for name in names
     }
+    better = better_of(worth, margin)
+    told = ", ".join(f"{name} {figure:.3f}" for name, figure in worth.items())
+    return better, f"average precision on the tests: {told}; {better} is tried"
 
 
 def _timed(graphs: Mapping[str, TriedGraph], rows: Rows) -> dict[str, dict[str, float]]:
